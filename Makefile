@@ -1,0 +1,73 @@
+# Two commands: `make demo` and `make test`. Both set up .venv when it is missing or out of date.
+#   make demo PYTHON=python3.12     another interpreter (3.10 to 3.12)
+#   make test ARGS="-k santa"       arguments for pytest
+
+PYTHON      ?= python3
+VENV        ?= .venv
+VENV_LATEST ?= .venv-latest
+ARGS        ?=
+BIN          = $(VENV)/bin
+STAMP        = $(VENV)/.installed
+STAMP_LATEST = $(VENV_LATEST)/.installed
+PIP_FLAGS    = --quiet --disable-pip-version-check
+# Ray counts its usage unless told not to; these runs are nobody's business.
+export RAY_USAGE_STATS_ENABLED = 0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lint test test-latest test-all check-tools clean
+
+help:
+	@echo "make demo         write a small archive, caption it, leave demo/report.html"
+	@echo "make test         lint, types and tests"
+	@echo "make test-latest  the tests on the newest transformers, numpy and pyarrow, without msclap"
+	@echo "make test-all     test, and the long tests as well (chaos, many nodes)"
+	@echo "make lint         lint and types only"
+	@echo "make clean        remove what these commands made, environments included"
+
+demo: $(STAMP)
+	$(BIN)/mats demo
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all: lint
+	$(BIN)/python -m pytest -m "" $(ARGS)
+
+test-latest: $(STAMP_LATEST)
+	$(VENV_LATEST)/bin/python -m pytest $(ARGS)
+
+# Say what is missing, and what to do, before pip says something else.
+check-tools:
+	@command -v git >/dev/null 2>&1 || { \
+	  echo "git was not found. Install it (Debian, Ubuntu: sudo apt install git) and run make again." >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) was not found. Install Python 3.10, 3.11 or 3.12, or name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "$(PYTHON) is `$(PYTHON) -V 2>&1`, but MATS needs Python 3.10, 3.11 or 3.12." >&2; \
+	  echo "Name another one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments: its modules venv and ensurepip are missing." >&2; \
+	  echo "Install them (Debian, Ubuntu: sudo apt install python3-venv) and run make again." >&2; exit 1; }
+
+# The stamp is written last, so that an installation that broke off is taken up again.
+$(STAMP): pyproject.toml constraints.txt | check-tools
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the tested versions into $(VENV) (once; a few minutes)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev,msclap]" || { \
+	  echo "The installation failed; see pip's message above. It needs a package index and about 3 GB of disk." >&2; exit 1; }
+	@touch $@
+
+$(STAMP_LATEST): pyproject.toml | check-tools
+	@test -x $(VENV_LATEST)/bin/python || $(PYTHON) -m venv $(VENV_LATEST)
+	@echo "Installing the newest versions into $(VENV_LATEST) (once; a few minutes)"
+	@$(VENV_LATEST)/bin/python -m pip install $(PIP_FLAGS) --upgrade --upgrade-strategy eager -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV_LATEST) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find mats_core pipelines jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +
