@@ -1,0 +1,21 @@
+"""Errors a person can act on."""
+
+from __future__ import annotations
+
+
+class SettingsError(ValueError):
+    """A setting that cannot work, found before any work starts.
+
+    The command line ends with exit code 2 on it. `setting` is the name the user knows, `given` what they
+    gave, `allowed` what would have been right.
+    """
+
+    def __init__(self, setting: str, given: object, allowed: str) -> None:
+        self.setting = setting
+        self.given = given
+        self.allowed = allowed
+        shown = f'"{given}"' if isinstance(given, str) else str(given)
+        super().__init__(f"{setting}: got {shown}; allowed: {allowed}")
+
+    def __reduce__(self) -> tuple[type[SettingsError], tuple[str, object, str]]:
+        return (SettingsError, (self.setting, self.given, self.allowed))

@@ -1,0 +1,67 @@
+"""Gaussian noise on embeddings: for training, and for Santa's neighbours.
+
+The noise bridges the gap between CLAP's text and audio embeddings (MATS paper, section 3.2). `keyed_normal`
+draws it from a counter, not from a stream, so that a row's draw never depends on its batch or on a restart.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+_MASK = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9  # 2^32 / golden ratio: spreads consecutive counters
+
+
+def inject_noise(
+    embedding: torch.Tensor,
+    variance: float,
+    noise: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Normalise, add zero-mean Gaussian noise, normalise again.
+
+    embedding: [..., D], any length. variance: of each coordinate (standard deviation is its square root).
+    noise: standard-normal draws [..., D]; drawn from `generator` when not given. Returns float32 [..., D], unit.
+    """
+    unit = F.normalize(embedding.float(), dim=-1)
+    if variance < 0:
+        raise ValueError(f"variance must not be negative, got {variance}")
+    if variance == 0:
+        return unit
+    if noise is None:
+        device = unit.device if generator is None else generator.device
+        noise = torch.randn(unit.shape, generator=generator, device=device)
+    return F.normalize(unit + math.sqrt(variance) * noise.to(unit), dim=-1)
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """Scramble 32-bit values held in int64. Both factors are below 2^31, so no product leaves int64."""
+    x = ((x ^ (x >> 16)) * 0x21F0AAAD) & _MASK
+    x = ((x ^ (x >> 15)) * 0x735A2D97) & _MASK
+    return x ^ (x >> 15)
+
+
+def keyed_normal(seed: int, rows: torch.Tensor, dim: int, stream: int = 0) -> torch.Tensor:
+    """Standard-normal draws that are a function of (seed, stream, row, column) alone.
+
+    rows: int64 [...]. Returns float32 [..., dim] on the device of `rows`. Integer hash, then Box-Muller in
+    float64, so that CPU and GPU round to the same float32 numbers.
+    """
+    rows = rows.to(torch.int64)
+    low, high = rows & _MASK, (rows >> 32) & _MASK
+    lanes = []
+    for lane in (1, 2):  # two independent 32-bit states a row: 64 bits, so rows do not collide
+        state = _mix(torch.full_like(low, (seed * 2 + lane) & _MASK))
+        state = _mix(state ^ ((seed >> 31) & _MASK) ^ ((stream * _GOLDEN) & _MASK))
+        state = _mix(state ^ low)
+        lanes.append(_mix((state + high * _GOLDEN) & _MASK))
+    pairs = (dim + 1) // 2
+    columns = _mix((torch.arange(1, pairs + 1, device=rows.device) * _GOLDEN) & _MASK)
+    u1, u2 = (_mix((lane[..., None] + columns) & _MASK).double() for lane in lanes)
+    radius = torch.sqrt(-2.0 * torch.log((u1 + 0.5) / 2**32))  # u1 + 0.5: never the logarithm of zero
+    angle = (2.0 * math.pi / 2**32) * u2
+    both = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=-1)
+    return both.flatten(-2)[..., :dim].float()

@@ -1,0 +1,130 @@
+"""Loading what a model is made of: LLM and adapter, encoder, memory. Weights only, never code."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mats_core.config import AdapterConfig, Part
+from mats_core.errors import SettingsError
+from mats_core.fingerprint import fingerprint_directory
+from mats_core.fetch import local_directory
+
+LLM_FILES = ("*.safetensors", "*.bin", "config.json", "tokenizer*", "vocab.*", "merges.txt", "special_tokens*")
+
+
+def pick_device(device: str) -> torch.device:
+    """ "auto" is the first GPU where there is one; SettingsError for a device that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise SettingsError("device", device, "auto, cpu, cuda, cuda:0, …") from None
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("device", device, "auto or cpu: no CUDA device is available here")
+    return place
+
+
+def pick_dtype(dtype: str, device: str) -> torch.dtype:
+    """The LLM's number type. "auto" is bfloat16 on CUDA and float32 elsewhere."""
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if dtype == "auto":
+        return torch.bfloat16 if pick_device(device).type == "cuda" else torch.float32
+    if dtype not in kinds:
+        raise SettingsError("dtype", dtype, "auto, " + ", ".join(kinds))
+    return kinds[dtype]
+
+
+def load_llm(
+    uri: str, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
+) -> tuple[Any, Any, Part]:
+    """A frozen causal LLM, its tokenizer, and which it is."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    folder = local_directory(uri, "llm")
+    options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+        llm, report = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, output_loading_info=True, **options
+        )
+    except Exception as error:  # transformers raises anything, from OSError to pickle's errors
+        raise SettingsError("llm", uri, f"a causal LLM of transformers with its tokenizer ({_short(error)})") from error
+    missing = sorted(set(report["missing_keys"]) - set(getattr(llm, "_tied_weights_keys", None) or ()))
+    if missing:
+        raise SettingsError("llm", uri, f"a complete LLM; weights are missing for {', '.join(missing[:5])}")
+    if report["mismatched_keys"]:
+        raise SettingsError("llm", uri, f"weights that fit config.json, not {report['mismatched_keys'][:3]}")
+    check_finite("llm", uri, llm)
+    llm.generation_config = GenerationConfig()  # the model's own habits (sampling, …) never change an answer
+    llm.requires_grad_(False)
+    return llm.to(device).eval(), tokenizer, Part(uri=_kept(uri, folder), fingerprint=fingerprint_directory(folder))
+
+
+def add_adapter(llm: Any, config: AdapterConfig) -> Any:
+    """Wrap the LLM with fresh LoRA layers (PEFT); the LLM itself stays frozen."""
+    from peft import LoraConfig, get_peft_model
+
+    alpha = int(config.alpha) if float(config.alpha).is_integer() else config.alpha
+    settings = LoraConfig(
+        r=config.rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=config.target_modules,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=getattr(llm.config, "model_type", "") == "gpt2",
+    )
+    try:
+        return get_peft_model(llm, settings)
+    except ValueError as error:
+        raise SettingsError("adapter.target_modules", config.target_modules, _short(error)) from error
+
+
+def load_encoder_part(uri: str | None, device: torch.device) -> tuple[Any, Part | None]:
+    """The encoder and which it is; (None, None) without one."""
+    if uri is None:
+        return None, None
+    from mats_core.clap import load_encoder
+
+    encoder = load_encoder(uri, device=str(device))
+    return encoder, Part(uri=_kept(uri), fingerprint=encoder.fingerprint)
+
+
+def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part | None]:
+    """The Santa memory and which it is; refuses one of another encoder."""
+    if uri is None:
+        return None, None
+    from mats_core.santa import SantaMemory
+
+    memory = SantaMemory.load(uri)
+    if encoder is not None and memory.encoder_fingerprint not in ("", encoder.fingerprint):
+        raise SettingsError(
+            "memory",
+            uri,
+            f"a memory of this model's encoder {encoder.fingerprint[:12]}, not of "
+            f'{memory.encoder_fingerprint[:12]}; rebuild it with "mats build-memory"',
+        )
+    return memory, Part(uri=_kept(uri), fingerprint=memory.fingerprint)
+
+
+def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
+    """SettingsError naming the first weight that holds a NaN or an infinity."""
+    for name, weight in module.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise SettingsError(setting, uri, f"finite weights; {name} holds NaN or infinity")
+
+
+def _kept(uri: str, folder: Path | None = None) -> str:
+    """The URI as written to `mats.json`: local paths absolute, others as they are."""
+    if "://" in uri or uri.startswith(("hf:", "msclap:")) or not os.path.exists(uri):
+        return uri
+    return os.path.abspath(uri)
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:200] if text else ''}"

@@ -1,0 +1,32 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+_HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A complete model directory with random weights (see tiny.py)."""
+    from tests.tiny import make_tiny_model
+
+    return str(make_tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="session")
+def reference_dir() -> Path:
+    """The recorded runs of the authors' code: $MATS_REFERENCE, else the copy beside the tests."""
+    given = os.environ.get("MATS_REFERENCE")
+    for folder in (Path(given) if given else None, _HERE / "data" / "reference", _HERE.parents[1] / "shared/reference"):
+        if folder is not None and (folder / "generate.json").is_file():
+            return folder
+    pytest.fail("the recorded runs are missing: tests/data/reference, or set MATS_REFERENCE")
