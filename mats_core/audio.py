@@ -1,0 +1,307 @@
+"""From a seekable file to a mono waveform and its windows. NumPy only: no torch, no Ray.
+
+Codes of AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, and those of storage
+(not_found, access_denied, io_error).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+from pydantic import BaseModel, ConfigDict, Field
+
+from mats_core.source import AudioError, AudioInfo, Source, SourceFile, open_source
+from mats_core.storage import StorageError
+
+__all__ = [
+    "AUDIO_EXTENSIONS",
+    "AudioError",
+    "AudioInfo",
+    "DecodeLimits",
+    "Decoded",
+    "Window",
+    "chunk_seconds",
+    "decode",
+    "pool_windows",
+    "probe",
+    "windows",
+]
+
+AUDIO_EXTENSIONS = frozenset(
+    ".wav .wave .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .m4a .m4b .aac .mp4 .m4v "
+    ".mov .mkv .mka .webm .wma .wmv .asf .amr .awb .3gp .ac3 .eac3 .dts .wv .ape .tta .mpc .voc .sph .avi .flv .mpg "
+    ".mpeg .ts .m2ts".split()
+)
+_SMALL_FILE = 1 << 20  # read at once: cheaper than many small reads
+_BEFORE_S, _AFTER_S = (
+    0.5,
+    0.1,
+)  # decoded beyond what was asked: the resampler's filter sees its neighbourhood,
+# and codecs with memory have settled
+
+
+class DecodeLimits(BaseModel):
+    """What one file may cost; beyond it the file is answered with too_large or timeout instead."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_bytes: int = Field(8 << 30, gt=0, description="largest file, in bytes")
+    max_seconds: float = Field(
+        1800.0, gt=0, description="longest stretch of audio decoded at once, in seconds"
+    )
+    max_sample_rate: int = Field(768_000, gt=0, description="highest sample rate a file may declare, in Hz")
+    min_sample_rate: int = Field(1000, gt=0, description="lowest sample rate a file may declare, in Hz")
+    max_channels: int = Field(64, gt=0, description="most channels a file may declare")
+    memory_bytes: int = Field(
+        1 << 30, gt=0, description="memory a decoder process may take for one file, in bytes"
+    )
+    deadline_s: float = Field(20.0, gt=0, description="time one file may take, in seconds")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`samples`: int16 [T], mono, at the rate asked for. `decoded_s`: their length in seconds. `complete` is False
+    where the file broke off or was damaged inside the stretch asked for."""
+
+    samples: npt.NDArray[np.int16]
+    decoded_s: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Window:
+    """samples[start:stop] of a chunk; `weight` is the seconds in it that no window before has covered."""
+
+    start: int
+    stop: int
+    weight: float
+
+
+def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) -> AudioInfo:
+    """What the header of a seekable file says. `name` only helps to word errors. Raises AudioError."""
+    limits = limits or DecodeLimits()
+    with _open(file, name, limits, time.monotonic() + limits.deadline_s) as source:
+        return source.info()
+
+
+def decode(
+    file: BinaryIO,
+    *,
+    sample_rate: int,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    limits: DecodeLimits | None = None,
+    name: str = "",
+) -> Decoded:
+    """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped).
+
+    `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds, whatever the
+    stretch, so that consecutive stretches join without a seam. NaN and infinity count as silence. A stretch that starts
+    past the end is empty and no error; a file that breaks off gives what was there.
+
+    Raises AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, io_error.
+    """
+    limits = limits or DecodeLimits()
+    if start_s < 0 or not math.isfinite(start_s) or (duration_s is not None and not duration_s >= 0):
+        raise ValueError(f"start_s and duration_s must be positive seconds, got {start_s} and {duration_s}")
+    if duration_s is not None and duration_s > limits.max_seconds:
+        raise AudioError(
+            "too_large", f"{duration_s:.0f} s asked at once, {limits.max_seconds:.0f} s are allowed"
+        )
+    deadline = time.monotonic() + limits.deadline_s
+    first = round(start_s * sample_rate)
+    count = None if duration_s is None else round((start_s + duration_s) * sample_rate) - first
+    best: Decoded | None = None
+    failure: AudioError | None = None
+    for second_reader in (False, True):
+        try:
+            with _open(file, name, limits, deadline, second_reader) as source:
+                decoded = _read(source, sample_rate, first, count, limits, deadline)
+                declared_s = source.declared_s
+        except AudioError as error:
+            if error.code != "decode_failed" or second_reader:
+                if best is not None or failure is not None:
+                    break
+                raise
+            failure = error
+            continue
+        if best is None or decoded.decoded_s > best.decoded_s + 0.1:
+            best = decoded if best is None else Decoded(decoded.samples, decoded.decoded_s, False)
+        if not source.broken or source.container:
+            break
+    if best is None:
+        assert failure is not None
+        raise failure
+    if first == 0 and not len(best.samples) and count != 0:
+        if best.complete or not declared_s:
+            raise AudioError("empty_audio", "has a header but no samples")
+        raise AudioError(
+            "decode_failed", f"declares {declared_s:.1f} s of audio, but none of it can be decoded"
+        )
+    return best
+
+
+def _open(
+    file: BinaryIO, name: str, limits: DecodeLimits, deadline: float, second_reader: bool = False
+) -> Source:
+    guarded = SourceFile(file, deadline)
+    size = guarded.size
+    if size == 0:
+        raise AudioError("empty_audio", "the file is empty (0 bytes)")
+    if size > limits.max_bytes:
+        raise AudioError("too_large", f"the file has {size} bytes, {limits.max_bytes} are allowed")
+    if size <= _SMALL_FILE and not isinstance(file, io.BytesIO):
+        guarded = SourceFile(io.BytesIO(guarded.read_all()), deadline)
+    source = open_source(guarded, name, container=second_reader)
+    rate, channels = source.sample_rate, source.channels
+    problem = None
+    if rate > limits.max_sample_rate:
+        problem = f"declares a sample rate of {rate} Hz, {limits.max_sample_rate} are allowed"
+    elif channels > limits.max_channels:
+        problem = f"declares {channels} channels, {limits.max_channels} are allowed"
+    if problem:
+        source.close()
+        raise AudioError("too_large", problem)
+    if rate < limits.min_sample_rate or channels < 1:
+        source.close()
+        raise AudioError(
+            "decode_failed", f"declares {channels} channels at {rate} Hz, which is no usable audio"
+        )
+    return source
+
+
+def _read(
+    source: Source, rate: int, first: int, count: int | None, limits: DecodeLimits, deadline: float
+) -> Decoded:
+    """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a margin early."""
+    common = gcd(source.sample_rate, rate)
+    step_in, step_out = source.sample_rate // common, rate // common
+    before, after = math.ceil(_BEFORE_S * source.sample_rate), math.ceil(_AFTER_S * source.sample_rate)
+    periods = max(0, (first * step_in // step_out - before) // step_in)
+    stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
+    limit = math.ceil(limits.max_seconds * rate)
+    track = _Track(source.sample_rate, rate, skip=first - periods * step_out, count=count)
+    for block, block_rate in source.blocks(periods * step_in, stop):
+        track.add(block, block_rate)
+        if track.kept > limit:
+            raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
+        if time.monotonic() > deadline:
+            raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
+    samples = track.finish()
+    if len(samples) > limit:
+        raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
+    if track.heard and track.finite == 0:
+        raise AudioError("decode_failed", "holds no finite sample (all NaN or infinite)")
+    short = count is None or len(samples) < count
+    return Decoded(samples, len(samples) / rate, not source.broken and not (short and source.ended_early()))
+
+
+class _Track:
+    """Blocks float32 [T, C] in, int16 mono out: averaged, resampled as they come, cut to [skip, skip + count)."""
+
+    def __init__(self, source_rate: int, rate: int, skip: int, count: int | None) -> None:
+        self._rate, self._source_rate = rate, source_rate
+        self._skip, self._count = skip, count
+        self._resampler = self._make_resampler(source_rate)
+        self._parts: list[npt.NDArray[np.int16]] = []
+        self.kept = 0  # output samples
+        self.heard = 0  # source samples seen, all channels
+        self.finite = 0  # of these, finite ones
+
+    def _make_resampler(self, source_rate: int) -> soxr.ResampleStream | None:
+        if source_rate == self._rate:
+            return None
+        return soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
+
+    def add(self, block: npt.NDArray[np.float32], source_rate: int) -> None:
+        if source_rate != self._source_rate:  # some streams change their rate on the way
+            self._flush()
+            self._source_rate = source_rate
+            self._resampler = self._make_resampler(source_rate)
+        self.heard += block.size
+        peak = float(np.abs(block).max(initial=0.0))
+        if peak <= 100.0:
+            self.finite += block.size
+        else:  # a float file with NaN, infinity, or values that would swamp the resampler
+            self.finite += int(np.isfinite(block).sum())
+            block = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -100.0, 100.0)
+        mono = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        mono = np.ascontiguousarray(mono, np.float32)
+        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+
+    def finish(self) -> npt.NDArray[np.int16]:
+        self._flush()
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.int16)
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._resampler = None
+
+    def _keep(self, mono: npt.NDArray[np.float32]) -> None:
+        dropped = min(self._skip, len(mono))
+        self._skip -= dropped
+        mono = mono[dropped:]
+        if self._count is not None:
+            mono = mono[: self._count - self.kept]
+        if len(mono):
+            self.kept += len(mono)
+            self._parts.append(np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16))
+
+
+def windows(num_samples: int, sample_rate: int, window_seconds: float) -> list[Window]:
+    """Cut a chunk into consecutive windows (DESIGN.md, "Windows").
+
+    A last, shorter one is moved back to end with the chunk where a full one came before, and weighs by its new
+    seconds. A chunk shorter than a window is one window, for the encoder to pad. No samples, no windows.
+    """
+    size = round(window_seconds * sample_rate)
+    if size <= 0:
+        raise ValueError(f"window_seconds {window_seconds} at {sample_rate} Hz is less than a sample")
+    cut = [
+        Window(start, start + size, size / sample_rate) for start in range(0, num_samples - size + 1, size)
+    ]
+    rest = num_samples - len(cut) * size
+    if rest > 0:
+        cut.append(Window(max(0, num_samples - size), num_samples, rest / sample_rate))
+    return cut
+
+
+def chunk_seconds(window_seconds: float) -> float:
+    """Length of a chunk: as many whole windows as fit a minute, at least one (7 → 56, 10 → 60)."""
+    if not window_seconds > 0:
+        raise ValueError(f"window_seconds must be positive, got {window_seconds}")
+    return max(1, math.floor(60.0 / window_seconds + 1e-9)) * window_seconds
+
+
+def pool_windows(
+    embeddings: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]], weights: Iterable[float]
+) -> npt.NDArray[np.float32]:
+    """Weighted mean of unit window embeddings [W, D], normalised: float32 [D].
+
+    Summed in float64, so that the result does not depend on how it was batched. Where the windows cancel out (a mean of
+    zero has no direction), the heaviest window's embedding is taken. Raises ValueError for no window or no weight.
+    """
+    stacked = np.asarray(embeddings, np.float64)
+    shares = np.asarray(list(weights), np.float64)
+    if stacked.ndim != 2 or len(stacked) != len(shares) or not len(shares) or shares.sum() <= 0:
+        raise ValueError(f"embeddings {stacked.shape} and weights {shares.shape} do not make a mean")
+    mean = (stacked * shares[:, None]).sum(axis=0) / shares.sum()
+    norm = float(np.linalg.norm(mean))
+    if norm < 1e-9:
+        return np.asarray(stacked[int(shares.argmax())], np.float32)
+    return np.asarray(mean / norm, np.float32)
+
+
+def as_audio_error(error: StorageError) -> AudioError:
+    """The same code and message as a decoder's error."""
+    return AudioError(error.code, error.message)

@@ -1,0 +1,189 @@
+"""Listing of files below an input: local folders, globs, and fsspec file systems. Use it through `storage.list_files`."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from mats_core.uris import printable, scheme, uri_from_path
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One file: `uri` opens it; `path` is relative to the input root (percent-encoded where it is not UTF-8);
+    `size` in bytes, 0 where unknown; `version` is an etag, or size and modification time, and empty for a link
+    that points to nothing."""
+
+    uri: str
+    path: str
+    size: int
+    version: str
+
+
+def local_version(status: os.stat_result) -> str:
+    """Size and modification time: changes when the file does."""
+    return f"{status.st_size}-{status.st_mtime_ns:x}"
+
+
+def remote_version(info: dict[str, Any]) -> str:
+    """The etag of an object, or its size and time where the store has none."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    for key in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        if moment := info.get(key):  # note: listing and info may give the same moment in different types
+            text = (
+                f"{getattr(moment, 'timestamp', lambda: moment)():.6f}"
+                if not isinstance(moment, str)
+                else moment
+            )
+            return f"{info.get('size') or 0}-{text}"
+    return str(info.get("size") or "")
+
+
+def remote_name(uri: str) -> str:
+    """The last part of a remote URI, without its query string."""
+    path = urlsplit(uri).path if scheme(uri) in ("http", "https") else uri
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+    """Files that a local path means: itself, a folder's, or a glob's."""
+    if os.path.lexists(path):
+        if os.path.isdir(path):
+            yield from _walk(path, path, extensions)
+        else:
+            yield _file(path, os.path.dirname(path))
+        return
+    if not glob.has_magic(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder")
+    root = _fixed_part(path)
+    matches = sorted(glob.glob(path, recursive=True))
+    wanted = None if _names_extension(path) else extensions
+    found = False
+    for match in matches:
+        if not os.path.isdir(match):
+            if _has_extension(match, wanted):
+                found = True
+                yield _file(match, root)
+        elif b"**" not in path:  # "2024-*" means these folders; "**" already lists what is below
+            for each in _walk(match, root, extensions):
+                found = True
+                yield each
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "the pattern matches no file")
+
+
+def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+    """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its real
+    place only, one outside once: loops end and nothing comes twice."""
+    real_root = os.path.realpath(folder)
+    linked: set[bytes] = set()
+    stack = [(folder, True)]
+    while stack:
+        path, is_folder = stack.pop()
+        if not is_folder:
+            yield _file(path, root)
+            continue
+        below: list[tuple[bytes, bool]] = []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                try:
+                    is_dir = entry.is_dir()
+                except OSError:  # a link to itself
+                    is_dir = False
+                if is_dir and entry.is_symlink():
+                    real = os.path.realpath(entry.path)
+                    if real in linked or (real + b"/").startswith(real_root.rstrip(b"/") + b"/"):
+                        continue
+                    linked.add(real)
+                if is_dir or _has_extension(entry.name, extensions):
+                    below.append((entry.path, is_dir))
+        stack.extend(sorted(below, reverse=True))
+
+
+def _file(path: bytes, root: bytes) -> FileInfo:
+    relative = printable(os.path.relpath(path, root or b"."))
+    try:
+        status = os.stat(path)
+    except OSError:  # a link to nothing, or no access: a row with its error, later
+        return FileInfo(uri_from_path(path), relative, 0, "")
+    return FileInfo(uri_from_path(path), relative, status.st_size, local_version(status))
+
+
+def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+    """Files that a remote URL means, as `list_local` does it; folder by folder, sorted within each."""
+    kind = scheme(uri)
+    try:
+        info: dict[str, Any] | None = fs.info(name)
+    except FileNotFoundError:
+        info = None
+    if info is not None and info.get("type") != "directory":
+        yield FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
+        return
+    if info is not None:
+        for each in _walk_remote(fs, name):
+            if _has_extension(each["name"].encode(), extensions):
+                yield _object(each, name, kind)
+        return
+    if not glob.has_magic(name):
+        raise FileNotFoundError(errno.ENOENT, "no such object or prefix")
+    wanted = None if _names_extension(name.encode()) else extensions
+    root = _fixed_part(name.encode()).decode()
+    found = False
+    for path, each in sorted(fs.glob(name, detail=True).items()):
+        if each.get("type") != "directory" and _has_extension(path.encode(), wanted):
+            found = True
+            yield _object({**each, "name": path}, root, kind)
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
+
+
+def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
+    stack: list[dict[str, Any]] = [{"name": root, "type": "directory"}]
+    seen: set[str] = set()
+    while stack:
+        entry = stack.pop()
+        if entry.get("type") != "directory":
+            yield entry
+            continue
+        if entry["name"] in seen:
+            continue
+        seen.add(entry["name"])
+        # note: an object store shows a prefix as an object of its own name; it is no file
+        below = [
+            e for e in fs.ls(entry["name"], detail=True) if e["name"].rstrip("/") != entry["name"].rstrip("/")
+        ]
+        stack.extend(sorted(below, key=lambda e: e["name"], reverse=True))
+
+
+def _object(info: dict[str, Any], root: str, kind: str) -> FileInfo:
+    name = info["name"]
+    relative = name[len(root.rstrip("/")) :].lstrip("/") if name.startswith(root.rstrip("/")) else name
+    uri = name if "://" in name else f"{kind}://{name.lstrip('/')}"
+    if kind in ("http", "https"):
+        relative = urlsplit(relative).path
+    return FileInfo(uri, relative, int(info.get("size") or 0), remote_version(info))
+
+
+def _has_extension(name: bytes, extensions: AbstractSet[str] | None) -> bool:
+    return extensions is None or os.path.splitext(name)[1].decode("utf-8", "replace").lower() in extensions
+
+
+def _names_extension(pattern: bytes) -> bool:
+    """Whether a glob says itself which files it means ("*.wav", "a/clip?.dat"), so that no filter is due."""
+    extension = os.path.splitext(pattern)[1]
+    return bool(extension) and not glob.has_magic(extension)
+
+
+def _fixed_part(pattern: bytes) -> bytes:
+    """The folder of a glob before its first magic character: the root that paths are relative to."""
+    parts = pattern.split(b"/")
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return b"/".join(parts[:first]) or b"/"

@@ -1,0 +1,128 @@
+"""What a file is by its first bytes: enough to refuse playlists, to name what is not audio, and to say why."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from typing import Literal
+
+HEAD_BYTES = 4096
+
+# Text that names other media. None of it is ever followed.
+_PLAYLISTS = (
+    (b"#extm3u", "M3U playlist"),
+    (b"[playlist]", "PLS playlist"),
+    (b"[reference]", "ASX reference file"),
+    (b"ffconcat version", "ffconcat list"),
+    (b"<asx", "ASX playlist"),
+    (b"<smil", "SMIL playlist"),
+    (b"<mpd", "DASH manifest"),
+    (b"<playlist", "XSPF playlist"),
+    (b"<smoothstreamingmedia", "Smooth Streaming manifest"),
+    (b"rtsptext", "RTSP reference file"),
+    (b"v=0\r\no=", "SDP session"),
+    (b"v=0\no=", "SDP session"),
+)
+_AUDIO = (
+    (0, b"fLaC", "FLAC"),
+    (0, b"OggS", "Ogg"),
+    (0, b"FORM", "AIFF"),
+    (0, b".snd", "AU"),
+    (0, b"caff", "CAF"),
+    (0, b"riff", "W64"),
+    (0, b"\x1aE\xdf\xa3", "Matroska/WebM"),
+    (0, b"0&\xb2u\x8ef\xcf\x11", "ASF/WMA"),
+    (0, b"#!AMR", "AMR"),
+    (0, b"wvpk", "WavPack"),
+    (0, b"MAC ", "Monkey's Audio"),
+    (0, b"TTA1", "TTA"),
+    (0, b"MPCK", "Musepack"),
+    (0, b"MP+", "Musepack"),
+    (0, b"FLV\x01", "FLV"),
+    (0, b"NIST_1A", "NIST Sphere"),
+    (0, b"PVF1", "PVF"),
+    (0, b"Creative Voice File", "VOC"),
+    (0, b"ALawSoundFile", "WVE"),
+    (0, b"ID3", "MP3"),
+    (0, b"\x0bw", "AC-3"),
+    (4, b"ftyp", "MP4"),
+    (4, b"moov", "MP4"),
+    (4, b"mdat", "MP4"),
+    (4, b"wide", "MP4"),
+    (4, b"free", "MP4"),
+)
+_OTHER = (
+    (b"%PDF", "a PDF document"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"PK\x05\x06", "an empty ZIP archive"),
+    (b"\x1f\x8b", "gzip-compressed data"),
+    (b"BZh", "bzip2-compressed data"),
+    (b"\xfd7zXZ", "xz-compressed data"),
+    (b"(\xb5/\xfd", "zstd-compressed data"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"\x7fELF", "a program"),
+    (b"PAR1", "a Parquet table"),
+    (b"SQLite format 3", "a database"),
+    (b"MThd", "MIDI, which holds notes and no sound"),
+    (b"\x00\x05\x16\x07", "a macOS resource fork"),
+)
+_PRINTABLE = frozenset(string.printable)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """`kind`: what to do with the file; `name`: what it is, in words for a message ("FLAC", "text")."""
+
+    kind: Literal["audio", "playlist", "other", "unknown"]
+    name: str
+
+
+def sniff(head: bytes) -> Signature:
+    """Name a file by its first `HEAD_BYTES` bytes."""
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and len(head) >= 12:
+        form = {b"WAVE": "WAV", b"AVI ": "AVI", b"WEBP": ""}.get(head[8:12], "RIFF")
+        return Signature("audio", form) if form else Signature("other", "a WebP picture")
+    if head[:4] == b"OggS" and head[28:36] == b"OpusHead":
+        return Signature("audio", "Opus")
+    if head[:4] == b"\x1aE\xdf\xa3" and b"webm" in head[:64]:
+        return Signature("audio", "WebM")
+    for offset, magic, name in _AUDIO:
+        if head[offset : offset + len(magic)] == magic:
+            return Signature("audio", name)
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[:3] != b"\xff\xd8\xff":
+        if head[1] & 0xF6 == 0xF0:
+            return Signature("audio", "AAC")
+        if head[1] & 0x06:  # layer bits 00 are reserved: not MPEG audio, maybe a UTF-16 text
+            return Signature("audio", "MP3")
+    for magic, name in _OTHER:
+        if head.startswith(magic):
+            return Signature("other", name)
+    text = _as_text(head)
+    if text is not None:
+        start = text.lower().encode()[:1024]
+        for magic, name in _PLAYLISTS:
+            if start.startswith(magic) or (magic[:1] == b"<" and magic in start):
+                return Signature("playlist", name)
+        what = "HTML" if b"<html" in start or start.startswith(b"<!doctype") else "text"
+        return Signature("other", what)
+    if head and not any(head):
+        return Signature("unknown", "zero bytes")
+    return Signature("unknown", "bytes of no known audio format")
+
+
+def _as_text(head: bytes) -> str | None:
+    """The head as text without leading space, or None where it is binary."""
+    sample = head[:1024]
+    if sample[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = sample[: len(sample) // 2 * 2].decode("utf-16", "replace")
+    else:
+        text = sample.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+        if len(sample) == 1024:
+            text = text[:-4]  # the cut may split a character
+    if not text or "\ufffd" in text:
+        return None
+    odd = sum(1 for letter in text if letter not in _PRINTABLE and not letter.isprintable())
+    return text.lstrip() if odd == 0 else None

@@ -1,0 +1,348 @@
+"""Open a file with the reader that can: libsndfile first, PyAV for the rest. Blocks of float32 [T, C] come out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from mats_core.sniff import HEAD_BYTES, Signature, sniff
+from mats_core.storage import error_from
+
+Block = npt.NDArray[np.float32]
+_BLOCK_FRAMES = 1 << 16
+LEAST_BITS_A_SECOND = 500  # less than silence costs in any codec: such a header lies about its duration
+
+
+class AudioError(Exception):
+    """A file that gives no audio. `code` is one of DESIGN.md's error codes, `message` is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What a header says. `sample_rate` in Hz. `duration_s` is None where nothing is known; `duration_source` is "header"
+    for a declared length, "decoded" for a counted one, "unknown" for none or an estimate."""
+
+    format: str
+    sample_rate: int
+    channels: int
+    duration_s: float | None
+    duration_source: Literal["header", "decoded", "unknown"]
+
+
+class Source(Protocol):
+    """An open file. `broken` turns True when decoding met damage; `container` tells PyAV from libsndfile."""
+
+    sample_rate: int
+    channels: int
+    broken: bool
+    container: bool
+
+    @property
+    def declared_s(self) -> float | None: ...
+    def info(self) -> AudioInfo: ...
+    def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
+        """Source frames [first, stop) as (float32 [T, C], their sample rate); stop=None for all."""
+        ...
+
+    def ended_early(self) -> bool:
+        """Whether the file ends before what its header declares."""
+        ...
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Source: ...
+    def __exit__(self, *error: object) -> None: ...
+
+
+class SourceFile:
+    """A seekable file for C decoders: an exception must not cross them, so it is kept, looks like the end of the
+    file to the decoder, and is raised afterwards by `check`. Without a `name`, so that no decoder guesses by it."""
+
+    def __init__(self, file: BinaryIO, deadline: float = float("inf")) -> None:
+        self._file = file
+        self._deadline = deadline
+        self._error: BaseException | None = None
+        self._late = False
+        try:
+            self.size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+        except Exception as error:
+            raise _as_audio_error(error) from None
+
+    def read(self, count: int = -1) -> bytes:
+        if self._error is not None or self._late:
+            return b""
+        if time.monotonic() > self._deadline:
+            self._late = True
+            return b""
+        try:
+            return self._file.read(count)
+        except Exception as error:
+            self._error = error
+            return b""
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            if whence == os.SEEK_END:
+                offset, whence = self.size + offset, os.SEEK_SET
+            elif whence == os.SEEK_CUR:
+                offset, whence = self._file.tell() + offset, os.SEEK_SET
+            return self._file.seek(max(0, min(offset, self.size)), whence)
+        except Exception as error:
+            self._error = error
+            return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+    def read_all(self) -> bytes:
+        self.seek(0)
+        data = self.read()
+        self.check()
+        return data
+
+    def head(self, count: int, offset: int = 0) -> bytes:
+        position = self.tell()
+        self.seek(offset)
+        data = self.read(count)
+        self.check()
+        self.seek(position)
+        return data
+
+    def check(self) -> None:
+        """Raise what reading ran into: AudioError with a storage code, or timeout."""
+        if self._error is not None:
+            raise _as_audio_error(self._error)
+        if self._late:
+            raise AudioError("timeout", "reading the file took longer than allowed")
+
+
+def _as_audio_error(error: BaseException) -> AudioError:
+    if isinstance(error, AudioError):
+        return error
+    coded = error_from(error, "the file")
+    return AudioError(coded.code, coded.message)
+
+
+def open_source(file: SourceFile, name: str = "", container: bool = False) -> Source:
+    """Open with libsndfile, else with PyAV (only PyAV where `container`). Raises AudioError when neither can."""
+    head = file.head(HEAD_BYTES)
+    signature = sniff(head)
+    if signature.kind == "playlist":
+        raise AudioError("refused", f"is a {signature.name}; it names other media, which are never followed")
+    if signature.kind == "other":
+        raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
+    reason = ""
+    # note: libsndfile takes raw AAC for broken MP3, and shifts the first page of Opus by its pre-skip when a read is
+    # longer than a packet (1.2.2)
+    if not container and signature.name not in ("AAC", "Opus"):
+        try:
+            sound = SoundFileSource(file, signature)
+            if sound.frames > 0:
+                return sound
+            sound.close()
+            reason = "no samples"
+        except soundfile.LibsndfileError as error:
+            file.check()
+            reason = error.error_string.strip().rstrip(".")
+        except (
+            ValueError,
+            TypeError,
+            OverflowError,
+        ) as error:  # note: soundfile's own checks of absurd headers
+            reason = str(error)
+    if signature.name == "WAV" and _wav_samples(file, head) == 0:
+        raise AudioError("empty_audio", "is a WAV header without samples")
+    from mats_core.container import ContainerSource
+
+    try:
+        return ContainerSource(file, signature)
+    except AudioError as error:
+        file.check()
+        if error.code != "decode_failed":
+            raise
+        if reason == "no samples":
+            raise AudioError("empty_audio", f"is {signature.name} with a header but no samples") from None
+        if signature.kind == "audio":
+            detail = error.message if reason in ("", "Format not recognised") else reason
+            raise AudioError(
+                "decode_failed", f"starts like {signature.name} but cannot be decoded: {detail}"
+            ) from None
+        raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}") from None
+
+
+def _starts_with(signature: Signature) -> str:
+    if signature.name in ("text", "HTML", "zero bytes") or signature.kind == "unknown":
+        return f"starts with {signature.name}"
+    return f"it is {signature.name}"
+
+
+class SoundFileSource:
+    """libsndfile: WAV, FLAC, AIFF, Ogg, MP3, … with exact seeks."""
+
+    container = False
+
+    def __init__(self, file: SourceFile, signature: Signature) -> None:
+        self._file = file
+        self._signature = signature
+        self._sound = soundfile.SoundFile(file, "r")
+        file.check()
+        self.sample_rate = int(self._sound.samplerate)
+        self.channels = int(self._sound.channels)
+        self.frames = int(self._sound.frames)
+        self.broken = False
+        self._end: int | None = None  # frame where reading found the end
+
+    def __enter__(self) -> SoundFileSource:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._sound.close()
+
+    @property
+    def declared_s(self) -> float | None:
+        return self.info().duration_s
+
+    def info(self) -> AudioInfo:
+        kind = self._sound.format.lower()
+        frames = self.frames
+        seconds: float | None = frames / max(self.sample_rate, 1)
+        source: Literal["header", "unknown"] = "header"
+        if frames <= 0 or (kind == "mp3" and not self._has_xing_header()):
+            source = "unknown"  # an estimate from the first frames' bit rate
+        if seconds and self._file.size * 8 / seconds < LEAST_BITS_A_SECOND:
+            seconds, source = None, "unknown"
+        return AudioInfo(kind, self.sample_rate, self.channels, seconds, source)
+
+    def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
+        # a block's memory is bounded whatever the header declares
+        frames = max(256, _BLOCK_FRAMES // max(1, self.channels // 2))
+        if not self._seek(first):
+            return
+        position = first
+        while stop is None or position < stop:
+            wanted = frames if stop is None else min(frames, stop - position)
+            try:
+                block = self._sound.read(wanted, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, RuntimeError):
+                self._file.check()
+                self.broken = True
+                yield from self._rescue(position, position + wanted)
+                return
+            self._file.check()
+            if len(block):
+                yield block, self.sample_rate
+            position += len(block)
+            if len(block) < wanted:
+                self._end = position
+                return
+
+    def _seek(self, frame: int) -> bool:
+        """Go to a frame; False where the file does not reach it."""
+        if frame == 0:
+            return True
+        if frame >= self.frames:
+            self._end = self.frames
+            return False
+        try:
+            self._sound.seek(frame)
+        except (soundfile.LibsndfileError, RuntimeError):
+            self._file.check()
+            self.broken = True  # cut before this place, or damaged
+            return False
+        return True
+
+    def _rescue(self, first: int, stop: int) -> Iterator[tuple[Block, int]]:
+        """Frames before the damage, which a failed read of a whole block threw away."""
+        try:
+            self._file.seek(0)
+            with soundfile.SoundFile(self._file, "r") as again:
+                again.seek(first)
+                for _ in range(first, stop, 256):
+                    block = again.read(256, dtype="float32", always_2d=True)
+                    if not len(block):
+                        return
+                    yield block, self.sample_rate
+        except (soundfile.LibsndfileError, RuntimeError):
+            return
+
+    def ended_early(self) -> bool:
+        if self._end is None:
+            return False
+        kind = self._signature.name
+        if kind == "WAV":
+            declared = _wav_samples(self._file, self._file.head(HEAD_BYTES))
+            return declared is None
+        if kind == "AIFF":
+            return "calculated from length of" in self._sound.extra_info
+        if kind == "Ogg":
+            return not ogg_has_end(self._file)
+        if kind == "FLAC" or (kind == "MP3" and self._has_xing_header()):
+            return self._end < self.frames - self.sample_rate // 10
+        return False
+
+    def _has_xing_header(self) -> bool:
+        head = self._file.head(HEAD_BYTES)
+        if head[:3] == b"ID3" and len(head) >= 10:
+            tag = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            head = self._file.head(HEAD_BYTES, offset=10 + tag)
+        return any(mark in head[:400] for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _wav_samples(file: SourceFile, head: bytes) -> int | None:
+    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there is.
+
+    Streamed files declare 0 or the largest number; what follows the header is theirs then.
+    """
+    position, big = 12, head[:4] == b"RIFX"
+    while position + 8 <= file.size:
+        if position + 8 <= len(head):
+            chunk = head[position : position + 8]
+        else:
+            with contextlib.suppress(AudioError):
+                chunk = file.head(8, offset=position)
+        if len(chunk) < 8:
+            return 0
+        size = struct.unpack(">I" if big else "<I", chunk[4:8])[0]
+        if chunk[:4] == b"data":
+            there = file.size - position - 8
+            if size == 0 or size >= 0x7FFFF000 or head[:4] == b"RF64":
+                return there
+            return None if size > there and there else min(size, there)
+        position += 8 + size + (size & 1)
+    return 0
+
+
+def ogg_has_end(file: SourceFile) -> bool:
+    """Whether the last page of an Ogg file carries the end-of-stream flag."""
+    tail = file.head(1 << 16, offset=max(0, file.size - (1 << 16)))
+    page = tail.rfind(b"OggS")
+    return page >= 0 and len(tail) > page + 5 and bool(tail[page + 5] & 4)
