@@ -12,12 +12,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mats_core.answering import Answer, Reply, Request
 from mats_core.config import (
     AdapterConfig,
     DecodingSettings,
     MapperConfig,
     ModelConfig,
-    Part,
     SantaSettings,
     TaskPrompt,
 )
@@ -29,7 +29,6 @@ from mats_core.sequence import PromptTokens
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mats_core.answering import Answer, Reply, Request
     from mats_core.clap import ClapEncoder
     from mats_core.santa import SantaMemory
 
@@ -265,7 +264,7 @@ class MatsModel:
         embedding: Any,
         requests: Sequence[Request],
         decoding: DecodingSettings | dict[str, Any] | None = None,
-        santa: SantaSettings | None = None,
+        santa: SantaSettings | dict[str, Any] | None = None,
         explain: bool = False,
     ) -> list[Reply]:
         """Santa → vectors → LLM → clean-up for embeddings [B, D] before Santa; one reply a row."""
@@ -299,4 +298,4 @@ def load_model(uri: str, device: str = "auto", dtype: str = "auto", **options: A
     return load(uri, device, dtype, **options)
 
 
-__all__ = ["MatsModel", "Part", "TargetScores", "load_model"]
+__all__ = ["Answer", "MatsModel", "Reply", "Request", "TargetScores", "load_model"]

@@ -99,7 +99,7 @@ def make_tiny_encoder(folder: Path, fused: bool = False) -> Path:
     ClapFeatureExtractor(
         feature_size=64,
         sampling_rate=SAMPLE_RATE,
-        hop_length=160,
+        hop_length=320,
         max_length_s=WINDOW_SECONDS,
         fft_window_size=512,
         frequency_min=50,

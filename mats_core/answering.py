@@ -1,0 +1,250 @@
+"""From sound, or its embedding, and a request to an answer: what every way of asking shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mats_core.config import DecodingSettings, SantaSettings, checked
+from mats_core.errors import SettingsError
+from mats_core.text import clean_answer
+
+if TYPE_CHECKING:
+    from mats_core.model import MatsModel
+
+TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it: headers round
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of one embedding. tag=None takes the task's own tag; an empty one leaves it out."""
+
+    task: str = "caption"
+    question: str | None = None
+    tag: str | None = None
+
+
+@dataclass
+class Reply:
+    """text: cleaned up; tokens: how many the LLM wrote, the end token included; neighbors: see `explain`."""
+
+    text: str
+    tokens: int
+    neighbors: list[dict[str, Any]] | None = None
+
+
+@dataclass
+class Segment:
+    """One window's answer, in seconds of the file."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass
+class Answer:
+    """One chunk's answer. embedding: float32 [D] unit, before Santa; decoded_s: seconds that could be read."""
+
+    start_s: float
+    duration_s: float
+    text: str
+    decoded_s: float
+    embedding: np.ndarray = field(repr=False)
+    segments: list[Segment] | None = None
+    neighbors: list[dict[str, Any]] | None = field(default=None, repr=False)
+
+
+def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
+    """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file."""
+    if duration_s is None:
+        return [(0.0, None)]
+    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
+    return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
+
+
+def embed_windows(model: MatsModel, windows: Sequence[np.ndarray]) -> np.ndarray:
+    """Windows [T], int16 or float32 in [-1, 1], at the encoder's rate → unit float32 [N, D], in the order given."""
+    encoder = _encoder(model)
+    if not len(windows):
+        return np.zeros((0, encoder.dim), np.float32)
+    padded = np.stack([encoder.pad(_as_float(np.asarray(window))) for window in windows])
+    return encoder.embed_audio(torch.from_numpy(padded)).cpu().numpy()
+
+
+def _as_float(window: np.ndarray) -> np.ndarray:
+    if window.dtype == np.int16:
+        return window.astype(np.float32) / 32768.0
+    return window.astype(np.float32, copy=False)
+
+
+def _encoder(model: MatsModel) -> Any:
+    if model.encoder is None:
+        raise SettingsError("model", "a model without an encoder", "embeddings as input, or a model with an encoder")
+    return model.encoder
+
+
+def answer_embeddings(
+    model: MatsModel,
+    embedding: Any,
+    requests: Sequence[Request],
+    decoding: DecodingSettings | dict[str, Any] | None = None,
+    santa: SantaSettings | dict[str, Any] | None = None,
+    explain: bool = False,
+) -> list[Reply]:
+    """Answers to embeddings [B, D] before Santa; a reply is a function of its own row alone.
+
+    decoding and santa: over the model's own settings, a dict replacing only what it names; Santa is skipped where the
+    model has no memory or `mix` is 0. explain=True lists the memory entries used (`SantaMemory.transfer`).
+    """
+    audio = F.normalize(torch.as_tensor(embedding, dtype=torch.float32, device=model.device), dim=-1)
+    if len(audio) != len(requests):
+        raise ValueError(f"{len(audio)} embeddings for {len(requests)} requests")
+    prompts = [model.prompt(request.task, request.question, request.tag) for request in requests]
+    if not prompts:
+        return []
+    moved, neighbors = santa_transfer(model, audio, santa, explain)
+    texts, ids = model.generate(moved, prompts, decoding, return_ids=True)
+    style = model.config.answer_style
+    return [
+        Reply(clean_answer(text, style), len(row), near)
+        for text, row, near in zip(texts, ids, neighbors, strict=True)
+    ]
+
+
+def santa_transfer(
+    model: MatsModel, audio: torch.Tensor, santa: SantaSettings | dict[str, Any] | None = None, explain: bool = False
+) -> tuple[torch.Tensor, list[Any]]:
+    """Unit embeddings [B, D] after Santa with the model's memory and each memory row's own noise."""
+    chosen = model.config.santa
+    if isinstance(santa, SantaSettings):
+        chosen = santa
+    elif santa:
+        chosen = checked(SantaSettings, {**chosen.model_dump(), **santa}, "santa")
+    if model.memory is None or chosen.mix == 0:
+        return audio, [None] * len(audio)
+    result = model.memory.transfer(
+        audio,
+        neighbors=chosen.neighbors,
+        scale=chosen.scale,
+        mix=chosen.mix,
+        probe=chosen.probe,
+        noise="keyed",
+        noise_variance=chosen.noise_variance,
+        seed=chosen.seed,
+        explain=explain,
+    )
+    return result if explain else (result, [None] * len(audio))
+
+
+def answers(
+    model: MatsModel,
+    source: Any,
+    task: str = "caption",
+    question: str | None = None,
+    tag: str | None = None,
+    segments: bool = False,
+    decoding: DecodingSettings | dict[str, Any] | None = None,
+    santa: SantaSettings | dict[str, Any] | None = None,
+    explain: bool = False,
+    batch_size: int = 16,
+) -> list[Answer]:
+    """One answer a chunk of about a minute.
+
+    source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also answers
+    every window. Raises AudioError for what cannot be heard, SettingsError for what cannot be asked.
+    """
+    from mats_core.audio import AudioError, pool_windows, windows
+
+    model.validate_request(task, question)
+    encoder = _encoder(model)
+    request = Request(task, question, tag)
+    found: list[Answer] = []
+    for start_s, samples in _chunks(source, encoder.sample_rate, encoder.window_seconds):
+        cut = windows(len(samples), encoder.sample_rate, encoder.window_seconds)
+        sounds = [samples[window.start : window.stop] for window in cut]
+        heard = np.concatenate(
+            [embed_windows(model, sounds[at : at + batch_size]) for at in range(0, len(sounds), batch_size)]
+        )
+        asked = [pool_windows(heard, [window.weight for window in cut])]
+        if segments:
+            asked.extend(heard)
+        replies: list[Reply] = []
+        for at in range(0, len(asked), batch_size):
+            part = np.stack(asked[at : at + batch_size])
+            replies += answer_embeddings(model, part, [request] * len(part), decoding, santa, explain)
+        seconds = len(samples) / encoder.sample_rate
+        spans = [
+            Segment(
+                start_s + window.start / encoder.sample_rate,
+                start_s + min(window.start / encoder.sample_rate + encoder.window_seconds, seconds),
+                reply.text,
+            )
+            for window, reply in zip(cut, replies[1:], strict=False)
+        ]
+        found.append(
+            Answer(
+                start_s,
+                seconds,
+                replies[0].text,
+                seconds,
+                asked[0],
+                spans if segments else None,
+                replies[0].neighbors,
+            )
+        )
+    if not found:
+        raise AudioError("empty_audio", "there is no sound in it")
+    return found
+
+
+def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
+    """(start in seconds, samples int16 or float32 at `rate`) of each chunk that has sound in it."""
+    from mats_core import audio
+
+    chunk_s = audio.chunk_seconds(window_seconds)
+    if isinstance(source, tuple):
+        waveform, given_rate = source
+        samples = _resampled(np.asarray(waveform), int(given_rate), rate)
+        size = round(chunk_s * rate)
+        starts = chunk_starts(len(samples) / rate, chunk_s)
+        parts = [
+            (start, samples[round(start * rate) : None if length is None else round(start * rate) + size])
+            for start, length in starts
+        ]
+        return [(start, part) for start, part in parts if len(part)]
+    from mats_core import storage
+
+    uri = storage.uri_from_path(source if isinstance(source, (str, bytes)) else str(source))
+    found = []
+    try:
+        with storage.open_binary(uri) as file:
+            info = audio.probe(file, uri)
+            for start, length in chunk_starts(info.duration_s, chunk_s):
+                file.seek(0)
+                decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
+                if len(decoded.samples):
+                    found.append((start, decoded.samples))
+    except storage.StorageError as error:
+        raise audio.AudioError(error.code, error.message) from error
+    return found
+
+
+def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
+    """A waveform [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
+    if waveform.ndim != 1:
+        raise SettingsError("source", f"a waveform of shape {list(waveform.shape)}", "mono samples [T]")
+    if waveform.dtype == np.int16:
+        waveform = waveform.astype(np.float32) / 32768.0
+    waveform = np.nan_to_num(waveform.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    if given != rate:
+        import soxr
+
+        waveform = soxr.resample(waveform, given, rate, quality="HQ")
+    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
