@@ -1,0 +1,119 @@
+"""What the report shows of a sound: a spectrogram picture and a short, compressed piece to listen to."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+SAMPLE_RATE = 16_000
+FFT = 1024
+PICTURE_WIDTH, PICTURE_HEIGHT = 480, 112
+LOW_HZ, HIGH_HZ = 50.0, 7_800.0
+RANGE_DB = 70.0
+BITRATE_KBPS = 32.0
+
+# Night blue to warm white, of steadily growing lightness, so that loud is bright in print as well.
+_ANCHORS = np.array(
+    [
+        (11, 12, 28),
+        (33, 26, 74),
+        (78, 34, 112),
+        (132, 45, 116),
+        (188, 64, 99),
+        (231, 104, 76),
+        (248, 160, 88),
+        (251, 211, 140),
+        (253, 246, 218),
+    ],
+    dtype=np.float64,
+)
+
+
+@lru_cache(maxsize=1)
+def _palette() -> np.ndarray:
+    """uint8 [256, 3]: the anchors' colours, interpolated."""
+    at = np.linspace(0, 1, len(_ANCHORS))
+    x = np.linspace(0, 1, 256)
+    return np.stack([np.interp(x, at, _ANCHORS[:, c]) for c in range(3)], axis=1).round().astype(np.uint8)
+
+
+def hertz_to_mel(hertz: float | np.ndarray) -> np.ndarray:
+    """O'Shaughnessy's mel scale: 2595 · log10(1 + f / 700)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hertz, dtype=np.float64) / 700.0)
+
+
+def height_of(hertz: float) -> float:
+    """Where a frequency lies in the picture: 0 at the bottom, 1 at the top."""
+    low, high, at = hertz_to_mel(LOW_HZ), hertz_to_mel(HIGH_HZ), hertz_to_mel(hertz)
+    return float((at - low) / (high - low))
+
+
+@lru_cache(maxsize=1)
+def _mel_filters() -> np.ndarray:
+    """float32 [bins, rows]: triangles even on the mel scale, at least one bin wide, each summing to 1."""
+    mels = np.linspace(hertz_to_mel(LOW_HZ), hertz_to_mel(HIGH_HZ), PICTURE_HEIGHT + 2)
+    edges = 700.0 * (10 ** (mels / 2595.0) - 1.0)
+    bins = np.fft.rfftfreq(FFT, 1 / SAMPLE_RATE)
+    width = SAMPLE_RATE / FFT
+    center = edges[1:-1]
+    left = np.minimum(edges[:-2], center - width)
+    right = np.maximum(edges[2:], center + width)
+    rising = (bins[:, None] - left) / (center - left)
+    falling = (right - bins[:, None]) / (right - center)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    return (weights / weights.sum(axis=0)).astype(np.float32)
+
+
+def mel_picture(samples: np.ndarray) -> np.ndarray:
+    """Log-mel spectrogram as brightness.
+
+    Args:
+        samples: int16 [T] mono at 16 kHz, T ≥ 1.
+
+    Returns:
+        uint8 [PICTURE_HEIGHT, PICTURE_WIDTH]; low frequencies at the bottom, time from left to right over the
+        whole width, 255 at the loudest point and 0 at 70 dB below it (or below -60 dB of full scale, so that
+        silence is dark).
+    """
+    x = samples.astype(np.float32) / 32768.0
+    # Long sounds: as many frames as columns would skip most of the sound, so take four a column and average.
+    count = PICTURE_WIDTH * (4 if len(x) > 30 * SAMPLE_RATE else 2)
+    padded = np.pad(x, FFT // 2)
+    starts = np.linspace(0, len(x), count, endpoint=False).astype(np.int64)
+    frames = padded[starts[:, None] + np.arange(FFT)] * np.hanning(FFT).astype(np.float32)
+    power = np.abs(np.fft.rfft(frames, axis=1)).astype(np.float32) ** 2 / (FFT / 4) ** 2
+    power = power.reshape(PICTURE_WIDTH, -1, power.shape[1]).mean(axis=1)
+    decibels = 10 * np.log10(np.maximum(power @ _mel_filters(), 1e-12))
+    top = max(float(decibels.max()), RANGE_DB - 130.0)
+    level = np.clip((decibels - top + RANGE_DB) / RANGE_DB, 0, 1)
+    return np.flipud((level * 255).round().astype(np.uint8).T)
+
+
+def spectrogram_webp(samples: np.ndarray) -> bytes:
+    """The spectrogram of int16 [T] at 16 kHz as a coloured WebP picture of a few kilobytes."""
+    image = Image.fromarray(_palette()[mel_picture(samples)])
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=72, method=4)
+    return file.getvalue()
+
+
+def preview_mp3(samples: np.ndarray, seconds: float) -> bytes:
+    """The first ``seconds`` of int16 [T] at 16 kHz as a mono MP3 of about 32 kbit/s."""
+    piece = samples[: int(seconds * SAMPLE_RATE)]
+    # libsndfile turns a level of 0…1 into 160…8 kbit/s at this rate.
+    level = (160.0 - BITRATE_KBPS) / (160.0 - 8.0)
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        piece,
+        SAMPLE_RATE,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        compression_level=level,
+        bitrate_mode="CONSTANT",
+    )
+    return file.getvalue()
