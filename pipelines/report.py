@@ -74,12 +74,12 @@ class Totals:
 
 @dataclass
 class ReportResult:
-    """Where the page is, its size, and what it counts."""
+    """Where the page is, its size, what it counts, and the files on it as the template sees them."""
 
     uri: str
     size_bytes: int
     totals: Totals
-    files_shown: int
+    files: list[dict[str, Any]]
     previews: int
 
 
@@ -120,7 +120,7 @@ def write_report(
     page = _render(files, totals, run, title, facts is not None, preview_seconds)
     data = page.encode("utf-8")
     storage.write_bytes(out_path, data)
-    return ReportResult(out_path, len(data), totals, len(files), previews)
+    return ReportResult(out_path, len(data), totals, files, previews)
 
 
 def _find(answers: str) -> tuple[str, dict[str, Any]]:
@@ -328,11 +328,15 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def _ticks(shown_s: float) -> list[tuple[float, str]]:
-    """Times to write below a spectrogram of this length: (share of the width, text)."""
+def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
+    """Times to write below a spectrogram of this length: (share of the width, text), from its start in the file."""
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if shown_s / s <= 6.5), 60)
     times = np.arange(0, shown_s - step * 0.35, step)
-    return [(float(t / shown_s), f"{t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
+    if start_s + shown_s > 61:
+        return [
+            (float(t / shown_s), clock(start_s + t) if start_s + t >= 60 else f"0:{t:02.0f}") for t in times
+        ]
+    return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
 
 
 def _render(

@@ -1,0 +1,1 @@
+"""The command line: `mats <job> …`, the same as `python -m jobs <job> …`."""

@@ -1,0 +1,188 @@
+"""The commands of `mats`. Ray, torch and the pipelines are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import typer
+
+from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
+from mats_core.errors import SettingsError
+from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
+
+app = typer.Typer(
+    name="mats",
+    help="Captions, labels and answers for archives of sound.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@settings_command(app, "caption", CaptionSettings)
+def caption(settings: CaptionSettings) -> int:
+    """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
+    from jobs.terminal import RunDisplay
+    from pipelines.caption import run_caption
+
+    with RunDisplay("clips") as display:
+        result = run_caption(settings, display)
+    return _finish(result, settings, "caption", "clips")
+
+
+@settings_command(app, "embed-audio", EmbedSettings)
+def embed_audio(settings: EmbedSettings) -> int:
+    """Embed every sound of INPUT into OUTPUT/embeddings, to be asked later by `mats caption OUTPUT …`."""
+    from jobs.terminal import RunDisplay
+    from pipelines.embed_audio import run_embed_audio
+
+    with RunDisplay("clips") as display:
+        result = run_embed_audio(settings, display)
+    return _finish(result, settings, "embed-audio", "clips")
+
+
+def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
+    from jobs.terminal import print_result
+
+    print_result(result, what)
+    if result.status == "interrupted":
+        typer.echo(
+            f"mats: interrupted; {result.run['rows_done']} of {result.rows} {what} are kept. To continue, give the "
+            f"same command again: mats {job} {settings.input} {settings.output} …",
+            err=True,
+        )
+        return EXIT_INTERRUPTED
+    if result.status == "incomplete":
+        typer.echo(f"mats: {result.rows - result.run['rows_done']} {what} are missing; run again", err=True)
+        return 1
+    if result.error_rate > settings.max_error_rate:
+        typer.echo(
+            f"mats: {result.error_rate:.1%} of rows failed; --max-error-rate allows {settings.max_error_rate:.1%}",
+            err=True,
+        )
+        return EXIT_TOO_MANY_ERRORS
+    return 0
+
+
+@settings_command(app, "scan", ScanSettings)
+def scan(settings: ScanSettings) -> int:
+    """List INPUT and read its headers into a manifest, one row a chunk of about a minute."""
+    from pipelines.scan import run_scan
+
+    result = run_scan(settings)
+    added = result.added
+    formats = ", ".join(f"{name} {count}" for name, count in sorted(added.formats.items())) or "none"
+    errors = ", ".join(f"{name} {count}" for name, count in sorted(added.errors.items())) or "none"
+    typer.echo(
+        f"{added.files} files new ({result.known_files} known), {added.chunks} chunks, "
+        f"{added.seconds / 3600:.2f} h, {added.bytes / 1e6:.1f} MB\nformats: {formats}\nerrors: {errors}\n"
+        f"manifest: {result.manifest} ({result.total_rows} rows)"
+    )
+    return 0
+
+
+@command(app, "ask")
+def ask(
+    files: list[str] = typer.Argument(..., help="Sound files (paths or URLs)."),
+    task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
+    question: str | None = typer.Option(None, help="The question of task QA."),
+    tag: str | None = typer.Option(None, help="Tag put into the prompt (default: the model's)."),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object a file."),
+) -> int:
+    """Answer a few files right here, without Ray."""
+    from jobs.ask import ask_files
+
+    return ask_files(files, task, question, tag, model, segments, device, as_json)
+
+
+@command(app, "report")
+def report(
+    run: str = typer.Argument(..., help="OUTPUT of `mats caption`."),
+    out: str = typer.Option("report.html", help="The page to write."),
+    truth: str | None = typer.Option(None, help="JSON of what is true, by file name."),
+) -> int:
+    """Write a run as one self-contained HTML page."""
+    write_report = _later("pipelines.report", "report").write_report
+    known: dict[str, Any] | None = None
+    if truth is not None:
+        try:
+            with open(truth, encoding="utf-8") as file:
+                known = json.load(file)
+        except (OSError, ValueError) as error:
+            raise SettingsError("truth", truth, f"a readable JSON file ({error})") from None
+    write_report(run, out, known)
+    typer.echo(out)
+    return 0
+
+
+@command(app, "doctor")
+def doctor() -> int:
+    """Print versions, devices, Ray, and what is missing for what."""
+    return int(_later("jobs.doctor", "doctor").run() or 0)
+
+
+@app.command(
+    "soundworld",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def soundworld(context: typer.Context) -> None:
+    """Make, evaluate and hear the embedded world (see `mats soundworld --help`)."""
+    try:
+        inner = _later("jobs.soundworld", "soundworld").app
+    except SettingsError as error:
+        typer.echo(f"mats: {error}", err=True)
+        raise typer.Exit(2) from None
+    inner(args=context.args, prog_name="mats soundworld")
+
+
+benchmark = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+app.add_typer(benchmark, name="benchmark")
+
+
+@command(benchmark, "caption")
+def benchmark_caption(
+    files: int = typer.Option(2000, help="Clips to answer."),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    seconds: float = typer.Option(10.0, help="Longest clip; lengths vary from a fifth of it."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    driver_memory: bool = typer.Option(
+        False, "--driver-memory", help="Peak memory of the driver for 1 000 and 10 000 clips instead."
+    ),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """The same files by plain processes without Ray and by the Ray pipeline: clips/s, stages, ratio."""
+    from jobs.benchmarks.caption import run_benchmark
+
+    return run_benchmark(files, model, seconds, folder, driver_memory, as_json)
+
+
+def _later(module: str, name: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module:
+            raise
+        raise SettingsError(
+            "command", name, "a command of this installation (its module is missing)"
+        ) from None
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of `mats`."""
+    signal.signal(signal.SIGTERM, _stop)  # a stopped pod or job keeps what is done, as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be anything
+    app()

@@ -1,0 +1,115 @@
+"""`mats demo`: write a small, untidy archive, caption it with the embedded model, and show what came out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs.terminal import RunDisplay, duration, print_result
+from mats_core.errors import SettingsError
+from mats_core.soundworld.archive import write_archive, write_truth
+from pipelines.caption import run_caption
+from pipelines.report import ReportResult, clock, write_report
+from pipelines.settings import CaptionSettings, build
+
+TRUTH = "truth.jsonl"
+
+
+def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
+    """Run the demo in ``folder``, anew each time; returns the exit code.
+
+    Leaves ``archive/``, ``truth.jsonl``, ``out/answers/*.parquet``, ``out/_run.json`` and ``report.html``.
+
+    Raises:
+        SettingsError: ``folder`` holds files that no demo made, or cannot be written.
+    """
+    started = time.monotonic()
+    root = Path(folder)
+    archive, out, page = root / "archive", root / "out", root / "report.html"
+    _make_room(root)
+    truth = write_archive(archive, seed)
+    write_truth(truth, root / TRUTH)
+    print(f"{len(truth)} files written to {archive}", file=sys.stderr)
+    settings = build(
+        CaptionSettings, {"input": str(archive), "output": str(out), "model": model, "overwrite": True}
+    )
+    with RunDisplay("clips") as display:
+        result = run_caption(settings, display)
+    if result.status not in ("complete", "complete_before"):
+        print(f"mats: the run is {result.status}; run the demo again", file=sys.stderr)
+        return 130 if result.status == "interrupted" else 1
+    report = write_report(str(out), str(page), truth, title="What the demo archive sounds like")
+    _print_answers(report)
+    print_result(result, "clips")
+    print(
+        f"\nDone in {duration(time.monotonic() - started)}. Look and listen: {page} ({report.size_bytes / 1e6:.1f} MB)"
+    )
+    return 0
+
+
+def _make_room(root: Path) -> None:
+    """Remove an earlier demo; refuse a folder that is something else."""
+    try:
+        if root.exists() and any(root.iterdir()) and not (root / TRUTH).exists():
+            raise SettingsError("folder", str(root), "a new or empty folder, or an earlier demo")
+        shutil.rmtree(os.fsencode(root / "archive"), ignore_errors=True)
+        root.mkdir(parents=True, exist_ok=True)
+        (root / TRUTH).touch()  # from here on the folder is known as a demo's, however far it gets
+    except OSError as error:
+        raise SettingsError("folder", str(root), f"a folder that can be written ({error})") from None
+
+
+def _print_answers(report: ReportResult) -> None:
+    """One line a minute of audio: file, length, answer, labels right, missed (in brackets) and wrong (struck out)."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        row_styles=["", "on grey7"] if console.is_terminal else [],
+    )
+    table.add_column("file", overflow="fold", max_width=34)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("answer", overflow="fold", ratio=1)
+    table.add_column("sounds", overflow="fold", max_width=30)
+    for file in report.files:
+        name = f"{file['folder']}/{file['name']}" if file["folder"] else file["name"]
+        for part in file["parts"]:
+            table.add_row(
+                Text(name.replace("\n", "⏎")),
+                clock(part["start"]) if part["start"] else clock(part["length"]),
+                Text(f"{part['error_code']}: {part['error_message']}", style="red")
+                if part["error_code"]
+                else part["text"],
+                _labels(part),
+            )
+            name = ""
+    console.print(table)
+    if report.totals.scores.f1 is not None:
+        s = report.totals.scores
+        console.print(f"labels: {s.right} right, {s.missed} missed, {s.wrong} wrong (F1 {s.f1:.3f})\n")
+
+
+def _labels(part: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    styles = {"right": ("✓ ", "green"), "missed": ("○ ", "yellow"), "wrong": ("✗ ", "red")}
+    return Text(" ").join(
+        Text(styles[mark][0] + label, style=styles[mark][1]) for label, mark in part["labels"]
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(*sys.argv[1:2]))
+    except SettingsError as problem:
+        print(f"mats: {problem}", file=sys.stderr)
+        sys.exit(2)

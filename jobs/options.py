@@ -1,0 +1,147 @@
+"""Command-line options out of a settings model: a field's description is its --help text."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional, TypeVar, get_args
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from mats_core.errors import SettingsError
+from pipelines.settings import build
+
+EXIT_WRONG_SETTINGS = 2
+EXIT_TOO_MANY_ERRORS = 3
+EXIT_INTERRUPTED = 130
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def settings_command(
+    app: typer.Typer, name: str, kind: type[Settings], arguments: tuple[str, ...] = ("input", "output")
+) -> Callable[[Callable[[Settings], int]], Callable[[Settings], int]]:
+    """Register `run(settings) -> exit code` as a command whose options are the fields of `kind`.
+
+    --config FILE gives defaults in YAML; what is typed goes over it.
+    """
+
+    def register(run: Callable[[Settings], int]) -> Callable[[Settings], int]:
+        def command(**given: Any) -> None:
+            def body() -> int:
+                config = given.pop("config")
+                values = _read_config(config) if config else {}
+                values.update({key: value for key, value in given.items() if value is not None})
+                for argument in arguments:
+                    if argument not in values:
+                        raise SettingsError(
+                            argument.upper(), "nothing", kind.model_fields[argument].description or ""
+                        )
+                return run(build(kind, values))
+
+            raise typer.Exit(guarded(body))
+
+        command.__doc__ = run.__doc__
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                _parameter(field_name, field, field_name in arguments)
+                for field_name, field in _ordered(kind, arguments)
+            ]
+            + [
+                inspect.Parameter(
+                    "config",
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=typer.Option(
+                        None, "--config", help="YAML with any of these settings.", metavar="FILE"
+                    ),
+                    annotation=Optional[str],
+                )
+            ]
+        )
+        app.command(name)(command)
+        return run
+
+    return register
+
+
+def _ordered(kind: type[BaseModel], arguments: tuple[str, ...]) -> list[tuple[str, FieldInfo]]:
+    """Arguments first, then what is the command's own, then what it shares, limits last."""
+    classes = [each for each in kind.__mro__ if "__annotations__" in vars(each)]
+
+    def rank(name: str) -> tuple[int, int]:
+        if name in arguments:
+            return -1, arguments.index(name)
+        return next(i for i, each in enumerate(classes) if name in vars(each)["__annotations__"]), 0
+
+    return sorted(kind.model_fields.items(), key=lambda item: rank(item[0]))
+
+
+def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+    kinds = [each for each in (get_args(field.annotation) or (field.annotation,)) if each is not type(None)]
+    annotation: Any = Optional[kinds[0]]
+    text = field.description or ""
+    if positional:
+        default: Any = typer.Argument(None, help=text, show_default=False)
+    else:
+        flag = "--" + name.replace("_", "-")
+        shown = None if field.default in (None, False) else str(field.default)
+        default = typer.Option(
+            None, flag, help=text + (f" (default: {shown})" if shown else ""), show_default=False
+        )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError("config", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise SettingsError("config", path, "a YAML file of `setting: value` lines")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def guarded(body: Callable[[], int]) -> int:
+    """Run a command's body; errors become one clear line and the exit code of DESIGN.md."""
+    try:
+        return body()
+    except SettingsError as error:
+        return _say(str(error), EXIT_WRONG_SETTINGS)
+    except KeyboardInterrupt:
+        return _say("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if os.environ.get("MATS_DEBUG"):
+            traceback.print_exc()
+        first = next(iter(str(error).strip().splitlines()), "")
+        return _say(f"{type(error).__name__}: {first} (MATS_DEBUG=1 shows where)", 1)
+
+
+def _say(message: str, code: int) -> int:
+    print(f"mats: {message}", file=sys.stderr)
+    return code
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Register a function with typer's own parameters that returns an exit code."""
+
+    def register(run: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(run)
+        def wrapped(*args: Any, **given: Any) -> None:
+            raise typer.Exit(guarded(lambda: run(*args, **given)))
+
+        app.command(name)(wrapped)
+        return run
+
+    return register

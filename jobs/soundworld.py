@@ -1,0 +1,107 @@
+"""`mats soundworld`: make, measure and listen to the embedded world."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mats_core.errors import SettingsError
+
+app = typer.Typer(
+    help="The embedded world: synthesised sounds with captions, and the small model trained on it.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@app.command()
+def build(
+    work: Annotated[
+        Path, typer.Option(help="folder for clips, parts and runs (2 GB); finished steps stay there")
+    ],
+    out: Annotated[Path, typer.Option(help="model directory to write")],
+) -> None:
+    """Make the embedded model from scratch: about an hour on 2 cores. Started again, it goes on where it was."""
+    from mats_core.soundworld import build as steps
+
+    _writable(out)
+    steps.build(work, out, _say)
+
+
+@app.command()
+def ablate(
+    work: Annotated[Path, typer.Option(help="the folder `build` worked in")],
+    processes: Annotated[int, typer.Option(min=1, help="trainings at once, one core each")] = 2,
+) -> None:
+    """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
+    if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
+        raise SettingsError(
+            "work", str(work), "a folder in which `mats soundworld build` has made encoder and llm"
+        )
+    from mats_core.soundworld.ablation import run_ablation
+
+    typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str, typer.Option(help='"builtin", or a model directory of the embedded world')
+    ] = "builtin",
+    clips: Annotated[int, typer.Option(min=10, help="test clips")] = 1000,
+    scenes: Annotated[int, typer.Option(min=0, help="3-minute scenes; 0 leaves them out")] = 20,
+    out: Annotated[Path | None, typer.Option(help="also write all numbers there, as JSON")] = None,
+) -> None:
+    """Measure a model on clips from seeds that no training used, and print the table of the README."""
+    from mats_core.checkpoint import check_model_dir
+
+    check_model_dir(model)
+    from mats_core import load_model
+    from mats_core.soundworld.build import evaluate as measure
+    from mats_core.soundworld.build import recorded_ablation
+    from mats_core.soundworld.table import markdown
+
+    numbers = measure(load_model(model, device="cpu", dtype="float32"), clips, scenes, _say)
+    if out is not None:
+        out.write_text(json.dumps(numbers, indent=1) + "\n")
+    typer.echo(markdown(numbers, recorded_ablation() if model == "builtin" else None))
+
+
+@app.command()
+def clip(
+    out: Annotated[Path, typer.Argument(help="WAV file to write; its recipe goes beside it as JSON")],
+    seed: Annotated[int, typer.Option(min=0, help="which clip")] = 0,
+    kinds: Annotated[str, typer.Option(help="comma-separated kinds to draw from; all by default")] = "",
+) -> None:
+    """Synthesise one clip to listen to."""
+    import dataclasses
+
+    import soundfile
+
+    from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
+    from mats_core.soundworld.recipe import sample_recipe
+    from mats_core.soundworld.synth import render
+
+    names = [k.strip() for k in kinds.split(",") if k.strip()]
+    unknown = sorted(set(names) - set(KINDS))
+    if unknown or 0 < len(names) < 3:
+        raise SettingsError("kinds", kinds, f"three or more of {', '.join(KINDS)}")
+    _writable(out)
+    recipe = sample_recipe(seed, kinds=names or None)
+    soundfile.write(out, render(recipe), SAMPLE_RATE, format="WAV")
+    out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
+    typer.echo(recipe.caption())
+
+
+def _writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError("out", str(path), f"a path that can be written ({error.strerror})") from error

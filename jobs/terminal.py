@@ -1,0 +1,125 @@
+"""What a run looks like in a terminal: a progress bar, or plain lines where nobody watches; a last table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from pipelines.run_rows import Progress, RunResult
+
+PLAIN_EVERY_S = 10.0
+
+
+class RunDisplay:
+    """Shows `Progress` as it comes: clips, clips/s, errors, time left. On stderr, so that stdout stays data."""
+
+    def __init__(self, what: str = "clips") -> None:
+        self._what = what
+        self._live = sys.stderr.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._first: float | None = None
+        self._last_line = 0.0
+        self._stage = ""
+
+    def __enter__(self) -> RunDisplay:
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            self._bar = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[figures]}"),
+                TimeElapsedColumn(),
+                console=Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True),
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task("reading the input", total=None, figures="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """The callback of a pipeline."""
+        now = time.monotonic()
+        if progress.stage == "run" and self._first is None:
+            self._first = now
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                description=_STAGES[progress.stage],
+                completed=progress.done if progress.total else None,
+                total=progress.total or None,
+                figures=self._figures(progress, now),
+            )
+        elif progress.stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
+            self._last_line = now
+            print(f"{_STAGES[progress.stage]}: {self._figures(progress, now)}", file=sys.stderr, flush=True)
+        self._stage = progress.stage
+
+    def _figures(self, progress: Progress, now: float) -> str:
+        if progress.stage == "scan":
+            return f"{progress.done} files, {progress.errors} errors"
+        text = f"{progress.done}/{progress.total} {self._what}, {progress.errors} errors"
+        busy = now - self._first if self._first is not None else 0.0
+        fresh = progress.done - progress.before
+        if progress.stage == "run" and busy > 1 and fresh:
+            left = (progress.total - progress.done) * busy / fresh
+            text += f", {fresh / busy:.1f} {self._what}/s, {duration(left)} left"
+        return text
+
+
+_STAGES = {
+    "scan": "reading the input",
+    "start": "starting Ray and the model",
+    "run": "answering",
+    "done": "done",
+}
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: 42 s, 3 min 10 s, 5 h 20 min."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 5400:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def print_result(result: RunResult, what: str) -> None:
+    """The end of a run, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    run = result.run
+    if result.status == "complete_before":
+        console.print(f"done already: {result.rows} {what} in {result.output}", soft_wrap=True, markup=False)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row(
+        what,
+        f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else ""),
+    )
+    table.add_row(
+        "audio", f"{result.seconds / 3600:.2f} h" if result.seconds > 5400 else duration(result.seconds)
+    )
+    errors = ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"
+    table.add_row("errors", errors)
+    table.add_row("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})")
+    if run["busy_s"] > 0:
+        rate = result.new_rows / max(1e-9, run["busy_s"])
+        table.add_row("rate", f"{rate:.1f} {what}/s once started")
+    table.add_row("output", result.output)
+    console.print(table)

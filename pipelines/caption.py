@@ -1,0 +1,122 @@
+"""Audio (or audio embeddings) → answers, on Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from mats_core import storage
+from mats_core.config import DecodingSettings, SantaSettings, checked
+from mats_core.errors import SettingsError
+from mats_core.prompts import validate_request
+from pipelines.model_facts import ModelFacts, read_model_facts
+from pipelines.run_rows import Job, Progress, RunResult, peek, run_rows
+from pipelines.settings import DECODING_FIELDS, CaptionSettings
+from pipelines.sources import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.stages import Answer, ModelSpec
+
+ANSWERS = "answers"
+
+
+def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
+    """Answer every row of `settings.input` into `settings.output`/answers.
+
+    Raises SettingsError before any model is loaded when something asked for cannot work.
+    """
+    facts = read_model_facts(settings.model)
+    decoding, santa = chosen_decoding(settings, facts)
+    check = _checker(settings, facts)
+    source = peek(open_source(settings.input), settings.input)
+    embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
+    if source.kind != "list":
+        validate_request(settings.task, settings.question, tuple(facts.config.tasks))
+    spec = ModelSpec(
+        model=settings.model,
+        device=settings.device,
+        window_s=facts.window_s,
+        deterministic=settings.deterministic,
+        segments=settings.segments,
+        explain=settings.explain,
+        with_embedding=settings.with_embedding,
+        decoding=decoding,
+        santa=santa,
+        fingerprint=facts.fingerprint,
+    )
+    job = Job(
+        name="caption",
+        folder=ANSWERS,
+        identity=_identity(settings, facts, source, decoding, santa),
+        chunk_s=facts.chunk_s,
+        sample_rate=facts.sample_rate,
+        model_bytes=facts.size,
+        defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
+        embeddings=embeddings,
+        check=check,
+        stage=Answer,
+        spec=spec,
+    )
+    return run_rows(settings, job, source, progress)
+
+
+def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Decoding and Santa settings: the model's, with what the user overrides. Raises SettingsError."""
+    given = {name: getattr(settings, name) for name in DECODING_FIELDS}
+    changes = {name: value for name, value in given.items() if value is not None}
+    decoding = facts.config.decoding.updated(
+        checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
+    )
+    santa = facts.config.santa
+    over = {"mix": settings.santa_mix, "neighbors": settings.santa_neighbors}
+    santa = checked(
+        SantaSettings,
+        {**santa.model_dump(), **{name: value for name, value in over.items() if value is not None}},
+        "santa",
+    )
+    return decoding.model_dump(), santa.model_dump()
+
+
+def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
+    """Refuses an entry whose request cannot be answered, before any work starts."""
+    tasks = tuple(facts.config.tasks)
+
+    def check(entry: Entry) -> None:
+        task = entry.request.get("task") or settings.task
+        validate_request(task, entry.request.get("question") or settings.question, tasks)
+
+    return check
+
+
+def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
+    """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
+    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
+    made_with = sidecar.get("encoder_fingerprint", "")
+    if made_with != facts.encoder_fingerprint:
+        raise SettingsError(
+            "input",
+            storage.public_uri(settings.input),
+            f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
+            f'{made_with[:12]}: embed again with "mats embed-audio"',
+        )
+    if sidecar.get("status") != "completed":
+        raise SettingsError("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
+    return settings.input
+
+
+def _identity(
+    settings: CaptionSettings,
+    facts: ModelFacts,
+    source: Source,
+    decoding: dict[str, Any],
+    santa: dict[str, Any],
+) -> dict[str, Any]:
+    """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
+    names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
+    return {
+        "job": "caption",
+        "model": facts.fingerprint,
+        "source": source.kind if source.kind == "embeddings" else "audio",
+        **{name: getattr(settings, name) for name in names},
+        "decoding": decoding,
+        "santa": santa,
+    }

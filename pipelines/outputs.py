@@ -1,0 +1,228 @@
+"""An OUTPUT folder: who may use it, which rows it holds already, how rows become durable.
+
+The part files are the only record of what is done. Ray Data's own checkpointing keeps a second record
+beside them, written in two phases by tasks that may outlive their driver, and its filter waits for ever
+where no CPU is left for it. Here the driver, who holds the lease, is the only writer: it keeps one bit a
+row, drops a row that comes twice, and puts every part in place whole.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+
+PACKAGES = (
+    "numpy",
+    "torch",
+    "transformers",
+    "ray",
+    "pyarrow",
+    "peft",
+    "faiss-cpu",
+    "soundfile",
+    "av",
+    "soxr",
+)
+OUR_NAMES = (
+    "answers",
+    "embeddings",
+    "manifest",
+    "_run.json",
+    "_embeddings.json",
+    "_manifest.json",
+    "_state/identity.json",
+    "_state/work_list",
+)
+
+
+def prepare_output(output: str) -> None:
+    """Make sure OUTPUT can be written. Raises SettingsError."""
+    shown = storage.public_uri(output)
+    try:
+        if storage.exists(output) and not storage.is_dir(output):
+            raise SettingsError("output", shown, "a folder (this is a file)")
+        trial = storage.join(output, "_state", f"trial-{uuid.uuid4().hex[:8]}")
+        storage.write_bytes(trial, b"")
+        storage.remove_tree(trial)
+    except (OSError, storage.StorageError) as error:
+        raise SettingsError("output", shown, f"a folder that can be written ({error})") from None
+
+
+def empty_output(output: str) -> None:
+    """Remove what an earlier run left, and nothing else: only names that runs write, never the lease."""
+    for name in OUR_NAMES:
+        storage.remove_tree(storage.join(output, *name.split("/")))
+
+
+def check_identity(output: str, identity: dict[str, Any]) -> None:
+    """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError)."""
+    uri = storage.join(output, "_state", "identity.json")
+    if not storage.exists(uri):
+        storage.write_bytes(uri, json.dumps(identity, indent=1, sort_keys=True).encode())
+        return
+    before = json.loads(storage.read_bytes(uri))
+    names = sorted(set(before) | set(identity))
+    different = [name for name in names if before.get(name) != identity.get(name)]
+    if different:
+        changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(identity.get(n))}" for n in different)
+        raise SettingsError(
+            "output",
+            storage.public_uri(output),
+            f"the settings it was begun with ({changes}); choose another OUTPUT, or --overwrite",
+        )
+
+
+def _show(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that could change a result."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@dataclass
+class Done:
+    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio decoded."""
+
+    mask: np.ndarray
+    errors: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """How many rows are done."""
+        return int(self.mask.sum())
+
+
+def read_done(folder: str, total: int) -> Done:
+    """What the part files of `folder` hold. Files never put in place are removed."""
+    done = Done(np.zeros(total, bool))
+    if not storage.is_dir(folder):
+        return done
+    for info in storage.list_files(folder):
+        if info.uri.endswith(".partial"):
+            storage.remove_tree(info.uri)  # a writer was killed before its rename
+        elif info.uri.endswith(".parquet"):
+            columns = ["row_id", "error_code", "decoded_s"]
+            table = pq.read_table(storage.open_binary(info.uri), columns=columns)
+            done.mask[table["row_id"].to_numpy()] = True
+            done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+            done.errors.update(count_errors(table["error_code"]))
+    return done
+
+
+def count_errors(codes: pa.ChunkedArray) -> dict[str, int]:
+    """Rows by error code; null is no error."""
+    return {item["values"]: item["counts"] for item in pc.value_counts(codes.drop_null()).to_pylist()}
+
+
+class PartWriter:
+    """Gathers rows and writes part files of `commit_rows`, or what there is every `commit_seconds`.
+
+    `done` is brought up to date as rows come. `guard` is called before every file and may raise (lease lost).
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        run_id: str,
+        done: Done,
+        commit_rows: int,
+        commit_seconds: float,
+        guard: Callable[[], None],
+    ) -> None:
+        self.folder = folder
+        self._run_id = run_id
+        self._done = done
+        self._commit_rows = commit_rows
+        self._commit_seconds = commit_seconds
+        self._guard = guard
+        self._waiting: list[pa.Table] = []
+        self._rows = 0
+        self._since = time.monotonic()
+        self.written_rows = 0
+        self.parts = 0
+        self.seconds = 0.0
+
+    def add(self, table: pa.Table) -> pa.Table:
+        """Take rows; returns those that were new. Every row_id is taken once, whatever Ray repeats."""
+        ids = table["row_id"].to_numpy()
+        _, first = np.unique(ids, return_index=True)
+        new = np.zeros(len(ids), bool)
+        new[first] = True
+        new &= ~self._done.mask[ids]
+        if not new.all():
+            table = table.filter(pa.array(new))
+        if len(table) == 0:
+            return table
+        self._done.mask[ids] = True
+        self._waiting.append(table)
+        self._rows += len(table)
+        self._done.errors.update(count_errors(table["error_code"]))
+        self._done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+        while self._rows >= self._commit_rows:
+            self._write(self._commit_rows)
+        if self._rows and time.monotonic() - self._since >= self._commit_seconds:
+            self._write(self._rows)
+        return table
+
+    def flush(self) -> None:
+        """Write what is left."""
+        if self._rows:
+            self._write(self._rows)
+
+    def _write(self, rows: int) -> None:
+        started = time.monotonic()
+        table = pa.concat_tables(self._waiting).combine_chunks()
+        part, rest = table.slice(0, rows), table.slice(rows)
+        part = part.sort_by("row_id")
+        self._waiting, self._rows = ([rest] if len(rest) else []), len(rest)
+        sink = io.BytesIO()
+        pq.write_table(part, sink, compression="zstd")
+        name = f"part-{part['row_id'][0].as_py():012d}-{self._run_id}-{self.parts:05d}.parquet"
+        self._guard()
+        storage.write_bytes(storage.join(self.folder, name), sink.getvalue())
+        self.parts += 1
+        self.written_rows += rows
+        self._since = time.monotonic()
+        self.seconds += self._since - started
+
+
+def write_run(output: str, run: dict[str, Any]) -> None:
+    """Put `_run.json` in place."""
+    storage.write_bytes(storage.join(output, "_run.json"), json.dumps(run, indent=1, default=str).encode())
+
+
+def read_run(output: str) -> dict[str, Any] | None:
+    """The last `_run.json` of OUTPUT, or None."""
+    uri = storage.join(output, "_run.json")
+    if not storage.exists(uri):
+        return None
+    try:
+        run = json.loads(storage.read_bytes(uri))
+    except ValueError:
+        return None
+    return run if isinstance(run, dict) else None

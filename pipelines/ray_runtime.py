@@ -1,0 +1,207 @@
+"""A Ray for one run, and how its CPUs, GPUs and memory are shared out.
+
+By default a run starts a Ray of its own and never joins one it finds. Its logical CPUs are more than
+the machine's cores: they are only tokens, and too few of them make Ray Data wait for ever without a
+word (a filter, read or decode task beside the model actors). What really runs is bounded by the number
+of actors and the threads of each.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mats_core.errors import SettingsError
+from pipelines.settings import RunSettings
+
+DECODER_CPUS = 0.5
+MODEL_CPUS = 1.0
+WORKERS_PER_DECODER = 4
+SHARD_ROWS = 32
+ROWS_WORTH_AN_ACTOR = 150
+MAX_SHARDS = 20_000
+
+
+@dataclass
+class Plan:
+    """How a run uses what there is. `threads` is torch's a model actor; `decoder_workers` processes a decode actor."""
+
+    actors: int
+    threads: int
+    gpus_per_actor: float
+    batch_size: int
+    decode_actors: int
+    decoder_workers: int
+    shard_rows: int
+
+
+def usable_cores() -> int:
+    """Cores this process may use: affinity and the container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, period = (quota.read_text().split() + ["100000"])[:2]
+        if limit != "max":
+            cores = min(cores, max(1, math.ceil(int(limit) / int(period))))
+    return cores
+
+
+def free_memory() -> int:
+    """Bytes this process could still take."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 4 << 30
+
+
+def make_plan(
+    settings: RunSettings, rows: int, model_bytes: int, cpus: float, gpus: float, memory_bytes: int
+) -> Plan:
+    """Choose what the user left open. cpus: cores of a Ray of our own, or the CPUs of a joined cluster."""
+    on_gpu = gpus >= 1 and settings.device != "cpu"
+    shard_rows = max(SHARD_ROWS, math.ceil(rows / MAX_SHARDS))
+    batch_size = settings.batch_size or (64 if on_gpu else 16)
+    if on_gpu:
+        actors = settings.actors or int(gpus)
+        threads = 0
+    else:
+        fitting = int(0.6 * memory_bytes / (2 * model_bytes + 700e6))
+        # note: starting an actor costs several core-seconds of imports, so a short list gets fewer of them
+        actors = settings.actors or max(1, min(int(cpus), fitting, math.ceil(rows / ROWS_WORTH_AN_ACTOR)))
+        threads = max(1, int(cpus) // actors)
+    decoders = settings.decoders or max(1, min(4 * actors, int(cpus) - actors) if on_gpu else int(cpus) // 8)
+    return Plan(
+        actors=actors,
+        threads=threads,
+        gpus_per_actor=min(1.0, gpus / actors) if on_gpu else 0.0,
+        batch_size=batch_size,
+        decode_actors=math.ceil(decoders / WORKERS_PER_DECODER),
+        decoder_workers=min(decoders, WORKERS_PER_DECODER),
+        shard_rows=shard_rows,
+    )
+
+
+def check_fits(plan: Plan, cpus: float, gpus: float) -> None:
+    """Refuse a cluster where the run would wait for ever (SettingsError)."""
+    need = plan.actors * MODEL_CPUS + plan.decode_actors * DECODER_CPUS
+    if need > cpus or plan.gpus_per_actor * plan.actors > gpus:
+        raise SettingsError(
+            "address",
+            f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs",
+            f"at least {need:g} CPUs and {plan.gpus_per_actor * plan.actors:g} GPUs for {plan.actors} actors "
+            f"and {plan.decode_actors} decoding actors (see --actors, --decoders)",
+        )
+
+
+@contextmanager
+def ray_session(address: str | None, most_actors: int = 0) -> Iterator[tuple[float, float, int]]:
+    """A connected Ray; yields (cpus, gpus, memory in bytes) to plan with. Shut down at the end if it is ours.
+
+    Inside a process that has a Ray already (a notebook, a test session, a Ray job), that one is used.
+    """
+    _quiet(own=address is None)
+    import ray
+
+    if ray.is_initialized():
+        yield _cluster(ray)
+        return
+    cores = usable_cores()
+    if address is None:
+        available = free_memory()
+        with _muted_stderr():
+            ray.init(
+                address="local",
+                num_cpus=2 * max(cores, most_actors) + 4,
+                object_store_memory=int(min(2e9, max(256e6, 0.2 * available))),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+            )
+        resources = (float(cores), float(ray.cluster_resources().get("GPU", 0)), int(available))
+    else:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            first = str(error).splitlines()[0]
+            raise SettingsError("address", address, f"a Ray cluster that answers ({first})") from None
+        resources = _cluster(ray)
+    try:
+        yield resources
+    finally:
+        ray.shutdown()
+
+
+def _cluster(ray: Any) -> tuple[float, float, int]:
+    found = ray.cluster_resources()
+    return float(found.get("CPU", 0)), float(found.get("GPU", 0)), int(found.get("memory", 0))
+
+
+def _quiet(own: bool) -> None:
+    """Keep Ray's own lines off the terminal (MATS_DEBUG shows them); its log files have them all the same."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if own:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nobody else is meant to reach this Ray
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    if not os.environ.get("MATS_DEBUG"):
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def _muted_stderr() -> Iterator[None]:
+    """Ray's C++ parts greet on the file descriptor itself; what goes wrong comes as an exception."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def bounded_retries(map_batches: Any) -> dict[str, Any]:
+    """A block that ends its actor is tried four times; Ray Data's own default is for ever.
+
+    Ray 2.60 takes this only as an extra argument that later versions may no longer have.
+    """
+    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
+    kinds = [each.kind for each in inspect.signature(map_batches).parameters.values()]
+    return {"max_task_retries": 3} if inspect.Parameter.VAR_KEYWORD in kinds else {}
+
+
+class RunFailed(RuntimeError):
+    """Ray gave up; the message says why in one line."""
+
+
+def readable_errors(blocks: Iterator[Any]) -> Iterator[Any]:
+    """`blocks`, with what an actor raised in place of Ray's account of it (SettingsError, or RunFailed)."""
+    from ray.exceptions import RayError
+
+    try:
+        yield from blocks
+    except RayError as error:
+        cause = getattr(error, "cause", None) or error
+        for each in (cause, error, error.__cause__):
+            if isinstance(each, SettingsError):
+                raise each from error
+        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+        raise RunFailed(f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:400]) from error

@@ -1,0 +1,327 @@
+"""The run that `mats caption` and `mats embed-audio` share: work list → decode → model → part files.
+
+    check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ Decode actors ─ model actors ─ PartWriter ─ _run.json
+
+The driver writes the parts, so what is durable is decided in one place (see outputs.py), and holds no
+more than one part of rows at a time.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.lease import Lease
+from pipelines.outputs import (
+    Done,
+    PartWriter,
+    check_identity,
+    empty_output,
+    prepare_output,
+    read_done,
+    read_run,
+    versions,
+    write_run,
+)
+from pipelines.ray_runtime import (
+    DECODER_CPUS,
+    MODEL_CPUS,
+    Plan,
+    bounded_retries,
+    check_fits,
+    make_plan,
+    ray_session,
+    readable_errors,
+)
+from pipelines.scan import ScanCounts, Scanner
+from pipelines.settings import RunSettings
+from pipelines.sources import Entry, Source
+from pipelines.work_list import WorkList
+
+MOST_COMMIT_ROWS = 20_000
+STAGES = ("decode", "embed", "answer")
+
+
+@dataclass
+class Progress:
+    """Where a run is. `stage`: scan, start, run, done. Seconds are of audio unless named otherwise."""
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    before: int = 0
+    errors: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class RunResult:
+    """What a run did. `status`: completed, complete_before (there was nothing to do), interrupted, incomplete."""
+
+    status: str
+    output: str
+    rows: int
+    new_rows: int
+    errors: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    wall_s: float = 0.0
+    run: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def error_rate(self) -> float:
+        """Share of all rows that have an error code."""
+        return sum(self.errors.values()) / self.rows if self.rows else 0.0
+
+
+@dataclass
+class Job:
+    """What makes a run a caption or an embedding run."""
+
+    name: str
+    folder: str
+    identity: dict[str, Any]
+    chunk_s: float
+    sample_rate: int
+    model_bytes: int
+    defaults: dict[str, str | None]
+    embeddings: str | None
+    check: Callable[[Entry], None] | None
+    stage: type
+    spec: Any
+
+
+def peek(source: Source, uri: str) -> Source:
+    """The source with its first entry looked at; raises SettingsError when there is none."""
+    first = next(source.entries, None)
+    if first is None:
+        raise SettingsError("input", storage.public_uri(uri), "a place with audio files in it")
+    source.entries = chain([first], source.entries)
+    return source
+
+
+def run_rows(
+    settings: RunSettings, job: Job, source: Source, progress: Callable[[Progress], None] | None = None
+) -> RunResult:
+    """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
+
+    KeyboardInterrupt ends it with status "interrupted": what is done is kept.
+    """
+    tell = progress or (lambda _: None)
+    started = time.time()
+    run_id = uuid.uuid4().hex[:12]
+    job.spec.run_id = run_id
+    prepare_output(settings.output)
+    lease = Lease(storage.join(settings.output, "_state"), run_id)
+    lease.acquire()
+    try:
+        if settings.overwrite:
+            empty_output(settings.output)
+        check_identity(settings.output, job.identity)
+        work, known = _scan(settings, job, source, tell)
+        parts = storage.join(settings.output, job.folder)
+        done = read_done(parts, work.total)
+        before = done.rows
+        previous = read_run(settings.output)
+        if before == work.total and previous is not None and previous.get("status") == "completed":
+            return RunResult(
+                "complete_before",
+                settings.output,
+                work.total,
+                0,
+                dict(done.errors),
+                done.seconds,
+                run=previous,
+            )
+        run = _run_record(settings, job, run_id, started, work.total, before)
+        write_run(settings.output, run)
+        scanned = time.time()
+        writer = PartWriter(
+            parts,
+            run_id,
+            done,
+            settings.commit_rows or MOST_COMMIT_ROWS,
+            settings.commit_seconds,
+            lease.check,
+        )
+        timing = {f"{name}_s": 0.0 for name in STAGES}
+        status, first = "failed", None
+        try:
+            if before < work.total:
+                first = _stream(settings, job, work, done, writer, timing, tell)
+            writer.flush()
+            status = "completed" if done.rows == work.total else "incomplete"
+        except KeyboardInterrupt:
+            writer.flush()
+            status = "interrupted"
+        finally:
+            _complete(run, status, started, scanned, first, done, before, writer, timing)
+            lease.check()
+            write_run(settings.output, run)
+        tell(Progress("done", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+        return RunResult(
+            status,
+            settings.output,
+            work.total,
+            done.rows - before,
+            dict(done.errors),
+            done.seconds,
+            time.time() - started,
+            run,
+        )
+    finally:
+        lease.release()
+
+
+def _scan(
+    settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]
+) -> tuple[WorkList, int]:
+    work = WorkList(storage.join(settings.output, "_state", "work_list"), source.own_schema)
+
+    def scanned(counts: ScanCounts) -> None:
+        tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
+
+    with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
+        _, known = work.extend(source, scanner, job.defaults, scanned, job.check)
+    return work, known
+
+
+def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
+    from pipelines.stages import shard_table
+
+    for first in range(0, work.total, rows):
+        stop = min(first + rows, work.total)
+        mask = done.mask[first:stop]
+        if not mask.all():
+            yield shard_table(first, stop, mask)
+
+
+def _stream(
+    settings: RunSettings,
+    job: Job,
+    work: WorkList,
+    done: Done,
+    writer: PartWriter,
+    timing: dict[str, float],
+    tell: Callable[[Progress], None],
+) -> float:
+    """Run the stages on Ray and hand every row to the writer; returns when the first rows came (epoch s)."""
+    before, first = done.rows, 0.0
+    tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
+    with ray_session(settings.address, settings.actors or 0) as (cpus, gpus, memory):
+        plan = make_plan(settings, work.total - before, job.model_bytes, cpus, gpus, memory)
+        if settings.address is not None:
+            check_fits(plan, cpus, gpus)
+        for table in readable_errors(_dataset(settings, job, work, done, plan)):
+            first = first or time.time()
+            for name in STAGES:
+                column = f"_{name}_s"
+                if column in table.schema.names:
+                    timing[f"{name}_s"] += pc.sum(table[column]).as_py() or 0.0
+                    table = table.drop_columns([column])
+            writer.add(table)
+            tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+    return first
+
+
+def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: Plan) -> Iterator[pa.Table]:
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    from pipelines import stages
+    from pipelines.settings import LimitSettings
+
+    job.spec.threads, job.spec.batch_size = plan.threads, plan.batch_size
+    rows = ray.data.from_arrow(list(_shards(work, done, plan.shard_rows)))
+    if job.embeddings:
+        front: Any = stages.Fetch
+        arguments: tuple[Any, ...] = (work.folder, job.embeddings)
+    else:
+        limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
+        front, arguments = stages.Decode, (work.folder, plan.decoder_workers, job.sample_rate, limits)
+    retries = bounded_retries(ray.data.Dataset.map_batches)
+    rows = rows.map_batches(
+        front,
+        fn_constructor_args=arguments,
+        batch_format="pyarrow",
+        batch_size=None,
+        compute=ActorPoolStrategy(size=plan.decode_actors),
+        num_cpus=DECODER_CPUS,
+        **retries,
+    )
+    rows = rows.map_batches(
+        job.stage,
+        fn_constructor_args=(job.spec,),
+        batch_format="pyarrow",
+        batch_size=None,  # the stage cuts blocks into batches itself, so an answer never waits for a block to fill
+        compute=ActorPoolStrategy(size=plan.actors),
+        num_cpus=MODEL_CPUS,
+        num_gpus=plan.gpus_per_actor or None,
+        **retries,
+    )
+    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+        if len(block):
+            yield block
+
+
+def _run_record(
+    settings: RunSettings, job: Job, run_id: str, started: float, total: int, before: int
+) -> dict[str, Any]:
+    shown = settings.model_dump()
+    for name in ("input", "output", "model"):
+        shown[name] = storage.public_uri(shown[name])
+    return {
+        "job": job.name,
+        "status": "running",
+        "run_id": run_id,
+        "started": _iso(started),
+        "settings": shown,
+        "identity": job.identity,
+        "versions": versions(),
+        "rows": total,
+        "rows_before": before,
+    }
+
+
+def _complete(
+    run: dict[str, Any],
+    status: str,
+    started: float,
+    scanned: float,
+    first: float | None,
+    done: Done,
+    before: int,
+    writer: PartWriter,
+    timing: dict[str, float],
+) -> None:
+    """Fill in what is known at the end. Stage times are seconds of work, summed over processes."""
+    ended = time.time()
+    new = done.rows - before
+    busy = ended - first if first else 0.0
+    run.update(
+        status=status,
+        ended=_iso(ended),
+        rows_done=done.rows,
+        rows_new=new,
+        errors=dict(sorted(done.errors.items())),
+        audio_hours=round(done.seconds / 3600, 6),
+        wall_s=round(ended - started, 3),
+        scan_s=round(scanned - started, 3),
+        start_s=round((first or ended) - scanned, 3),
+        busy_s=round(busy, 3),
+        rows_per_s=round(new / max(1e-9, ended - started), 3),
+        parts_written=writer.parts,
+        stage_s={**{k: round(v, 3) for k, v in timing.items()}, "write_s": round(writer.seconds, 3)},
+    )
+
+
+def _iso(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -1,0 +1,185 @@
+"""Archive → manifest: one row a chunk, read from headers in limited processes, as a stream.
+
+`Scanner` serves `mats scan` and the work list of `mats caption` alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.settings import LimitSettings, ScanSettings
+from pipelines.sources import MANIFEST_SIDECAR, Entry, open_source
+
+PROBE_BATCH = 64
+TAIL_S = 0.05
+"""A remainder shorter than this belongs to the chunk before it: headers round."""
+
+
+def chunk_id(path: str, version: str, start_s: float) -> str:
+    """Hash of (path relative to the input root, version, start): the same wherever the root lies."""
+    text = json.dumps([path, version, round(start_s, 3)]).encode()
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
+
+
+def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
+    """(start, duration) of a file's chunks in seconds; the last one reads on to the end of the file.
+
+    The same cuts as `mats_core.answering.chunk_starts`, which needs torch (a test compares them).
+    """
+    if duration_s is None:
+        return [(0.0, None)]
+    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
+    starts = [index * chunk_s for index in range(count)]
+    return [(start, chunk_s) for start in starts[:-1]] + [(starts[-1], duration_s - starts[-1])]
+
+
+def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
+    """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
+    base: dict[str, Any] = {
+        "uri": storage.public_uri(entry.uri),
+        "size_bytes": entry.size,
+        "version": entry.version,
+        "format": None,
+        "sample_rate": None,
+        "channels": None,
+        "duration_source": "unknown",
+        "error_code": None,
+        "error_message": None,
+    }
+    code = getattr(info, "code", None)
+    if code is not None:
+        base.update(error_code=code, error_message=str(getattr(info, "message", "") or info))
+        chunks: list[tuple[float, float | None]] = [(0.0, None)]
+    else:
+        base.update(
+            format=info.format,
+            sample_rate=info.sample_rate,
+            channels=info.channels,
+            duration_source=info.duration_source,
+        )
+        chunks = chunk_starts(info.duration_s, chunk_s)
+    return [
+        {
+            **base,
+            "chunk_id": chunk_id(entry.path, entry.version, start),
+            "start_s": start,
+            "duration_s": duration,
+            "last": start == chunks[-1][0],
+        }
+        for start, duration in chunks
+    ]
+
+
+class Scanner:
+    """Turns entries into manifest rows; headers are read by limited processes, a batch at a time."""
+
+    def __init__(self, chunk_s: float, limits: LimitSettings, workers: int | None = None) -> None:
+        self.chunk_s = chunk_s
+        self._limits = limits
+        self._workers = workers or 1
+        self._decoder: Any = None
+
+    def __enter__(self) -> Scanner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._decoder is not None:
+            self._decoder.close()
+
+    def _probe(self, uris: list[str]) -> list[Any]:
+        if self._decoder is None:
+            from pipelines.stages import make_decoder
+
+            self._decoder = make_decoder(self._workers, 16_000, self._limits)
+        return list(self._decoder.probe_many(uris))
+
+    def rows(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
+        """(entry, its manifest rows), in order."""
+        from mats_core.audio import AudioError
+
+        waiting: list[Entry] = []
+        for entry in entries:
+            waiting.append(entry)
+            if len(waiting) == PROBE_BATCH:
+                yield from self._flush(waiting, AudioError)
+                waiting = []
+        yield from self._flush(waiting, AudioError)
+
+    def _flush(self, batch: list[Entry], error_type: Any) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
+        ask = [entry.uri for entry in batch if entry.chunk is None and entry.error is None]
+        infos = iter(self._probe(ask) if ask else [])
+        for entry in batch:
+            if entry.chunk is not None:
+                yield entry, [entry.chunk]
+            elif entry.error is not None:
+                yield entry, chunk_rows(entry, error_type(*entry.error), self.chunk_s)
+            else:
+                yield entry, chunk_rows(entry, next(infos), self.chunk_s)
+
+
+@dataclass
+class ScanCounts:
+    """What was seen: files, chunks, bytes, hours, formats, errors by code."""
+
+    files: int = 0
+    chunks: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    formats: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Count one entry's rows."""
+        self.files += 1
+        self.chunks += len(rows)
+        self.bytes += rows[0].get("size_bytes") or 0
+        self.seconds += sum(row.get("duration_s") or 0.0 for row in rows)
+        for name, counts in (("format", self.formats), ("error_code", self.errors)):
+            value = rows[0].get(name)
+            if value:
+                counts[value] = counts.get(value, 0) + 1
+
+
+@dataclass
+class ScanResult:
+    """What `mats scan` did: `added` this time, and where the manifest lies."""
+
+    manifest: str
+    added: ScanCounts
+    known_files: int
+    total_rows: int
+
+
+def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | None = None) -> ScanResult:
+    """Write (or complete) the manifest data set at `settings.output`; raises SettingsError."""
+    from pipelines.model_facts import read_model_facts
+    from pipelines.outputs import empty_output, prepare_output
+    from pipelines.work_list import WorkList
+
+    facts = read_model_facts(settings.model)
+    source = open_source(settings.input)
+    prepare_output(settings.output)
+    if settings.overwrite:
+        empty_output(settings.output)
+    if source.kind in ("manifest", "embeddings"):
+        raise SettingsError("input", f"a folder of {source.kind}", "audio files or a list of them")
+    sidecar = storage.join(settings.output, MANIFEST_SIDECAR)
+    rows = WorkList(storage.join(settings.output, "manifest"), source.own_schema, manifest_only=True)
+    with Scanner(facts.chunk_s, settings, settings.decoders) as scanner:
+        added, known = rows.extend(source, scanner, {}, progress)
+    if rows.total == 0:
+        raise SettingsError("input", storage.public_uri(settings.input), "a place with audio files in it")
+    facts_text = {
+        "rows": rows.total,
+        "chunk_seconds": facts.chunk_s,
+        "input": storage.public_uri(settings.input),
+    }
+    storage.write_bytes(sidecar, json.dumps(facts_text, indent=1).encode())
+    return ScanResult(settings.output, added, known, rows.total)

@@ -1,0 +1,125 @@
+"""The settings of every pipeline: one pydantic model each, shared by Python, YAML and the command line.
+
+A field's description is its documentation and its `--help` text. Wrong values raise
+`SettingsError` (exit code 2) before any work starts.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mats_core.errors import SettingsError
+from mats_core.prompts import TASKS
+
+
+class LimitSettings(BaseModel):
+    """What one file may cost; see mats_core.audio.DecodeLimits for the defaults."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_file_bytes: int | None = Field(None, gt=0, description="Refuse larger files (code too_large).")
+    max_seconds: float | None = Field(None, gt=0, description="Most seconds decoded at once.")
+    decode_memory_bytes: int | None = Field(
+        None, gt=0, description="Memory one decoder may use above its start."
+    )
+    decode_deadline: float | None = Field(
+        None, gt=0, description="Seconds one file may take to decode (code timeout)."
+    )
+
+
+class ScanSettings(LimitSettings):
+    """Archive → manifest."""
+
+    input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
+    output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
+    model: str = Field("builtin", description="Model whose window decides the chunk length.")
+    decoders: int | None = Field(None, gt=0, description="Processes that read headers (default: chosen).")
+    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+
+
+class RunSettings(LimitSettings):
+    """What caption and embed-audio have in common."""
+
+    input: str = Field(
+        description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
+        "or a manifest; for `caption` also a folder of audio embeddings."
+    )
+    output: str = Field(description="Folder that receives the result; run again to continue.")
+    model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
+    batch_size: int | None = Field(None, gt=0, description="Rows the model takes at once (default: chosen).")
+    actors: int | None = Field(
+        None, gt=0, description="Model processes (default: one a GPU, else by cores and memory)."
+    )
+    decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
+    device: str = Field("auto", description="auto, cpu, cuda.")
+    address: str | None = Field(
+        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
+    )
+    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+    commit_rows: int | None = Field(
+        None, gt=0, description="Rows in one part file (default: about two minutes of work)."
+    )
+    commit_seconds: float = Field(120.0, gt=0, description="Write a part at least this often.")
+    max_error_rate: float = Field(
+        1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed."
+    )
+    deterministic: bool = Field(
+        False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
+    )
+
+
+class EmbedSettings(RunSettings):
+    """Audio → audio embeddings."""
+
+
+class CaptionSettings(RunSettings):
+    """Audio or audio embeddings → answers."""
+
+    task: str = Field("caption", description=f"One of {', '.join(TASKS)}; a list may set it a row.")
+    question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
+    tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
+    segments: bool = Field(False, description="Answer every window too, with its times.")
+    explain: bool = Field(False, description="Add Santa's neighbours to every row.")
+    with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")
+    beams: int | None = Field(None, gt=0, description="Beams (default: the model's).")
+    max_new_tokens: int | None = Field(None, gt=0, description="Longest answer (default: the model's).")
+    min_length: int | None = Field(None, ge=0, description="Shortest answer (default: the model's).")
+    no_repeat_ngram: int | None = Field(None, ge=0, description="No n-gram twice (default: the model's).")
+    repetition_penalty: float | None = Field(
+        None, gt=0, description="Above 1 discourages repeats (default: the model's)."
+    )
+    length_penalty: float | None = Field(None, description="Beam search's (default: the model's).")
+    santa_mix: float | None = Field(
+        None, ge=0, le=1, description="Share of memory text; 0 is no Santa (default: the model's)."
+    )
+    santa_neighbors: int | None = Field(
+        None, gt=0, description="Memory entries Santa mixes (default: the model's)."
+    )
+
+
+DECODING_FIELDS = (
+    "beams",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram",
+    "repetition_penalty",
+    "length_penalty",
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def build(kind: type[Model], values: dict[str, Any]) -> Model:
+    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        if first["type"] == "extra_forbidden":
+            allowed = ", ".join(kind.model_fields)
+        else:
+            allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+        raise SettingsError(name, first.get("input"), allowed) from None

@@ -1,0 +1,417 @@
+"""What the actors of a run do, a block of rows at a time, Arrow in and Arrow out.
+
+    shard (first, stop, mask) ──Decode──▶ rows + pcm ──Answer──▶ answers
+                              └─Fetch───▶ rows + windows ──┘└──Embed──▶ audio embeddings
+
+Audio travels as int16 mono at the encoder's rate. An exception of one row costs that row: Ray would
+throw away its whole block.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from pipelines.settings import LimitSettings
+from pipelines.work_list import WorkList
+
+WINDOW_BATCH = 64
+"""Windows the encoder takes at once."""
+
+WINDOWS_TYPE = pa.list_(
+    pa.struct([("start_s", pa.float64()), ("weight", pa.float32()), ("embedding", pa.list_(pa.float32()))])
+)
+SEGMENTS_TYPE = pa.list_(
+    pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
+)
+NEIGHBORS_TYPE = pa.list_(
+    pa.struct(
+        [
+            ("row", pa.int64()),
+            ("caption", pa.string()),
+            ("source", pa.string()),
+            ("weight", pa.float32()),
+            ("score", pa.float32()),
+        ]
+    )
+)
+WORK_ONLY = ("entry_id", "last", "part", "part_row")
+"""Columns of the work list that end with it."""
+
+
+def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
+    """A `mats_core.isolated.IsolatedDecoder` with the user's limits over its defaults."""
+    from mats_core.audio import DecodeLimits
+    from mats_core.isolated import IsolatedDecoder
+
+    given = {
+        "max_bytes": limits.max_file_bytes,
+        "max_seconds": limits.max_seconds,
+        "memory_bytes": limits.decode_memory_bytes,
+        "deadline_s": limits.decode_deadline,
+    }
+    chosen = DecodeLimits(**{name: value for name, value in given.items() if value is not None})
+    return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
+
+
+def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:
+    """The unfinished rows first … stop-1 of the work list; mask: packed bits, 1 is finished."""
+    table = work.read(shard["first"], shard["stop"])
+    finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
+    return table.filter(pa.array(~finished)) if finished.any() else table
+
+
+def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType) -> pa.Table:
+    """`table` with the column replaced or added."""
+    array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, array) if at < 0 else table.set_column(at, pa.field(name, kind), array)
+
+
+class Decode:
+    """Shard → its rows with `pcm` (int16 little-endian bytes, null where there is none) and `decoded_s`."""
+
+    def __init__(self, work_uri: str, workers: int, sample_rate: int, limits: LimitSettings) -> None:
+        self._work = WorkList(work_uri)
+        self._decoder = make_decoder(workers, sample_rate, limits)
+
+    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
+        for shard in shards.to_pylist():
+            yield self.decode(open_shard(self._work, shard))
+
+    def decode(self, rows: pa.Table) -> pa.Table:
+        """`rows` with pcm and decoded_s; errors of decoding in error_code and error_message."""
+        from mats_core.audio import AudioError
+        from mats_core.isolated import DecodeRequest
+
+        started = time.monotonic()
+        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
+        asked = [index for index, code in enumerate(codes) if code is None]
+        uris, starts = rows["uri"].to_pylist(), rows["start_s"].to_pylist()
+        durations, last = rows["duration_s"].to_pylist(), rows["last"].to_pylist()
+        requests = [
+            # the last chunk reads to the end of the file, whatever the header said
+            DecodeRequest(uris[i], starts[i] or 0.0, None if last[i] else durations[i])
+            for i in asked
+        ]
+        pcm: list[Any] = [None] * len(codes)
+        seconds = [0.0] * len(codes)
+        for index, result in zip(asked, self._decoder.decode_many(requests) if requests else []):
+            if isinstance(result, AudioError):
+                if result.code == "empty_audio" and (starts[index] or 0.0) > 0:
+                    continue  # the header promised more than there is: not an error, nothing to say
+                codes[index], messages[index] = result.code, result.message
+            else:
+                pcm[index] = result.samples.astype("<i2", copy=False).tobytes()
+                seconds[index] = float(result.decoded_s)
+        rows = with_column(rows, "error_code", codes, pa.string())
+        rows = with_column(rows, "error_message", messages, pa.string())
+        rows = with_column(rows, "decoded_s", seconds, pa.float64())
+        rows = with_column(rows, "pcm", pa.array(pcm, pa.large_binary()), pa.large_binary())
+        return _timed(rows, "_decode_s", started)
+
+
+class Fetch:
+    """Shard → its rows with `windows` and `decoded_s` out of an audio-embeddings data set."""
+
+    def __init__(self, work_uri: str, embeddings_uri: str) -> None:
+        self._work = WorkList(work_uri)
+        self._embeddings = embeddings_uri
+        self._cached: tuple[str, pa.Table] | None = None
+
+    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
+        for shard in shards.to_pylist():
+            yield self.fetch(open_shard(self._work, shard))
+
+    def fetch(self, rows: pa.Table) -> pa.Table:
+        """`rows` with the windows stored for them."""
+        started = time.monotonic()
+        windows, seconds = [], []
+        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist()):
+            if self._cached is None or self._cached[0] != part:
+                file = storage.open_binary(storage.join(self._embeddings, "embeddings", part))
+                self._cached = (part, pq.read_table(file, columns=["windows", "decoded_s"]))
+            windows.append(self._cached[1]["windows"][at].as_py())
+            seconds.append(self._cached[1]["decoded_s"][at].as_py())
+        rows = with_column(rows, "decoded_s", seconds, pa.float64())
+        rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
+        return _timed(rows, "_decode_s", started)
+
+
+def _timed(rows: pa.Table, name: str, started: float) -> pa.Table:
+    """Add a stage's seconds, an equal share a row; the driver sums them up."""
+    share = (time.monotonic() - started) / max(1, len(rows))
+    return with_column(rows, name, [share] * len(rows), pa.float64())
+
+
+@dataclass
+class Clip:
+    """One row inside the model stage: window embeddings [W, D] unit, weights [W], starts [W] in the chunk (s)."""
+
+    embeddings: np.ndarray
+    weights: np.ndarray
+    starts: np.ndarray
+    seconds: float = 0.0
+    error: tuple[str, str] | None = None
+
+
+@dataclass
+class ModelSpec:
+    """What a model actor must know; plain data, sent to every actor."""
+
+    model: str
+    device: str = "auto"
+    window_s: float = 0.0
+    threads: int = 0
+    batch_size: int = 16
+    deterministic: bool = False
+    segments: bool = False
+    explain: bool = False
+    with_embedding: bool = False
+    decoding: dict[str, Any] = field(default_factory=dict)
+    santa: dict[str, Any] = field(default_factory=dict)
+    run_id: str = ""
+    fingerprint: str = ""
+
+
+class ModelStage:
+    """What Embed and Answer share: the loaded model, audio → window embeddings, the row-by-row fallback."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        if spec.threads:
+            os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+            import torch
+
+            torch.set_num_threads(spec.threads)
+        from mats_core import load_model
+
+        self.spec = spec
+        self.model = load_model(spec.model, device=spec.device)
+
+    def clips(self, rows: pa.Table) -> list[Clip | None]:
+        """A Clip a row; None where there is no sound to embed (an error, or past the end of the file)."""
+        if "windows" in rows.schema.names:
+            return [_stored_clip(value) for value in rows["windows"].to_pylist()]
+        from mats_core.audio import windows
+
+        encoder = self.model.encoder
+        rate = encoder.sample_rate
+        cuts: list[Any] = []
+        sounds: list[np.ndarray] = []
+        for value in rows["pcm"]:
+            if not value.is_valid or value.as_buffer().size == 0:
+                cuts.append(None)
+                continue
+            samples = np.frombuffer(value.as_buffer(), "<i2")
+            cut = windows(len(samples), rate, encoder.window_seconds)
+            cuts.append((len(samples) / rate, cut))
+            sounds.extend(samples[window.start : window.stop] for window in cut)
+        vectors = self._embed_windows(sounds)
+        found: list[Clip | None] = []
+        at = 0
+        for each in cuts:
+            if each is None:
+                found.append(None)
+                continue
+            seconds, cut = each
+            part = vectors[at : at + len(cut)]
+            at += len(cut)
+            error = next((v for v in part if isinstance(v, Exception)), None)
+            found.append(
+                Clip(
+                    np.empty(0) if error else np.stack(part).astype(np.float32),
+                    np.array([window.weight for window in cut], np.float32),
+                    np.array([window.start / rate for window in cut]),
+                    seconds,
+                    _model_error(error) if error else None,
+                )
+            )
+        return found
+
+    def _embed_windows(self, sounds: list[np.ndarray]) -> list[Any]:
+        size = 1 if self.spec.deterministic else WINDOW_BATCH
+        found: list[Any] = []
+        for at in range(0, len(sounds), size):
+            batch = sounds[at : at + size]
+            try:
+                found.extend(self.model.embed_windows(batch))
+            except Exception:
+                found.extend(_each(batch, lambda sound: self.model.embed_windows([sound])[0]))
+        return found
+
+
+def _each(items: list[Any], run: Any) -> list[Any]:
+    """`run` for every item on its own: its result, or the exception it ended with."""
+    results = []
+    for item in items:
+        try:
+            results.append(run(item))
+        except Exception as error:
+            results.append(error)
+    return results
+
+
+def _model_error(error: Exception) -> tuple[str, str]:
+    first = (str(error).splitlines() or [""])[0]
+    return "model_error", f"the model failed on this row: {type(error).__name__}: {first}"[:500]
+
+
+def _stored_clip(value: list[dict[str, Any]] | None) -> Clip | None:
+    if not value:
+        return None
+    return Clip(
+        np.array([window["embedding"] for window in value], np.float32),
+        np.array([window["weight"] for window in value], np.float32),
+        np.array([window["start_s"] for window in value]),
+        float(sum(window["weight"] for window in value)),
+    )
+
+
+class Embed(ModelStage):
+    """Rows + pcm → audio embeddings: the manifest's columns and `windows`."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        started = time.monotonic()
+        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
+        values: list[Any] = []
+        for index, clip in enumerate(self.clips(rows)):
+            if clip is None or clip.error:
+                values.append([])
+                if clip is not None and clip.error:
+                    codes[index], messages[index] = clip.error
+                continue
+            values.append(
+                [
+                    {"start_s": start, "weight": weight, "embedding": vector}
+                    for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings)
+                ]
+            )
+        rows = rows.drop_columns(
+            [n for n in ("pcm", "entry_id", "part", "part_row") if n in rows.schema.names]
+        )
+        rows = with_column(rows, "error_code", codes, pa.string())
+        rows = with_column(rows, "error_message", messages, pa.string())
+        rows = with_column(rows, "windows", values, WINDOWS_TYPE)
+        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        return _timed(rows, "_embed_s", started)
+
+
+class Answer(ModelStage):
+    """Rows + pcm or windows → answers."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        from mats_core.audio import pool_windows
+
+        started = time.monotonic()
+        clips = self.clips(rows)
+        embedded = time.monotonic()
+        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
+        requests = [
+            {"task": task, "question": question, "tag": tag}
+            for task, question, tag in zip(*(rows[name].to_pylist() for name in ("task", "question", "tag")))
+        ]
+        jobs: list[tuple[int, int, np.ndarray]] = []  # (row, window or -1 for the whole, embedding [D])
+        pooled: list[np.ndarray | None] = [None] * len(codes)
+        for index, clip in enumerate(clips):
+            if clip is None or codes[index] is not None:
+                continue
+            if clip.error:
+                codes[index], messages[index] = clip.error
+                continue
+            pooled[index] = vector = pool_windows(clip.embeddings, clip.weights)
+            jobs.append((index, -1, vector))
+            if self.spec.segments:
+                jobs.extend((index, w, each) for w, each in enumerate(clip.embeddings))
+        replies = self._ask([(vector, requests[index]) for index, _, vector in jobs])
+        texts = ["" if code is None else None for code in codes]
+        segments: list[Any] = [[] if self.spec.segments and code is None else None for code in codes]
+        neighbors: list[Any] = [None] * len(codes)
+        for (index, window, _), reply in zip(jobs, replies):
+            if isinstance(reply, Exception):
+                codes[index], messages[index] = _model_error(reply)
+            elif window < 0:
+                texts[index] = reply.text
+                neighbors[index] = reply.neighbors
+            else:
+                segments[index].append(self._segment(rows, index, clips[index], window, reply.text))
+        for index, code in enumerate(codes):
+            if code is not None:  # one failed window fails its row
+                texts[index] = segments[index] = neighbors[index] = pooled[index] = None
+        rows = rows.drop_columns([n for n in ("pcm", "windows", *WORK_ONLY) if n in rows.schema.names])
+        rows = with_column(rows, "error_code", codes, pa.string())
+        rows = with_column(rows, "error_message", messages, pa.string())
+        rows = with_column(rows, "text", texts, pa.string())
+        rows = with_column(rows, "segments", segments, SEGMENTS_TYPE)
+        rows = with_column(rows, "model_fingerprint", [self.spec.fingerprint] * len(rows), pa.string())
+        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        if self.spec.with_embedding:
+            rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
+        if self.spec.explain:
+            rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
+        rows = with_column(
+            rows, "_embed_s", [(embedded - started) / max(1, len(rows))] * len(rows), pa.float64()
+        )
+        return _timed(rows, "_answer_s", embedded)
+
+    def _segment(
+        self, rows: pa.Table, index: int, clip: Clip | None, window: int, text: str
+    ) -> dict[str, Any]:
+        assert clip is not None
+        base = rows["start_s"][index].as_py() or 0.0
+        start = float(clip.starts[window])
+        end = min(start + self.spec.window_s, clip.seconds)
+        return {"start_s": base + start, "end_s": base + end, "text": text}
+
+    def _ask(self, asked: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
+        size = 1 if self.spec.deterministic else self.spec.batch_size
+        found: list[Any] = []
+        for at in range(0, len(asked), size):
+            batch = asked[at : at + size]
+            try:
+                found.extend(self._answer(batch))
+            except Exception:
+                found.extend(_each(batch, lambda one: self._answer([one])[0]))
+        return found
+
+    def _answer(self, batch: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
+        import torch
+
+        from mats_core.answering import Request
+        from mats_core.config import SantaSettings
+
+        vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))
+        requests = [Request(**request) for _, request in batch]
+        return list(
+            self.model.answer_embeddings(
+                vectors,
+                requests,
+                decoding=self.spec.decoding or None,
+                santa=SantaSettings(**self.spec.santa) if self.spec.santa else None,
+                explain=self.spec.explain,
+            )
+        )
+
+
+def _plain(neighbors: Any) -> list[dict[str, Any]] | None:
+    """Santa's neighbours as plain rows for Parquet."""
+    if neighbors is None:
+        return None
+    names = ("row", "caption", "source", "weight", "score")
+    return [
+        {name: (each.get(name) if isinstance(each, dict) else getattr(each, name, None)) for name in names}
+        for each in neighbors
+    ]
+
+
+def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
+    """One shard as the row that Ray sends to a decoding actor. mask: bool [stop-first], True is finished."""
+    packed = np.packbits(mask).tobytes()
+    return pa.table({"first": [first], "stop": [stop], "mask": pa.array([packed], pa.binary())})

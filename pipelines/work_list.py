@@ -1,0 +1,170 @@
+"""The frozen work list: what was asked, row by row, each with an int64 `row_id`.
+
+Parquet files of at most FILE_ROWS rows, named by their first row_id, written once and never changed.
+Scanning again appends what is new or changed; an entry's rows never straddle two files, so a scan that
+is killed leaves whole entries only.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.scan import ScanCounts, Scanner
+from pipelines.sources import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
+
+FILE_ROWS = 8192
+
+
+def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
+    """Columns of the work list: ids, manifest, request and the user's own."""
+    request = [(name, pa.string()) for name in REQUEST_COLUMNS]
+    place = [("last", pa.bool_()), ("part", pa.string()), ("part_row", pa.int64())]
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64()),
+            pa.field("entry_id", pa.int64()),
+            *MANIFEST_SCHEMA,
+            *[pa.field(name, kind) for name, kind in (place[:1] if manifest_only else request + place)],
+            *own,
+        ]
+    )
+
+
+class WorkList:
+    """The work list at a folder URI; `total` rows, `row_id` 0 … total-1 without gaps."""
+
+    def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
+        self.folder = folder
+        self._files = [info.uri for info in _parquet_files(folder)]
+        self._firsts = [_first_row(uri) for uri in self._files]
+        self._cached: tuple[int, pa.Table] | None = None
+        if self._files:
+            last = pq.ParquetFile(storage.open_binary(self._files[-1]))
+            self.schema = last.schema_arrow
+            self.total = self._firsts[-1] + last.metadata.num_rows
+            if own is not None:
+                self._check_own(own, manifest_only)
+        else:
+            self.schema = work_schema(own if own is not None else pa.schema([]), manifest_only)
+            self.total = 0
+
+    def _check_own(self, own: pa.Schema, manifest_only: bool) -> None:
+        wanted = work_schema(own, manifest_only)
+        if wanted.names != self.schema.names:
+            ours = set(work_schema(pa.schema([]), manifest_only).names)
+            before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
+            now = ", ".join(own.names) or "none"
+            raise SettingsError("input", f"a list with own columns {now}", f"own columns as before: {before}")
+
+    def read(self, first: int, stop: int) -> pa.Table:
+        """Rows first … stop-1, which must lie in one file or in consecutive ones."""
+        tables = []
+        at = first
+        while at < stop:
+            index = bisect.bisect_right(self._firsts, at) - 1
+            if self._cached is None or self._cached[0] != index:
+                self._cached = (index, pq.read_table(storage.open_binary(self._files[index])))
+            start = self._firsts[index]
+            piece = self._cached[1].slice(at - start, min(stop, start + len(self._cached[1])) - at)
+            tables.append(piece)
+            at += len(piece)
+        return pa.concat_tables(tables)
+
+    def _known(self) -> np.ndarray:
+        columns = [
+            pq.read_table(storage.open_binary(uri), columns=["entry_id"])["entry_id"].to_numpy()
+            for uri in self._files
+        ]
+        return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
+
+    def extend(
+        self,
+        source: Source,
+        scanner: Scanner,
+        defaults: dict[str, str | None],
+        progress: Callable[[ScanCounts], None] | None = None,
+        check: Callable[[Entry], None] | None = None,
+    ) -> tuple[ScanCounts, int]:
+        """Append the entries of `source` that are not known yet; (what was added, how many were known).
+
+        `check` may raise SettingsError for an entry that cannot be asked.
+        """
+        known, counts = self._known(), ScanCounts()
+        seen: dict[bytes, int] | None = {} if source.kind == "list" else None  # only lists repeat an entry
+        skipped = 0
+
+        def fresh() -> Iterator[Entry]:
+            nonlocal skipped
+            for entry in source.entries:
+                if check is not None:
+                    check(entry)
+                key = entry_key(entry, defaults, 0)
+                if seen is not None:
+                    short = hashlib.blake2b(key, digest_size=8).digest()
+                    seen[short] = nth = seen.get(short, -1) + 1
+                    key = entry_key(entry, defaults, nth) if nth else key
+                entry_id = _hash64(key)
+                at = int(np.searchsorted(known, entry_id))
+                if at < len(known) and known[at] == entry_id:
+                    skipped += 1
+                    continue
+                entry.request = {
+                    name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS
+                }
+                ids.append(entry_id)
+                yield entry
+
+        ids: deque[int] = deque()  # of the entries the scanner holds, in order
+        rows: list[dict[str, Any]] = []
+        for entry, chunks in scanner.rows(fresh()):
+            entry_id = ids.popleft()
+            counts.add(chunks)
+            for chunk in chunks:
+                rows.append({**chunk, **entry.request, **entry.own, "entry_id": entry_id})
+            if len(rows) >= FILE_ROWS:
+                self._append(rows)
+                rows = []
+            if progress is not None and counts.files % 64 == 0:
+                progress(counts)
+        self._append(rows)
+        return counts, skipped
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        for offset, row in enumerate(rows):
+            row["row_id"] = self.total + offset
+        table = pa.Table.from_pylist(rows, schema=self.schema)
+        uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        storage.write_bytes(uri, sink.getvalue())
+        self._files.append(uri)
+        self._firsts.append(self.total)
+        self.total += len(rows)
+
+
+def _hash64(key: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
+
+
+def _parquet_files(folder: str) -> list[Any]:
+    if not storage.is_dir(folder):
+        return []
+    found = [info for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
+    return sorted(found, key=lambda info: info.uri)
+
+
+def _first_row(uri: str) -> int:
+    return int(uri.rsplit("rows-", 1)[1].removesuffix(".parquet"))
