@@ -59,11 +59,7 @@ def ask_files(
                 }
                 for answer in answers
             ]
-            typer.echo(
-                json.dumps(
-                    {"uri": storage.public_uri(file), "task": task, "answers": rows}, ensure_ascii=False
-                )
-            )
+            typer.echo(json.dumps({"uri": storage.public_uri(file), "task": task, "answers": rows}, ensure_ascii=False))
             continue
         for answer in answers:
             name = f"{file}: " if len(files) > 1 else ""

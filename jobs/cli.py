@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import signal
 import sys
 from types import FrameType
@@ -11,7 +10,7 @@ from typing import Any
 
 import typer
 
-from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
+from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, guarded, settings_command
 from mats_core.errors import SettingsError
 from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
 
@@ -107,26 +106,28 @@ def ask(
 def report(
     run: str = typer.Argument(..., help="OUTPUT of `mats caption`."),
     out: str = typer.Option("report.html", help="The page to write."),
-    truth: str | None = typer.Option(None, help="JSON of what is true, by file name."),
+    truth: str | None = typer.Option(None, help="JSON lines of what is true, a file each."),
 ) -> int:
     """Write a run as one self-contained HTML page."""
-    write_report = _later("pipelines.report", "report").write_report
-    known: dict[str, Any] | None = None
-    if truth is not None:
-        try:
-            with open(truth, encoding="utf-8") as file:
-                known = json.load(file)
-        except (OSError, ValueError) as error:
-            raise SettingsError("truth", truth, f"a readable JSON file ({error})") from None
-    write_report(run, out, known)
-    typer.echo(out)
+    page = _later("pipelines.report", "report").write_report(run, out, truth)
+    typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB)")
     return 0
+
+
+@command(app, "demo")
+def demo(
+    folder: str = typer.Argument("demo", help="Where to work; made anew each time."),
+    seed: int = typer.Option(0, help="Which archive."),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+) -> int:
+    """Write a small, untidy archive, caption it, and leave a report to look at and listen to."""
+    return int(_later("jobs.demo", "demo").run(folder, seed, model))
 
 
 @command(app, "doctor")
 def doctor() -> int:
     """Print versions, devices, Ray, and what is missing for what."""
-    return int(_later("jobs.doctor", "doctor").run() or 0)
+    return int(_later("jobs.doctor", "doctor").run())
 
 
 @app.command(
@@ -135,12 +136,12 @@ def doctor() -> int:
 )
 def soundworld(context: typer.Context) -> None:
     """Make, evaluate and hear the embedded world (see `mats soundworld --help`)."""
-    try:
-        inner = _later("jobs.soundworld", "soundworld").app
-    except SettingsError as error:
-        typer.echo(f"mats: {error}", err=True)
-        raise typer.Exit(2) from None
-    inner(args=context.args, prog_name="mats soundworld")
+
+    def body() -> int:
+        _later("jobs.soundworld", "soundworld").app(args=context.args, prog_name="mats soundworld")
+        return 0
+
+    raise typer.Exit(guarded(body))
 
 
 benchmark = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
@@ -170,9 +171,7 @@ def _later(module: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        raise SettingsError(
-            "command", name, "a command of this installation (its module is missing)"
-        ) from None
+        raise SettingsError("command", name, "a command of this installation (its module is missing)") from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import typer
 from pydantic import BaseModel
@@ -41,27 +41,20 @@ def settings_command(
                 values.update({key: value for key, value in given.items() if value is not None})
                 for argument in arguments:
                     if argument not in values:
-                        raise SettingsError(
-                            argument.upper(), "nothing", kind.model_fields[argument].description or ""
-                        )
+                        raise SettingsError(argument.upper(), "nothing", kind.model_fields[argument].description or "")
                 return run(build(kind, values))
 
             raise typer.Exit(guarded(body))
 
         command.__doc__ = run.__doc__
         command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [
-                _parameter(field_name, field, field_name in arguments)
-                for field_name, field in _ordered(kind, arguments)
-            ]
+            [_parameter(field_name, field, field_name in arguments) for field_name, field in _ordered(kind, arguments)]
             + [
                 inspect.Parameter(
                     "config",
                     inspect.Parameter.KEYWORD_ONLY,
-                    default=typer.Option(
-                        None, "--config", help="YAML with any of these settings.", metavar="FILE"
-                    ),
-                    annotation=Optional[str],
+                    default=typer.Option(None, "--config", help="YAML with any of these settings.", metavar="FILE"),
+                    annotation=str | None,
                 )
             ]
         )
@@ -85,16 +78,14 @@ def _ordered(kind: type[BaseModel], arguments: tuple[str, ...]) -> list[tuple[st
 
 def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
     kinds = [each for each in (get_args(field.annotation) or (field.annotation,)) if each is not type(None)]
-    annotation: Any = Optional[kinds[0]]
+    annotation: Any = kinds[0] | None
     text = field.description or ""
     if positional:
         default: Any = typer.Argument(None, help=text, show_default=False)
     else:
         flag = "--" + name.replace("_", "-")
         shown = None if field.default in (None, False) else str(field.default)
-        default = typer.Option(
-            None, flag, help=text + (f" (default: {shown})" if shown else ""), show_default=False
-        )
+        default = typer.Option(None, flag, help=text + (f" (default: {shown})" if shown else ""), show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

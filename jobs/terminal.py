@@ -112,9 +112,7 @@ def print_result(result: RunResult, what: str) -> None:
         what,
         f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else ""),
     )
-    table.add_row(
-        "audio", f"{result.seconds / 3600:.2f} h" if result.seconds > 5400 else duration(result.seconds)
-    )
+    table.add_row("audio", f"{result.seconds / 3600:.2f} h" if result.seconds > 5400 else duration(result.seconds))
     errors = ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"
     table.add_row("errors", errors)
     table.add_row("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})")

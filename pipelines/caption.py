@@ -98,7 +98,7 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
             f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
             f'{made_with[:12]}: embed again with "mats embed-audio"',
         )
-    if sidecar.get("status") != "completed":
+    if sidecar.get("status") != "complete":
         raise SettingsError("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
     return settings.input
 

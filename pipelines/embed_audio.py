@@ -21,9 +21,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
     facts = read_model_facts(settings.model)
     source = peek(open_source(settings.input), settings.input)
     if source.kind == "embeddings":
-        raise SettingsError(
-            "input", storage.public_uri(settings.input), "audio; these are embeddings already"
-        )
+        raise SettingsError("input", storage.public_uri(settings.input), "audio; these are embeddings already")
     identity = {
         "job": "embed-audio",
         "encoder": facts.encoder_fingerprint,
@@ -56,9 +54,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "sample_rate": facts.sample_rate,
         "window_seconds": facts.window_s,
         "rows": result.rows,
-        "status": "completed" if result.status == "complete_before" else result.status,
+        "status": "complete" if result.status == "complete_before" else result.status,
     }
-    storage.write_bytes(
-        storage.join(settings.output, EMBEDDINGS_SIDECAR), json.dumps(sidecar, indent=1).encode()
-    )
+    storage.write_bytes(storage.join(settings.output, EMBEDDINGS_SIDECAR), json.dumps(sidecar, indent=1).encode())
     return result

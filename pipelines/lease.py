@@ -125,7 +125,4 @@ def _is_gone(holder: dict[str, Any]) -> bool:
 
 def _who(holder: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
-    return (
-        f"one run at a time; process {holder.get('pid', '?')} on {holder.get('host', '?')} "
-        f"holds it since {since}"
-    )
+    return f"one run at a time; process {holder.get('pid', '?')} on {holder.get('host', '?')} holds it since {since}"

@@ -49,7 +49,7 @@ def usable_cores() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.exists():
-        limit, period = (quota.read_text().split() + ["100000"])[:2]
+        limit, period = [*quota.read_text().split(), "100000"][:2]
         if limit != "max":
             cores = min(cores, max(1, math.ceil(int(limit) / int(period))))
     return cores
@@ -65,9 +65,7 @@ def free_memory() -> int:
     return 4 << 30
 
 
-def make_plan(
-    settings: RunSettings, rows: int, model_bytes: int, cpus: float, gpus: float, memory_bytes: int
-) -> Plan:
+def make_plan(settings: RunSettings, rows: int, model_bytes: int, cpus: float, gpus: float, memory_bytes: int) -> Plan:
     """Choose what the user left open. cpus: cores of a Ray of our own, or the CPUs of a joined cluster."""
     on_gpu = gpus >= 1 and settings.device != "cpu"
     shard_rows = max(SHARD_ROWS, math.ceil(rows / MAX_SHARDS))

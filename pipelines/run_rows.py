@@ -65,7 +65,7 @@ class Progress:
 
 @dataclass
 class RunResult:
-    """What a run did. `status`: completed, complete_before (there was nothing to do), interrupted, incomplete."""
+    """What a run did. `status`: complete, complete_before (there was nothing to do), interrupted, incomplete."""
 
     status: str
     output: str
@@ -126,12 +126,12 @@ def run_rows(
         if settings.overwrite:
             empty_output(settings.output)
         check_identity(settings.output, job.identity)
-        work, known = _scan(settings, job, source, tell)
+        work = _scan(settings, job, source, tell)
         parts = storage.join(settings.output, job.folder)
         done = read_done(parts, work.total)
         before = done.rows
         previous = read_run(settings.output)
-        if before == work.total and previous is not None and previous.get("status") == "completed":
+        if before == work.total and previous is not None and previous.get("status") == "complete":
             return RunResult(
                 "complete_before",
                 settings.output,
@@ -158,7 +158,7 @@ def run_rows(
             if before < work.total:
                 first = _stream(settings, job, work, done, writer, timing, tell)
             writer.flush()
-            status = "completed" if done.rows == work.total else "incomplete"
+            status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
@@ -181,17 +181,15 @@ def run_rows(
         lease.release()
 
 
-def _scan(
-    settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]
-) -> tuple[WorkList, int]:
+def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]) -> WorkList:
     work = WorkList(storage.join(settings.output, "_state", "work_list"), source.own_schema)
 
     def scanned(counts: ScanCounts) -> None:
         tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
 
     with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
-        _, known = work.extend(source, scanner, job.defaults, scanned, job.check)
-    return work, known
+        work.extend(source, scanner, job.defaults, scanned, job.check)
+    return work
 
 
 def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:

@@ -37,7 +37,7 @@ def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, 
         return [(0.0, None)]
     count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
     starts = [index * chunk_s for index in range(count)]
-    return [(start, chunk_s) for start in starts[:-1]] + [(starts[-1], duration_s - starts[-1])]
+    return [(start, chunk_s if start < starts[-1] else duration_s - start) for start in starts]
 
 
 def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:

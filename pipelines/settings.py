@@ -21,12 +21,8 @@ class LimitSettings(BaseModel):
 
     max_file_bytes: int | None = Field(None, gt=0, description="Refuse larger files (code too_large).")
     max_seconds: float | None = Field(None, gt=0, description="Most seconds decoded at once.")
-    decode_memory_bytes: int | None = Field(
-        None, gt=0, description="Memory one decoder may use above its start."
-    )
-    decode_deadline: float | None = Field(
-        None, gt=0, description="Seconds one file may take to decode (code timeout)."
-    )
+    decode_memory_bytes: int | None = Field(None, gt=0, description="Memory one decoder may use above its start.")
+    decode_deadline: float | None = Field(None, gt=0, description="Seconds one file may take to decode (code timeout).")
 
 
 class ScanSettings(LimitSettings):
@@ -62,9 +58,7 @@ class RunSettings(LimitSettings):
         None, gt=0, description="Rows in one part file (default: about two minutes of work)."
     )
     commit_seconds: float = Field(120.0, gt=0, description="Write a part at least this often.")
-    max_error_rate: float = Field(
-        1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed."
-    )
+    max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
     )
@@ -94,9 +88,7 @@ class CaptionSettings(RunSettings):
     santa_mix: float | None = Field(
         None, ge=0, le=1, description="Share of memory text; 0 is no Santa (default: the model's)."
     )
-    santa_neighbors: int | None = Field(
-        None, gt=0, description="Memory entries Santa mixes (default: the model's)."
-    )
+    santa_neighbors: int | None = Field(None, gt=0, description="Memory entries Santa mixes (default: the model's).")
 
 
 DECODING_FIELDS = (

@@ -116,9 +116,7 @@ def _list_source(uri: str) -> Source:
     ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
     for name in schema.names:
         if name in ours or name.startswith("_"):
-            raise SettingsError(
-                "input", f"a list with a column `{name}`", "names that are not this program's"
-            )
+            raise SettingsError("input", f"a list with a column `{name}`", "names that are not this program's")
     own = pa.schema([f for f in schema if f.name != "uri" and f.name not in REQUEST_COLUMNS])
     return Source("list", _list_entries(uri, batches, own.names), own)
 
@@ -135,9 +133,7 @@ def _list_entries(list_uri: str, batches: Iterator[pa.RecordBatch], own: list[st
             uri = given if absolute else storage.join(folder, given)
             # an empty cell of a CSV means "not said"
             request = {name: (str(row[name]) if row.get(name) else None) for name in REQUEST_COLUMNS}
-            entry = Entry(
-                uri, storage.public_uri(given), request=request, own={name: row[name] for name in own}
-            )
+            entry = Entry(uri, storage.public_uri(given), request=request, own={name: row[name] for name in own})
             try:
                 info = storage.stat(uri)
                 entry.size, entry.version = info.size, info.version
@@ -206,6 +202,4 @@ def _read_table(uri: str, columns: list[str] | None = None) -> tuple[pa.Schema, 
 def entry_key(entry: Entry, defaults: dict[str, str | None], occurrence: int) -> bytes:
     """What makes an entry the same one when INPUT is scanned again (canonical JSON)."""
     request = [entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS]
-    return json.dumps(
-        [entry.path, entry.version, request, entry.own, occurrence], sort_keys=True, default=str
-    ).encode()
+    return json.dumps([entry.path, entry.version, request, entry.own, occurrence], sort_keys=True, default=str).encode()

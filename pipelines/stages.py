@@ -29,9 +29,7 @@ WINDOW_BATCH = 64
 WINDOWS_TYPE = pa.list_(
     pa.struct([("start_s", pa.float64()), ("weight", pa.float32()), ("embedding", pa.list_(pa.float32()))])
 )
-SEGMENTS_TYPE = pa.list_(
-    pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())])
-)
+SEGMENTS_TYPE = pa.list_(pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())]))
 NEIGHBORS_TYPE = pa.list_(
     pa.struct(
         [
@@ -104,7 +102,7 @@ class Decode:
         ]
         pcm: list[Any] = [None] * len(codes)
         seconds = [0.0] * len(codes)
-        for index, result in zip(asked, self._decoder.decode_many(requests) if requests else []):
+        for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
             if isinstance(result, AudioError):
                 if result.code == "empty_audio" and (starts[index] or 0.0) > 0:
                     continue  # the header promised more than there is: not an error, nothing to say
@@ -135,7 +133,7 @@ class Fetch:
         """`rows` with the windows stored for them."""
         started = time.monotonic()
         windows, seconds = [], []
-        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist()):
+        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._cached is None or self._cached[0] != part:
                 file = storage.open_binary(storage.join(self._embeddings, "embeddings", part))
                 self._cached = (part, pq.read_table(file, columns=["windows", "decoded_s"]))
@@ -291,12 +289,10 @@ class Embed(ModelStage):
             values.append(
                 [
                     {"start_s": start, "weight": weight, "embedding": vector}
-                    for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings)
+                    for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
                 ]
             )
-        rows = rows.drop_columns(
-            [n for n in ("pcm", "entry_id", "part", "part_row") if n in rows.schema.names]
-        )
+        rows = rows.drop_columns([n for n in ("pcm", "entry_id", "part", "part_row") if n in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
         rows = with_column(rows, "windows", values, WINDOWS_TYPE)
@@ -316,7 +312,9 @@ class Answer(ModelStage):
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         requests = [
             {"task": task, "question": question, "tag": tag}
-            for task, question, tag in zip(*(rows[name].to_pylist() for name in ("task", "question", "tag")))
+            for task, question, tag in zip(
+                *(rows[name].to_pylist() for name in ("task", "question", "tag")), strict=True
+            )
         ]
         jobs: list[tuple[int, int, np.ndarray]] = []  # (row, window or -1 for the whole, embedding [D])
         pooled: list[np.ndarray | None] = [None] * len(codes)
@@ -334,7 +332,7 @@ class Answer(ModelStage):
         texts = ["" if code is None else None for code in codes]
         segments: list[Any] = [[] if self.spec.segments and code is None else None for code in codes]
         neighbors: list[Any] = [None] * len(codes)
-        for (index, window, _), reply in zip(jobs, replies):
+        for (index, window, _), reply in zip(jobs, replies, strict=True):
             if isinstance(reply, Exception):
                 codes[index], messages[index] = _model_error(reply)
             elif window < 0:
@@ -356,14 +354,10 @@ class Answer(ModelStage):
             rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
         if self.spec.explain:
             rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
-        rows = with_column(
-            rows, "_embed_s", [(embedded - started) / max(1, len(rows))] * len(rows), pa.float64()
-        )
+        rows = with_column(rows, "_embed_s", [(embedded - started) / max(1, len(rows))] * len(rows), pa.float64())
         return _timed(rows, "_answer_s", embedded)
 
-    def _segment(
-        self, rows: pa.Table, index: int, clip: Clip | None, window: int, text: str
-    ) -> dict[str, Any]:
+    def _segment(self, rows: pa.Table, index: int, clip: Clip | None, window: int, text: str) -> dict[str, Any]:
         assert clip is not None
         base = rows["start_s"][index].as_py() or 0.0
         start = float(clip.starts[window])

@@ -83,8 +83,7 @@ class WorkList:
 
     def _known(self) -> np.ndarray:
         columns = [
-            pq.read_table(storage.open_binary(uri), columns=["entry_id"])["entry_id"].to_numpy()
-            for uri in self._files
+            pq.read_table(storage.open_binary(uri), columns=["entry_id"])["entry_id"].to_numpy() for uri in self._files
         ]
         return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
 
@@ -119,9 +118,7 @@ class WorkList:
                 if at < len(known) and known[at] == entry_id:
                     skipped += 1
                     continue
-                entry.request = {
-                    name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS
-                }
+                entry.request = {name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS}
                 ids.append(entry_id)
                 yield entry
 
