@@ -23,9 +23,7 @@ def _say(text: str) -> None:
 
 @app.command()
 def build(
-    work: Annotated[
-        Path, typer.Option(help="folder for clips, parts and runs (2 GB); finished steps stay there")
-    ],
+    work: Annotated[Path, typer.Option(help="folder for clips, parts and runs (2 GB); finished steps stay there")],
     out: Annotated[Path, typer.Option(help="model directory to write")],
 ) -> None:
     """Make the embedded model from scratch: about an hour on 2 cores. Started again, it goes on where it was."""
@@ -42,9 +40,7 @@ def ablate(
 ) -> None:
     """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
     if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
-        raise SettingsError(
-            "work", str(work), "a folder in which `mats soundworld build` has made encoder and llm"
-        )
+        raise SettingsError("work", str(work), "a folder in which `mats soundworld build` has made encoder and llm")
     from mats_core.soundworld.ablation import run_ablation
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
@@ -52,9 +48,7 @@ def ablate(
 
 @app.command()
 def evaluate(
-    model: Annotated[
-        str, typer.Option(help='"builtin", or a model directory of the embedded world')
-    ] = "builtin",
+    model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",
     clips: Annotated[int, typer.Option(min=10, help="test clips")] = 1000,
     scenes: Annotated[int, typer.Option(min=0, help="3-minute scenes; 0 leaves them out")] = 20,
     out: Annotated[Path | None, typer.Option(help="also write all numbers there, as JSON")] = None,

@@ -155,9 +155,7 @@ def encode(waveform: np.ndarray, sample_rate: int, channels: int, encoding: str)
     file = io.BytesIO()
     container, subtype = SOUNDFILE_ENCODINGS[encoding]
     with soundfile.SoundFile(file, "w", sample_rate, channels, subtype, format=container) as out:
-        for start in range(
-            0, len(frames), sample_rate
-        ):  # libsndfile's Vorbis encoder crashes on minutes at once
+        for start in range(0, len(frames), sample_rate):  # libsndfile's Vorbis encoder crashes on minutes at once
             out.write(frames[start : start + sample_rate])
     return file.getvalue()
 
@@ -231,14 +229,10 @@ def _sound(clip: Clip, seed: list[int]) -> tuple[np.ndarray, dict[str, Any]]:
                 }
             )
         caption = f"A scene of {minutes} minute{'s' if minutes > 1 else ''} whose sounds change."
-        return waveform, _truth(
-            clip.name, clip.seconds, caption=caption, labels=_distinct(recipes), minutes=rows
-        )
+        return waveform, _truth(clip.name, clip.seconds, caption=caption, labels=_distinct(recipes), minutes=rows)
     kinds = list(clip.kinds) if clip.kinds else None
     recipe = sample_recipe(seed, clip.seconds, kinds)
-    while (
-        clip.cut < 1 and recipe.layout != "single"
-    ):  # one sound, so that the part left is as true as the whole
+    while clip.cut < 1 and recipe.layout != "single":  # one sound, so that the part left is as true as the whole
         seed = [*seed[:-1], seed[-1] + 1000]
         recipe = sample_recipe(seed, clip.seconds, kinds)
     return render(recipe), _truth(

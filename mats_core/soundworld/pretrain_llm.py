@@ -1,0 +1,100 @@
+"""Pretraining of the embedded LLM: a small LLaMA that reads a caption in words and answers about it.
+
+It stands for Vicuna: a language model that can already describe, label and answer once it knows what there is to
+hear. The caption stands in the prompt where the MATS mapper's vectors will stand later. It never meets an embedding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mats_core.prompts import SPEECH, training_prompt
+from mats_core.soundworld.clips import clip_recipe
+from mats_core.soundworld.language import Content, corpus_record
+
+Log = Callable[[str], None]
+TASK_SHARES = {"caption": 0.4, "QA": 0.3, "cla_label": 0.18, "music_caption": 0.12}
+
+
+def text_record(index: int, round_: int = 0) -> dict[str, str]:
+    """Record ``index`` of the text corpus of the embedded world, in wording ``round_``.
+
+    Written from recipes of the ``text`` split, which are never synthesised.
+    """
+    rng = np.random.default_rng([17, index, round_])
+    task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
+    return corpus_record(Content.of(clip_recipe("text", index), rng), rng, task)
+
+
+def llm_config(vocabulary: int) -> LlamaConfig:
+    """Sizes of the embedded LLM (about 0.7 M parameters)."""
+    return LlamaConfig(
+        vocab_size=vocabulary, hidden_size=128, intermediate_size=320, num_hidden_layers=3, num_attention_heads=4,
+        max_position_embeddings=512, tie_word_embeddings=True, bos_token_id=0, pad_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def pretrain_llm(
+    out: Path, tokenizer: PreTrainedTokenizerFast, steps: int = 600, batch: int = 64, seed: int = 0, log: Log = print
+) -> float:
+    """Train a ``LlamaForCausalLM`` from scratch on prompts with captions in words; save it in float16.
+
+    Returns:
+        The loss over answer tokens, averaged over the last steps.
+    """
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(llm_config(len(tokenizer)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, betas=(0.9, 0.98))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda s: min(1.0, (s + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / steps)))
+    )
+    answer_loss = 0.0
+    for step in range(steps):
+        ids, weights = _batch(tokenizer, range(step * batch, (step + 1) * batch))
+        logits = model(input_ids=ids[:, :-1], attention_mask=(ids[:, :-1] != 1).long()).logits
+        losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        w = weights[:, 1:].flatten()
+        loss = (losses * w).sum() / w.sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        answers = (losses * (w == 1)).sum().item() / max(1.0, (w == 1).sum().item())
+        answer_loss = answers if step == 0 else 0.95 * answer_loss + 0.05 * answers
+        if (step + 1) % 50 == 0:
+            log(f"llm step {step + 1}/{steps} answer loss {answer_loss:.3f}")
+    out.mkdir(parents=True, exist_ok=True)
+    model.half().save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return answer_loss
+
+
+def _batch(tokenizer: PreTrainedTokenizerFast, indices: range) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [B, T] padded right, and loss weights: 1 on the answer, 0.2 on the caption, 0 elsewhere."""
+    rows = []
+    for index in indices:
+        record = text_record(index)
+        prompt = training_prompt(record["task"], record["instruction"], "", index)
+        before, after = prompt.split(SPEECH)
+        parts = [(before, 0.0), (" " + record["caption"], 0.2), (after, 0.0), (" " + record["output"], 1.0)]
+        ids, weights = [tokenizer.bos_token_id], [0.0]
+        for text, weight in parts:
+            new = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids += new
+            weights += [weight] * len(new)
+        rows.append(([*ids, tokenizer.eos_token_id], [*weights, 1.0]))
+    width = max(len(ids) for ids, _ in rows)
+    ids_out = torch.full((len(rows), width), int(tokenizer.pad_token_id))
+    weights_out = torch.zeros(len(rows), width)
+    for i, (ids, weights) in enumerate(rows):
+        ids_out[i, : len(ids)] = torch.tensor(ids)
+        weights_out[i, : len(ids)] = torch.tensor(weights)
+    return ids_out, weights_out
