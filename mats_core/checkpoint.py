@@ -188,8 +188,7 @@ def save_model(
     def stored(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().to("cpu", number).contiguous() for name, tensor in state.items()}
 
-    folder = Path(uri.removeprefix("file://")).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = resolve_output(uri)
     save_file(stored(model.mapper.state_dict()), folder / "mapper.safetensors")
     if model.config.adapter is not None:
         (folder / "adapter").mkdir(exist_ok=True)
@@ -211,6 +210,18 @@ def save_model(
             moved[name] = Part(uri=absolute, fingerprint=part.fingerprint)
     config = model.config.model_copy(update=moved)
     _write_json(folder / "mats.json", config.model_dump(mode="json"))
+    return folder
+
+
+def resolve_output(uri: str) -> Path:
+    """The local directory to write to, made when missing; SettingsError when that cannot be."""
+    if "://" in uri and not uri.startswith("file://"):
+        raise SettingsError("out", uri, "a local directory; copy it to an object store afterwards")
+    folder = Path(uri.removeprefix("file://")).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError("out", uri, f"a directory that can be written ({error})") from None
     return folder
 
 

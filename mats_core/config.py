@@ -111,6 +111,9 @@ class ModelConfig(_Settings):
     wordings: str = Field("varied", description="label of the prompt wordings it was trained with")
     max_target_tokens: int = Field(150, ge=1)
     noise_variance: float = Field(0.015, ge=0, description="of the noise it was trained with")
+    pad_row: bool = Field(
+        False, description="the reference adds [PAD] to the vocabulary: one logit near zero takes part in the loss"
+    )
     answer_style: Literal["gentle", "reference"] = "gentle"
     encoder: Part | None = None
     llm: Part

@@ -180,6 +180,8 @@ class MatsModel:
         rows, columns = torch.nonzero(targets != -100, as_tuple=True)
         wanted = targets[rows, columns]
         picked = logits[rows, columns].float()  # [target tokens of the batch, vocabulary]
+        if self.config.pad_row:
+            picked = F.pad(picked, (0, 1))
         each = F.cross_entropy(picked, wanted, reduction="none")
         zeros = torch.zeros(len(targets), device=each.device)
         tokens = zeros.index_add(0, rows, torch.ones_like(each))

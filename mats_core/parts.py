@@ -43,15 +43,19 @@ def load_llm(
     uri: str, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> tuple[Any, Any, Part]:
     """A frozen causal LLM, its tokenizer, and which it is."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    from mats_core.tokenizer import load_tokenizer
 
     folder = local_directory(uri, "llm")
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+        tokenizer = load_tokenizer(folder, trust_remote_code)
         llm, report = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=dtype, output_loading_info=True, **options
         )
+    except SettingsError:
+        raise
     except Exception as error:  # transformers raises anything, from OSError to pickle's errors
         raise SettingsError("llm", uri, f"a causal LLM of transformers with its tokenizer ({_short(error)})") from error
     missing = sorted(set(report["missing_keys"]) - set(getattr(llm, "_tied_weights_keys", None) or ()))

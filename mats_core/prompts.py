@@ -39,8 +39,14 @@ FAMILIES = {
 }
 
 # Wordings drawn in training, by label. "fixed" trains on the test instructions alone.
+# "reference" is what is recorded of theirs.
 WORDINGS: dict[str, dict[str, tuple[str, ...]]] = {
     "fixed": {task: (INSTRUCTIONS[task],) for task in TASKS if task != "QA"},
+    "reference": {
+        "caption": (INSTRUCTIONS["caption"], "Please describe the audio."),
+        "cla_label": (INSTRUCTIONS["cla_label"],),
+        "music_caption": (INSTRUCTIONS["music_caption"], "Give me a description of the music in this clip."),
+    },
     "varied": {
         "caption": (
             INSTRUCTIONS["caption"],
