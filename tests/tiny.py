@@ -50,7 +50,10 @@ def make_tiny_llm(folder: Path, kind: str = "llama", hidden: int = 64) -> Path:
             sizes["head_dim"] = hidden // 4
     torch.manual_seed(1)
     config = AutoConfig.for_model(kind, **sizes, **ids, initializer_range=0.15)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    llm = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        llm.get_output_embeddings().weight[2] *= 3  # the end token varies more, so that answers differ in length
+    llm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -94,7 +97,7 @@ def make_tiny_encoder(folder: Path, fused: bool = False) -> Path:
     }
     torch.manual_seed(2)
     config = ClapConfig(text_config=text, audio_config=audio, projection_dim=DIM)
-    ClapModel(config).save_pretrained(folder)
+    model = ClapModel(config).eval()
     tokenizer.save_pretrained(folder)
     ClapFeatureExtractor(
         feature_size=64,
@@ -107,7 +110,26 @@ def make_tiny_encoder(folder: Path, fused: bool = False) -> Path:
         truncation="fusion" if fused else "rand_trunc",
         padding="repeatpad",
     ).save_pretrained(folder)
+    model.save_pretrained(folder)
+    _spread(model, folder)
+    model.save_pretrained(folder)
     return folder
+
+
+def _spread(model: torch.nn.Module, folder: Path) -> None:
+    """Random towers say nearly the same of everything: take what is common out of both projections."""
+    from mats_core.clap import HfClapEncoder
+
+    encoder = HfClapEncoder(str(folder), device="cpu")
+    seconds = torch.arange(SAMPLE_RATE * WINDOW_SECONDS) / SAMPLE_RATE
+    tones = torch.stack([0.3 * torch.sin(6.283 * pitch * seconds) for pitch in (110, 300, 700, 1500, 4000)])
+    with torch.no_grad():
+        mel = encoder.mel(tones)[:, None].expand(-1, 4 if encoder.fused else 1, -1, -1)
+        heard = model.audio_model(input_features=mel, is_longer=torch.zeros(len(mel), 1, dtype=torch.bool))
+        model.audio_projection.linear2.bias -= model.audio_projection(heard.pooler_output).mean(0)
+        ids = torch.tensor([encoder.tokenizer(word)["input_ids"] for word in ("rain", "dog", "bell", "a")])
+        read = model.text_model(input_ids=ids, attention_mask=torch.ones_like(ids)).pooler_output
+        model.text_projection.linear2.bias -= model.text_projection(read).mean(0)
 
 
 def make_tiny_model(folder: Path) -> Path:
@@ -135,10 +157,11 @@ def make_tiny_model(folder: Path) -> Path:
         adapter=AdapterConfig(rank=4, alpha=8),
         decoding=DecodingSettings(max_new_tokens=12),
     )
-    with torch.no_grad():  # a fresh adapter does nothing; this one does
+    with torch.no_grad():  # a fresh adapter does nothing and a fresh mapper says little; these do
+        model.mapper.linear.weight.mul_(8)
         for name, weight in model.llm.named_parameters():
             if "lora_B" in name:
-                weight.normal_(std=0.05, generator=torch.Generator().manual_seed(3))
+                weight.normal_(std=0.2, generator=torch.Generator().manual_seed(3))
     model.save(str(folder / "model"), include=("encoder", "llm", "memory"))
     return folder / "model"
 
