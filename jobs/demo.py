@@ -34,9 +34,7 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
     truth = write_archive(archive, seed)
     write_truth(truth, root / TRUTH)
     print(f"{len(truth)} files written to {archive}", file=sys.stderr)
-    settings = build(
-        CaptionSettings, {"input": str(archive), "output": str(out), "model": model, "overwrite": True}
-    )
+    settings = build(CaptionSettings, {"input": str(archive), "output": str(out), "model": model, "overwrite": True})
     with RunDisplay("clips") as display:
         result = run_caption(settings, display)
     if result.status not in ("complete", "complete_before"):
@@ -102,9 +100,7 @@ def _labels(part: dict[str, Any]) -> Any:
     from rich.text import Text
 
     styles = {"right": ("✓ ", "green"), "missed": ("○ ", "yellow"), "wrong": ("✗ ", "red")}
-    return Text(" ").join(
-        Text(styles[mark][0] + label, style=styles[mark][1]) for label, mark in part["labels"]
-    )
+    return Text(" ").join(Text(styles[mark][0] + label, style=styles[mark][1]) for label, mark in part["labels"])
 
 
 if __name__ == "__main__":

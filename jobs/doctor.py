@@ -39,7 +39,7 @@ CORE = (
 
 # What only some work needs: (distribution, what for, how to get it).
 OPTIONAL = (
-    ("msclap", "Microsoft CLAP weights (msclap:…)", 'pip install "mats-audio[msclap]" (brings numpy 1.26 and transformers 4)'),
+    ("msclap", "Microsoft CLAP weights (msclap:…)", 'pip install "mats-audio[msclap]" (with numpy 1, transformers 4)'),
     ("s3fs", "archives at s3://", "pip install s3fs"),
     ("gcsfs", "archives at gs://", "pip install gcsfs"),
     ("adlfs", "archives at abfs:// (Azure)", "pip install adlfs"),
@@ -141,13 +141,9 @@ def _packages(versions: Mapping[str, str], import_error: Callable[[str], str | N
         if name not in versions and error is not None:
             findings.append(Finding("packages", name, MISSING, f'not installed. Do: pip install "{name}"'))
         elif error is not None:
-            findings.append(
-                Finding("packages", name, MISSING, f"{versions[name]} cannot be imported ({error})")
-            )
+            findings.append(Finding("packages", name, MISSING, f"{versions[name]} cannot be imported ({error})"))
         else:
-            findings.append(
-                Finding("packages", name, OK, versions.get(name, "of unknown version") + _inside(name))
-            )
+            findings.append(Finding("packages", name, OK, versions.get(name, "of unknown version") + _inside(name)))
     return findings
 
 
@@ -206,7 +202,7 @@ def _accelerators() -> list[Finding]:
         ]
     if shutil.which("nvidia-smi"):
         built = torch.version.cuda or "CPU only"
-        detail = f"torch {torch.__version__} (built for {built}) sees none, though nvidia-smi is here: install a CUDA build"
+        detail = f"torch {torch.__version__} (built for {built}) sees none: install a CUDA build"
         return [Finding("devices", "GPU", NOTE, detail)]
     return [Finding("devices", "GPU", OK, "none; everything runs on the CPU")]
 
@@ -217,7 +213,7 @@ def _ray() -> list[Finding]:
     if found:
         detail = f"RAY_ADDRESS is {found}; jobs start a Ray of their own unless --address is given"
     elif pointer.exists():
-        detail = f"a cluster was started on this machine ({pointer.read_text().strip()}); joined only with --address auto"
+        detail = f"a cluster was started here ({pointer.read_text().strip()}); joined only with --address auto"
     else:
         detail = "no cluster on this machine; jobs start a Ray of their own"
     return [Finding("ray", "cluster", OK, detail)]
@@ -259,9 +255,7 @@ def run() -> int:
         )
     )
     for area in dict.fromkeys(finding.area for finding in findings):
-        table = Table(
-            title=area, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False
-        )
+        table = Table(title=area, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
         table.add_column(width=1)
         table.add_column(min_width=15, no_wrap=True)
         table.add_column(overflow="fold")
@@ -274,9 +268,7 @@ def run() -> int:
     missing = [finding.name for finding in findings if finding.state == MISSING]
     console.print()
     if missing:
-        console.print(
-            Text(f"mats caption cannot run here yet; see ✗ above: {', '.join(missing)}", style="bold red")
-        )
+        console.print(Text(f"mats caption cannot run here yet; see ✗ above: {', '.join(missing)}", style="bold red"))
         return 1
     console.print(Text("mats caption can run here.", style="bold green"))
     return 0

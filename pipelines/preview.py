@@ -87,7 +87,7 @@ def mel_picture(samples: np.ndarray) -> np.ndarray:
     frames = padded[starts[:, None] + np.arange(FFT)] * np.hanning(FFT).astype(np.float32)
     power = np.abs(np.fft.rfft(frames, axis=1)).astype(np.float32) ** 2 / (FFT / 4) ** 2
     power = power.reshape(PICTURE_WIDTH, -1, power.shape[1]).mean(axis=1)
-    decibels = 10 * np.log10(np.maximum(power @ _mel_filters(), 1e-12))
+    decibels = 10 * np.log10(np.maximum(power @ _mel_filters(), 1e-13))
     top = max(float(decibels.max()), RANGE_DB - 130.0)
     level = np.clip((decibels - top + RANGE_DB) / RANGE_DB, 0, 1)
     return np.flipud((level * 255).round().astype(np.uint8).T)

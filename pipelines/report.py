@@ -333,9 +333,7 @@ def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if shown_s / s <= 6.5), 60)
     times = np.arange(0, shown_s - step * 0.35, step)
     if start_s + shown_s > 61:
-        return [
-            (float(t / shown_s), clock(start_s + t) if start_s + t >= 60 else f"0:{t:02.0f}") for t in times
-        ]
+        return [(float(t / shown_s), clock(start_s + t) if start_s + t >= 60 else f"0:{t:02.0f}") for t in times]
     return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
 
 
@@ -352,7 +350,6 @@ def _render(
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
     )
     environment.filters["clock"] = clock
     environment.filters["ticks"] = _ticks

@@ -1,0 +1,63 @@
+"""`mats doctor` names what is wrong and what to do about it."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs import doctor
+from jobs.doctor import MISSING, NOTE, OK, Finding, known_conflicts, release
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [("2.13.0+cpu", (2, 13, 0)), ("26.0.1", (26, 0, 1)), ("0.10.2.post1", (0, 10, 2)), ("main", ())],
+)
+def test_release(version: str, numbers: tuple[int, ...]) -> None:
+    assert release(version) == numbers
+
+
+def test_the_tested_set_has_no_conflict() -> None:
+    tested = {"numpy": "1.26.4", "pyarrow": "25.0.0", "msclap": "1.3.4", "transformers": "4.57.6"}
+    newest = {"numpy": "2.4.6", "pyarrow": "26.0.1", "transformers": "5.23.0"}
+    assert known_conflicts(tested) == []
+    assert known_conflicts(newest) == []
+    assert known_conflicts({}) == []
+
+
+def test_conflicts_are_named_with_a_remedy() -> None:
+    (old_numpy,) = known_conflicts({"numpy": "1.26.4", "pyarrow": "26.0.1"})
+    assert "pyarrow 26.0.1 needs numpy 2" in old_numpy
+    assert 'pip install "pyarrow<26"' in old_numpy
+    both = known_conflicts({"msclap": "1.3.4", "numpy": "2.4.6", "transformers": "5.23.0"})
+    assert len(both) == 2
+    assert all("msclap" in text and "Do: pip" in text for text in both)
+
+
+def test_absent_and_broken_packages_are_told_apart() -> None:
+    versions = {name: "1.0" for name, _ in doctor.CORE if name != "peft"}
+    errors = {"peft": "ModuleNotFoundError: No module named 'peft'", "torch": "OSError: libcuda"}
+    found = {finding.name: finding for finding in doctor._packages(versions, errors.get)}
+    assert found["peft"].state == MISSING
+    assert "not installed" in found["peft"].detail
+    assert found["torch"].state == MISSING
+    assert "cannot be imported (OSError: libcuda)" in found["torch"].detail
+    assert found["numpy"].state == OK
+
+
+def test_this_environment_is_fit() -> None:
+    findings = doctor.examine()
+    assert [f for f in findings if f.state == MISSING and f.area == "packages"] == []
+    assert {"system", "packages", "devices", "ray", "model", "only for some work"} == {f.area for f in findings}
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "words"), [(OK, 0, "can run here."), (NOTE, 0, "can run here."), (MISSING, 1, "cannot")]
+)
+def test_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, code: int, words: str
+) -> None:
+    monkeypatch.setattr(doctor, "examine", lambda: [Finding("packages", "[red]torch[/]", state, "a [bold] detail")])
+    assert doctor.run() == code
+    shown = capsys.readouterr().out
+    assert words in shown
+    assert "a [bold] detail" in shown
