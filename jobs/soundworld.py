@@ -69,6 +69,27 @@ def evaluate(
 
 
 @app.command()
+def card(
+    work: Annotated[Path, typer.Option(help="the folder `build` worked in: times and ablation are read from there")],
+    numbers: Annotated[Path, typer.Option(help="what `evaluate --out` wrote")],
+    model: Annotated[str, typer.Option(help="the model directory the numbers are of")] = "builtin",
+) -> None:
+    """Print the model card: how the model was made and what was measured."""
+    from mats_core.checkpoint import resolve
+    from mats_core.soundworld.card import model_card
+
+    def read(path: Path) -> dict[str, object]:
+        found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
+        return found
+
+    if not numbers.is_file():
+        raise SettingsError("numbers", str(numbers), "the JSON that `mats soundworld evaluate --out` wrote")
+    size = sum(f.stat().st_size for f in resolve(model).rglob("*") if f.is_file()) / 1e6
+    times: dict[str, float] = read(work / "times.json")  # type: ignore[assignment]
+    typer.echo(model_card(read(numbers), read(work / "ablation.json") or None, times, size))
+
+
+@app.command()
 def clip(
     out: Annotated[Path, typer.Argument(help="WAV file to write; its recipe goes beside it as JSON")],
     seed: Annotated[int, typer.Option(min=0, help="which clip")] = 0,

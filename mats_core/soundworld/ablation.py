@@ -159,7 +159,7 @@ def _measure(work: Path, run: Run, clips: Clips, mixes: tuple[float, ...], out: 
 def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
     """Train and measure all runs; returns (and leaves in ``ablation.json``) choices, means and spreads.
 
-    ``work`` holds ``encoder`` and ``llm``. The noise variance is chosen by the best validation F1 over all mixes with the
+    ``work`` holds ``encoder`` and ``llm``. The noise variance is chosen by the best validation F1 over mixes, with the
     first seed, the mix by the mean over all seeds; the upper bound is given noise too if that helps it on validation.
     """
     encoder = HfClapEncoder(str(work / "encoder"), device="cpu")

@@ -37,7 +37,8 @@ def strongest_hertz(waveform: np.ndarray) -> float:
 
 
 def test_every_kind_varies_by_an_octave_in_pitch_or_a_factor_of_two_in_rate() -> None:
-    assert len(KINDS) >= 20 and set(KINDS) == set(WORDS)
+    assert len(KINDS) >= 20
+    assert set(KINDS) == set(WORDS)
     for kind in KINDS.values():
         assert kind.pitch[1] / kind.pitch[0] >= 2 or kind.rate[1] / kind.rate[0] >= 2, kind.name
         assert not kind.says_pitch or kind.pitch[1] / kind.pitch[0] >= 2, kind.name
@@ -70,7 +71,8 @@ def test_an_alarm_beeps_at_its_rate() -> None:
 def test_every_kind_renders_the_same_sound_twice_and_stays_in_range(kind: str) -> None:
     recipe = one_event(kind, pitch=0.9, rate=0.1)
     waveform = render(recipe)
-    assert waveform.shape == (4 * SAMPLE_RATE,) and waveform.dtype == np.float32
+    assert waveform.shape == (4 * SAMPLE_RATE,)
+    assert waveform.dtype == np.float32
     assert np.abs(waveform).max() == pytest.approx(10 ** (-1 / 20), rel=1e-3)
     assert np.array_equal(waveform, render(recipe))
 
@@ -79,9 +81,12 @@ def test_recipes_keep_to_their_bounds() -> None:
     for seed in range(300):
         recipe = sample_recipe([9, seed])
         levels = [e.level_db for e in recipe.events]
-        assert 1 <= len(recipe.events) <= 3 and len(set(recipe.labels())) == len(recipe.labels())
-        assert max(levels) == 0 and min(levels) >= -12
-        assert -40 <= recipe.noise_db <= -10 and 0 <= recipe.reverb_s <= 0.8
+        assert 1 <= len(recipe.events) <= 3
+        assert len(set(recipe.labels())) == len(recipe.labels())
+        assert max(levels) == 0
+        assert min(levels) >= -12
+        assert -40 <= recipe.noise_db <= -10
+        assert 0 <= recipe.reverb_s <= 0.8
         starts = [e.start_s for e in recipe.events if e.kind in recipe.ordered()]
         assert starts == sorted(starts)
 
@@ -165,7 +170,8 @@ def test_a_training_record_never_asks_for_what_its_caption_does_not_tell() -> No
 
 def test_a_scene_changes_its_sounds_every_minute() -> None:
     waveform, recipes = render_scene(1, minutes=2, change_s=20.0)
-    assert len(waveform) == 120 * SAMPLE_RATE and len(recipes) == 6
+    assert len(waveform) == 120 * SAMPLE_RATE
+    assert len(recipes) == 6
     first = {k for r in recipes[:3] for k in r.labels()}
     second = {k for r in recipes[3:] for k in r.labels()}
     assert not first & second
@@ -193,4 +199,5 @@ def test_text_only_training_would_fail_if_audio_reached_it(
     settings = text_training.training_settings(0.003, seed=0, steps=100).model_copy(update={"batch_size": 4})
     losses: list[str] = []
     text_training.train_mats(corpus, parts / "encoder", parts / "llm", settings, log=losses.append)
-    assert len(losses) == 1 and float(losses[0].split("loss ")[1].split()[0]) < 8
+    assert len(losses) == 1
+    assert float(losses[0].split("loss ")[1].split()[0]) < 8
