@@ -116,8 +116,9 @@ def print_result(result: RunResult, what: str) -> None:
     errors = ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"
     table.add_row("errors", errors)
     table.add_row("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})")
-    if run["busy_s"] > 0:
-        rate = result.new_rows / max(1e-9, run["busy_s"])
-        table.add_row("rate", f"{rate:.1f} {what}/s once started")
+    if run["steady"].get("rows"):
+        steady = run["steady"]
+        rate = f"{steady['rows_per_s']:.1f} {what}/s once started, {steady['real_time_factor']:.0f} × real time"
+        table.add_row("rate", rate)
     table.add_row("output", result.output)
     console.print(table)

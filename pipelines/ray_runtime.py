@@ -28,6 +28,7 @@ MODEL_CPUS = 1.0
 WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
+CPU_BATCH, GPU_BATCH = 16, 64
 MAX_SHARDS = 20_000
 
 
@@ -69,7 +70,7 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, cpus: float, g
     """Choose what the user left open. cpus: cores of a Ray of our own, or the CPUs of a joined cluster."""
     on_gpu = gpus >= 1 and settings.device != "cpu"
     shard_rows = max(SHARD_ROWS, math.ceil(rows / MAX_SHARDS))
-    batch_size = settings.batch_size or (64 if on_gpu else 16)
+    batch_size = settings.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH)
     if on_gpu:
         actors = settings.actors or int(gpus)
         threads = 0

@@ -16,11 +16,11 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.lease import Lease
+from pipelines.meter import Meter, peak_mb
 from pipelines.outputs import (
     Done,
     PartWriter,
@@ -41,6 +41,7 @@ from pipelines.ray_runtime import (
     make_plan,
     ray_session,
     readable_errors,
+    usable_cores,
 )
 from pipelines.scan import ScanCounts, Scanner
 from pipelines.settings import RunSettings
@@ -48,7 +49,6 @@ from pipelines.sources import Entry, Source
 from pipelines.work_list import WorkList
 
 MOST_COMMIT_ROWS = 20_000
-STAGES = ("decode", "embed", "answer")
 
 
 @dataclass
@@ -152,18 +152,18 @@ def run_rows(
             settings.commit_seconds,
             lease.check,
         )
-        timing = {f"{name}_s": 0.0 for name in STAGES}
-        status, first = "failed", None
+        meter = Meter()
+        status = "failed"
         try:
             if before < work.total:
-                first = _stream(settings, job, work, done, writer, timing, tell)
+                _stream(settings, job, work, done, writer, meter, tell)
             writer.flush()
             status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
         finally:
-            _complete(run, status, started, scanned, first, done, before, writer, timing)
+            _complete(run, status, started, scanned, done, before, writer, meter)
             lease.check()
             write_run(settings.output, run)
         tell(Progress("done", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
@@ -208,26 +208,20 @@ def _stream(
     work: WorkList,
     done: Done,
     writer: PartWriter,
-    timing: dict[str, float],
+    meter: Meter,
     tell: Callable[[Progress], None],
-) -> float:
-    """Run the stages on Ray and hand every row to the writer; returns when the first rows came (epoch s)."""
-    before, first = done.rows, 0.0
+) -> None:
+    """Run the stages on Ray and hand every row to the writer."""
+    before = done.rows
     tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
     with ray_session(settings.address, settings.actors or 0) as (cpus, gpus, memory):
         plan = make_plan(settings, work.total - before, job.model_bytes, cpus, gpus, memory)
         if settings.address is not None:
             check_fits(plan, cpus, gpus)
         for table in readable_errors(_dataset(settings, job, work, done, plan)):
-            first = first or time.time()
-            for name in STAGES:
-                column = f"_{name}_s"
-                if column in table.schema.names:
-                    timing[f"{name}_s"] += pc.sum(table[column]).as_py() or 0.0
-                    table = table.drop_columns([column])
+            table = meter.take(table)
             writer.add(table)
             tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
-    return first
 
 
 def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: Plan) -> Iterator[pa.Table]:
@@ -294,16 +288,15 @@ def _complete(
     status: str,
     started: float,
     scanned: float,
-    first: float | None,
     done: Done,
     before: int,
     writer: PartWriter,
-    timing: dict[str, float],
+    meter: Meter,
 ) -> None:
     """Fill in what is known at the end. Stage times are seconds of work, summed over processes."""
     ended = time.time()
     new = done.rows - before
-    busy = ended - first if first else 0.0
+    first = meter.first_at
     run.update(
         status=status,
         ended=_iso(ended),
@@ -314,10 +307,12 @@ def _complete(
         wall_s=round(ended - started, 3),
         scan_s=round(scanned - started, 3),
         start_s=round((first or ended) - scanned, 3),
-        busy_s=round(busy, 3),
+        busy_s=round(ended - first, 3) if first else 0.0,
         rows_per_s=round(new / max(1e-9, ended - started), 3),
         parts_written=writer.parts,
-        stage_s={**{k: round(v, 3) for k, v in timing.items()}, "write_s": round(writer.seconds, 3)},
+        steady=meter.steady(ended, usable_cores()),
+        stage_s={**{k: round(v, 3) for k, v in meter.seconds.items()}, "write_s": round(writer.seconds, 3)},
+        driver_peak_mb=peak_mb(),
     )
 
 

@@ -114,7 +114,7 @@ class Decode:
         rows = with_column(rows, "error_message", messages, pa.string())
         rows = with_column(rows, "decoded_s", seconds, pa.float64())
         rows = with_column(rows, "pcm", pa.array(pcm, pa.large_binary()), pa.large_binary())
-        return _timed(rows, "_decode_s", started)
+        return _timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 
 
 class Fetch:
@@ -141,13 +141,18 @@ class Fetch:
             seconds.append(self._cached[1]["decoded_s"][at].as_py())
         rows = with_column(rows, "decoded_s", seconds, pa.float64())
         rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
-        return _timed(rows, "_decode_s", started)
+        return _timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 
 
-def _timed(rows: pa.Table, name: str, started: float) -> pa.Table:
-    """Add a stage's seconds, an equal share a row; the driver sums them up."""
-    share = (time.monotonic() - started) / max(1, len(rows))
-    return with_column(rows, name, [share] * len(rows), pa.float64())
+def _timed(rows: pa.Table, **values: float) -> pa.Table:
+    """Add measures of a block to its rows: seconds of work (`…_s`, an equal share a row) and moments (`…_at`, epoch).
+
+    The driver sums them up and drops them again.
+    """
+    for name, value in values.items():
+        share = value / max(1, len(rows)) if name.endswith("_s") else value
+        rows = with_column(rows, f"_{name}", [share] * len(rows), pa.float64())
+    return rows
 
 
 @dataclass
@@ -193,6 +198,7 @@ class ModelStage:
 
         self.spec = spec
         self.model = load_model(spec.model, device=spec.device)
+        self.ready_at = time.time()
 
     def clips(self, rows: pa.Table) -> list[Clip | None]:
         """A Clip a row; None where there is no sound to embed (an error, or past the end of the file)."""
@@ -277,7 +283,7 @@ class Embed(ModelStage):
     """Rows + pcm → audio embeddings: the manifest's columns and `windows`."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        started = time.monotonic()
+        began, started = time.time(), time.monotonic()
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         values: list[Any] = []
         for index, clip in enumerate(self.clips(rows)):
@@ -297,7 +303,7 @@ class Embed(ModelStage):
         rows = with_column(rows, "error_message", messages, pa.string())
         rows = with_column(rows, "windows", values, WINDOWS_TYPE)
         rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
-        return _timed(rows, "_embed_s", started)
+        return _timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
 class Answer(ModelStage):
@@ -306,7 +312,7 @@ class Answer(ModelStage):
     def __call__(self, rows: pa.Table) -> pa.Table:
         from mats_core.audio import pool_windows
 
-        started = time.monotonic()
+        began, started = time.time(), time.monotonic()
         clips = self.clips(rows)
         embedded = time.monotonic()
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
@@ -354,8 +360,13 @@ class Answer(ModelStage):
             rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
         if self.spec.explain:
             rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
-        rows = with_column(rows, "_embed_s", [(embedded - started) / max(1, len(rows))] * len(rows), pa.float64())
-        return _timed(rows, "_answer_s", embedded)
+        return _timed(
+            rows,
+            embed_s=embedded - started,
+            answer_s=time.monotonic() - embedded,
+            began_at=began,
+            ready_at=self.ready_at,
+        )
 
     def _segment(self, rows: pa.Table, index: int, clip: Clip | None, window: int, text: str) -> dict[str, Any]:
         assert clip is not None

@@ -1,0 +1,162 @@
+"""`mats benchmark caption`: plain processes against the Ray pipeline, on the same files, one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.benchmarks.audio import write_clips
+from mats_core.checkpoint import check_model_dir
+from mats_core.errors import SettingsError
+from pipelines.ray_runtime import CPU_BATCH, usable_cores
+
+DRIVER_CLIPS = (1_000, 10_000)
+
+
+def run_benchmark(
+    files: int, model: str, seconds: float, folder: str | None, driver_memory: bool, as_json: bool
+) -> int:
+    """Measure and print; raises SettingsError."""
+    if files < 1 or seconds <= 0:
+        raise SettingsError("files, seconds", f"{files}, {seconds}", "numbers above 0")
+    check_model_dir(model)
+    with _workplace(folder) as place:
+        figures = measure_driver(place, model) if driver_memory else compare(place, files, model, seconds)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    elif driver_memory:
+        for clips, mb in figures["driver_peak_mb"].items():
+            print(f"driver, {clips} clips: {mb:.0f} MB at most")
+    else:
+        print_comparison(figures)
+    return 0
+
+
+@contextmanager
+def _workplace(folder: str | None) -> Iterator[Path]:
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        yield Path(folder).absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as made:
+        yield Path(made)
+
+
+def compare(place: Path, files: int, model: str, seconds: float) -> dict[str, Any]:
+    """(a) as many plain processes as cores, (b) the pipeline; figures of both and their ratio."""
+    clips = place / "clips"
+    _say(f"writing {files} clips")
+    audio_s = write_clips(clips, files, seconds)
+    names = [str(path) for path in sorted(clips.rglob("*.wav"))][:files]
+    cores = usable_cores()
+    _say(f"(a) {cores} plain processes")
+    plain = run_plain(place, names, model, cores)
+    _say("(b) the Ray pipeline")
+    pipeline = run_pipeline(clips, place / "answers", model)
+    return {
+        "files": files,
+        "audio_s": round(audio_s, 1),
+        "cores": cores,
+        "plain": plain,
+        "pipeline": pipeline,
+        "ratio": round(pipeline["rows_per_s"] / plain["rows_per_s"], 3),
+    }
+
+
+def run_plain(place: Path, names: list[str], model: str, processes: int) -> dict[str, Any]:
+    """Every process its share; all start together once the last one has loaded its model."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    began = time.monotonic()
+    running = []
+    for index in range(processes):
+        share = place / f"share-{index}.txt"
+        share.write_text("\n".join(names[index::processes]))
+        command = [sys.executable, "-m", "jobs.benchmarks.plain", model, str(share)]
+        command += [str(place / f"plain-{index}.parquet"), str(CPU_BATCH)]
+        running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env))
+    for process in running:
+        assert process.stdout is not None
+        if process.stdout.readline().strip() != "ready":
+            raise RuntimeError("a plain process did not start; its error is above")
+    start_s, began = time.monotonic() - began, time.monotonic()
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate()[0] for process in running]
+    busy = time.monotonic() - began
+    stages = [json.loads(text) for text in outputs]
+    total = {name: round(sum(stage[name] for stage in stages), 3) for name in stages[0]}
+    audio_s = total.pop("audio_s")
+    return {
+        "start_s": round(start_s, 2),
+        "busy_s": round(busy, 2),
+        "rows_per_s": round(len(names) / busy, 3),
+        "real_time_factor": round(audio_s / busy, 2),
+        "stage_s": total,
+    }
+
+
+def run_pipeline(clips: Path, out: Path, model: str, *options: str) -> dict[str, Any]:
+    """`mats caption` as a user runs it; figures out of its _run.json."""
+    command = [sys.executable, "-m", "jobs", "caption", str(clips), str(out), "--model", model, "--overwrite"]
+    subprocess.run([*command, "--device", "cpu", *options], check=True, stdout=subprocess.DEVNULL)
+    run = json.loads((out / "_run.json").read_text())
+    steady = run["steady"]
+    return {
+        "start_s": round(run["wall_s"] - steady["seconds"], 2),
+        "busy_s": steady["seconds"],
+        "rows_per_s": steady["rows_per_s"],
+        "real_time_factor": steady["real_time_factor"],
+        "stage_s": run["stage_s"],
+        "driver_peak_mb": run["driver_peak_mb"],
+    }
+
+
+def measure_driver(place: Path, model: str) -> dict[str, Any]:
+    """Peak memory of the driver for few and for many clips; answers are kept short, the driver does not care."""
+    found = {}
+    for clips in DRIVER_CLIPS:
+        folder = place / f"clips-{clips}"
+        _say(f"{clips} clips")
+        write_clips(folder, clips, 1.0)
+        options = ("--beams", "1", "--max-new-tokens", "4", "--commit-rows", "500")
+        found[str(clips)] = run_pipeline(folder, place / f"answers-{clips}", model, *options)["driver_peak_mb"]
+    return {"driver_peak_mb": found}
+
+
+def print_comparison(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=f"{figures['files']} clips, {figures['audio_s'] / 60:.0f} min of audio, {figures['cores']} cores"
+    )
+    for name in ("", "plain processes (a)", "Ray pipeline (b)"):
+        table.add_column(name, justify="left" if not name else "right")
+    a, b = figures["plain"], figures["pipeline"]
+    for label, key in (
+        ("clips/s once started", "rows_per_s"),
+        ("× real time", "real_time_factor"),
+        ("busy (s)", "busy_s"),
+        ("start-up (s)", "start_s"),
+    ):
+        table.add_row(label, f"{a[key]:.1f}", f"{b[key]:.1f}")
+    for stage in ("decode_s", "embed_s", "answer_s", "write_s"):
+        table.add_row(f"{stage[:-2]} (s, all processes)", f"{a['stage_s'][stage]:.1f}", f"{b['stage_s'][stage]:.1f}")
+    table.add_row("driver, peak (MB)", "", f"{b['driver_peak_mb']:.0f}")
+    table.add_row("b/a", "", f"{figures['ratio']:.3f}")
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
