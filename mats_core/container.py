@@ -23,7 +23,7 @@ _FORMATS = (
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
-_BARE = frozenset("aac mp3 ac3 eac3 dts dtshd truehd loas amr amrnb amrwb gsm".split())
+_BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 
 av.logging.set_level(av.logging.PANIC)
@@ -45,9 +45,7 @@ class _Reader:
     def _best_track(self) -> Any:
         tracks = self.container.streams.audio
         if not tracks:
-            raise AudioError(
-                "not_audio", f"is not audio: {self.container.format.long_name} without a sound track"
-            )
+            raise AudioError("not_audio", f"is not audio: {self.container.format.long_name} without a sound track")
         stream = self.container.streams.best("audio") or tracks[0]
         stream.codec_context.thread_count = 1
         for other in self.container.streams:
@@ -87,7 +85,8 @@ class _Reader:
 
 
 class ContainerSource:
-    """PyAV: one sound track of a container. The first frame is decoded at once: its rate and time are the true ones.
+    """PyAV: one sound track of a container. The first frame is decoded at once: its rate and time are the
+    true ones.
 
     Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
     """
@@ -160,22 +159,39 @@ class ContainerSource:
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
         position, frames = self._start(first)
+        held: Block | None = None  # the last frame may hold padding, which only shows when it is the last
+        rate = self.sample_rate
         for frame in frames:
             block = _to_float(frame)
             start, position = position, position + len(block)
             if position <= first:
                 continue
-            block = block[max(0, first - start) : None if stop is None else max(0, stop - start)]
-            if len(block):
-                yield block, int(frame.sample_rate)
+            if held is not None:
+                yield held, rate
+            held, rate = (
+                block[max(0, first - start) : None if stop is None else max(0, stop - start)],
+                frame.sample_rate,
+            )
             if stop is not None and position >= stop:
+                yield held, rate
                 return
         self._file.check()
         self._end = position
+        if held is not None:
+            padding = position - (self._frames_declared() or position)
+            yield held[: len(held) - padding] if 0 < padding < len(held) else held, rate
+
+    def _frames_declared(self) -> int | None:
+        """Length in frames, where the track itself tells it in a time base as fine as its samples."""
+        stream = self._reader.stream
+        if self._reader.bare or stream.duration is None or not self._base or self._base * self.sample_rate > 1:
+            return None
+        return int(stream.duration * self._base * self.sample_rate)
 
     def _start(self, first: int) -> tuple[int, Iterator[Any]]:
-        """Frames from before `first` on, and the source frame they start at: through the index where there is one,
-        by passing over packets in bare streams, and from the beginning where neither lands before `first`."""
+        """Frames from before `first` on, and the source frame they start at: through the index where there
+        is one, by passing over packets in bare streams, and from the beginning where neither lands before
+        `first`."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
         from_start = chain((self._first,), self._reader.frames)
         if target == 0 or not self._base:
@@ -202,8 +218,8 @@ class ContainerSource:
         return 0, self._reader.frames
 
     def _position(self, frame: Any) -> int:
-        """Source frame a decoded frame starts at. Matroska rounds times to 1 ms: where all frames have one length,
-        the place is the multiple of it that the rounded time means."""
+        """Source frame a decoded frame starts at. Matroska rounds times to 1 ms: where all frames have one
+        length, the place is the multiple of it that the rounded time means."""
         position = round(float((frame.pts - self._first_pts) * self._base) * self.sample_rate)
         lead, length = self._first.samples, frame.samples
         snapped = lead + round((position - lead) / length) * length
@@ -217,7 +233,7 @@ class ContainerSource:
     def ended_early(self) -> bool:
         if self._end is None:
             return False
-        if self._signature.name == "Opus":
+        if self._signature.name in ("Opus", "Ogg"):
             return not ogg_has_end(self._file)
         info = self.info()
         if info.duration_source != "header" or info.duration_s is None:

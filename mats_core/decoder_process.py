@@ -1,7 +1,9 @@
-"""The child of `mats_core.isolated`: answers decode and probe requests, one at a time, within limits of its own.
+"""The child of `mats_core.isolated`: answers decode and probe requests, one at a time, within limits of its
+own.
 
-It trusts its files with nothing: memory is limited, an alarm ends it when a file takes too long, and its answers are JSON and
-raw samples, which the parent can read without running any of it (a pickle could not be).
+It trusts its files with nothing: memory is limited, an alarm ends it when a file takes too long, and its
+answers are JSON and raw samples, which the parent can read without running any of it (a pickle could not
+be).
 """
 
 from __future__ import annotations
@@ -34,9 +36,7 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
             request = json.loads(connection.recv_bytes())
         except (EOFError, ConnectionError):
             return
-        signal.setitimer(
-            signal.ITIMER_REAL, limits.deadline_s + 5
-        )  # should the parent be gone: end by SIGALRM
+        signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
         header, samples = _answer(request, sample_rate, limits, room)
         header["retire"] = header.get("code") == "memory" or room.is_worn()
         try:
@@ -48,9 +48,7 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
             return
 
 
-def _answer(
-    request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Room
-) -> tuple[dict[str, Any], bytes]:
+def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Room) -> tuple[dict[str, Any], bytes]:
     uri = request["uri"]
     try:
         room.prepare(scheme(uri), uri)
@@ -78,7 +76,8 @@ def _answer(
 
 
 class _Room:
-    """Address space above what the process takes when it does nothing. Linux only; elsewhere there is no limit."""
+    """Address space above what the process takes when it does nothing. Linux only; elsewhere there is no
+    limit."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes

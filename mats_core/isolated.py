@@ -1,7 +1,9 @@
-"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends one.
+"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends
+one.
 
-The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run the parent's main
-module again in every child, which in a Ray worker is Ray itself, and in a notebook or script anything.
+The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run
+the parent's main module again in every child, which in a Ray worker is Ray itself, and in a notebook or
+script anything.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _BOOT = """
 import json, sys, types
 descriptor, rate, package, paths, limits = json.loads(sys.argv[1])
 sys.path[:] = paths
-# note: in place of mats_core/__init__, so that nothing a user of the package needs (torch) is ever loaded here
+# note: in place of mats_core/__init__, so that nothing a user of the package needs (torch) is loaded
 sys.modules["mats_core"] = types.ModuleType("mats_core")
 sys.modules["mats_core"].__path__ = [package]
 from mats_core.decoder_process import serve
@@ -67,15 +69,15 @@ class _Child:
 
 
 class IsolatedDecoder:
-    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several threads.
+    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several
+    threads.
 
-    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new child. A file that
-    ends its process is tried twice. Children start on first use, load no torch and no Ray, and end with `close`.
+    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new
+    child. A file that ends its process is tried twice. Children start on first use, load no torch and no
+    Ray, and end with `close`.
     """
 
-    def __init__(
-        self, workers: int = 1, sample_rate: int = 44100, limits: DecodeLimits | None = None
-    ) -> None:
+    def __init__(self, workers: int = 1, sample_rate: int = 44100, limits: DecodeLimits | None = None) -> None:
         if workers < 1 or sample_rate < 1:
             raise ValueError(f"workers and sample_rate must be positive, got {workers} and {sample_rate}")
         self.workers = workers
@@ -111,7 +113,8 @@ class IsolatedDecoder:
             self._children = []
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[Decoded | AudioError]:
-        """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no child starts."""
+        """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no
+        child starts."""
         asked = [
             {"op": "decode", "uri": each.uri, "start_s": each.start_s, "duration_s": each.duration_s}
             for each in requests
@@ -196,9 +199,7 @@ class IsolatedDecoder:
                 continue
             job = child.jobs.popleft()
             if header.get("code") == "memory":
-                self._again(
-                    job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode"
-                )
+                self._again(job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode")
             else:
                 answers[job.place] = header, raw
             if header.get("retire"):
@@ -225,9 +226,7 @@ class IsolatedDecoder:
                 reason = f"decoding took longer than {self.limits.deadline_s:g} s and was stopped"
                 answers[job.place] = {"code": "timeout", "message": reason}, b""
             else:
-                self._again(
-                    job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}"
-                )
+                self._again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")
         elif not child.ready:
             self._failed_starts += 1
             if self._failed_starts >= 3:

@@ -1,4 +1,5 @@
-"""Listing of files below an input: local folders, globs, and fsspec file systems. Use it through `storage.list_files`."""
+"""Listing of files below an input: local folders, globs, and fsspec file systems. Use it through
+`storage.list_files`."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ from mats_core.uris import printable, scheme, uri_from_path
 
 @dataclass(frozen=True)
 class FileInfo:
-    """One file: `uri` opens it; `path` is relative to the input root (percent-encoded where it is not UTF-8);
-    `size` in bytes, 0 where unknown; `version` is an etag, or size and modification time, and empty for a link
-    that points to nothing."""
+    """One file: `uri` opens it; `path` is relative to the input root (percent-encoded where it is not
+    UTF-8); `size` in bytes, 0 where unknown; `version` is an etag, or size and modification time, and empty
+    for a link that points to nothing."""
 
     uri: str
     path: str
@@ -38,11 +39,7 @@ def remote_version(info: dict[str, Any]) -> str:
             return str(info[key]).strip('"')
     for key in ("LastModified", "last_modified", "mtime", "updated", "created"):
         if moment := info.get(key):  # note: listing and info may give the same moment in different types
-            text = (
-                f"{getattr(moment, 'timestamp', lambda: moment)():.6f}"
-                if not isinstance(moment, str)
-                else moment
-            )
+            text = f"{getattr(moment, 'timestamp', lambda: moment)():.6f}" if not isinstance(moment, str) else moment
             return f"{info.get('size') or 0}-{text}"
     return str(info.get("size") or "")
 
@@ -81,10 +78,20 @@ def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[Fil
 
 
 def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
-    """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its real
-    place only, one outside once: loops end and nothing comes twice."""
+    """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its
+    real place only, one outside once: loops end and nothing comes twice."""
     real_root = os.path.realpath(folder)
     linked: set[bytes] = set()
+
+    def new_folder(path: bytes) -> bool:
+        if not os.path.islink(path):
+            return True
+        real = os.path.realpath(path)
+        if real in linked or (real + b"/").startswith(real_root.rstrip(b"/") + b"/"):
+            return False
+        linked.add(real)
+        return True
+
     stack = [(folder, True)]
     while stack:
         path, is_folder = stack.pop()
@@ -98,14 +105,10 @@ def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> It
                     is_dir = entry.is_dir()
                 except OSError:  # a link to itself
                     is_dir = False
-                if is_dir and entry.is_symlink():
-                    real = os.path.realpath(entry.path)
-                    if real in linked or (real + b"/").startswith(real_root.rstrip(b"/") + b"/"):
-                        continue
-                    linked.add(real)
                 if is_dir or _has_extension(entry.name, extensions):
                     below.append((entry.path, is_dir))
-        stack.extend(sorted(below, reverse=True))
+        below.sort()
+        stack.extend(reversed([each for each in below if not each[1] or new_folder(each[0])]))
 
 
 def _file(path: bytes, root: bytes) -> FileInfo:
@@ -157,9 +160,7 @@ def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
             continue
         seen.add(entry["name"])
         # note: an object store shows a prefix as an object of its own name; it is no file
-        below = [
-            e for e in fs.ls(entry["name"], detail=True) if e["name"].rstrip("/") != entry["name"].rstrip("/")
-        ]
+        below = [e for e in fs.ls(entry["name"], detail=True) if e["name"].rstrip("/") != entry["name"].rstrip("/")]
         stack.extend(sorted(below, key=lambda e: e["name"], reverse=True))
 
 

@@ -1,4 +1,5 @@
-"""What a file is by its first bytes: enough to refuse playlists, to name what is not audio, and to say why."""
+"""What a file is by its first bytes: enough to refuse playlists, to name what is not audio, and to say
+why."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ _PLAYLISTS = (
     (b"v=0\r\no=", "SDP session"),
     (b"v=0\no=", "SDP session"),
 )
+_PLAYLIST_NAMES = (".m3u", ".m3u8", ".pls", ".asx", ".wax", ".wvx", ".ram", ".xspf", ".cue", ".mpd", ".smil")
 _AUDIO = (
     (0, b"fLaC", "FLAC"),
     (0, b"OggS", "Ogg"),
@@ -80,8 +82,9 @@ class Signature:
     name: str
 
 
-def sniff(head: bytes) -> Signature:
-    """Name a file by its first `HEAD_BYTES` bytes."""
+def sniff(head: bytes, file_name: str = "") -> Signature:
+    """Name a file by its first `HEAD_BYTES` bytes; `file_name` tells a playlist that is but a list of
+    paths."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and len(head) >= 12:
         form = {b"WAVE": "WAV", b"AVI ": "AVI", b"WEBP": ""}.get(head[8:12], "RIFF")
         return Signature("audio", form) if form else Signature("other", "a WebP picture")
@@ -92,6 +95,8 @@ def sniff(head: bytes) -> Signature:
     for offset, magic, name in _AUDIO:
         if head[offset : offset + len(magic)] == magic:
             return Signature("audio", name)
+    if head[:2] == b"\xff\xfe" and _as_text(head) is not None:  # UTF-16 starts like an MPEG frame
+        return Signature("other", "text")
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[:3] != b"\xff\xd8\xff":
         if head[1] & 0xF6 == 0xF0:
             return Signature("audio", "AAC")
@@ -106,6 +111,8 @@ def sniff(head: bytes) -> Signature:
         for magic, name in _PLAYLISTS:
             if start.startswith(magic) or (magic[:1] == b"<" and magic in start):
                 return Signature("playlist", name)
+        if file_name.lower().endswith(_PLAYLIST_NAMES):
+            return Signature("playlist", "playlist")
         what = "HTML" if b"<html" in start or start.startswith(b"<!doctype") else "text"
         return Signature("other", what)
     if head and not any(head):

@@ -1,4 +1,5 @@
-"""Open a file with the reader that can: libsndfile first, PyAV for the rest. Blocks of float32 [T, C] come out."""
+"""Open a file with the reader that can: libsndfile first, PyAV for the rest. Blocks of float32 [T, C] come
+out."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import soundfile
 from mats_core.sniff import HEAD_BYTES, Signature, sniff
 from mats_core.storage import error_from
 
-Block = npt.NDArray[np.float32]
+Block: TypeAlias = npt.NDArray[np.float32]
 _BLOCK_FRAMES = 1 << 16
 LEAST_BITS_A_SECOND = 500  # less than silence costs in any codec: such a header lies about its duration
 
@@ -36,8 +37,9 @@ class AudioError(Exception):
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a header says. `sample_rate` in Hz. `duration_s` is None where nothing is known; `duration_source` is "header"
-    for a declared length, "decoded" for a counted one, "unknown" for none or an estimate."""
+    """What a header says. `sample_rate` in Hz. `duration_s` is None where nothing is known;
+    `duration_source` is "header" for a declared length, "decoded" for a counted one, "unknown" for none or
+    an estimate."""
 
     format: str
     sample_rate: int
@@ -51,9 +53,10 @@ class Source(Protocol):
 
     sample_rate: int
     channels: int
-    broken: bool
     container: bool
 
+    @property
+    def broken(self) -> bool: ...
     @property
     def declared_s(self) -> float | None: ...
     def info(self) -> AudioInfo: ...
@@ -71,8 +74,9 @@ class Source(Protocol):
 
 
 class SourceFile:
-    """A seekable file for C decoders: an exception must not cross them, so it is kept, looks like the end of the
-    file to the decoder, and is raised afterwards by `check`. Without a `name`, so that no decoder guesses by it."""
+    """A seekable file for C decoders: an exception must not cross them, so it is kept, looks like the end
+    of the file to the decoder, and is raised afterwards by `check`. Without a `name`, so that no decoder
+    guesses by it."""
 
     def __init__(self, file: BinaryIO, deadline: float = float("inf")) -> None:
         self._file = file
@@ -149,57 +153,82 @@ def _as_audio_error(error: BaseException) -> AudioError:
     return AudioError(coded.code, coded.message)
 
 
-def open_source(file: SourceFile, name: str = "", container: bool = False) -> Source:
-    """Open with libsndfile, else with PyAV (only PyAV where `container`). Raises AudioError when neither can."""
-    head = file.head(HEAD_BYTES)
-    signature = sniff(head)
+Reader = Literal["libsndfile", "pyav"]
+
+
+def readers(head: bytes, seeks: bool) -> tuple[Reader, ...]:
+    """Who reads a file that starts with `head`, the best first.
+
+    libsndfile 1.2.2 takes raw AAC for broken MP3, shifts the first page of Opus by its pre-skip when a read
+    is longer than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis.
+    """
+    name = sniff(head).name
+    if name in ("AAC", "Opus"):
+        return ("pyav",)
+    return ("pyav", "libsndfile") if name == "Ogg" and seeks else ("libsndfile", "pyav")
+
+
+def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> Source:
+    """Open with the first reader that can. Raises AudioError when none can, with the reason of the one that
+    knows most."""
+    signature = sniff(file.head(HEAD_BYTES), name)
     if signature.kind == "playlist":
         raise AudioError("refused", f"is a {signature.name}; it names other media, which are never followed")
     if signature.kind == "other":
         raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
     reason = ""
-    # note: libsndfile takes raw AAC for broken MP3, and shifts the first page of Opus by its pre-skip when a read is
-    # longer than a packet (1.2.2)
-    if not container and signature.name not in ("AAC", "Opus"):
+    for reader in order:
+        file.seek(0)
         try:
-            sound = SoundFileSource(file, signature)
-            if sound.frames > 0:
-                return sound
-            sound.close()
-            reason = "no samples"
+            return _open_with(reader, file, signature)
         except soundfile.LibsndfileError as error:
             file.check()
-            reason = error.error_string.strip().rstrip(".")
-        except (
-            ValueError,
-            TypeError,
-            OverflowError,
-        ) as error:  # note: soundfile's own checks of absurd headers
+            if "not recogni" not in error.error_string:
+                reason = error.error_string.strip().rstrip(".")
+        except (ValueError, TypeError, OverflowError) as error:  # soundfile's own checks of a header
+            file.check()
             reason = str(error)
-    if signature.name == "WAV" and _wav_samples(file, head) == 0:
+        except AudioError as error:
+            file.check()
+            if error.code != "decode_failed":
+                raise
+            reason = reason or error.message
+    if signature.name == "WAV" and _wav_samples(file, file.head(HEAD_BYTES)) == 0:
         raise AudioError("empty_audio", "is a WAV header without samples")
-    from mats_core.container import ContainerSource
+    if signature.kind == "audio":
+        code = "empty_audio" if reason == _NO_SAMPLES else "decode_failed"
+        raise AudioError(code, f"starts like {signature.name} but cannot be decoded: {reason}")
+    raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
 
-    try:
+
+_NO_SAMPLES = "it has a header but no samples"
+
+
+def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:
+    if reader == "pyav":
+        from mats_core.container import ContainerSource  # imports this module
+
         return ContainerSource(file, signature)
-    except AudioError as error:
-        file.check()
-        if error.code != "decode_failed":
-            raise
-        if reason == "no samples":
-            raise AudioError("empty_audio", f"is {signature.name} with a header but no samples") from None
-        if signature.kind == "audio":
-            detail = error.message if reason in ("", "Format not recognised") else reason
-            raise AudioError(
-                "decode_failed", f"starts like {signature.name} but cannot be decoded: {detail}"
-            ) from None
-        raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}") from None
+    source = SoundFileSource(file, signature)
+    if source.frames <= 0:
+        source.close()
+        raise AudioError("decode_failed", _NO_SAMPLES)
+    return source
 
 
 def _starts_with(signature: Signature) -> str:
     if signature.name in ("text", "HTML", "zero bytes") or signature.kind == "unknown":
         return f"starts with {signature.name}"
     return f"it is {signature.name}"
+
+
+class _Sound(soundfile.SoundFile):
+    """soundfile seeks to where it already is after every read, which costs time and, in MP3, up to 2000
+    wrong samples (a decoder that has been sought starts without the bits of the frames before). So it is
+    told that it cannot."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 class SoundFileSource:
@@ -210,7 +239,7 @@ class SoundFileSource:
     def __init__(self, file: SourceFile, signature: Signature) -> None:
         self._file = file
         self._signature = signature
-        self._sound = soundfile.SoundFile(file, "r")
+        self._sound = _Sound(file, "r")
         file.check()
         self.sample_rate = int(self._sound.samplerate)
         self.channels = int(self._sound.channels)
@@ -284,7 +313,7 @@ class SoundFileSource:
         """Frames before the damage, which a failed read of a whole block threw away."""
         try:
             self._file.seek(0)
-            with soundfile.SoundFile(self._file, "r") as again:
+            with _Sound(self._file, "r") as again:
                 again.seek(first)
                 for _ in range(first, stop, 256):
                     block = again.read(256, dtype="float32", always_2d=True)
@@ -318,7 +347,8 @@ class SoundFileSource:
 
 
 def _wav_samples(file: SourceFile, head: bytes) -> int | None:
-    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there is.
+    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there
+    is.
 
     Streamed files declare 0 or the largest number; what follows the header is theirs then.
     """

@@ -1,4 +1,5 @@
-"""The only module that knows file systems: local paths, and through fsspec s3://, gs://, az://, http(s)://, memory:// …
+"""The only module that knows file systems: local paths, and through fsspec s3://, gs://, az://, http(s)://,
+memory:// …
 
 A URI is text. A local file is its absolute path as it stands; a local name that is not UTF-8 becomes
 ``file://`` + percent-encoding, so that every URI can be written to Parquet and JSON. Names are taken
@@ -43,12 +44,13 @@ __all__ = [
     "write_bytes",
 ]
 
-# Schemes that wrap or redirect to other URLs; a manifest must not be able to reach through them.
-_WRAPPERS = frozenset(
+# Schemes that lead on to other files or URLs; a manifest must not be able to reach through them.
+_REDIRECTING = (
     "zip tar simplecache filecache blockcache cached dir reference generic libarchive git github data dask "
-    "jupyter jlab asynclocal local".split()
+    "jupyter jlab asynclocal local"
 )
-_OBJECT_STORES = frozenset("s3 s3a gs gcs az abfs abfss adl oss r2".split())
+_WRAPPERS = frozenset(_REDIRECTING.split())
+_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"})
 _REMOTE_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
 
 
@@ -152,7 +154,7 @@ def _open_local(path: bytes, uri: str) -> BinaryIO:
 
 
 def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
-    spool = tempfile.SpooledTemporaryFile(max_size=8 << 20)
+    spool = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115 (the caller closes it)
     with file:
         while block := file.read(1 << 20):
             spool.write(block)
@@ -163,11 +165,13 @@ def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 
 
 def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) -> Iterator[FileInfo]:
-    """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL of these.
+    """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL
+    of these.
 
-    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named. Linked folders
-    outside the root are followed once, so loops end; a link to nothing is still yielded, to become a row with its error.
-    Raises StorageError when the input itself does not exist or cannot be listed.
+    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named.
+    Linked folders outside the root are followed once, so loops end; a link to nothing is still yielded, to
+    become a row with its error. Raises StorageError when the input itself does not exist or cannot be
+    listed.
     """
     path = local_path(uri)
     with _coded(uri):
@@ -249,7 +253,8 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def make_dirs(uri: str) -> None:
-    """Make a folder and those above it; object stores have none, so there it does nothing (never a bucket)."""
+    """Make a folder and those above it; object stores have none, so there it does nothing (never a
+    bucket)."""
     path = local_path(uri)
     with _coded(uri):
         if path is not None:
@@ -260,7 +265,8 @@ def make_dirs(uri: str) -> None:
 
 
 def remove_tree(uri: str) -> None:
-    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is refused."""
+    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is
+    refused."""
     path = local_path(uri)
     with _coded(uri):
         if path is not None:
@@ -288,7 +294,8 @@ def remove_tree(uri: str) -> None:
 
 
 def arrow(uri: str) -> tuple[Any, str]:
-    """(pyarrow file system, path) to read and write Parquet there. Raises StorageError for a name it cannot take."""
+    """(pyarrow file system, path) to read and write Parquet there. Raises StorageError for a name it cannot
+    take."""
     from pyarrow import fs as arrow_fs
 
     path = local_path(uri)

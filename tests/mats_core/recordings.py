@@ -1,0 +1,69 @@
+"""Small recordings in many formats, made on the spot: what goes in is known, so what must come out is too."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+# kind → (container, codec): written by libsndfile where the second is one of its subtypes, else by FFmpeg
+KINDS = {
+    "wav": ("WAV", "PCM_16"),
+    "wav24": ("WAV", "PCM_24"),
+    "wavfloat": ("WAV", "FLOAT"),
+    "flac": ("FLAC", "PCM_16"),
+    "aiff": ("AIFF", "PCM_16"),
+    "ogg": ("OGG", "VORBIS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "m4a": ("ipod", "aac"),
+    "opus": ("opus", "libopus"),
+    "webm": ("webm", "libopus"),
+    "aac": ("adts", "aac"),
+}
+
+
+def clicks(rate: int, seconds: float, at: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """Mono float32 [T]: quiet noise with a loud click of one sample at each of the times, in seconds."""
+    wave = 0.01 * np.random.default_rng(1).standard_normal(round(rate * seconds))
+    wave[[round(rate * time) for time in at]] = 0.9
+    return wave.astype(np.float32)
+
+
+def melody(rate: int, seconds: float, channels: int = 1) -> npt.NDArray[np.float32]:
+    """Float32 [T, C]: a gliding tone, so that every moment differs from every other."""
+    time = np.arange(round(rate * seconds)) / rate
+    glide = 0.4 * np.sin(2 * np.pi * (200 * time + 40 * time**2))
+    return np.stack([glide * (channel + 1) / channels for channel in range(channels)], axis=1).astype(np.float32)
+
+
+def encode(wave: npt.NDArray[np.float32], rate: int, kind: str) -> bytes:
+    """A whole file of float32 [T] or [T, C]."""
+    container, codec = KINDS[kind]
+    file = io.BytesIO()
+    if codec.isupper():
+        soundfile.write(file, wave, rate, format=container, subtype=codec)
+    else:
+        _encode_with_ffmpeg(file, wave.reshape(len(wave), -1), rate, container, codec)
+    return file.getvalue()
+
+
+def _encode_with_ffmpeg(file: io.BytesIO, wave: npt.NDArray[np.float32], rate: int, container: str, codec: str) -> None:
+    layout = {1: "mono", 2: "stereo"}[wave.shape[1]]
+    # note: without AAC's noise substitution, whose noise depends on how much was decoded before
+    options = {"aac_pns": "0"} if codec == "aac" else {}
+    with av.open(file, "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate, options=options)
+        stream.layout = layout
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        fifo = av.AudioFifo()
+        sample_format = stream.codec_context.format
+        for each in av.AudioResampler(sample_format, layout, rate).resample(frame):
+            fifo.write(each)
+        while (part := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
+            output.mux(stream.encode(part))
+        output.mux(stream.encode(None))
