@@ -113,8 +113,7 @@ def answer_embeddings(
     texts, ids = model.generate(moved, prompts, decoding, return_ids=True)
     style = model.config.answer_style
     return [
-        Reply(clean_answer(text, style), len(row), near)
-        for text, row, near in zip(texts, ids, neighbors, strict=True)
+        Reply(clean_answer(text, style), len(row), near) for text, row, near in zip(texts, ids, neighbors, strict=True)
     ]
 
 

@@ -35,7 +35,7 @@ def resolve(uri: str) -> Path:
     """The local directory of a model; `"builtin"` is the embedded one."""
     if uri == "builtin":
         if not (BUILTIN / "mats.json").is_file():
-            raise SettingsError("model", uri, f'a model directory; the embedded one is not at {BUILTIN}')
+            raise SettingsError("model", uri, f"a model directory; the embedded one is not at {BUILTIN}")
         return BUILTIN
     if "://" in uri and not uri.startswith("file://"):
         from mats_core.fetch import local_directory

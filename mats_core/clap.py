@@ -123,6 +123,7 @@ class HfClapEncoder:
         room = int(model.config.text_config.max_position_embeddings)
         pad = int(model.config.text_config.pad_token_id or 0)
         self.max_text_tokens = room - pad - 1  # RoBERTa counts positions from behind the padding id
+        self._end_token = int(self.tokenizer.eos_token_id or self.tokenizer.sep_token_id or pad)
         self.fingerprint = fingerprint_directory(folder)
 
     def pad(self, window: Any) -> Any:
@@ -140,6 +141,7 @@ class HfClapEncoder:
         if not texts:
             return torch.zeros(0, self.dim, device=self.device)
         ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_text_tokens)["input_ids"]
+        ids = [row or [self._end_token] for row in ids]  # some tokenizers make nothing at all of an empty text
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = torch.empty(len(ids), self.dim, device=self.device)
         filler = self.tokenizer.pad_token_id or 0

@@ -54,13 +54,11 @@ class DecodingSettings(_Settings):
     beams: int = Field(4, ge=1, le=64, validation_alias=AliasChoices("beams", "num_beams"))
     max_new_tokens: int = Field(200, ge=1)
     min_length: int = Field(1, ge=0, description="counts the BOS, as the reference does: 1 asks for nothing")
-    no_repeat_ngram: int = Field(
-        2, ge=0, validation_alias=AliasChoices("no_repeat_ngram", "no_repeat_ngram_size")
-    )
+    no_repeat_ngram: int = Field(2, ge=0, validation_alias=AliasChoices("no_repeat_ngram", "no_repeat_ngram_size"))
     repetition_penalty: float = Field(2.0, gt=0)
     length_penalty: float = 1.0
     do_sample: Literal[False] = Field(False, exclude=True, description="an answer is never random")
-    temperature: Literal[1.0] = Field(1.0, exclude=True)
+    temperature: float = Field(1.0, exclude=True, description="has no effect, since nothing is sampled")
 
     def updated(self, changes: DecodingSettings | dict[str, Any] | None) -> DecodingSettings:
         """These settings with `changes` over them: a whole object replaces, a dict replaces what it names."""

@@ -78,9 +78,7 @@ class TransformerMapper(nn.Module):
         self.clip_tokens, self.width = config.clip_tokens, config.width
         self.linear = nn.Linear(embedding_dim, config.clip_tokens * config.width)
         self.prefix_const = nn.Parameter(torch.randn(config.vectors, config.width))
-        self.transformer = _Transformer(
-            config.width, config.heads, int(config.width * config.mlp_ratio), config.layers
-        )
+        self.transformer = _Transformer(config.width, config.heads, int(config.width * config.mlp_ratio), config.layers)
         self.projector = nn.Linear(config.width, hidden_size)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:

@@ -76,7 +76,7 @@ class MatsModel:
         embedding_dim: int | None = None,
         memory: str | None = None,
         mapper: MapperConfig | None = None,
-        adapter: AdapterConfig | None = AdapterConfig(),  # noqa: B008 - settings are never changed in place
+        adapter: AdapterConfig | None = AdapterConfig(),
         tasks: dict[str, TaskPrompt] | None = None,
         wordings: str = "varied",
         noise_variance: float = 0.015,
@@ -156,9 +156,7 @@ class MatsModel:
         """
         embedding = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)
         if embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_dim:
-            raise ValueError(
-                f"embedding must be [B, {self.config.embedding_dim}], got {list(embedding.shape)}"
-            )
+            raise ValueError(f"embedding must be [B, {self.config.embedding_dim}], got {list(embedding.shape)}")
         return self.mapper(F.normalize(embedding, dim=-1))
 
     def _embed(self, ids: torch.Tensor, sound: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
@@ -188,9 +186,7 @@ class MatsModel:
         correct = zeros.index_add(0, rows, (picked.detach().argmax(-1) == wanted).float())
         return TargetScores(zeros.index_add(0, rows, each) / tokens, correct, tokens)
 
-    def loss(
-        self, embedding: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]
-    ) -> torch.Tensor:
+    def loss(self, embedding: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]) -> torch.Tensor:
         """Mean cross-entropy of each sample's answer and end token: [B]. Adds no noise.
 
         prompts: whole strings with `<SpeechHere>` where the vectors go; outputs: answers without end token.

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mats_core.config import AdapterConfig, Part
 from mats_core.errors import SettingsError
-from mats_core.fingerprint import fingerprint_directory
 from mats_core.fetch import local_directory
-
-LLM_FILES = ("*.safetensors", "*.bin", "config.json", "tokenizer*", "vocab.*", "merges.txt", "special_tokens*")
+from mats_core.fingerprint import fingerprint_directory
 
 
 def pick_device(device: str) -> torch.device:
@@ -58,7 +55,8 @@ def load_llm(
         raise
     except Exception as error:  # transformers raises anything, from OSError to pickle's errors
         raise SettingsError("llm", uri, f"a causal LLM of transformers with its tokenizer ({_short(error)})") from error
-    missing = sorted(set(report["missing_keys"]) - set(getattr(llm, "_tied_weights_keys", None) or ()))
+    tied = set(getattr(llm, "_tied_weights_keys", None) or ()) if llm.config.tie_word_embeddings else set()
+    missing = sorted(set(report["missing_keys"]) - tied)
     if missing:
         raise SettingsError("llm", uri, f"a complete LLM; weights are missing for {', '.join(missing[:5])}")
     if report["mismatched_keys"]:
@@ -66,7 +64,7 @@ def load_llm(
     check_finite("llm", uri, llm)
     llm.generation_config = GenerationConfig()  # the model's own habits (sampling, …) never change an answer
     llm.requires_grad_(False)
-    return llm.to(device).eval(), tokenizer, Part(uri=_kept(uri, folder), fingerprint=fingerprint_directory(folder))
+    return llm.to(device).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
 
 
 def add_adapter(llm: Any, config: AdapterConfig) -> Any:
@@ -122,7 +120,7 @@ def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
             raise SettingsError(setting, uri, f"finite weights; {name} holds NaN or infinity")
 
 
-def _kept(uri: str, folder: Path | None = None) -> str:
+def _kept(uri: str) -> str:
     """The URI as written to `mats.json`: local paths absolute, others as they are."""
     if "://" in uri or uri.startswith(("hf:", "msclap:")) or not os.path.exists(uri):
         return uri

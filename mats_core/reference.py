@@ -147,7 +147,9 @@ def import_with_report(
     language_model, tokenizer, llm_part = parts.load_llm(llm, place, torch.float32)
     hidden = int(language_model.get_input_embeddings().embedding_dim)
     if hidden != sizes["hidden_size"]:
-        raise SettingsError("llm", llm, f"the LLM this checkpoint was trained with, {sizes['hidden_size']} wide, not {hidden}")
+        raise SettingsError(
+            "llm", llm, f"the LLM this checkpoint was trained with, {sizes['hidden_size']} wide, not {hidden}"
+        )
     encoder, encoder_part = parts.load_encoder_part(_clap_uri(clap), place)
     if encoder is not None and encoder.dim != sizes["embedding_dim"]:
         raise SettingsError("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
@@ -235,10 +237,26 @@ def _choose(given: dict[str, Any] | None, inside: Any, report: ImportReport) -> 
 
 
 # Names in the authors' own config that say what the tensors or the code say already.
-_TOLD_BY_TENSORS = (
-    "use_memory_bank is_kmeans group_nums iter_kmeans number save_memory_dir clap_dim mapper_dim prefix_length "
-    "clip_length num_layers mapping_type uniform_noise lora lora_rank end_sym"
-).split()
+_TOLD_BY_TENSORS = frozenset(
+    {
+        "use_memory_bank",
+        "is_kmeans",
+        "group_nums",
+        "iter_kmeans",
+        "number",
+        "save_memory_dir",
+        "clap_dim",
+        "mapper_dim",
+        "prefix_length",
+        "clip_length",
+        "num_layers",
+        "mapping_type",
+        "uniform_noise",
+        "lora",
+        "lora_rank",
+        "end_sym",
+    }
+)
 
 
 def _targets(lora: dict[str, torch.Tensor]) -> list[str]:

@@ -53,7 +53,7 @@ class SantaMemory:
     ) -> SantaMemory:
         """Cluster embeddings [N, D] (normalised here) and make them searchable.
 
-        clusters: number of k-means centroids, by default √N, but at least 39 rows a cluster (FAISS's advice for k-means).
+        clusters: number of k-means centroids, by default √N, but at least 39 rows each (FAISS's advice).
         centroids: [K, D], used as they are instead of k-means. Every row is kept, duplicates too.
         Raises SettingsError when sizes do not fit.
         """
@@ -82,6 +82,8 @@ class SantaMemory:
                 raise SettingsError("centroids", list(centers.shape), f"[clusters, {dim}]")
         quantizer = faiss.IndexFlatL2(dim)
         quantizer.add(np.ascontiguousarray(centers))
+        index: Any
+        centers = _array(centers)
         if storage == "float32":
             index = faiss.IndexIVFFlat(quantizer, dim, len(centers), faiss.METRIC_L2)
         elif storage == "float16":
@@ -110,7 +112,7 @@ class SantaMemory:
         table = self._table()
         if table is not None:
             pq.write_table(table, folder / "captions.parquet", compression="zstd")
-        note = {
+        note: dict[str, Any] = {
             "fingerprint": fingerprint_file(folder / "index.faiss"),
             "encoder_fingerprint": self.encoder_fingerprint,
             "dim": self.dim,
@@ -134,7 +136,7 @@ class SantaMemory:
         folder = local_directory(uri, "memory")
         try:
             note = json.loads((folder / "memory.json").read_bytes())
-            index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP if mmap else 0)
+            index: Any = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP if mmap else 0)
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
@@ -177,9 +179,7 @@ class SantaMemory:
             clusters = np.ascontiguousarray(order[chosen, :count])
             self.index.nprobe = int(count)
             near = np.ascontiguousarray(np.take_along_axis(coarse[chosen], clusters, 1), np.float32)
-            distances[chosen], rows[chosen] = self.index.search_preassigned(
-                queries[chosen], wanted, clusters, near
-            )
+            distances[chosen], rows[chosen] = self.index.search_preassigned(queries[chosen], wanted, clusters, near)
         return distances, rows
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:

@@ -66,7 +66,7 @@ class PromptTokens:
         """Ids of answer and end token, at most `max_target_tokens` (the end token falls away first)."""
         found = self._answers.get(text)
         if found is None:
-            found = (self._ids(text) + [self.eos])[: self.max_target_tokens]
+            found = [*self._ids(text), self.eos][: self.max_target_tokens]
             _remember(self._answers, text, found)
         return found
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-WORDS = (
+_TEXT = (
     "USER: <Speech> </Speech> ASSISTANT: ASSISTANT : [ ] audio caption sound event Describe the following in a . "
     "Identify sounds clip , only display tags Listen to this music and describe What can you hear ? Is there "
     "how many which first rain dog bell siren bird engine water wind tone with over then while faint loud low "
     "high an of is two three yes no before after ; \n"
-).split(" ")
+)
+WORDS = _TEXT.split(" ")
 SAMPLE_RATE, WINDOW_SECONDS, DIM = 16_000, 5, 32
 
 
@@ -31,9 +32,7 @@ def make_tiny_llm(folder: Path, kind: str = "llama", hidden: int = 64) -> Path:
     """A random causal LLM of the given kind (llama, gpt2, qwen2, qwen3, mistral) with its tokenizer."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    tokenizer = word_tokenizer(
-        {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    )
+    tokenizer = word_tokenizer({"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "vocab_size": len(tokenizer)}
     if kind == "gpt2":
         sizes = {"n_embd": hidden, "n_layer": 2, "n_head": 4, "n_positions": 512}

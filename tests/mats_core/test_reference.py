@@ -60,9 +60,7 @@ def test_loss_of_each_sample_alone_and_together(model: MatsModel, forward: Any) 
     tensors, prompts, outputs = forward
     with torch.no_grad():
         together = model.loss(tensors["noised"], prompts, outputs)
-        alone = [
-            model.loss(tensors["noised"][i : i + 1], prompts[i : i + 1], outputs[i : i + 1]) for i in range(4)
-        ]
+        alone = [model.loss(tensors["noised"][i : i + 1], prompts[i : i + 1], outputs[i : i + 1]) for i in range(4)]
     torch.testing.assert_close(together, tensors["loss"], atol=1e-4, rtol=0)
     torch.testing.assert_close(torch.cat(alone), tensors["loss"], atol=1e-4, rtol=0)
 
@@ -107,9 +105,7 @@ def test_santa(model: MatsModel, reference_dir: Path, kind: str, probe: Any, noi
             torch.testing.assert_close(model.prefix(unit), recorded[f"{kind}_prefix"], atol=1e-5, rtol=0)
 
 
-def test_import_reads_sizes_from_tensors_and_says_where_the_rest_came_from(
-    reference_dir: Path, tmp_path: Path
-) -> None:
+def test_import_reads_sizes_from_tensors_and_says_where_the_rest_came_from(reference_dir: Path, tmp_path: Path) -> None:
     report = import_with_report(
         str(reference_dir / "checkpoint_29.pth"), str(reference_dir / "llm"), str(tmp_path), config={"beams": 2}
     )

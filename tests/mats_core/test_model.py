@@ -1,0 +1,203 @@
+"""The model's laws: padding never changes an answer; what is saved is what was."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import mats_core
+from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
+from mats_core.errors import SettingsError
+from mats_core.model import MatsModel, Request
+from tests.tiny import SAMPLE_RATE, make_tiny_llm
+
+REQUESTS = [
+    Request("caption"),
+    Request("cla_label", tag="[sound event]"),
+    Request("QA", question="What can you hear ?"),
+    Request("QA", question="Is there a dog or a bell before the rain and the wind and then a siren ?"),
+    Request("music_caption"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: str) -> MatsModel:
+    return mats_core.load_model(tiny_model_dir, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def questions() -> tuple[torch.Tensor, list[Request]]:
+    embedding = F.normalize(torch.randn(32, 32, generator=torch.Generator().manual_seed(4)), dim=-1)
+    return embedding, [REQUESTS[i % len(REQUESTS)] for i in range(32)]
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_answers_do_not_depend_on_the_batch(model: MatsModel, questions: tuple, beams: int) -> None:
+    embedding, requests = questions
+    together = model.answer_embeddings(embedding, requests, {"beams": beams})
+    assert len({reply.text for reply in together}) >= 8  # or the law would hold for nothing
+    for size in (1, 7):
+        parts = [
+            reply
+            for at in range(0, 32, size)
+            for reply in model.answer_embeddings(embedding[at : at + size], requests[at : at + size], {"beams": beams})
+        ]
+        assert parts == together
+    order = random.Random(0).sample(range(32), 32)
+    shuffled = model.answer_embeddings(embedding[order], [requests[i] for i in order], {"beams": beams})
+    assert shuffled == [together[i] for i in order]
+
+
+def test_losses_do_not_depend_on_the_batch(model: MatsModel, questions: tuple) -> None:
+    embedding, requests = questions
+    prompts = [model.prompt(r.task, r.question, r.tag) for r in requests]
+    outputs = ["rain", "a dog with two bell over wind", "yes", "a low tone then a loud engine"] * 8
+    with torch.no_grad():
+        together = model.loss(embedding, prompts, outputs)
+        for size in (1, 7):
+            parts = [
+                model.loss(embedding[at : at + size], prompts[at : at + size], outputs[at : at + size])
+                for at in range(0, 32, size)
+            ]
+            torch.testing.assert_close(torch.cat(parts), together, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "qwen3", "mistral"])
+def test_any_causal_llm(kind: str, tmp_path: Path, questions: tuple) -> None:
+    embedding, requests = questions
+    made = MatsModel.new(
+        str(make_tiny_llm(tmp_path / "llm", kind)),
+        embedding_dim=32,
+        mapper=MapperConfig(vectors=3, clip_tokens=2, width=16, layers=1, heads=2),
+        adapter=AdapterConfig(rank=2),
+        decoding=DecodingSettings(max_new_tokens=8),
+        device="cpu",
+    )
+    with torch.no_grad():
+        made.mapper.linear.weight.mul_(8)
+    prompts = [made.prompt(r.task, r.question) for r in requests[:10]]
+    for beams in (1, 4):
+        together = made.generate(embedding[:10], prompts, {"beams": beams})
+        alone = [made.generate(embedding[i : i + 1], prompts[i : i + 1], {"beams": beams})[0] for i in range(10)]
+        assert together == alone
+    outputs = ["rain", "a dog with two bell over wind"] * 5
+    with torch.no_grad():
+        losses = made.loss(embedding[:10], prompts, outputs)
+        alone_losses = [made.loss(embedding[i : i + 1], prompts[i : i + 1], outputs[i : i + 1]) for i in range(10)]
+    torch.testing.assert_close(losses, torch.cat(alone_losses), atol=1e-5, rtol=0)
+    made.save(str(tmp_path / "saved"), include=("llm",))
+    read = mats_core.load_model(str(tmp_path / "saved"), device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(read.loss(embedding[:10], prompts, outputs), losses, atol=1e-5, rtol=0)
+    assert read.generate(embedding[:10], prompts) == made.generate(embedding[:10], prompts)
+
+
+def test_loss_is_that_of_the_plain_sequence(model: MatsModel, questions: tuple) -> None:
+    """One sample by hand: BOS, words, vectors, words, answer, end; cross-entropy of the last two."""
+    embedding = questions[0][:1]
+    prompt = model.prompt("caption")
+    before, after = (
+        model.tokenizer(part, add_special_tokens=False)["input_ids"] for part in prompt.split("<SpeechHere>")
+    )
+    answer = [*model.tokenizer("a dog", add_special_tokens=False)["input_ids"], model.tokenizer.eos_token_id]
+    words = model.causal_lm.get_input_embeddings()
+    with torch.no_grad():
+        inputs = torch.cat(
+            [
+                words(torch.tensor([[model.tokenizer.bos_token_id, *before]])),
+                model.prefix(embedding),
+                words(torch.tensor([after + answer])),
+            ],
+            dim=1,
+        )
+        logits = model.causal_lm(inputs_embeds=inputs).logits[0, -len(answer) - 1 : -1]
+        expected = F.cross_entropy(logits, torch.tensor(answer))
+        found = model.loss(embedding, [prompt], ["a dog"])
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_a_long_target_is_cut(model: MatsModel, questions: tuple) -> None:
+    with torch.no_grad():
+        scores = model.scores(model.prefix(questions[0][:1]), [model.prompt("caption")], ["rain " * 400])
+    assert scores.tokens.tolist() == [150]
+
+
+def test_prefix_ignores_length_and_checks_size(model: MatsModel, questions: tuple) -> None:
+    embedding = questions[0]
+    torch.testing.assert_close(model.prefix(3 * embedding), model.prefix(embedding))
+    with pytest.raises(ValueError, match=r"\[B, 32\]"):
+        model.prefix(embedding[:, :31])
+
+
+def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: Path) -> None:
+    import soundfile
+
+    rng = np.random.default_rng(1)
+    waveform = (0.2 * rng.standard_normal(SAMPLE_RATE * 13)).clip(-1, 1).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
+    from_file = model.answers(str(tmp_path / "noise.wav"), segments=True)
+    in_memory = model.answers((soundfile.read(tmp_path / "noise.wav", dtype="float32")[0], SAMPLE_RATE))
+    assert len(from_file) == len(in_memory) == 1
+    assert from_file[0].text == in_memory[0].text == model.answer(tmp_path / "noise.wav")
+    np.testing.assert_allclose(from_file[0].embedding, in_memory[0].embedding, atol=1e-5)
+    (reply,) = model.answer_embeddings(from_file[0].embedding[None], [Request("caption")])
+    assert reply.text == from_file[0].text
+    assert [(s.start_s, s.end_s) for s in from_file[0].segments] == [(0, 5), (5, 10), (8, 13)]
+
+
+def test_a_long_sound_is_answered_a_minute_at_a_time(model: MatsModel) -> None:
+    waveform = np.zeros(SAMPLE_RATE * 130, np.float32)
+    found = model.answers((waveform, SAMPLE_RATE), task="QA", question="Is there a dog ?")
+    assert [(part.start_s, part.duration_s) for part in found] == [(0, 60), (60, 60), (120, 10)]
+    assert model.answer((waveform, SAMPLE_RATE), task="QA", question="Is there a dog ?").count("\n") == 2
+
+
+def test_windows_int16_and_float_are_the_same_sound(model: MatsModel) -> None:
+    pcm = (10_000 * np.sin(np.arange(40_000) / 9)).astype(np.int16)
+    one, other = model.embed_windows([pcm]), model.embed_windows([pcm.astype(np.float32) / 32768])
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    assert model.embed_windows([]).shape == (0, 32)
+
+
+def test_wrong_requests(model: MatsModel) -> None:
+    for task, question in (("transcribe", None), ("QA", None), ("QA", "  "), ("caption", "<SpeechHere>")):
+        with pytest.raises(SettingsError):
+            model.validate_request(task, question)
+    model.validate_request("QA", "What is it?")
+
+
+def test_explain_and_settings_as_plain_dicts(model: MatsModel, questions: tuple) -> None:
+    embedding, requests = questions
+    (reply,) = model.answer_embeddings(embedding[:1], requests[:1], {"num_beams": 1}, {"neighbors": 3}, explain=True)
+    assert len(reply.neighbors) == 3
+    (short,) = model.answer_embeddings(embedding[:1], requests[:1], {"max_new_tokens": 2})
+    assert short.tokens <= 2
+    for decoding in ({"beams": 0}, {"do_sample": True}, {"nonsense": 1}):
+        with pytest.raises(SettingsError, match="decoding"):
+            model.answer_embeddings(embedding[:1], requests[:1], decoding)
+
+
+def test_santa_changes_the_embedding_by_its_share(model: MatsModel, questions: tuple) -> None:
+    from mats_core.answering import santa_transfer
+
+    audio = questions[0]
+    moved, _ = santa_transfer(model, audio)
+    off, _ = santa_transfer(model, audio, {"mix": 0.0})
+    assert torch.equal(off, audio)
+    cosines = (moved * audio).sum(-1)
+    assert cosines.min() < 0.9999
+    assert cosines.min() > 0.7 / math.hypot(0.7, 0.3) - 0.2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_same_answers_on_a_gpu_in_float32(tiny_model_dir: str, model: MatsModel, questions: tuple) -> None:
+    there = mats_core.load_model(tiny_model_dir, device="cuda", dtype="float32")
+    assert there.fingerprint == model.fingerprint
+    assert there.answer_embeddings(*questions) == model.answer_embeddings(*questions)

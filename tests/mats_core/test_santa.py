@@ -1,0 +1,142 @@
+"""Santa: hand-checked mixtures, and the laws of its search."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mats_core.errors import SettingsError
+from mats_core.noise import inject_noise, keyed_normal
+from mats_core.santa import SantaMemory
+
+
+def _unit(rows: int, dim: int = 16, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+@pytest.fixture(scope="module")
+def memory() -> SantaMemory:
+    return SantaMemory.build(_unit(300), [f"caption {i}" for i in range(300)], clusters=30)
+
+
+def test_mixture_by_hand() -> None:
+    # a = (1, 0); texts (1, 0) and (0, 1); scale ln 3: weights 3/4 and 1/4; mix 0.5
+    memory = SantaMemory.build(torch.eye(2), clusters=1)
+    mixed = memory.transfer(
+        torch.tensor([[5.0, 0.0]]), neighbors=2, scale=math.log(3), mix=0.5, noise=None, normalize=False
+    )
+    torch.testing.assert_close(mixed, torch.tensor([[0.875, 0.125]]))
+
+
+def test_nothing_mixed_is_the_unit_embedding(memory: SantaMemory) -> None:
+    audio = _unit(3, seed=1)
+    torch.testing.assert_close(memory.transfer(4 * audio, mix=0.0), audio)
+
+
+@pytest.mark.parametrize("probe", [1, 3, "all"])
+def test_never_repeats_a_neighbour_and_searches_more_clusters(memory: SantaMemory, probe: Any) -> None:
+    queries = _unit(40, seed=2).numpy()
+    distances, rows = memory.search(queries, 50, probe)  # a cluster holds 10 on average
+    assert all(len(set(found)) == 50 for found in rows.tolist())
+    assert rows.min() >= 0
+    assert (np.diff(distances, axis=1) >= 0).all()
+
+
+def test_exact_search_is_exact(memory: SantaMemory) -> None:
+    queries = _unit(20, seed=3)
+    _, rows = memory.search(queries.numpy(), 8, "all")
+    expected = (queries @ _unit(300).T).topk(8).indices.numpy()
+    assert (rows == expected).all()
+
+
+def test_one_cluster_is_searched_where_it_suffices() -> None:
+    # two clusters on a circle; the query lies in the first, its second nearest row in the other
+    angles = torch.tensor([0.0, 0.1, 0.5, 1.0, 1.1, 1.2])
+    rows = torch.stack([angles.cos(), angles.sin()], 1)
+    memory = SantaMemory.build(rows, centroids=torch.stack([rows[:2].mean(0), rows[3:].mean(0)]))
+    query = torch.tensor([[math.cos(0.56), math.sin(0.56)]]).numpy()
+    assert memory.search(query, 2, 1)[1].tolist() == [[2, 1]]  # row 2 belongs to the nearer centroid
+    assert memory.search(query, 3, 1)[1].tolist() == [[2, 1, 0]]
+    assert memory.search(query, 4, 1)[1].tolist() == [[2, 3, 1, 4]]  # more clusters, by distance
+
+
+def test_fewer_rows_than_neighbors_uses_each_once() -> None:
+    memory = SantaMemory.build(_unit(5), clusters=2)
+    _, rows = memory.search(_unit(2, seed=4).numpy(), 32)
+    assert [sorted(found) for found in rows.tolist()] == [[0, 1, 2, 3, 4]] * 2
+
+
+@pytest.mark.parametrize("probe", [1, "all"])
+def test_a_row_does_not_depend_on_its_batch(memory: SantaMemory, probe: Any) -> None:
+    audio = _unit(64, seed=5)
+    together = memory.transfer(audio, neighbors=20, probe=probe, noise="keyed")
+    for batch in (1, 7):
+        parts = [
+            memory.transfer(audio[at : at + batch], neighbors=20, probe=probe, noise="keyed")
+            for at in range(0, 64, batch)
+        ]
+        torch.testing.assert_close(torch.cat(parts), together, atol=1e-6, rtol=0)
+
+
+def test_keyed_noise_belongs_to_the_memory_row(memory: SantaMemory) -> None:
+    audio = _unit(2, seed=6)
+    mixed, neighbors = memory.transfer(
+        audio, neighbors=4, mix=1.0, scale=0.0, noise="keyed", noise_variance=0.02, seed=9, explain=True
+    )
+    for at in range(2):
+        rows = torch.tensor([found["row"] for found in neighbors[at]])
+        noisy = inject_noise(_unit(300)[rows], 0.02, noise=keyed_normal(9, rows, 16))
+        torch.testing.assert_close(mixed[at], F.normalize(noisy.mean(0), dim=-1), atol=1e-6, rtol=0)
+
+
+def test_explain_names_captions_weights_and_cosines(memory: SantaMemory) -> None:
+    audio = _unit(1, seed=7)
+    _, (found,) = memory.transfer(audio, neighbors=3, probe="all", explain=True)
+    for one in found:
+        assert one["caption"] == f"caption {one['row']}"
+        assert one["score"] == pytest.approx((_unit(300)[one["row"]] @ audio[0]).item(), abs=1e-5)
+    assert sum(one["weight"] for one in found) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16"])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_save_and_load(tmp_path: Path, storage: Any, mmap: bool) -> None:
+    made = SantaMemory.build(
+        _unit(300), [f"c {i}" for i in range(300)], ["s"] * 300, clusters=8, storage=storage, encoder_fingerprint="e"
+    )
+    made.save(str(tmp_path / "memory"))
+    read = SantaMemory.load(str(tmp_path / "memory"), mmap=mmap)
+    assert (read.count, read.dim, read.clusters, read.encoder_fingerprint) == (300, 16, 8, "e")
+    assert read.fingerprint == made.fingerprint
+    audio = _unit(5, seed=8)
+    one, other = (memory.transfer(audio, noise="keyed", explain=True) for memory in (made, read))
+    assert torch.equal(one[0], other[0])
+    assert one[1] == other[1]
+    exact = SantaMemory.build(_unit(300), clusters=8).transfer(audio, noise="keyed")
+    torch.testing.assert_close(read.transfer(audio, noise="keyed"), exact, atol=2e-3, rtol=0)
+
+
+def test_every_row_is_kept() -> None:
+    """The reference's shuffle lost half of its rows."""
+    memory = SantaMemory.build(_unit(500), clusters=10)
+    torch.testing.assert_close(torch.from_numpy(memory.vectors(np.arange(500))), _unit(500), atol=1e-6, rtol=0)
+
+
+def test_bad_memories_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="captions"):
+        SantaMemory.build(_unit(3), ["one"])
+    with pytest.raises(SettingsError, match="finite"):
+        SantaMemory.build(torch.full((3, 2), float("nan")))
+    with pytest.raises(SettingsError, match="memory"):
+        SantaMemory.load(str(tmp_path / "nothing"))
+    SantaMemory.build(_unit(100), clusters=4).save(str(tmp_path / "cut"))
+    index = tmp_path / "cut" / "index.faiss"
+    index.write_bytes(index.read_bytes()[:1000])
+    with pytest.raises(SettingsError, match="memory"):
+        SantaMemory.load(str(tmp_path / "cut"))
