@@ -196,12 +196,25 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
     if signature.name == "WAV" and _wav_samples(file, file.head(HEAD_BYTES)) == 0:
         raise AudioError("empty_audio", "is a WAV header without samples")
     if signature.kind == "audio":
-        code = "empty_audio" if reason == _NO_SAMPLES else "decode_failed"
-        raise AudioError(code, f"starts like {signature.name} but cannot be decoded: {reason}")
+        if reason == _NO_SAMPLES:
+            raise AudioError("empty_audio", f"is {signature.name} with a header but no samples")
+        detail = "" if any(each in reason for each in _SAYS_NOTHING) else f" ({reason})"
+        raise AudioError("decode_failed", f"starts like {signature.name}, but is damaged or cut off{detail}")
     raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
 
 
-_NO_SAMPLES = "it has a header but no samples"
+_NO_SAMPLES = "no samples"
+# What decoders answer when they are lost; to a person it would be noise, or wrong.
+_SAYS_NOTHING = (
+    "Invalid data",
+    "End of file",
+    "Internal error",
+    "unknown error",
+    "malformed",
+    "does not exist",
+    "no frame",
+    "Internal psf_fseek",
+)
 
 
 def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:

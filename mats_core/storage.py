@@ -82,6 +82,8 @@ def error_from(error: BaseException, uri: str) -> StorageError:
     if isinstance(error, StorageError):
         return error
     name = public_uri(uri)
+    if scheme(uri) in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # note: fsspec says "not found" for a refused or failed connection, too
     kind = type(error).__name__
     status = getattr(error, "status", None) or getattr(error, "code", None)
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == 404:

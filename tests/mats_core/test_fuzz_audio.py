@@ -165,7 +165,7 @@ def test_every_damaged_file_is_answered_or_coded(kind: str, decoder: IsolatedDec
     for header in headers:
         assert isinstance(header, AudioInfo) or header.code in CODES
     answered = sum(isinstance(answer, Decoded) for answer in answers)
-    assert 0.1 * COUNT < answered < COUNT, "the damage is too mild or too great to say anything"
+    assert 0.05 * COUNT < answered < COUNT, "the damage is too mild or too great to say anything"
     stopped = [answer for answer in answers if isinstance(answer, AudioError) and answer.code == "timeout"]
     assert not stopped  # 20 s for a third of a second of sound: a decoder that does not end
     peak_kib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

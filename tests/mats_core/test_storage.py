@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import threading
 from pathlib import Path
 
 import fsspec
@@ -181,6 +183,46 @@ def test_a_store_that_refuses_is_access_denied_and_its_text_stays_out(monkeypatc
         storage.open_binary("memory://a.wav")
     assert caught.value.code == "access_denied"
     assert "secret" not in str(caught.value)
+
+
+class _Server(http.server.BaseHTTPRequestHandler):
+    """Answers /<status>/… with that status, and 200 with a few bytes."""
+
+    def do_GET(self) -> None:
+        status = int(self.path.split("/")[1])
+        body = b"sound" if status == 200 else b""
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def web():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_web_errors_are_told_apart_and_a_signature_opens_but_is_not_told(web: str):
+    assert storage.read_bytes(f"{web}/200/a.wav?sig=secret") == b"sound"
+    (listed,) = storage.list_files(f"{web}/200/a.wav?sig=secret")
+    assert (listed.uri, listed.path) == (f"{web}/200/a.wav?sig=secret", "a.wav")
+    closed = "http://127.0.0.1:9/a.wav?sig=secret"
+    expected = {"404": "not_found", "403": "access_denied", "401": "access_denied", "500": "io_error"}
+    for uri, code in [(closed, "io_error"), *((f"{web}/{s}/a.wav?sig=secret", c) for s, c in expected.items())]:
+        with pytest.raises(StorageError) as caught:
+            storage.read_bytes(uri)
+        assert caught.value.code == code, uri
+        assert "secret" not in str(caught.value)
 
 
 def test_a_root_is_never_removed():
