@@ -1,0 +1,93 @@
+"""What is durable: parts, repeats, the identity of an OUTPUT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines.lease import LeaseLost
+from pipelines.outputs import Done, PartWriter, check_identity, empty_output, prepare_output, read_done
+
+
+def rows(*ids: int, code: str | None = None) -> pa.Table:
+    return pa.table(
+        {
+            "row_id": pa.array(ids, pa.int64()),
+            "error_code": pa.array([code] * len(ids), pa.string()),
+            "decoded_s": [1.5] * len(ids),
+        }
+    )
+
+
+def writer(folder: Path, done: Done, commit_rows: int = 3, seconds: float = 1e9, guard=lambda: None) -> PartWriter:  # type: ignore[no-untyped-def]
+    return PartWriter(str(folder), "run", done, commit_rows, seconds, guard)
+
+
+def test_parts_have_commit_rows_and_every_row_comes_once(tmp_path: Path) -> None:
+    done = Done(np.zeros(10, bool))
+    parts = writer(tmp_path, done)
+    parts.add(rows(4, 1))
+    parts.add(rows(1, 4, 2, 2))  # Ray did a block again
+    parts.add(rows(9, 8, 7, 6, code="not_audio"))
+    sizes = sorted(pq.read_table(path).num_rows for path in tmp_path.iterdir())
+    assert sizes == [3, 3]
+    parts.flush()
+    assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == [1, 2, 4, 6, 7, 8, 9]
+    assert done.errors == {"not_audio": 4}
+    assert done.seconds == pytest.approx(7 * 1.5)
+    again = read_done(str(tmp_path), 10)
+    assert np.flatnonzero(again.mask).tolist() == [1, 2, 4, 6, 7, 8, 9]
+    assert (again.errors, again.seconds) == (done.errors, done.seconds)
+
+
+def test_time_makes_a_part_too(tmp_path: Path) -> None:
+    parts = writer(tmp_path, Done(np.zeros(4, bool)), commit_rows=1000, seconds=1e-9)
+    parts.add(rows(0))
+    parts.add(rows(1, 2))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_who_lost_the_lease_writes_nothing(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise LeaseLost("another run")
+
+    with pytest.raises(LeaseLost):
+        writer(tmp_path, Done(np.zeros(4, bool)), guard=lost).add(rows(0, 1, 2))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_was_never_put_in_place_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "part-0.parquet.12345678.partial").write_bytes(b"PAR1 torn")
+    assert read_done(str(tmp_path), 3).rows == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_keeps_its_settings_and_says_what_differs(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    prepare_output(out)
+    check_identity(out, {"model": "m1", "task": "caption"})
+    check_identity(out, {"model": "m1", "task": "caption"})
+    with pytest.raises(SettingsError, match="task was caption, is QA"):
+        check_identity(out, {"model": "m1", "task": "QA"})
+    empty_output(out)
+    check_identity(out, {"model": "m1", "task": "QA"})
+
+
+def test_emptying_an_output_leaves_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "part.parquet").touch()
+    (tmp_path / "holiday.jpg").touch()
+    empty_output(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SettingsError, match="output"):
+            prepare_output(str(place))

@@ -1,0 +1,99 @@
+"""How a run shares out cores, GPUs and memory, and what it measures of itself."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines.meter import Meter
+from pipelines.ray_runtime import check_fits, make_plan
+from pipelines.settings import CaptionSettings, RunSettings, build
+
+GB = 10**9
+
+
+def settings(**given: object) -> RunSettings:
+    return RunSettings(input="in", output="out", **given)  # type: ignore[arg-type]
+
+
+def test_two_cores_get_two_actors_of_one_thread_and_a_short_list_one_of_two() -> None:
+    many = make_plan(settings(), 5000, 25_000_000, 2, 0, 16 * GB)
+    assert (many.actors, many.threads, many.gpus_per_actor) == (2, 1, 0.0)
+    few = make_plan(settings(), 60, 25_000_000, 2, 0, 16 * GB)
+    assert (few.actors, few.threads) == (1, 2)
+
+
+def test_threads_never_exceed_the_cores() -> None:
+    for cores in (1, 2, 3, 8, 64):
+        for actors in (None, 1, 2, 5):
+            plan = make_plan(settings(actors=actors), 10_000, 10**8, cores, 0, 64 * GB)
+            assert plan.actors * plan.threads <= max(cores, plan.actors)
+
+
+def test_a_model_as_large_as_memory_gets_one_actor() -> None:
+    assert make_plan(settings(), 5000, 14 * GB, 16, 0, 32 * GB).actors == 1
+
+
+def test_one_actor_a_gpu_and_decoders_from_the_cores() -> None:
+    plan = make_plan(settings(), 100_000, 14 * GB, 64, 8, 500 * GB)
+    assert (plan.actors, plan.gpus_per_actor) == (8, 1.0)
+    assert plan.decode_actors * plan.decoder_workers >= 32
+    assert make_plan(settings(device="cpu"), 100_000, GB, 64, 8, 500 * GB).gpus_per_actor == 0.0
+
+
+def test_what_the_user_says_is_taken() -> None:
+    plan = make_plan(settings(actors=3, decoders=5, batch_size=7), 10, GB, 2, 0, GB)
+    assert (plan.actors, plan.batch_size) == (3, 7)
+    assert plan.decode_actors * plan.decoder_workers >= 5
+
+
+def test_a_cluster_too_small_to_ever_start_is_refused() -> None:
+    plan = make_plan(settings(actors=4), 1000, GB, 4, 0, 64 * GB)
+    check_fits(plan, 5, 0)
+    with pytest.raises(SettingsError, match=r"at least 4.5 CPUs"):
+        check_fits(plan, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"batch_size": -1}, "batch_size: got -1"),
+        ({"max_error_rate": 2}, "max_error_rate: got 2"),
+        ({"colour": "red"}, "colour: got"),
+        ({"actors": "many"}, 'actors: got "many"'),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_given(given: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        build(CaptionSettings, {"input": "a", "output": "b", **given})
+
+
+def block(rows: int, decoded: float, began: float, ready: float) -> pa.Table:
+    return pa.table(
+        {
+            "row_id": list(range(rows)),
+            "decoded_s": [5.0] * rows,
+            "_decode_s": [0.2] * rows,
+            "_embed_s": [0.5] * rows,
+            "_answer_s": [1.0] * rows,
+            "_decoded_at": [decoded] * rows,
+            "_began_at": [began] * rows,
+            "_ready_at": [ready] * rows,
+        }
+    )
+
+
+def test_the_steady_rate_by_hand() -> None:
+    meter = Meter()
+    assert meter.take(block(10, decoded=90, began=95, ready=95)).schema.names == ["row_id", "decoded_s"]
+    meter.take(block(10, decoded=96, began=100, ready=100))  # the last actor is ready at 100
+    meter.take(block(10, decoded=101, began=103, ready=95))
+    assert meter.seconds == pytest.approx({"decode_s": 6.0, "embed_s": 15.0, "answer_s": 30.0})
+    # 20 rows began at 100 or later; 10 of them were decoded before: 2 s of work, 1 s on two cores
+    assert meter.steady(ended=109, cores=2) == {
+        "rows": 20,
+        "seconds": 10.0,
+        "rows_per_s": 2.0,
+        "real_time_factor": 10.0,
+    }

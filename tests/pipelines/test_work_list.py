@@ -1,0 +1,66 @@
+"""The work list: ids without gaps, whole entries, nothing asked twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines import work_list
+from pipelines.scan import Scanner
+from pipelines.settings import LimitSettings
+from pipelines.sources import Entry, Source
+from pipelines.work_list import WorkList
+
+OWN = pa.schema([("station", pa.int64())])
+
+
+def source(*stations: int, kind: str = "list") -> Source:
+    """Entries that are errors already, so that nothing is read."""
+    entries = [
+        Entry(f"/{s}.wav", f"{s}.wav", 1, "v", {}, {"station": s}, error=("not_found", "gone")) for s in stations
+    ]
+    return Source(kind, iter(entries), OWN)
+
+
+def extend(work: WorkList, given: Source, task: str = "caption") -> tuple[int, int]:
+    with Scanner(60.0, LimitSettings()) as scanner:
+        counts, known = work.extend(given, scanner, {"task": task})
+    return counts.files, known
+
+
+def test_row_ids_count_up_over_runs_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work_list, "FILE_ROWS", 2)
+    folder = str(tmp_path / "work")
+    assert extend(WorkList(folder, OWN), source(1, 2, 3, 4, 5)) == (5, 0)
+    assert extend(WorkList(folder, OWN), source(4, 5, 6)) == (1, 2)
+    work = WorkList(folder)
+    assert work.total == 6
+    assert sorted(path.name[5:17] for path in (tmp_path / "work").iterdir()) == [
+        f"{first:012d}" for first in (0, 2, 4, 5)
+    ]
+    whole = work.read(0, 6)
+    assert whole["row_id"].to_pylist() == list(range(6))
+    assert whole["station"].to_pylist() == [1, 2, 3, 4, 5, 6]
+    assert work.read(1, 5)["row_id"].to_pylist() == [1, 2, 3, 4]  # across three files
+
+
+def test_a_list_may_name_an_entry_twice_and_stays_the_same_when_read_again(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    assert extend(WorkList(folder, OWN), source(1, 1, 2)) == (3, 0)
+    assert extend(WorkList(folder, OWN), source(1, 1, 2)) == (0, 3)
+    assert extend(WorkList(folder, OWN), source(2, 1, 1, 1)) == (1, 3)
+
+
+def test_another_question_is_another_row(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    extend(WorkList(folder, OWN), source(1), task="caption")
+    assert extend(WorkList(folder, OWN), source(1), task="cla_label") == (1, 0)
+
+
+def test_other_own_columns_are_refused_with_their_names(tmp_path: Path) -> None:
+    extend(WorkList(str(tmp_path), OWN), source(1))
+    with pytest.raises(SettingsError, match="station"):
+        WorkList(str(tmp_path), pa.schema([("city", pa.string())]))
