@@ -83,7 +83,7 @@ def _print_answers(report: ReportResult) -> None:
         for part in file["parts"]:
             table.add_row(
                 Text(name.replace("\n", "⏎")),
-                clock(part["start"]) if part["start"] else clock(part["length"]),
+                _time(part, len(file["parts"]) > 1),
                 Text(f"{part['error_code']}: {part['error_message']}", style="red")
                 if part["error_code"]
                 else part["text"],
@@ -96,6 +96,13 @@ def _print_answers(report: ReportResult) -> None:
         console.print(f"labels: {s.right} right, {s.missed} missed, {s.wrong} wrong (F1 {s.f1:.3f})\n")
 
 
+def _time(part: dict[str, Any], one_of_many: bool) -> str:
+    """How long a file is; of a long file, where this part begins."""
+    if part["error_code"]:
+        return ""
+    return f"from {clock(part['start']) if part['start'] else '0:00'}" if one_of_many else clock(part["length"])
+
+
 def _labels(part: dict[str, Any]) -> Any:
     from rich.text import Text
 
@@ -105,7 +112,7 @@ def _labels(part: dict[str, Any]) -> Any:
 
 if __name__ == "__main__":
     try:
-        sys.exit(run(*sys.argv[1:2]))
+        sys.exit(run(sys.argv[1] if len(sys.argv) > 1 else "demo"))
     except SettingsError as problem:
         print(f"mats: {problem}", file=sys.stderr)
         sys.exit(2)

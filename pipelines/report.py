@@ -125,7 +125,8 @@ def write_report(
 
 def _find(answers: str) -> tuple[str, dict[str, Any]]:
     """The answers' folder and `_run.json` (empty when there is none)."""
-    for folder, output in ((storage.join(answers, "answers"), answers), (answers, os.path.dirname(answers))):
+    parent = answers.rstrip("/").rpartition("/")[0] or "."
+    for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
         if not storage.is_dir(folder):
             continue
         if any(info.uri.endswith(".parquet") for info in storage.list_files(folder)):
@@ -205,13 +206,14 @@ def _common_root(uris: list[str]) -> str:
 def _load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
     if truth is None:
         return None
-    if isinstance(truth, str):
-        try:
-            lines = storage.read_bytes(truth).decode("utf-8").splitlines()
-            truth = [json.loads(line) for line in lines if line.strip()]
-        except (OSError, ValueError, storage.StorageError) as error:
-            raise SettingsError("truth", public_uri(truth), f"a truth.jsonl ({error})") from None
-    return {str(row["path"]): row for row in truth}
+    if not isinstance(truth, str):
+        return {str(row["path"]): row for row in truth}
+    try:
+        lines = storage.read_bytes(truth).decode("utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+        return {str(row["path"]): row for row in rows}
+    except (OSError, ValueError, TypeError, KeyError, storage.StorageError) as error:
+        raise SettingsError("truth", public_uri(truth), f"the truth.jsonl of an archive ({error})") from None
 
 
 def _truth_of(uri: str, facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:

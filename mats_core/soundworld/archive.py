@@ -207,7 +207,7 @@ def write_truth(truth: list[dict[str, Any]], path: str | os.PathLike[str]) -> No
 
 
 def _truth(name: bytes, seconds: float, **facts: Any) -> dict[str, Any]:
-    empty = {"caption": None, "labels": [], "minutes": [], "error_code": None, "complete": True}
+    empty: dict[str, Any] = {"caption": None, "labels": [], "minutes": [], "error_code": None, "complete": True}
     return {"path": printable(name), "seconds": seconds, **empty, **facts}
 
 
