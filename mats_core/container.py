@@ -144,7 +144,8 @@ class ContainerSource:
         elif container.duration is not None:
             seconds = container.duration / 1e6
         if self._signature.name == "Opus" and seconds is not None:
-            seconds -= float(self._first_pts * self._base)  # the pre-skip is declared, but not heard
+            # the length in the last page counts the pre-skip, which is not heard (RFC 7845, 4.2)
+            seconds -= int.from_bytes(self._file.head(40)[38:40], "little") / 48000
         if seconds is not None and (seconds <= 0 or self._file.size * 8 / seconds < LEAST_BITS_A_SECOND):
             seconds = None
         known = seconds is not None and not self._reader.bare

@@ -20,6 +20,9 @@ from mats_core import container  # noqa: F401  (loaded now, so that its memory b
 from mats_core.audio import AudioError, DecodeLimits, as_audio_error, decode, probe
 from mats_core.storage import StorageError, filesystem, open_binary, scheme
 
+# Of a remote file, fetched at once: a header needs little; a minute of audio in small pieces needs many requests.
+_HEADER_BYTES_AHEAD, _BYTES_AHEAD = 1 << 16, 1 << 18
+
 
 def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
     """Answer requests from the connection until it closes."""
@@ -52,7 +55,8 @@ def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Roo
     uri = request["uri"]
     try:
         room.prepare(scheme(uri), uri)
-        with open_binary(uri, limits.max_bytes) as file:
+        read_ahead = _HEADER_BYTES_AHEAD if request["op"] == "probe" else _BYTES_AHEAD
+        with open_binary(uri, limits.max_bytes, read_ahead) as file:
             if request["op"] == "probe":
                 info = probe(file, uri, limits)
                 return {"info": vars(info)}, b""

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from mats_core.audio import AudioError, AudioInfo, Decoded, DecodeLimits
 
 _TRIES = 2
 _START_S = 120.0
+_Answer: TypeAlias = tuple[dict[str, Any], memoryview]  # what a child says, and its samples as bytes
+_NOTHING = memoryview(b"")
 _AHEAD = 2  # requests at a child: one it works on, one it finds when done
 _BOOT = """
 import json, sys, types
@@ -126,17 +128,17 @@ class IsolatedDecoder:
         answers = self._run([{"op": "probe", "uri": uri} for uri in uris])
         return [_error(header) or AudioInfo(**header["info"]) for header, _ in answers]
 
-    def _decoded(self, header: dict[str, Any], raw: bytes) -> Decoded | AudioError:
+    def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded | AudioError:
         error = _error(header)
         if error is not None:
             return error
-        samples = np.frombuffer(raw, np.int16)
+        samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
         return Decoded(samples, len(samples) / self.sample_rate, bool(header["complete"]))
 
-    def _run(self, asked: list[dict[str, Any]]) -> list[tuple[dict[str, Any], bytes]]:
+    def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
         with self._lock:
             waiting = deque(_Job(place, json.dumps(each).encode()) for place, each in enumerate(asked))
-            answers: dict[int, tuple[dict[str, Any], bytes]] = {}
+            answers: dict[int, _Answer] = {}
             try:
                 while len(answers) < len(asked):
                     self._fill(min(self.workers, len(asked) - len(answers)))
@@ -181,7 +183,7 @@ class IsolatedDecoder:
                     with contextlib.suppress(OSError):
                         child.connection.send_bytes(job.message)
 
-    def _collect(self, waiting: deque[_Job], answers: dict[int, tuple[dict[str, Any], bytes]]) -> None:
+    def _collect(self, waiting: deque[_Job], answers: dict[int, _Answer]) -> None:
         busy = {child.connection: child for child in self._children if child.jobs or not child.ready}
         until = min(child.since + self._allowed(child) for child in busy.values())
         heard = wait(list(busy), max(0.0, until - time.monotonic()))
@@ -216,7 +218,7 @@ class IsolatedDecoder:
         self,
         child: _Child,
         waiting: deque[_Job],
-        answers: dict[int, tuple[dict[str, Any], bytes]],
+        answers: dict[int, _Answer],
         late: bool,
     ) -> None:
         """A child died, or is to be ended: the job it was at pays for it, the next one does not."""
@@ -224,7 +226,7 @@ class IsolatedDecoder:
             job = child.jobs.popleft()
             if late:
                 reason = f"decoding took longer than {self.limits.deadline_s:g} s and was stopped"
-                answers[job.place] = {"code": "timeout", "message": reason}, b""
+                answers[job.place] = {"code": "timeout", "message": reason}, _NOTHING
             else:
                 self._again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")
         elif not child.ready:
@@ -237,14 +239,14 @@ class IsolatedDecoder:
         self,
         job: _Job,
         waiting: deque[_Job],
-        answers: dict[int, tuple[dict[str, Any], bytes]],
+        answers: dict[int, _Answer],
         reason: str,
     ) -> None:
         job.tries += 1
         if job.tries < _TRIES:
             waiting.appendleft(job)
         else:
-            answers[job.place] = {"code": "decode_failed", "message": f"{reason}, twice"}, b""
+            answers[job.place] = {"code": "decode_failed", "message": f"{reason}, twice"}, _NOTHING
 
     def _replace(self, child: _Child, waiting: deque[_Job]) -> None:
         self._end(child)
@@ -266,12 +268,12 @@ def probe_isolated(
         return decoder.probe_many(uris)
 
 
-def _parse(answer: bytes) -> tuple[dict[str, Any], bytes]:
-    header, _, raw = answer.partition(b"\n")
-    parsed = json.loads(header)
-    if not isinstance(parsed, dict):
+def _parse(answer: bytes) -> _Answer:
+    end = answer.find(b"\n")
+    header = json.loads(answer if end < 0 else answer[:end])
+    if not isinstance(header, dict):
         raise ValueError("not an answer")
-    return parsed, raw
+    return header, memoryview(answer)[end + 1 :] if end >= 0 else _NOTHING
 
 
 def _error(header: dict[str, Any]) -> AudioError | None:

@@ -51,7 +51,7 @@ _REDIRECTING = (
 )
 _WRAPPERS = frozenset(_REDIRECTING.split())
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"})
-_REMOTE_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
+_HEADER_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
 
 
 class StorageError(Exception):
@@ -125,12 +125,15 @@ def filesystem(uri: str) -> tuple[Any, str]:
         raise StorageError("refused", f"{kind}:// needs a package that is not installed: {error}") from None
     with _coded(uri):
         # note: not url_to_fs: it would split a literal "::" in an object name into chained file systems
-        return cls(**cls._get_kwargs_from_urls(uri)), cls._strip_protocol(uri)
+        # note: listings are not kept: a later scan must see new files, and millions of names would stay in memory
+        options = {**cls._get_kwargs_from_urls(uri), "use_listings_cache": False}
+        return cls(**options), cls._strip_protocol(uri)
 
 
-def open_binary(uri: str, max_bytes: int | None = None) -> BinaryIO:
-    """A seekable binary file to read. Remote files are read in small ranges as they are needed; a server that
-    cannot seek is read once into a temporary file of at most `max_bytes`.
+def open_binary(uri: str, max_bytes: int | None = None, read_ahead: int = _HEADER_BLOCK) -> BinaryIO:
+    """A seekable binary file to read. Remote files are read in ranges of `read_ahead` bytes as they are needed
+    (small for a header, larger for decoding: each is a request); a server that cannot seek is read once into
+    a temporary file of at most `max_bytes`.
 
     Raises StorageError: not_found, access_denied, io_error (a folder, a pipe, a device), refused.
     """
@@ -139,7 +142,7 @@ def open_binary(uri: str, max_bytes: int | None = None) -> BinaryIO:
         return _open_local(path, uri)
     fs, name = filesystem(uri)
     with _coded(uri):
-        file = fs.open(name, "rb", block_size=_REMOTE_BLOCK, cache_type="readahead")
+        file = fs.open(name, "rb", block_size=read_ahead, cache_type="readahead")
         return file if file.seekable() else _spooled(file, max_bytes)
 
 
