@@ -12,10 +12,11 @@ import inspect
 import logging
 import math
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ MODEL_CPUS = 1.0
 WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
+START_TRIES = 3
 CPU_BATCH, GPU_BATCH = 16, 64
 MAX_SHARDS = 20_000
 
@@ -118,15 +120,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[tuple[flo
     cores = usable_cores()
     if address is None:
         available = free_memory()
-        with _muted_stderr():
-            ray.init(
-                address="local",
-                num_cpus=2 * max(cores, most_actors) + 4,
-                object_store_memory=int(min(2e9, max(256e6, 0.2 * available))),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-            )
+        _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
         resources = (float(cores), float(ray.cluster_resources().get("GPU", 0)), int(available))
     else:
         try:
@@ -141,6 +135,40 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[tuple[flo
         ray.shutdown()
 
 
+def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
+    """Start a Ray of our own; its fixed patience of 30 s with itself is too short on a busy machine, so try again."""
+    for attempt in range(START_TRIES):
+        before = _children()
+        try:
+            with _muted_stderr():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=object_store_bytes,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                )
+            return
+        except Exception as error:
+            ray.shutdown()
+            for child in _children() - before:  # what a Ray that gave up leaves running
+                with suppress(OSError):
+                    os.kill(child, signal.SIGKILL)
+            if attempt + 1 == START_TRIES:
+                raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
+
+
+def _children() -> set[int]:
+    """Process ids of this process's children; empty where the system does not tell."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(stat.parent.name))
+    return found
+
+
 def _cluster(ray: Any) -> tuple[float, float, int]:
     found = ray.cluster_resources()
     return float(found.get("CPU", 0)), float(found.get("GPU", 0)), int(found.get("memory", 0))
@@ -151,6 +179,7 @@ def _quiet(own: bool) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if own:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # note: 15 by default, so any other program starves a run
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nobody else is meant to reach this Ray
     import ray.data

@@ -70,7 +70,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "ask: unknown task": (["ask", f"{a}/0000.wav", *m, "--task", "sing"], 'task: got "sing"'),
         "ask: a folder": (["ask", a, *m], "FILE: got"),
         "unknown option": (["caption", a, o, "--colour", "red"], "--colour"),
-        "not a number": (["caption", a, o, "--actors", "many"], "many"),
+        "not a number": (["caption", a, o, "--actors", "many"], "--actors"),
     }
 
 
