@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.server
 import os
 import threading
@@ -172,6 +173,17 @@ def test_a_file_without_permission_is_access_denied(tmp_path: Path):
     path.write_bytes(b"x")
     path.chmod(0)
     assert _code(storage.open_binary, str(path)) == "access_denied"
+
+
+def test_permission_denied_by_the_system_is_access_denied(tmp_path: Path, monkeypatch):
+    """The same for root, whom file modes do not stop."""
+
+    def deny(*_: object) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / "a.wav").write_bytes(b"x")
+    monkeypatch.setattr(os, "open", deny)
+    assert _code(storage.open_binary, str(tmp_path / "a.wav")) == "access_denied"
 
 
 def test_a_store_that_refuses_is_access_denied_and_its_text_stays_out(monkeypatch):
