@@ -207,7 +207,9 @@ class MatsModel:
         embedding: [B, D], after Santa where Santa is wanted; no noise is added. prompts: whole strings.
         settings: over the model's own decoding. Ids are those generated, the end token included where one was.
         """
-        from transformers import GenerationConfig
+        from transformers import GenerationConfig, LogitsProcessorList
+
+        from mats_core.decoding import NoRepetition
 
         chosen = self.config.decoding.updated(settings)
         batch = self.tokens.for_generation(prompts, self.device)
@@ -217,14 +219,13 @@ class MatsModel:
             beams["length_penalty"] = chosen.length_penalty
         ids = self.causal_lm.generate(
             inputs_embeds=words,
+            logits_processor=LogitsProcessorList([NoRepetition(chosen.repetition_penalty, chosen.no_repeat_ngram)]),
             attention_mask=batch.real.long(),  # `generate` counts positions from it, so padding takes none
             generation_config=GenerationConfig(
                 num_beams=chosen.beams,
                 do_sample=False,
                 max_new_tokens=chosen.max_new_tokens,
                 min_new_tokens=max(chosen.min_length - 1, 0) or None,
-                no_repeat_ngram_size=chosen.no_repeat_ngram,
-                repetition_penalty=chosen.repetition_penalty,
                 pad_token_id=self.tokens.eos,
                 bos_token_id=self.tokenizer.bos_token_id,
                 eos_token_id=self.tokens.eos,
