@@ -49,9 +49,7 @@ def public_uri(uri: str) -> str:
         return uri
     if kind in ("s3", "s3a", "gs", "gcs"):
         name, mark, query = uri.partition("?")
-        signed = any(
-            word in query.lower() for word in ("signature=", "credential=", "token=", "accesskeyid=")
-        )
+        signed = any(word in query.lower() for word in ("signature=", "credential=", "token=", "accesskeyid="))
         head, _, rest = (name if mark and signed else uri).partition("://")
         bucket, slash, key = rest.partition("/")
         return f"{head}://{bucket.rpartition('@')[2]}{slash}{key}"
