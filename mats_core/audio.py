@@ -130,7 +130,7 @@ def decode(
             left = order if not tried else order[tried : tried + 1]
             with _open(guarded, name, limits, left) as source:
                 found.append(_read(source, sample_rate, first, count, limits, deadline))
-                declared_s = source.declared_s
+                declared_s = declared_s or source.declared_s
                 if not source.broken or source.container == (order[-1] == "pyav"):
                     break
         except AudioError as error:
@@ -142,7 +142,10 @@ def decode(
         raise failure
     best = max(found, key=lambda each: len(each.samples))
     if len(found) > 1:  # the first one met damage; the second may only have passed over it
-        best = Decoded(best.samples, best.decoded_s, False)
+        # note: nor may it last longer than declared, as FFmpeg's output of a damaged FLAC does
+        declared = len(best.samples) if not declared_s else max(0, math.ceil(declared_s * sample_rate) - first)
+        samples = best.samples[: max(declared, len(found[0].samples))]
+        best = Decoded(samples, len(samples) / sample_rate, False)
     if first == 0 and not len(best.samples) and count != 0:
         if best.complete or not declared_s:
             raise AudioError("empty_audio", "has a header but no samples")

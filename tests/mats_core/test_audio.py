@@ -207,6 +207,18 @@ def test_a_cut_file_gives_what_is_there_and_says_so(kind):
     assert np.abs(cut.samples[:same].astype(int) - whole.samples[:same]).max() <= 1
 
 
+def test_one_damaged_bit_costs_a_part_and_adds_nothing():
+    data = encode(melody(48000, 2.0), 48000, "flac")
+    whole = _decode(data)
+    for place in np.linspace(len(data) // 2, len(data) - 1, 12).astype(int):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x10
+        decoded = decode(io.BytesIO(bytes(damaged)), sample_rate=16000)
+        assert not decoded.complete
+        assert 0.7 < decoded.decoded_s <= 2.0
+        assert np.abs(decoded.samples[:10000] - whole[:10000]).max() <= 1
+
+
 def test_a_stretch_before_the_cut_is_complete_and_one_after_it_is_empty():
     data = encode(melody(16000, 4.0), 16000, "flac")
     data = data[: len(data) // 2]
