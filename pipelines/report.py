@@ -79,7 +79,7 @@ class ReportResult:
     uri: str
     size_bytes: int
     totals: Totals
-    files: list[dict[str, Any]]
+    files: list[dict[str, Any]] = field(repr=False)
     previews: int
 
 
