@@ -11,10 +11,13 @@ from __future__ import annotations
 import io
 import json
 import platform
+import signal
+import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -139,6 +142,25 @@ def count_errors(codes: pa.ChunkedArray) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in pc.value_counts(codes.drop_null()).to_pylist()}
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the block is over, so that what is counted and what is written agree."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, lambda got, _: came.append(got))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        if came:
+            signal.raise_signal(came[0])
+
+
 class PartWriter:
     """Gathers rows and writes part files of `commit_rows`, or what there is every `commit_seconds`.
 
@@ -169,6 +191,10 @@ class PartWriter:
 
     def add(self, table: pa.Table) -> pa.Table:
         """Take rows; returns those that were new. Every row_id is taken once, whatever Ray repeats."""
+        with uninterrupted():
+            return self._add(table)
+
+    def _add(self, table: pa.Table) -> pa.Table:
         ids = table["row_id"].to_numpy()
         _, first = np.unique(ids, return_index=True)
         new = np.zeros(len(ids), bool)
@@ -191,8 +217,9 @@ class PartWriter:
 
     def flush(self) -> None:
         """Write what is left."""
-        if self._rows:
-            self._write(self._rows)
+        with uninterrupted():
+            if self._rows:
+                self._write(self._rows)
 
     def _write(self, rows: int) -> None:
         started = time.monotonic()

@@ -34,6 +34,16 @@ CPU_BATCH, GPU_BATCH = 16, 64
 MAX_SHARDS = 20_000
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a run may use: CPUs (cores, where Ray is our own), GPUs, memory in bytes."""
+
+    cpus: float
+    gpus: float
+    memory: int
+    own: bool
+
+
 @dataclass
 class Plan:
     """How a run uses what there is. `threads` is torch's a model actor; `decoder_workers` processes a decode actor."""
@@ -68,24 +78,26 @@ def free_memory() -> int:
     return 4 << 30
 
 
-def make_plan(settings: RunSettings, rows: int, model_bytes: int, cpus: float, gpus: float, memory_bytes: int) -> Plan:
-    """Choose what the user left open. cpus: cores of a Ray of our own, or the CPUs of a joined cluster."""
-    on_gpu = gpus >= 1 and settings.device != "cpu"
+def make_plan(settings: RunSettings, rows: int, model_bytes: int, there: Resources) -> Plan:
+    """Choose what the user left open."""
+    on_gpu = there.gpus >= 1 and settings.device != "cpu"
+    cores = int(there.cpus)
     shard_rows = max(SHARD_ROWS, math.ceil(rows / MAX_SHARDS))
     batch_size = settings.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH)
+    threads = 0
     if on_gpu:
-        actors = settings.actors or int(gpus)
-        threads = 0
+        actors = settings.actors or int(there.gpus)
     else:
-        fitting = int(0.6 * memory_bytes / (2 * model_bytes + 700e6))
+        fitting = int(0.6 * there.memory / (2 * model_bytes + 700e6))
         # note: starting an actor costs several core-seconds of imports, so a short list gets fewer of them
-        actors = settings.actors or max(1, min(int(cpus), fitting, math.ceil(rows / ROWS_WORTH_AN_ACTOR)))
-        threads = max(1, int(cpus) // actors)
-    decoders = settings.decoders or max(1, min(4 * actors, int(cpus) - actors) if on_gpu else int(cpus) // 8)
+        worth = math.ceil(rows / ROWS_WORTH_AN_ACTOR)
+        actors = settings.actors or max(1, min(cores if there.own else cores - 1, fitting, worth))
+        threads = max(1, cores // actors) if there.own else 1  # a cluster counts one CPU an actor
+    decoders = settings.decoders or max(1, min(4 * actors, cores - actors) if on_gpu else cores // 8)
     return Plan(
         actors=actors,
         threads=threads,
-        gpus_per_actor=min(1.0, gpus / actors) if on_gpu else 0.0,
+        gpus_per_actor=min(1.0, there.gpus / actors) if on_gpu else 0.0,
         batch_size=batch_size,
         decode_actors=math.ceil(decoders / WORKERS_PER_DECODER),
         decoder_workers=min(decoders, WORKERS_PER_DECODER),
@@ -93,21 +105,22 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, cpus: float, g
     )
 
 
-def check_fits(plan: Plan, cpus: float, gpus: float) -> None:
+def check_fits(plan: Plan, there: Resources) -> None:
     """Refuse a cluster where the run would wait for ever (SettingsError)."""
-    need = plan.actors * MODEL_CPUS + plan.decode_actors * DECODER_CPUS
-    if need > cpus or plan.gpus_per_actor * plan.actors > gpus:
+    cpus = plan.actors * MODEL_CPUS + plan.decode_actors * DECODER_CPUS
+    gpus = plan.gpus_per_actor * plan.actors
+    if cpus > there.cpus or gpus > there.gpus:
         raise SettingsError(
             "address",
-            f"a cluster of {cpus:g} CPUs and {gpus:g} GPUs",
-            f"at least {need:g} CPUs and {plan.gpus_per_actor * plan.actors:g} GPUs for {plan.actors} actors "
-            f"and {plan.decode_actors} decoding actors (see --actors, --decoders)",
+            f"a cluster of {there.cpus:g} CPUs and {there.gpus:g} GPUs",
+            f"at least {cpus:g} CPUs and {gpus:g} GPUs for {plan.actors} actors and {plan.decode_actors} "
+            "decoding actors (see --actors, --decoders)",
         )
 
 
 @contextmanager
-def ray_session(address: str | None, most_actors: int = 0) -> Iterator[tuple[float, float, int]]:
-    """A connected Ray; yields (cpus, gpus, memory in bytes) to plan with. Shut down at the end if it is ours.
+def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources]:
+    """A connected Ray; yields what there is to plan with. Shut down at the end if it is ours.
 
     Inside a process that has a Ray already (a notebook, a test session, a Ray job), that one is used.
     """
@@ -121,7 +134,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[tuple[flo
     if address is None:
         available = free_memory()
         _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
-        resources = (float(cores), float(ray.cluster_resources().get("GPU", 0)), int(available))
+        resources = Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
     else:
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -169,9 +182,9 @@ def _children() -> set[int]:
     return found
 
 
-def _cluster(ray: Any) -> tuple[float, float, int]:
+def _cluster(ray: Any) -> Resources:
     found = ray.cluster_resources()
-    return float(found.get("CPU", 0)), float(found.get("GPU", 0)), int(found.get("memory", 0))
+    return Resources(float(found.get("CPU", 0)), float(found.get("GPU", 0)), int(found.get("memory", 0)), own=False)
 
 
 def _quiet(own: bool) -> None:

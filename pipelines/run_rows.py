@@ -214,10 +214,10 @@ def _stream(
     """Run the stages on Ray and hand every row to the writer."""
     before = done.rows
     tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
-    with ray_session(settings.address, settings.actors or 0) as (cpus, gpus, memory):
-        plan = make_plan(settings, work.total - before, job.model_bytes, cpus, gpus, memory)
-        if settings.address is not None:
-            check_fits(plan, cpus, gpus)
+    with ray_session(settings.address, settings.actors or 0) as there:
+        plan = make_plan(settings, work.total - before, job.model_bytes, there)
+        if not there.own:
+            check_fits(plan, there)
         for table in readable_errors(_dataset(settings, job, work, done, plan)):
             table = meter.take(table)
             writer.add(table)

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 ROOT = Path(__file__).parents[2]
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
 
 
 def write_tones(folder: Path, count: int, longest_s: float, seed: int = 0) -> None:
@@ -37,12 +37,14 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared_ray() -> Iterator[None]:
-    """A Ray that in-process runs find and use: starting one costs ten seconds."""
+def shared_ray() -> Iterator[str]:
+    """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
     from pipelines.ray_runtime import ray_session
 
     with ray_session(None, 4):
-        yield
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="session")

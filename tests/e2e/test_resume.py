@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.caption import run_caption
+from pipelines.lease import Lease, LeaseHeld
 from pipelines.settings import CaptionSettings
 from tests.e2e.conftest import ENV, read_answers, without
 
@@ -39,20 +40,16 @@ def wait_for_parts(out: Path, more_than: int, process: subprocess.Popen[str]) ->
     pytest.fail(f"no new part: {process.communicate()}")
 
 
-@pytest.mark.usefixtures("shared_ray")
-def test_interrupted_then_killed_then_finished(tones: Path, tmp_path: Path, tiny_model_dir: str) -> None:
-    """Ctrl-C after the first part, kill -9 after the next, then to the end."""
+def test_interrupted_then_killed_then_finished(
+    shared_ray: str, tones: Path, tmp_path: Path, tiny_model_dir: str
+) -> None:
+    """Ctrl-C after the first part, kill -9 after the next, then to the end; on a cluster that was joined."""
     out = tmp_path / "out"
     command = ["caption", str(tones), str(out), "--model", tiny_model_dir, "--commit-rows", "8", "--actors", "1"]
-    command += ["--batch-size", "4", "--beams", "6"]
+    command += ["--deterministic", "--beams", "6", "--address", shared_ray]
 
     first = start(*command)
-    parts = wait_for_parts(out, 0, first)
-    second = subprocess.run(
-        [sys.executable, "-m", "jobs", *command], env=ENV, capture_output=True, text=True, timeout=120
-    )
-    assert second.returncode == 2  # one writer at a time
-    assert f"process {first.pid} on" in second.stderr or first.poll() is not None
+    wait_for_parts(out, 0, first)
     if first.poll() is None:
         os.killpg(first.pid, signal.SIGINT)
     _, said = first.communicate(timeout=60)
@@ -82,3 +79,12 @@ def test_interrupted_then_killed_then_finished(tones: Path, tmp_path: Path, tiny
     assert without(rows, "run_id") == without(read_answers(tmp_path / "undisturbed"), "run_id")
     left = sorted(path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".parquet")
     assert left == ["_run.json", "identity.json"]
+
+
+def test_a_second_run_on_the_same_output_is_refused(tones: Path, tmp_path: Path, tiny_model_dir: str) -> None:
+    held = Lease(str(tmp_path / "out" / "_state"), "first")
+    held.acquire()
+    with pytest.raises(LeaseHeld, match="holds it since"):
+        run_caption(CaptionSettings(input=str(tones), output=str(tmp_path / "out"), model=tiny_model_dir))
+    held.check()
+    held.release()

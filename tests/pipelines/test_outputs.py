@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,18 @@ def test_who_lost_the_lease_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost):
         writer(tmp_path, Done(np.zeros(4, bool)), guard=lost).add(rows(0, 1, 2))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_while_a_part_is_written_waits_for_it(tmp_path: Path) -> None:
+    done = Done(np.zeros(9, bool))
+    parts = writer(tmp_path, done, guard=lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        parts.add(rows(0, 1, 2, 3, 4))
+    assert pq.read_table(tmp_path)["row_id"].to_pylist() == [0, 1, 2]
+    with pytest.raises(KeyboardInterrupt):
+        parts.flush()
+    assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == [0, 1, 2, 3, 4]
+    assert done.rows == 5
 
 
 def test_a_part_that_was_never_put_in_place_is_removed(tmp_path: Path) -> None:

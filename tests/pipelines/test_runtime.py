@@ -6,8 +6,9 @@ import pyarrow as pa
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines import ray_runtime
 from pipelines.meter import Meter
-from pipelines.ray_runtime import check_fits, make_plan
+from pipelines.ray_runtime import Plan, Resources, check_fits
 from pipelines.settings import CaptionSettings, RunSettings, build
 
 GB = 10**9
@@ -15,6 +16,10 @@ GB = 10**9
 
 def settings(**given: object) -> RunSettings:
     return RunSettings(input="in", output="out", **given)  # type: ignore[arg-type]
+
+
+def make_plan(given: RunSettings, rows: int, size: int, cpus: int, gpus: int, memory: int, own: bool = True) -> Plan:
+    return ray_runtime.make_plan(given, rows, size, Resources(cpus, gpus, memory, own))
 
 
 def test_two_cores_get_two_actors_of_one_thread_and_a_short_list_one_of_two() -> None:
@@ -50,9 +55,12 @@ def test_what_the_user_says_is_taken() -> None:
 
 def test_a_cluster_too_small_to_ever_start_is_refused() -> None:
     plan = make_plan(settings(actors=4), 1000, GB, 4, 0, 64 * GB)
-    check_fits(plan, 5, 0)
+    check_fits(plan, Resources(5, 0, GB, own=False))
     with pytest.raises(SettingsError, match=r"at least 4.5 CPUs"):
-        check_fits(plan, 4, 0)
+        check_fits(plan, Resources(4, 0, GB, own=False))
+    joined = make_plan(settings(), 10_000, GB, 2, 0, 64 * GB, own=False)
+    assert (joined.actors, joined.threads) == (1, 1)
+    check_fits(joined, Resources(2, 0, GB, own=False))
 
 
 @pytest.mark.parametrize(
