@@ -67,7 +67,7 @@ def _print_answers(report: ReportResult) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table(
         box=None,
         pad_edge=False,
