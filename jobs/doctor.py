@@ -39,7 +39,7 @@ CORE = (
 
 # What only some work needs: (distribution, what for, how to get it).
 OPTIONAL = (
-    ("msclap", "Microsoft CLAP weights (msclap:…)", 'pip install msclap==1.3.4 "pyarrow<26" (with numpy 1, transformers 4)'),
+    ("msclap", "Microsoft CLAP weights (msclap:…)", 'pip install msclap==1.3.4 "pyarrow<26" (numpy 1)'),
     ("s3fs", "archives at s3://", "pip install s3fs"),
     ("gcsfs", "archives at gs://", "pip install gcsfs"),
     ("adlfs", "archives at abfs:// (Azure)", "pip install adlfs"),
