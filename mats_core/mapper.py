@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -101,7 +103,8 @@ class MlpMapper(nn.Module):
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         """[B, D] unit → [B, vectors, hidden of the LLM]."""
-        return self.fc2(torch.tanh(self.fc1(embedding))).view(-1, self.vectors, self.hidden_size)
+        scaled = embedding * math.sqrt(embedding.shape[-1])  # coordinates of order 1, where tanh bends
+        return self.fc2(torch.tanh(self.fc1(scaled))).view(-1, self.vectors, self.hidden_size)
 
 
 def build_mapper(config: MapperConfig, embedding_dim: int, hidden_size: int) -> nn.Module:

@@ -65,8 +65,7 @@ def bootstrap_interval(
     """
     rng = np.random.default_rng(seed)
     values = [statistic(rng.integers(items, size=items)) for _ in range(draws)]
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
 
 
 def _ratio(a: float, b: float) -> float:

@@ -83,7 +83,9 @@ def audio_embeddings(work: Path, encoder: HfClapEncoder, split: str, count: int,
 
 def audio_corpus(embeddings: torch.Tensor, rounds: int = 4) -> Corpus:
     """The upper bound's corpus: the same texts as ever, but the clip's own audio embedding in the caption's place."""
-    prompts, outputs, captions = [], [], []
+    prompts: list[str] = []
+    outputs: list[str] = []
+    captions: list[str] = []
     for round_ in range(rounds):
         for i in range(len(embeddings)):
             rng = np.random.default_rng([19, i, round_])

@@ -16,7 +16,16 @@ from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.recipe import Recipe, sample_recipe
 from mats_core.soundworld.synth import render
 
-SPLITS = {"pretrain": 101, "text": 102, "upper_bound": 103, "validation": 104, "test": 105, "memory": 106, "demo": 107}
+SPLITS = {
+    "pretrain": 101,
+    "text": 102,
+    "upper_bound": 103,
+    "validation": 104,
+    "test": 105,
+    "memory": 106,
+    "demo": 107,
+    "tokenizer": 999,
+}
 WINDOW_SECONDS = 5
 HOP = 320
 FFT = 1024

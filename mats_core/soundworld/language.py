@@ -120,7 +120,7 @@ def _noun(sound: Sound, rng: np.random.Generator) -> str:
         return noun
     article, _, rest = noun.partition(" ")
     if article in ("a", "an"):
-        return f"a {' '.join(adjectives)} {rest}"
+        return f"{'an' if adjectives[0][0] in 'aeiou' else 'a'} {' '.join(adjectives)} {rest}"
     return f"{' '.join(adjectives)} {noun.removeprefix('the sound of ')}"
 
 

@@ -157,7 +157,7 @@ def _contrastive(audio: Tensor, text: Tensor, contents: list[Content], log_scale
     """
     n = len(audio)
     logits = log_scale.exp() * audio @ text.T
-    same = {}
+    same: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for i, c in enumerate(contents):
         key = (c.layout, tuple(c.kinds) if c.in_order else tuple(sorted(c.kinds)))
         same.setdefault(key, []).append(i)

@@ -11,11 +11,11 @@ import pytest
 import soundfile
 
 import mats_core
-from pipelines import stages
+from pipelines.decode import Decode, make_decoder, shard_table
 from pipelines.scan import Scanner
 from pipelines.settings import LimitSettings
 from pipelines.sources import open_source
-from pipelines.stages import Answer, Decode, Embed, ModelSpec, shard_table
+from pipelines.stages import Answer, Embed, ModelSpec
 from pipelines.work_list import WorkList
 
 RATE, WINDOW_S = 16_000, 5.0
@@ -139,7 +139,7 @@ def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: Answer)
         rows = rows.append_column(name, pa.nulls(2, pa.string()))
     rows = rows.append_column("task", pa.array(["caption"] * 2))
     stage = Decode.__new__(Decode)
-    stage._decoder = stages.make_decoder(1, RATE, LimitSettings())
+    stage._decoder = make_decoder(1, RATE, LimitSettings())
     past, inside = answerer(stage.decode(rows)).to_pylist()
     assert (past["error_code"], past["decoded_s"], past["text"], past["segments"]) == (None, 0.0, "", [])
     assert inside["decoded_s"] == 1.0
