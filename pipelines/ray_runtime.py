@@ -12,6 +12,7 @@ import inspect
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -142,10 +143,13 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
             first = str(error).splitlines()[0]
             raise SettingsError("address", address, f"a Ray cluster that answers ({first})") from None
         resources = _cluster(ray)
+    session = ray._private.worker._global_node.get_session_dir_path() if address is None else None
     try:
         yield resources
     finally:
         ray.shutdown()
+    if session is not None:  # a run that failed leaves Ray's logs; one that did not leaves nothing
+        shutil.rmtree(session, ignore_errors=True)
 
 
 def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:

@@ -193,7 +193,7 @@ def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progr
 
 
 def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
-    from pipelines.stages import shard_table
+    from pipelines.decode import shard_table
 
     for first in range(0, work.total, rows):
         stop = min(first + rows, work.total)
@@ -228,17 +228,17 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
     import ray
     from ray.data import ActorPoolStrategy
 
-    from pipelines import stages
+    from pipelines import decode
     from pipelines.settings import LimitSettings
 
     job.spec.threads, job.spec.batch_size = plan.threads, plan.batch_size
     rows = ray.data.from_arrow(list(_shards(work, done, plan.shard_rows)))
     if job.embeddings:
-        front: Any = stages.Fetch
+        front: Any = decode.Fetch
         arguments: tuple[Any, ...] = (work.folder, job.embeddings)
     else:
         limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-        front, arguments = stages.Decode, (work.folder, plan.decoder_workers, job.sample_rate, limits)
+        front, arguments = decode.Decode, (work.folder, plan.decoder_workers, job.sample_rate, limits)
     retries = bounded_retries(ray.data.Dataset.map_batches)
     rows = rows.map_batches(
         front,

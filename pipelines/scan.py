@@ -95,7 +95,7 @@ class Scanner:
 
     def _probe(self, uris: list[str]) -> list[Any]:
         if self._decoder is None:
-            from pipelines.stages import make_decoder
+            from pipelines.decode import make_decoder
 
             self._decoder = make_decoder(self._workers, 16_000, self._limits)
         return list(self._decoder.probe_many(uris))

@@ -1,158 +1,28 @@
-"""What the actors of a run do, a block of rows at a time, Arrow in and Arrow out.
+"""The model stage of a run, a block of rows at a time, Arrow in and Arrow out.
 
     shard (first, stop, mask) ──Decode──▶ rows + pcm ──Answer──▶ answers
                               └─Fetch───▶ rows + windows ──┘└──Embed──▶ audio embeddings
 
-Audio travels as int16 mono at the encoder's rate. An exception of one row costs that row: Ray would
-throw away its whole block.
+An exception of one row costs that row: Ray would throw away its whole block. Decode and Fetch are in decode.py.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mats_core import storage
-from pipelines.settings import LimitSettings
-from pipelines.work_list import WorkList
+from pipelines.columns import NEIGHBORS_TYPE, SEGMENTS_TYPE, WINDOWS_TYPE, timed, with_column
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
 
-WINDOWS_TYPE = pa.list_(
-    pa.struct([("start_s", pa.float64()), ("weight", pa.float32()), ("embedding", pa.list_(pa.float32()))])
-)
-SEGMENTS_TYPE = pa.list_(pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())]))
-NEIGHBORS_TYPE = pa.list_(
-    pa.struct(
-        [
-            ("row", pa.int64()),
-            ("caption", pa.string()),
-            ("source", pa.string()),
-            ("weight", pa.float32()),
-            ("score", pa.float32()),
-        ]
-    )
-)
 WORK_ONLY = ("entry_id", "last", "part", "part_row")
 """Columns of the work list that end with it."""
-
-
-def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
-    """A `mats_core.isolated.IsolatedDecoder` with the user's limits over its defaults."""
-    from mats_core.audio import DecodeLimits
-    from mats_core.isolated import IsolatedDecoder
-
-    given = {
-        "max_bytes": limits.max_file_bytes,
-        "max_seconds": limits.max_seconds,
-        "memory_bytes": limits.decode_memory_bytes,
-        "deadline_s": limits.decode_deadline,
-    }
-    chosen = DecodeLimits(**{name: value for name, value in given.items() if value is not None})
-    return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
-
-
-def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:
-    """The unfinished rows first … stop-1 of the work list; mask: packed bits, 1 is finished."""
-    table = work.read(shard["first"], shard["stop"])
-    finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
-    return table.filter(pa.array(~finished)) if finished.any() else table
-
-
-def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType) -> pa.Table:
-    """`table` with the column replaced or added."""
-    array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
-    at = table.schema.get_field_index(name)
-    return table.append_column(name, array) if at < 0 else table.set_column(at, pa.field(name, kind), array)
-
-
-class Decode:
-    """Shard → its rows with `pcm` (int16 little-endian bytes, null where there is none) and `decoded_s`."""
-
-    def __init__(self, work_uri: str, workers: int, sample_rate: int, limits: LimitSettings) -> None:
-        self._work = WorkList(work_uri)
-        self._decoder = make_decoder(workers, sample_rate, limits)
-
-    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
-        for shard in shards.to_pylist():
-            yield self.decode(open_shard(self._work, shard))
-
-    def decode(self, rows: pa.Table) -> pa.Table:
-        """`rows` with pcm and decoded_s; errors of decoding in error_code and error_message."""
-        from mats_core.audio import AudioError
-        from mats_core.isolated import DecodeRequest
-
-        started = time.monotonic()
-        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
-        asked = [index for index, code in enumerate(codes) if code is None]
-        uris, starts = rows["uri"].to_pylist(), rows["start_s"].to_pylist()
-        durations, last = rows["duration_s"].to_pylist(), rows["last"].to_pylist()
-        requests = [
-            # the last chunk reads to the end of the file, whatever the header said
-            DecodeRequest(uris[i], starts[i] or 0.0, None if last[i] else durations[i])
-            for i in asked
-        ]
-        pcm: list[Any] = [None] * len(codes)
-        seconds = [0.0] * len(codes)
-        for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
-            if isinstance(result, AudioError):
-                if result.code == "empty_audio" and (starts[index] or 0.0) > 0:
-                    continue  # the header promised more than there is: not an error, nothing to say
-                codes[index], messages[index] = result.code, result.message
-            else:
-                pcm[index] = result.samples.astype("<i2", copy=False).tobytes()
-                seconds[index] = float(result.decoded_s)
-        rows = with_column(rows, "error_code", codes, pa.string())
-        rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "decoded_s", seconds, pa.float64())
-        rows = with_column(rows, "pcm", pa.array(pcm, pa.large_binary()), pa.large_binary())
-        return _timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
-
-
-class Fetch:
-    """Shard → its rows with `windows` and `decoded_s` out of an audio-embeddings data set."""
-
-    def __init__(self, work_uri: str, embeddings_uri: str) -> None:
-        self._work = WorkList(work_uri)
-        self._embeddings = embeddings_uri
-        self._cached: tuple[str, pa.Table] | None = None
-
-    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
-        for shard in shards.to_pylist():
-            yield self.fetch(open_shard(self._work, shard))
-
-    def fetch(self, rows: pa.Table) -> pa.Table:
-        """`rows` with the windows stored for them."""
-        started = time.monotonic()
-        windows, seconds = [], []
-        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
-            if self._cached is None or self._cached[0] != part:
-                file = storage.open_binary(storage.join(self._embeddings, "embeddings", part))
-                self._cached = (part, pq.read_table(file, columns=["windows", "decoded_s"]))
-            windows.append(self._cached[1]["windows"][at].as_py())
-            seconds.append(self._cached[1]["decoded_s"][at].as_py())
-        rows = with_column(rows, "decoded_s", seconds, pa.float64())
-        rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
-        return _timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
-
-
-def _timed(rows: pa.Table, **values: float) -> pa.Table:
-    """Add measures of a block to its rows: seconds of work (`…_s`, an equal share a row) and moments (`…_at`, epoch).
-
-    The driver sums them up and drops them again.
-    """
-    for name, value in values.items():
-        share = value / max(1, len(rows)) if name.endswith("_s") else value
-        rows = with_column(rows, f"_{name}", [share] * len(rows), pa.float64())
-    return rows
 
 
 @dataclass
@@ -303,7 +173,7 @@ class Embed(ModelStage):
         rows = with_column(rows, "error_message", messages, pa.string())
         rows = with_column(rows, "windows", values, WINDOWS_TYPE)
         rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
-        return _timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
+        return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
 class Answer(ModelStage):
@@ -360,7 +230,7 @@ class Answer(ModelStage):
             rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
         if self.spec.explain:
             rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
-        return _timed(
+        return timed(
             rows,
             embed_s=embedded - started,
             answer_s=time.monotonic() - embedded,
@@ -414,9 +284,3 @@ def _plain(neighbors: Any) -> list[dict[str, Any]] | None:
         {name: (each.get(name) if isinstance(each, dict) else getattr(each, name, None)) for name in names}
         for each in neighbors
     ]
-
-
-def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
-    """One shard as the row that Ray sends to a decoding actor. mask: bool [stop-first], True is finished."""
-    packed = np.packbits(mask).tobytes()
-    return pa.table({"first": [first], "stop": [stop], "mask": pa.array([packed], pa.binary())})

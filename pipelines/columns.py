@@ -1,0 +1,41 @@
+"""Columns that stages add to Arrow tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+WINDOWS_TYPE = pa.list_(
+    pa.struct([("start_s", pa.float64()), ("weight", pa.float32()), ("embedding", pa.list_(pa.float32()))])
+)
+SEGMENTS_TYPE = pa.list_(pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())]))
+NEIGHBORS_TYPE = pa.list_(
+    pa.struct(
+        [
+            ("row", pa.int64()),
+            ("caption", pa.string()),
+            ("source", pa.string()),
+            ("weight", pa.float32()),
+            ("score", pa.float32()),
+        ]
+    )
+)
+
+
+def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType) -> pa.Table:
+    """`table` with the column replaced or added."""
+    array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, array) if at < 0 else table.set_column(at, pa.field(name, kind), array)
+
+
+def timed(rows: pa.Table, **values: float) -> pa.Table:
+    """Add measures of a block to its rows: seconds of work (`…_s`, an equal share a row) and moments (`…_at`, epoch).
+
+    The driver sums them up and drops them again.
+    """
+    for name, value in values.items():
+        share = value / max(1, len(rows)) if name.endswith("_s") else value
+        rows = with_column(rows, f"_{name}", [share] * len(rows), pa.float64())
+    return rows
