@@ -22,6 +22,7 @@ class RunDisplay:
         self._bar: Any = None
         self._task: Any = None
         self._first: float | None = None
+        self._first_done = 0
         self._last_line = 0.0
         self._stage = ""
 
@@ -53,7 +54,7 @@ class RunDisplay:
         """The callback of a pipeline."""
         now = time.monotonic()
         if progress.stage == "run" and self._first is None:
-            self._first = now
+            self._first, self._first_done = now, progress.done  # what came at once says nothing about the rate
         if self._bar is not None:
             self._bar.update(
                 self._task,
@@ -72,7 +73,7 @@ class RunDisplay:
             return f"{progress.done} files, {progress.errors} errors"
         text = f"{progress.done}/{progress.total} {self._what}, {progress.errors} errors"
         busy = now - self._first if self._first is not None else 0.0
-        fresh = progress.done - progress.before
+        fresh = progress.done - self._first_done
         if progress.stage == "run" and busy > 1 and fresh:
             left = (progress.total - progress.done) * busy / fresh
             text += f", {fresh / busy:.1f} {self._what}/s, {duration(left)} left"
