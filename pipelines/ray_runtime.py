@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +31,8 @@ MODEL_CPUS = 1.0
 WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
-START_TRIES = 3
+START_TRIES = 2
+START_PATIENCE_S = 150.0
 CPU_BATCH, GPU_BATCH = 16, 64
 MAX_SHARDS = 20_000
 
@@ -153,11 +155,11 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
 
 
 def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
-    """Start a Ray of our own; its fixed patience of 30 s with itself is too short on a busy machine, so try again."""
+    """Start a Ray of our own; on a busy machine that may need patience, or a second try."""
     for attempt in range(START_TRIES):
         before = _children()
         try:
-            with _muted_stderr():
+            with _muted_stderr(), _patience(ray):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -174,6 +176,32 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
                     os.kill(child, signal.SIGKILL)
             if attempt + 1 == START_TRIES:
                 raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
+
+
+@contextmanager
+def _patience(ray: Any) -> Iterator[None]:
+    """Give a starting node START_PATIENCE_S to register: Ray 2.60 allows 30 s, fixed in its code."""
+    services = getattr(ray._private, "services", None)
+    ask = getattr(services, "get_node", None)
+    if ask is None:
+        yield
+        return
+
+    def asked_again(*arguments: Any, **given: Any) -> Any:
+        until = time.monotonic() + START_PATIENCE_S
+        while True:
+            try:
+                return ask(*arguments, **given)
+            except RuntimeError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+
+    services.get_node = asked_again
+    try:
+        yield
+    finally:
+        services.get_node = ask
 
 
 def _children() -> set[int]:
