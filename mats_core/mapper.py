@@ -100,6 +100,8 @@ class MlpMapper(nn.Module):
         inner = int(config.width * config.mlp_ratio)
         self.fc1 = nn.Linear(embedding_dim, inner)
         self.fc2 = nn.Linear(inner, config.vectors * hidden_size)
+        with torch.no_grad():
+            self.fc2.weight.mul_(0.3)  # closer to the size of an LLM's own token embeddings
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         """[B, D] unit → [B, vectors, hidden of the LLM]."""

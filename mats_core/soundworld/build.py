@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedTokenizerFast
 
 from mats_core.config import Part
 from mats_core.metrics import label_f1
 from mats_core.model import MatsModel, load_model
-from mats_core.prompts import training_prompt
 from mats_core.santa import SantaMemory
 from mats_core.soundworld.ablation import Run, build_memory, santa_settings, saved_text_corpus, train_run
 from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
@@ -31,7 +29,7 @@ from mats_core.soundworld.measure import (
     split_recipes,
 )
 from mats_core.soundworld.pretrain_clap import pretrain_clap
-from mats_core.soundworld.pretrain_llm import pretrain_llm, text_record
+from mats_core.soundworld.pretrain_llm import pretrain_llm
 from mats_core.soundworld.synth import render, render_scene
 from mats_core.soundworld.tokenizer import as_transformers, train_bpe
 
@@ -53,18 +51,18 @@ def build(work: Path, out: Path, log: Log = print) -> None:
     """
     work.mkdir(parents=True, exist_ok=True)
     times = _Times(work / "times.json", log)
-    for name, texts in (("clap", _clap_texts), ("llm", _llm_texts)):
-        if not (work / f"bpe-{name}.json").exists():
-            with times("tokenizer"):
-                (work / f"bpe-{name}.json").write_text(train_bpe(texts()))
+    if not (work / "bpe.json").exists():
+        with times("tokenizer"):
+            (work / "bpe.json").write_text(train_bpe(_tokenizer_texts()))
+    bpe = (work / "bpe.json").read_text()
     if not (work / "encoder" / "model.safetensors").exists():
         with times("clips"):
             mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
         with times("clap"):
-            pretrain_clap(mels, work / "encoder", _tokenizer(work, "clap"), log=log)
+            pretrain_clap(mels, work / "encoder", as_transformers(bpe, ends=True, length=96), log=log)
     if not (work / "llm" / "model.safetensors").exists():
         with times("llm"):
-            pretrain_llm(work / "llm", _tokenizer(work, "llm"), log=log)
+            pretrain_llm(work / "llm", as_transformers(bpe, ends=False, length=512), log=log)
     run = Run("text", NOISE_VARIANCE, SEED)
     with times("mats"):
         from mats_core.clap import HfClapEncoder
@@ -146,27 +144,14 @@ def _int16(waveform: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)[: WINDOW_SECONDS * SAMPLE_RATE]
 
 
-def _tokenizer(work: Path, name: str) -> PreTrainedTokenizerFast:
-    """The text tower's ends every text with EOS; the LLM's does not."""
-    bpe = (work / f"bpe-{name}.json").read_text()
-    return as_transformers(bpe, ends=name == "clap", length=96 if name == "clap" else 512)
-
-
-def _clap_texts() -> Iterator[str]:
-    """Captions, and questions with their answers."""
+def _tokenizer_texts() -> Iterator[str]:
+    """Captions, and questions with their answers: one vocabulary for the text tower and the LLM."""
     tasks = ("QA", "caption", "cla_label", "music_caption")
     for i in range(TOKENIZER_RECORDS):
         rng = np.random.default_rng(i)
         record = corpus_record(Content.of(clip_recipe("tokenizer", i), rng), rng, tasks[i % 4])
         yield record["caption"]
         yield f"USER: <Speech></Speech> {record['instruction']}\nASSISTANT: {record['output']}"
-
-
-def _llm_texts() -> Iterator[str]:
-    """Whole prompts in all wordings, and their answers."""
-    for i in range(TOKENIZER_RECORDS):
-        record = text_record(i)
-        yield f"{training_prompt(record['task'], record['instruction'], '', i)} {record['output']}"
 
 
 def recorded_ablation() -> dict[str, Any] | None:

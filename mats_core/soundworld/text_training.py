@@ -22,17 +22,22 @@ from mats_core.training import TrainingSettings, make_optimizer, sample_batch, t
 Log = Callable[[str], None]
 EmbedText = Callable[[Sequence[str]], Tensor]
 
-MAPPER = MapperConfig(kind="mlp", vectors=24, width=256)
-ADAPTER = AdapterConfig(rank=8, alpha=32, dropout=0.0)
+MAPPER = MapperConfig(kind="mlp", vectors=12, width=512)
+ADAPTER = AdapterConfig(
+    rank=32,
+    alpha=64,
+    dropout=0.0,
+    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+)
 DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=1.0)
 RECORDS = 16_000
 ROUNDS = 2
 
 
-def training_settings(noise_variance: float, seed: int, steps: int = 800) -> TrainingSettings:
+def training_settings(noise_variance: float, seed: int, steps: int = 1400) -> TrainingSettings:
     """The settings every model of the embedded world is trained with; only noise and seed differ."""
     return TrainingSettings(
-        steps=steps, batch_size=48, learning_rate=6e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
+        steps=steps, batch_size=48, learning_rate=4e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
         clip_norm=1.0, noise_variance=noise_variance, seed=seed,
     )  # fmt: skip
 
