@@ -181,7 +181,7 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
 @contextmanager
 def _patience(ray: Any) -> Iterator[None]:
     """Give a starting node START_PATIENCE_S to register: Ray 2.60 allows 30 s, fixed in its code."""
-    services = getattr(ray._private, "services", None)
+    services: Any = getattr(ray._private, "services", None)
     ask = getattr(services, "get_node", None)
     if ask is None:
         yield
