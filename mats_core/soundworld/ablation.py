@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -121,6 +122,11 @@ def measured_clips(work: Path, encoder: HfClapEncoder, split: str, count: int) -
     return Clips(audio_embeddings(work, encoder, split, count), split_recipes(split, count))
 
 
+def _to_stderr(text: str) -> None:
+    """Standard output is the result's."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def train_run(work: Path, run: Run) -> None:
     """Train one run and measure its captions on validation clips, without Santa and at every mix."""
     torch.set_num_threads(1)
@@ -133,7 +139,7 @@ def train_run(work: Path, run: Run) -> None:
     else:
         corpus = audio_corpus(audio_embeddings(work, encoder, "upper_bound", UPPER_BOUND_CLIPS))
     settings = training_settings(run.noise_variance, run.seed)
-    model = train_mats(corpus, work / "encoder", work / "llm", settings, name=run.name)
+    model = train_mats(corpus, work / "encoder", work / "llm", settings, _to_stderr, run.name)
     model.save(str(folder / "model"))
     clips = measured_clips(work, encoder, "validation", VALIDATION_CLIPS)
     _measure(work, run, clips, (0.0, *MIXES), folder / "validation.json")
