@@ -38,8 +38,8 @@ def model_card(
         "that never meet. Every kind varies by an octave in pitch or a factor of two in rate; simultaneous sounds",
         "differ by up to 12 dB; background noise lies 10 to 40 dB below; the room is dry or up to 0.8 s.",
         "",
-        "Made by `mats soundworld build --work WORK --out OUT`; measured by `mats soundworld ablate --work WORK` and",
-        "`mats soundworld evaluate`.",
+        "`mats soundworld build --work WORK --out OUT` makes such a model; `mats soundworld ablate --work WORK` and",
+        "`mats soundworld evaluate` measure it.",
         "",
     ]
     if times:
