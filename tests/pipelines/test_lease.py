@@ -79,4 +79,5 @@ def test_a_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
     (tmp_path / "lease.json").write_text(json.dumps(holder))
     mine = Lease(str(tmp_path), "y")
     mine.acquire()
+    assert json.loads((tmp_path / "lease.json").read_text())["run_id"] == "y"
     mine.release()
