@@ -10,7 +10,8 @@ from typing import Any
 
 import typer
 
-from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, guarded, settings_command
+from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
+from jobs.soundworld import app as soundworld
 from mats_core.errors import SettingsError
 from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
 
@@ -85,6 +86,22 @@ def scan(settings: ScanSettings) -> int:
     return 0
 
 
+@command(app, "train")
+def train(
+    config: str = typer.Argument(..., help="YAML of settings; or soundworld, mats_stage1, mats_stage2 (ours)."),
+    output: str | None = typer.Option(None, help="Over the config's: folder for model, checkpoints and curves."),
+    set_: list[str] = typer.Option([], "--set", help="Over the config's: name=value, such as training.steps=100."),
+    address: str | None = typer.Option(None, help="Join this Ray cluster; default: a Ray of its own."),
+    device: str | None = typer.Option(None, help="auto, cpu, cuda."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Start anew: remove what OUTPUT holds."),
+) -> int:
+    """Train mapper and adapter on stored embeddings into OUTPUT/model. Run again to continue."""
+    from jobs.train import run
+
+    flags = {"output": output, "address": address, "device": device, "overwrite": overwrite or None}
+    return run(config, set_, flags)
+
+
 @command(app, "ask")
 def ask(
     files: list[str] = typer.Argument(..., help="Sound files (paths or URLs)."),
@@ -130,19 +147,7 @@ def doctor() -> int:
     return int(_later("jobs.doctor", "doctor").run())
 
 
-@app.command(
-    "soundworld",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-)
-def soundworld(context: typer.Context) -> None:
-    """Make, evaluate and hear the embedded world (see `mats soundworld --help`)."""
-
-    def body() -> int:
-        _later("jobs.soundworld", "soundworld").app(args=context.args, prog_name="mats soundworld")
-        return 0
-
-    raise typer.Exit(guarded(body))
-
+app.add_typer(soundworld, name="soundworld")
 
 benchmark = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(benchmark, name="benchmark")

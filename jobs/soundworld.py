@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from jobs.options import command
 from mats_core.errors import SettingsError
 
 app = typer.Typer(
@@ -21,38 +22,40 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-@app.command()
+@command(app, "build")
 def build(
     work: Annotated[Path, typer.Option(help="folder for clips, parts and runs (2 GB); finished steps stay there")],
     out: Annotated[Path, typer.Option(help="model directory to write")],
-) -> None:
+) -> int:
     """Make the embedded model from scratch: about an hour on 2 cores. Started again, it goes on where it was."""
     from mats_core.soundworld import build as steps
 
     _writable(out)
     steps.build(work, out, _say)
+    return 0
 
 
-@app.command()
+@command(app, "ablate")
 def ablate(
     work: Annotated[Path, typer.Option(help="the folder `build` worked in")],
     processes: Annotated[int, typer.Option(min=1, help="trainings at once, one core each")] = 2,
-) -> None:
+) -> int:
     """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
     if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
         raise SettingsError("work", str(work), "a folder in which `mats soundworld build` has made encoder and llm")
     from mats_core.soundworld.ablation import run_ablation
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
+    return 0
 
 
-@app.command()
+@command(app, "evaluate")
 def evaluate(
     model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",
     clips: Annotated[int, typer.Option(min=10, help="test clips")] = 1000,
     scenes: Annotated[int, typer.Option(min=0, help="3-minute scenes; 0 leaves them out")] = 20,
     out: Annotated[Path | None, typer.Option(help="also write all numbers there, as JSON")] = None,
-) -> None:
+) -> int:
     """Measure a model on clips from seeds that no training used, and print the table of the README."""
     from mats_core.checkpoint import check_model_dir
 
@@ -66,14 +69,15 @@ def evaluate(
     if out is not None:
         out.write_text(json.dumps(numbers, indent=1) + "\n")
     typer.echo(markdown(numbers, recorded_ablation() if model == "builtin" else None))
+    return 0
 
 
-@app.command()
+@command(app, "card")
 def card(
     work: Annotated[Path, typer.Option(help="the folder `build` worked in: times and ablation are read from there")],
     numbers: Annotated[Path, typer.Option(help="what `evaluate --out` wrote")],
     model: Annotated[str, typer.Option(help="the model directory the numbers are of")] = "builtin",
-) -> None:
+) -> int:
     """Print the model card: how the model was made and what was measured."""
     from mats_core.checkpoint import resolve
     from mats_core.soundworld.card import model_card
@@ -87,14 +91,15 @@ def card(
     size = sum(f.stat().st_size for f in resolve(model).rglob("*") if f.is_file()) / 1e6
     times: dict[str, float] = read(work / "times.json")  # type: ignore[assignment]
     typer.echo(model_card(read(numbers), read(work / "ablation.json") or None, times, size))
+    return 0
 
 
-@app.command()
+@command(app, "clip")
 def clip(
     out: Annotated[Path, typer.Argument(help="WAV file to write; its recipe goes beside it as JSON")],
     seed: Annotated[int, typer.Option(min=0, help="which clip")] = 0,
     kinds: Annotated[str, typer.Option(help="comma-separated kinds to draw from; all by default")] = "",
-) -> None:
+) -> int:
     """Synthesise one clip to listen to."""
     import dataclasses
 
@@ -113,6 +118,7 @@ def clip(
     soundfile.write(out, render(recipe), SAMPLE_RATE, format="WAV")
     out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
     typer.echo(recipe.caption())
+    return 0
 
 
 def _writable(path: Path) -> None:

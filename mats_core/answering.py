@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ from mats_core.text import clean_answer
 if TYPE_CHECKING:
     from mats_core.model import MatsModel
 
-TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it: headers round
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,6 @@ class Answer:
     embedding: np.ndarray = field(repr=False)
     segments: list[Segment] | None = None
     neighbors: list[dict[str, Any]] | None = field(default=None, repr=False)
-
-
-def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
-    """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file."""
-    if duration_s is None:
-        return [(0.0, None)]
-    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
-    return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
 
 
 def embed_windows(model: MatsModel, windows: Sequence[np.ndarray]) -> np.ndarray:
@@ -212,7 +202,7 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         waveform, given_rate = source
         samples = _resampled(np.asarray(waveform), int(given_rate), rate)
         size = round(chunk_s * rate)
-        starts = chunk_starts(len(samples) / rate, chunk_s)
+        starts = audio.chunk_starts(len(samples) / rate, chunk_s)
         parts = [
             (start, samples[round(start * rate) : None if length is None else round(start * rate) + size])
             for start, length in starts
@@ -225,7 +215,7 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
     try:
         with storage.open_binary(uri) as file:
             info = audio.probe(file, uri)
-            for start, length in chunk_starts(info.duration_s, chunk_s):
+            for start, length in audio.chunk_starts(info.duration_s, chunk_s):
                 file.seek(0)
                 decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
                 if len(decoded.samples):

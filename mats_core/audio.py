@@ -50,6 +50,8 @@ _BEFORE_S, _AFTER_S = (
 )  # decoded beyond what was asked: the resampler's filter sees its neighbourhood,
 # and codecs with memory have settled
 
+TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it
+
 
 class DecodeLimits(BaseModel):
     """What one file may cost; beyond it the file is answered with too_large or timeout instead."""
@@ -288,6 +290,17 @@ def chunk_seconds(window_seconds: float) -> float:
     if not window_seconds > 0:
         raise ValueError(f"window_seconds must be positive, got {window_seconds}")
     return max(1, math.floor(60.0 / window_seconds + 1e-9)) * window_seconds
+
+
+def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
+    """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file.
+
+    A rest shorter than 50 ms belongs to the chunk before it: headers round.
+    """
+    if duration_s is None:
+        return [(0.0, None)]
+    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
+    return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
 
 
 def pool_windows(

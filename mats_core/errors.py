@@ -19,3 +19,15 @@ class SettingsError(ValueError):
 
     def __reduce__(self) -> tuple[type[SettingsError], tuple[str, object, str]]:
         return (SettingsError, (self.setting, self.given, self.allowed))
+
+
+class CodedError(Exception):
+    """Something about one file that goes into its row: `code` is one of DESIGN.md's error codes."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from mats_core.errors import CodedError
 from mats_core.sniff import HEAD_BYTES, Signature, sniff
 from mats_core.storage import error_from
 
@@ -23,16 +24,8 @@ _BLOCK_FRAMES = 1 << 16
 LEAST_BITS_A_SECOND = 500  # less than silence costs in any codec: such a header lies about its duration
 
 
-class AudioError(Exception):
+class AudioError(CodedError):
     """A file that gives no audio. `code` is one of DESIGN.md's error codes, `message` is for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import quote_from_bytes
 
+from mats_core.errors import CodedError
 from mats_core.listing import FileInfo, list_local, list_remote, local_version, remote_name, remote_version
 from mats_core.uris import local_path, printable, public_uri, scheme, uri_from_path
 
@@ -54,16 +55,8 @@ _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "ad
 _HEADER_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
 
 
-class StorageError(Exception):
+class StorageError(CodedError):
     """A path or URL that cannot be used; `code` is not_found, access_denied, io_error or refused."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(code, message)
-        self.code = code
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
 
 
 def join(base: str, *parts: str) -> str:

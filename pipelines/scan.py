@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,6 @@ from pipelines.settings import LimitSettings, ScanSettings
 from pipelines.sources import MANIFEST_SIDECAR, Entry, open_source
 
 PROBE_BATCH = 64
-TAIL_S = 0.05
-"""A remainder shorter than this belongs to the chunk before it: headers round."""
 
 
 def chunk_id(path: str, version: str, start_s: float) -> str:
@@ -28,20 +25,10 @@ def chunk_id(path: str, version: str, start_s: float) -> str:
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
-    """(start, duration) of a file's chunks in seconds; the last one reads on to the end of the file.
-
-    The same cuts as `mats_core.answering.chunk_starts`, which needs torch (a test compares them).
-    """
-    if duration_s is None:
-        return [(0.0, None)]
-    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
-    starts = [index * chunk_s for index in range(count)]
-    return [(start, chunk_s if start < starts[-1] else duration_s - start) for start in starts]
-
-
 def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
     """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
+    from mats_core.audio import chunk_starts
+
     base: dict[str, Any] = {
         "uri": storage.public_uri(entry.uri),
         "size_bytes": entry.size,
@@ -65,6 +52,8 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
             duration_source=info.duration_source,
         )
         chunks = chunk_starts(info.duration_s, chunk_s)
+        if info.duration_s is not None:
+            chunks[-1] = (chunks[-1][0], info.duration_s - chunks[-1][0])
     return [
         {
             **base,

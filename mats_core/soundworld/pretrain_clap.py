@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear, normalize
 from transformers import ClapConfig, ClapModel, PreTrainedTokenizerFast
 
+from mats_core.muon import Muon
 from mats_core.soundworld.clips import MELS, clip_recipe, feature_extractor_config
 from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import Content, caption
@@ -67,9 +68,9 @@ def pretrain_clap(
     mels: np.ndarray,
     out: Path,
     tokenizer: PreTrainedTokenizerFast,
-    epochs: int = 8,
+    steps: int = 3000,
     batch: int = 128,
-    learning_rate: float = 1.2e-3,
+    learning_rate: float = 1e-2,
     seed: int = 0,
     log: Log = print,
 ) -> dict[str, float]:
@@ -91,53 +92,59 @@ def pretrain_clap(
     # The per-mel normalisation keeps its running mean and variance but no learned scale: without it nothing
     # before the patches needs a gradient, which saves a sixth of a step.
     tower.clap.audio_model.audio_encoder.batch_norm.requires_grad_(False)
-    trained = [p for p in tower.parameters() if p.requires_grad]
-    decay = [p for p in trained if p.ndim > 1]
-    plain = [p for p in trained if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}], lr=learning_rate
-    )
-    steps = epochs * (count // batch)
+    optimizer = _optimizer(tower, learning_rate)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1.0, (s + 1) / 150) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / steps)))
+        optimizer, lambda s: min(1.0, (s + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * s / steps)))
     )
-    step, recent = 0, {"contrastive": 0.0, "labels": 0.0, "right": 0.0}
+    recent: dict[str, float] = {}
     tower.train()
-    for _ in range(epochs):
-        order = rng.permutation(count)
-        for at in range(0, count - batch + 1, batch):
-            rows = np.sort(order[at : at + batch])
-            contents = [Content.of(recipes[i], rng) for i in rows]
-            turned = [c.swapped() for c in contents if len(c.in_order) >= 2]
-            texts = [caption(c, rng) for c in contents + turned]
-            tokens = tokenizer(texts, padding=True, return_tensors="pt")
-            mel = torch.from_numpy(mels[rows].astype(np.float32))
-            mel = mel + torch.from_numpy(rng.normal(0, 4, (batch, 1, 1)).astype(np.float32))
-            audio, logits = tower.audio(_masked(mel, rng)[:, None])
-            text = tower.text(tokens["input_ids"], tokens["attention_mask"])
-            contrastive, right = _contrastive(audio, text, contents, tower.clap.logit_scale_a)
-            labels = binary_cross_entropy_with_logits(logits, targets[rows])
-            joint = tower.joint_kinds
-            for embedding in (audio, text[:batch]):
-                labels = labels + 0.5 * binary_cross_entropy_with_logits(
-                    linear(embedding * 8, joint.weight, joint.bias), targets[rows]
-                )
-            optimizer.zero_grad(set_to_none=True)
-            (contrastive + 4 * labels).backward()
-            nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-            with torch.no_grad():
-                tower.clap.logit_scale_a.clamp_(max=math.log(50))
-            step += 1
-            now = {"contrastive": contrastive.item(), "labels": labels.item(), "right": right}
-            recent = {k: 0.95 * v + 0.05 * now[k] if step > 1 else now[k] for k, v in recent.items()}
-            if step % 50 == 0:
-                log(f"clap step {step}/{steps} " + " ".join(f"{k} {v:.3f}" for k, v in recent.items()))
+    order = np.concatenate([rng.permutation(count) for _ in range(math.ceil(steps * batch / count))])
+    for step in range(steps):
+        rows = np.sort(order[step * batch : (step + 1) * batch])
+        contents = [Content.of(recipes[i], rng) for i in rows]
+        turned = [c.swapped() for c in contents if len(c.in_order) >= 2]
+        texts = [caption(c, rng) for c in contents + turned]
+        tokens = tokenizer(texts, padding=True, return_tensors="pt")
+        mel = torch.from_numpy(mels[rows].astype(np.float32))
+        mel = mel + torch.from_numpy(rng.normal(0, 4, (batch, 1, 1)).astype(np.float32))
+        audio, logits = tower.audio(_masked(mel, rng)[:, None])
+        text = tower.text(tokens["input_ids"], tokens["attention_mask"])
+        contrastive, right = _contrastive(audio, text, contents, tower.clap.logit_scale_a)
+        labels = binary_cross_entropy_with_logits(logits, targets[rows])
+        joint = tower.joint_kinds
+        for embedding in (audio, text[:batch]):
+            labels = labels + 0.5 * binary_cross_entropy_with_logits(
+                linear(embedding * 8, joint.weight, joint.bias), targets[rows]
+            )
+        optimizer.zero_grad(set_to_none=True)
+        (contrastive + 4 * labels).backward()
+        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        with torch.no_grad():
+            tower.clap.logit_scale_a.clamp_(max=math.log(50))
+        now = {"contrastive": contrastive.item(), "labels": labels.item(), "right": right}
+        recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in now.items()}
+        if (step + 1) % 50 == 0:
+            log(f"clap step {step + 1}/{steps} " + " ".join(f"{k} {v:.3f}" for k, v in recent.items()))
     with torch.no_grad():
         tower.clap.logit_scale_t.copy_(tower.clap.logit_scale_a)
     save_encoder(tower.clap.eval(), tokenizer, out)
     return recent
+
+
+def _optimizer(tower: _Tower, learning_rate: float) -> Muon:
+    """Muon on the matrices of both towers; AdamW on tables, patches, biases, gains and the thrown-away layers."""
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, weight in tower.named_parameters():
+        if weight.requires_grad:
+            hidden = weight.ndim == 2 and name.startswith("clap.") and "embeddings" not in name and "table" not in name
+            (matrices if hidden else rest).append(weight)
+    return Muon(
+        [{"params": matrices, "matrices": True, "weight_decay": 0.05}, {"params": rest, "lr": 0.4 * learning_rate}],
+        lr=learning_rate,
+    )
 
 
 def _masked(mel: Tensor, rng: np.random.Generator) -> Tensor:
