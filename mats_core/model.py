@@ -24,7 +24,7 @@ from mats_core.config import (
 from mats_core.errors import SettingsError
 from mats_core.mapper import build_mapper
 from mats_core.prompts import format_prompt, validate_request
-from mats_core.sequence import PromptTokens
+from mats_core.sequence import PromptTokens, Sequences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,7 +166,10 @@ class MatsModel:
 
     def scores(self, prefix: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]) -> TargetScores:
         """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`."""
-        batch = self.tokens.for_loss(prompts, outputs, self.device)
+        return self.score(prefix, self.tokens.for_loss(prompts, outputs, self.device))
+
+    def score(self, prefix: torch.Tensor, batch: Sequences) -> TargetScores:
+        """`scores` of prompts and targets that are token ids already (`PromptTokens.for_loss`)."""
         assert batch.targets is not None
         inputs: dict[str, Any] = {"inputs_embeds": self._embed(batch.ids, batch.sound, prefix)}
         # Causal attention and right padding: no mask needed, and none is faster.

@@ -1,40 +1,36 @@
-"""One training step, its schedule, its mixture and its noise: pure functions of (seed, step). No cluster here."""
+"""One training step: noise, loss, gradient, AdamW. What a step trains on is drawn in schedule.py. No cluster here."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
 
-import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
 from mats_core.model import MatsModel
 from mats_core.noise import inject_noise, keyed_normal
+from mats_core.schedule import TrainingSettings, learning_rate, sample_batch
+from mats_core.sequence import Sequences
+
+__all__ = [
+    "StepResult",
+    "Sums",
+    "TrainingSettings",
+    "backward",
+    "evaluate",
+    "learning_rate",
+    "make_optimizer",
+    "sample_batch",
+    "set_training",
+    "step_noise",
+    "train_step",
+    "trained_weights",
+    "update",
+]
 
 _NOISE_STREAM = 1  # Santa's noise is stream 0
-
-
-class TrainingSettings(BaseModel):
-    """How the mapper and the adapter are trained. Defaults are the reference's."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    steps: int = Field(90_000, ge=1)
-    batch_size: int = Field(48, ge=1)
-    learning_rate: float = Field(3e-5, gt=0, description="at the end of warm-up")
-    warmup_steps: int = Field(3000, ge=0)
-    warmup_start: float = Field(1e-7, ge=0, description="learning rate of the first step")
-    final_learning_rate: float = Field(0.0, ge=0)
-    weight_decay: float = Field(0.05, ge=0, description="on matrices only")
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: not clipped")
-    noise_variance: float = Field(0.015, ge=0)
-    seed: int = Field(0, ge=0)
-    train: Literal["mapper+adapter", "mapper"] = "mapper+adapter"
 
 
 @dataclass
@@ -52,43 +48,13 @@ class StepResult:
         return self.learning_rate
 
 
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up from `warmup_start`, then a cosine to `final_learning_rate`; step counts from 0."""
-    peak, warmup = settings.learning_rate, settings.warmup_steps
-    if step < warmup:
-        return settings.warmup_start + (peak - settings.warmup_start) * step / warmup
-    progress = min((step - warmup) / max(settings.steps - warmup, 1), 1.0)
-    low = settings.final_learning_rate
-    return low + (peak - low) * 0.5 * (1.0 + math.cos(math.pi * progress))
+@dataclass
+class Sums:
+    """Over the target tokens of some samples; each a scalar tensor: loss, tokens right, tokens."""
 
-
-def sample_batch(
-    seed: int,
-    step: int,
-    batch_size: int,
-    sizes: Sequence[int],
-    ratios: Sequence[float],
-    per: Literal["sample", "batch"] = "sample",
-) -> list[tuple[int, int]]:
-    """(data set, row) of each sample of a step's batch; a pure function, so a restart draws the same.
-
-    sizes: rows a data set; ratios: weights, any scale. per="batch" draws one data set for the whole batch, as the
-    reference does; "sample" draws for each. Rows are drawn with replacement.
-    """
-    weights = np.asarray(ratios, dtype=np.float64)
-    counts = np.asarray(sizes, dtype=np.int64)
-    if len(weights) != len(counts) or not len(counts) or (weights < 0).any() or weights.sum() <= 0:
-        raise SettingsError("ratios", list(ratios), f"{len(counts)} weights, none negative, not all zero")
-    if (counts[weights > 0] < 1).any():
-        raise SettingsError("sizes", list(sizes), "at least one row in each data set that is drawn from")
-    rng = np.random.Generator(np.random.Philox(key=np.array([seed, step], dtype=np.uint64)))
-    uniform = rng.random((batch_size, 2))
-    if per == "batch":
-        uniform[:, 0] = uniform[0, 0]
-    bounds = np.cumsum(weights) / weights.sum()
-    chosen = np.minimum(np.searchsorted(bounds, uniform[:, 0], side="right"), np.flatnonzero(weights)[-1])
-    rows = np.minimum((uniform[:, 1] * counts[chosen]).astype(np.int64), counts[chosen] - 1)
-    return list(zip(chosen.tolist(), rows.tolist(), strict=True))
+    loss: torch.Tensor
+    correct: torch.Tensor
+    tokens: torch.Tensor
 
 
 def step_noise(seed: int, step: int, batch_size: int, dim: int) -> torch.Tensor:
@@ -97,7 +63,7 @@ def step_noise(seed: int, step: int, batch_size: int, dim: int) -> torch.Tensor:
 
 
 def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW over what is trained; the rest of the model is frozen. Weight decay falls on matrices only.
+    """AdamW over what is trained, in float32; the rest of the model is frozen. Weight decay falls on matrices only.
 
     Undoes a merged adapter, which cannot be trained.
     """
@@ -111,6 +77,8 @@ def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.
         if adapter and "lora_" in name:
             weight.requires_grad_(True)
             trained.append(weight)
+    for weight in trained:
+        weight.data = weight.data.float()  # the master copy: in bf16, small steps would round away
     groups = [
         {"params": [w for w in trained if w.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
@@ -118,12 +86,71 @@ def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.
     return torch.optim.AdamW(groups, lr=learning_rate(0, settings), betas=settings.betas, fused=True)
 
 
-def set_training(model: MatsModel, on: bool) -> None:
+def trained_weights(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Everything the optimizer trains, in its order."""
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def set_training(model: MatsModel, on: bool, gradient_checkpointing: bool = False) -> None:
     """Turn the adapter's dropout on or off; the frozen LLM itself always stays in evaluation mode."""
     model.mapper.train(on)
     for name, module in model.llm.named_modules():
         if "lora_dropout" in name:
             module.train(on)
+        elif gradient_checkpointing and getattr(module, "gradient_checkpointing", False):
+            module.training = on  # transformers asks the layer, not its parts: their dropout stays off
+
+
+def backward(
+    model: MatsModel,
+    embedding: torch.Tensor,
+    batch: Sequences,
+    settings: TrainingSettings,
+    noise_rows: torch.Tensor,
+    total: float | None = None,
+    dropout_seed: int | None = None,
+) -> Sums:
+    """Noise → vectors → loss, and its gradient added to the weights'.
+
+    embedding: float32 [B, D], clean; noise_rows: int64 [B], the key of each row's noise, which is drawn on the
+    model's device. total: target tokens the gradient is the mean over, when `batch` is one of several that make up
+    a step; None: its own. dropout_seed: seeds torch's global generator; None: it goes on as it stands.
+    """
+    embedding = torch.as_tensor(embedding, dtype=torch.float32).to(model.device, non_blocking=True)
+    if settings.noise_variance > 0:
+        noise = keyed_normal(settings.seed, noise_rows.to(model.device), embedding.shape[1], _NOISE_STREAM)
+        embedding = inject_noise(embedding, settings.noise_variance, noise=noise)
+    if dropout_seed is not None:
+        torch.manual_seed(dropout_seed)
+    set_training(model, True, settings.gradient_checkpointing)
+    try:
+        with _mixed(model):
+            scores = model.score(model.prefix(embedding), batch)
+        tokens = scores.tokens.sum()
+        loss = (scores.loss * scores.tokens).sum()
+        (loss / (tokens if total is None else total)).backward()
+    finally:
+        set_training(model, False, settings.gradient_checkpointing)
+    return Sums(loss.detach(), scores.correct.sum(), tokens)
+
+
+@torch.no_grad()
+def evaluate(model: MatsModel, embedding: torch.Tensor, batch: Sequences) -> Sums:
+    """Loss and accuracy of clean embeddings [B, D]: no noise, no dropout, no gradient."""
+    with _mixed(model):
+        scores = model.score(model.prefix(embedding), batch)
+    return Sums((scores.loss * scores.tokens).sum(), scores.correct.sum(), scores.tokens.sum())
+
+
+def update(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int) -> tuple[float, float]:
+    """One AdamW step on the gradients there are, clipped; returns learning rate and norm before clipping."""
+    rate = learning_rate(step, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    limit = settings.clip_norm if settings.clip_norm is not None else math.inf
+    norm = torch.nn.utils.clip_grad_norm_(trained_weights(optimizer), limit)
+    optimizer.step()
+    return rate, norm.item()
 
 
 def train_step(
@@ -135,35 +162,27 @@ def train_step(
     settings: TrainingSettings,
     step: int,
 ) -> StepResult:
-    """Noise → vectors → loss → one AdamW step.
+    """A whole step at once: `backward` on one batch, then `update`.
 
     embedding: [B, D], clean; `settings.noise_variance` of noise is added here. The loss is the mean over all target
     tokens of the batch. Dropout draws from torch's global generator: seed it for runs that repeat exactly.
     """
-    rate = learning_rate(step, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    embedding = torch.as_tensor(embedding, dtype=torch.float32, device=model.device)
-    if settings.noise_variance > 0:
-        noise = step_noise(settings.seed, step, len(embedding), embedding.shape[1])
-        embedding = inject_noise(embedding, settings.noise_variance, noise=noise.to(model.device))
-    set_training(model, True)
-    try:
-        scores = model.scores(model.prefix(embedding), prompts, outputs)
-    finally:
-        set_training(model, False)
-    total = scores.tokens.sum()
-    loss = (scores.loss * scores.tokens).sum() / total
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    limit = settings.clip_norm if settings.clip_norm is not None else math.inf
-    norm = torch.nn.utils.clip_grad_norm_(weights, limit)
-    optimizer.step()
+    rows = torch.arange(len(embedding)) + step * len(embedding)
+    sums = backward(model, embedding, model.tokens.for_loss(prompts, outputs, model.device), settings, rows)
+    rate, norm = update(optimizer, settings, step)
     return StepResult(
-        loss=loss.item(),
-        token_accuracy=(scores.correct.sum() / total).item(),
-        target_tokens=int(total.item()),
+        loss=(sums.loss / sums.tokens).item(),
+        token_accuracy=(sums.correct / sums.tokens).item(),
+        target_tokens=int(sums.tokens.item()),
         learning_rate=rate,
-        grad_norm=norm.item(),
+        grad_norm=norm,
     )
+
+
+def _mixed(model: MatsModel) -> AbstractContextManager[object]:
+    """Beside an LLM in half precision, the mapper and the adapter compute in it too; their weights stay float32."""
+    number = model.causal_lm.dtype
+    if number is torch.float32:
+        return nullcontext()
+    return torch.autocast(model.device.type, dtype=number)

@@ -1,0 +1,196 @@
+"""`mats train CONFIG`: read the settings, show how it goes, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from jobs.options import EXIT_INTERRUPTED
+from mats_core.errors import SettingsError
+from pipelines.settings import build
+from pipelines.train_settings import TrainSettings
+
+if TYPE_CHECKING:
+    from pipelines.train import TrainProgress, TrainResult
+
+PLAIN_EVERY_S = 10.0
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def run(config: str, changes: list[str], flags: dict[str, Any]) -> int:
+    """Train as a YAML file says, with `name=value` changes and flags over it; returns the exit code."""
+    values = read_config(config)
+    for change in changes:
+        _change(values, change)
+    values.update({name: value for name, value in flags.items() if value is not None})
+    settings = build(TrainSettings, values)
+    from pipelines.train import run_train
+
+    with TrainDisplay() as display:
+        result = run_train(settings, display)
+    return _finish(result, config)
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """A YAML file, or one of ours by name (`soundworld` is configs/train_soundworld.yaml); raises SettingsError.
+
+    `${NAME}` and `${NAME:-default}` in it stand for variables of the environment.
+    """
+    import yaml
+
+    ours = CONFIGS / f"train_{path}.yaml"
+    file = Path(path) if Path(path).is_file() or not ours.is_file() else ours
+    try:
+        values = yaml.safe_load(_with_variables(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
+        raise SettingsError("CONFIG", path, f"a YAML file, or one of {names}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SettingsError("CONFIG", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
+    if not isinstance(values, dict):
+        raise SettingsError("CONFIG", path, "a YAML file of `setting: value` lines")
+    return values
+
+
+def _with_variables(text: str) -> str:
+    import re
+
+    def value(match: re.Match[str]) -> str:
+        name, default = match[1], match[2]
+        found = os.environ.get(name, default)
+        if found is None:
+            raise SettingsError(f"${name}", "nothing", "a variable of the environment; the config needs it")
+        return found
+
+    lines = (line if line.lstrip().startswith("#") else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, line)
+             for line in text.splitlines())  # fmt: skip
+    return "\n".join(lines)
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    """`training.steps=100` into nested values; the right side is YAML."""
+    import yaml
+
+    name, equals, text = change.partition("=")
+    if not equals or not name:
+        raise SettingsError("set", change, "name=value, such as training.steps=100")
+    *path, last = name.split(".")
+    place = values
+    for step in path:
+        place = place.setdefault(step, {})
+        if not isinstance(place, dict):
+            raise SettingsError("set", change, f"a name whose `{step}` holds settings")
+    try:
+        place[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError("set", change, "a value in YAML") from None
+
+
+class TrainDisplay:
+    """Steps, loss, tokens/s and time left as a bar, or as plain lines where nobody watches; answers as they come."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._began: float | None = None
+        self._first = 0
+        self._stage = ""
+        self._last_line = 0.0
+
+    def __enter__(self) -> TrainDisplay:
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+            console = Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True)
+            more = (TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
+            self._bar = Progress(*columns, *more, console=console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("reading the settings", total=None, figures="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, progress: TrainProgress) -> None:
+        """The callback of the pipeline."""
+        now = time.monotonic()
+        if progress.stage == "training" and (self._began is None or progress.first_step > self._first):
+            self._began, self._first = now, progress.first_step
+        if progress.validated is not None:
+            self._say(validation_text(progress.validated))
+        figures = self._figures(progress, now)
+        if self._bar is not None:
+            self._bar.update(
+                self._task, description=progress.stage, completed=progress.step, total=progress.steps, figures=figures
+            )
+        elif progress.stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
+            self._last_line = now
+            self._say(f"{progress.stage}: {figures}" if figures else progress.stage)
+        self._stage = progress.stage
+
+    def _say(self, text: str) -> None:
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+    def _figures(self, progress: TrainProgress, now: float) -> str:
+        from jobs.terminal import duration
+
+        if progress.stage not in ("training", "stopping after this step"):
+            return ""
+        text = f"step {progress.step}/{progress.steps}"
+        if "loss" in progress.point:
+            text += f", loss {progress.point['loss']:.3f}"
+        if "tokens_per_s" in progress.point:
+            text += f", {progress.point['tokens_per_s']:,.0f} tokens/s"
+        done = progress.step - self._first
+        if self._began is not None and done > 0:
+            text += f", {duration((progress.steps - progress.step) * (now - self._began) / done)} left"
+        return text + (f", {progress.workers} workers" if progress.workers > 1 else "")
+
+
+def validation_text(record: dict[str, Any]) -> str:
+    """A validation for the log: loss and accuracy a set, then sample answers."""
+    sets = ", ".join(f"{n} {v['loss']:.3f} ({v['token_accuracy']:.1%})" for n, v in record["validation"].items())
+    lines = [f"validation at step {record['step']}: loss (token accuracy) {sets}"]
+    for each in record.get("answers") or []:
+        asked = each["prompt"].split("</Speech>")[-1].split("\n")[0].strip()
+        lines.append(f"  {each['set']}: {asked}  said: {each['answer'].strip()}  true: {each['target']}")
+    return "\n".join(lines)
+
+
+def _finish(result: TrainResult, config: str) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jobs.terminal import duration
+
+    if result.status == "complete_before":
+        print(f"done already: {result.step} steps, {result.model}")
+        return 0
+    if result.status == "interrupted":
+        print(f"mats: interrupted after step {result.step}; to continue: mats train {config} …", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    if result.status == "failed":
+        print(f"mats: {result.message}", file=sys.stderr)
+        return 1
+    run = result.run
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("steps", f"{run['step']:,}, {run['samples']:,} samples, {run['tokens']:,} tokens")
+    table.add_row("time", f"{duration(run['wall_s'])} ({duration(run['seconds'])} in steps)")
+    for name, values in run.get("validation", {}).items():
+        table.add_row(name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}")
+    table.add_row("model", result.model)
+    Console(soft_wrap=True).print(table)
+    return 0

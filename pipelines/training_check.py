@@ -1,0 +1,86 @@
+"""What is wrong with a training run's settings, found before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from mats_core import storage
+from mats_core.checkpoint import check_model_dir
+from mats_core.config import ModelConfig, Part
+from mats_core.errors import SettingsError
+from mats_core.fetch import local_directory, strip_scheme
+from mats_core.fingerprint import fingerprint_directory
+from pipelines.train_settings import TrainSettings
+from pipelines.training_data import TableFacts, corpus_files, tables
+from pipelines.training_log import check_loggers
+
+
+@dataclass
+class Checked:
+    """What is known before Ray starts."""
+
+    facts: TableFacts
+    encoder: Part | None
+    memory: Part | None
+
+
+def check_settings(settings: TrainSettings) -> Checked:
+    """Everything that can be found wrong without loading anything; SettingsError names the setting."""
+    check_loggers(list(settings.loggers))
+    for each in settings.data:
+        corpus_files(each.corpus, f"data.{each.name}.corpus")
+        corpus_files(each.validation_corpus, f"data.{each.name}.validation_corpus")
+    facts = next(iter(tables(settings).values()))
+    encoder: Part | None
+    if settings.model is not None:
+        config: ModelConfig = check_model_dir(settings.model)
+        encoder = config.encoder
+        if config.adapter is None and settings.training.train == "mapper+adapter":
+            raise SettingsError("training.train", "mapper+adapter", "mapper: this model has no adapter")
+        if config.embedding_dim != facts.dim:
+            raise SettingsError("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
+        known = encoder.fingerprint if encoder else ""
+    else:
+        local_directory(str(settings.llm), "llm")
+        known = _encoder_fingerprint(str(settings.encoder))
+        encoder = Part(uri=_kept(str(settings.encoder)), fingerprint=facts.encoder_fingerprint)
+    if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
+        raise SettingsError(
+            "embeddings",
+            storage.public_uri(facts.uri),
+            f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
+            'embed the corpora again with "mats embed-text"',
+        )
+    return Checked(facts, encoder, _memory_part(settings.memory, facts))
+
+
+def _encoder_fingerprint(uri: str) -> str:
+    """Which encoder that is, from its files; "" for a kind that only its own loader can tell."""
+    if uri.startswith("msclap:"):
+        return ""
+    return fingerprint_directory(local_directory(strip_scheme(uri), "encoder"))
+
+
+def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
+    if uri is None:
+        return None
+    folder = local_directory(uri, "memory")
+    try:
+        note = json.loads((folder / "memory.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
+    made_with = note.get("encoder_fingerprint", "")
+    if made_with and facts.encoder_fingerprint and made_with != facts.encoder_fingerprint:
+        raise SettingsError(
+            "memory",
+            uri,
+            f"a memory of the encoder {facts.encoder_fingerprint[:12]}; this one was built with {made_with[:12]}: "
+            'rebuild it with "mats build-memory"',
+        )
+    return Part(uri=_kept(uri), fingerprint=note.get("fingerprint", ""))
+
+
+def _kept(uri: str) -> str:
+    return os.path.abspath(uri) if os.path.exists(uri) else uri

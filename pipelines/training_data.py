@@ -1,0 +1,146 @@
+"""The data of a training run: what a mixture is made of, and the packed form it is drawn from at random.
+
+`training_pack.ensure_store` joins corpora and embeddings once into a local folder that all processes of a machine map
+into memory: `vectors-N.npy` (an embeddings table, [rows, D]), and for each data set `NAME.arrow` (records) with the
+numbers of those to train on and to validate on, `NAME.train.npy` and `NAME.validation.npy`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.fingerprint import hash_settings
+from pipelines.sources import EMBEDDINGS_SIDECAR
+from pipelines.train_settings import DataSet, TrainSettings
+
+RECORD_SCHEMA = pa.schema(
+    [
+        ("vector", pa.int64()),
+        ("task", pa.string()),
+        ("instruction", pa.string()),
+        ("output", pa.string()),
+        ("tag", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TableFacts:
+    """An embeddings table as its sidecar tells it: `kind` is text or audio."""
+
+    uri: str
+    kind: str
+    dim: int
+    encoder_fingerprint: str
+
+
+@dataclass
+class Record:
+    """One training sample before its prompt is worded."""
+
+    vector: np.ndarray
+    task: str
+    instruction: str
+    output: str
+    tag: str
+
+
+def table_facts(uri: str, kind: str, setting: str) -> TableFacts:
+    """Read an embeddings table's sidecar; SettingsError when it is missing, unfinished or of the other kind."""
+    shown = storage.public_uri(uri)
+    made_by = "mats embed-text" if kind == "text" else "mats embed-audio"
+    try:
+        sidecar = json.loads(storage.read_bytes(storage.join(uri, EMBEDDINGS_SIDECAR)))
+    except (storage.StorageError, ValueError) as error:
+        raise SettingsError(setting, shown, f'OUT of "{made_by}" ({error})') from None
+    is_audio = "window_seconds" in sidecar
+    if is_audio != (kind == "audio"):
+        raise SettingsError(setting, shown, f'OUT of "{made_by}"; this is of the other kind')
+    if sidecar.get("status", "complete") != "complete":
+        raise SettingsError(setting, shown, f'a finished "{made_by}"; run it again to finish')
+    return TableFacts(uri, kind, int(sidecar["dim"]), str(sidecar.get("encoder_fingerprint", "")))
+
+
+def tables(settings: TrainSettings) -> dict[str, TableFacts]:
+    """Facts of every table the mixture draws on, by URI; SettingsError unless all are of one encoder."""
+    found: dict[str, TableFacts] = {}
+    for each in settings.data:
+        uri = table_of(each, settings)
+        if uri not in found:
+            kind = "audio" if each.audio is not None else "text"
+            found[uri] = table_facts(uri, kind, f"data.{each.name}.{'audio' if each.audio else 'embeddings'}")
+    first = next(iter(found.values()))
+    for facts in found.values():
+        if (facts.encoder_fingerprint, facts.dim) != (first.encoder_fingerprint, first.dim):
+            raise SettingsError(
+                "embeddings",
+                storage.public_uri(facts.uri),
+                f"embeddings of one encoder; these are of {facts.encoder_fingerprint[:12]} [{facts.dim}], those of "
+                f"{storage.public_uri(first.uri)} of {first.encoder_fingerprint[:12]} [{first.dim}]",
+            )
+    return found
+
+
+def table_of(data: DataSet, settings: TrainSettings) -> str:
+    """The embeddings table of a data set."""
+    return str(data.audio or data.embeddings or settings.embeddings)
+
+
+def store_key(settings: TrainSettings) -> str:
+    """Changes when the packed data would: other settings of the data, or other files."""
+    files: list[Any] = []
+    for each in settings.data:
+        for corpus in (each.corpus, each.validation_corpus):
+            files += [(f.uri, f.size, f.version) for f in corpus_files(corpus, f"data.{each.name}.corpus")]
+    for uri in tables(settings):
+        files.append([(f.path, f.size, f.version) for f in storage.list_files(uri) if f.uri.endswith(".parquet")])
+    data = [each.model_dump(mode="json", exclude={"ratio"}) for each in settings.data]
+    return hash_settings([data, settings.embeddings, settings.validation, files])[:24]
+
+
+def corpus_files(corpus: str | list[str] | None, setting: str) -> list[storage.FileInfo]:
+    """The files that a corpus setting names; SettingsError naming the set when one is missing."""
+    found: list[storage.FileInfo] = []
+    for uri in [corpus] if isinstance(corpus, str) else corpus or []:
+        try:
+            files = list(storage.list_files(uri))
+        except storage.StorageError as error:
+            raise SettingsError(setting, storage.public_uri(uri), f"files that can be read ({error})") from None
+        if not files:
+            raise SettingsError(setting, storage.public_uri(uri), "files; nothing is there")
+        found += files
+    return found
+
+
+class StoredSet:
+    """One data set, mapped into memory. `train` and `validation` hold numbers of records."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        self.name: str = facts["name"]
+        self.facts = facts
+        self.train = np.load(folder / f"{self.name}.train.npy", mmap_mode="r")
+        self.validation = np.load(folder / f"{self.name}.validation.npy", mmap_mode="r")
+        self._vectors = np.load(folder / facts["vectors"], mmap_mode="r")
+        self._source = pa.memory_map(str(folder / f"{self.name}.arrow"))
+        table = pa.ipc.open_file(self._source).read_all()
+        self._columns = {name: table[name] for name in RECORD_SCHEMA.names}
+
+    def record(self, number: int) -> Record:
+        """Record `number`, its vector as float32 [D]."""
+        row = {name: column[number].as_py() for name, column in self._columns.items()}
+        vector = np.asarray(self._vectors[row["vector"]], np.float32)
+        return Record(vector, row["task"], row["instruction"], row["output"], row["tag"])
+
+
+def open_store(place: Path) -> list[StoredSet]:
+    """The packed data sets, in the order of the settings."""
+    store = json.loads((place / "store.json").read_bytes())
+    return [StoredSet(place, facts) for facts in store["sets"]]

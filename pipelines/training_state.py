@@ -1,0 +1,135 @@
+"""Checkpoints of a training run: one file each, at any URL, put in place whole or not at all.
+
+A checkpoint holds what is trained, AdamW's moments, and as JSON the rest: the step, which is also the position in the
+data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so far.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mats_core import storage
+
+if TYPE_CHECKING:
+    import torch
+
+    from mats_core.model import MatsModel
+
+_NAME = re.compile(r"step-(\d{9})\.ckpt$")
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainState:
+    """How far a run is. `step` counts finished steps; `history` holds the points of the curves."""
+
+    step: int = 0
+    tokens: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
+    """What is trained, by name (`mapper.…`, `llm.…`). The optimizer must be made already."""
+    named = {f"mapper.{name}": weight for name, weight in model.mapper.named_parameters()}
+    for name, weight in model.llm.named_parameters():
+        if weight.requires_grad:
+            named[f"llm.{name}"] = weight
+    return named
+
+
+def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
+    """Write a checkpoint and return its URI. Raises StorageError (a full disk, say); earlier ones stay as they are."""
+    from safetensors.torch import save
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name, weight in named_weights(model).items():
+        tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
+        for kind, value in optimizer.state.get(weight, {}).items():
+            tensors[f"adam/{kind}/{name}"] = value.detach().cpu().contiguous()
+    uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
+    storage.write_bytes(uri, save(tensors, {"state": json.dumps(asdict(state))}))
+    return uri
+
+
+def list_checkpoints(folder: str) -> dict[int, str]:
+    """Step → URI, in order."""
+    if not storage.is_dir(folder):
+        return {}
+    found = {}
+    for info in storage.list_files(folder):
+        match = _NAME.search(info.uri)
+        if match:
+            found[int(match[1])] = info.uri
+    return dict(sorted(found.items()))
+
+
+def read_state(uri: str) -> TrainState:
+    """The JSON part of a checkpoint. Raises ValueError when the file is not a whole checkpoint."""
+    return _parse(storage.read_bytes(uri))[0]
+
+
+def load_newest(folder: str, model: MatsModel, optimizer: torch.optim.Optimizer) -> TrainState:
+    """Restore the newest checkpoint that can be read; a fresh state when there is none.
+
+    A damaged file is passed over for the one before it, with a warning.
+    """
+    for step, uri in reversed(list_checkpoints(folder).items()):
+        try:
+            return load_checkpoint(uri, model, optimizer)
+        except ValueError as error:
+            log.warning("checkpoint of step %d is passed over: %s", step, error)
+    return TrainState()
+
+
+def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
+    """Restore one checkpoint into model and, where given, optimizer. Raises ValueError when it does not fit."""
+    import torch
+
+    state, tensors = _parse(storage.read_bytes(uri))
+    weights = named_weights(model)
+    if {f"weight/{name}" for name in weights} != {name for name in tensors if name.startswith("weight/")}:
+        raise ValueError(f"{storage.public_uri(uri)} holds other weights than this run trains")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(tensors[f"weight/{name}"])
+    if optimizer is not None:
+        kinds = sorted({name.split("/", 2)[1] for name in tensors if name.startswith("adam/")})
+        for name, weight in weights.items():
+            kept = {kind: tensors[f"adam/{kind}/{name}"] for kind in kinds if f"adam/{kind}/{name}" in tensors}
+            optimizer.state[weight] = {kind: value.to(weight.device) for kind, value in kept.items()}
+    return state
+
+
+def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error
+
+
+def prune(folder: str, keep: int, best: int | None) -> list[int]:
+    """Remove all but the last `keep` checkpoints and the best one; returns the steps that stay."""
+    found = list_checkpoints(folder)
+    stay = {*list(found)[-keep:], *([best] if best in found else [])}
+    _remove(uri for step, uri in found.items() if step not in stay)
+    return sorted(step for step in stay if step is not None)
+
+
+def _remove(uris: Iterable[str]) -> None:
+    for uri in uris:
+        storage.remove_tree(uri)
