@@ -44,6 +44,9 @@ class TrainingSettings(BaseModel):
     noise_variance: float = Field(0.015, ge=0)
     seed: int = Field(0, ge=0, lt=2**63)
     train: Literal["mapper+adapter", "mapper"] = "mapper+adapter"
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: orthogonalised steps on matrices, AdamW on the rest; not with sharded weights"
+    )
     gradient_checkpointing: bool = Field(False, description="keep less, compute more: for LLMs that hardly fit")
 
 

@@ -1,4 +1,4 @@
-"""One training step: noise, loss, gradient, AdamW. What a step trains on is drawn in schedule.py. No cluster here."""
+"""One training step: noise, loss, gradient, optimizer. What a step trains on is drawn in schedule.py. No cluster here."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from mats_core.model import MatsModel
+from mats_core.muon import Muon
 from mats_core.noise import inject_noise, keyed_normal
 from mats_core.schedule import TrainingSettings, learning_rate, sample_batch
 from mats_core.sequence import Sequences
@@ -62,8 +63,8 @@ def step_noise(seed: int, step: int, batch_size: int, dim: int) -> torch.Tensor:
     return keyed_normal(seed, torch.arange(batch_size) + step * batch_size, dim, _NOISE_STREAM)
 
 
-def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.AdamW:
-    """AdamW over what is trained, in float32; the rest of the model is frozen. Weight decay falls on matrices only.
+def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimizer of what is trained, in float32; the rest of the model is frozen. Weight decay falls on matrices only.
 
     Undoes a merged adapter, which cannot be trained.
     """
@@ -83,6 +84,9 @@ def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.
         {"params": [w for w in trained if w.ndim >= 2], "weight_decay": settings.weight_decay},
         {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
     ]
+    if settings.optimizer == "muon":
+        groups[0]["matrices"] = True
+        return Muon(groups, lr=learning_rate(0, settings), betas=settings.betas)
     return torch.optim.AdamW(groups, lr=learning_rate(0, settings), betas=settings.betas, fused=True)
 
 
