@@ -1,0 +1,226 @@
+"""The formats of a corpus: (line, raw record) as a stream, whatever the file's size. Lines count from 1; so do Parquet
+rows. A JSON list is parsed record by record: the authors' largest is over a gigabyte."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+
+READ_AHEAD = 8 << 20
+MOST_RECORD = 16 << 20
+"""Characters one record of a JSON list may have; what is not whole by then is broken."""
+
+_PARQUET_BATCH = 4096
+_SPACES = " \t\r\n"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A record that does not parse: the problem's code and what the parser said."""
+
+    code: str
+    detail: str
+
+
+Raw = tuple[int, "dict[str, Any] | Broken"]
+
+
+def raw_records(uri: str, ending: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
+    """(line, fields or Broken) of every record. wanted: our field → theirs; other columns may be left out.
+
+    Raises SettingsError when the file cannot be opened, is not what its ending says, or has no caption column.
+    """
+    try:
+        with storage.open_binary(uri, read_ahead=READ_AHEAD) as file:
+            if ending == ".parquet":
+                yield from _parquet(file, uri, wanted)
+            elif ending == ".csv":
+                yield from _csv(file, uri, wanted)
+            elif ending == ".json":
+                yield from _json(file, uri)
+            else:
+                yield from _json_lines(file)
+    except storage.StorageError as error:
+        raise SettingsError("corpus", storage.public_uri(uri), f"a file that can be read ({error})") from None
+    except OSError as error:  # the store failed half way
+        raise SettingsError("corpus", storage.public_uri(uri), f"a whole file ({error})") from None
+
+
+def _json_lines(file: BinaryIO) -> Iterator[Raw]:
+    for number, line in enumerate(file, 1):
+        if number == 1:
+            line = line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except UnicodeDecodeError as error:
+            yield number, Broken("not_text", str(error))
+        except (ValueError, RecursionError) as error:
+            yield number, Broken("broken_line", str(error))
+        else:
+            yield number, _object(value)
+
+
+def _object(value: Any) -> dict[str, Any] | Broken:
+    return value if isinstance(value, dict) else Broken("not_an_object", f"{type(value).__name__}")
+
+
+def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
+    csv.field_size_limit(MOST_RECORD)
+    # note: what is not UTF-8 becomes surrogates, which the record's check finds
+    text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(text, strict=True)
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            if header is None:
+                raise SettingsError("corpus", storage.public_uri(uri), f"a CSV file ({error})") from None
+            yield line, Broken("broken_line", str(error))
+            continue
+        if not row:
+            continue
+        if header is None:
+            header = row
+            _check_header(header, uri, wanted)
+        elif len(row) != len(header):
+            yield line, Broken("broken_line", f"{len(row)} fields, the header has {len(header)}")
+        else:
+            # note: CSV has no null; an empty cell says nothing
+            yield line, {name: value or None for name, value in zip(header, row, strict=True)}
+
+
+def _check_header(names: list[str], uri: str, wanted: Mapping[str, str]) -> None:
+    theirs = wanted.get("caption", "caption")
+    if theirs not in names:
+        raise SettingsError(
+            "corpus",
+            storage.public_uri(uri),
+            f"a column `{theirs}`; it has {', '.join(names) or 'none'} (map it: --column caption=NAME)",
+        )
+
+
+def _parquet(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+        names = table.schema_arrow.names
+        _check_header(names, uri, wanted)
+        columns = [name for name in dict.fromkeys(wanted.values()) if name in names]
+        line = 0
+        for batch in table.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
+            for row in batch.to_pylist():
+                line += 1
+                yield line, row
+    except pa.ArrowException as error:
+        first = str(error).splitlines()[0]
+        raise SettingsError("corpus", storage.public_uri(uri), f"a whole Parquet file ({first})") from None
+
+
+def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:
+    reader = _JsonStream(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape"), uri)
+    first = reader.peek()
+    if first == "{":
+        reader.enter_annotation()
+    elif first != "[":
+        reader.fail(f"it begins with {first!r}" if first else "it is empty")
+    yield from reader.items()
+
+
+class _JsonStream:
+    """Walks a JSON text that is read piece by piece."""
+
+    def __init__(self, text: io.TextIOWrapper, uri: str) -> None:
+        self._text, self._uri = text, uri
+        self._buffer, self._at, self._line, self._over = "", 0, 1, False
+        self._decoder = json.JSONDecoder()
+
+    def fail(self, why: str) -> None:
+        """Raise SettingsError: after a syntax error nobody can say where the next record begins."""
+        raise SettingsError(
+            "corpus",
+            storage.public_uri(self._uri),
+            f'a JSON list, an object with a list "annotation", or JSON lines in a .jsonl; line {self._line}: {why}',
+        )
+
+    def _more(self) -> bool:
+        piece = self._text.read(1 << 20)
+        self._over = not piece
+        self._buffer, self._at = self._buffer[self._at :] + piece, 0
+        return not self._over
+
+    def peek(self) -> str:
+        """The next character that is no space, or "" at the end."""
+        while True:
+            while self._at < len(self._buffer):
+                letter = self._buffer[self._at]
+                if letter not in _SPACES:
+                    return letter
+                self._line += letter == "\n"
+                self._at += 1
+            if not self._more():
+                return ""
+
+    def take(self, letter: str) -> None:
+        """Go past `letter`, which must come next."""
+        found = self.peek()
+        if found != letter:
+            self.fail(f"expected {letter!r}, found {found!r}" if found else f"it ends where {letter!r} should come")
+        self._at += 1
+
+    def value(self) -> Any:
+        """The next whole value."""
+        if not self.peek():
+            self.fail("it ends too soon")
+        while True:
+            try:
+                found, end = self._decoder.raw_decode(self._buffer, self._at)
+            except (ValueError, RecursionError) as error:
+                if len(self._buffer) - self._at > MOST_RECORD or not self._more():
+                    self.fail(str(error).split(": line", 1)[0])
+                continue
+            if end == len(self._buffer) and not self._over and self._more():
+                continue  # note: a number may go on in the next piece
+            self._line += self._buffer.count("\n", self._at, end)
+            self._at = end
+            return found
+
+    def enter_annotation(self) -> None:
+        """Go to the list under "annotation" of the object that comes next."""
+        self.take("{")
+        while self.peek() != "}":
+            key = self.value()
+            self.take(":")
+            if key == "annotation" and self.peek() == "[":
+                return
+            self.value()
+            if self.peek() != "}":
+                self.take(",")
+        self.fail('its object has no list "annotation"')
+
+    def items(self) -> Iterator[Raw]:
+        """The elements of the list that comes next, each with the line it begins in."""
+        self.take("[")
+        if self.peek() == "]":
+            return
+        while True:
+            self.peek()
+            line = self._line
+            yield line, _object(self.value())
+            if self.peek() == "]":
+                return
+            self.take(",")
