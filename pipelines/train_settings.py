@@ -143,26 +143,13 @@ class TrainSettings(_Settings):
 
 
 # What may differ between a run and its continuation, because it does not change what is learned.
-FREE = frozenset(
-    {
-        *(
-            "output",
-            "address",
-            "workers",
-            "device",
-            "fsdp",
-            "max_failures",
-            "max_error_rate",
-            "data_cache",
-            "overwrite",
-        ),
-        *("checkpoint_every", "keep_checkpoints", "export", "include", "validate_every", "sample_answers"),
-        *("log_every", "loggers", "project"),
-    }
-)
+_FREE = """
+output address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every keep_checkpoints
+export include validate_every sample_answers log_every loggers project
+"""
 
 
 def identity(settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what is learned, for comparison with an earlier run's."""
-    values = settings.model_dump(mode="json", exclude=set(FREE))
+    values = settings.model_dump(mode="json", exclude=set(_FREE.split()))
     return {"job": "train", **values}

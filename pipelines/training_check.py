@@ -12,8 +12,9 @@ from mats_core.config import ModelConfig, Part
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory, strip_scheme
 from mats_core.fingerprint import fingerprint_directory
+from pipelines.corpus import check_columns, corpus_files
 from pipelines.train_settings import TrainSettings
-from pipelines.training_data import TableFacts, corpus_files, tables
+from pipelines.training_data import TableFacts, tables
 from pipelines.training_log import check_loggers
 
 
@@ -30,8 +31,10 @@ def check_settings(settings: TrainSettings) -> Checked:
     """Everything that can be found wrong without loading anything; SettingsError names the setting."""
     check_loggers(list(settings.loggers))
     for each in settings.data:
-        corpus_files(each.corpus, f"data.{each.name}.corpus")
-        corpus_files(each.validation_corpus, f"data.{each.name}.validation_corpus")
+        check_columns(each.columns, f"data.{each.name}.columns")
+        for name, corpus in (("corpus", each.corpus), ("validation_corpus", each.validation_corpus)):
+            if corpus is not None:
+                corpus_files(corpus, f"data.{each.name}.{name}")
     facts = next(iter(tables(settings).values()))
     encoder: Part | None
     if settings.model is not None:

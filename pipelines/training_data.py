@@ -18,6 +18,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import hash_settings
+from pipelines.corpus import corpus_files
 from pipelines.sources import EMBEDDINGS_SIDECAR
 from pipelines.train_settings import DataSet, TrainSettings
 
@@ -99,25 +100,12 @@ def store_key(settings: TrainSettings) -> str:
     files: list[Any] = []
     for each in settings.data:
         for corpus in (each.corpus, each.validation_corpus):
-            files += [(f.uri, f.size, f.version) for f in corpus_files(corpus, f"data.{each.name}.corpus")]
+            if corpus is not None:
+                files += [(f.uri, f.size, f.version) for f in corpus_files(corpus, f"data.{each.name}.corpus")]
     for uri in tables(settings):
         files.append([(f.path, f.size, f.version) for f in storage.list_files(uri) if f.uri.endswith(".parquet")])
     data = [each.model_dump(mode="json", exclude={"ratio"}) for each in settings.data]
     return hash_settings([data, settings.embeddings, settings.validation, files])[:24]
-
-
-def corpus_files(corpus: str | list[str] | None, setting: str) -> list[storage.FileInfo]:
-    """The files that a corpus setting names; SettingsError naming the set when one is missing."""
-    found: list[storage.FileInfo] = []
-    for uri in [corpus] if isinstance(corpus, str) else corpus or []:
-        try:
-            files = list(storage.list_files(uri))
-        except storage.StorageError as error:
-            raise SettingsError(setting, storage.public_uri(uri), f"files that can be read ({error})") from None
-        if not files:
-            raise SettingsError(setting, storage.public_uri(uri), "files; nothing is there")
-        found += files
-    return found
 
 
 class StoredSet:

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.prompts import FAMILIES
+from pipelines.corpus import FileReport, corpus_files, read_corpus
 from pipelines.train_settings import DataSet, TrainSettings
-from pipelines.training_data import RECORD_SCHEMA, TableFacts, corpus_files, store_key, table_of, tables
+from pipelines.training_data import RECORD_SCHEMA, TableFacts, store_key, table_of, tables
 
 _BATCH = 8192
 
@@ -121,9 +122,9 @@ def _id_array(ids: list[str]) -> np.ndarray:
 
 def _pack_corpus(data: DataSet, table: _Table, folder: Path) -> dict[str, Any]:
     """Write a set's records with the rows of their embeddings; returns what was read and why records fell out."""
-    problems: Counter[str] = Counter()
-    examples: list[str] = []
-    rows = 0
+    files: list[FileReport] = []
+    missing: list[str] = []
+    without = rows = 0
     held_from: int | None = None
     with pa.OSFile(str(folder / f"{data.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
         for corpus in (data.corpus, data.validation_corpus):
@@ -131,38 +132,30 @@ def _pack_corpus(data: DataSet, table: _Table, folder: Path) -> dict[str, Any]:
                 continue
             if corpus is data.validation_corpus:
                 held_from = rows
-            for records in _batched(_records(data, corpus, problems, examples)):
-                batch, missing = _joined(records, table)
-                problems["no_embedding"] += len(missing)
-                examples += [f"no embedding for the caption {text!r}" for text in missing[: max(0, 5 - len(examples))]]
+            for records in _batched(_records(data, corpus, files)):
+                batch, lost = _joined(records, table)
+                without += len(lost)
+                missing += lost[: 3 - len(missing)]
                 rows += len(batch)
                 writer.write_batch(batch)
+    problems = sum((each.problems for each in files), Counter({"no_embedding": without}))
+    first = [f"{f.as_dict()['file']} line {f.lines[0]['line']}: {f.lines[0]['code']}" for f in files if f.lines]
     return {
         "name": data.name,
         "vectors": table.file,
         "records": rows,
         "problems": {name: count for name, count in sorted(problems.items()) if count},
-        "examples": examples[:5],
+        "examples": [*first, *(f"no embedding for the caption {text!r}" for text in missing)][:5],
         "held_from": held_from,
     }
 
 
-def _records(
-    data: DataSet, corpus: str | list[str], problems: Counter[str], examples: list[str]
-) -> Iterator[dict[str, str]]:
-    import hashlib
-
-    for info in corpus_files(corpus, "x"):
-        for line in storage.read_bytes(info.uri).splitlines():
-            r = json.loads(line)
-            yield {
-                "caption_id": hashlib.sha256(r["caption"].encode()).hexdigest()[:32],
-                "caption": r["caption"],
-                "task": r["task"],
-                "instruction": r["instruction"],
-                "output": r["output"],
-                "tag": r.get("tag") or data.tag or "",
-            }
+def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) -> Iterator[dict[str, str]]:
+    """Usable records of all files of a corpus; what is not usable is counted in `reports`, one a file."""
+    for info in corpus_files(corpus, f"data.{data.name}.corpus"):
+        reports.append(FileReport(info.uri))
+        for record in read_corpus(info.uri, reports[-1], data.columns, True, data.task):
+            yield record if record["tag"] or not data.tag else {**record, "tag": data.tag}
 
 
 def _batched(records: Iterator[dict[str, str]]) -> Iterator[list[dict[str, str]]]:

@@ -1,7 +1,8 @@
 """Checkpoints of a training run: one file each, at any URL, put in place whole or not at all.
 
-A checkpoint holds what is trained, AdamW's moments, and as JSON the rest: the step, which is also the position in the
-data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so far.
+A checkpoint holds what is trained, the optimizer's moments, and as JSON the rest: the step, which is also the position
+in the data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so
+far.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mats_core.model import MatsModel
 
 _NAME = re.compile(r"step-(\d{9})\.ckpt$")
+_OPTIMIZER = "optimizer"
 log = logging.getLogger(__name__)
 
 
@@ -54,7 +56,7 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
     for name, weight in named_weights(model).items():
         tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
         for kind, value in optimizer.state.get(weight, {}).items():
-            tensors[f"adam/{kind}/{name}"] = value.detach().cpu().contiguous()
+            tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
     uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
     storage.write_bytes(uri, save(tensors, {"state": json.dumps(asdict(state))}))
     return uri
@@ -102,10 +104,16 @@ def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer
         for name, weight in weights.items():
             weight.copy_(tensors[f"weight/{name}"])
     if optimizer is not None:
-        kinds = sorted({name.split("/", 2)[1] for name in tensors if name.startswith("adam/")})
+        kinds = sorted({name.split("/", 2)[1] for name in tensors if name.startswith(f"{_OPTIMIZER}/")})
+        fused = bool(optimizer.defaults.get("fused"))
         for name, weight in weights.items():
-            kept = {kind: tensors[f"adam/{kind}/{name}"] for kind in kinds if f"adam/{kind}/{name}" in tensors}
-            optimizer.state[weight] = {kind: value.to(weight.device) for kind, value in kept.items()}
+            kept = {
+                kind: tensors[f"{_OPTIMIZER}/{kind}/{name}"]
+                for kind in kinds
+                if f"{_OPTIMIZER}/{kind}/{name}" in tensors
+            }
+            # note: step counts stay on the CPU unless the optimizer's kernels read them on the device
+            optimizer.state[weight] = {k: v.to(weight.device) if v.ndim or fused else v for k, v in kept.items()}
     return state
 
 

@@ -227,7 +227,8 @@ class Run:
             storage.write_bytes(uri, json.dumps({"step": step, "seed": self.training.seed, "samples": rows}).encode())
         raise TrainingStopped(
             f"the loss or its gradient is not a finite number in step {step}; its batch is in "
-            f"{storage.public_uri(uri)}. Earlier checkpoints are intact. A lower learning rate, clip_norm, or float32 may help"
+            f"{storage.public_uri(uri)}. Earlier checkpoints are intact. A lower learning rate, "
+            "clip_norm, or float32 may help"
         )
 
     def _validate(self) -> None:
@@ -253,7 +254,7 @@ class Run:
             mean = sum(results[n]["loss"] * r for n, r in names.items()) / sum(names.values())
             if state.best_loss is None or mean < state.best_loss:
                 state.best_loss, state.best_step = mean, state.step
-            point = {"step": state.step, "validation": results, "validation_loss": mean}
+            point: dict[str, Any] = {"step": state.step, "validation": results, "validation_loss": mean}
             state.history.append(point)
             answers = self._sample_answers() if self.share.rank == 0 or self.job.fsdp else []
             self.told.tell("validated", answers=answers, **point)
