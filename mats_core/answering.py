@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mats_core.model import MatsModel
 
 
-
 @dataclass(frozen=True)
 class Request:
     """What is asked of one embedding. tag=None takes the task's own tag; an empty one leaves it out."""

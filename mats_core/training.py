@@ -1,4 +1,4 @@
-"""One training step: noise, loss, gradient, optimizer. What a step trains on is drawn in schedule.py. No cluster here."""
+"""One training step: noise, loss, gradient, optimizer. What it trains on is drawn in schedule.py. No cluster here."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def step_noise(seed: int, step: int, batch_size: int, dim: int) -> torch.Tensor:
 
 
 def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimizer of what is trained, in float32; the rest of the model is frozen. Weight decay falls on matrices only.
+    """The optimizer of what is trained, in float32; the rest is frozen. Weight decay falls on matrices only.
 
     Undoes a merged adapter, which cannot be trained.
     """

@@ -14,6 +14,7 @@ import torch
 from mats_core.config import Part
 from mats_core.metrics import label_f1
 from mats_core.model import MatsModel, load_model
+from mats_core.prompts import SPEECH, training_prompt
 from mats_core.santa import SantaMemory
 from mats_core.soundworld.ablation import Run, build_memory, santa_settings, saved_text_corpus, train_run
 from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
@@ -30,13 +31,13 @@ from mats_core.soundworld.measure import (
 )
 from mats_core.soundworld.pretrain_clap import pretrain_clap
 from mats_core.soundworld.pretrain_llm import pretrain_llm
+from mats_core.soundworld.pretrain_reading import pretrain_reading
 from mats_core.soundworld.synth import render, render_scene
 from mats_core.soundworld.tokenizer import as_transformers, train_bpe
 
 Log = Callable[[str], None]
 
-PRETRAIN_CLIPS = 32_000
-TOKENIZER_RECORDS = 20_000
+PRETRAIN_CLIPS = 48_000
 NOISE_VARIANCE, MIX, SEED = 0.003, 0.3, 0
 ASSETS = Path(__file__).parent / "assets"
 PARTS = ("encoder", "llm", "memory")
@@ -46,29 +47,34 @@ def build(work: Path, out: Path, log: Log = print) -> None:
     """Make the embedded model. Every finished step stays in ``work`` and is not repeated.
 
     Args:
-        work: folder for spectrograms, parts and runs (about 2 GB).
+        work: folder for spectrograms, parts and runs (about 3 GB).
         out: the model directory to write, with encoder, LLM and memory inside.
     """
     work.mkdir(parents=True, exist_ok=True)
     times = _Times(work / "times.json", log)
-    if not (work / "bpe.json").exists():
-        with times("tokenizer"):
-            (work / "bpe.json").write_text(train_bpe(_tokenizer_texts()))
-    bpe = (work / "bpe.json").read_text()
+    for name, texts in (("encoder", _encoder_texts), ("llm", _llm_texts)):
+        if not (work / f"bpe-{name}.json").exists():
+            with times(f"tokenizer of the {name}"):
+                (work / f"bpe-{name}.json").write_text(train_bpe(texts()))
     if not (work / "encoder" / "model.safetensors").exists():
         with times("clips"):
             mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
         with times("clap"):
-            pretrain_clap(mels, work / "encoder", as_transformers(bpe, ends=True, length=96), log=log)
+            pretrain_clap(mels, work / "encoder", as_transformers(_bpe(work, "encoder"), ends=True, length=96), log=log)
+    if not (work / "llm-words" / "model.safetensors").exists():
+        with times("llm, words"):
+            pretrain_llm(work / "llm-words", as_transformers(_bpe(work, "llm"), ends=False, length=512), log=log)
+    from mats_core.clap import HfClapEncoder
+
+    encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
+    with times("text embeddings and memory"):
+        corpus = saved_text_corpus(work, encoder)
+        build_memory(work, corpus, encoder.fingerprint)
     if not (work / "llm" / "model.safetensors").exists():
-        with times("llm"):
-            pretrain_llm(work / "llm", as_transformers(bpe, ends=False, length=512), log=log)
+        with times("llm, reading vectors"):
+            pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm", log=log)
     run = Run("text", NOISE_VARIANCE, SEED)
     with times("mats"):
-        from mats_core.clap import HfClapEncoder
-
-        encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-        build_memory(work, saved_text_corpus(work, encoder), encoder.fingerprint)
         train_run(work, run)
     export(work, run, MIX, out)
     log(f"{out}: {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
@@ -144,14 +150,29 @@ def _int16(waveform: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)[: WINDOW_SECONDS * SAMPLE_RATE]
 
 
-def _tokenizer_texts() -> Iterator[str]:
-    """Captions, and questions with their answers: one vocabulary for the text tower and the LLM."""
-    tasks = ("QA", "caption", "cla_label", "music_caption")
-    for i in range(TOKENIZER_RECORDS):
-        rng = np.random.default_rng(i)
-        record = corpus_record(Content.of(clip_recipe("tokenizer", i), rng), rng, tasks[i % 4])
+def _bpe(work: Path, name: str) -> str:
+    return (work / f"bpe-{name}.json").read_text()
+
+
+def _encoder_texts() -> Iterator[str]:
+    """What the vocabulary of CLAP's text tower is learned from: captions, questions and answers."""
+    for record in _tokenizer_records(20_000):
         yield record["caption"]
         yield f"USER: <Speech></Speech> {record['instruction']}\nASSISTANT: {record['output']}"
+
+
+def _llm_texts() -> Iterator[str]:
+    """What the LLM's vocabulary is learned from: whole prompts with a caption in words, and answers."""
+    for index, record in enumerate(_tokenizer_records(12_000)):
+        prompt = training_prompt(record["task"], record["instruction"], "", index)
+        yield f"{prompt.replace(SPEECH, ' ' + record['caption'])} {record['output']}"
+
+
+def _tokenizer_records(count: int) -> Iterator[dict[str, str]]:
+    tasks = ("QA", "caption", "cla_label", "music_caption")
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        yield corpus_record(Content.of(clip_recipe("tokenizer", i), rng), rng, tasks[i % 4])
 
 
 def recorded_ablation() -> dict[str, Any] | None:

@@ -68,7 +68,7 @@ def pretrain_clap(
     mels: np.ndarray,
     out: Path,
     tokenizer: PreTrainedTokenizerFast,
-    steps: int = 3000,
+    steps: int = 2000,
     batch: int = 128,
     learning_rate: float = 1e-2,
     seed: int = 0,

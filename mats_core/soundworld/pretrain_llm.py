@@ -1,7 +1,8 @@
 """Pretraining of the embedded LLM: a small LLaMA that reads a caption in words and answers about it.
 
 It stands for Vicuna: a language model that can already describe, label and answer once it knows what there is to
-hear. The caption stands in the prompt where the MATS mapper's vectors will stand later. It never meets an embedding.
+hear. The caption stands in the prompt where the MATS mapper's vectors will stand later (``pretrain_reading`` goes on
+from here).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from mats_core.muon import Muon
 from mats_core.prompts import SPEECH, training_prompt
 from mats_core.soundworld.clips import clip_recipe
 from mats_core.soundworld.language import Content, corpus_record
@@ -42,7 +44,13 @@ def llm_config(vocabulary: int) -> LlamaConfig:
 
 
 def pretrain_llm(
-    out: Path, tokenizer: PreTrainedTokenizerFast, steps: int = 600, batch: int = 64, seed: int = 0, log: Log = print
+    out: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    steps: int = 600,
+    batch: int = 64,
+    learning_rate: float = 8e-3,
+    seed: int = 0,
+    log: Log = print,
 ) -> float:
     """Train a ``LlamaForCausalLM`` from scratch on prompts with captions in words; save it in float16.
 
@@ -51,7 +59,13 @@ def pretrain_llm(
     """
     torch.manual_seed(seed)
     model = LlamaForCausalLM(llm_config(len(tokenizer)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.01, betas=(0.9, 0.98))
+    weights = list(model.named_parameters())
+    matrices = [w for name, w in weights if w.ndim == 2 and "embed" not in name]
+    rest = [w for name, w in weights if w.ndim != 2 or "embed" in name]
+    optimizer = Muon(
+        [{"params": matrices, "matrices": True, "weight_decay": 0.01}, {"params": rest, "lr": 0.4 * learning_rate}],
+        lr=learning_rate,
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda s: min(1.0, (s + 1) / 60) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * s / steps)))
     )

@@ -22,10 +22,10 @@ from mats_core.training import TrainingSettings, make_optimizer, sample_batch, t
 Log = Callable[[str], None]
 EmbedText = Callable[[Sequence[str]], Tensor]
 
-MAPPER = MapperConfig(kind="mlp", vectors=12, width=512)
+MAPPER = MapperConfig(kind="mlp", vectors=12, width=256)
 ADAPTER = AdapterConfig(
-    rank=32,
-    alpha=64,
+    rank=16,
+    alpha=32,
     dropout=0.0,
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 )
@@ -34,7 +34,7 @@ RECORDS = 16_000
 ROUNDS = 2
 
 
-def training_settings(noise_variance: float, seed: int, steps: int = 1400) -> TrainingSettings:
+def training_settings(noise_variance: float, seed: int, steps: int = 400) -> TrainingSettings:
     """The settings every model of the embedded world is trained with; only noise and seed differ."""
     return TrainingSettings(
         steps=steps, batch_size=48, learning_rate=4e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
