@@ -178,11 +178,12 @@ def test_a_scene_changes_its_sounds_every_minute() -> None:
 
 
 def test_text_only_training_would_fail_if_audio_reached_it(
-    tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch
+    tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Every way to sound is cut: synthesis, spectrograms, the audio tower. Training still runs, and still learns."""
+    """Every way to sound is cut: synthesis, spectrograms, the audio tower. LLM, mapper and adapter still learn."""
     import mats_core.clap
     from mats_core.soundworld import clips, text_training
+    from mats_core.soundworld.pretrain_reading import pretrain_reading
 
     def heard(*args: object, **kwargs: object) -> None:
         raise AssertionError("audio reached text-only training")
@@ -201,3 +202,7 @@ def test_text_only_training_would_fail_if_audio_reached_it(
     text_training.train_mats(corpus, parts / "encoder", parts / "llm", settings, log=losses.append)
     assert len(losses) == 1
     assert float(losses[0].split("loss ")[1].split()[0]) < 8
+    before = pretrain_reading(corpus, parts / "encoder", parts / "llm", tmp_path / "short", steps=2)
+    after = pretrain_reading(corpus, parts / "encoder", parts / "llm", tmp_path / "llm", steps=25)
+    assert after < before - 1
+    assert (tmp_path / "llm" / "model.safetensors").exists()
