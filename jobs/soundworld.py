@@ -35,6 +35,23 @@ def build(
     return 0
 
 
+@command(app, "corpus")
+def corpus(
+    out: Annotated[Path, typer.Argument(help="JSONL file of records to write")],
+    records: Annotated[int, typer.Option(min=1, help="recipes of the text split")] = 16_000,
+    rounds: Annotated[int, typer.Option(min=1, help="times each is written up, in other words")] = 2,
+) -> int:
+    """Write the text the embedded model is trained on, for `mats embed-text` and `mats train`. No sound is made."""
+    from mats_core.soundworld.pretrain_llm import text_record
+
+    _writable(out)
+    with out.open("w", encoding="utf-8") as file:
+        for turn in range(rounds):
+            for index in range(records):
+                file.write(json.dumps(text_record(index, turn)) + "\n")
+    return 0
+
+
 @command(app, "ablate")
 def ablate(
     work: Annotated[Path, typer.Option(help="the folder `build` worked in")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.train import TrainProgress, TrainResult
 
 PLAIN_EVERY_S = 10.0
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 CONFIGS = Path(__file__).parent / "configs"
 
 
@@ -45,7 +47,7 @@ def read_config(path: str) -> dict[str, Any]:
     ours = CONFIGS / f"train_{path}.yaml"
     file = Path(path) if Path(path).is_file() or not ours.is_file() else ours
     try:
-        values = yaml.safe_load(_with_variables(file.read_text(encoding="utf-8")))
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
         raise SettingsError("CONFIG", path, f"a YAML file, or one of {names}") from None
@@ -53,22 +55,23 @@ def read_config(path: str) -> dict[str, Any]:
         raise SettingsError("CONFIG", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise SettingsError("CONFIG", path, "a YAML file of `setting: value` lines")
-    return values
+    return {str(name): _with_variables(value) for name, value in values.items()}
 
 
-def _with_variables(text: str) -> str:
-    import re
+def _with_variables(value: Any) -> Any:
+    """Variables of the environment put into every text of a YAML value."""
+    if isinstance(value, dict):
+        return {name: _with_variables(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_with_variables(each) for each in value]
+    return _VARIABLE.sub(_variable, value) if isinstance(value, str) else value
 
-    def value(match: re.Match[str]) -> str:
-        name, default = match[1], match[2]
-        found = os.environ.get(name, default)
-        if found is None:
-            raise SettingsError(f"${name}", "nothing", "a variable of the environment; the config needs it")
-        return found
 
-    lines = (line if line.lstrip().startswith("#") else re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", value, line)
-             for line in text.splitlines())  # fmt: skip
-    return "\n".join(lines)
+def _variable(match: re.Match[str]) -> str:
+    found = os.environ.get(match[1], match[2])
+    if found is None:
+        raise SettingsError(f"${match[1]}", "nothing", "a variable of the environment, which the config needs")
+    return found
 
 
 def _change(values: dict[str, Any], change: str) -> None:

@@ -38,13 +38,14 @@ GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spr
 
 @dataclass
 class TrainProgress:
-    """What a display shows: stage, steps, the newest numbers; `answers` and `point` when there are new ones."""
+    """What a display shows: stage, steps, the newest numbers; `validated` when it is new; `pid` of the first worker."""
 
     stage: str
     step: int = 0
     steps: int = 0
     first_step: int = 0
     workers: int = 0
+    pid: int = 0
     point: dict[str, Any] = field(default_factory=dict)
     validated: dict[str, Any] | None = None
 
@@ -144,8 +145,7 @@ class _Training:
         write_run(self.settings.output, self.run_facts)
         if status == "complete":
             storage.remove_tree(storage.join(self.settings.output, "_state", "ray"))
-            if self.settings.data_cache is None:
-                storage.remove_tree(str(data_folder(self.settings) / store_key(self.settings)))
+            storage.remove_tree(storage.join(self.settings.output, "_state", "data"))
         model = storage.join(self.settings.output, MODEL)
         step = int(self.run_facts["step"])
         return TrainResult(status, self.settings.output, model, step, self.run_facts, str(ended.get("message", "")))
@@ -205,6 +205,7 @@ class _Training:
         job = TrainJob(
             settings=settings,
             dim=self.checked.facts.dim,
+            llm=self.checked.llm,
             encoder=self.checked.encoder,
             memory=self.checked.memory,
             data_folder=str(data_folder(settings).absolute()),
@@ -242,7 +243,7 @@ class _Training:
 
         model = self.settings.model
         config = check_model_dir(model) if model else None
-        where = strip_scheme(str(config.llm.uri if config else self.settings.llm))
+        where = strip_scheme(str(config.llm.uri if config else self.checked.llm))
         folder = Path(where) if Path(where).is_dir() else local_directory(where, "llm")
         files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
         if not torch.cuda.is_available():  # a driver without a GPU: assume cards of 24 GB
@@ -280,6 +281,7 @@ class _Training:
         self.restarts += 1
         self.shown.stage, self.shown.workers = "training", record["workers"]
         self.shown.step = self.shown.first_step = record["step"]
+        self.shown.pid = record["pid"]
         self.run_facts |= {"workers": record["workers"], "trained_weights": record["trained"]}
         for log in self.logs:
             log.close()

@@ -7,12 +7,12 @@ import os
 from dataclasses import dataclass
 
 from mats_core import storage
-from mats_core.checkpoint import check_model_dir
+from mats_core.checkpoint import check_model_dir, part_uri, resolve
 from mats_core.config import ModelConfig, Part
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory, strip_scheme
-from mats_core.fingerprint import fingerprint_directory
 from pipelines.corpus import check_columns, corpus_files
+from pipelines.encoder_facts import read_encoder_facts
 from pipelines.train_settings import TrainSettings
 from pipelines.training_data import TableFacts, tables
 from pipelines.training_log import check_loggers
@@ -23,6 +23,7 @@ class Checked:
     """What is known before Ray starts."""
 
     facts: TableFacts
+    llm: str | None
     encoder: Part | None
     memory: Part | None
 
@@ -37,6 +38,7 @@ def check_settings(settings: TrainSettings) -> Checked:
                 corpus_files(corpus, f"data.{each.name}.{name}")
     facts = next(iter(tables(settings).values()))
     encoder: Part | None
+    llm: str | None = None
     if settings.model is not None:
         config: ModelConfig = check_model_dir(settings.model)
         encoder = config.encoder
@@ -46,9 +48,11 @@ def check_settings(settings: TrainSettings) -> Checked:
             raise SettingsError("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
         known = encoder.fingerprint if encoder else ""
     else:
-        local_directory(str(settings.llm), "llm")
-        known = _encoder_fingerprint(str(settings.encoder))
-        encoder = Part(uri=_kept(str(settings.encoder)), fingerprint=facts.encoder_fingerprint)
+        llm = llm_uri(str(settings.llm))
+        local_directory(llm, "llm")
+        encoder_facts = read_encoder_facts(str(settings.encoder))
+        known = encoder_facts.fingerprint
+        encoder = Part(uri=_kept(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
     if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
         raise SettingsError(
             "embeddings",
@@ -56,14 +60,14 @@ def check_settings(settings: TrainSettings) -> Checked:
             f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
             'embed the corpora again with "mats embed-text"',
         )
-    return Checked(facts, encoder, _memory_part(settings.memory, facts))
+    return Checked(facts, llm, encoder, _memory_part(settings.memory, facts))
 
 
-def _encoder_fingerprint(uri: str) -> str:
-    """Which encoder that is, from its files; "" for a kind that only its own loader can tell."""
-    if uri.startswith("msclap:"):
-        return ""
-    return fingerprint_directory(local_directory(strip_scheme(uri), "encoder"))
+def llm_uri(uri: str) -> str:
+    """`uri` itself, or the LLM's own where it names a model directory or "builtin"."""
+    if uri != "builtin" and not os.path.isfile(os.path.join(strip_scheme(uri), "mats.json")):
+        return uri
+    return str(part_uri(resolve(uri), check_model_dir(uri).llm))
 
 
 def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class TrainJob:
 
     settings: TrainSettings
     dim: int
+    llm: str | None
     encoder: Part | None
     memory: Part | None
     data_folder: str
@@ -68,7 +70,7 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
         changes |= {n: getattr(settings, n) for n in ("santa", "decoding") if n in given and getattr(settings, n)}
     else:
         model = MatsModel.new(
-            str(settings.llm), embedding_dim=job.dim, mapper=settings.mapper or MapperConfig(),
+            str(job.llm), embedding_dim=job.dim, mapper=settings.mapper or MapperConfig(),
             adapter=settings.adapter, tasks=settings.tasks, wordings=settings.wordings,
             noise_variance=training.noise_variance, answer_style=settings.answer_style,
             santa=settings.santa or SantaSettings(noise_variance=training.noise_variance),
@@ -76,7 +78,8 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
             device=device, dtype=job.dtype,
         )  # fmt: skip
         changes = {"encoder": job.encoder}
-        model.parts["encoder"] = str(settings.encoder)
+        if job.encoder is not None:
+            model.parts["encoder"] = job.encoder.uri
     if job.memory is not None:
         changes["memory"] = job.memory
         model.parts["memory"] = str(settings.memory)
@@ -157,7 +160,7 @@ class Run:
         state, steps = self.state, self.training.steps
         self.told.tell(
             "started", now=True, step=state.step, steps=steps, workers=self.share.world, history=state.history,
-            trained=sum(w.numel() for w in trained_weights(self.optimizer)), tokens=state.tokens,
+            pid=os.getpid(), trained=sum(w.numel() for w in trained_weights(self.optimizer)), tokens=state.tokens,
         )  # fmt: skip
         ahead = Ahead(self._make, state.step, steps)
         stop = False

@@ -50,6 +50,7 @@ def prepare(chosen: TrainSettings, shards: int = 1, fsdp: bool = False) -> Train
     return TrainJob(
         chosen,
         checked.facts.dim,
+        checked.llm,
         checked.encoder,
         checked.memory,
         folder,

@@ -1,0 +1,111 @@
+"""The command's settings: our configs, variables, changes on the command line; what the display says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs.train import TrainDisplay, read_config, run, validation_text
+from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
+from mats_core.errors import SettingsError
+from mats_core.schedule import TrainingSettings
+from pipelines.settings import build
+from pipelines.train import TrainProgress
+from pipelines.train_settings import TrainSettings
+
+PATHS = {
+    "MATS_DATA": "/data/records, all",
+    "MATS_EMBEDDINGS": "s3://b/emb",
+    "MATS_CLAP": "msclap:/w/CLAP_weights_2023.pth",
+    "MATS_OUT": "/out",
+}
+CLOSED = {
+    "emotion": 70, "vocalsound": 20, "wavcaps": 200, "audiocaps": 40, "clotho": 40, "macs": 50, "audioset_strong": 50,
+    "fsd50k": 50, "vggsound": 50, "dcase2017": 20, "esc50": 20, "urbansound8k": 20, "tut2017": 20, "sesa": 20,
+    "beijing_opera": 20, "gtzan": 20, "gama_music": 180, "musiccaps": 50, "magna": 50, "sdd": 50,
+}  # fmt: skip
+OPEN = {"clothoaqa": 50, "openaqa": 300, "musicqa": 300}
+
+
+def ours(name: str, monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
+    for variable, value in PATHS.items():
+        monkeypatch.setenv(variable, value)
+    return build(TrainSettings, read_config(name))
+
+
+def test_both_stages_are_the_references_and_need_only_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = ours("mats_stage1", monkeypatch), ours("mats_stage2", monkeypatch)
+    assert {each.name: each.ratio for each in one.data} == CLOSED
+    assert {each.name: each.ratio for each in two.data} == CLOSED | OPEN
+    assert one.data[0].corpus == "/data/records, all/emotion.json"
+    assert {each.tag for each in two.data if each.name in OPEN} == {"[audio qa]", "[open ended]"}
+    assert two.model == "/out/stage1/model"
+    reference = TrainingSettings(draw="batch", micro_batch_tokens=4096)
+    assert one.training == two.training == reference
+    assert (one.mapper, one.adapter, one.decoding) == (MapperConfig(), AdapterConfig(), DecodingSettings())
+
+
+def test_the_embedded_worlds_config_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD", raising=False)
+    assert build(TrainSettings, read_config("soundworld")).output == "world/trained"
+    monkeypatch.setenv("WORLD", "/elsewhere")
+    assert build(TrainSettings, read_config("soundworld")).data[0].corpus == "/elsewhere/text.jsonl"
+
+
+def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MATS_OUT", raising=False)
+    with pytest.raises(SettingsError, match=r"\$MATS_OUT"):
+        read_config("mats_stage2")
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "said"),
+    [
+        ("data: [", [], "CONFIG: got"),
+        ("just text", [], "setting: value"),
+        ("output: x", ["training"], "set: got"),
+        ("output: x", ["output.more=1"], "set: got"),
+        ("output: x\ncolour: red", [], "data: got"),
+        ("output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: c, embeddings: e}]", ["training.steps=0"], "steps"),
+        ("output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone, embeddings: e}]", [], r"data\.a\.corpus: got"),
+    ],
+)
+def test_wrong_configs(tmp_path: Path, text: str, changes: list[str], said: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        run(str(tmp_path / "run.yaml"), changes, {})
+
+
+def test_a_config_that_is_not_there_names_ours(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="mats_stage1, mats_stage2, soundworld"):
+        read_config(str(tmp_path / "none.yaml"))
+
+
+def test_the_display_says_loss_rate_and_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("jobs.train.time.monotonic", lambda: clock[0])
+    point: dict[str, Any] = {"loss": 1.25, "tokens_per_s": 1234.5}
+    with TrainDisplay() as display:
+        display(TrainProgress("training", 0, 100, workers=2))
+        clock[0] += 20
+        display(TrainProgress("training", 40, 100, workers=2, point=point))
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "training: step 40/100, loss 1.250, 1,234 tokens/s, 30 s left, 2 workers"
+
+
+def test_a_validation_reads_as_text() -> None:
+    answer = {
+        "set": "one",
+        "prompt": "USER: <Speech></Speech> [x] What?\nASSISTANT:",
+        "answer": " rain",
+        "target": "dog",
+    }
+    record = {"step": 5, "validation": {"one": {"loss": 0.5, "token_accuracy": 0.25}}, "answers": [answer]}
+    assert re.sub(r" +", " ", validation_text(record)) == (
+        "validation at step 5: loss (token accuracy) one 0.500 (25.0%)\n one: [x] What? said: rain true: dog"
+    )
