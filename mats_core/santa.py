@@ -7,7 +7,6 @@ A memory is a directory: `index.faiss` (IVF; its k-means centroids are Santa's c
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +15,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mats_core import ivf
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import combine, fingerprint_file
 from mats_core.noise import inject_noise, keyed_normal
 
-_BLOCK = 65_536  # rows handled at once while building
+_KEPT_BYTES = 128 << 20
+"""Vectors of a memory up to this size are kept ready to be mixed, noise and all, once they have been asked for."""
+
+_GATHERED = 256  # rows of the memory that are mixed at once: what fits a core's cache
 
 
 class SantaMemory:
@@ -36,6 +39,8 @@ class SantaMemory:
         self._captions = captions  # a pyarrow table, the path of one, or None
         self._centroids = index.quantizer.reconstruct_n(0, self.clusters).astype(np.float64)
         self._centroid_norms = (self._centroids**2).sum(axis=1)
+        self._sizes = np.array([index.invlists.list_size(cluster) for cluster in range(self.clusters)])
+        self._kept: dict[tuple[float, int] | None, _Kept] = {}
         index.make_direct_map(True)  # row → its place in the clusters, to read vectors back
 
     @classmethod
@@ -47,7 +52,7 @@ class SantaMemory:
         clusters: int | None = None,
         centroids: Any = None,
         seed: int = 0,
-        storage: Literal["float16", "float32"] = "float32",
+        storage: Literal["float32", "float16", "int8"] = "float32",
         iterations: int = 10,
         encoder_fingerprint: str = "",
     ) -> SantaMemory:
@@ -57,8 +62,6 @@ class SantaMemory:
         centroids: [K, D], used as they are instead of k-means. Every row is kept, duplicates too.
         Raises SettingsError when sizes do not fit.
         """
-        import faiss
-
         rows = _array(embeddings)
         if rows.ndim != 2 or not len(rows):
             raise SettingsError("embeddings", list(rows.shape), "a table of at least one row [N, D]")
@@ -68,33 +71,15 @@ class SantaMemory:
             if column is not None and len(column) != len(rows):
                 raise SettingsError(name, f"{len(column)} of them", f"{len(rows)}, one a row")
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        dim = rows.shape[1]
         if centroids is None:
-            wanted = clusters or min(max(round(math.sqrt(len(rows))), 1), max(len(rows) // 39, 1))
-            if not 1 <= wanted <= len(rows):
-                raise SettingsError("clusters", clusters, f"1 to {len(rows)}, the number of rows")
-            means = faiss.Kmeans(dim, wanted, niter=iterations, seed=seed + 1, min_points_per_centroid=1)
-            means.train(rows)
-            centers = means.centroids
+            wanted = clusters or ivf.default_clusters(len(rows))
+            centers = ivf.train_centroids(rows, wanted, seed, iterations)
         else:
             centers = _array(centroids)
-            if centers.ndim != 2 or centers.shape[1] != dim:
-                raise SettingsError("centroids", list(centers.shape), f"[clusters, {dim}]")
-        quantizer = faiss.IndexFlatL2(dim)
-        quantizer.add(np.ascontiguousarray(centers))
-        index: Any
-        centers = _array(centers)
-        if storage == "float32":
-            index = faiss.IndexIVFFlat(quantizer, dim, len(centers), faiss.METRIC_L2)
-        elif storage == "float16":
-            kind = faiss.ScalarQuantizer.QT_fp16
-            index = faiss.IndexIVFScalarQuantizer(quantizer, dim, len(centers), kind, faiss.METRIC_L2, False)
-        else:
-            raise SettingsError("storage", storage, "float16, float32")
-        index.train(rows)  # the centroids are given, so this only marks the index as trained
-        for start in range(0, len(rows), _BLOCK):
-            index.add(rows[start : start + _BLOCK])
-        index.quantizer = quantizer  # keeps Python's reference alive
+            if centers.ndim != 2 or centers.shape[1] != rows.shape[1]:
+                raise SettingsError("centroids", list(centers.shape), f"[clusters, {rows.shape[1]}]")
+        index = ivf.empty_index(centers, storage, rows)
+        ivf.fill(index, rows, 0)
         table = _caption_table(captions, sources)
         name = combine([("rows", _hash(rows)), ("centroids", _hash(centers)), ("storage", storage)])
         return cls(index, table, encoder_fingerprint, name, storage)
@@ -136,7 +121,8 @@ class SantaMemory:
         folder = local_directory(uri, "memory")
         try:
             note = json.loads((folder / "memory.json").read_bytes())
-            index: Any = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP if mmap else 0)
+            file = folder / "index.faiss"
+            index: Any = ivf.open_mapped(file) if mmap else faiss.read_index(str(file))
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
         except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
@@ -168,9 +154,8 @@ class SantaMemory:
         # bit could then choose another cluster.
         coarse = self._centroid_norms - 2.0 * (queries.astype(np.float64) @ self._centroids.T)
         order = np.argsort(coarse, axis=1, kind="stable")
-        sizes = np.array([self.index.get_list_size(cluster) for cluster in range(self.clusters)])
         least = self.clusters if probe == "all" else min(int(probe), self.clusters)
-        enough = (np.cumsum(sizes[order], axis=1) < wanted).sum(axis=1) + 1
+        enough = (np.cumsum(self._sizes[order], axis=1) < wanted).sum(axis=1) + 1
         searched = np.maximum(enough, least)
         distances = np.empty((len(queries), wanted), np.float32)
         rows = np.empty((len(queries), wanted), np.int64)
@@ -212,22 +197,84 @@ class SantaMemory:
         audio = F.normalize(audio.float(), dim=-1)
         if audio.ndim != 2 or audio.shape[1] != self.dim:
             raise ValueError(f"audio_embedding must be [B, {self.dim}], got {list(audio.shape)}")
+        if isinstance(noise, str) and noise != "keyed":
+            raise ValueError(f'noise must be None, "keyed" or a tensor, got {noise!r}')
         distances, rows = self.search(audio.cpu().numpy(), neighbors, probe)
-        clean = torch.from_numpy(self.vectors(rows)).to(audio.device)  # [B, K, D]
-        texts = clean
-        if isinstance(noise, str):
-            if noise != "keyed":
-                raise ValueError(f'noise must be None, "keyed" or a tensor, got {noise!r}')
-            if noise_variance > 0:
-                draws = keyed_normal(seed, torch.from_numpy(rows).to(audio.device), self.dim)
-                texts = inject_noise(clean, noise_variance, noise=draws)
-        elif noise is not None:
-            texts = inject_noise(clean, noise_variance, noise=noise[:, : rows.shape[1]].to(audio.device))
-        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)
-        mixed = (1.0 - mix) * audio + mix * (weights[..., None] * texts).sum(dim=1)
+        keyed = (noise_variance, seed) if isinstance(noise, str) and noise_variance > 0 else None
+        if audio.device.type == "cpu" and not isinstance(noise, torch.Tensor):
+            pulled, weights = self._pull(audio.numpy(), rows, scale, keyed)
+        else:
+            pulled, weights = self._pull_on_device(audio, rows, scale, keyed, noise, noise_variance)
+        mixed = (1.0 - mix) * audio + mix * pulled
         if normalize:
             mixed = F.normalize(mixed, dim=-1)
-        return (mixed, self._explain(rows, distances, weights.cpu().numpy())) if explain else mixed
+        return (mixed, self._explain(rows, distances, weights)) if explain else mixed
+
+    def _pull(
+        self, audio: np.ndarray, rows: np.ndarray, scale: float, keyed: tuple[float, int] | None
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Weighted sums of neighbours [B, D] and the weights [B, K], on the CPU.
+
+        Every row is summed by itself, a few at a time: it does not depend on its batch, and what is gathered stays in
+        the cache (all [B, K, D] of it at once costs ten times the search).
+        """
+        count, width = rows.shape
+        kept = self._kept_for(keyed)
+        pulled, weights = np.empty((count, self.dim), np.float32), np.empty((count, width), np.float32)
+        step = max(1, _GATHERED // max(1, width))
+        room = np.empty((step * width, self.dim), np.float32)
+        for start in range(0, count, step):
+            flat = rows[start : start + step].reshape(-1)
+            texts = room[: len(flat)]
+            if kept is None:
+                texts[:] = self._texts(flat, keyed)
+            else:
+                kept.gather(flat, texts)
+            texts = texts.reshape(-1, width, self.dim)
+            chosen = slice(start, start + len(texts))
+            for at in range(len(texts)):
+                np.dot(texts[at], audio[start + at], out=weights[start + at])
+            raised = np.exp(np.float32(scale) * (weights[chosen] - weights[chosen].max(axis=1, keepdims=True)))
+            weights[chosen] = raised / raised.sum(axis=1, keepdims=True)
+            for at in range(len(texts)):
+                np.dot(weights[start + at], texts[at], out=pulled[start + at])
+        return torch.from_numpy(pulled), weights
+
+    def _pull_on_device(
+        self,
+        audio: torch.Tensor,
+        rows: np.ndarray,
+        scale: float,
+        keyed: tuple[float, int] | None,
+        noise: Any,
+        noise_variance: float,
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """As `_pull`, in one go on the audio's device, or with noise that was drawn elsewhere [B, K, D]."""
+        texts = torch.from_numpy(self.vectors(rows)).to(audio.device)
+        if keyed is not None:
+            draws = keyed_normal(keyed[1], torch.from_numpy(rows).to(audio.device), self.dim)
+            texts = inject_noise(texts, keyed[0], noise=draws)
+        elif isinstance(noise, torch.Tensor):
+            texts = inject_noise(texts, noise_variance, noise=noise[:, : rows.shape[1]].to(audio.device))
+        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)
+        return (weights[..., None] * texts).sum(dim=1), weights.cpu().numpy()
+
+    def _texts(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray:
+        """Vectors float32 [N, D] of memory rows [N], with their own noise when (variance, seed) is given."""
+        clean = self.vectors(rows)
+        if keyed is None:
+            return clean
+        draws = keyed_normal(keyed[1], torch.from_numpy(np.ascontiguousarray(rows)), self.dim)
+        noisy: np.ndarray = inject_noise(torch.from_numpy(clean), keyed[0], noise=draws).numpy()
+        return noisy
+
+    def _kept_for(self, keyed: tuple[float, int] | None) -> _Kept | None:
+        """The vectors kept ready, or None where the memory is too large for that."""
+        if self.count * self.dim * 4 > _KEPT_BYTES:
+            return None
+        if keyed not in self._kept:
+            self._kept = {keyed: _Kept(self, keyed)}  # one at a time: settings do not change from row to row
+        return self._kept[keyed]
 
     def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
         table = self._table()
@@ -259,6 +306,23 @@ class SantaMemory:
 
             self._captions = pq.read_table(self._captions)
         return self._captions
+
+
+class _Kept:
+    """A small memory's vectors, each made ready when it is first asked for: a row's noise never changes."""
+
+    def __init__(self, memory: SantaMemory, keyed: tuple[float, int] | None) -> None:
+        self._memory, self._keyed = memory, keyed
+        self._vectors = np.empty((memory.count, memory.dim), np.float32)
+        self._ready = np.zeros(memory.count, bool)
+
+    def gather(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Vectors of `rows` [N] into `out` [N, D]."""
+        if not self._ready[rows].all():
+            new = np.unique(rows[~self._ready[rows]])
+            self._vectors[new] = self._memory._texts(new, self._keyed)
+            self._ready[new] = True
+        np.take(self._vectors, rows, axis=0, out=out, mode="clip")  # note: mode="raise" would copy once more
 
 
 def _array(values: Any) -> np.ndarray:
