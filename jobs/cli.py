@@ -170,6 +170,21 @@ def benchmark_caption(
     return run_benchmark(files, model, seconds, folder, driver_memory, as_json)
 
 
+@command(benchmark, "train")
+def benchmark_train(
+    size: str = typer.Option("small", help="LLM: builtin, small or 7b (random weights, no download)."),
+    steps: int = typer.Option(30, help="Steps measured, each way."),
+    batch: int = typer.Option(48, help="Samples a step."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    encoder: str = typer.Option("builtin", help="Whose text tower: msclap:FILE, hf:NAME, a directory, or builtin."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """A step on stored embeddings beside one that runs the text tower: times, tokens/s, waiting, MFU."""
+    from jobs.benchmarks.train import run_benchmark
+
+    return run_benchmark(size, steps, batch, device, encoder, as_json)
+
+
 def _later(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)

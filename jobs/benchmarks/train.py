@@ -1,0 +1,294 @@
+"""`mats benchmark train`: a training step on stored embeddings beside the same step that runs the CLAP text tower."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mats_core.errors import SettingsError
+from mats_core.schedule import TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from mats_core.model import MatsModel
+    from pipelines.training_batches import Sample, StepBatch
+
+SIZES = ("builtin", "small", "7b")
+WARM_STEPS = 3
+
+
+@dataclass
+class Timed:
+    """One way of making steps. All in seconds, medians a step; `wait_share` of the whole time."""
+
+    step_s: float
+    tokens_per_s: float
+    samples_per_s: float
+    wait_share: float
+    losses: list[float]
+
+
+def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
+    """Measure and print; raises SettingsError."""
+    if size not in SIZES:
+        raise SettingsError("size", size, ", ".join(SIZES))
+    if steps < 1 or batch < 1:
+        raise SettingsError("steps, batch", f"{steps}, {batch}", "numbers of at least 1")
+    figures = measure(size, steps, batch, device, encoder)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    else:
+        print_figures(figures)
+    return 0
+
+
+def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: str = "builtin") -> dict[str, Any]:
+    """The same steps three times over: stored embeddings, the text tower in every step, stored ones again (so that what
+    a machine does besides falls on both)."""
+    import torch
+
+    from mats_core.clap import load_encoder
+    from mats_core.parts import pick_device
+    from pipelines.encoder_facts import encoder_uri
+
+    place = pick_device(device)
+    say(f"loading: LLM {size}, encoder {encoder}, on {place}")
+    listener = load_encoder(encoder_uri(encoder), device=str(place))
+    settings = TrainingSettings(
+        steps=10 * steps, batch_size=batch, warmup_steps=0, learning_rate=1e-4, noise_variance=0.003, clip_norm=1.0
+    )
+    samples, captions = make_samples(settings, WARM_STEPS + steps, listener)
+    stored: list[Timed] = []
+    tower: Timed | None = None
+    trained = flops = 0
+    for turn in ("stored", "tower", "stored"):
+        model = make_model(size, listener.dim, place)
+        say(f"{turn}: {WARM_STEPS} + {steps} steps of {batch}")
+        timed = timed_steps(model, settings, samples, captions, listener if turn == "tower" else None)
+        if turn == "tower":
+            tower = timed
+        else:
+            stored.append(timed)
+            trained, flops = count_flops(model, settings, samples[WARM_STEPS:])
+        del model
+        if place.type == "cuda":
+            torch.cuda.empty_cache()
+    assert tower is not None
+    best = min(stored, key=lambda each: each.step_s)
+    on_gpu = place.type == "cuda"
+    peak = matrix_rate(place, "bfloat16" if on_gpu else "float32")
+    return {
+        "size": size,
+        "device": torch.cuda.get_device_name(place) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+        "batch": batch,
+        "steps": steps,
+        "trained_weights": trained,
+        "stored_step_s": round(best.step_s, 4),
+        "tower_step_s": round(tower.step_s, 4),
+        "ratio": round(tower.step_s / best.step_s, 3),
+        "stored_tokens_per_s": round(best.tokens_per_s, 1),
+        "tower_tokens_per_s": round(tower.tokens_per_s, 1),
+        "samples_per_s": round(best.samples_per_s, 2),
+        "wait_share": round(max(each.wait_share for each in stored), 4),
+        "largest_loss_difference": max(abs(a - b) for a, b in zip(best.losses, tower.losses, strict=True)),
+        "first_loss": best.losses[0],
+        "last_loss": best.losses[-1],
+        "matrix_tflops": round(peak / 1e12, 3),
+        "mfu": round(flops / best.step_s / peak, 4),
+    }
+
+
+def make_samples(settings: TrainingSettings, steps: int, encoder: Any) -> tuple[list[list[Sample]], list[list[str]]]:
+    """For each step, the samples of its batch with embeddings as `mats embed-text` stores them, and their captions."""
+    from mats_core.prompts import training_prompt
+    from mats_core.soundworld.pretrain_llm import text_record
+    from pipelines.training_batches import Sample
+
+    records = [text_record(index) for index in range(steps * settings.batch_size)]
+    vectors: list[np.ndarray] = []
+    for at in range(0, len(records), 256):
+        heard = encoder.embed_text([record["caption"] for record in records[at : at + 256]])
+        vectors.append(heard.float().cpu().numpy().astype(np.float16).astype(np.float32))
+    table = np.concatenate(vectors)
+    samples = [
+        Sample(table[i], training_prompt(r["task"], r["instruction"], "", i), r["output"])
+        for i, r in enumerate(records)
+    ]
+    size = settings.batch_size
+    groups = [samples[at : at + size] for at in range(0, len(samples), size)]
+    return groups, [[r["caption"] for r in records[at : at + size]] for at in range(0, len(records), size)]
+
+
+def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
+    """The shipped LLM, or a LLaMA of random weights with its tokenizer; bfloat16 on a GPU, float32 on the CPU."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from mats_core.checkpoint import BUILTIN
+    from mats_core.config import AdapterConfig, MapperConfig, ModelConfig, Part
+    from mats_core.mapper import build_mapper
+    from mats_core.model import MatsModel
+    from mats_core.parts import add_adapter, load_llm
+    from mats_core.soundworld.text_training import ADAPTER, MAPPER
+
+    torch.manual_seed(0)
+    number = torch.bfloat16 if device.type == "cuda" else torch.float32
+    llm, tokenizer, part = load_llm(str(BUILTIN / "llm"), device, number)
+    mapper, adapter = MAPPER, ADAPTER
+    if size != "builtin":
+        sizes = {
+            "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4},
+            "7b": {},  # LlamaConfig's own defaults are the 7 B model's
+        }[size]
+        with torch.device(device):
+            before = torch.get_default_dtype()
+            torch.set_default_dtype(number)
+            try:
+                llm = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+            finally:
+                torch.set_default_dtype(before)
+        part = Part(uri=size, fingerprint="")
+        adapter = AdapterConfig(dropout=0.0)
+        mapper = MapperConfig() if size == "7b" else MapperConfig(width=256, layers=2, vectors=16, clip_tokens=16)
+    hidden = int(llm.get_input_embeddings().embedding_dim)
+    config = ModelConfig(embedding_dim=dim, hidden_size=hidden, mapper=mapper, adapter=adapter, llm=part)
+    network = build_mapper(mapper, dim, hidden).to(device).eval()
+    return MatsModel(config, network, add_adapter(llm, adapter).to(device).eval(), tokenizer)
+
+
+def timed_steps(
+    model: MatsModel,
+    settings: TrainingSettings,
+    samples: list[list[Sample]],
+    captions: list[list[str]],
+    encoder: Any,
+) -> Timed:
+    """Steps as a worker makes them, batches ready ahead; with `encoder`, embeddings are made in the step."""
+    import torch
+
+    from mats_core.training import backward, make_optimizer, trained_weights, update
+    from pipelines.training_batches import Ahead, Share, make_step, to_device
+    from pipelines.training_parallel import sum_gradients
+
+    torch.manual_seed(0)
+    optimizer = make_optimizer(model, settings)
+
+    def make(step: int) -> StepBatch:
+        made = make_step(samples[step], model.tokens, settings, step, Share(0, 1, 1))
+        made.parts = [to_device(part, model.device) for part in made.parts]
+        return made
+
+    ahead = Ahead(make, 0, len(samples))
+    times: list[float] = []
+    losses: list[float] = []
+    tokens = 0
+    waited = 0.0
+    try:
+        for step in range(len(samples)):
+            began, before = time.perf_counter(), ahead.waited
+            batch = ahead.next()
+            fresh = encoder.embed_text(captions[step]).to(model.device) if encoder is not None else None
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros((), device=model.device)
+            for part in batch.parts:
+                rows = part.noise_rows - step * settings.batch_size
+                embedding = part.embedding if fresh is None else fresh[rows.to(fresh.device)]
+                made = backward(
+                    model, embedding, part.batch, settings, part.noise_rows, batch.target_tokens, part.dropout_seed
+                )
+                loss = loss + made.loss
+            agreed = sum_gradients(trained_weights(optimizer), [loss])
+            if agreed is None:
+                raise RuntimeError("the loss or its gradient is not a finite number")
+            update(optimizer, settings, step)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            losses.append(agreed[0] / batch.target_tokens)
+            if step >= WARM_STEPS:
+                times.append(time.perf_counter() - began)
+                tokens += sum(part.tokens for part in batch.parts)
+                waited += ahead.waited - before
+    finally:
+        ahead.close()
+    whole = sum(times)
+    count = settings.batch_size * len(times)
+    return Timed(statistics.median(times), tokens / whole, count / whole, waited / whole, losses)
+
+
+def count_flops(model: MatsModel, settings: TrainingSettings, samples: list[list[Sample]]) -> tuple[int, int]:
+    """(trained weights, floating-point operations a step that the model needs).
+
+    A frozen weight costs 4 a token (forward, and the gradient passed on); a trained one 6. Attention: 2 products of
+    length × width a token and layer forward, twice that backward; half of it under the causal mask. The head counts
+    for target tokens only, as logits are made from the first of them on; embedding tables cost nothing.
+    """
+    tokens = model.tokens
+    lengths = [[len(tokens.prompt(s.prompt)[0]) + len(tokens.answer(s.output)) for s in each] for each in samples]
+    targets = sum(len(tokens.answer(s.output)) for each in samples for s in each)
+    whole = sum(map(sum, lengths))
+    squares = sum(n * n for each in lengths for n in each)
+    config = model.causal_lm.config
+    table = model.causal_lm.get_input_embeddings().weight.numel()
+    adapter = sum(w.numel() for name, w in model.llm.named_parameters() if "lora_" in name)
+    mapper = sum(w.numel() for w in model.mapper.parameters())
+    body = sum(w.numel() for w in model.causal_lm.parameters()) - adapter - table
+    if not config.tie_word_embeddings:
+        body -= table
+    rows = sum(map(len, lengths))
+    # note: the first linear layer of the mapper works once a sample, its transformer once a token of its own
+    first = next(w for w in model.mapper.parameters() if w.ndim == 2).numel()
+    width = model.config.mapper.vectors + (model.config.mapper.clip_tokens if model.config.mapper.kind != "mlp" else 0)
+    in_mapper = 6 * rows * (mapper if model.config.mapper.kind == "mlp" else first + width * (mapper - first))
+    attention = 6 * config.num_hidden_layers * config.hidden_size * squares
+    total = 4 * body * whole + 6 * adapter * whole + 4 * table * targets + attention + in_mapper
+    return mapper + adapter, total // len(samples)
+
+
+def matrix_rate(device: torch.device, dtype: str) -> float:
+    """Operations a second of a plain matrix product here: the best of several."""
+    import torch
+
+    size = 8192 if device.type == "cuda" else 1024
+    a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
+    best = math.inf
+    for _ in range(8):
+        began = time.perf_counter()
+        for _ in range(4):
+            a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, (time.perf_counter() - began) / 4)
+    return 2 * size**3 / best
+
+
+def print_figures(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"LLM {figures['size']}, {figures['batch']} samples a step, {figures['device']}")
+    for name in ("", "stored embeddings (a)", "text tower in the step (b)"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row("step (ms, median)", f"{1e3 * figures['stored_step_s']:.1f}", f"{1e3 * figures['tower_step_s']:.1f}")
+    table.add_row("tokens/s", f"{figures['stored_tokens_per_s']:,.0f}", f"{figures['tower_tokens_per_s']:,.0f}")
+    table.add_row("waiting for the next batch", f"{figures['wait_share']:.2%}", "")
+    table.add_row(
+        "model FLOP utilisation", f"{figures['mfu']:.1%}", f"of {figures['matrix_tflops']:g} TFLOP/s measured"
+    )
+    table.add_row("loss, first → last step", f"{figures['first_loss']:.4f} → {figures['last_loss']:.4f}", "")
+    table.add_row("largest difference of a loss", "", f"{figures['largest_loss_difference']:.1e}")
+    table.add_row("b/a", "", f"{figures['ratio']:.2f}")
+    Console().print(table)
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr; standard output is the result's."""
+    print(text, file=sys.stderr, flush=True)
