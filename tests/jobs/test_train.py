@@ -109,3 +109,14 @@ def test_a_validation_reads_as_text() -> None:
     assert re.sub(r" +", " ", validation_text(record)) == (
         "validation at step 5: loss (token accuracy) one 0.500 (25.0%)\n one: [x] What? said: rain true: dog"
     )
+
+
+def test_the_embedded_worlds_config_is_what_the_shipped_model_was_made_with() -> None:
+    from mats_core.soundworld.ablation import santa_settings
+    from mats_core.soundworld.build import MIX, NOISE_VARIANCE, SEED
+    from mats_core.soundworld.text_training import ADAPTER, DECODING, MAPPER, training_settings
+
+    settings = build(TrainSettings, read_config("soundworld"))
+    assert (settings.mapper, settings.adapter, settings.decoding) == (MAPPER, ADAPTER, DECODING)
+    assert settings.training == training_settings(NOISE_VARIANCE, SEED)
+    assert settings.santa == santa_settings(MIX, NOISE_VARIANCE)
