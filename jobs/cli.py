@@ -14,6 +14,7 @@ from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settin
 from jobs.soundworld import app as soundworld
 from mats_core.errors import SettingsError
 from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
+from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
 
 app = typer.Typer(
     name="mats",
@@ -84,6 +85,22 @@ def scan(settings: ScanSettings) -> int:
         f"manifest: {result.manifest} ({result.total_rows} rows)"
     )
     return 0
+
+
+@settings_command(app, "embed-text", EmbedTextSettings, ("corpora", "output"))
+def embed_text(settings: EmbedTextSettings) -> int:
+    """Embed every distinct caption of CORPORA into OUTPUT/embeddings, for training and for Santa's memory."""
+    from jobs.embed_text import run
+
+    return run(settings)
+
+
+@settings_command(app, "build-memory", BuildMemorySettings, ("embeddings", "output"))
+def build_memory(settings: BuildMemorySettings) -> int:
+    """Build Santa's memory out of caption embeddings."""
+    from jobs.build_memory import run
+
+    return run(settings)
 
 
 @command(app, "train")

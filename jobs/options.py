@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -38,7 +38,8 @@ def settings_command(
             def body() -> int:
                 config = given.pop("config")
                 values = _read_config(config) if config else {}
-                values.update({key: value for key, value in given.items() if value is not None})
+                # note: an option that may come several times is an empty list when it does not
+                values.update({key: value for key, value in given.items() if value is not None and value != []})
                 for argument in arguments:
                     if argument not in values:
                         raise SettingsError(argument.upper(), "nothing", kind.model_fields[argument].description or "")
@@ -77,16 +78,26 @@ def _ordered(kind: type[BaseModel], arguments: tuple[str, ...]) -> list[tuple[st
 
 
 def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
-    kinds = [each for each in (get_args(field.annotation) or (field.annotation,)) if each is not type(None)]
-    annotation: Any = kinds[0] | None
+    annotation: Any = _typed(field.annotation)
     text = field.description or ""
     if positional:
         default: Any = typer.Argument(None, help=text, show_default=False)
     else:
         flag = "--" + name.replace("_", "-")
-        shown = None if field.default in (None, False) else str(field.default)
+        shown = None if field.default in (None, False) or field.default_factory else str(field.default)
         default = typer.Option(None, flag, help=text + (f" (default: {shown})" if shown else ""), show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _typed(annotation: Any) -> Any:
+    """What typer is to make of a field: a list for a list or a mapping (name=value, several times), else one value."""
+    several = (list, dict, tuple)
+    if get_origin(annotation) in several:
+        return list[str] | None
+    kinds = [each for each in (get_args(annotation) or (annotation,)) if each is not type(None)]
+    if get_origin(kinds[0]) in several:
+        return list[str] | None
+    return (kinds[0] if isinstance(kinds[0], type) else str) | None
 
 
 def _read_config(path: str) -> dict[str, Any]:

@@ -16,8 +16,9 @@ PLAIN_EVERY_S = 10.0
 class RunDisplay:
     """Shows `Progress` as it comes: clips, clips/s, errors, time left. On stderr, so that stdout stays data."""
 
-    def __init__(self, what: str = "clips") -> None:
+    def __init__(self, what: str = "clips", verb: str = "answering") -> None:
         self._what = what
+        self._stages = {**_STAGES, "run": verb}
         self._live = sys.stderr.isatty()
         self._bar: Any = None
         self._task: Any = None
@@ -58,14 +59,14 @@ class RunDisplay:
         if self._bar is not None:
             self._bar.update(
                 self._task,
-                description=_STAGES[progress.stage],
+                description=self._stages[progress.stage],
                 completed=progress.done if progress.total else None,
                 total=progress.total or None,
                 figures=self._figures(progress, now),
             )
         elif progress.stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
             self._last_line = now
-            print(f"{_STAGES[progress.stage]}: {self._figures(progress, now)}", file=sys.stderr, flush=True)
+            print(f"{self._stages[progress.stage]}: {self._figures(progress, now)}", file=sys.stderr, flush=True)
         self._stage = progress.stage
 
     def _figures(self, progress: Progress, now: float) -> str:
@@ -83,6 +84,8 @@ class RunDisplay:
 _STAGES = {
     "scan": "reading the input",
     "start": "starting Ray and the model",
+    "train": "k-means",
+    "merge": "merging",
     "run": "answering",
     "done": "done",
 }

@@ -75,7 +75,7 @@ def run_embed_text(
     tell = progress or (lambda _: None)
     started = time.time()
     check_columns(settings.columns)
-    files = corpus_files(settings.corpora)
+    files = corpus_files(settings.corpora, "corpora")
     facts = facts or read_encoder_facts(settings.encoder)
     prepare_output(settings.output)
     run_id = uuid.uuid4().hex[:12]

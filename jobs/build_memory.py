@@ -1,0 +1,30 @@
+"""`mats build-memory`: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+from jobs.terminal import RunDisplay, duration
+from pipelines.build_memory import BuildMemoryResult, run_build_memory
+from pipelines.text_settings import BuildMemorySettings
+
+
+def run(settings: BuildMemorySettings) -> int:
+    """Build the memory; the exit code."""
+    with RunDisplay("captions", "filling the clusters") as display:
+        result = run_build_memory(settings, display)
+    print_result(result)
+    return 0
+
+
+def print_result(result: BuildMemoryResult) -> None:
+    """What was made, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.times.items())
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("captions", f"{result.count} of {result.dim} numbers ({result.storage})")
+    table.add_row("clusters", str(result.clusters))
+    table.add_row("size", f"{result.size_bytes / 1e6:.1f} MB")
+    table.add_row("time", f"{duration(result.wall_s)} ({times})")
+    table.add_row("output", result.output)
+    Console().print(table)

@@ -1,0 +1,42 @@
+"""`mats embed-text`: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from jobs.options import EXIT_INTERRUPTED
+from jobs.terminal import RunDisplay, duration
+from pipelines.embed_text import EmbedTextResult, run_embed_text
+from pipelines.text_settings import EmbedTextSettings
+
+
+def run(settings: EmbedTextSettings) -> int:
+    """Embed the corpora; the exit code."""
+    with RunDisplay("records", "embedding") as display:
+        result = run_embed_text(settings, display)
+    print_result(result)
+    if result.status == "interrupted":
+        print("mats: interrupted; finished parts are kept. To continue, give the same command again", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def print_result(result: EmbedTextResult) -> None:
+    """The end of a run, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if result.status == "complete_before":
+        console.print(f"done already: {result.captions} captions in {result.output}", soft_wrap=True, markup=False)
+        return
+    problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row("records", f"{result.records} in {result.run['files']} files")
+    table.add_row("unusable", f"{result.bad}: {problems}; lines in _corpora.json" if result.bad else "none")
+    table.add_row("captions", f"{result.captions} distinct")
+    table.add_row("time", duration(result.wall_s))
+    if result.run["records_new"]:
+        table.add_row("rate", f"{result.run['records_per_s']:.0f} records/s once started")
+    table.add_row("output", result.output)
+    console.print(table)
