@@ -17,6 +17,9 @@ READ_AHEAD = 8 << 20
 MOST_RECORD = 16 << 20
 """Characters one record of a JSON list may have; what is not whole by then is broken."""
 
+PIECE = 1 << 20
+"""Characters of a JSON text taken at once."""
+
 _PARQUET_BATCH = 4096
 _SPACES = " \t\r\n"
 
@@ -158,7 +161,7 @@ class _JsonStream:
         )
 
     def _more(self) -> bool:
-        piece = self._text.read(1 << 20)
+        piece = self._text.read(PIECE)
         self._over = not piece
         self._buffer, self._at = self._buffer[self._at :] + piece, 0
         return not self._over
