@@ -63,7 +63,12 @@ def build(work: Path, out: Path, log: Log = print) -> None:
             pretrain_clap(mels, work / "encoder", as_transformers(_bpe(work, "encoder"), ends=True, length=96), log=log)
     if not (work / "llm-words" / "model.safetensors").exists():
         with times("llm, words"):
-            pretrain_llm(work / "llm-words", as_transformers(_bpe(work, "llm"), ends=False, length=512), log=log)
+            words = as_transformers(_bpe(work, "llm"), ends=False, length=512)
+            pretrain_llm(work / "llm-ordered", words, log=log)
+            pretrain_llm(
+                work / "llm-words", words, start=work / "llm-ordered", steps=250, learning_rate=4e-3, shuffled=0.5,
+                first_record=100_000, log=log,
+            )  # fmt: skip
     from mats_core.clap import HfClapEncoder
 
     encoder = HfClapEncoder(str(work / "encoder"), device="cpu")

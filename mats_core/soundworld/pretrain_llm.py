@@ -46,19 +46,31 @@ def llm_config(vocabulary: int) -> LlamaConfig:
 def pretrain_llm(
     out: Path,
     tokenizer: PreTrainedTokenizerFast,
+    start: Path | None = None,
     steps: int = 600,
     batch: int = 64,
     learning_rate: float = 8e-3,
+    shuffled: float = 0.0,
+    first_record: int = 0,
     seed: int = 0,
     log: Log = print,
 ) -> float:
-    """Train a ``LlamaForCausalLM`` from scratch on prompts with captions in words; save it in float16.
+    """Train a ``LlamaForCausalLM`` on prompts with captions in words; save it in float16.
+
+    Args:
+        start: an LLM to go on from; from scratch by default.
+        shuffled: share of captions whose words stand in any order. Copying them one after another no longer
+            serves then: the LLM learns to say each sound once, which it needs when vectors hold all at the same time.
+        first_record: where in the text corpus training begins.
 
     Returns:
         The loss over answer tokens, averaged over the last steps.
     """
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(llm_config(len(tokenizer)))
+    if start is None:
+        model = LlamaForCausalLM(llm_config(len(tokenizer)))
+    else:
+        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
     weights = list(model.named_parameters())
     matrices = [w for name, w in weights if w.ndim == 2 and "embed" not in name]
     rest = [w for name, w in weights if w.ndim != 2 or "embed" in name]
@@ -71,7 +83,8 @@ def pretrain_llm(
     )
     answer_loss = 0.0
     for step in range(steps):
-        ids, weights = _batch(tokenizer, range(step * batch, (step + 1) * batch))
+        first = first_record + step * batch
+        ids, weights = _batch(tokenizer, range(first, first + batch), shuffled)
         logits = model(input_ids=ids[:, :-1], attention_mask=(ids[:, :-1] != 1).long()).logits
         losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
         w = weights[:, 1:].flatten()
@@ -91,14 +104,18 @@ def pretrain_llm(
     return answer_loss
 
 
-def _batch(tokenizer: PreTrainedTokenizerFast, indices: range) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [B, T] padded right, and loss weights: 1 on the answer, 0.2 on the caption, 0 elsewhere."""
+def _batch(tokenizer: PreTrainedTokenizerFast, indices: range, shuffled: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [B, T] padded right, and loss weights: 1 on the answer, 0.2 on the caption as it reads, 0 elsewhere."""
     rows = []
     for index in indices:
         record = text_record(index)
         prompt = training_prompt(record["task"], record["instruction"], "", index)
         before, after = prompt.split(SPEECH)
-        parts = [(before, 0.0), (" " + record["caption"], 0.2), (after, 0.0), (" " + record["output"], 1.0)]
+        heard, share = record["caption"], 0.2
+        rng = np.random.default_rng([29, index])
+        if rng.random() < shuffled:
+            heard, share = " ".join(rng.permutation(heard.split())), 0.0
+        parts = [(before, 0.0), (" " + heard, share), (after, 0.0), (" " + record["output"], 1.0)]
         ids, weights = [tokenizer.bos_token_id], [0.0]
         for text, weight in parts:
             new = tokenizer(text, add_special_tokens=False)["input_ids"]
