@@ -24,10 +24,9 @@ from mats_core.fingerprint import cache_root
 from pipelines.lease import Lease
 from pipelines.outputs import check_identity, prepare_output, read_run, versions, write_run
 from pipelines.ray_runtime import Resources, RunFailed, ray_session, usable_cores
-from pipelines.train_settings import TrainSettings, identity
+from pipelines.train_settings import MODEL, TrainSettings, identity
 from pipelines.training_check import Checked, check_settings
 from pipelines.training_data import store_key
-from pipelines.training_export import MODEL
 from pipelines.training_log import FOLDER, flat, open_logs
 
 OUR_NAMES = (MODEL, FOLDER, "_run.json", "_state/identity.json", "_state/checkpoints", "_state/data", "_state/ray")
@@ -128,10 +127,15 @@ class _Training:
         self.tell(self.shown)
         _quicker_controller()
         began = time.monotonic()
-        with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
-            self._fit(there)
-        for log in self.logs:
-            log.close()
+        try:
+            with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
+                self._fit(there)
+        except BaseException as error:
+            write_run(self.settings.output, {**self.run_facts, "status": "failed", "message": str(error)})
+            raise
+        finally:
+            for log in self.logs:
+                log.close()
         ended = self.ended or {"kind": "failed", "message": "the workers ended without a word"}
         status = {"finished": "complete", "interrupted": "interrupted"}.get(ended["kind"], "failed")
         facts = {k: v for k, v in ended.items() if k not in ("kind", "history")}
@@ -190,6 +194,7 @@ class _Training:
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from pipelines.training_worker import TrainJob, train_worker
 
@@ -216,7 +221,8 @@ class _Training:
         )
         fs, path = storage.arrow(storage.join(settings.output, "_state", "ray"))
         storage.make_dirs(storage.join(settings.output, "_state", "ray"))
-        board = ray.remote(num_cpus=0)(_Board).remote()
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()  # no lost node takes it along
         elastic = isinstance(workers, tuple) and fewest < most
         trainer = TorchTrainer(
             train_worker,

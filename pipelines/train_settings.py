@@ -10,7 +10,8 @@ from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig, Sant
 from mats_core.prompts import WORDINGS
 from mats_core.schedule import TrainingSettings
 
-PARTS = ("encoder", "llm", "memory")
+MODEL = "model"
+"""Folder in OUTPUT that holds the model directory."""
 
 
 class _Settings(BaseModel):

@@ -13,12 +13,11 @@ import yaml
 from mats_core import storage
 from mats_core.model import MatsModel
 from pipelines.outputs import versions
-from pipelines.train_settings import TrainSettings
+from pipelines.train_settings import MODEL, TrainSettings
 from pipelines.training_curves import Line, curve_svg
 from pipelines.training_data import StoredSet
 from pipelines.training_state import TrainState
 
-MODEL = "model"
 CARD = "MODEL_CARD.md"
 
 
@@ -94,9 +93,7 @@ def model_card(
     lines = [
         "# Model card",
         "",
-        "A MATS audio language model, trained "
-        + ("on audio embeddings." if all(d.audio for d in settings.data) else "on text alone.")
-        + " CLAP and LLM are frozen.",
+        "A MATS audio language model, trained " + f"on {_supervision(settings)}." + " CLAP and LLM are frozen.",
         "",
         f"- encoder: {_name(config.encoder)}",
         f"- LLM: {_name(config.llm)}",
@@ -134,6 +131,11 @@ def model_card(
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()]
     lines += ["```", "", "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
     return "\n".join(lines) + "\n"
+
+
+def _supervision(settings: TrainSettings) -> str:
+    audio = [each.audio is not None for each in settings.data]
+    return "audio embeddings" if all(audio) else "text and audio embeddings" if any(audio) else "text alone"
 
 
 def _name(part: Any) -> str:

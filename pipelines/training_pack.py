@@ -51,9 +51,7 @@ def ensure_store(settings: TrainSettings, folder: Path) -> Path:
             try:
                 _pack(settings, draft)
                 draft.rename(place)
-            except OSError as error:
-                if isinstance(error, SettingsError):
-                    raise
+            except OSError as error:  # a full disk, say
                 raise storage.error_from(error, str(folder)) from error
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -235,9 +233,10 @@ def _mean_window(windows: list[dict[str, Any]]) -> np.ndarray:
 
 
 def _vector_columns(folder: Path, data: DataSet) -> dict[str, np.ndarray]:
-    with pa.OSFile(str(folder / f"{data.name}.arrow")) as source:
+    """The rows of a set's embeddings, a record each; the texts stay on disk."""
+    with pa.memory_map(str(folder / f"{data.name}.arrow")) as source:
         table = pa.ipc.open_file(source).read_all()
-    return {"vector": table["vector"].to_numpy(zero_copy_only=False)}
+        return {"vector": np.array(table["vector"].to_numpy(zero_copy_only=False))}
 
 
 def _split(

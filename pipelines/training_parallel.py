@@ -7,11 +7,14 @@ the first step, so that a resumed run would add in another order, and it wants a
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+
+from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     from mats_core.model import MatsModel
@@ -60,6 +63,8 @@ def shard_llm(model: MatsModel, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    if "ignored_params" not in inspect.signature(fully_shard).parameters:
+        raise SettingsError("fsdp", f"torch {torch.__version__}", "never, or torch 2.7 and newer")
     llm = model.causal_lm
     lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
     layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,16 @@ def test_the_embedded_worlds_config_is_what_the_shipped_model_was_made_with() ->
     assert (settings.mapper, settings.adapter, settings.decoding) == (MAPPER, ADAPTER, DECODING)
     assert settings.training == training_settings(NOISE_VARIANCE, SEED)
     assert settings.santa == santa_settings(MIX, NOISE_VARIANCE)
+
+
+def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -> None:
+    """Exit code 2, one line, and neither torch nor Ray imported."""
+    text = "output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone.jsonl, embeddings: e}]"
+    (tmp_path / "run.yaml").write_text(text)
+    code = (
+        "import sys\nfrom jobs.cli import app\ntry:\n    app(args=['train', 'run.yaml'])\nexcept SystemExit as end:\n"
+        "    print(end.code, [name for name in ('torch', 'ray', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout == "2 []\n"
+    assert re.fullmatch(r'mats: data\.a\.corpus: got "gone\.jsonl"; allowed: .*\n', done.stderr)
