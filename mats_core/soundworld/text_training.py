@@ -29,7 +29,7 @@ ADAPTER = AdapterConfig(
     dropout=0.0,
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 )
-DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=1.0)
+DECODING = DecodingSettings(beams=1, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=1.3)
 RECORDS = 16_000
 ROUNDS = 2
 
