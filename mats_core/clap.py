@@ -18,6 +18,8 @@ from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory
 from mats_core.fingerprint import fingerprint_directory
 
+MSCLAP_WEIGHTS = "CLAP_weights_2023.pth"
+
 
 class ClapEncoder(Protocol):
     """What the rest of the package needs of an encoder."""
@@ -194,11 +196,16 @@ def _feature_settings(folder: Path) -> FeatureSettings:
 
 
 def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:
-    """The encoder of a URI: `hf:` or a bare directory or hub name is a `ClapModel`; `msclap:` is Microsoft's."""
-    if uri.startswith("msclap:"):
-        try:
-            from mats_core.msclap import MsClapEncoder
-        except ImportError as error:
-            raise SettingsError("encoder", uri, f"hf:… here; Microsoft's CLAP cannot be used ({error})") from error
+    """The encoder of a URI: `hf:` or a bare directory or hub name is a `ClapModel`; `msclap:`, or a directory that holds
+    its weights, is Microsoft's. options: `tokenizer` of Microsoft's.
+    """
+    if uri.startswith("msclap:") or holds_msclap(uri):
+        from mats_core.msclap import MsClapEncoder
+
         return MsClapEncoder(uri, device=device, dtype=dtype, **options)
     return HfClapEncoder(uri, device=device, dtype=dtype)
+
+
+def holds_msclap(uri: str) -> bool:
+    """Whether a bare local directory is Microsoft's CLAP, as `save_model` keeps it inside a model directory."""
+    return (Path(uri).expanduser() / MSCLAP_WEIGHTS).is_file()
