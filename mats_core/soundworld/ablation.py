@@ -39,7 +39,7 @@ from mats_core.soundworld.text_training import (
 Log = Callable[[str], None]
 Result = dict[str, Any]
 
-NOISE_VARIANCES = (0.01, 0.02, 0.003, 0.03)
+NOISE_VARIANCES = (0.01, 0.003)
 MIXES = (0.2, 0.3, 0.5)
 SEEDS = (0, 1, 2)
 VALIDATION_CLIPS, TEST_CLIPS, UPPER_BOUND_CLIPS = 500, 1200, 8000

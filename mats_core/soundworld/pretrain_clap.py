@@ -133,66 +133,6 @@ def pretrain_clap(
     return recent
 
 
-def align_audio(
-    mels: np.ndarray,
-    encoder: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    out: Path,
-    steps: int = 300,
-    batch: int = 128,
-    learning_rate: float = 2e-3,
-    pull: float = 4.0,
-    seed: int = 1,
-    log: Log = print,
-) -> float:
-    """Go on with the audio tower alone, pulled towards its own captions where the text tower puts them.
-
-    Args:
-        mels: float16 [N, frames, mels], row i of recipe i of the ``pretrain`` split.
-        encoder: what ``pretrain_clap`` wrote; its text embeddings stay as they are.
-        pull: weight of 1 − cosine beside the contrastive loss.
-
-    Returns:
-        The cosine of a clip and its caption, averaged over the last steps.
-    """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    tower = _Tower(clap_config(len(tokenizer)))
-    tower.clap = ClapModel.from_pretrained(encoder, dtype=torch.float32)
-    tower.requires_grad_(False)
-    for part in (tower.clap.audio_model, tower.clap.audio_projection):
-        part.requires_grad_(True)
-    tower.clap.audio_model.audio_encoder.batch_norm.requires_grad_(False)
-    optimizer = _optimizer(tower, learning_rate)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: min(1.0, (s + 1) / 20) * 0.5 * (1 + math.cos(math.pi * s / steps))
-    )
-    cosine = 0.0
-    tower.train()
-    for step in range(steps):
-        rows = np.sort(rng.choice(len(mels), batch, replace=False))
-        contents = [Content.of(clip_recipe("pretrain", i), rng) for i in rows]
-        turned = [c.swapped() for c in contents if len(c.in_order) >= 2]
-        tokens = tokenizer([caption(c, rng) for c in contents + turned], padding=True, return_tensors="pt")
-        with torch.no_grad():
-            text = tower.text(tokens["input_ids"], tokens["attention_mask"])
-        audio, _ = tower.audio(_masked(torch.from_numpy(mels[rows].astype(np.float32)), rng)[:, None])
-        contrastive, _ = _contrastive(audio, text, contents, tower.clap.logit_scale_a)
-        pairs = (audio * text[:batch]).sum(dim=1).mean()
-        optimizer.zero_grad(set_to_none=True)
-        (contrastive + pull * (1 - pairs)).backward()
-        nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        cosine = pairs.item() if step == 0 else 0.95 * cosine + 0.05 * pairs.item()
-        if (step + 1) % 50 == 0:
-            log(
-                f"audio tower step {step + 1}/{steps} contrastive {contrastive.item():.3f} cosine of pairs {cosine:.3f}"
-            )
-    save_encoder(tower.clap.eval(), tokenizer, out)
-    return cosine
-
-
 def _optimizer(tower: _Tower, learning_rate: float) -> Muon:
     """Muon on the matrices of both towers; AdamW on tables, patches, biases, gains and the thrown-away layers."""
     matrices: list[nn.Parameter] = []

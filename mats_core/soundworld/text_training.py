@@ -29,12 +29,12 @@ ADAPTER = AdapterConfig(
     dropout=0.0,
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 )
-DECODING = DecodingSettings(beams=1, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=1.3)
+DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
 RECORDS = 16_000
 ROUNDS = 2
 
 
-def training_settings(noise_variance: float, seed: int, steps: int = 400) -> TrainingSettings:
+def training_settings(noise_variance: float, seed: int, steps: int = 500) -> TrainingSettings:
     """The settings every model of the embedded world is trained with; only noise and seed differ."""
     return TrainingSettings(
         steps=steps, batch_size=48, learning_rate=4e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
