@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from jobs.import_reference import ImportSettings
 from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
 from jobs.soundworld import app as soundworld
 from mats_core.errors import SettingsError
@@ -125,15 +126,28 @@ def ask(
     task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
     question: str | None = typer.Option(None, help="The question of task QA."),
     tag: str | None = typer.Option(None, help="Tag put into the prompt (default: the model's)."),
+    interactive: bool = typer.Option(
+        False, "--interactive", "-i", help="Read questions about one FILE, a line each, until end of input."
+    ),
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
-    as_json: bool = typer.Option(False, "--json", help="One JSON object a file."),
+    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
 ) -> int:
     """Answer a few files right here, without Ray."""
-    from jobs.ask import ask_files
+    from jobs.ask import Asked, ask_files
 
-    return ask_files(files, task, question, tag, model, segments, device, as_json)
+    asked = Asked(task, question, tag, model, segments, device, trust_remote_code, interactive, as_json)
+    return ask_files(files, asked)
+
+
+@settings_command(app, "import-reference", ImportSettings, ())
+def import_reference(settings: ImportSettings) -> int:
+    """Make a model directory of the authors' checkpoint, their LLM and Microsoft's CLAP."""
+    from jobs.import_reference import run
+
+    return run(settings)
 
 
 @command(app, "report")
@@ -200,6 +214,51 @@ def benchmark_train(
     from jobs.benchmarks.train import run_benchmark
 
     return run_benchmark(size, steps, batch, device, encoder, as_json)
+
+
+@command(benchmark, "core")
+def benchmark_core(
+    size: str = typer.Option("small", help="small, or full: LLaMA 7B and Microsoft CLAP, random weights."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    reference: str | None = typer.Option(None, help="Recorded runs of the authors' code (default: the repository's)."),
+    clips: int = typer.Option(64, help="Answers measured at the largest batch."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """The model without Ray: parity with the recorded runs, memory, load time, answers/s by batch size."""
+    from jobs.benchmarks.core import run_benchmark
+
+    return run_benchmark(size, device, reference, clips, as_json)
+
+
+@command(benchmark, "memory")
+def benchmark_memory(
+    alone: bool = typer.Option(False, "--alone", help="A million captions by themselves: build, recall, time."),
+    entries: int | None = typer.Option(None, help="Captions (default: 5172 beside plain PyTorch, else 1 000 000)."),
+    clusters: int | None = typer.Option(None, help="Clusters (default: 100 beside plain PyTorch, else 1000)."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """Santa's memory beside plain PyTorch k-means and per-sample search; or alone at a million captions."""
+    from jobs.benchmarks.memory import run_benchmark
+
+    few, many = (1_000_000, 1000) if alone else (5172, 100)
+    return run_benchmark(entries or few, clusters or many, alone, folder, as_json)
+
+
+@command(benchmark, "embed-text")
+def benchmark_embed_text(
+    weights: str | None = typer.Option(None, help="CLAP_weights_2023.pth (default: random weights of its sizes)."),
+    captions: int = typer.Option(600, help="Distinct captions; the corpus has three records of each."),
+    driver_memory: bool = typer.Option(
+        False, "--driver-memory", help="Peak memory of the driver for 10 000 and 1 000 000 captions instead."
+    ),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """Microsoft CLAP's text tower by the msclap package and by `mats embed-text`, on the same corpus: records/s."""
+    from jobs.benchmarks.embed_text import run_benchmark
+
+    return run_benchmark(weights, captions, driver_memory, folder, as_json)
 
 
 def _later(module: str, name: str) -> Any:

@@ -1,0 +1,231 @@
+"""`mats benchmark embed-text`: Microsoft CLAP's text tower by the `msclap` package itself and by `mats embed-text`.
+
+`python -m jobs.benchmarks.embed_text CORPUS OUT` is one run with a stand-in for the encoder, for the driver's memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.benchmarks.caption import _workplace as workplace
+from mats_core.errors import SettingsError
+from pipelines.ray_runtime import usable_cores
+
+RECORDS_A_CAPTION = 3
+PACKAGE_BATCH, PACKAGE_RECORDS = 64, 192
+MEDIAN_TOKENS, MOST_TOKENS = 11, 70
+"""Lengths of real captions, the end token among them; `msclap` fails on more than 77."""
+
+DRIVER_CAPTIONS = (10_000, 1_000_000)
+STAND_IN_DIM = 64
+
+
+def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folder: str | None, as_json: bool) -> int:
+    """Measure and print; raises SettingsError."""
+    if captions < PACKAGE_BATCH:
+        raise SettingsError("captions", captions, f"at least {PACKAGE_BATCH}")
+    with workplace(folder) as place:
+        figures = measure_driver(place) if driver_memory else compare(place, weights, captions)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    elif driver_memory:
+        for count, mb in figures["driver_peak_mb"].items():
+            print(f"driver, {count} captions: {mb:.0f} MB at most")
+    else:
+        print_comparison(figures)
+    return 0
+
+
+def compare(place: Path, weights: str | None, captions: int) -> dict[str, Any]:
+    """(a) the package's get_text_embeddings, all cores, (b) `mats embed-text`; records/s, and how far vectors differ."""
+    texts = worded_captions(captions)
+    order = np.random.default_rng(1).permutation(np.repeat(np.arange(captions), RECORDS_A_CAPTION))
+    records = [texts[at] for at in order]
+    lines = [json.dumps({"caption": text, "output": "x"}) for text in records]
+    (place / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    tokenizer = place / "gpt2"
+    if not tokenizer.exists():
+        make_tokenizer(tokenizer, texts)
+    file = Path(weights) if weights else random_weights(place / "CLAP_weights_2023.pth")
+    _say("(a) msclap's get_text_embeddings")
+    asked = records[:PACKAGE_RECORDS]
+    vectors, lengths, package_s = run_package(file, tokenizer, asked)
+    _say("(b) mats embed-text")
+    began = time.monotonic()
+    command = [sys.executable, "-m", "jobs", "embed-text", "corpus.jsonl", "out", "--overwrite", "--device", "cpu"]
+    encoder = f"msclap:{file.absolute()}?tokenizer={tokenizer.absolute()}"
+    subprocess.run([*command, "--encoder", encoder], check=True, cwd=place, stdout=subprocess.DEVNULL)
+    wall_s = time.monotonic() - began
+    run = json.loads((place / "out" / "_run.json").read_text())
+    package_rate, rate = len(asked) / package_s, run["records_per_s"]
+    return {
+        "records": len(records),
+        "captions": captions,
+        "tokens": {"median": float(np.median(lengths)), "p95": float(np.percentile(lengths, 95)), "max": max(lengths)},
+        "cores": usable_cores(),
+        "package_records": len(asked),
+        "package_records_per_s": round(package_rate, 2),
+        "records_per_s": rate,
+        "with_start_records_per_s": round(len(records) / wall_s, 2),
+        "ratio": round(rate / package_rate, 2),
+        "largest_difference": largest_difference(place / "out", asked, vectors),
+    }
+
+
+def worded_captions(count: int) -> list[str]:
+    """`count` distinct captions whose lengths are those of real ones: log-normal, a long tail."""
+    rng = np.random.default_rng(0)
+    words = [f"{a}{b}{c}" for a in ("ra", "be", "si", "do", "lu") for b in ("in", "ll", "ren", "gs") for c in "aeiouy"]
+    found: dict[str, None] = {}
+    while len(found) < count:
+        length = int(np.clip(round(rng.lognormal(np.log(MEDIAN_TOKENS - 1), 0.45)), 3, MOST_TOKENS))
+        found.setdefault(" ".join(rng.choice(words, length)))
+    return list(found)
+
+
+def make_tokenizer(folder: Path, texts: Sequence[str]) -> None:
+    """A byte-level BPE as GPT-2's ("!" is 0), learnt from these texts: about one token a word."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2TokenizerFast
+
+    learnt = ByteLevelBPETokenizer()
+    learnt.train_from_iterator(texts, vocab_size=3000, min_frequency=1, special_tokens=[], show_progress=False)
+    end = "<|endoftext|>"
+    GPT2TokenizerFast(tokenizer_object=learnt._tokenizer, unk_token=end, bos_token=end, eos_token=end).save_pretrained(
+        folder
+    )
+
+
+def random_weights(file: Path) -> Path:
+    """A file in the official format with fresh weights: speed does not depend on what was learnt."""
+    import torch
+
+    from mats_core.msclap import build_model, package_settings
+
+    if not file.exists():
+        torch.manual_seed(0)
+        torch.save({"model": build_model(package_settings()).state_dict()}, file)
+    return file
+
+
+def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.ndarray, list[int], float]:
+    """The package's own wrapper on `texts`: unit vectors [N, 1024], token counts, seconds (after a first batch)."""
+    import torch
+    from transformers import GPT2TokenizerFast
+
+    from mats_core.msclap import _Gpt2FromConfiguration
+
+    for name in ("torchaudio", "torchaudio.transforms"):  # note: imported by the package, not used for text
+        if name not in sys.modules:
+            sys.modules[name] = types.ModuleType(name)
+    import msclap.CLAPWrapper as package
+    import msclap.models.clap as classes
+
+    class Tokenizer:
+        @staticmethod
+        def from_pretrained(name: str) -> Any:
+            return GPT2TokenizerFast.from_pretrained(str(tokenizer))
+
+    classes.AutoModel, package.AutoTokenizer = _Gpt2FromConfiguration, Tokenizer
+    torch.set_num_threads(usable_cores())
+    clap = package.CLAPWrapper(file, version="2023", use_cuda=False)
+    clap.get_text_embeddings(list(texts[:4]))
+    began = time.perf_counter()
+    found = [
+        clap.get_text_embeddings(list(texts[at : at + PACKAGE_BATCH])) for at in range(0, len(texts), PACKAGE_BATCH)
+    ]
+    seconds = time.perf_counter() - began
+    lengths = [len(row) for row in clap.tokenizer([f"{text} <|endoftext|>" for text in texts])["input_ids"]]
+    return torch.nn.functional.normalize(torch.cat(found), dim=-1).numpy(), lengths, seconds
+
+
+def largest_difference(out: Path, texts: Sequence[str], vectors: np.ndarray) -> float:
+    """Largest difference of any number of any stored vector from the package's."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(out / "embeddings")
+    stored = np.asarray(table["embedding"].combine_chunks().flatten(), np.float32).reshape(len(table), -1)
+    rows = {text: at for at, text in enumerate(table["caption"].to_pylist())}
+    return float(np.abs(stored[[rows[text] for text in texts]] - vectors).max())
+
+
+def measure_driver(place: Path) -> dict[str, Any]:
+    """Peak memory of the driver for few and for many captions, with a cheap stand-in for the encoder."""
+    found = {}
+    for count in DRIVER_CAPTIONS:
+        _say(f"{count} captions")
+        corpus, out = place / f"corpus-{count}.jsonl", place / f"out-{count}"
+        with corpus.open("w") as file:
+            for number in range(count):
+                file.write(f'{{"caption": "sound {number} of a bell, then {number % 977} steps", "output": "x"}}\n')
+        command = [sys.executable, "-m", "jobs.benchmarks.embed_text", str(corpus), str(out)]
+        subprocess.run(command, check=True)
+        run = json.loads((out / "_run.json").read_text())
+        if run["captions"] != count:
+            raise RuntimeError(f"{run['captions']} captions came out of {count}")
+        found[str(count)] = run["driver_peak_mb"]
+    return {"driver_peak_mb": found}
+
+
+class StandIn:
+    """An encoder that costs nothing: a vector by the text's hash."""
+
+    dim, fingerprint = STAND_IN_DIM, "stand-in"
+
+    def __init__(self, uri: str, device: str) -> None:
+        pass
+
+    def embed_text(self, texts: Sequence[str]) -> Any:
+        """float32 [B, STAND_IN_DIM], unit."""
+        import torch
+
+        seeds = np.array([list(hashlib.blake2b(text.encode()).digest()) for text in texts], np.float32) - 127.5
+        return torch.nn.functional.normalize(torch.from_numpy(seeds), dim=-1)
+
+
+def run_with_stand_in(corpus: str, out: str) -> None:
+    """`mats embed-text` with StandIn."""
+    from jobs.benchmarks.embed_text import StandIn as encoder  # note: by its real name, so that workers find it
+    from pipelines.embed_text import run_embed_text
+    from pipelines.encoder_facts import EncoderFacts
+    from pipelines.text_settings import EmbedTextSettings
+
+    settings = EmbedTextSettings(corpora=[corpus], output=out, device="cpu", overwrite=True)
+    run_embed_text(settings, facts=EncoderFacts("stand-in", "stand-in", STAND_IN_DIM, 0), load=encoder)
+
+
+def print_comparison(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    tokens = figures["tokens"]
+    table = Table(
+        title=f"{figures['records']} records, {figures['captions']} captions, tokens: median {tokens['median']:.0f}, "
+        f"95 % {tokens['p95']:.0f}, most {tokens['max']}; {figures['cores']} cores"
+    )
+    for name in ("", "msclap (a)", "mats embed-text (b)", "b/a"):
+        table.add_column(name, justify="left" if not name else "right")
+    a, b = figures["package_records_per_s"], figures["records_per_s"]
+    table.add_row("records/s", f"{a:.1f}", f"{b:.1f}", f"{figures['ratio']:.1f}")
+    table.add_row("records/s with start-up", "", f"{figures['with_start_records_per_s']:.1f}", "")
+    table.add_row("largest difference", "", f"{figures['largest_difference']:.1e}", "")
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_with_stand_in(sys.argv[1], sys.argv[2])

@@ -1,0 +1,307 @@
+"""`mats benchmark memory`: Santa's memory beside the same thing in plain PyTorch, and alone at a million captions."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jobs.benchmarks.caption import _workplace as workplace
+from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
+from mats_core.errors import SettingsError
+from pipelines.ray_runtime import usable_cores
+
+DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
+PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
+QUERY_CLIPS = 512
+GOAL_RECALL = 0.95
+
+
+def run_benchmark(entries: int, clusters: int, alone: bool, folder: str | None, as_json: bool) -> int:
+    """Measure and print; raises SettingsError."""
+    if not 1 <= clusters <= entries:
+        raise SettingsError("clusters", clusters, f"1 to {entries}, the number of entries")
+    with workplace(folder) as place:
+        figures = measure_alone(place, entries, clusters) if alone else compare(entries, clusters)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    else:
+        (print_alone if alone else print_comparison)(figures)
+    return 0
+
+
+def compare(entries: int, clusters: int) -> dict[str, Any]:
+    """The same entries and queries by plain PyTorch and by SantaMemory; seconds and their ratios."""
+    import torch
+
+    from mats_core.santa import SantaMemory
+
+    torch.set_num_threads(usable_cores())
+    bank, queries = embedded_captions(entries), embedded_clips(BATCH)
+    _say("plain PyTorch: k-means")
+    began = time.perf_counter()
+    centroids, labels = plain_kmeans(torch.from_numpy(bank), clusters)
+    plain_build = time.perf_counter() - began
+    _say("plain PyTorch: a query at a time")
+    began = time.perf_counter()
+    plain_rows = [plain_search(torch.from_numpy(bank), centroids, labels, torch.from_numpy(q)) for q in queries[:32]]
+    plain_query = (time.perf_counter() - began) / len(plain_rows)
+    by_mask = median_s(
+        lambda: [masked_search(torch.from_numpy(bank), centroids, labels, torch.from_numpy(q)) for q in queries], 3
+    )
+    _say("SantaMemory")
+    build = median_s(lambda: SantaMemory.build(bank, clusters=clusters, iterations=ITERATIONS), 3)
+    memory = SantaMemory.build(bank, clusters=clusters, iterations=ITERATIONS)
+    found = SantaMemory.build(bank, centroids=centroids).search(queries[: len(plain_rows)], NEIGHBORS)[1]
+    same = [set(a.tolist()) == set(b.tolist()) for a, b in zip(found, plain_rows, strict=True) if len(b) == NEIGHBORS]
+    audio = torch.from_numpy(queries)
+    # note: taken in turns, so that a busy moment of the machine meets all three
+    turns: dict[str, list[float]] = {"search": [], "transfer": [], "noisy": []}
+    for _ in range(15):
+        turns["search"].append(_once(lambda: bare_search(memory.index, queries)))
+        turns["transfer"].append(_once(lambda: memory.transfer(audio, neighbors=NEIGHBORS)))
+    for _ in range(15):
+        turns["noisy"].append(_once(lambda: memory.transfer(audio, neighbors=NEIGHBORS, noise="keyed")))
+    search, transfer, noisy = (float(np.median(each[1:])) for each in turns.values())
+    looked_up = median_s(lambda: memory.search(queries, NEIGHBORS), 15)
+    return {
+        "entries": entries,
+        "clusters": clusters,
+        "cores": usable_cores(),
+        "plain_build_s": plain_build,
+        "build_s": build,
+        "build_ratio": plain_build / build,
+        "plain_query_ms": 1e3 * plain_query,
+        "masked_query_ms": 1e3 * by_mask / BATCH,
+        "query_ms": 1e3 * looked_up / BATCH,
+        "query_ratio": plain_query / (looked_up / BATCH),
+        "masked_ratio": by_mask / looked_up,
+        "bare_search_ms": 1e3 * search,
+        "transfer_ms": 1e3 * transfer,
+        "transfer_noisy_ms": 1e3 * noisy,
+        "transfer_ratio": transfer / search,
+        "transfer_noisy_ratio": noisy / search,
+        "same_neighbours": f"{sum(same)} of {len(same)}",
+    }
+
+
+def _once(run: Any) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def bare_search(index: Any, queries: np.ndarray) -> Any:
+    """FAISS alone, one cluster."""
+    index.nprobe = 1
+    return index.search(queries, NEIGHBORS)
+
+
+def plain_kmeans(bank: Any, clusters: int) -> tuple[Any, Any]:
+    """k-means as one writes it in PyTorch: every difference at once, [N, clusters, D]; centroids not normalised."""
+    import torch
+
+    centroids = bank[torch.randperm(len(bank), generator=torch.Generator().manual_seed(0))[:clusters]].clone()
+    for _ in range(ITERATIONS):
+        labels = ((bank[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
+        for cluster in range(clusters):
+            members = bank[labels == cluster]
+            if len(members):
+                centroids[cluster] = members.mean(0)
+    return centroids, ((bank[:, None] - centroids[None]) ** 2).sum(-1).argmin(1)
+
+
+def plain_search(bank: Any, centroids: Any, labels: Any, query: Any) -> Any:
+    """One query: the nearest centroid, its members by a loop over the bank, the nearest of them; numbers [≤ 32]."""
+    import torch
+
+    nearest = ((centroids - query) ** 2).sum(-1).argmin()
+    members = torch.tensor([row for row in range(len(bank)) if labels[row] == nearest])
+    distances = ((bank[members] - query) ** 2).sum(-1)
+    return members[distances.argsort()[:NEIGHBORS]]
+
+
+def masked_search(bank: Any, centroids: Any, labels: Any, query: Any) -> Any:
+    """`plain_search` with the loop over the bank taken out: what a careful author would write."""
+    nearest = ((centroids - query) ** 2).sum(-1).argmin()
+    members = (labels == nearest).nonzero()[:, 0]
+    distances = ((bank[members] - query) ** 2).sum(-1)
+    return members[distances.argsort()[:NEIGHBORS]]
+
+
+def embedded_captions(count: int) -> np.ndarray:
+    """Unit float32 [count, DIM]: captions of the embedded world by the builtin encoder, lifted."""
+    from mats_core.clap import load_encoder
+    from pipelines.encoder_facts import encoder_uri
+
+    encoder = load_encoder(encoder_uri("builtin"), device="cpu")
+    vectors = encoder.embed_text(list(world_captions(count))).numpy()
+    return vectors @ lift(encoder.dim, DIM)
+
+
+def embedded_clips(count: int) -> np.ndarray:
+    """Unit float32 [count, DIM]: sounds of the embedded world, as Santa is asked with."""
+    import torch
+
+    from mats_core.clap import load_encoder
+    from mats_core.soundworld.recipe import sample_recipe
+    from mats_core.soundworld.synth import render
+    from pipelines.encoder_facts import encoder_uri
+
+    encoder = load_encoder(encoder_uri("builtin"), device="cpu")
+    _say(f"{count} clips as queries")
+    found = []
+    for start in range(0, count, 32):
+        clips = [render(sample_recipe([77, start + at])) for at in range(min(32, count - start))]
+        padded = [torch.as_tensor(encoder.pad(np.asarray(clip, np.float32))) for clip in clips]
+        found.append(encoder.embed_audio(torch.stack(padded)).numpy())
+    return np.ascontiguousarray(np.concatenate(found) @ lift(encoder.dim, DIM))
+
+
+def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
+    """`mats build-memory` on `entries` distinct captions, then recall and time by clusters probed.
+
+    Whatever is in the folder already (captions, embeddings) is taken as it is.
+    """
+    from mats_core.santa import SantaMemory
+
+    _say(f"{entries} captions")
+    write_captions(place / "captions.jsonl", entries)
+    _say("embedding them")
+    subprocess.run(
+        [*_MATS, "embed-text", "captions.jsonl", "embedded"], check=True, cwd=place, stdout=subprocess.DEVNULL
+    )
+    _say(f"lifting them to {DIM} numbers")
+    lift_table(place / "embedded", place / "lifted")
+    _say("building the memory")
+    began = time.monotonic()
+    command = [*_MATS, "build-memory", "lifted", "memory", "--clusters", str(clusters), "--storage", "float16"]
+    with watch_memory(os.getpid()) as peak:
+        subprocess.run(command, check=True, cwd=place, stdout=sys.stderr)
+    build_s = time.monotonic() - began
+    queries = embedded_clips(QUERY_CLIPS)
+    _say("exact search")
+    exact = exact_search(place / "lifted", queries)
+    memory = SantaMemory.load(str(place / "memory"))
+    rows = []
+    for probe in PROBES:
+        if probe > memory.clusters:
+            break
+        found = memory.search(queries, NEIGHBORS, probe)[1]
+        recall = float(np.mean([len(set(a) & set(b)) / NEIGHBORS for a, b in zip(found.tolist(), exact, strict=True)]))
+        seconds = median_s(lambda probe=probe: memory.search(queries[:BATCH], NEIGHBORS, probe), 3)  # type: ignore[misc]
+        rows.append({"probe": probe, "recall": recall, "query_ms": 1e3 * seconds / BATCH})
+        _say(f"{probe} clusters: recall {recall:.3f}, {rows[-1]['query_ms']:.2f} ms a query")
+    return {
+        "entries": entries,
+        "clusters": memory.clusters,
+        "cores": usable_cores(),
+        "build_s": round(build_s, 1),
+        "peak_mb": round(peak.mb),
+        "index_mb": round((place / "memory" / "index.faiss").stat().st_size / 1e6),
+        "probes": rows,
+    }
+
+
+_MATS = [sys.executable, "-m", "jobs"]
+
+
+def lift_table(source: Path, target: Path) -> None:
+    """An embeddings table as a table of DIM numbers, part by part."""
+    import pyarrow.parquet as pq
+
+    from pipelines.caption_buckets import Caption, embedding_table
+
+    sidecar = json.loads((source / "_embeddings.json").read_text())
+    if (target / "_embeddings.json").exists():
+        return
+    up = lift(sidecar["dim"], DIM)
+    (target / "embeddings").mkdir(parents=True, exist_ok=True)
+    for part in sorted((source / "embeddings").glob("*.parquet")):
+        table = pq.read_table(part)
+        vectors = np.asarray(table["embedding"].combine_chunks().flatten(), np.float32).reshape(len(table), -1) @ up
+        names = ("caption_id", "caption", "sources", "count")
+        captions = [
+            (key, Caption(text, set(sources), count))
+            for key, text, sources, count in zip(*(table[name].to_pylist() for name in names), strict=True)
+        ]
+        pq.write_table(
+            embedding_table(captions, vectors.astype(np.float16)),
+            target / "embeddings" / part.name,
+            row_group_size=16_384,
+        )
+    (target / "_embeddings.json").write_text(json.dumps({**sidecar, "dim": DIM, "lifted": True}))
+
+
+def exact_search(table: Path, queries: np.ndarray) -> list[list[int]]:
+    """The nearest NEIGHBORS rows of each query, in float32, part by part."""
+    import pyarrow.parquet as pq
+
+    from pipelines.memory_shards import unit_rows
+
+    scores, numbers = (np.full((len(queries), NEIGHBORS), fill) for fill in (-np.inf, -1.0))
+    first = 0
+    for part in sorted((table / "embeddings").glob("*.parquet")):
+        found = queries @ unit_rows(pq.read_table(part, columns=["embedding"])["embedding"]).T
+        every = np.concatenate([scores, found], axis=1)
+        names = np.concatenate([numbers, np.broadcast_to(first + np.arange(found.shape[1]), found.shape)], axis=1)
+        kept = np.argpartition(-every, NEIGHBORS - 1, axis=1)[:, :NEIGHBORS]
+        scores, numbers = np.take_along_axis(every, kept, 1), np.take_along_axis(names, kept, 1)
+        first += found.shape[1]
+    return numbers.astype(int).tolist()
+
+
+def print_comparison(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{figures['entries']} entries of {DIM} numbers, {figures['clusters']} clusters, {NEIGHBORS} neighbours"
+    table = Table(title=f"{title}, {figures['cores']} cores")
+    for name in ("", "plain PyTorch", "SantaMemory", "ratio"):
+        table.add_column(name, justify="left" if not name else "right")
+    f = figures
+    table.add_row("build (s)", f"{f['plain_build_s']:.1f}", f"{f['build_s']:.2f}", f"{f['build_ratio']:.0f}")
+    table.add_row(
+        f"lookup (ms a query, batch {BATCH})", f"{f['plain_query_ms']:.2f}", f"{f['query_ms']:.3f}",
+        f"{f['query_ratio']:.0f}",
+    )  # fmt: skip
+    table.add_row("  without the loop over the bank", f"{f['masked_query_ms']:.2f}", "", f"{f['masked_ratio']:.1f}")
+    table.add_row("same neighbours, same centroids", "", f["same_neighbours"], "")
+    table.add_row("", "FAISS alone", "", "")
+    table.add_row(
+        f"transfer (ms, batch {BATCH})", f"{f['bare_search_ms']:.1f}", f"{f['transfer_ms']:.1f}",
+        f"{f['transfer_ratio']:.2f}",
+    )  # fmt: skip
+    table.add_row("  with noise", "", f"{f['transfer_noisy_ms']:.1f}", f"{f['transfer_noisy_ratio']:.2f}")
+    Console().print(table)
+
+
+def print_alone(figures: dict[str, Any]) -> None:
+    """The figures as lines and a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    print(
+        f"{figures['entries']} × {DIM}, float16, {figures['clusters']} clusters, {figures['cores']} cores: built in "
+        f"{figures['build_s']:.0f} s, peak memory {figures['peak_mb']} MB, index {figures['index_mb']} MB"
+    )
+    table = Table(title=f"{QUERY_CLIPS} sounds, recall@{NEIGHBORS} against exact search")
+    for name in ("clusters probed", "recall", f"ms a query, batch {BATCH}"):
+        table.add_column(name, justify="right")
+    for row in figures["probes"]:
+        table.add_row(str(row["probe"]), f"{row['recall']:.3f}", f"{row['query_ms']:.2f}")
+    Console().print(table)
+    enough = [row for row in figures["probes"] if row["recall"] >= GOAL_RECALL]
+    if enough:
+        print(f"recall {GOAL_RECALL}: {enough[0]['probe']} clusters, {enough[0]['query_ms']:.2f} ms a query")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

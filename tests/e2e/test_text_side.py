@@ -1,0 +1,230 @@
+"""`mats embed-text` and `mats build-memory`: corpora → embeddings → memory → neighbours in the answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from mats_core.errors import SettingsError
+from mats_core.santa import SantaMemory
+from pipelines.build_memory import run_build_memory
+from pipelines.corpus import caption_id
+from pipelines.embed_text import run_embed_text
+from pipelines.run_rows import Progress
+from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
+from tests.e2e.conftest import read_answers, write_tones
+from tests.tiny import WORDS
+
+CAPTIONS = [f"{a} {b} with {c}" for a in ("a", "two", "three", "loud") for b in WORDS[38:50] for c in WORDS[40:48]]
+
+
+@pytest.fixture(scope="module")
+def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every caption three times over three files, in other spellings; two bad lines."""
+    folder = tmp_path_factory.mktemp("corpora")
+    listed = [{"caption": text, "output": "x", "source": "list" if n % 2 else "odd"} for n, text in enumerate(CAPTIONS)]
+    (folder / "a.json").write_text(json.dumps(listed))
+    (folder / "b.json").write_text(json.dumps({"annotation": [{"caption": f" {c} "} for c in CAPTIONS]}))
+    lines = [json.dumps({"caption": c.replace(" ", "  "), "task": "cla_label", "output": "y"}) for c in CAPTIONS]
+    (folder / "c.jsonl").write_text("\n".join([*lines[:5], "{", *lines[5:], '{"caption": ""}']))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder_dir(tiny_model_dir: str) -> str:
+    return str(Path(tiny_model_dir) / "encoder")
+
+
+def settings(corpora: Path, out: Path, encoder: str, **changes: Any) -> EmbedTextSettings:
+    values = {"encoder": encoder, "bucket_records": 200, "device": "cpu", "actors": 1, **changes}
+    return EmbedTextSettings(corpora=[str(corpora)], output=str(out), **values)
+
+
+@pytest.fixture(scope="module")
+def embedded(corpora: Path, encoder_dir: str, shared_ray: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpora, embedded by one actor."""
+    out = tmp_path_factory.mktemp("embedded")
+    result = run_embed_text(settings(corpora, out, encoder_dir))
+    assert (result.status, result.records, result.bad) == ("complete", 3 * len(CAPTIONS) + 2, 2)
+    return out
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((out / "embeddings").iterdir())}
+
+
+def test_every_caption_is_there_once(embedded: Path, encoder_dir: str) -> None:
+    from mats_core.clap import HfClapEncoder
+
+    table = pq.read_table(embedded / "embeddings")
+    rows = {row["caption"]: row for row in table.to_pylist()}
+    assert len(table) == len(rows) == len(CAPTIONS)
+    for number, text in enumerate(CAPTIONS):
+        row = rows[text]
+        assert (row["caption_id"], row["count"]) == (caption_id(text), 3)
+        assert row["sources"] == sorted(["list" if number % 2 else "odd", "b", "c"])
+    encoder = HfClapEncoder(encoder_dir, device="cpu")
+    expected = encoder.embed_text(CAPTIONS).numpy()
+    found = np.array([rows[text]["embedding"] for text in CAPTIONS], np.float32)
+    np.testing.assert_allclose(found, expected, atol=5e-4)  # float16 near 1: half a thousandth
+    sidecar = json.loads((embedded / "_embeddings.json").read_text())
+    assert (sidecar["rows"], sidecar["dim"], sidecar["status"]) == (len(CAPTIONS), 32, "complete")
+    assert sidecar["encoder_fingerprint"] == encoder.fingerprint
+    report = json.loads((embedded / "_corpora.json").read_text())
+    assert [each["bad"] for each in report["files"]] == [0, 0, 2]
+    assert [each["line"] for each in report["files"][2]["lines"]] == [6, len(CAPTIONS) + 2]
+
+
+def test_workers_and_a_restart_change_nothing(embedded: Path, corpora: Path, encoder_dir: str, tmp_path: Path) -> None:
+    """Two actors, interrupted after the first bucket, then one: the same bytes, and what was done is kept."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.stage == "run":
+            raise KeyboardInterrupt
+
+    first = run_embed_text(settings(corpora, tmp_path, encoder_dir, actors=2), interrupt)
+    assert first.status == "interrupted"
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "embeddings").glob("*.parquet")}
+    assert len(kept) > 0
+    assert not (tmp_path / "_embeddings.json").exists()
+    (tmp_path / "embeddings" / "part-00000.parquet").unlink(missing_ok=True)  # as if a kill had come before it
+    (tmp_path / "embeddings" / "part-00000.parquet.ab12.partial").write_bytes(b"half")
+    second = run_embed_text(settings(corpora, tmp_path, encoder_dir, actors=1))
+    assert (second.status, second.captions) == ("complete", len(CAPTIONS))
+    assert parts(tmp_path) == parts(embedded)
+    assert all(p.stat().st_mtime_ns == was for p, was in kept.items() if p.name != "part-00000.parquet")
+    assert run_embed_text(settings(corpora, tmp_path, encoder_dir)).status == "complete_before"
+
+
+def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_done(
+    corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str
+) -> None:
+    from mats_core.clap import HfClapEncoder
+    from pipelines.encoder_facts import read_encoder_facts
+    from pipelines.ray_runtime import RunFailed
+
+    def load(uri: str, device: str) -> HfClapEncoder:
+        import errno
+        import os
+
+        os_replace, done = os.replace, []
+
+        def replace(source: Any, target: Any) -> None:
+            if str(target).find("part-") >= 0:
+                done.append(target)
+                if len(done) > 1:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            os_replace(source, target)
+
+        os.replace = replace  # type: ignore[assignment]
+        return HfClapEncoder(uri, device)
+
+    facts = read_encoder_facts(encoder_dir)
+    with pytest.raises(RunFailed, match="No space left on device") as failed:
+        run_embed_text(settings(corpora, tmp_path, encoder_dir), facts=facts, load=load)
+    assert "\n" not in str(failed.value)
+    assert json.loads((tmp_path / "_run.json").read_text())["status"] == "failed"
+    assert [path.suffix for path in (tmp_path / "embeddings").iterdir()] == [".parquet"]
+
+
+def test_too_many_bad_records_are_refused_before_any_model(
+    corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str
+) -> None:
+    with pytest.raises(SettingsError, match=r"max_error_rate.*c.jsonl, first in line 6"):
+        run_embed_text(settings(corpora, tmp_path, encoder_dir, max_error_rate=0.0001))
+    assert json.loads((tmp_path / "_corpora.json").read_text())["files"][2]["bad"] == 2
+
+
+def test_an_output_of_other_corpora_is_refused(embedded: Path, encoder_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "one.csv").write_text("caption\na dog\n")
+    with pytest.raises(SettingsError, match="corpora was 3 files"):
+        run_embed_text(settings(tmp_path / "one.csv", embedded, encoder_dir))
+
+
+@pytest.mark.parametrize("storage", ["float32", "float16", "int8"])
+def test_the_memory_holds_every_caption_with_its_vector(embedded: Path, tmp_path: Path, storage: str) -> None:
+    made = run_build_memory(
+        BuildMemorySettings(embeddings=str(embedded), output=str(tmp_path), storage=storage, clusters=12, shard_rows=50)
+    )
+    table = pq.read_table(embedded / "embeddings").to_pydict()
+    assert (made.count, made.clusters, made.dim) == (len(CAPTIONS), 12, 32)
+    memory = SantaMemory.load(str(tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "_state",
+        "captions.parquet",
+        "index.faiss",
+        "memory.json",
+    ]
+    assert list((tmp_path / "_state").iterdir()) == []
+    assert pq.read_table(tmp_path / "captions.parquet")["caption"].to_pylist() == table["caption"]
+    wanted = np.array(table["embedding"], np.float32)
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    found = memory.vectors(np.arange(len(wanted)))
+    np.testing.assert_allclose(found, wanted, atol={"float32": 1e-6, "float16": 5e-4, "int8": 4e-3}[storage])
+    direct = SantaMemory.build(wanted, storage=storage, centroids=memory._centroids)  # type: ignore[arg-type]
+    if storage != "int8":
+        ours, theirs = (each.search(wanted[::7], 9, 2) for each in (memory, direct))
+        np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_sources_cap_and_seed_choose_rows(embedded: Path, tmp_path: Path) -> None:
+    def captions(**chosen: Any) -> list[str]:
+        run_build_memory(BuildMemorySettings(embeddings=str(embedded), output=str(tmp_path), clusters=4, **chosen))
+        table = pq.read_table(tmp_path / "captions.parquet")
+        if "sources" in chosen:
+            assert set(table["source"].to_pylist()) == set(chosen["sources"])
+        return table["caption"].to_pylist()
+
+    odd = captions(sources=["odd"])
+    assert sorted(odd) == sorted(CAPTIONS[::2])
+    some = captions(sources=["odd"], cap=30)
+    assert len(some) == 30 and set(some) < set(odd)
+    assert captions(sources=["odd"], cap=30) == some
+    assert captions(sources=["odd"], cap=30, seed=1) != some
+    assert len(captions(cap=10**6)) == len(CAPTIONS)
+    with pytest.raises(SettingsError, match="sources"):
+        captions(sources=["nothing"])
+    with pytest.raises(SettingsError, match="1 to 3,"):
+        captions(cap=3)
+    assert len(captions(cap=4)) == 4  # the refused builds left nothing behind
+
+
+def test_explain_writes_the_neighbours_into_the_answers(tmp_path: Path, tiny_model_dir: str, shared_ray: str) -> None:
+    from pipelines.caption import run_caption
+    from pipelines.settings import CaptionSettings
+
+    write_tones(tmp_path / "tones", 2, 2.0)
+    run_caption(
+        CaptionSettings(
+            input=str(tmp_path / "tones"),
+            output=str(tmp_path / "out"),
+            model=tiny_model_dir,
+            actors=1,
+            explain=True,
+            with_embedding=True,
+            santa_neighbors=5,
+        )
+    )
+    memory = SantaMemory.load(str(Path(tiny_model_dir) / "memory"))
+    settings = json.loads((Path(tiny_model_dir) / "mats.json").read_text())["santa"]
+    for answer in read_answers(tmp_path / "out"):
+        _, (near,) = memory.transfer(
+            np.array([answer["embedding"]], np.float32),
+            neighbors=5,
+            probe=settings["probe"],
+            noise="keyed",
+            noise_variance=settings["noise_variance"],
+            seed=settings["seed"],
+            scale=settings["scale"],
+            explain=True,
+        )
+        assert [each["row"] for each in answer["neighbors"]] == [each["row"] for each in near]
+        assert [each["caption"] for each in answer["neighbors"]] == [each["caption"] for each in near]
+        weights = [each["weight"] for each in answer["neighbors"]]
+        assert sum(weights) == pytest.approx(1.0, abs=1e-5)
+        assert weights == pytest.approx([each["weight"] for each in near], abs=1e-5)
