@@ -47,7 +47,7 @@ def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folde
 
 
 def compare(place: Path, weights: str | None, captions: int) -> dict[str, Any]:
-    """(a) the package's get_text_embeddings, all cores, (b) `mats embed-text`; records/s, and how far vectors differ."""
+    """(a) the package's get_text_embeddings, (b) `mats embed-text`: records/s, and how far vectors differ."""
     texts = worded_captions(captions)
     order = np.random.default_rng(1).permutation(np.repeat(np.arange(captions), RECORDS_A_CAPTION))
     records = [texts[at] for at in order]
