@@ -1,8 +1,11 @@
-"""`mats ask`: a few files, here and now, without Ray."""
+"""`mats ask`: a few files, here and now, without Ray; the model is loaded once."""
 
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -10,68 +13,133 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.prompts import validate_request
 
+if TYPE_CHECKING:
+    from mats_core.answering import Answer, Heard
+    from mats_core.model import MatsModel
 
-def ask_files(
-    files: list[str],
-    task: str,
-    question: str | None,
-    tag: str | None,
-    model: str,
-    segments: bool,
-    device: str,
-    as_json: bool,
-) -> int:
+
+@dataclass(frozen=True)
+class Asked:
+    """What `mats ask` was told besides its files."""
+
+    task: str = "caption"
+    question: str | None = None
+    tag: str | None = None
+    model: str = "builtin"
+    segments: bool = False
+    device: str = "auto"
+    trust_remote_code: bool = False
+    interactive: bool = False
+    as_json: bool = False
+
+
+def ask_files(files: list[str], asked: Asked) -> int:
     """Print one answer a chunk of every file; 1 when a file could not be answered. Raises SettingsError."""
-    from mats_core.audio import AudioError
     from mats_core.checkpoint import check_model_dir
 
-    config = check_model_dir(model)
-    validate_request(task, question, tuple(config.tasks))
+    config = check_model_dir(asked.model)
+    if config.encoder is None:
+        raise SettingsError("model", asked.model, "a model with an encoder; this one answers embeddings only")
+    if asked.interactive:
+        if len(files) != 1:
+            raise SettingsError("FILE", f"{len(files)} files", "one file with --interactive")
+        if asked.question is not None:
+            raise SettingsError("question", asked.question, "no --question with --interactive, which reads them")
+    else:
+        validate_request(asked.task, asked.question, tuple(config.tasks))
     for file in files:
         if storage.is_dir(file):
             raise SettingsError("FILE", file, "a file; for folders there is `mats caption`")
     from mats_core import load_model
 
-    loaded = load_model(model, device=device)
-    failed = False
-    for file in files:
-        try:
-            answers = loaded.answers(file, task=task, question=question, tag=tag, segments=segments)
-        except AudioError as error:
-            failed = True
-            shown = {
-                "uri": storage.public_uri(file),
-                "error_code": error.code,
-                "error_message": error.message,
-            }
-            if as_json:
-                typer.echo(json.dumps(shown, ensure_ascii=False))
-            else:
-                typer.echo(f"{file}: {error.code}: {error.message}", err=True)
-            continue
-        if as_json:
-            rows = [
-                {
-                    "start_s": answer.start_s,
-                    "duration_s": answer.duration_s,
-                    "text": answer.text,
-                    **({"segments": [_plain(each) for each in answer.segments]} if segments else {}),
-                }
-                for answer in answers
-            ]
-            typer.echo(json.dumps({"uri": storage.public_uri(file), "task": task, "answers": rows}, ensure_ascii=False))
-            continue
-        for answer in answers:
-            name = f"{file}: " if len(files) > 1 else ""
-            at = f"[{answer.start_s:.0f} s] " if len(answers) > 1 else ""
-            typer.echo(f"{name}{at}{answer.text}")
-            for each in answer.segments or []:
-                part = _plain(each)
-                typer.echo(f"  {part['start_s']:7.2f}-{part['end_s']:.2f} s  {part['text']}")
+    model = load_model(asked.model, device=asked.device, trust_remote_code=asked.trust_remote_code)
+    if asked.interactive:
+        return _converse(model, files[0], asked)
+    failed = [file for file in files if not _answer_file(model, file, asked, name=len(files) > 1)]
     return 1 if failed else 0
 
 
-def _plain(segment: object) -> dict[str, object]:
-    if isinstance(segment, dict):
-        return segment
-    return {name: getattr(segment, name) for name in ("start_s", "end_s", "text")}
+def _hear(model: MatsModel, file: str, asked: Asked) -> list[Heard] | None:
+    """The file's embeddings; None, with its error shown, when it cannot be heard."""
+    from mats_core.answering import hear
+    from mats_core.audio import AudioError
+
+    try:
+        return hear(model, file)
+    except AudioError as error:
+        shown = {"uri": storage.public_uri(file), "error_code": error.code, "error_message": error.message}
+        if asked.as_json:
+            typer.echo(json.dumps(shown, ensure_ascii=False))
+        else:
+            typer.echo(f"{storage.public_uri(file)}: {error.code}: {error.message}", err=True)
+        return None
+
+
+def _answer_file(model: MatsModel, file: str, asked: Asked, name: bool) -> bool:
+    heard = _hear(model, file, asked)
+    if heard is None:
+        return False
+    _show(model, file, heard, asked, asked.task, asked.question, name)
+    return True
+
+
+def _converse(model: MatsModel, file: str, asked: Asked) -> int:
+    """Answer questions about one file, a line each, until end of input. The file is heard once."""
+    heard = _hear(model, file, asked)
+    if heard is None:
+        return 1
+    prompting = sys.stdin.isatty()
+    if prompting:
+        typer.echo("Ask about the sound, a line a question; end with Ctrl-D.", err=True)
+    while True:
+        if prompting:
+            typer.echo("> ", err=True, nl=False)
+        line = sys.stdin.readline()
+        if not line:
+            return 0
+        if not line.strip():
+            continue
+        try:
+            _show(model, file, heard, asked, "QA", line.strip(), False)
+        except SettingsError as error:  # a question no prompt can hold; the next one may be better
+            typer.echo(f"mats: {error}", err=True)
+
+
+def _show(
+    model: MatsModel, file: str, heard: list[Heard], asked: Asked, task: str, question: str | None, name: bool
+) -> None:
+    from mats_core.answering import answer_heard
+
+    explain = asked.as_json and model.memory is not None
+    found = answer_heard(model, heard, task, question, asked.tag, asked.segments, explain=explain)
+    if asked.as_json:
+        told = {
+            "uri": storage.public_uri(file),
+            "task": task,
+            "question": question,
+            "prompt": model.prompt(task, question, asked.tag),
+            "model": asked.model,
+            "model_fingerprint": model.fingerprint,
+            "answers": [_plain(answer, asked.segments) for answer in found],
+        }
+        typer.echo(json.dumps(told, ensure_ascii=False))
+        return
+    for answer in found:
+        before = f"{file}: " if name else ""
+        at = f"[{answer.start_s:.0f} s] " if len(found) > 1 else ""
+        typer.echo(f"{before}{at}{answer.text}")
+        for part in answer.segments or []:
+            typer.echo(f"  {part.start_s:7.2f}-{part.end_s:.2f} s  {part.text}")
+
+
+def _plain(answer: Answer, segments: bool) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "start_s": answer.start_s,
+        "duration_s": answer.duration_s,
+        "decoded_s": answer.decoded_s,
+        "text": answer.text,
+        "neighbors": answer.neighbors,
+    }
+    if segments:
+        told["segments"] = [asdict(part) for part in answer.segments or []]
+    return told

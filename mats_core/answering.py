@@ -131,6 +131,84 @@ def santa_transfer(
     return result if explain else (result, [None] * len(audio))
 
 
+@dataclass(frozen=True)
+class Heard:
+    """One chunk of a sound as the LLM will know it. embeddings: float32 [windows, D] unit, before Santa."""
+
+    start_s: float
+    seconds: float
+    spans: list[tuple[float, float]]  # seconds of the file, a window each
+    weights: list[float]
+    embeddings: np.ndarray = field(repr=False)
+
+
+def hear(model: MatsModel, source: Any, batch_size: int = 16) -> list[Heard]:
+    """Decode and embed a sound, about a minute a chunk, to be asked with `answer_heard` as often as one likes.
+
+    source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
+    cannot be heard.
+    """
+    from mats_core.audio import AudioError, windows
+
+    encoder = _encoder(model)
+    rate = encoder.sample_rate
+    found: list[Heard] = []
+    for start_s, samples in _chunks(source, rate, encoder.window_seconds):
+        cut = windows(len(samples), rate, encoder.window_seconds)
+        sounds = [samples[window.start : window.stop] for window in cut]
+        vectors = [embed_windows(model, sounds[at : at + batch_size]) for at in range(0, len(sounds), batch_size)]
+        seconds = len(samples) / rate
+        spans = [
+            (start_s + window.start / rate, start_s + min(window.start / rate + encoder.window_seconds, seconds))
+            for window in cut
+        ]
+        found.append(Heard(start_s, seconds, spans, [window.weight for window in cut], np.concatenate(vectors)))
+    if not found:
+        raise AudioError("empty_audio", "there is no sound in it")
+    return found
+
+
+def answer_heard(
+    model: MatsModel,
+    heard: Sequence[Heard],
+    task: str = "caption",
+    question: str | None = None,
+    tag: str | None = None,
+    segments: bool = False,
+    decoding: DecodingSettings | dict[str, Any] | None = None,
+    santa: SantaSettings | dict[str, Any] | None = None,
+    explain: bool = False,
+    batch_size: int = 16,
+) -> list[Answer]:
+    """One answer a chunk of what `hear` gave; segments=True also answers every window. Raises SettingsError."""
+    from mats_core.audio import pool_windows
+
+    model.validate_request(task, question)
+    request = Request(task, question, tag)
+    found: list[Answer] = []
+    for chunk in heard:
+        asked = [pool_windows(chunk.embeddings, chunk.weights)]
+        if segments:
+            asked.extend(chunk.embeddings)
+        replies: list[Reply] = []
+        for at in range(0, len(asked), batch_size):
+            part = np.stack(asked[at : at + batch_size])
+            replies += answer_embeddings(model, part, [request] * len(part), decoding, santa, explain)
+        parts = [Segment(start, end, reply.text) for (start, end), reply in zip(chunk.spans, replies[1:], strict=False)]
+        found.append(
+            Answer(
+                chunk.start_s,
+                chunk.seconds,
+                replies[0].text,
+                chunk.seconds,
+                asked[0],
+                parts if segments else None,
+                replies[0].neighbors,
+            )
+        )
+    return found
+
+
 def answers(
     model: MatsModel,
     source: Any,
@@ -148,48 +226,9 @@ def answers(
     source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also answers
     every window. Raises AudioError for what cannot be heard, SettingsError for what cannot be asked.
     """
-    from mats_core.audio import AudioError, pool_windows, windows
-
     model.validate_request(task, question)
-    encoder = _encoder(model)
-    request = Request(task, question, tag)
-    found: list[Answer] = []
-    for start_s, samples in _chunks(source, encoder.sample_rate, encoder.window_seconds):
-        cut = windows(len(samples), encoder.sample_rate, encoder.window_seconds)
-        sounds = [samples[window.start : window.stop] for window in cut]
-        heard = np.concatenate(
-            [embed_windows(model, sounds[at : at + batch_size]) for at in range(0, len(sounds), batch_size)]
-        )
-        asked = [pool_windows(heard, [window.weight for window in cut])]
-        if segments:
-            asked.extend(heard)
-        replies: list[Reply] = []
-        for at in range(0, len(asked), batch_size):
-            part = np.stack(asked[at : at + batch_size])
-            replies += answer_embeddings(model, part, [request] * len(part), decoding, santa, explain)
-        seconds = len(samples) / encoder.sample_rate
-        spans = [
-            Segment(
-                start_s + window.start / encoder.sample_rate,
-                start_s + min(window.start / encoder.sample_rate + encoder.window_seconds, seconds),
-                reply.text,
-            )
-            for window, reply in zip(cut, replies[1:], strict=False)
-        ]
-        found.append(
-            Answer(
-                start_s,
-                seconds,
-                replies[0].text,
-                seconds,
-                asked[0],
-                spans if segments else None,
-                replies[0].neighbors,
-            )
-        )
-    if not found:
-        raise AudioError("empty_audio", "there is no sound in it")
-    return found
+    heard = hear(model, source, batch_size)
+    return answer_heard(model, heard, task, question, tag, segments, decoding, santa, explain, batch_size)
 
 
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BUILTIN = Path(__file__).parent / "soundworld" / "assets" / "builtin"
 _PARTS = ("encoder", "llm", "memory")
+MSCLAP_WEIGHTS = "CLAP_weights_2023.pth"  # note: here, since clap.py needs torch
 
 
 def check_model_dir(uri: str) -> ModelConfig:
@@ -69,8 +70,9 @@ def _read(folder: Path, uri: str) -> ModelConfig:
         path = Path(strip_scheme(where))
         if not path.is_dir() and not looks_like_hub_name(part.uri):
             raise SettingsError("model", uri, f"a complete model directory; its {name} {part.uri} is missing")
-        proof = "memory.json" if name == "memory" else "config.json"
-        if path.is_dir() and not (path / proof).is_file():
+        proofs = {"memory": ["memory.json"], "llm": ["config.json"], "encoder": ["config.json", MSCLAP_WEIGHTS]}[name]
+        proof = " or ".join(proofs)
+        if path.is_dir() and not any((path / each).is_file() for each in proofs):
             raise SettingsError("model", uri, f"a complete model directory; {part.uri}/{proof} is missing")
     return config
 
@@ -206,7 +208,7 @@ def save_model(
         part = getattr(model.config, name)
         if part is not None and model.parts.get(name):
             kept = strip_scheme(model.parts[name])
-            absolute = os.path.abspath(kept) if os.path.isdir(kept) else model.parts[name]
+            absolute = os.path.abspath(kept) if os.path.isdir(kept) else part.uri
             moved[name] = Part(uri=absolute, fingerprint=part.fingerprint)
     config = model.config.model_copy(update=moved)
     _write_json(folder / "mats.json", config.model_dump(mode="json"))
@@ -229,9 +231,24 @@ def copy_part(source: str, target: Path) -> None:
     """Copy a part's directory into a model directory; nothing happens when it is there already."""
     from mats_core.fetch import local_directory
 
+    if source.startswith("msclap:"):
+        _copy_msclap(source, target)
+        return
     folder = local_directory(source, target.name)
     if folder.resolve() != target.resolve():
         shutil.copytree(folder, target, dirs_exist_ok=True)
+
+
+def _copy_msclap(source: str, target: Path) -> None:
+    """Microsoft's weights and, in a folder `gpt2` beside them, their tokenizer: what `msclap:DIRECTORY` reads."""
+    from mats_core.msclap import load_gpt2_tokenizer, split_uri, weights_file
+
+    place, tokenizer = split_uri(source)
+    file = weights_file(place)
+    target.mkdir(parents=True, exist_ok=True)
+    if not (target / MSCLAP_WEIGHTS).exists():
+        shutil.copyfile(file, target / MSCLAP_WEIGHTS)
+    load_gpt2_tokenizer(tokenizer, file.parent).save_pretrained(target / "gpt2")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -283,15 +300,15 @@ def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
     set_peft_model_state_dict(llm, {key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
 
 
-def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor], most: int = 8) -> list[str]:
-    """What does not fit, in words; empty when all does."""
-    wrong = [f"{key} is missing" for key in sorted(set(expected) - set(given))]
-    wrong += [f"{key} is unknown" for key in sorted(set(given) - set(expected))]
+def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor], most: int = 20) -> list[str]:
+    """What does not fit, and what was expected, in words; empty when all does."""
+    wrong = [f"{key} is missing, expected {list(expected[key].shape)}" for key in sorted(set(expected) - set(given))]
     wrong += [
         f"{key} is {list(given[key].shape)}, expected {list(expected[key].shape)}"
         for key in sorted(set(expected) & set(given))
         if given[key].shape != expected[key].shape
     ]
+    wrong += [f"{key} is unknown" for key in sorted(set(given) - set(expected))]
     return wrong if len(wrong) <= most else [*wrong[:most], f"and {len(wrong) - most} more"]
 
 

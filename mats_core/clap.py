@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
+from mats_core.checkpoint import MSCLAP_WEIGHTS
 from mats_core.config import checked
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory
 from mats_core.fingerprint import fingerprint_directory
-
-MSCLAP_WEIGHTS = "CLAP_weights_2023.pth"
 
 
 class ClapEncoder(Protocol):
@@ -196,7 +195,7 @@ def _feature_settings(folder: Path) -> FeatureSettings:
 
 
 def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:
-    """The encoder of a URI: `hf:` or a bare directory or hub name is a `ClapModel`; `msclap:`, or a directory that holds
+    """The encoder of a URI: `hf:` or a bare directory or hub name is a `ClapModel`; `msclap:`, or a directory with
     its weights, is Microsoft's. options: `tokenizer` of Microsoft's.
     """
     if uri.startswith("msclap:") or holds_msclap(uri):

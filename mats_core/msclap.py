@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mats_core.clap import MSCLAP_WEIGHTS as WEIGHTS
+from mats_core.checkpoint import MSCLAP_WEIGHTS as WEIGHTS
 from mats_core.clap import pad_waveform
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory, local_file
@@ -73,7 +73,9 @@ class MsClapEncoder:
         self._end = int(self.tokenizer.convert_tokens_to_ids(END_OF_TEXT))
         if len(self.tokenizer) > model.caption_encoder.base.wte.num_embeddings:
             rows = model.caption_encoder.base.wte.num_embeddings
-            raise SettingsError("encoder", uri, f"a GPT-2 tokenizer of at most {rows} tokens, not {len(self.tokenizer)}")
+            raise SettingsError(
+                "encoder", uri, f"a GPT-2 tokenizer of at most {rows} tokens, not {len(self.tokenizer)}"
+            )
         self.model = model.to(self.device).eval().requires_grad_(False)
         if self.dtype is not torch.float32:
             self._lower_precision()
@@ -151,7 +153,9 @@ def weights_file(place: str) -> Path:
         folder = Path(place).expanduser()
         if folder.is_dir():
             if not (folder / WEIGHTS).is_file():
-                raise SettingsError("encoder", f"msclap:{place}", f"a directory with {WEIGHTS} in it, or the file itself")
+                raise SettingsError(
+                    "encoder", f"msclap:{place}", f"a directory with {WEIGHTS} in it, or the file itself"
+                )
             return folder / WEIGHTS
     return local_file(place, "encoder")
 
@@ -257,7 +261,7 @@ def _some(what: str, names: list[str], most: int = 4) -> list[str]:
 
 
 def load_gpt2_tokenizer(where: str | None, beside: Path) -> Any:
-    """GPT-2's tokenizer with "!" as padding, as the package has it; SettingsError says what is missing and what to do."""
+    """GPT-2's tokenizer with "!" as padding, as the package has it; SettingsError says what is missing."""
     from transformers import GPT2TokenizerFast
 
     folder = _tokenizer_folder(where, beside)

@@ -9,7 +9,7 @@ import torch
 
 from mats_core.config import AdapterConfig, Part
 from mats_core.errors import SettingsError
-from mats_core.fetch import local_directory
+from mats_core.fetch import check_safetensors, local_directory
 from mats_core.fingerprint import fingerprint_directory
 
 
@@ -44,7 +44,7 @@ def load_llm(
 
     from mats_core.tokenizer import load_tokenizer
 
-    folder = local_directory(uri, "llm")
+    folder = local_directory(uri, "llm", code=trust_remote_code)
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         tokenizer = load_tokenizer(folder, trust_remote_code)
@@ -65,6 +65,30 @@ def load_llm(
     llm.generation_config = GenerationConfig()  # the model's own habits (sampling, …) never change an answer
     llm.requires_grad_(False)
     return llm.to(device).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
+
+
+def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, Any, Part]:
+    """As `load_llm`, with the LLM's shapes alone: its weights stay on disk and take no memory."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from mats_core.tokenizer import load_tokenizer
+
+    folder = local_directory(uri, "llm", code=trust_remote_code)
+    try:
+        tokenizer = load_tokenizer(folder, trust_remote_code)
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
+        with torch.device("meta"):
+            llm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    except SettingsError:
+        raise
+    except Exception as error:  # transformers raises anything
+        raise SettingsError("llm", uri, f"a causal LLM of transformers with its tokenizer ({_short(error)})") from error
+    weights = sorted(folder.glob("*.safetensors"))
+    for file in weights:
+        check_safetensors(file, "llm", str(file))
+    if not weights and not list(folder.glob("*.bin")):
+        raise SettingsError("llm", uri, "an LLM with its weights, model.safetensors or pytorch_model.bin")
+    return llm.requires_grad_(False).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
 
 
 def add_adapter(llm: Any, config: AdapterConfig) -> Any:
@@ -122,7 +146,10 @@ def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
 
 def _kept(uri: str) -> str:
     """The URI as written to `mats.json`: local paths absolute, others as they are."""
-    if "://" in uri or uri.startswith(("hf:", "msclap:")) or not os.path.exists(uri):
+    if uri.startswith("msclap:"):
+        place, mark, tokenizer = uri[len("msclap:") :].partition("?tokenizer=")
+        return f"msclap:{_kept(place)}{mark}{_kept(tokenizer) if tokenizer else ''}"
+    if "://" in uri or uri.startswith("hf:") or not os.path.exists(uri):
         return uri
     return os.path.abspath(uri)
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import get_peft_model_state_dict
 
 from mats_core import parts
-from mats_core.checkpoint import compare_keys, load_adapter, load_weights, resolve_output
+from mats_core.checkpoint import compare_keys, load_weights, resolve_output
 from mats_core.config import (
     AdapterConfig,
     DecodingSettings,
@@ -21,6 +22,7 @@ from mats_core.config import (
     checked,
 )
 from mats_core.errors import SettingsError
+from mats_core.fetch import local_file
 from mats_core.mapper import build_mapper
 from mats_core.model import MatsModel
 
@@ -65,9 +67,7 @@ class ImportReport:
 
 def read_checkpoint(path: str) -> dict[str, Any]:
     """The checkpoint's dict; SettingsError for what is not one, whole and harmless."""
-    file = Path(path.removeprefix("file://")).expanduser()
-    if not file.is_file():
-        raise SettingsError("checkpoint", path, "a file that exists, like the authors' checkpoint_29.pth")
+    file = local_file(path, "checkpoint")
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -107,10 +107,19 @@ def split_state(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]
     return mapper, lora, skipped
 
 
+def their_name(name: str) -> str:
+    """The checkpoint's own name of one of our tensors: the inverse of `split_state`."""
+    if name.startswith("base_model.model."):
+        return LORA_PREFIX + re.sub(r"(\.lora_[AB])\.", r"\1.default.", name.removeprefix("base_model.model."))
+    if name.startswith("projector."):
+        return "audio_llama_proj." + name.removeprefix("projector.")
+    return "audio_mapper." + name
+
+
 def sizes_of(mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], path: str) -> dict[str, int]:
     """All sizes the tensors tell. SettingsError names tensors that are needed for that and missing."""
     needed = ("prefix_const", "linear.weight", "projector.weight")
-    absent = [name for name in needed if name not in mapper or mapper[name].ndim != 2]
+    absent = [their_name(name) for name in needed if name not in mapper or mapper[name].ndim != 2]
     if absent:
         expected = "audio_mapper.prefix_const, audio_mapper.linear.weight and audio_llama_proj.weight, as matrices"
         raise SettingsError("checkpoint", path, f"{expected}; missing or misshapen: {', '.join(absent)}")
@@ -135,7 +144,12 @@ def sizes_of(mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], pat
 
 
 def import_with_report(
-    checkpoint: str, llm: str, out: str, clap: str | None = None, config: dict[str, Any] | None = None
+    checkpoint: str,
+    llm: str,
+    out: str,
+    clap: str | None = None,
+    config: dict[str, Any] | None = None,
+    trust_remote_code: bool = False,
 ) -> ImportReport:
     """Make a model directory of the authors' `.pth`; see `import_reference`."""
     found = read_checkpoint(checkpoint)
@@ -144,7 +158,7 @@ def import_with_report(
     report = ImportReport(resolve_output(out), sizes, skipped=skipped)
     values = _choose(config, found.get("config"), report)
     place = torch.device("cpu")
-    language_model, tokenizer, llm_part = parts.load_llm(llm, place, torch.float32)
+    language_model, tokenizer, llm_part = parts.load_llm_outline(llm, trust_remote_code)
     hidden = int(language_model.get_input_embeddings().embedding_dim)
     if hidden != sizes["hidden_size"]:
         raise SettingsError(
@@ -185,13 +199,20 @@ def import_with_report(
         "config",
     )  # fmt: skip
     mapper = build_mapper(model_config.mapper, sizes["embedding_dim"], hidden)
-    wrong = compare_keys(mapper.state_dict(), mapper_state)
+    expected = dict(mapper.state_dict())
+    if adapter is not None:
+        language_model = parts.add_adapter(language_model, adapter)
+        expected |= get_peft_model_state_dict(language_model)
+    unread = {line.partition(":")[0] for line in skipped}
+    given = {name: tensor for name, tensor in found["model"].items() if name not in unread}
+    wrong = compare_keys({their_name(name): tensor for name, tensor in expected.items()}, given)
     if wrong:
         raise SettingsError("checkpoint", checkpoint, "the reference's tensors: " + "; ".join(wrong))
     load_weights(mapper, mapper_state, checkpoint)
     if adapter is not None:
-        language_model = parts.add_adapter(language_model, adapter)
-        load_adapter(language_model, lora_state)
+        for name, tensor in lora_state.items():  # the LLM is an outline without weights; the adapter is not
+            layer = re.sub(r"\.lora_([AB])\.weight$", r".lora_\1.default", name)
+            language_model.get_submodule(layer).weight = torch.nn.Parameter(tensor, requires_grad=False)
     where = {"llm": llm} | ({"encoder": str(_clap_uri(clap))} if clap else {})
     model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, parts=where)
     model.save(str(report.directory))
@@ -265,7 +286,8 @@ def _targets(lora: dict[str, torch.Tensor]) -> list[str]:
 
 
 def _clap_uri(clap: str | None) -> str | None:
-    """A bare weights file is Microsoft's CLAP."""
-    if clap is not None and ":" not in clap and Path(clap).is_file():
-        return f"msclap:{clap}"
-    return clap
+    """A bare weights file, with or without ?tokenizer=, is Microsoft's CLAP."""
+    if clap is None or clap.startswith(("msclap:", "hf:")):
+        return clap
+    place = clap.partition("?tokenizer=")[0]
+    return f"msclap:{clap}" if place.endswith(".pth") or Path(place).is_file() else clap

@@ -142,7 +142,7 @@ def _without(name: str) -> Any:
     ("change", "says"),
     [
         (_without("audio_mapper.linear.bias"), "linear.bias is missing"),
-        (_without("audio_llama_proj.weight"), "missing or misshapen: projector.weight"),
+        (_without("audio_llama_proj.weight"), "missing or misshapen: audio_llama_proj.weight"),
         (lambda state: state.update(surprise=torch.zeros(2)), "surprise is unknown"),
         (
             lambda state: state.update({"audio_mapper.linear.bias": torch.zeros(3)}),

@@ -1,0 +1,354 @@
+"""`mats benchmark core`: the model alone, without Ray. Parity with the recorded runs, memory, load time, answers/s."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mats_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mats_core.model import MatsModel
+
+# LLaMA's sizes: width, MLP width, layers, heads, vocabulary; and the mapper's.
+LLMS: dict[str, dict[str, int]] = {
+    "small": {"hidden": 64, "inner": 128, "layers": 2, "heads": 4, "vocabulary": 300},
+    "full": {"hidden": 4096, "inner": 11008, "layers": 32, "heads": 32, "vocabulary": 32000},
+}
+MAPPERS: dict[str, dict[str, int]] = {
+    "small": {"vectors": 8, "clip_tokens": 8, "width": 64, "layers": 2, "heads": 8},
+    "full": {"vectors": 40, "clip_tokens": 40, "width": 1024, "layers": 8, "heads": 8},
+}
+NEW_TOKENS = {"small": 8, "full": 40}
+DIM = 1024
+RECORDED = Path(__file__).parents[2] / "tests" / "data" / "reference"
+
+
+def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_json: bool) -> int:
+    """Measure and print; 1 when a recorded run does not come out. Raises SettingsError."""
+    if size not in LLMS:
+        raise SettingsError("size", size, ", ".join(LLMS))
+    if clips < 1:
+        raise SettingsError("clips", clips, "at least 1")
+    recorded = Path(reference) if reference else RECORDED
+    if reference and not (recorded / "generate.json").is_file():
+        raise SettingsError("reference", reference, "a folder of recorded runs, with generate.json in it")
+    from mats_core.parts import pick_device
+
+    place = pick_device(device)
+    figures: dict[str, Any] = {"size": size, "device": _device_name(place)}
+    if (recorded / "generate.json").is_file():
+        _say("parity with the recorded runs, float32")
+        figures["parity"] = parity(recorded, str(place))
+    else:
+        _say(f"no recorded runs at {recorded}: parity is not measured (--reference)")
+    with tempfile.TemporaryDirectory(prefix="mats-core-") as folder:
+        figures["model"] = throughput(size, str(place), clips, Path(folder))
+        figures["encoder"] = encoder_speed(size, str(place), clips, Path(folder))
+    print(json.dumps(figures, indent=1)) if as_json else _print(figures)
+    return 0 if figures.get("parity", {}).get("holds", True) else 1
+
+
+# -- the recorded runs ---------------------------------------------------------------------------------------------
+
+
+def parity(recorded: Path, device: str) -> dict[str, Any]:
+    """Largest differences to the recorded runs of the authors' code, in float32, and how many answers are equal."""
+    import torch
+    from safetensors.torch import load_file
+
+    from mats_core import import_reference, inject_noise, load_model
+
+    forward, santa = load_file(recorded / "train_forward.safetensors"), load_file(recorded / "santa.safetensors")
+    tensors = {name: tensor.to(device) for name, tensor in forward.items()}
+    with tempfile.TemporaryDirectory() as out:
+        import_reference(str(recorded / "checkpoint_29.pth"), str(recorded / "llm"), out)
+        model = load_model(out, device=device, dtype="float32")
+    told = json.loads((recorded / "train_forward.json").read_text())
+    samples = told["samples"]
+    prompts = [
+        prompt.replace("</Speech>", f"</Speech> {tag}").replace("{}", question)
+        for prompt, tag, question in zip(told["prompts"], samples["special_token"], samples["Q"], strict=True)
+    ]
+    noised = inject_noise(tensors["text_embedding"], 0.015, noise=tensors["noise"])
+    with torch.no_grad():
+        prefix, loss = model.prefix(tensors["noised"]), model.loss(tensors["noised"], prompts, samples["output"])
+    found: dict[str, Any] = {
+        "noise": _difference(noised, tensors["noised"]),
+        "prefix": _difference(prefix, tensors["prefix"]),
+        "loss": _difference(loss, tensors["loss"]),
+        "santa": _santa_difference(santa, device),
+    }
+    found["answers"], found["answers_equal"] = _answers(model, recorded, santa["audio_embedding"])
+    found["holds"] = (
+        found["noise"] < 1e-6
+        and found["prefix"] < 1e-5
+        and found["loss"] < 1e-4
+        and found["santa"] < 1e-6
+        and found["answers_equal"] == found["answers"]
+    )
+    return found
+
+
+def _answers(model: MatsModel, recorded: Path, audio: torch.Tensor) -> tuple[int, int]:
+    """(answers asked, those equal token for token): beams and greedy, alone and in one batch."""
+    told = json.loads((recorded / "generate.json").read_text())
+    cases, asked, equal = told["cases"], 0, 0
+    for name, beams in (("beam4", 4), ("greedy", 1)):
+        settings = dict(told["generation"], num_beams=beams)
+        for batch in [cases, *([case] for case in cases)]:
+            embedding = audio[[case["audio"] for case in batch]]
+            _, ids = model.generate(embedding, [case["prompt"] for case in batch], settings, return_ids=True)
+            asked += len(batch)
+            equal += sum(row == case[f"{name}_ids"][1:] for row, case in zip(ids, batch, strict=True))
+    return asked, equal
+
+
+def _santa_difference(recorded: dict[str, Any], device: str) -> float:
+    from mats_core.santa import SantaMemory
+
+    worst = 0.0
+    probes: tuple[tuple[str, Any], ...] = (("kmeans", 1), ("exact", "all"))
+    for kind, probe in probes:
+        memory = SantaMemory.build(recorded[f"{kind}_bank"], centroids=recorded["kmeans_means"])
+        for noise, name in ((None, f"{kind}_mixed"), (recorded[f"{kind}_noise"], f"{kind}_mixed_noisy")):
+            mixed = memory.transfer(
+                recorded["audio_embedding"].to(device),
+                neighbors=8,
+                scale=10.0,
+                mix=0.3,
+                probe=probe,
+                noise=None if noise is None else noise.to(device),
+                noise_variance=0.015,
+                normalize=False,
+            )
+            worst = max(worst, _difference(mixed, recorded[name]))
+    return worst
+
+
+def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found.cpu() - expected.cpu()).abs().max())
+
+
+# -- random weights of a given size --------------------------------------------------------------------------------
+
+
+def throughput(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
+    """Load time, memory, and answers/s at batch 1 and at each larger batch until memory or gain runs out."""
+    import torch
+
+    from mats_core import load_model
+
+    _say(f"writing a {size} model with random weights")
+    write_model(size, device, folder)
+    _empty(device)
+    began = time.perf_counter()
+    model = load_model(str(folder / "model"), device=device)
+    _wait(device)
+    figures: dict[str, Any] = {
+        "dtype": str(next(model.causal_lm.parameters()).dtype).removeprefix("torch."),
+        "weights": sum(weight.numel() for part in (model.llm, model.mapper) for weight in part.parameters()),
+        "load_s": round(time.perf_counter() - began, 2),
+        "memory_gb": _memory(device),
+        "new_tokens": NEW_TOKENS[size],
+        "answers_per_s": {},
+    }
+    rates: dict[int, float] = {}
+    batch = 1
+    while batch <= clips:
+        _say(f"answering in batches of {batch}")
+        try:
+            rates[batch] = round(answer_rate(model, size, batch), 2)
+        except torch.OutOfMemoryError:
+            figures["out_of_memory_at"] = batch
+            _empty(device)
+            break
+        batch *= 2
+    best = max(rates, key=lambda each: rates[each])
+    figures |= {"answers_per_s": rates, "best_batch": best, "peak_memory_gb": _memory(device, peak=True)}
+    return figures
+
+
+def write_model(size: str, device: str, folder: Path) -> None:
+    """A LLaMA of LLMS[size] with random weights and a tokenizer of bytes, in a model directory at folder/model."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
+    from mats_core.model import MatsModel
+
+    sizes = LLMS[size]
+    config = LlamaConfig(
+        hidden_size=sizes["hidden"],
+        intermediate_size=sizes["inner"],
+        num_hidden_layers=sizes["layers"],
+        num_attention_heads=sizes["heads"],
+        vocab_size=sizes["vocabulary"],
+        max_position_embeddings=2048,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
+    number = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    torch.manual_seed(0)
+    with torch.device(device):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(number)
+        try:
+            llm = LlamaForCausalLM(config)
+        finally:
+            torch.set_default_dtype(before)
+    llm.save_pretrained(folder / "llm", max_shard_size="4GB")
+    del llm
+    byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}).save_pretrained(folder / "llm")
+    model = MatsModel.new(
+        str(folder / "llm"),
+        embedding_dim=DIM,
+        mapper=MapperConfig(**MAPPERS[size]),
+        adapter=AdapterConfig(),
+        decoding=DecodingSettings(max_new_tokens=NEW_TOKENS[size], min_length=NEW_TOKENS[size] + 1),
+        device=device,
+    )
+    model.save(str(folder / "model"))
+
+
+def byte_tokenizer(special: dict[str, str]) -> Any:
+    """A byte-level tokenizer without merges: special tokens first, then the bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    names = [*special.values(), *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    made = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, []))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=made, **special)
+
+
+def answer_rate(model: MatsModel, size: str, batch: int) -> float:
+    """Answers a second in batches of this size, every one of NEW_TOKENS tokens, with the reference's four beams."""
+    import torch
+
+    rows = torch.nn.functional.normalize(torch.randn(batch, DIM, generator=torch.Generator().manual_seed(1)), dim=-1)
+    prompts = [model.prompt("caption")] * batch
+    device = str(model.device)
+    model.generate(rows, prompts)  # kernels are chosen and memory is taken the first time
+    _wait(device)
+    began, done = time.perf_counter(), 0
+    while done == 0 or time.perf_counter() - began < (5 if size == "full" else 0.2):
+        model.generate(rows, prompts)
+        _wait(device)
+        done += batch
+    return done / (time.perf_counter() - began)
+
+
+def encoder_speed(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
+    """Windows/s and texts/s: of Microsoft CLAP's own shapes for "full", of the embedded CLAP for "small"."""
+    import importlib.util
+
+    import torch
+
+    from mats_core.clap import load_encoder
+    from mats_core.soundworld.pretrain_llm import text_record
+
+    if size == "small":
+        from mats_core.checkpoint import BUILTIN
+
+        uri, name = str(BUILTIN / "encoder"), "embedded CLAP"
+    elif importlib.util.find_spec("msclap") is None:
+        return {"name": "Microsoft CLAP", "skipped": "the msclap package is not installed"}
+    else:
+        from mats_core.msclap import build_model, package_settings
+
+        torch.save({"model": build_model(package_settings()).state_dict()}, folder / "clap.pth")
+        _write_gpt2_tokens(folder / "gpt2")
+        uri, name = f"msclap:{folder / 'clap.pth'}", "Microsoft CLAP 2023"
+    began = time.perf_counter()
+    encoder = load_encoder(uri, device=device)
+    _wait(device)
+    load_s = time.perf_counter() - began
+    batch = min(clips, 64)
+    sound = 0.1 * torch.randn(batch, round(encoder.sample_rate * encoder.window_seconds))
+    texts = [text_record(index)["caption"] for index in range(4 * batch)]
+    rates = {}
+    for what, run, count in (
+        ("windows_per_s", lambda: encoder.embed_audio(sound), batch),
+        ("texts_per_s", lambda: encoder.embed_text(texts), len(texts)),
+    ):
+        run()
+        _wait(device)
+        began = time.perf_counter()
+        run()
+        _wait(device)
+        rates[what] = round(count / (time.perf_counter() - began), 1)
+    return {"name": name, "load_s": round(load_s, 2), "batch": batch, **rates}
+
+
+def _write_gpt2_tokens(folder: Path) -> None:
+    """GPT-2's 256 bytes, "!" first, and its end token: enough for a speed."""
+    from tokenizers import pre_tokenizers
+
+    folder.mkdir()
+    names = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({name: index for index, name in enumerate(names)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+
+
+# -- the machine ---------------------------------------------------------------------------------------------------
+
+
+def _wait(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def _empty(device: str) -> None:
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _memory(device: str, peak: bool = False) -> float:
+    """GB: of the GPU's tensors, or of this process (its peak either way on a CPU)."""
+    import resource
+
+    import torch
+
+    if device.startswith("cuda"):
+        return round((torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 1e9, 2)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
+
+
+def _device_name(place: torch.device) -> str:
+    import torch
+
+    if place.type == "cuda":
+        return torch.cuda.get_device_name(place)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print(figures: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "", title=f"{figures['size']}, {figures['device']}", show_header=False)
+    for name, value in figures.get("parity", {}).items():
+        table.add_row(f"parity: {name}", f"{value:.1e}" if isinstance(value, float) else str(value))
+    for part in ("model", "encoder"):
+        for name, value in figures[part].items():
+            table.add_row(f"{part}: {name}", str(value))
+    Console().print(table)
