@@ -1,0 +1,112 @@
+"""`mats ask`: tags, JSON, several files with one model, and questions read until end of input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+import mats_core
+from jobs.cli import app
+from tests.tiny import SAMPLE_RATE
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("sounds")
+    draw = np.random.default_rng(0)
+    for name, seconds in (("one", 3), ("two", 7)):
+        time = np.arange(SAMPLE_RATE * seconds) / SAMPLE_RATE
+        sound = 0.3 * np.sin(2 * np.pi * (300 * seconds) * time) + 0.02 * draw.standard_normal(len(time))
+        soundfile.write(folder / f"{name}.wav", sound, SAMPLE_RATE)
+    return [str(folder / "one.wav"), str(folder / "two.wav")]
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every load of a model."""
+    seen: list[str] = []
+    real = mats_core.load_model
+
+    def counted(uri: str, **options: Any) -> Any:
+        seen.append(uri)
+        return real(uri, **options)
+
+    monkeypatch.setattr("mats_core.load_model", counted, raising=False)
+    return seen
+
+
+def ask(model: str, *arguments: str, said: str | None = None) -> Any:
+    return CliRunner().invoke(app, ["ask", *arguments, "--model", model, "--device", "cpu"], input=said)
+
+
+def test_several_files_load_the_model_once(sounds: list[str], tiny_model_dir: str, loads: list[str]) -> None:
+    done = ask(tiny_model_dir, *sounds)
+    assert loads == [tiny_model_dir]
+    model = mats_core.load_model(tiny_model_dir, device="cpu")
+    assert done.stdout.splitlines() == [f"{file}: {model.answer(file)}" for file in sounds]
+
+
+def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
+    done = ask(tiny_model_dir, sounds[1], "--json", "--segments", "--tag", "[audio caption]", "--task", "cla_label")
+    told = json.loads(done.stdout)
+    model = mats_core.load_model(tiny_model_dir, device="cpu")
+    (expected,) = model.answers(sounds[1], task="cla_label", tag="[audio caption]", segments=True)
+    assert "</Speech> [audio caption] Identify" in told["prompt"]
+    assert told["model_fingerprint"] == model.fingerprint
+    (answer,) = told["answers"]
+    assert (answer["text"], answer["decoded_s"]) == (expected.text, 7.0)
+    assert [part["text"] for part in answer["segments"]] == [part.text for part in expected.segments or []]
+    assert len(answer["segments"]) == 2
+    assert len(answer["neighbors"]) == 32
+
+
+def test_questions_are_read_until_end_of_input(sounds: list[str], tiny_model_dir: str, loads: list[str]) -> None:
+    questions = ["What can you hear ?", "Is there a dog ?", "What can you hear ?"]
+    done = ask(tiny_model_dir, sounds[0], "--interactive", said="\n".join([*questions, "", "<SpeechHere>"]))
+    assert done.exit_code == 0
+    assert loads == [tiny_model_dir]
+    model = mats_core.load_model(tiny_model_dir, device="cpu")
+    asked = [model.answer(sounds[0], task="QA", question=question) for question in questions]
+    assert done.stdout.splitlines() == asked
+    assert "question: got" in done.stderr  # the marker of the vectors cannot be asked; the rest could
+
+
+def test_conversation_as_json_is_a_line_a_question(sounds: list[str], tiny_model_dir: str) -> None:
+    done = ask(tiny_model_dir, sounds[0], "-i", "--json", said="Is there a dog ?\nHow many ?\n")
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["question"] for each in told] == ["Is there a dog ?", "How many ?"]
+    assert {each["task"] for each in told} == {"QA"}
+
+
+def test_a_bad_file_leaves_the_others(sounds: list[str], tiny_model_dir: str, tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("not a sound")
+    done = ask(tiny_model_dir, str(tmp_path / "text.wav"), sounds[0])
+    assert done.exit_code == 1
+    assert "text.wav: not_audio" in done.stderr
+    assert done.stdout.startswith(f"{sounds[0]}: ")
+
+
+def test_wrong_requests_end_with_code_2(sounds: list[str], tiny_model_dir: str) -> None:
+    for arguments, said in (
+        ([*sounds, "-i"], "one file with --interactive"),
+        ([sounds[0], "-i", "--question", "What ?"], "no --question with --interactive"),
+        ([sounds[0], "--task", "QA"], "question"),
+    ):
+        done = ask(tiny_model_dir, *arguments)
+        assert done.exit_code == 2
+        assert said in done.stderr
+
+
+def test_a_model_without_encoder_is_refused(sounds: list[str], reference_dir: Path, tmp_path: Path) -> None:
+    mats_core.import_reference(
+        str(reference_dir / "checkpoint_29.pth"), str(reference_dir / "llm"), str(tmp_path / "model")
+    )
+    done = ask(str(tmp_path / "model"), sounds[0])
+    assert done.exit_code == 2
+    assert "embeddings only" in done.stderr

@@ -1,0 +1,51 @@
+"""The benchmark without Ray, at small shapes on a CPU; a recorded run that does not come out closes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from jobs.benchmarks.core import byte_tokenizer, run_benchmark
+from mats_core.errors import SettingsError
+
+
+def test_small_shapes_on_a_cpu(reference_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_benchmark("small", "cpu", str(reference_dir), 2, True) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["parity"]["holds"] is True
+    assert (figures["parity"]["answers"], figures["parity"]["answers_equal"]) == (60, 60)
+    assert set(figures["model"]["answers_per_s"]) == {"1", "2"}
+    assert all(rate > 0 for rate in figures["model"]["answers_per_s"].values())
+    assert figures["model"]["dtype"] == "float32"
+    assert figures["encoder"]["windows_per_s"] > 0 < figures["encoder"]["texts_per_s"]
+
+
+def test_a_recorded_run_that_differs_is_told(
+    reference_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(reference_dir, tmp_path / "reference")
+    tensors = load_file(copy / "train_forward.safetensors")
+    tensors["loss"] += 0.01
+    save_file(tensors, copy / "train_forward.safetensors")
+    assert run_benchmark("small", "cpu", str(copy), 1, True) == 1
+    parity = json.loads(capsys.readouterr().out)["parity"]
+    assert (parity["holds"], round(parity["loss"], 3)) == (False, 0.01)
+
+
+def test_the_byte_tokenizer_brings_every_text_back() -> None:
+    tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
+    text = "Dog, 雨!\n"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
+    assert (len(tokenizer), tokenizer.eos_token_id) == (259, 2)
+
+
+def test_wrong_settings_are_named(tmp_path: Path) -> None:
+    for size, reference, clips, said in (("13b", None, 1, "size"), ("small", str(tmp_path), 1, "reference")):
+        with pytest.raises(SettingsError, match=said):
+            run_benchmark(size, "cpu", reference, clips, False)
+    with pytest.raises(SettingsError, match="clips"):
+        run_benchmark("small", "cpu", None, 0, False)

@@ -1,0 +1,125 @@
+"""The command: what it prints, where values come from, and that wrong inputs end with code 2 and say what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from jobs.import_reference import PARTS, ImportSettings
+from mats_core.reference import SETTINGS
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["import-reference", *map(str, arguments)])
+
+
+def test_flags_are_the_settings_the_tensors_do_not_tell() -> None:
+    assert set(ImportSettings.model_fields) - set(PARTS) == set(SETTINGS)
+
+
+def test_it_says_where_everything_came_from(reference_dir: Path, tmp_path: Path) -> None:
+    checkpoint, llm, out = reference_dir / "checkpoint_29.pth", reference_dir / "llm", tmp_path / "model"
+    done = run("--checkpoint", checkpoint, "--llm", llm, "--out", out, "--beams", "2")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    for line in (
+        "vectors 8 (from the tensors)",
+        "lora_rank 8 (from the tensors)",
+        "beams 2 (from: given)",
+        "neighbors 8 (from: checkpoint)",
+        "repetition_penalty 2.0 (from: default)",
+        "skipped ln_audio.weight: the reference never applies it",
+        f"wrote {out}",
+    ):
+        assert line in lines
+    assert sum(line.endswith("inv_freq: a buffer the LLM computes itself") for line in lines) == 2
+    told = json.loads((out / "mats.json").read_text())
+    assert (told["decoding"]["beams"], told["answer_style"], told["encoder"]) == (2, "reference", None)
+    assert Path(told["llm"]["uri"]) == llm.resolve()
+
+
+@pytest.fixture
+def world(reference_dir: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
+    """(checkpoint to change, LLM to change, out)."""
+    shutil.copytree(reference_dir / "llm", tmp_path / "llm")
+    shutil.copy(reference_dir / "checkpoint_29.pth", tmp_path / "changed.pth")
+    return tmp_path / "changed.pth", tmp_path / "llm", tmp_path / "out"
+
+
+def _state(change: Any) -> Any:
+    def edit(checkpoint: Path, llm: Path) -> None:
+        found = torch.load(checkpoint, weights_only=True)
+        change(found["model"])
+        torch.save(found, checkpoint)
+
+    return edit
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def _other_width(checkpoint: Path, llm: Path) -> None:
+    from tests.tiny import make_tiny_llm
+
+    shutil.rmtree(llm)
+    make_tiny_llm(llm, hidden=32)
+
+
+def _other_adapter(state: dict[str, Any]) -> None:
+    for name in [name for name in state if ".q_proj.lora_" in name]:
+        state[name.replace("layers.0.", "layers.7.")] = state.pop(name)
+
+
+class _Runs:
+    marker = ""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path(_Runs.marker),))
+
+
+def _malicious(checkpoint: Path, llm: Path) -> None:
+    _Runs.marker = str(checkpoint.with_name("executed"))
+    torch.save({"model": {"audio_mapper.prefix_const": _Runs()}}, checkpoint)
+
+
+BAD = {
+    "malicious": (_malicious, "nothing in it ran"),
+    "truncated checkpoint": (lambda checkpoint, llm: _cut(checkpoint), "checkpoint: got"),
+    "truncated safetensors": (lambda checkpoint, llm: _cut(llm / "model.safetensors"), "a whole safetensors file"),
+    "another width": (_other_width, "64 wide, not 32"),
+    "NaN": (_state(lambda s: s["audio_mapper.linear.bias"].fill_(float("nan"))), "audio_mapper.linear.bias holds NaN"),
+    "missing": (
+        _state(lambda s: s.pop("audio_mapper.linear.bias")),
+        "audio_mapper.linear.bias is missing, expected [512]",
+    ),
+    "adapter of another model": (_state(_other_adapter), "layers.7.self_attn.q_proj.lora_A.default.weight is unknown"),
+    "no LLM weights": (lambda checkpoint, llm: (llm / "model.safetensors").unlink(), "an LLM with its weights"),
+    "no such checkpoint": (lambda checkpoint, llm: checkpoint.unlink(), "checkpoint: got"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_inputs_end_with_code_2(world: tuple[Path, Path, Path], case: str) -> None:
+    checkpoint, llm, out = world
+    change, says = BAD[case]
+    change(checkpoint, llm)
+    done = run("--checkpoint", checkpoint, "--llm", llm, "--out", out)
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not checkpoint.with_name("executed").exists()
+
+
+def test_a_missing_or_wrong_flag_is_named(reference_dir: Path, tmp_path: Path) -> None:
+    done = run("--checkpoint", "x.pth", "--out", tmp_path)
+    assert (done.exit_code, done.stderr.startswith("mats: llm: got")) == (2, True)
+    done = run("--checkpoint", "x.pth", "--llm", "l", "--out", tmp_path, "--mix", "7")
+    assert (done.exit_code, done.stderr.startswith("mats: mix: got 7")) == (2, True)
