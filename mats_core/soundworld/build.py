@@ -38,7 +38,7 @@ from mats_core.soundworld.tokenizer import as_transformers, train_bpe
 Log = Callable[[str], None]
 
 PRETRAIN_CLIPS = 48_000
-NOISE_VARIANCE, MIX, SEED = 0.003, 0.5, 0
+NOISE_VARIANCE, MIX, SEED = 0.003, 0.2, 1  # chosen on validation clips
 ASSETS = Path(__file__).parent / "assets"
 PARTS = ("encoder", "llm", "memory")
 
