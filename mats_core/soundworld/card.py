@@ -29,7 +29,7 @@ def model_card(
         "- CLAP: a `transformers` `ClapModel`, 5 s windows at 16 kHz, 128 dimensions, pretrained here on "
         f"{PRETRAIN_CLIPS:,} synthesised clips with captions. The only part that ever met audio.",
         "- LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with captions in words, at the",
-        "  end in any order; then with vectors in their place, made of text embeddings by a mapper that is thrown away.",
+        "  end in any order; then with vectors in their place, which a throw-away mapper makes of text embeddings.",
         f"- MATS mapper and LoRA adapter: {settings.steps} steps of {settings.batch_size} on text alone "
         f"({RECORDS * ROUNDS:,} records), by `mats_core.training`.",
         f"- Santa's memory: {tuned.MEMORY_ENTRIES:,} captions of that text.",
