@@ -34,7 +34,7 @@ DISTRIBUTIONS = {
     "pkg_resources": "setuptools",
 }
 # Imported only where it is installed; asking for it without says what to do.
-GUARDED = {"aac_metrics", "gcsfs", "adlfs"}
+GUARDED = {"aac_metrics", "gcsfs", "adlfs", "wandb", "mlflow"}
 
 
 def project() -> dict:
