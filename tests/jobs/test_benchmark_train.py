@@ -31,7 +31,8 @@ def test_operations_counted_by_hand() -> None:
     config = model.causal_lm.config
     width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     linear = layers * (4 * width * width + 3 * width * inner) + (2 * layers + 1) * width  # and the norms' gains
-    adapter = layers * 32 * (4 * 2 * width + 3 * (width + inner))
+    assert model.config.adapter is not None
+    adapter = layers * model.config.adapter.rank * (4 * 2 * width + 3 * (width + inner))
     mapper = sum(weight.numel() for weight in model.mapper.parameters())
     wanted = (
         4 * linear * (tokens + targets)

@@ -115,14 +115,13 @@ def test_a_validation_reads_as_text() -> None:
 
 def test_the_embedded_worlds_config_is_what_the_shipped_model_was_made_with() -> None:
     from mats_core.soundworld.ablation import santa_settings
-    from mats_core.soundworld.build import SEED
+    from mats_core.soundworld.build import MIX, NOISE_VARIANCE, SEED
     from mats_core.soundworld.text_training import ADAPTER, DECODING, MAPPER, training_settings
 
     settings = build(TrainSettings, read_config("soundworld"))
     assert (settings.mapper, settings.adapter, settings.decoding) == (MAPPER, ADAPTER, DECODING)
-    noise = settings.training.noise_variance
-    assert settings.training == training_settings(noise, SEED)
-    assert settings.santa == santa_settings(settings.santa.mix if settings.santa else 0.0, noise)
+    assert settings.training == training_settings(NOISE_VARIANCE, SEED)
+    assert settings.santa == santa_settings(MIX, NOISE_VARIANCE)
 
 
 def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -> None:
