@@ -114,7 +114,10 @@ CHEAP = {
     "no mapper": (lambda folder: (folder / "mapper.safetensors").unlink(), "mapper.safetensors is missing"),
     "no adapter": (lambda folder: shutil.rmtree(folder / "adapter"), "adapter/adapter_config.json is missing"),
     "no llm": (lambda folder: shutil.rmtree(folder / "llm"), "llm is missing"),
-    "empty encoder": (lambda folder: (folder / "encoder/config.json").unlink(), "encoder/config.json or CLAP_weights_2023.pth is missing"),
+    "empty encoder": (
+        lambda folder: (folder / "encoder/config.json").unlink(),
+        "CLAP_weights_2023.pth is missing",
+    ),
     "unknown setting": (_edit("mats.json", lambda v: v.update(colour=1)), "mats.json.colour"),
     "wrong setting": (_edit("mats.json", lambda v: v["mapper"].update(vectors=-1)), "mats.json.mapper.vectors"),
 }
