@@ -44,8 +44,12 @@ def test_interrupted_then_killed_then_finished(
     shared_ray: str, tones: Path, tmp_path: Path, tiny_model_dir: str
 ) -> None:
     """Ctrl-C after the first part, kill -9 after the next, then to the end; on a cluster that was joined."""
-    out = tmp_path / "out"
-    command = ["caption", str(tones), str(out), "--model", tiny_model_dir, "--commit-rows", "8", "--actors", "1"]
+    out, rows_asked = tmp_path / "out", 600
+    asked = tmp_path / "asked.jsonl"  # five questions a file: a fast machine must not be done before the kill
+    questions = [f"Is there sound number {number}?" for number in range(5)]
+    lines = [{"uri": str(file), "task": "QA", "question": q} for q in questions for file in sorted(tones.iterdir())]
+    asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["caption", str(asked), str(out), "--model", tiny_model_dir, "--commit-rows", "8", "--actors", "1"]
     command += ["--deterministic", "--beams", "6", "--address", shared_ray]
 
     first = start(*command)
@@ -58,7 +62,7 @@ def test_interrupted_then_killed_then_finished(
     run = json.loads((out / "_run.json").read_text())
     kept = len(read_answers(out))
     assert (run["status"], run["rows_done"]) == ("interrupted", kept)
-    assert 0 < kept < 120
+    assert 0 < kept < rows_asked
 
     third = start(*command)
     parts = wait_for_parts(out, len(list((out / "answers").iterdir())), third)
@@ -67,12 +71,12 @@ def test_interrupted_then_killed_then_finished(
     assert json.loads((out / "_run.json").read_text())["status"] == "running"
     assert parts > 0
 
-    given = {"input": str(tones), "model": tiny_model_dir, "beams": 6}
+    given = {"input": str(asked), "model": tiny_model_dir, "beams": 6}
     finished = run_caption(CaptionSettings(output=str(out), commit_rows=8, **given))
     assert finished.status == "complete"
-    assert 0 < finished.new_rows < 120 - kept
+    assert 0 < finished.new_rows < rows_asked - kept
     rows = read_answers(out)
-    assert [row["row_id"] for row in rows] == list(range(120))
+    assert [row["row_id"] for row in rows] == list(range(rows_asked))
     assert len({row["run_id"] for row in rows}) == 3
 
     run_caption(CaptionSettings(output=str(tmp_path / "undisturbed"), **given))

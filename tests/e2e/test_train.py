@@ -72,6 +72,7 @@ def test_killed_with_9_and_started_again(world: Path, undisturbed: TrainResult, 
     assert weights(result) == weights(undisturbed)
 
 
+@pytest.mark.long
 def test_a_lost_worker_is_replaced(world: Path, undisturbed: TrainResult, tmp_path: Path) -> None:
     lost: list[int] = []
 
