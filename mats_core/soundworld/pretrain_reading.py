@@ -26,7 +26,7 @@ def pretrain_reading(
     encoder: Path,
     llm: Path,
     out: Path,
-    steps: int = 800,
+    steps: int = 1200,
     learning_rate: float = 8e-3,
     mapper: MapperConfig = MAPPER,
     log: Log = print,

@@ -200,7 +200,7 @@ def test_wrong_files_are_named_and_nothing_in_them_runs(files: tuple[Path, Path,
     assert "broken" in refused(files[0].read_bytes()[:200_000])
     assert "broken" in refused(b"not a file of weights")
     said = refused({"model": {"caption_encoder.base.wte.weight": one}})
-    assert "missing (audio_encoder" in said and "is [1], expected [50257, 768]" in said
+    assert "missing (logit_scale, audio_encoder" in said and "is [1], expected [50257, 768]" in said
     _Runs.marker = str(tmp_path / "executed")
     assert "nothing in it was run" in refused({"model": {"caption_encoder.base.wte.weight": _Runs()}})
     assert "nothing in it was run" in refused(pickle.dumps(_Runs()))
