@@ -24,15 +24,18 @@ def _say(text: str) -> None:
 
 @command(app, "build")
 def build(
-    work: Annotated[Path, typer.Option(help="folder for clips, parts and runs (2 GB); finished steps stay there")],
+    work: Annotated[Path, typer.Option(help="folder for clips, parts and runs (3 GB); finished steps stay there")],
     out: Annotated[Path, typer.Option(help="model directory to write")],
 ) -> int:
-    """Make the embedded model from scratch: about an hour on 2 cores. Started again, it goes on where it was."""
-    from mats_core.soundworld import build as steps
+    """Make the embedded model from scratch: over an hour on 2 cores. Started again, it goes on where it was.
+
+    CLAP and LLM are pretrained first. What follows are the jobs that make any other model: `mats soundworld corpus`,
+    `mats embed-text`, `mats build-memory` and `mats train soundworld`.
+    """
+    from jobs.soundworld_build import build_model
 
     _writable(out)
-    steps.build(work, out, _say)
-    return 0
+    return build_model(work, out, _say)
 
 
 @command(app, "corpus")
@@ -42,13 +45,10 @@ def corpus(
     rounds: Annotated[int, typer.Option(min=1, help="times each is written up, in other words")] = 2,
 ) -> int:
     """Write the text the embedded model is trained on, for `mats embed-text` and `mats train`. No sound is made."""
-    from mats_core.soundworld.pretrain_llm import text_record
+    from mats_core.soundworld.text_training import write_corpus
 
     _writable(out)
-    with out.open("w", encoding="utf-8") as file:
-        for turn in range(rounds):
-            for index in range(records):
-                file.write(json.dumps(text_record(index, turn)) + "\n")
+    write_corpus(out, records, rounds)
     return 0
 
 

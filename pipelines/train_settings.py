@@ -61,6 +61,7 @@ class TrainSettings(_Settings):
     include: list[Literal["encoder", "llm", "memory"]] = Field(
         default_factory=list, description="Parts to copy into the model directory; others are named by URI."
     )
+    weights: Literal["float32", "float16"] = Field("float32", description="Numbers the exported weights are stored in.")
     mapper: MapperConfig | None = Field(None, description="Sizes of the mapper (default: the reference's).")
     adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="LoRA; null: none at all.")
     tasks: dict[str, TaskPrompt] | None = Field(None, description="Instruction and tag of each task at inference.")
@@ -146,7 +147,7 @@ class TrainSettings(_Settings):
 # What may differ between a run and its continuation, because it does not change what is learned.
 _FREE = """
 output address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every keep_checkpoints
-export include validate_every sample_answers log_every loggers project
+export include weights validate_every sample_answers log_every loggers project
 """
 
 

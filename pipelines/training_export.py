@@ -47,7 +47,7 @@ def export_model(
 def _write(
     model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], step: int, folder: Path
 ) -> None:
-    model.save(str(folder), include=settings.include)
+    model.save(str(folder), include=settings.include, weights=settings.weights)
     pictures = curves(state.history)
     for name, svg in pictures.items():
         (folder / "curves").mkdir(exist_ok=True)

@@ -1,4 +1,7 @@
-"""The embedded model from scratch: tokenizer, CLAP, LLM, MATS on text alone, memory; and the table that measures it."""
+"""What the embedded model is made of, from scratch: tokenizers, CLAP, LLM; and the measures of a whole model.
+
+MATS itself is then made by `mats soundworld build`, through the same jobs as any other model.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from mats_core.config import Part
 from mats_core.metrics import label_f1
-from mats_core.model import MatsModel, load_model
+from mats_core.model import MatsModel
 from mats_core.prompts import SPEECH, training_prompt
-from mats_core.santa import SantaMemory
-from mats_core.soundworld.ablation import Run, build_memory, santa_settings, saved_text_corpus, train_run
+from mats_core.soundworld.ablation import saved_text_corpus
 from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds
@@ -38,20 +39,20 @@ from mats_core.soundworld.tokenizer import as_transformers, train_bpe
 Log = Callable[[str], None]
 
 PRETRAIN_CLIPS = 48_000
-NOISE_VARIANCE, MIX, SEED = 0.003, 0.2, 1  # chosen on validation clips
 ASSETS = Path(__file__).parent / "assets"
-PARTS = ("encoder", "llm", "memory")
 
 
-def build(work: Path, out: Path, log: Log = print) -> None:
-    """Make the embedded model. Every finished step stays in ``work`` and is not repeated.
+def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
+    """Make the frozen parts, CLAP and LLM. Every finished step stays in ``work`` and is not repeated.
 
     Args:
-        work: folder for spectrograms, parts and runs (about 3 GB).
-        out: the model directory to write, with encoder, LLM and memory inside.
+        work: folder for spectrograms and parts (about 3 GB).
+
+    Returns:
+        The directories of the encoder and of the LLM.
     """
     work.mkdir(parents=True, exist_ok=True)
-    times = _Times(work / "times.json", log)
+    times = Times(work / "times.json", log)
     for name, texts in (("encoder", _encoder_texts), ("llm", _llm_texts)):
         if not (work / f"bpe-{name}.json").exists():
             with times(f"tokenizer of the {name}"):
@@ -61,6 +62,13 @@ def build(work: Path, out: Path, log: Log = print) -> None:
             mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
         with times("clap"):
             pretrain_clap(mels, work / "encoder", as_transformers(_bpe(work, "encoder"), ends=True, length=96), log=log)
+    if not (work / "llm" / "model.safetensors").exists():
+        _build_llm(work, times, log)
+    return work / "encoder", work / "llm"
+
+
+def _build_llm(work: Path, times: Times, log: Log) -> None:
+    """First on captions in words, then on what a throw-away mapper makes of their embeddings."""
     if not (work / "llm-words" / "model.safetensors").exists():
         with times("llm, words"):
             words = as_transformers(_bpe(work, "llm"), ends=False, length=512)
@@ -71,32 +79,10 @@ def build(work: Path, out: Path, log: Log = print) -> None:
             )  # fmt: skip
     from mats_core.clap import HfClapEncoder
 
-    encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-    with times("text embeddings and memory"):
-        corpus = saved_text_corpus(work, encoder)
-        build_memory(work, corpus, encoder.fingerprint)
-    if not (work / "llm" / "model.safetensors").exists():
-        with times("llm, reading vectors"):
-            pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm", log=log)
-    run = Run("text", NOISE_VARIANCE, SEED)
-    with times("mats"):
-        train_run(work, run)
-    export(work, run, MIX, out)
-    log(f"{out}: {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
-
-
-def export(work: Path, run: Run, mix: float, out: Path) -> None:
-    """Write one run as a model directory that needs nothing outside itself."""
-    model = load_model(str(work / "runs" / run.name / "model"), device="cpu", dtype="float32", merge_adapter=False)
-    model.memory = SantaMemory.load(str(work / "memory"))
-    model.parts["memory"] = str(work / "memory")
-    model.config = model.config.model_copy(
-        update={
-            "memory": Part(uri="memory", fingerprint=model.memory.fingerprint),
-            "santa": santa_settings(mix, run.noise_variance),
-        }
-    )
-    model.save(str(out), include=PARTS, weights="float16")
+    with times("text embeddings"):
+        corpus = saved_text_corpus(work, HfClapEncoder(str(work / "encoder"), device="cpu"))
+    with times("llm, reading vectors"):
+        pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm", log=log)
 
 
 def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = print) -> dict[str, Any]:
@@ -186,13 +172,13 @@ def recorded_ablation() -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
-class _Times:
+class Times:
     """Wall time of every step, kept as JSON."""
 
     def __init__(self, path: Path, log: Log) -> None:
         self.path, self.log, self.step, self.started = path, log, "", 0.0
 
-    def __call__(self, step: str) -> _Times:
+    def __call__(self, step: str) -> Times:
         self.step = step
         return self
 

@@ -31,7 +31,7 @@ def model_card(
         "- LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with captions in words, at the",
         "  end in any order; then with vectors in their place, which a throw-away mapper makes of text embeddings.",
         f"- MATS mapper and LoRA adapter: {settings.steps} steps of {settings.batch_size} on text alone "
-        f"({RECORDS * ROUNDS:,} records), by `mats_core.training`.",
+        f"({RECORDS * ROUNDS:,} records), by `mats train soundworld`.",
         f"- Santa's memory: {tuned.MEMORY_ENTRIES:,} captions of that text.",
         f"- Size: {size_mb:.1f} MB. Weights are stored in float16 and run in float32.",
         "",

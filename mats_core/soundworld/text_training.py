@@ -6,6 +6,7 @@ comes in as its text half only.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,16 @@ def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROU
     embeddings = embed_text(captions).float().cpu()
     prompts = [training_prompt(row["task"], row["instruction"], "", i) for i, row in enumerate(rows)]
     return Corpus(embeddings, prompts, [row["output"] for row in rows], captions)
+
+
+def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS) -> None:
+    """The same records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all."""
+    draft = path.with_name(f".{path.name}.partial")
+    with draft.open("w", encoding="utf-8") as file:
+        for turn in range(rounds):
+            for index in range(records):
+                file.write(json.dumps(text_record(index, turn)) + "\n")
+    draft.replace(path)
 
 
 def train_mats(

@@ -113,15 +113,44 @@ def test_a_validation_reads_as_text() -> None:
     )
 
 
-def test_the_embedded_worlds_config_is_what_the_shipped_model_was_made_with() -> None:
+def test_the_embedded_worlds_config_trains_as_the_ablation_does() -> None:
     from mats_core.soundworld.ablation import santa_settings
-    from mats_core.soundworld.build import MIX, NOISE_VARIANCE, SEED
     from mats_core.soundworld.text_training import ADAPTER, DECODING, MAPPER, training_settings
 
     settings = build(TrainSettings, read_config("soundworld"))
     assert (settings.mapper, settings.adapter, settings.decoding) == (MAPPER, ADAPTER, DECODING)
-    assert settings.training == training_settings(NOISE_VARIANCE, SEED)
-    assert settings.santa == santa_settings(MIX, NOISE_VARIANCE)
+    assert settings.santa is not None
+    assert settings.training == training_settings(settings.training.noise_variance, settings.training.seed)
+    assert settings.santa == santa_settings(settings.santa.mix, settings.training.noise_variance)
+
+
+def test_the_embedded_model_is_built_by_the_jobs_that_make_any_other(tmp_path: Path) -> None:
+    """The arguments `mats soundworld build` gives to `mats train` are good settings, with the parts it made."""
+    from jobs.soundworld_build import steps
+    from jobs.train import _change
+
+    world = tmp_path / "a world: 'quoted'"
+    made = steps(tmp_path / "encoder", tmp_path / "llm", world)
+    assert list(made) == ["embed-text", "build-memory", "train"]
+    config, *changes = made["train"]
+    values = read_config(config)
+    for change in changes:
+        _change(values, change.removeprefix("--set="))
+    settings = build(TrainSettings, values)
+    assert (settings.llm, settings.encoder) == (str(tmp_path / "llm"), str(tmp_path / "encoder"))
+    assert settings.data[0].corpus == made["embed-text"][0] == str(world / "text.jsonl")
+    assert settings.embeddings == made["embed-text"][1] == made["build-memory"][0]
+    assert settings.memory == made["build-memory"][1]
+    assert settings.include == ["encoder", "llm", "memory"] and settings.weights == "float16"
+
+
+def test_a_build_never_replaces_what_is_no_model(tmp_path: Path) -> None:
+    from jobs.soundworld_build import build_model
+
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="empty, or holds a model"):
+        build_model(tmp_path / "work", tmp_path, print)
+    assert (tmp_path / "letters.txt").read_text() == "mine"
 
 
 def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -> None:
