@@ -23,6 +23,9 @@ from mats_core.noise import inject_noise, keyed_normal
 _KEPT_BYTES = 128 << 20
 """Vectors of a memory up to this size are kept ready to be mixed, noise and all, once they have been asked for."""
 
+_EACH_QUERY = 3  # FAISS's parallel_mode: threads share the queries of a batch
+_ROUGH = 1e-4  # squared distances nearer to one another than this are computed pair by pair
+
 _GATHERED = 256  # rows of the memory that are mixed at once: what fits a core's cache
 
 
@@ -37,8 +40,8 @@ class SantaMemory:
         self.count, self.dim, self.clusters = int(index.ntotal), int(index.d), int(index.nlist)
         self.encoder_fingerprint, self.fingerprint, self.storage = encoder_fingerprint, fingerprint, storage
         self._captions = captions  # a pyarrow table, the path of one, or None
-        self._centroids = index.quantizer.reconstruct_n(0, self.clusters).astype(np.float64)
-        self._centroid_norms = (self._centroids**2).sum(axis=1)
+        self._centroids = np.ascontiguousarray(index.quantizer.reconstruct_n(0, self.clusters), np.float32)
+        self._centroid_norms = (self._centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         self._sizes = np.array([index.invlists.list_size(cluster) for cluster in range(self.clusters)])
         self._kept: dict[tuple[float, int] | None, _Kept] = {}
         index.make_direct_map(True)  # row → its place in the clusters, to read vectors back
@@ -150,22 +153,36 @@ class SantaMemory:
         """
         wanted = min(neighbors, self.count)
         queries = np.ascontiguousarray(queries, np.float32)
-        # Coarse distances in float64 by hand: FAISS picks another kernel for larger batches, and the last
-        # bit could then choose another cluster.
-        coarse = self._centroid_norms - 2.0 * (queries.astype(np.float64) @ self._centroids.T)
-        order = np.argsort(coarse, axis=1, kind="stable")
         least = self.clusters if probe == "all" else min(int(probe), self.clusters)
-        enough = (np.cumsum(self._sizes[order], axis=1) < wanted).sum(axis=1) + 1
-        searched = np.maximum(enough, least)
-        distances = np.empty((len(queries), wanted), np.float32)
-        rows = np.empty((len(queries), wanted), np.int64)
-        for count in np.unique(searched):
-            chosen = np.flatnonzero(searched == count)
-            clusters = np.ascontiguousarray(order[chosen, :count])
-            self.index.nprobe = int(count)
-            near = np.ascontiguousarray(np.take_along_axis(coarse[chosen], clusters, 1), np.float32)
-            distances[chosen], rows[chosen] = self.index.search_preassigned(queries[chosen], wanted, clusters, near)
-        return distances, rows
+        clusters = self._clusters(queries, wanted, least)
+        self.index.nprobe, self.index.parallel_mode = clusters.shape[1], _EACH_QUERY
+        distances = np.zeros(clusters.shape, np.float32)  # to the centroids: what is stored is no residual
+        found: tuple[np.ndarray, np.ndarray] = self.index.search_preassigned(queries, wanted, clusters, distances)
+        return found
+
+    def _clusters(self, queries: np.ndarray, wanted: int, least: int) -> np.ndarray:
+        """The clusters to search for each query, nearest first: int64 [B, P], -1 where there is none."""
+        unsure = np.arange(len(queries))
+        nearest = np.zeros(len(queries), np.int64)
+        if least == 1 and self.clusters > 1:
+            rough, two = self.index.quantizer.search(queries, 2)
+            nearest = two[:, 0]
+            unsure = np.flatnonzero((rough[:, 1] - rough[:, 0] < _ROUGH) | (self._sizes[nearest] < wanted))
+        clusters = np.full((len(queries), least), -1, np.int64)
+        clusters[:, 0] = nearest
+        if not len(unsure):
+            return clusters
+        exact = self._centroid_norms - 2.0 * dot_by_row(queries[unsure], self._centroids, None)
+        clusters[unsure] = _smallest(exact, least)
+        few = np.flatnonzero(self._sizes[clusters[unsure]].sum(axis=1) < wanted)
+        if len(few):
+            order = np.argsort(exact[few], axis=1, kind="stable")
+            enough = (np.cumsum(self._sizes[order], axis=1) < wanted).sum(axis=1) + 1
+            more = int(enough.max())
+            clusters = np.pad(clusters, ((0, 0), (0, more - least)), constant_values=-1)
+            past = np.arange(more) >= enough[:, None]
+            clusters[unsure[few]] = np.where(past, -1, order[:, :more])
+        return clusters
 
     def vectors(self, rows: np.ndarray) -> np.ndarray:
         """Unit embeddings float32 [..., D] of memory rows int64 [...]."""
@@ -202,43 +219,42 @@ class SantaMemory:
         distances, rows = self.search(audio.cpu().numpy(), neighbors, probe)
         keyed = (noise_variance, seed) if isinstance(noise, str) and noise_variance > 0 else None
         if audio.device.type == "cpu" and not isinstance(noise, torch.Tensor):
-            pulled, weights = self._pull(audio.numpy(), rows, scale, keyed)
+            # Unit vectors: d² = 2 − 2 cos. Those stored as anything shorter than float32 are not quite that.
+            scores = 1.0 - distances / 2.0 if keyed is None and self.storage == "float32" else None
+            pulled, weights = self._pull(audio.numpy(), rows, scale, keyed, scores)
         else:
             pulled, weights = self._pull_on_device(audio, rows, scale, keyed, noise, noise_variance)
-        mixed = (1.0 - mix) * audio + mix * pulled
+        mixed = torch.lerp(audio, pulled, mix)
         if normalize:
             mixed = F.normalize(mixed, dim=-1)
         return (mixed, self._explain(rows, distances, weights)) if explain else mixed
 
     def _pull(
-        self, audio: np.ndarray, rows: np.ndarray, scale: float, keyed: tuple[float, int] | None
+        self,
+        audio: np.ndarray,
+        rows: np.ndarray,
+        scale: float,
+        keyed: tuple[float, int] | None,
+        scores: np.ndarray | None,
     ) -> tuple[torch.Tensor, np.ndarray]:
-        """Weighted sums of neighbours [B, D] and the weights [B, K], on the CPU.
+        """Weighted sums of neighbours [B, D] and the weights [B, K], on the CPU. scores [B, K]: where known.
 
-        Every row is summed by itself, a few at a time: it does not depend on its batch, and what is gathered stays in
-        the cache (all [B, K, D] of it at once costs ten times the search).
+        Every row is summed by itself, so it does not depend on its batch, and never as a table [B, K, D]: to write
+        that down takes longer than the search.
         """
-        count, width = rows.shape
         kept = self._kept_for(keyed)
-        pulled, weights = np.empty((count, self.dim), np.float32), np.empty((count, width), np.float32)
-        step = max(1, _GATHERED // max(1, width))
-        room = np.empty((step * width, self.dim), np.float32)
-        for start in range(0, count, step):
-            flat = rows[start : start + step].reshape(-1)
-            texts = room[: len(flat)]
-            if kept is None:
-                texts[:] = self._texts(flat, keyed)
-            else:
-                kept.gather(flat, texts)
-            texts = texts.reshape(-1, width, self.dim)
-            chosen = slice(start, start + len(texts))
-            for at in range(len(texts)):
-                np.dot(texts[at], audio[start + at], out=weights[start + at])
-            raised = np.exp(np.float32(scale) * (weights[chosen] - weights[chosen].max(axis=1, keepdims=True)))
-            weights[chosen] = raised / raised.sum(axis=1, keepdims=True)
-            for at in range(len(texts)):
-                np.dot(weights[start + at], texts[at], out=pulled[start + at])
-        return torch.from_numpy(pulled), weights
+        if kept is not None:
+            return _mix(audio, kept.table(rows), rows, scale, scores)
+        pulled, weights = torch.empty(len(rows), self.dim), np.empty(rows.shape, np.float32)
+        step = max(1, _GATHERED // max(1, rows.shape[1]))
+        for start in range(0, len(rows), step):
+            chosen = slice(start, start + step)
+            part = rows[chosen]
+            local = np.arange(part.size, dtype=np.int64).reshape(part.shape)
+            texts = self._texts(part.reshape(-1), keyed)
+            known = None if scores is None else scores[chosen]
+            pulled[chosen], weights[chosen] = _mix(audio[chosen], texts, local, scale, known)
+        return pulled, weights
 
     def _pull_on_device(
         self,
@@ -316,13 +332,56 @@ class _Kept:
         self._vectors = np.empty((memory.count, memory.dim), np.float32)
         self._ready = np.zeros(memory.count, bool)
 
-    def gather(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Vectors of `rows` [N] into `out` [N, D]."""
+    def table(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of the whole memory [N, D], of which those of `rows` are ready."""
         if not self._ready[rows].all():
             new = np.unique(rows[~self._ready[rows]])
             self._vectors[new] = self._memory._texts(new, self._keyed)
             self._ready[new] = True
-        np.take(self._vectors, rows, axis=0, out=out, mode="clip")  # note: mode="raise" would copy once more
+        return self._vectors
+
+
+def dot_by_row(queries: np.ndarray, table: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """⟨query b, table row rows[b, k]⟩ as float32 [B, K]; rows None: with every row of the table.
+
+    Pair by pair: a matrix product takes another kernel for larger batches, and its last bits then differ.
+    """
+    import faiss
+
+    queries, table = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(table, np.float32)
+    if rows is None:
+        rows = np.broadcast_to(np.arange(len(table), dtype=np.int64), (len(queries), len(table)))
+    rows = np.ascontiguousarray(rows, np.int64)
+    found = np.empty(rows.shape, np.float32)
+    faiss.fvec_inner_products_by_idx(
+        *(faiss.swig_ptr(each) for each in (found, queries, table, rows)), queries.shape[1], *rows.shape
+    )
+    return found
+
+
+def _mix(
+    audio: np.ndarray, table: np.ndarray, rows: np.ndarray, scale: float, scores: np.ndarray | None
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Softmax-weighted sums [B, D] of the table's rows [B, K], and the weights [B, K]; scores None: computed here."""
+    if scores is None:
+        scores = dot_by_row(audio, table, rows)
+    raised = np.exp(np.float32(scale) * (scores - scores.max(axis=1, keepdims=True)))
+    weights = raised / raised.sum(axis=1, keepdims=True)
+    sums = F.embedding_bag(
+        torch.from_numpy(rows), torch.from_numpy(table), mode="sum", per_sample_weights=torch.from_numpy(weights)
+    )
+    return sums, weights
+
+
+def _smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the `count` smallest values of each row, in rising order: int64 [B, count]."""
+    if count == 1:
+        return np.argmin(values, axis=1)[:, None]
+    if count >= values.shape[1]:
+        return np.argsort(values, axis=1, kind="stable")
+    chosen = np.sort(np.argpartition(values, count - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(np.take_along_axis(values, chosen, 1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, 1)
 
 
 def _array(values: Any) -> np.ndarray:
