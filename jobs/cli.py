@@ -14,6 +14,7 @@ from jobs.import_reference import ImportSettings
 from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
 from jobs.soundworld import app as soundworld
 from mats_core.errors import SettingsError
+from mats_core.uris import public_uri
 from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
 from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
 
@@ -55,7 +56,7 @@ def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
     if result.status == "interrupted":
         typer.echo(
             f"mats: interrupted; {result.run['rows_done']} of {result.rows} {what} are kept. To continue, give the "
-            f"same command again: mats {job} {settings.input} {settings.output} …",
+            f"same command again: mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …",
             err=True,
         )
         return EXIT_INTERRUPTED

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mats_core.errors import SettingsError
+from mats_core.uris import redacted
 from pipelines.settings import build
 
 EXIT_WRONG_SETTINGS = 2
@@ -125,13 +126,13 @@ def guarded(body: Callable[[], int]) -> int:
         return 1
     except Exception as error:
         if os.environ.get("MATS_DEBUG"):
-            traceback.print_exc()
+            print(redacted(traceback.format_exc()), file=sys.stderr)
         first = next(iter(str(error).strip().splitlines()), "")
         return _say(f"{type(error).__name__}: {first} (MATS_DEBUG=1 shows where)", 1)
 
 
 def _say(message: str, code: int) -> int:
-    print(f"mats: {message}", file=sys.stderr)
+    print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
     return code
 
 

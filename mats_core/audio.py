@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core.sniff import HEAD_BYTES
 from mats_core.source import AudioError, AudioInfo, Reader, Source, SourceFile, open_source, readers
 from mats_core.storage import StorageError
+from mats_core.uris import local_path
 
 __all__ = [
     "AUDIO_EXTENSIONS",
@@ -65,6 +66,13 @@ class DecodeLimits(BaseModel):
     max_channels: int = Field(64, gt=0, description="most channels a file may declare")
     memory_bytes: int = Field(1 << 30, gt=0, description="memory a decoder process may take for one file, in bytes")
     deadline_s: float = Field(20.0, gt=0, description="time one file may take, in seconds")
+    store_s: float = Field(100.0, gt=0, description="further time a file that is not local may take to arrive")
+
+    def for_uri(self, uri: str) -> DecodeLimits:
+        """The limits of one file: what comes from a store may take longer."""
+        if local_path(uri) is not None:
+            return self
+        return self.model_copy(update={"deadline_s": self.deadline_s + self.store_s})
 
 
 @dataclass(frozen=True)

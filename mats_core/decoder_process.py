@@ -18,7 +18,8 @@ from typing import Any
 
 from mats_core import container  # noqa: F401  (loaded now, so that its memory belongs to the baseline)
 from mats_core.audio import AudioError, DecodeLimits, as_audio_error, decode, probe
-from mats_core.storage import StorageError, filesystem, open_binary, scheme
+from mats_core.storage import StorageError, filesystem, open_binary, public_uri, scheme
+from mats_core.uris import archive_of
 
 # Of a remote file, fetched at once: a header needs little; a minute of audio in small pieces needs many requests.
 _HEADER_BYTES_AHEAD, _BYTES_AHEAD = 1 << 16, 1 << 18
@@ -39,7 +40,6 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
             request = json.loads(connection.recv_bytes())
         except (EOFError, ConnectionError):
             return
-        signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
         header, samples = _answer(request, sample_rate, limits, room)
         header["retire"] = header.get("code") == "memory" or room.is_worn()
         try:
@@ -53,12 +53,15 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
 
 def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Room) -> tuple[dict[str, Any], bytes]:
     uri = request["uri"]
+    limits = limits.for_uri(uri)
+    signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
+    name = public_uri(uri)
     try:
-        room.prepare(scheme(uri), uri)
+        room.prepare(uri)
         read_ahead = _HEADER_BYTES_AHEAD if request["op"] == "probe" else _BYTES_AHEAD
         with open_binary(uri, limits.max_bytes, read_ahead) as file:
             if request["op"] == "probe":
-                info = probe(file, uri, limits)
+                info = probe(file, name, limits)
                 return {"info": vars(info)}, b""
             decoded = decode(
                 file,
@@ -66,7 +69,7 @@ def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Roo
                 start_s=request["start_s"],
                 duration_s=request["duration_s"],
                 limits=limits,
-                name=uri,
+                name=name,
             )
             return {"complete": decoded.complete}, decoded.samples.tobytes()
     except AudioError as error:
@@ -97,8 +100,10 @@ class _Room:
                 wanted = min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
-    def prepare(self, kind: str, uri: str) -> None:
+    def prepare(self, uri: str) -> None:
         """Load the client library of a store outside the limit: it belongs to no file."""
+        uri = archive_of(uri)
+        kind = scheme(uri)
         if kind in self._schemes:
             return
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -58,6 +58,7 @@ class DecodeRequest:
 class _Job:
     place: int  # in the caller's list
     message: bytes
+    allowed_s: float
     tries: int = 0
 
 
@@ -137,7 +138,10 @@ class IsolatedDecoder:
 
     def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
         with self._lock:
-            waiting = deque(_Job(place, json.dumps(each).encode()) for place, each in enumerate(asked))
+            waiting = deque(
+                _Job(place, json.dumps(each).encode(), self.limits.for_uri(each["uri"]).deadline_s)
+                for place, each in enumerate(asked)
+            )
             answers: dict[int, _Answer] = {}
             try:
                 while len(answers) < len(asked):
@@ -212,7 +216,7 @@ class IsolatedDecoder:
                 self._lost(child, waiting, answers, late=True)
 
     def _allowed(self, child: _Child) -> float:
-        return self.limits.deadline_s if child.ready else _START_S
+        return child.jobs[0].allowed_s if child.ready and child.jobs else _START_S
 
     def _lost(
         self,
@@ -225,7 +229,7 @@ class IsolatedDecoder:
         if child.ready and child.jobs:
             job = child.jobs.popleft()
             if late:
-                reason = f"decoding took longer than {self.limits.deadline_s:g} s and was stopped"
+                reason = f"decoding took longer than {job.allowed_s:g} s and was stopped"
                 answers[job.place] = {"code": "timeout", "message": reason}, _NOTHING
             else:
                 self._again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")

@@ -6,12 +6,17 @@ from __future__ import annotations
 import errno
 import glob
 import os
+import re
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from fsspec.utils import glob_translate
+
+from mats_core.steady import steady
 from mats_core.uris import printable, scheme, uri_from_path
 
 
@@ -66,7 +71,7 @@ def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[Fil
     found = False
     for match in matches:
         if not os.path.isdir(match):
-            if _has_extension(match, wanted):
+            if has_extension(match, wanted):
                 found = True
                 yield _file(match, root)
         elif b"**" not in path:  # "2024-*" means these folders; "**" already lists what is below
@@ -92,23 +97,40 @@ def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> It
         linked.add(real)
         return True
 
-    stack = [(folder, True)]
+    def below(path: bytes) -> Iterator[tuple[bytes, bool]]:
+        """(path, whether it is a folder) of what is listed in a folder; a name takes little, there may be millions."""
+        names: list[bytes] = []
+        folders: set[bytes] = set()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    try:
+                        is_dir = entry.is_dir()
+                    except OSError:  # a link to itself
+                        is_dir = False
+                    if is_dir:
+                        folders.add(entry.name)
+                    elif has_extension(entry.name, extensions):
+                        names.append(entry.name)
+        except OSError:
+            if path == folder:
+                raise
+            yield path, False  # a folder that may not be read, or is gone: a row with its error, later
+            return
+        names += [name for name in sorted(folders) if new_folder(os.path.join(path, name))]
+        names.sort()
+        for name in names:
+            yield os.path.join(path, name), name in folders
+
+    stack = [below(folder)]
     while stack:
-        path, is_folder = stack.pop()
-        if not is_folder:
-            yield _file(path, root)
-            continue
-        below: list[tuple[bytes, bool]] = []
-        with os.scandir(path) as entries:
-            for entry in entries:
-                try:
-                    is_dir = entry.is_dir()
-                except OSError:  # a link to itself
-                    is_dir = False
-                if is_dir or _has_extension(entry.name, extensions):
-                    below.append((entry.path, is_dir))
-        below.sort()
-        stack.extend(reversed([each for each in below if not each[1] or new_folder(each[0])]))
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif entry[1]:
+            stack.append(below(entry[0]))
+        else:
+            yield _file(entry[0], root)
 
 
 def _file(path: bytes, root: bytes) -> FileInfo:
@@ -124,33 +146,57 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     """Files that a remote URL means, as `list_local` does it; folder by folder, sorted within each."""
     kind = scheme(uri)
     try:
-        info: dict[str, Any] | None = fs.info(name)
+        info: dict[str, Any] | None = steady(lambda: fs.info(name))
     except FileNotFoundError:
+        if not glob.has_magic(name):
+            raise
         info = None
     if info is not None and info.get("type") != "directory":
         yield FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
         return
     if info is not None:
-        for each in _walk_remote(fs, name):
-            if _has_extension(each["name"].encode(), extensions):
+        for each in _below(fs, name, kind):
+            if has_extension(each["name"].encode(), extensions):
                 yield _object(each, name, kind)
         return
-    if not glob.has_magic(name):
-        raise FileNotFoundError(errno.ENOENT, "no such object or prefix")
     wanted = None if _names_extension(name.encode()) else extensions
     root = _fixed_part(name.encode()).decode()
+    meant = re.compile(glob_translate(name))
     found = False
-    for path, each in sorted(fs.glob(name, detail=True).items()):
-        if each.get("type") != "directory" and _has_extension(path.encode(), wanted):
+    for each in _below(fs, root, kind):
+        if meant.match(each["name"]) and has_extension(each["name"].encode(), wanted):
             found = True
-            yield _object({**each, "name": path}, root, kind)
+            yield _object(each, root, kind)
     if not found:
         raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
 
 
+def _below(fs: Any, root: str, kind: str) -> Iterator[dict[str, Any]]:
+    return _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root)
+
+
+def _s3_objects(fs: Any, root: str) -> Iterator[dict[str, Any]]:
+    """All objects below a prefix, in the order of their keys, a page of 1000 at a time: a folder of millions is
+    never held as a whole."""
+    bucket, prefix, _ = fs.split_path(root)
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    more: dict[str, str] = {}
+    while True:
+        page = steady(partial(fs.call_s3, "list_objects_v2", fs.kwargs, Bucket=bucket, Prefix=prefix, **more))
+        for each in page.get("Contents", ()):
+            if not each["Key"].endswith("/"):  # an object that stands for a folder
+                yield {**each, "name": f"{bucket}/{each['Key']}", "size": each["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
 def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
+    """All files below a folder, folder by folder, sorted within each; nothing that a listing (a web page, say)
+    places elsewhere."""
     stack: list[dict[str, Any]] = [{"name": root, "type": "directory"}]
     seen: set[str] = set()
+    inside = root.rstrip("/") + "/"
     while stack:
         entry = stack.pop()
         if entry.get("type") != "directory":
@@ -160,8 +206,12 @@ def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
             continue
         seen.add(entry["name"])
         # note: an object store shows a prefix as an object of its own name; it is no file
-        below = [e for e in fs.ls(entry["name"], detail=True) if e["name"].rstrip("/") != entry["name"].rstrip("/")]
-        stack.extend(sorted(below, key=lambda e: e["name"], reverse=True))
+        below = [
+            each
+            for each in steady(partial(fs.ls, entry["name"], detail=True))
+            if each["name"].rstrip("/") != entry["name"].rstrip("/") and each["name"].startswith(inside)
+        ]
+        stack.extend(sorted(below, key=lambda each: each["name"], reverse=True))
 
 
 def _object(info: dict[str, Any], root: str, kind: str) -> FileInfo:
@@ -173,7 +223,8 @@ def _object(info: dict[str, Any], root: str, kind: str) -> FileInfo:
     return FileInfo(uri, relative, int(info.get("size") or 0), remote_version(info))
 
 
-def _has_extension(name: bytes, extensions: AbstractSet[str] | None) -> bool:
+def has_extension(name: bytes, extensions: AbstractSet[str] | None) -> bool:
+    """Whether a name ends with one of the extensions; None allows all."""
     return extensions is None or os.path.splitext(name)[1].decode("utf-8", "replace").lower() in extensions
 
 

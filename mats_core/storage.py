@@ -14,14 +14,18 @@ import shutil
 import stat as stat_module
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote_from_bytes
 
-from mats_core.errors import CodedError
+from mats_core.errors import SettingsError
 from mats_core.listing import FileInfo, list_local, list_remote, local_version, remote_name, remote_version
-from mats_core.uris import local_path, printable, public_uri, scheme, uri_from_path
+from mats_core.steady import SteadyFile, steady
+from mats_core.store_errors import StorageError, error_from, is_passing, is_vague, store_code
+from mats_core.stores import OBJECT_STORES, READ_ONLY, is_known_scheme, open_store
+from mats_core.tar import Slice, members
+from mats_core.uris import local_path, member_range, printable, public_uri, scheme, split_member, uri_from_path
 
 __all__ = [
     "FileInfo",
@@ -31,8 +35,10 @@ __all__ = [
     "exists",
     "filesystem",
     "is_dir",
+    "is_known_scheme",
     "join",
     "list_files",
+    "list_members",
     "local_path",
     "make_dirs",
     "open_binary",
@@ -45,23 +51,17 @@ __all__ = [
     "write_bytes",
 ]
 
-# Schemes that lead on to other files or URLs; a manifest must not be able to reach through them.
-_REDIRECTING = (
-    "zip tar simplecache filecache blockcache cached dir reference generic libarchive git github data dask "
-    "jupyter jlab asynclocal local"
-)
-_WRAPPERS = frozenset(_REDIRECTING.split())
-_OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"})
+Result = TypeVar("Result")
+
+_MEMBERS_AHEAD = 1 << 18  # of an archive whose headers are read: one request a member, or less for small ones
 _HEADER_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
-
-
-class StorageError(CodedError):
-    """A path or URL that cannot be used; `code` is not_found, access_denied, io_error or refused."""
 
 
 def join(base: str, *parts: str) -> str:
     """`base` and relative parts, whatever the scheme. A part that climbs out (absolute, "..") is refused."""
-    steps = [step for part in parts for step in part.split("/") if step not in ("", ".")]
+    # note: in an object store "a//b" is another name than "a/b"
+    empty = () if scheme(base) in OBJECT_STORES else ("", ".")
+    steps = [step for part in parts for step in part.split("/") if step not in empty]
     if ".." in steps or any(part.startswith("/") or scheme(part) for part in parts):
         raise StorageError("refused", f"{'/'.join(parts)!r} would leave {public_uri(base)}")
     if base.startswith("file://"):
@@ -70,57 +70,42 @@ def join(base: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *steps]) + mark + query
 
 
-def error_from(error: BaseException, uri: str) -> StorageError:
-    """The coded form of what a file system raised. Its own text is left out: it may hold signed URLs."""
-    if isinstance(error, StorageError):
-        return error
-    name = public_uri(uri)
-    if scheme(uri) in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-        error = error.__cause__  # note: fsspec says "not found" for a refused or failed connection, too
-    kind = type(error).__name__
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == 404:
-        path = local_path(uri)
-        if path is not None and os.path.islink(path):
-            return StorageError("not_found", "the link points to a file that is not there")
-        return StorageError("not_found", f"{name} does not exist")
-    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in kind:
-        return StorageError("access_denied", f"access to {name} is denied ({kind})")
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else kind
-    return StorageError("io_error", f"{name} cannot be read or written: {reason}")
-
-
 @contextmanager
 def _coded(uri: str) -> Iterator[None]:
     try:
         yield
-    except StorageError:
-        raise
-    except (MemoryError, KeyboardInterrupt):
+    except (StorageError, SettingsError, MemoryError):
         raise
     except Exception as error:  # note: fsspec back ends raise the exceptions of their own client libraries
-        raise error_from(error, uri) from None
+        raise error_from(_explained(error, uri), uri) from None
+
+
+def _explained(error: Exception, uri: str) -> Exception:
+    """The error, or what the store says of its cause where it was asked by HEAD: such an answer has no text."""
+    if scheme(uri) not in ("s3", "s3a") or not is_vague(error):
+        return error
+    try:
+        fs, name = open_store(uri)
+        bucket, key, _ = fs.split_path(name)
+        if not key:
+            fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+        else:
+            fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+    except Exception as told:
+        return error if is_vague(told) or is_passing(told) else told
+    return error
+
+
+def _at(uri: str, action: Callable[[Any, str], Result]) -> Result:
+    """`action` of (file system, path in it), tried again where its error may pass by itself."""
+    fs, name = open_store(uri)
+    return steady(lambda: action(fs, name))
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
-    """(fsspec file system, path in it) of a remote URI. Credentials, endpoint, region, anonymous and
-    requester-pays access come from the usual variables (AWS_…, FSSPEC_S3_…), never from the URI."""
-    import fsspec
-
-    kind = scheme(uri)
-    if kind in _WRAPPERS:
-        raise StorageError("refused", f"{kind}:// reaches through to other files; name the file itself")
-    try:
-        cls = fsspec.get_filesystem_class(kind)
-    except ValueError:
-        raise StorageError("refused", f"{kind}:// is not a known kind of storage") from None
-    except ImportError as error:
-        raise StorageError("refused", f"{kind}:// needs a package that is not installed: {error}") from None
+    """(fsspec file system, path in it) of a remote URI; see stores.py for its settings. Raises StorageError."""
     with _coded(uri):
-        # note: not url_to_fs: it would split a literal "::" in an object name into chained file systems
-        # note: listings are not kept: a later scan must see new files, and millions of names would stay in memory
-        options = {**cls._get_kwargs_from_urls(uri), "use_listings_cache": False}
-        return cls(**options), cls._strip_protocol(uri)
+        return open_store(uri)
 
 
 def open_binary(uri: str, max_bytes: int | None = None, read_ahead: int = _HEADER_BLOCK) -> BinaryIO:
@@ -133,10 +118,27 @@ def open_binary(uri: str, max_bytes: int | None = None, read_ahead: int = _HEADE
     path = local_path(uri)
     if path is not None:
         return _open_local(path, uri)
-    fs, name = filesystem(uri)
+    if scheme(uri).startswith("tar+"):
+        return _open_member(uri, max_bytes, read_ahead)
     with _coded(uri):
-        file = fs.open(name, "rb", block_size=read_ahead, cache_type="readahead")
-        return file if file.seekable() else _spooled(file, max_bytes)
+        fs, name = open_store(uri)
+
+        def open_it() -> Any:
+            return fs.open(name, "rb", block_size=read_ahead, cache_type="readahead")
+
+        file = steady(open_it)
+        if file.seekable():
+            return SteadyFile(file, open_it)  # type: ignore[return-value]
+        return steady(lambda: _spooled(open_it(), max_bytes))
+
+
+def _open_member(uri: str, max_bytes: int | None, read_ahead: int) -> BinaryIO:
+    try:
+        archive, place = split_member(uri)
+    except ValueError as error:
+        raise StorageError("refused", str(error)) from None
+    file = open_binary(archive, max_bytes, read_ahead)
+    return Slice(file, *member_range(place))  # type: ignore[return-value]
 
 
 def _open_local(path: bytes, uri: str) -> BinaryIO:
@@ -176,8 +178,14 @@ def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) ->
         if path is not None:
             yield from list_local(path, extensions)
         else:
-            fs, name = filesystem(uri)
+            fs, name = open_store(uri)
             yield from list_remote(fs, name, uri, extensions)
+
+
+def list_members(archive: FileInfo, extensions: frozenset[str]) -> Iterator[FileInfo]:
+    """Files with one of the extensions inside a tar archive. Raises StorageError; see tar.py."""
+    with open_binary(archive.uri, read_ahead=_MEMBERS_AHEAD) as file, _coded(archive.uri):
+        yield from members(file, archive, extensions)
 
 
 def stat(uri: str) -> FileInfo:
@@ -190,8 +198,10 @@ def stat(uri: str) -> FileInfo:
                 raise StorageError("io_error", "is a folder, not a file")
             name = os.path.basename(path)
             return FileInfo(uri_from_path(path), printable(name), status.st_size, local_version(status))
-        fs, remote = filesystem(uri)
-        info = fs.info(remote)
+        if scheme(uri).startswith("tar+"):
+            archive, place = split_member(uri)
+            return FileInfo(uri, remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}")
+        info = _at(uri, lambda fs, name: fs.info(name))
         if info.get("type") == "directory":
             raise StorageError("io_error", f"{public_uri(uri)} is a folder, not a file")
         return FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
@@ -203,11 +213,12 @@ def exists(uri: str) -> bool:
     with _coded(uri):
         if path is not None:
             return os.path.exists(path)
-        fs, name = filesystem(uri)
         try:
-            fs.info(name)
+            _at(uri, lambda fs, name: fs.info(name))
             return True
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if store_code(error) == "NoSuchBucket":
+                raise
             return False
 
 
@@ -217,8 +228,12 @@ def is_dir(uri: str) -> bool:
     with _coded(uri):
         if path is not None:
             return os.path.isdir(path)
-        fs, name = filesystem(uri)
-        return bool(fs.isdir(name))
+        try:
+            return bool(_at(uri, lambda fs, name: fs.info(name))["type"] == "directory")
+        except FileNotFoundError as error:
+            if store_code(error) == "NoSuchBucket":
+                raise
+            return False
 
 
 def read_bytes(uri: str) -> bytes:
@@ -232,9 +247,9 @@ def write_bytes(uri: str, data: bytes) -> None:
     path = local_path(uri)
     with _coded(uri):
         if path is None:
-            fs, name = filesystem(uri)
+            _check_writable(uri)
             make_dirs(uri.rpartition("/")[0])
-            fs.pipe_file(name, data)  # one PUT: object stores show it whole
+            _at(uri, lambda fs, name: fs.pipe_file(name, data))  # one PUT: object stores show it whole
             return
         os.makedirs(os.path.dirname(path), exist_ok=True)
         partial = path + b"." + uuid.uuid4().hex[:8].encode() + b".partial"
@@ -257,9 +272,14 @@ def make_dirs(uri: str) -> None:
     with _coded(uri):
         if path is not None:
             os.makedirs(path, exist_ok=True)
-        elif scheme(uri) not in _OBJECT_STORES:
-            fs, name = filesystem(uri)
-            fs.makedirs(name, exist_ok=True)
+        elif scheme(uri) not in OBJECT_STORES:
+            _check_writable(uri)
+            _at(uri, lambda fs, name: fs.makedirs(name, exist_ok=True))
+
+
+def _check_writable(uri: str) -> None:
+    if scheme(uri) in READ_ONLY or scheme(uri).startswith("tar+"):
+        raise StorageError("refused", f"{scheme(uri)}:// is read-only; write to a folder or an object store")
 
 
 def remove_tree(uri: str) -> None:
@@ -275,20 +295,20 @@ def remove_tree(uri: str) -> None:
             elif os.path.lexists(path):
                 os.unlink(path)
             return
-        fs, name = filesystem(uri)
-        if not name.strip("/") or (scheme(uri) in _OBJECT_STORES and "/" not in name.strip("/")):
+        fs, name = open_store(uri)
+        if not name.strip("/") or (scheme(uri) in OBJECT_STORES and "/" not in name.strip("/")):
             raise StorageError("refused", f"{public_uri(uri)} is not removed as a whole")
         try:
-            names = fs.find(name)
+            names = steady(lambda: fs.find(name))
         except FileNotFoundError:
             return
         plain = [each for each in names if not glob.has_magic(each)]
         if plain:
-            fs.rm(plain)
+            steady(lambda: fs.rm(plain))
         for each in set(names) - set(plain):
-            fs.rm_file(each)  # note: fs.rm takes "*" in an object name for a pattern
-        if scheme(uri) not in _OBJECT_STORES and fs.exists(name):
-            fs.rm(name, recursive=True)
+            steady(lambda each=each: fs.rm_file(each))  # type: ignore[misc]  # note: fs.rm takes "*" for a pattern
+        if scheme(uri) not in OBJECT_STORES and fs.exists(name):
+            steady(lambda: fs.rm(name, recursive=True))
 
 
 def arrow(uri: str) -> tuple[Any, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit, urlunsplit
 
 
@@ -31,7 +32,7 @@ def local_path(uri: str) -> bytes | None:
 
 
 def scheme(uri: str) -> str:
-    """ "s3" of "s3://bucket/key"; "" for a local path and for file://."""
+    """ "s3" of "s3://bucket/key"; "" for a local path and for file://; "tar+s3" for a member of an archive."""
     head, mark, _ = uri.partition("://")
     if not mark or head == "file" or not head.replace("+", "").replace("-", "").replace(".", "").isalnum():
         return ""
@@ -41,17 +42,63 @@ def scheme(uri: str) -> str:
 def public_uri(uri: str) -> str:
     """The URI without user, password and query string (presigned secrets): what may enter rows, logs, errors.
 
-    A "?" in the name of a local file or an s3/gs object is part of the name and stays, unless what
-    follows is a signature.
+    A "?" in the name of a local file or of an object is part of the name and stays, unless what follows is
+    a signature.
     """
     kind = scheme(uri)
     if not kind:
         return uri
-    if kind in ("s3", "s3a", "gs", "gcs"):
-        name, mark, query = uri.partition("?")
-        signed = any(word in query.lower() for word in ("signature=", "credential=", "token=", "accesskeyid="))
-        head, _, rest = (name if mark and signed else uri).partition("://")
-        bucket, slash, key = rest.partition("/")
-        return f"{head}://{bucket.rpartition('@')[2]}{slash}{key}"
-    parts = urlsplit(uri)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if kind.startswith("tar+"):
+        archive, place = split_member(uri)
+        return f"tar+{public_uri(archive)}{place}"
+    if kind in ("http", "https"):
+        parts = urlsplit(uri)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    name, mark, query = uri.partition("?")
+    head, _, rest = (name if mark and _SIGNED.search(query) else uri).partition("://")
+    bucket, slash, key = rest.partition("/")
+    return f"{head}://{bucket.rpartition('@')[2]}{slash}{key}"
+
+
+_SIGNED = re.compile(r"(?i)(^|[&-])(sig|signature|credential|token|accesskeyid|security-token)=")
+_URL = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+")
+_SECRET_FIELD = re.compile(
+    r"(?i)\b((?:x-amz|x-goog)-[a-z-]+|signature|sig|awsaccesskeyid|\w*secret\w*|\w*token)=[^\s&'\"]+"
+)
+
+
+def redacted(text: str) -> str:
+    """A text of somebody else's (an exception, a library's message) with every URL in it made public."""
+    return _SECRET_FIELD.sub(r"\1=…", _URL.sub(lambda found: public_uri(found.group()), text))
+
+
+def split_member(uri: str) -> tuple[str, str]:
+    """("s3://bucket/a.tar", "!512+99/x.wav") of tar+s3://bucket/a.tar!512+99/x.wav: a member of an archive, named
+    by its first byte, its size and its name. Raises ValueError for what is no member."""
+    found = _MEMBER.match(uri)
+    if found is None:
+        raise ValueError("is no member of an archive: tar+URL!OFFSET+SIZE/NAME")
+    return found[1], found[2]
+
+
+def archive_of(uri: str) -> str:
+    """The archive of a member's URI; any other URI as it is."""
+    found = _MEMBER.match(uri)
+    return uri if found is None else found[1]
+
+
+def member_range(place: str) -> tuple[int, int]:
+    """(first byte, size) of the second part of `split_member`."""
+    first, _, size = place[1:].partition("/")[0].partition("+")
+    return int(first), int(size)
+
+
+def member_uri(archive: str, first: int, size: int, name: str) -> str:
+    """The URI of `size` bytes from `first` on of an archive, which it calls `name`."""
+    path = local_path(archive)
+    if path is not None:
+        archive = "file://" + quote_from_bytes(path)
+    return f"tar+{archive}!{first}+{size}/{name}"
+
+
+_MEMBER = re.compile(r"(?s)tar\+(.+?)(!\d+\+\d+/.*)$")

@@ -27,7 +27,7 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
     check = _checker(settings, facts)
-    source = peek(open_source(settings.input), settings.input)
+    source = peek(open_source(settings.input, settings.schemes), settings.input)
     embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
     if source.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks))

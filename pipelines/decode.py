@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from pipelines.columns import WINDOWS_TYPE, timed, with_column
+from pipelines.private_uris import Find
 from pipelines.settings import LimitSettings
 from pipelines.work_list import WorkList
 
@@ -29,6 +30,10 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
         "max_seconds": limits.max_seconds,
         "memory_bytes": limits.decode_memory_bytes,
         "deadline_s": limits.decode_deadline,
+        "store_s": limits.store_deadline,
+        "max_sample_rate": limits.max_sample_rate,
+        "min_sample_rate": limits.min_sample_rate,
+        "max_channels": limits.max_channels,
     }
     chosen = DecodeLimits(**{name: value for name, value in given.items() if value is not None})
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
@@ -50,8 +55,12 @@ def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
 class Decode:
     """Shard → its rows with `pcm` (int16 little-endian bytes, null where there is none) and `decoded_s`."""
 
-    def __init__(self, work_uri: str, workers: int, sample_rate: int, limits: LimitSettings) -> None:
+    def __init__(
+        self, work_uri: str, workers: int, sample_rate: int, limits: LimitSettings, private: Find | None = None
+    ) -> None:
+        """`private`: finds the URIs that the work list holds without their secrets."""
         self._work = WorkList(work_uri)
+        self._private = private
         self._decoder = make_decoder(workers, sample_rate, limits)
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
@@ -66,7 +75,7 @@ class Decode:
         started = time.monotonic()
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         asked = [index for index, code in enumerate(codes) if code is None]
-        uris, starts = rows["uri"].to_pylist(), rows["start_s"].to_pylist()
+        uris, starts = self._whole_uris(rows), rows["start_s"].to_pylist()
         durations, last = rows["duration_s"].to_pylist(), rows["last"].to_pylist()
         requests = [
             # the last chunk reads to the end of the file, whatever the header said
@@ -88,6 +97,14 @@ class Decode:
         rows = with_column(rows, "decoded_s", seconds, pa.float64())
         rows = with_column(rows, "pcm", pa.array(pcm, pa.large_binary()), pa.large_binary())
         return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+
+    def _whole_uris(self, rows: pa.Table) -> list[str]:
+        uris: list[str] = rows["uri"].to_pylist()
+        if self._private is None:
+            return uris
+        entry_ids = rows["entry_id"].to_pylist()
+        private = self._private(entry_ids)
+        return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
 
 
 class Fetch:

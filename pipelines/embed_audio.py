@@ -19,7 +19,7 @@ EMBEDDINGS = "embeddings"
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    source = peek(open_source(settings.input), settings.input)
+    source = peek(open_source(settings.input, settings.schemes), settings.input)
     if source.kind == "embeddings":
         raise SettingsError("input", storage.public_uri(settings.input), "audio; these are embeddings already")
     identity = {

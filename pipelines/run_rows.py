@@ -32,6 +32,7 @@ from pipelines.outputs import (
     versions,
     write_run,
 )
+from pipelines.private_uris import share
 from pipelines.ray_runtime import (
     DECODER_CPUS,
     MODEL_CPUS,
@@ -238,7 +239,8 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         arguments: tuple[Any, ...] = (work.folder, job.embeddings)
     else:
         limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-        front, arguments = decode.Decode, (work.folder, plan.decoder_workers, job.sample_rate, limits)
+        private = share(work.private)
+        front, arguments = decode.Decode, (work.folder, plan.decoder_workers, job.sample_rate, limits, private)
     retries = bounded_retries(ray.data.Dataset.map_batches)
     rows = rows.map_batches(
         front,

@@ -153,7 +153,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     from pipelines.work_list import WorkList
 
     facts = read_model_facts(settings.model)
-    source = open_source(settings.input)
+    source = open_source(settings.input, settings.schemes)
     prepare_output(settings.output)
     if settings.overwrite:
         empty_output(settings.output)

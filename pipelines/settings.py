@@ -15,7 +15,7 @@ from mats_core.prompts import TASKS
 
 
 class LimitSettings(BaseModel):
-    """What one file may cost; see mats_core.audio.DecodeLimits for the defaults."""
+    """Which files may be read, and what one may cost; see mats_core.audio.DecodeLimits for the defaults."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -23,6 +23,17 @@ class LimitSettings(BaseModel):
     max_seconds: float | None = Field(None, gt=0, description="Most seconds decoded at once.")
     decode_memory_bytes: int | None = Field(None, gt=0, description="Memory one decoder may use above its start.")
     decode_deadline: float | None = Field(None, gt=0, description="Seconds one file may take to decode (code timeout).")
+    store_deadline: float | None = Field(
+        None, gt=0, description="Further seconds a file may take to come from its store (code timeout)."
+    )
+    max_sample_rate: int | None = Field(None, gt=0, description="Highest sample rate a file may declare, in Hz.")
+    min_sample_rate: int | None = Field(None, gt=0, description="Lowest sample rate a file may declare, in Hz.")
+    max_channels: int | None = Field(None, gt=0, description="Most channels a file may declare.")
+    schemes: list[str] | None = Field(
+        None,
+        description="Kinds of storage that the rows of a list or manifest may name (file, s3, https, …; code refused "
+        "for others). Default: any for a list on a local disk, its own kind for one in a bucket or on the web.",
+    )
 
 
 class ScanSettings(LimitSettings):

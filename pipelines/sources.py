@@ -10,15 +10,25 @@ import io
 import json
 import posixpath
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.tar import TAR_ENDINGS, is_tar
+from mats_core.uris import redacted, split_member
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
+_AT_ONCE = 256  # entries of a list that are looked up together
+_LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
+_SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
+_LIST_AHEAD = 4 << 20
 EMBEDDINGS_SIDECAR = "_embeddings.json"
 MANIFEST_SIDECAR = "_manifest.json"
 
@@ -80,36 +90,95 @@ class Source:
     own_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
 
-def open_source(uri: str) -> Source:
-    """The entries of `uri`; raises SettingsError when it is nothing that can be read."""
+def open_source(uri: str, schemes: list[str] | None = None) -> Source:
+    """The entries of `uri`; raises SettingsError when it is nothing that can be read.
+
+    `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
+    for a list on a local disk, and its own kind for one that lies elsewhere.
+    """
+    may_name = _may_name(uri, schemes)
     try:
         if storage.is_dir(uri):
             if storage.exists(storage.join(uri, EMBEDDINGS_SIDECAR)):
-                return _table_source(storage.join(uri, "embeddings"), "embeddings")
+                return _table_source(storage.join(uri, "embeddings"), "embeddings", may_name)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
-                return _table_source(storage.join(uri, "manifest"), "manifest")
+                return _table_source(storage.join(uri, "manifest"), "manifest", may_name)
             return Source("files", _file_entries(uri))
-        if uri.lower().endswith(LIST_ENDINGS):
+        if _is_list(uri):
             if not storage.exists(uri):
                 raise SettingsError("input", storage.public_uri(uri), "a list that exists")
-            return _list_source(uri)
+            return _list_source(uri, may_name)
     except storage.StorageError as error:
         raise SettingsError("input", storage.public_uri(uri), f"something readable ({error})") from None
     return Source("files", _file_entries(uri))
 
 
-def _file_entries(uri: str) -> Iterator[Entry]:
-    from mats_core import audio
+def _is_list(uri: str) -> bool:
+    return storage.public_uri(uri).lower().endswith(LIST_ENDINGS)
 
-    extensions = getattr(audio, "AUDIO_EXTENSIONS", None) if storage.is_dir(uri) else None
+
+def _may_name(uri: str, schemes: list[str] | None) -> frozenset[str] | None:
+    """Kinds of storage that rows may name; None for any. Raises SettingsError for a kind that is none."""
+    if schemes is not None:
+        for name in schemes:
+            if not storage.is_known_scheme(name):
+                raise SettingsError("schemes", name, "file, s3, gs, az, http, https, or another kind that fsspec knows")
+        return frozenset(schemes)
+    kind = storage.scheme(uri)
+    return frozenset({kind}) if kind else None
+
+
+def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
+    """Why a row may not name `uri` (code refused), or None where it may."""
+    if uri.startswith("tar+"):
+        try:
+            uri = split_member(uri)[0]
+        except ValueError as error:
+            return str(error)
+    kind = storage.scheme(uri)
+    shown = kind or "file"
+    if may_name is not None and shown not in may_name:
+        allowed = ", ".join(sorted(may_name)) or "nothing"
+        what = "a local file" if shown == "file" else f"{shown}://"
+        return f"names {what}; this list may name {allowed} (--schemes)"
+    # note: in an object store ".." is a name like any other, and there is nothing it would lead to
+    path = unquote(uri) if kind in ("http", "https") or uri.startswith("file://") else uri
+    if kind in ("", "http", "https", "ftp", "sftp", "ssh", "smb") and ".." in path.partition("?")[0].split("/"):
+        return 'has a step ".." in its path, which is not followed'
+    if "\0" in path:
+        return "has a zero byte in its name"
+    return None
+
+
+def _file_entries(uri: str) -> Iterator[Entry]:
+    from mats_core.audio import AUDIO_EXTENSIONS
+
+    extensions = AUDIO_EXTENSIONS | TAR_ENDINGS if storage.is_dir(uri) else None
     try:
         for info in storage.list_files(uri, extensions):
-            yield Entry(info.uri, info.path, info.size, info.version)
+            yield from _members(info) if is_tar(info.path) else [Entry(info.uri, info.path, info.size, info.version)]
     except storage.StorageError as error:
         raise SettingsError("input", storage.public_uri(uri), f"something readable ({error})") from None
 
 
-def _list_source(uri: str) -> Source:
+def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
+    """The sounds in a tar archive; what makes it unreadable becomes one entry with that error, after those
+    before it."""
+    from mats_core.audio import AUDIO_EXTENSIONS
+
+    try:
+        for member in storage.list_members(archive, AUDIO_EXTENSIONS):
+            entry = Entry(member.uri, member.path, member.size, member.version, dict(request or {}))
+            name = member.path[len(archive.path) + 1 :]
+            if name.startswith("/") or ".." in name.split("/"):
+                entry.error = ("refused", "is a member with a path that leads out of its archive")
+            yield entry
+    except storage.StorageError as error:
+        failed = (error.code, error.message)
+        yield Entry(archive.uri, archive.path, archive.size, archive.version, dict(request or {}), error=failed)
+
+
+def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     schema, batches = _read_table(uri)
     if "uri" not in schema.names:
         raise SettingsError("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
@@ -118,31 +187,59 @@ def _list_source(uri: str) -> Source:
         if name in ours or name.startswith("_"):
             raise SettingsError("input", f"a list with a column `{name}`", "names that are not this program's")
     own = pa.schema([f for f in schema if f.name != "uri" and f.name not in REQUEST_COLUMNS])
-    return Source("list", _list_entries(uri, batches, own.names), own)
+    return Source("list", _list_entries(uri, batches, own.names, may_name), own)
 
 
-def _list_entries(list_uri: str, batches: Iterator[pa.RecordBatch], own: list[str]) -> Iterator[Entry]:
-    folder = list_uri.rsplit("/", 1)[0] if "/" in list_uri else "."
-    for batch in batches:
-        for row in batch.to_pylist():
-            given = row["uri"]
-            if not given:
-                raise SettingsError("input", "a list row without `uri`", "a path or URL in every row")
-            given = str(given)
-            absolute = "://" in given or posixpath.isabs(given)
-            uri = given if absolute else storage.join(folder, given)
-            # an empty cell of a CSV means "not said"
-            request = {name: (str(row[name]) if row.get(name) else None) for name in REQUEST_COLUMNS}
-            entry = Entry(uri, storage.public_uri(given), request=request, own={name: row[name] for name in own})
-            try:
-                info = storage.stat(uri)
-                entry.size, entry.version = info.size, info.version
-            except storage.StorageError as error:
-                entry.error = (error.code, str(error))
-            yield entry
+def _list_entries(
+    list_uri: str, batches: Iterator[pa.RecordBatch], own: list[str], may_name: frozenset[str] | None
+) -> Iterator[Entry]:
+    folder = storage.public_uri(list_uri)
+    folder = folder.rsplit("/", 1)[0] if "/" in folder else "."
+    rows = (row for batch in batches for row in batch.to_pylist())
+    with ThreadPoolExecutor(_LOOKUPS) as pool:
+        while some := [_list_entry(row, folder, own, may_name) for row in islice(rows, _AT_ONCE)]:
+            for entry in pool.map(_looked_up, some):
+                if entry.error is None and is_tar(entry.path):
+                    info = storage.FileInfo(entry.uri, entry.path, entry.size, entry.version)
+                    for member in _members(info, entry.request):
+                        member.own = entry.own
+                        yield member
+                else:
+                    yield entry
 
 
-def _table_source(folder: str, kind: str) -> Source:
+def _list_entry(row: dict[str, Any], folder: str, own: list[str], may_name: frozenset[str] | None) -> Entry:
+    given = row["uri"]
+    if not given:
+        raise SettingsError("input", "a list row without `uri`", "a path or URL in every row")
+    given = str(given)
+    # an empty cell of a CSV means "not said"
+    request = {name: (str(row[name]) if row.get(name) else None) for name in REQUEST_COLUMNS}
+    entry = Entry(given, storage.public_uri(given), request=request, own={name: row[name] for name in own})
+    if "://" not in given and not posixpath.isabs(given):
+        try:
+            entry.uri = storage.join(folder, given)
+        except storage.StorageError as error:
+            entry.error = ("refused", error.message)
+            return entry
+    reason = refusal(entry.uri, may_name)
+    if reason is not None:
+        entry.error = ("refused", reason)
+    return entry
+
+
+def _looked_up(entry: Entry) -> Entry:
+    """The entry with size and version, or with its error."""
+    if entry.error is None:
+        try:
+            info = storage.stat(entry.uri)
+            entry.size, entry.version = info.size, info.version
+        except storage.StorageError as error:
+            entry.error = (error.code, error.message)
+    return entry
+
+
+def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> Source:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
     parts = sorted(info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet"))
     if not parts:
@@ -150,10 +247,10 @@ def _table_source(folder: str, kind: str) -> Source:
     schema, _ = _read_table(parts[0])
     ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
     own = pa.schema([f for f in schema if f.name not in ours])
-    return Source(kind, _table_entries(parts, own.names), own)
+    return Source(kind, _table_entries(parts, own.names, may_name), own)
 
 
-def _table_entries(parts: list[str], own: list[str]) -> Iterator[Entry]:
+def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         schema, _ = _read_table(part)
         wanted = [n for n in schema.names if n not in ("windows", "segments", "embedding", "neighbors")]
@@ -165,6 +262,10 @@ def _table_entries(parts: list[str], own: list[str]) -> Iterator[Entry]:
                 chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], position
                 chunk["last"] = bool(row.get("last", False))
                 position += 1
+                chunk["uri"] = storage.public_uri(row["uri"])
+                reason = refusal(row["uri"], may_name)
+                if reason is not None and chunk["error_code"] is None:
+                    chunk.update(error_code="refused", error_message=reason)
                 request = {name: row.get(name) for name in REQUEST_COLUMNS}
                 yield Entry(
                     row["uri"],
@@ -179,24 +280,45 @@ def _table_entries(parts: list[str], own: list[str]) -> Iterator[Entry]:
 
 def _read_table(uri: str, columns: list[str] | None = None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Schema and row batches of a Parquet, CSV or JSONL file; raises SettingsError when it is not one."""
-    try:
-        if uri.lower().endswith(".parquet"):
+    name = storage.public_uri(uri).lower()
+    with _readable(uri):
+        file = storage.open_binary(uri, read_ahead=_LIST_AHEAD)
+        if name.endswith(".parquet"):
             import pyarrow.parquet as pq
 
-            file = pq.ParquetFile(storage.open_binary(uri))
-            return file.schema_arrow, file.iter_batches(batch_size=4096, columns=columns)
-        if uri.lower().endswith(".csv"):
+            table = pq.ParquetFile(file)
+            return table.schema_arrow, _batches(uri, table.iter_batches(batch_size=4096, columns=columns))
+        small = file.seek(0, io.SEEK_END) <= _SMALL_LIST
+        file.seek(0)
+        if name.endswith(".csv"):
             from pyarrow import csv
 
-            reader = csv.open_csv(storage.open_binary(uri))
-            return reader.schema, iter(reader)
-        from pyarrow import json as arrow_json
+            reader: Any = csv.read_csv(file) if small else csv.open_csv(file)
+        else:
+            from pyarrow import json as arrow_json
 
-        table = arrow_json.read_json(io.BytesIO(storage.read_bytes(uri)))
-        return table.schema, iter(table.to_batches(max_chunksize=4096))
+            streamed = getattr(arrow_json, "open_json", None)  # note: pyarrow before 20 has none
+            reader = arrow_json.read_json(file) if small or streamed is None else streamed(file)
+        batches = reader.to_batches(max_chunksize=4096) if isinstance(reader, pa.Table) else reader
+        return reader.schema, _batches(uri, iter(batches))
+
+
+def _batches(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with _readable(uri):
+        yield from batches
+
+
+@contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    """A damaged list, one that is none, and one whose store fails, as SettingsError."""
+    try:
+        yield
     except pa.ArrowInvalid as error:
-        first = str(error).splitlines()[0]
+        first = redacted(str(error).splitlines()[0])
         raise SettingsError("input", storage.public_uri(uri), f"a readable list ({first})") from None
+    except OSError as error:
+        shown = storage.error_from(error, uri)
+        raise SettingsError("input", storage.public_uri(uri), f"something readable ({shown})") from None
 
 
 def entry_key(entry: Entry, defaults: dict[str, str | None], occurrence: int) -> bytes:

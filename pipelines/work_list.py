@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.private_uris import PrivateUris
 from pipelines.scan import ScanCounts, Scanner
 from pipelines.sources import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
 
@@ -49,6 +50,7 @@ class WorkList:
         self._files = [info.uri for info in _parquet_files(folder)]
         self._firsts = [_first_row(uri) for uri in self._files]
         self._cached: tuple[int, pa.Table] | None = None
+        self.private = PrivateUris()
         if self._files:
             last = pq.ParquetFile(storage.open_binary(self._files[-1]))
             self.schema = last.schema_arrow
@@ -97,10 +99,11 @@ class WorkList:
     ) -> tuple[ScanCounts, int]:
         """Append the entries of `source` that are not known yet; (what was added, how many were known).
 
+        URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
         `check` may raise SettingsError for an entry that cannot be asked.
         """
         known, counts = self._known(), ScanCounts()
-        seen: dict[bytes, int] | None = {} if source.kind == "list" else None  # only lists repeat an entry
+        seen = _Seen() if source.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
@@ -109,11 +112,11 @@ class WorkList:
                 if check is not None:
                     check(entry)
                 key = entry_key(entry, defaults, 0)
-                if seen is not None:
-                    short = hashlib.blake2b(key, digest_size=8).digest()
-                    seen[short] = nth = seen.get(short, -1) + 1
-                    key = entry_key(entry, defaults, nth) if nth else key
                 entry_id = _hash64(key)
+                if seen is not None and (nth := seen.times(entry_id)):
+                    entry_id = _hash64(entry_key(entry, defaults, nth))
+                if storage.public_uri(entry.uri) != entry.uri:
+                    self.private.add(entry_id, entry.uri)
                 at = int(np.searchsorted(known, entry_id))
                 if at < len(known) and known[at] == entry_id:
                     skipped += 1
@@ -150,6 +153,34 @@ class WorkList:
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)
+
+
+class _Seen:
+    """How often each id came before, in 12 bytes an id: a list of millions would not fit as Python objects."""
+
+    _RECENT = 1 << 16
+
+    def __init__(self) -> None:
+        self._ids, self._counts = np.empty(0, np.int64), np.empty(0, np.int32)
+        self._recent: dict[int, int] = {}
+
+    def times(self, number: int) -> int:
+        """How often it came before this time."""
+        before = self._recent.get(number)
+        if before is None:
+            at = int(np.searchsorted(self._ids, number))
+            before = int(self._counts[at]) if at < len(self._ids) and self._ids[at] == number else 0
+        self._recent[number] = before + 1
+        if len(self._recent) >= self._RECENT:
+            self._merge()
+        return before
+
+    def _merge(self) -> None:
+        ids = np.concatenate([np.fromiter(self._recent.keys(), np.int64), self._ids])
+        counts = np.concatenate([np.fromiter(self._recent.values(), np.int32), self._counts])
+        self._ids, first = np.unique(ids, return_index=True)  # of an id that is in both, the recent count
+        self._counts = counts[first]
+        self._recent.clear()
 
 
 def _hash64(key: bytes) -> int:

@@ -1,0 +1,118 @@
+"""Tar archives (WebDataset shards) as folders of their members, which are read in place by range.
+
+A member's URI is tar+ARCHIVE!OFFSET+SIZE/NAME, so that opening it needs no look at the archive's other headers.
+Headers are read by Python's tarfile through a file that hands out little at once: a header may claim gigabytes.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from typing import BinaryIO
+
+from mats_core.listing import FileInfo, has_extension
+from mats_core.store_errors import StorageError
+from mats_core.uris import member_uri, printable
+
+TAR_ENDINGS = frozenset({".tar"})
+_MOST_HEADER = 1 << 20  # bytes; a real header has 512, and some more for a long name
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file is an archive, by its name."""
+    return name.lower().endswith(tuple(TAR_ENDINGS))
+
+
+class Slice(io.RawIOBase):
+    """`size` bytes from `first` on of a seekable file, as a file; fewer where that file ends before."""
+
+    def __init__(self, file: BinaryIO, first: int, size: int) -> None:
+        self._file, self._first, self._at = file, first, 0
+        self._size = max(0, min(size, file.seek(0, io.SEEK_END) - first))
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, count: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        wanted = left if count is None or count < 0 else min(count, left)
+        self._file.seek(self._first + self._at)
+        data = self._file.read(wanted) if wanted else b""
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class _Headers(io.RawIOBase):
+    """The file as tarfile may see it: no read of more than a header's worth."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, count: int | None = -1) -> bytes:
+        if count is None or not 0 <= count <= _MOST_HEADER:
+            raise StorageError("too_large", f"is an archive with a header of more than {_MOST_HEADER >> 20} MiB")
+        return self._file.read(count)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def members(file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str]) -> Iterator[FileInfo]:
+    """Regular files with one of the extensions in an open archive, in its order; `path` is the archive's path and
+    the member's name.
+
+    Raises StorageError after the last good member of an archive that is damaged or cut: decode_failed, not_audio
+    (no tar at all), too_large (a header beyond reason).
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    found = 0
+    try:
+        with tarfile.open(fileobj=_Headers(file), mode="r:", errorlevel=1) as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # note: it would keep every member it has seen
+                found += 1
+                if member.isreg() and not member.issparse():
+                    name = printable(member.name.encode("utf-8", "surrogateescape"))
+                    if has_extension(name.encode(), extensions):
+                        yield FileInfo(
+                            member_uri(archive.uri, member.offset_data, member.size, name),
+                            f"{archive.path}/{name}",
+                            member.size,
+                            f"{archive.version}-{member.offset_data:x}",
+                        )
+            end = tar.offset
+    except (tarfile.TarError, RecursionError, ValueError, OverflowError, EOFError):
+        if not found:
+            raise StorageError("not_audio", "is no tar archive, or its first header is damaged") from None
+        raise StorageError("decode_failed", f"is an archive that breaks off after {found} members") from None
+    file.seek(end)
+    if end < size and any(file.read(512)):  # note: tarfile takes a damaged header for the end
+        raise StorageError("decode_failed", f"is an archive with a damaged header after {found} members")
