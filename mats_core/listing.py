@@ -19,6 +19,9 @@ from fsspec.utils import glob_translate
 from mats_core.steady import steady
 from mats_core.uris import printable, scheme, uri_from_path
 
+PAGE = 1000
+"""Objects listed by one request; the most that S3 allows."""
+
 
 @dataclass(frozen=True)
 class FileInfo:
@@ -146,7 +149,7 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     """Files that a remote URL means, as `list_local` does it; folder by folder, sorted within each."""
     kind = scheme(uri)
     try:
-        info: dict[str, Any] | None = steady(lambda: fs.info(name))
+        info: dict[str, Any] | None = steady(lambda: remote_info(fs, name, kind))
     except FileNotFoundError:
         if not glob.has_magic(name):
             raise
@@ -171,18 +174,30 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
         raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
 
 
+def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:
+    """What the store says of one object or prefix; "type" is "directory" for a prefix. Raises what the client
+    raises."""
+    if kind in ("s3", "s3a") and "/" not in name.strip("/"):
+        # note: asking for the bucket itself needs other rights than listing it, and gives no reason when refused
+        fs.call_s3("list_objects_v2", fs.kwargs, Bucket=name.strip("/"), MaxKeys=1)
+        return {"name": name, "type": "directory", "size": 0}
+    return dict(fs.info(name))
+
+
 def _below(fs: Any, root: str, kind: str) -> Iterator[dict[str, Any]]:
     return _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root)
 
 
 def _s3_objects(fs: Any, root: str) -> Iterator[dict[str, Any]]:
-    """All objects below a prefix, in the order of their keys, a page of 1000 at a time: a folder of millions is
-    never held as a whole."""
+    """All objects below a prefix, in the order of their keys, a page at a time: a folder of millions is never held
+    as a whole."""
     bucket, prefix, _ = fs.split_path(root)
     prefix = prefix.rstrip("/") + "/" if prefix else ""
     more: dict[str, str] = {}
     while True:
-        page = steady(partial(fs.call_s3, "list_objects_v2", fs.kwargs, Bucket=bucket, Prefix=prefix, **more))
+        page = steady(
+            partial(fs.call_s3, "list_objects_v2", fs.kwargs, Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more)
+        )
         for each in page.get("Contents", ()):
             if not each["Key"].endswith("/"):  # an object that stands for a folder
                 yield {**each, "name": f"{bucket}/{each['Key']}", "size": each["Size"]}

@@ -20,7 +20,15 @@ from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote_from_bytes
 
 from mats_core.errors import SettingsError
-from mats_core.listing import FileInfo, list_local, list_remote, local_version, remote_name, remote_version
+from mats_core.listing import (
+    FileInfo,
+    list_local,
+    list_remote,
+    local_version,
+    remote_info,
+    remote_name,
+    remote_version,
+)
 from mats_core.steady import SteadyFile, steady
 from mats_core.store_errors import StorageError, error_from, is_passing, is_vague, store_code
 from mats_core.stores import OBJECT_STORES, READ_ONLY, is_known_scheme, open_store
@@ -100,6 +108,10 @@ def _at(uri: str, action: Callable[[Any, str], Result]) -> Result:
     """`action` of (file system, path in it), tried again where its error may pass by itself."""
     fs, name = open_store(uri)
     return steady(lambda: action(fs, name))
+
+
+def _info(uri: str) -> dict[str, Any]:
+    return _at(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))
 
 
 def filesystem(uri: str) -> tuple[Any, str]:
@@ -201,7 +213,7 @@ def stat(uri: str) -> FileInfo:
         if scheme(uri).startswith("tar+"):
             archive, place = split_member(uri)
             return FileInfo(uri, remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}")
-        info = _at(uri, lambda fs, name: fs.info(name))
+        info = _info(uri)
         if info.get("type") == "directory":
             raise StorageError("io_error", f"{public_uri(uri)} is a folder, not a file")
         return FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
@@ -214,7 +226,7 @@ def exists(uri: str) -> bool:
         if path is not None:
             return os.path.exists(path)
         try:
-            _at(uri, lambda fs, name: fs.info(name))
+            _info(uri)
             return True
         except FileNotFoundError as error:
             if store_code(error) == "NoSuchBucket":
@@ -229,7 +241,7 @@ def is_dir(uri: str) -> bool:
         if path is not None:
             return os.path.isdir(path)
         try:
-            return bool(_at(uri, lambda fs, name: fs.info(name))["type"] == "directory")
+            return bool(_info(uri)["type"] == "directory")
         except FileNotFoundError as error:
             if store_code(error) == "NoSuchBucket":
                 raise

@@ -94,6 +94,7 @@ def _options(kind: str, uri: str) -> dict[str, Any]:
             options["profile"] = rule.profile
         if rule.requester_pays:
             options["requester_pays"] = True
+            options["s3_additional_kwargs"] = {"RequestPayer": "requester"}  # note: s3fs asks so for contents only
         return options
     if kind in ("gs", "gcs"):
         options = {"token": "anon"} if rule.anonymous else {}

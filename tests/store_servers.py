@@ -1,0 +1,177 @@
+"""Stores for tests: moto's S3 over HTTP, and before it a small proxy that goes wrong in the ways networks do."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import random
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAMATSTEST", "AWS_SECRET_ACCESS_KEY": "verysecretkey", "AWS_REGION": "us-east-1"}
+_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
+
+
+class MotoStore:
+    """An empty S3 in a thread of this process."""
+
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        self._server.start()
+        self.host, self.port = self._server.get_host_and_port()
+        self.endpoint = f"http://{self.host}:{self.port}"
+
+    def client(self) -> Any:
+        """A botocore client of it."""
+        import botocore.session
+
+        return botocore.session.get_session().create_client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        )
+
+    def close(self) -> None:
+        """End it."""
+        self._server.stop()
+
+
+@dataclass
+class Faults:
+    """Shares of requests that go wrong, drawn by a seed: 503 SlowDown, a reset connection, half a body, a stall."""
+
+    slow_down: float = 0.0
+    reset: float = 0.0
+    cut: float = 0.0
+    stall: float = 0.0
+    stall_s: float = 0.5
+    seed: int = 0
+    happened: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self._draw = random.Random(self.seed)
+        self._lock = threading.Lock()
+
+    def next(self) -> str:
+        """What the next request meets."""
+        with self._lock:
+            at = self._draw.random()
+            for name in ("slow_down", "reset", "cut", "stall"):
+                share = getattr(self, name)
+                if at < share:
+                    self.happened[name] += 1
+                    return name
+                at -= share
+            self.happened["fine"] += 1
+            return "fine"
+
+
+class FaultyProxy:
+    """Passes requests on to a store. Buckets with a telling name answer as S3 does: `denied`, `expired`, `stranger`
+    (an unknown access key), `public` (only without credentials), `paying` (only to who agrees to pay)."""
+
+    def __init__(self, store: MotoStore, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.requests: list[tuple[str, str]] = []
+        proxy = self
+
+        class Handler(_Handler):
+            upstream = (store.host, store.port)
+            owner = proxy
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a client that went away
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        """End it."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    upstream: tuple[str, int]
+    owner: FaultyProxy
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.owner.requests.append((self.command, self.path))
+        told = self._told()
+        if told is not None:
+            self._error(*told)
+            return
+        fault = self.owner.faults.next()
+        if fault == "slow_down":
+            self._error(503, "SlowDown")
+            return
+        if fault == "reset":
+            # note: with linger 0 the connection ends by RST, as when a load balancer drops it
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close()
+            return
+        if fault == "stall":
+            time.sleep(self.owner.faults.stall_s)
+        self._pass_on(body, cut=fault == "cut")
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _answer
+
+    def _told(self) -> tuple[int, str] | None:
+        bucket = urlsplit(self.path).path.split("/")[1].partition("-")[0]
+        signed = "Authorization" in self.headers or "X-Amz-Signature" in parse_qs(urlsplit(self.path).query)
+        if bucket == "denied" or (bucket == "public" and signed):
+            return 403, "AccessDenied"
+        if bucket == "paying" and self.headers.get("x-amz-request-payer") != "requester":
+            return 403, "AccessDenied"
+        if bucket == "expired":
+            return 400, "ExpiredToken"
+        return (403, "InvalidAccessKeyId") if bucket == "stranger" else None
+
+    def _error(self, status: int, code: str) -> None:
+        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+        body = b"" if self.command == "HEAD" else text
+        self.send_response(status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _pass_on(self, body: bytes, cut: bool) -> None:
+        connection = http.client.HTTPConnection(*self.upstream, timeout=60)
+        connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body or None)
+        answer = connection.getresponse()
+        data = answer.read()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in _HOP:
+                self.send_header(name, value)
+        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(data))
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        connection.close()
+        if cut and len(data) > 1:
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+        elif self.command != "HEAD":
+            self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
