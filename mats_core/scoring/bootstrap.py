@@ -1,0 +1,172 @@
+"""Bootstrap over items: the interval of one run, the difference of two runs on the same items.
+
+A metric is a *statistic* of rows, one row an item. ``mean`` takes one number a row; corpus metrics take what they
+sum up (BLEU: n-gram counts; F1: hits), so that they are resampled as what they are and not as a mean of parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+Row = Sequence[float]
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+DRAWS = 1000
+
+
+def _mean(rows: np.ndarray, weights: np.ndarray) -> float:
+    return float(weights @ rows[:, 0] / weights.sum())
+
+
+def _bleu(order: int) -> Statistic:
+    """Corpus BLEU of order 1 to 4 from rows (correct 1–4, guessed 1–4, candidate length, reference length)."""
+
+    def statistic(rows: np.ndarray, weights: np.ndarray) -> float:
+        total = weights @ rows
+        correct, guessed, ours, theirs = total[:order], total[4 : 4 + order], total[8], total[9]
+        if not (correct > 0).all():
+            return 0.0
+        brevity = min(0.0, 1 - theirs / ours)
+        return float(np.exp(np.log(correct / guessed).mean() + brevity))
+
+    return statistic
+
+
+def _micro_f1(rows: np.ndarray, weights: np.ndarray) -> float:
+    """Pooled F1 from rows (hits, guessed, true)."""
+    hits, guessed, there = weights @ rows
+    return float(2 * hits / (guessed + there)) if guessed + there else 0.0
+
+
+def _macro_f1(rows: np.ndarray, weights: np.ndarray) -> float:
+    """Mean F1 of the labels that occur, from rows (index of the true label, index of the answer's or −1)."""
+    true, guessed = rows[:, 0].astype(int), rows[:, 1].astype(int)
+    size = int(max(true.max(), guessed.max())) + 1
+    there = np.bincount(true, weights, size)
+    said = np.bincount(guessed[guessed >= 0], weights[guessed >= 0], size)
+    hits = np.bincount(true[true == guessed], weights[true == guessed], size)
+    occurs = there > 0
+    return float((2 * hits[occurs] / (there + said)[occurs]).mean())
+
+
+def _macro_f1_sets(rows: np.ndarray, weights: np.ndarray) -> float:
+    """Mean F1 of the labels that occur, from rows of 2·C indicators (true, then guessed)."""
+    true, guessed = np.split(rows, 2, axis=1)
+    there, said, hits = weights @ true, weights @ guessed, weights @ (true * guessed)
+    occurs = there > 0
+    return float((2 * hits[occurs] / (there + said)[occurs]).mean()) if occurs.any() else 0.0
+
+
+def _mean_average_precision(rows: np.ndarray, weights: np.ndarray) -> float:
+    """Mean over labels that occur of average precision, from rows of C scores and C truths."""
+    return _AveragePrecision(rows)(weights)
+
+
+class _AveragePrecision:
+    """Average precision of C labels, sorted once for many weightings.
+
+    Equal scores are one threshold, as in scikit-learn: many items may have the very same answer.
+    """
+
+    def __init__(self, rows: np.ndarray) -> None:
+        scores, truth = np.split(rows, 2, axis=1)
+        self.order = np.argsort(-scores, axis=0, kind="stable")  # [N, C]
+        ranked = np.take_along_axis(scores, self.order, axis=0)
+        self.truth = np.take_along_axis(truth, self.order, axis=0)
+        n = len(rows)
+        last = np.ones_like(ranked, dtype=bool)
+        last[:-1] = ranked[1:] != ranked[:-1]
+        at = np.where(last, np.arange(n)[:, None], n)
+        self.end = np.minimum.accumulate(at[::-1], axis=0)[::-1]  # [N, C]: last place of the same score
+
+    def __call__(self, weights: np.ndarray) -> float:
+        each = weights[self.order]
+        positive = each * self.truth
+        seen, hits = np.cumsum(each, axis=0), np.cumsum(positive, axis=0)
+        at_end = np.take_along_axis(seen, self.end, axis=0)
+        precision = np.take_along_axis(hits, self.end, axis=0) / np.maximum(at_end, 1e-12)
+        there = hits[-1]
+        occurs = there > 0
+        return float(((positive * precision).sum(axis=0)[occurs] / there[occurs]).mean()) if occurs.any() else 0.0
+
+
+STATISTICS: dict[str, Statistic] = {
+    "mean": _mean,
+    **{f"bleu_{n}": _bleu(n) for n in (1, 2, 3, 4)},
+    "micro_f1": _micro_f1,
+    "macro_f1": _macro_f1,
+    "macro_f1_sets": _macro_f1_sets,
+    "mean_average_precision": _mean_average_precision,
+}
+
+
+def _prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]:
+    """The statistic of fixed rows as a function of weights [N], with what does not change done once."""
+    if statistic == "mean_average_precision":
+        return _AveragePrecision(rows)
+    function = STATISTICS[statistic]
+    return lambda weights: function(rows, weights)
+
+
+def compute(statistic: str, rows: Sequence[Row]) -> float:
+    """A statistic of rows, every row counted once."""
+    table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
+    return _prepared(statistic, table)(np.ones(len(table)))
+
+
+def interval(statistic: str, rows: Sequence[Row], seed: int = 0, draws: int | None = None) -> tuple[float, float]:
+    """95 % bootstrap interval over items (percentile method) of a statistic of rows [N, k]."""
+    table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
+    of = _prepared(statistic, table)
+    values = [of(weights) for weights in _resamples(len(table), seed, draws or _draws(table))]
+    return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
+
+
+def paired_bootstrap(
+    a: Sequence[float | Row | None],
+    b: Sequence[float | Row | None],
+    seed: int = 0,
+    statistic: str = "mean",
+    draws: int | None = None,
+) -> tuple[float, float, float, float]:
+    """How much run B differs from run A on the same items.
+
+    Args:
+        a, b: `Metric.values` (for ``mean``) or `Metric.rows` of two runs, item for item; what is left out (None)
+            in one of them is left out in both.
+
+    Returns:
+        (difference B − A, low, high, p): the 95 % interval of the difference over resampled items, and the
+        two-sided p that it is zero: twice the smaller share of draws on either side of it, at least 1 / draws.
+
+    Raises:
+        ValueError: when the two differ in length or have no item in common.
+    """
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} items against {len(b)}; a paired comparison needs the same items")
+    both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
+    if not both:
+        raise ValueError("no item counts in both runs")
+    first = np.asarray([x for x, _ in both], dtype=np.float64).reshape(len(both), -1)
+    second = np.asarray([y for _, y in both], dtype=np.float64).reshape(len(both), -1)
+    of_first, of_second = _prepared(statistic, first), _prepared(statistic, second)
+    ones = np.ones(len(both))
+    difference = of_second(ones) - of_first(ones)
+    count = draws or _draws(first)
+    drawn = np.array([of_second(w) - of_first(w) for w in _resamples(len(both), seed, count)])
+    low, high = float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))
+    share = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
+    return float(difference), low, high, min(1.0, max(2 * share, 1 / count))
+
+
+def _draws(rows: np.ndarray) -> int:
+    """Fewer draws where one costs much (mAP over hundreds of labels)."""
+    return DRAWS if rows.size < 200_000 else 200
+
+
+def _resamples(items: int, seed: int, draws: int) -> Iterator[np.ndarray]:
+    """How often each item is drawn, float64 [items] a draw; the same for the same seed and number of items."""
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        yield np.bincount(rng.integers(items, size=items), minlength=items).astype(np.float64)

@@ -1,0 +1,146 @@
+"""Questions with options: their order, how they are asked, what an answer chose, accuracy by category and order."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import TypeVar
+
+import numpy as np
+
+from mats_core.scoring.bootstrap import interval
+from mats_core.scoring.items import Answers, Item, Scores
+from mats_core.scoring.matching import EXACT, HOWS, NONE, NORMALISED, EmbedText, LabelSet, match_labels, normalise
+from mats_core.scoring.metric import no_answer, of_values
+
+T = TypeVar("T")
+LETTER, NAMED = "letter", "named"
+_LETTER = re.compile(
+    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
+    r"(?:\((?P<in>[a-z])\)|(?P<mark>[a-z])[).:](?=\s|$)|(?P<alone>[a-z])\W*$)",
+    re.IGNORECASE,
+)
+
+
+def order(choices: Sequence[T], seed: int, item_id: str) -> list[T]:
+    """The options in the order of a seed: a function of (seed, item id) alone, whatever else is asked."""
+    key = hashlib.blake2b(f"{seed}\0{item_id}".encode(), digest_size=8).digest()
+    places = np.random.default_rng(int.from_bytes(key, "big")).permutation(len(choices))
+    return [choices[i] for i in places]
+
+
+def ask(question: str, shown: Sequence[str]) -> str:
+    """The question as put to the model: with its options, lettered, in the order shown."""
+    options = " ".join(f"({letter}) {text}" for letter, text in zip(ascii_uppercase, shown, strict=False))
+    return f"{question.strip()} Choose one of the following options: {options}"
+
+
+def match(answer: str, shown: Sequence[str], embed_text: EmbedText | None = None) -> tuple[int | None, str]:
+    """The option an answer chose (its place in the order shown, None: none), and how it was found.
+
+    In turn: the option's own text (``exact``, ``normalised``); its letter (``letter``: "B", "(B)", "B. dog"); the
+    one option whose words stand in the answer (``named``); the nearest in ``embed_text``'s space (``nearest``).
+    """
+    found = match_labels([answer], LabelSet(tuple(shown)))[0]
+    if found.how in (EXACT, NORMALISED):
+        return found.index, found.how
+    letter = _LETTER.match(answer.strip())
+    if letter:
+        place = ascii_uppercase.index(next(g for g in letter.groups() if g).upper())
+        if place < len(shown):
+            return place, LETTER
+    words = f" {normalise(answer)} "
+    named = [i for i, option in enumerate(shown) if normalise(option) and f" {normalise(option)} " in words]
+    if len(named) == 1:
+        return named[0], NAMED
+    found = match_labels([answer], LabelSet(tuple(shown)), embed_text)[0]
+    return found.index, found.how
+
+
+def score(
+    items: Sequence[Item], answers: Answers, wanted: Sequence[str], embed_text: EmbedText | None, seed: int
+) -> Scores:
+    """Accuracy over items, an item's value being the share of the orders in which it was answered right.
+
+    ``details``: ``per_category`` (accuracy, interval, n), ``orders`` (accuracy of every order, in turn), ``spread``
+    (their standard deviation and range), ``first_option`` (share of answers that take the first option shown: a
+    model that reads the options takes about 1 / number of options), ``match`` (how answers were matched).
+    """
+    each = [[a] if isinstance(a, str) or a is None else list(a) for a in answers]
+    matched: list[list[int | None]] = []
+    right: list[list[bool | None]] = []
+    hows: list[str] = []
+    first: list[bool] = []
+    for item, texts in zip(items, each, strict=True):
+        row: list[bool | None] = []
+        chosen: list[int | None] = []
+        for k, text in enumerate(texts):
+            if text is None:
+                row.append(None)
+                chosen.append(None)
+                continue
+            shown = order(item.choices, seed + k, item.item_id)
+            place, how = match(text, shown, embed_text)
+            hows.append(how)
+            first.append(place == 0)
+            chosen.append(None if place is None else item.choices.index(shown[place]))
+            row.append(place is not None and shown[place] == item.answer)
+        matched.append(chosen)
+        right.append(row)
+    why = no_answer(answers)
+    values = [_mean([r for r in row if r is not None]) for row in right]
+    metrics = {
+        "accuracy": lambda: of_values("accuracy", items, values, why, seed),
+        "matched": lambda: of_values(
+            "matched",
+            items,
+            [
+                _mean([m is not None for m, r in zip(ms, rs, strict=True) if r is not None])
+                for ms, rs in zip(matched, right, strict=True)
+            ],
+            why,
+            seed,
+            note="share of answers that choose one of the options",
+        ),
+    }
+    rounds = max((len(row) for row in right), default=0)
+    by_order = [_mean([row[k] for row in right if k < len(row) and row[k] is not None]) for k in range(rounds)]
+    known = [a for a in by_order if a is not None]
+    return Scores(
+        metrics={name: metrics[name]() for name in wanted},
+        details={
+            "per_category": per_category(items, values, seed),
+            "orders": by_order,
+            "spread": {"std": float(np.std(known)), "low": min(known), "high": max(known)} if known else None,
+            "first_option": _mean(first),
+            "match": {how: hows.count(how) / len(hows) for how in (*HOWS[:2], LETTER, NAMED, *HOWS[2:])}
+            if hows
+            else {},
+            "matched": [
+                None if not ms or ms[0] is None else item.choices[ms[0]]
+                for item, ms in zip(items, matched, strict=True)
+            ],
+        },
+    )
+
+
+def per_category(items: Sequence[Item], values: Sequence[float | None], seed: int) -> dict[str, dict[str, float]]:
+    """Mean, 95 % interval and number of items of every category; empty when the items have none."""
+    found: dict[str, list[float]] = {}
+    for item, value in zip(items, values, strict=True):
+        if item.category and value is not None:
+            found.setdefault(item.category, []).append(value)
+    table = {}
+    for name, group in sorted(found.items()):
+        low, high = interval("mean", [(v,) for v in group], seed)
+        table[name] = {"value": float(np.mean(group)), "low": low, "high": high, "n": len(group)}
+    return table
+
+
+def _mean(values: Sequence[bool | float | None]) -> float | None:
+    return float(np.mean([float(v) for v in values if v is not None])) if values else None
+
+
+__all__ = ["LETTER", "NAMED", "NONE", "ask", "match", "order", "per_category", "score"]

@@ -1,0 +1,52 @@
+"""How a metric is put together from what each item contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mats_core.scoring.bootstrap import compute, interval
+from mats_core.scoring.items import Answers, Item, Metric
+
+NO_ANSWER = "no answer"
+
+
+def of_values(
+    name: str, items: Sequence[Item], values: Sequence[float | None], why: Sequence[str], seed: int, **facts: object
+) -> Metric:
+    """A metric that is the mean of a number an item."""
+    return of_rows(name, items, [None if v is None else (v,) for v in values], values, why, "mean", seed, **facts)
+
+
+def of_rows(
+    name: str,
+    items: Sequence[Item],
+    rows: Sequence[Sequence[float] | None],
+    values: Sequence[float | None],
+    why: Sequence[str],
+    statistic: str,
+    seed: int,
+    **facts: object,
+) -> Metric:
+    """A metric that is a statistic of rows.
+
+    Args:
+        rows, values: a row and a number an item; both None where the item is left out.
+        why: an item's reason to be left out ("" where it counts), parallel to the items.
+    """
+    counted = [row for row in rows if row is not None]
+    low = high = value = None
+    if counted:
+        value = compute(statistic, counted)
+        low, high = interval(statistic, counted, seed)
+    return Metric(
+        name=name, value=value, low=low, high=high, n=len(counted), values=tuple(values),
+        rows=tuple(None if row is None else tuple(row) for row in rows), statistic=statistic,
+        left_out=tuple((item.item_id, reason) for item, reason in zip(items, why, strict=True) if reason),
+        **facts,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def no_answer(answers: Answers) -> list[str]:
+    """Why each item is left out for want of an answer; "" where there is one (an empty text is an answer)."""
+    missing = [a is None if isinstance(a, str) or a is None else all(each is None for each in a) for a in answers]
+    return [NO_ANSWER if gone else "" for gone in missing]

@@ -1,0 +1,9 @@
+"""Benchmarks: their definitions (YAML), readers of the files as their publishers ship them, and what is missing."""
+
+from __future__ import annotations
+
+from mats_core.scoring import Item
+from pipelines.benchmarks.definition import Benchmark, list_benchmarks, load_benchmark
+from pipelines.benchmarks.reading import Reading, missing, read
+
+__all__ = ["Benchmark", "Item", "Reading", "list_benchmarks", "load_benchmark", "missing", "read"]
