@@ -144,11 +144,15 @@ def open_binary(uri: str, max_bytes: int | None = None, read_ahead: int = _HEADE
         return steady(lambda: _spooled(open_it(), max_bytes))
 
 
-def _open_member(uri: str, max_bytes: int | None, read_ahead: int) -> BinaryIO:
+def _member(uri: str) -> tuple[str, str]:
     try:
-        archive, place = split_member(uri)
+        return split_member(uri)
     except ValueError as error:
         raise StorageError("refused", str(error)) from None
+
+
+def _open_member(uri: str, max_bytes: int | None, read_ahead: int) -> BinaryIO:
+    archive, place = _member(uri)
     file = open_binary(archive, max_bytes, read_ahead)
     return Slice(file, *member_range(place))  # type: ignore[return-value]
 
@@ -211,7 +215,7 @@ def stat(uri: str) -> FileInfo:
             name = os.path.basename(path)
             return FileInfo(uri_from_path(path), printable(name), status.st_size, local_version(status))
         if scheme(uri).startswith("tar+"):
-            archive, place = split_member(uri)
+            archive, place = _member(uri)
             return FileInfo(uri, remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}")
         info = _info(uri)
         if info.get("type") == "directory":

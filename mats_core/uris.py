@@ -49,8 +49,8 @@ def public_uri(uri: str) -> str:
     if not kind:
         return uri
     if kind.startswith("tar+"):
-        archive, place = split_member(uri)
-        return f"tar+{public_uri(archive)}{place}"
+        found = _MEMBER.match(uri)
+        return f"tar+{public_uri(found[1])}{found[2]}" if found else f"tar+{public_uri(uri[4:])}"
     if kind in ("http", "https"):
         parts = urlsplit(uri)
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

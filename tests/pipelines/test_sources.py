@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.sources import open_source
 
@@ -69,3 +72,91 @@ def test_a_query_string_never_becomes_part_of_a_path(tmp_path: Path) -> None:
     entry = next(open_source(str(tmp_path / "list.csv")).entries)
     assert "secret" not in entry.path
     assert "secret" not in str(entry.error)
+
+
+def entries(path: Path | str, schemes: list[str] | None = None) -> list[tuple[str, str | None]]:
+    """(path, error code) of every entry."""
+    return [(entry.path, entry.error and entry.error[0]) for entry in open_source(str(path), schemes).entries]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "../secret.wav",
+        "a/../../secret.wav",
+        "/data/../etc/passwd",
+        "file:///data/..%2f..%2fetc/passwd",
+        "http://127.0.0.1:9/a/%2e%2e/b.wav",
+        "zip://a.wav::/etc/a.zip",
+        "local:///etc/passwd",
+        "nosuchkind://a/b.wav",
+        "tar+s3://bucket/none",
+    ],
+)
+def test_a_row_that_plays_tricks_is_refused_and_costs_no_other(tmp_path: Path, uri: str) -> None:
+    (tmp_path / "one.wav").write_bytes(b"12345")
+    path = tmp_path / "list.csv"
+    path.write_text(f"uri\none.wav\n{uri}\none.wav\n")
+    assert entries(path) == [("one.wav", None), (uri, "refused"), ("one.wav", None)]
+
+
+def test_a_list_names_only_the_kinds_of_storage_it_may(tmp_path: Path) -> None:
+    (tmp_path / "one.wav").write_bytes(b"12345")
+    path = tmp_path / "list.csv"
+    path.write_text(f"uri\none.wav\n{tmp_path}/one.wav\nmemory://none.wav\n")
+    codes = {
+        None: [None, None, "not_found"],
+        "file": [None, None, "refused"],
+        "memory": ["refused"] * 2 + ["not_found"],
+    }
+    for kind, expected in codes.items():
+        assert [code for _, code in entries(path, [kind] if kind else None)] == expected
+    with pytest.raises(SettingsError, match="schemes"):
+        open_source(str(path), ["nosuchkind"])
+
+
+def test_a_list_that_lies_elsewhere_reaches_no_local_file(tmp_path: Path) -> None:
+    (tmp_path / "one.wav").write_bytes(b"12345")
+    storage.write_bytes("memory://lists/list.csv", f"uri\n{tmp_path}/one.wav\nfile://{tmp_path}/one.wav\n".encode())
+    assert [code for _, code in entries("memory://lists/list.csv")] == ["refused", "refused"]
+    assert [code for _, code in entries("memory://lists/list.csv", ["file"])] == [None, None]
+    storage.remove_tree("memory://lists")
+
+
+def test_a_manifest_from_elsewhere_is_checked_as_well() -> None:
+    from pipelines.sources import MANIFEST_SCHEMA
+
+    row = dict.fromkeys(MANIFEST_SCHEMA.names)
+    rows = [{**row, "uri": uri, "chunk_id": "1"} for uri in ("/etc/passwd", "memory://a.wav?X-Amz-Signature=secret")]
+    fs, path = storage.arrow("memory://m/manifest/rows-000000000000.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=MANIFEST_SCHEMA), path, filesystem=fs)
+    storage.write_bytes("memory://m/_manifest.json", b"{}")
+    local, own = open_source("memory://m").entries
+    assert local.chunk is not None
+    assert own.chunk is not None
+    assert (local.chunk["error_code"], own.chunk["error_code"]) == ("refused", None)
+    assert own.chunk["uri"] == "memory://a.wav"
+    storage.remove_tree("memory://m")
+
+
+def test_shards_are_folders_of_their_members(tmp_path: Path) -> None:
+    for name, members in (("000.tar", ("a.wav", "a.txt", "../up.wav")), ("001.tar", ())):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for member in members:
+                info = tarfile.TarInfo(member)
+                info.size = 5
+                tar.addfile(info, io.BytesIO(b"12345"))
+    (tmp_path / "002.tar").write_bytes(b"no archive" * 100)
+    (tmp_path / "plain.wav").write_bytes(b"x")
+    expected = [("000.tar/a.wav", None), ("000.tar/../up.wav", "refused"), ("002.tar", "not_audio")]
+    assert entries(tmp_path) == [*expected, ("plain.wav", None)]
+    (tmp_path / "list.csv").write_text("uri,station\n000.tar,7\n")
+    listed = list(open_source(str(tmp_path / "list.csv")).entries)
+    assert [(entry.path, entry.own) for entry in listed] == [(path, {"station": 7}) for path, _ in expected[:2]]
+
+
+def test_a_column_takes_its_type_from_all_rows(tmp_path: Path) -> None:
+    """The first block of 1 MB holds numbers only."""
+    rows = [f"a.wav,{'7' * 20 if number < 60_000 else 'seven'}" for number in range(60_001)]
+    (tmp_path / "list.csv").write_text("uri,note\n" + "\n".join(rows))
+    assert open_source(str(tmp_path / "list.csv")).own_schema.field("note").type == pa.string()
