@@ -41,7 +41,7 @@ class EmbedTextSettings(BaseModel):
     actors: int | None = Field(
         None, gt=0, description="Encoder processes (default: one a GPU, else by cores and memory)."
     )
-    device: str = Field("auto", description="auto, cpu, cuda.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu, cuda.")
     address: str | None = Field(
         None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
     )

@@ -42,10 +42,11 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
     (root / "no-uri.csv").write_text("path\nx.wav\n")
     (root / "row-task.csv").write_text(f"uri,task\n{archive}/0000.wav,sing\n")
     (root / "row-qa.csv").write_text(f"uri,task\n{archive}/0000.wav,QA\n")
+    (root / "corpus.jsonl").write_text('{"caption": "rain", "output": "Rain."}\n')
     (root / "bad.yaml").write_text("task: [caption\n")
     (root / "half" / "encoder").mkdir(parents=True)
     (root / "half" / "mats.json").write_text("{}")
-    a, o, m = str(archive), str(root / "out"), ["--model", tiny_model_dir]
+    a, o, t, m = str(archive), str(root / "out"), str(root / "text"), ["--model", tiny_model_dir]
     return {
         "unknown task": (["caption", a, o, *m, "--task", "sing"], 'task: got "sing"; allowed: caption'),
         "QA without question": (["caption", a, o, *m, "--task", "QA"], "question"),
@@ -69,6 +70,20 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "scan: no such input": (["scan", str(root / "nowhere"), o, *m], "input: got"),
         "ask: unknown task": (["ask", f"{a}/0000.wav", *m, "--task", "sing"], 'task: got "sing"'),
         "ask: a folder": (["ask", a, *m], "FILE: got"),
+        "corpora: none there": (["embed-text", str(root / "none.jsonl"), t], "corpora: got"),
+        "corpora: audio": (["embed-text", f"{a}/0000.wav", t], "corpora: got"),
+        "columns": (["embed-text", str(root / "corpus.jsonl"), t, "--columns", "caption"], "columns: got"),
+        "error rate": (["embed-text", str(root / "corpus.jsonl"), t, "--max-error-rate", "2"], "max_error_rate: got"),
+        "no such encoder": (
+            ["embed-text", str(root / "corpus.jsonl"), t, "--encoder", str(root / "e")],
+            "encoder: got",
+        ),
+        "embed-text: output": (["embed-text", str(root / "corpus.jsonl"), str(root / "a-file")], "output: got"),
+        "no embeddings": (["build-memory", str(root / "empty"), t], "embeddings: got"),
+        "storage": (["build-memory", str(root / "empty"), t, "--storage", "float8"], "storage: got"),
+        "no clusters": (["build-memory", str(root / "empty"), t, "--clusters", "0"], "clusters: got"),
+        "no training config": (["train", str(root / "none.yaml")], "CONFIG: got"),
+        "training config": (["train", "soundworld", "--set", "training.steps=0"], "training.steps: got"),
         "unknown option": (["caption", a, o, "--colour", "red"], "--colour"),
         "not a number": (["caption", a, o, "--actors", "many"], "--actors"),
     }
