@@ -78,11 +78,13 @@ class Faults:
 
 class FaultyProxy:
     """Passes requests on to a store. Buckets with a telling name answer as S3 does: `denied`, `expired`, `stranger`
-    (an unknown access key), `public` (only without credentials), `paying` (only to who agrees to pay)."""
+    (an unknown access key), `public` (only without credentials), `paying` (only to who agrees to pay), `signed` (only
+    with a signature in the URL that is in `signatures`)."""
 
     def __init__(self, store: MotoStore, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self.requests: list[tuple[str, str]] = []
+        self.signatures: set[str] = set()
         proxy = self
 
         class Handler(_Handler):
@@ -131,7 +133,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _told(self) -> tuple[int, str] | None:
         bucket = urlsplit(self.path).path.split("/")[1].partition("-")[0]
-        signed = "Authorization" in self.headers or "X-Amz-Signature" in parse_qs(urlsplit(self.path).query)
+        signature = parse_qs(urlsplit(self.path).query).get("X-Amz-Signature", [""])[0]
+        signed = "Authorization" in self.headers or signature
+        if bucket == "signed" and signature not in self.owner.signatures:
+            return 403, "AccessDenied"
         if bucket == "denied" or (bucket == "public" and signed):
             return 403, "AccessDenied"
         if bucket == "paying" and self.headers.get("x-amz-request-payer") != "requester":
