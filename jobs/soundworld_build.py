@@ -33,9 +33,11 @@ def build_model(work: Path, out: Path, log: Log) -> int:
         with times("text"):
             world.mkdir(parents=True, exist_ok=True)
             write_corpus(world / "text.jsonl")
-    for step, arguments in steps(encoder, llm, world).items():
+    parts = (encoder.relative_to(work), llm.relative_to(work), world.relative_to(work))
+    for step, arguments in steps(*parts).items():  # run inside `work`, so that the model names no place of this machine
         with times(f"mats {step}"):
-            code = subprocess.run([sys.executable, "-m", "jobs", step, *arguments], check=False).returncode
+            command = [sys.executable, "-m", "jobs", step, *arguments]
+            code = subprocess.run(command, check=False, cwd=work).returncode
         if code:
             log(f"mats {step} ended with {code}; to go on from there: mats soundworld build --work {work} --out {out}")
             return code

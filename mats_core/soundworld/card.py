@@ -8,7 +8,7 @@ from mats_core.soundworld import ablation as tuned
 from mats_core.soundworld.build import PRETRAIN_CLIPS
 from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.table import markdown
-from mats_core.soundworld.text_training import RECORDS, ROUNDS, training_settings
+from mats_core.soundworld.text_training import ABLATION_STEPS, RECORDS, ROUNDS, STEPS, training_settings
 
 
 def model_card(
@@ -30,7 +30,7 @@ def model_card(
         f"{PRETRAIN_CLIPS:,} synthesised clips with captions. The only part that ever met audio.",
         "- LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with captions in words, at the",
         "  end in any order; then with vectors in their place, which a throw-away mapper makes of text embeddings.",
-        f"- MATS mapper and LoRA adapter: {settings.steps} steps of {settings.batch_size} on text alone "
+        f"- MATS mapper and LoRA adapter: {STEPS} steps of {settings.batch_size} on text alone "
         f"({RECORDS * ROUNDS:,} records), by `mats train soundworld`.",
         f"- Santa's memory: {tuned.MEMORY_ENTRIES:,} captions of that text.",
         f"- Size: {size_mb:.1f} MB. Weights are stored in float16 and run in float32.",
@@ -53,7 +53,8 @@ def model_card(
             f"Noise variance {ablation['noise_variance']:g} and Santa's mix {ablation['mix']:g} were chosen on "
             f"{ablation['validation_clips']} validation clips (by noise: {_rounded(ablation['validation_by_noise'])}; "
             f"by mix: {_rounded(ablation['validation_by_mix'])}). The upper bound is trained with noise "
-            f"{ablation['upper_bound_noise']:g}, chosen the same way.",
+            f"{ablation['upper_bound_noise']:g}, chosen the same way. Every run of the ablation is {ABLATION_STEPS} "
+            "steps long.",
             "",
         ]
     lines += [markdown(numbers, ablation), "", "Label F1 by kind, captions: "]

@@ -31,12 +31,15 @@ ADAPTER = AdapterConfig(
     target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
 )
 DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
+STEPS, ABLATION_STEPS = 1000, 500
+"""Of the shipped model, and of every run of the ablation, which compares runs with one another."""
+
 RECORDS = 16_000
 ROUNDS = 2
 
 
-def training_settings(noise_variance: float, seed: int, steps: int = 500) -> TrainingSettings:
-    """The settings every model of the embedded world is trained with; only noise and seed differ."""
+def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_STEPS) -> TrainingSettings:
+    """The settings every model of the embedded world is trained with; noise, seed and steps differ."""
     return TrainingSettings(
         steps=steps, batch_size=48, learning_rate=4e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
         clip_norm=1.0, noise_variance=noise_variance, seed=seed,

@@ -115,13 +115,14 @@ def test_a_validation_reads_as_text() -> None:
 
 def test_the_embedded_worlds_config_trains_as_the_ablation_does() -> None:
     from mats_core.soundworld.ablation import santa_settings
-    from mats_core.soundworld.text_training import ADAPTER, DECODING, MAPPER, training_settings
+    from mats_core.soundworld.text_training import ADAPTER, DECODING, MAPPER, STEPS, training_settings
 
     settings = build(TrainSettings, read_config("soundworld"))
     assert (settings.mapper, settings.adapter, settings.decoding) == (MAPPER, ADAPTER, DECODING)
     assert settings.santa is not None
-    assert settings.training == training_settings(settings.training.noise_variance, settings.training.seed)
-    assert settings.santa == santa_settings(settings.santa.mix, settings.training.noise_variance)
+    training = settings.training
+    assert training == training_settings(training.noise_variance, training.seed, STEPS)
+    assert settings.santa == santa_settings(settings.santa.mix, training.noise_variance)
 
 
 def test_the_embedded_model_is_built_by_the_jobs_that_make_any_other(tmp_path: Path) -> None:
