@@ -35,7 +35,8 @@ class Asked:
 
 def ask_files(files: list[str], asked: Asked) -> int:
     """Print one answer a chunk of every file; 1 when a file could not be answered. Raises SettingsError."""
-    from mats_core.checkpoint import check_model_dir
+    from mats_core.checkpoint import check_model_dir, resolve
+    from mats_core.inspection import check_weights
 
     config = check_model_dir(asked.model)
     if config.encoder is None:
@@ -50,6 +51,7 @@ def ask_files(files: list[str], asked: Asked) -> int:
     for file in files:
         if storage.is_dir(file):
             raise SettingsError("FILE", file, "a file; for folders there is `mats caption`")
+    check_weights(resolve(asked.model), config)
     from mats_core import load_model
 
     model = load_model(asked.model, device=asked.device, trust_remote_code=asked.trust_remote_code)

@@ -65,7 +65,14 @@ def _read(folder: Path, uri: str) -> ModelConfig:
     for name in _PARTS:
         part: Part | None = getattr(config, name)
         where = part_uri(folder, part)
-        if part is None or where is None or "://" in where or where.startswith("msclap:"):
+        if part is None or where is None:
+            continue
+        if where.startswith("msclap:"):
+            from mats_core.msclap_files import check_files
+
+            check_files(where)
+            continue
+        if "://" in where:
             continue
         path = Path(strip_scheme(where))
         if not path.is_dir() and not looks_like_hub_name(part.uri):
@@ -83,6 +90,11 @@ def part_uri(folder: Path, part: Part | None) -> str | None:
         return None
     inside = folder / part.uri
     return str(inside) if not os.path.isabs(part.uri) and inside.exists() else part.uri
+
+
+def is_msclap(uri: str) -> bool:
+    """Whether an encoder's URI is Microsoft's CLAP: `msclap:…`, or a local directory with its weights in it."""
+    return uri.startswith("msclap:") or (Path(uri).expanduser() / MSCLAP_WEIGHTS).is_file()
 
 
 def load_model(
@@ -241,14 +253,14 @@ def copy_part(source: str, target: Path) -> None:
 
 def _copy_msclap(source: str, target: Path) -> None:
     """Microsoft's weights and, in a folder `gpt2` beside them, their tokenizer: what `msclap:DIRECTORY` reads."""
-    from mats_core.msclap import load_gpt2_tokenizer, split_uri, weights_file
+    from mats_core.msclap_files import load_gpt2_tokenizer, split_uri, tokenizer_folder, weights_file
 
     place, tokenizer = split_uri(source)
     file = weights_file(place)
     target.mkdir(parents=True, exist_ok=True)
     if not (target / MSCLAP_WEIGHTS).exists():
         shutil.copyfile(file, target / MSCLAP_WEIGHTS)
-    load_gpt2_tokenizer(tokenizer, file.parent).save_pretrained(target / "gpt2")
+    load_gpt2_tokenizer(tokenizer_folder(tokenizer, file.parent)).save_pretrained(target / "gpt2")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

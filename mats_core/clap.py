@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.checkpoint import MSCLAP_WEIGHTS
+from mats_core.checkpoint import is_msclap
 from mats_core.config import checked
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory
@@ -198,13 +198,8 @@ def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options:
     """The encoder of a URI: `hf:` or a bare directory or hub name is a `ClapModel`; `msclap:`, or a directory with
     its weights, is Microsoft's. options: `tokenizer` of Microsoft's.
     """
-    if uri.startswith("msclap:") or holds_msclap(uri):
+    if is_msclap(uri):
         from mats_core.msclap import MsClapEncoder
 
         return MsClapEncoder(uri, device=device, dtype=dtype, **options)
     return HfClapEncoder(uri, device=device, dtype=dtype)
-
-
-def holds_msclap(uri: str) -> bool:
-    """Whether a bare local directory is Microsoft's CLAP, as `save_model` keeps it inside a model directory."""
-    return (Path(uri).expanduser() / MSCLAP_WEIGHTS).is_file()

@@ -73,21 +73,39 @@ def _file_from_hub(uri: str, setting: str) -> Path:
 
 
 def _from_hub(name: str, setting: str, code: bool) -> Path:
+    """A hub name's files in the hub's own cache; safetensors first, and `.bin` only where there are none.
+
+    A file that is not whole is fetched once more.
+    """
     from huggingface_hub import snapshot_download
 
     texts = [*_TEXTS, "*.py"] if code else _TEXTS
     try:
         folder = Path(snapshot_download(name, allow_patterns=[*texts, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
             folder = Path(snapshot_download(name, allow_patterns=[*texts, "*.bin"]))
+        broken = [file.name for file in weights if not _is_whole(file)]
+        if broken:
+            snapshot_download(name, allow_patterns=broken, force_download=True)
     except Exception as error:  # no network, no such name, no permission
         allowed = f"a local directory, or a hub name that can be read ({_short(error)})"
         raise SettingsError(setting, name, allowed) from error
+    for file in broken:
+        check_safetensors(folder / file, setting, f"{name}/{file}")
     return folder
 
 
+def _is_whole(file: Path) -> bool:
+    try:
+        check_safetensors(file, "", "")
+    except SettingsError:
+        return False
+    return True
+
+
 def _from_store(uri: str, setting: str) -> Path:
-    """Copy a remote directory or file into the cache; a copy counts only when every byte has arrived."""
+    """Copy a remote directory or file into the cache; a copy counts only while every byte of it is there."""
     from filelock import FileLock
 
     from mats_core import storage
@@ -100,12 +118,13 @@ def _from_store(uri: str, setting: str) -> Path:
         raise SettingsError(setting, uri, "a directory with files in it")
     key = hash_settings([(info.path, info.size, info.version) for info in files])
     folder = cache_root() / "parts" / key[:32]
-    if folder.is_dir():
+    if _holds(folder, files):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not folder.is_dir():
+            if not _holds(folder, files):
+                shutil.rmtree(folder, ignore_errors=True)  # something cut it short
                 for left in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
                 draft = folder.with_name(f"{folder.name}.{os.getpid()}.part")
@@ -118,6 +137,14 @@ def _from_store(uri: str, setting: str) -> Path:
     except OSError as error:
         raise SettingsError(setting, uri, f"room to keep it in {cache_root()} ($MATS_CACHE; {error})") from error
     return folder
+
+
+def _holds(folder: Path, files: list[FileInfo]) -> bool:
+    """Whether a copy has every file at its full size."""
+    try:
+        return all((folder / info.path).stat().st_size == info.size for info in files)
+    except OSError:
+        return False
 
 
 def _download(info: FileInfo, target: Path, setting: str) -> None:

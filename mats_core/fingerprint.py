@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ def fingerprint_directory(folder: Path) -> str:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in _IGNORED and not path.relative_to(folder).parts[0].startswith(".")
     ]
-    return _cached(files, lambda: combine((p.relative_to(folder).as_posix(), hash_file(p)) for p in files))
+    return cached("directory", files, lambda: combine((p.relative_to(folder).as_posix(), hash_file(p)) for p in files))
 
 
 def fingerprint_file(path: Path) -> str:
     """Hash of one weights file."""
-    return _cached([path], lambda: hash_file(path))
+    return cached("file", [path], lambda: hash_file(path))
 
 
 def combine(parts: Iterable[tuple[str, str]]) -> str:
@@ -61,15 +61,15 @@ def cache_root() -> Path:
     return Path(os.environ.get("MATS_CACHE") or Path.home() / ".cache" / "mats")
 
 
-def _cached(files: list[Path], make: Any) -> str:
-    """Remember the hash of large files by path, size and time of change."""
+def cached(kind: str, files: list[Path], make: Callable[[], str]) -> str:
+    """Remember the hash of large files by path, size and time of change; `kind` says what was made of them."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     if sum(size for _, size, _ in stats) < _WORTH_CACHING:
         return make()
-    note = cache_root() / "fingerprints" / hash_settings(stats)
+    note = cache_root() / "fingerprints" / hash_settings([kind, stats])
     if note.exists():
         return note.read_text().strip()
-    value: str = make()
+    value = make()
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         draft = note.with_suffix(f".{os.getpid()}")

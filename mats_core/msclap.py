@@ -7,28 +7,32 @@ The package's `__init__` imports torchaudio and its text tower is fetched from t
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 import sys
 import types
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from mats_core.checkpoint import MSCLAP_WEIGHTS as WEIGHTS
 from mats_core.clap import pad_waveform
 from mats_core.errors import SettingsError
-from mats_core.fetch import local_directory, local_file
-from mats_core.fingerprint import combine, fingerprint_file, hash_settings
+from mats_core.msclap_files import (
+    END_OF_TEXT,
+    WEIGHTS,
+    fingerprint,
+    load_gpt2_tokenizer,
+    package_folder,
+    package_settings,
+    split_uri,
+    tokenizer_folder,
+    weights_file,
+)
 
-END_OF_TEXT = "<|endoftext|>"
 _PACKAGE = "_mats_msclap"  # ours, so that a later `import msclap` still finds the real one
-_HUB_TOKENIZERS = ("gpt2", "openai-community/gpt2")
-_TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
 
 # Constants the modules compute themselves; older files lack some, and hold causal masks that GPT-2 no longer keeps.
 _COMPUTED = re.compile(r"relative_position_index$|attn_mask$|num_batches_tracked$")
@@ -59,7 +63,7 @@ class MsClapEncoder:
         self.device = pick_device(device)
         self.dtype = torch.float32 if dtype == "auto" else pick_dtype(dtype, device)
         file = weights_file(place)
-        self.tokenizer = load_gpt2_tokenizer(tokenizer or given, file.parent)
+        self.tokenizer = load_gpt2_tokenizer(tokenizer_folder(tokenizer or given, file.parent))
         settings = package_settings()
         self.sample_rate = int(settings["sampling_rate"])
         self.window_seconds = float(settings["duration"])
@@ -79,7 +83,7 @@ class MsClapEncoder:
         self.model = model.to(self.device).eval().requires_grad_(False)
         if self.dtype is not torch.float32:
             self._lower_precision()
-        self.fingerprint = combine([("weights", fingerprint_file(file)), ("tokenizer", _name_of(self.tokenizer))])
+        self.fingerprint = fingerprint(file, self.tokenizer)
 
     def _lower_precision(self) -> None:
         """Towers in `dtype`; spectrograms stay in float32, since quiet bands would drown in rounding."""
@@ -133,46 +137,6 @@ class MsClapEncoder:
             waveforms = torch.stack([self.pad(row) for row in waveforms])
         projected, _ = self.model.audio_encoder(waveforms.to(self.device, torch.float32))
         return F.normalize(projected.float(), dim=-1)
-
-
-def split_uri(uri: str) -> tuple[str, str | None]:
-    """`msclap:PLACE?tokenizer=WHERE` → (PLACE, WHERE or None)."""
-    place, mark, query = uri.removeprefix("msclap:").partition("?tokenizer=")
-    if mark and not query:
-        raise SettingsError("encoder", uri, "msclap:FILE?tokenizer=DIRECTORY")
-    if not place:
-        raise SettingsError("encoder", uri, f"msclap:FILE, the path or URL of {WEIGHTS}")
-    return place, query or None
-
-
-def weights_file(place: str) -> Path:
-    """The weights as a local file; downloaded once when they are elsewhere. A directory holds them by their name."""
-    if place.startswith("hf:"):
-        return local_file(f"{place}/{WEIGHTS}" if place.count("/") == 1 else place, "encoder")
-    if "://" not in place:
-        folder = Path(place).expanduser()
-        if folder.is_dir():
-            if not (folder / WEIGHTS).is_file():
-                raise SettingsError(
-                    "encoder", f"msclap:{place}", f"a directory with {WEIGHTS} in it, or the file itself"
-                )
-            return folder / WEIGHTS
-    return local_file(place, "encoder")
-
-
-def package_folder() -> Path:
-    """Where the installed `msclap` package lies, without importing it."""
-    found = importlib.util.find_spec("msclap")
-    if found is None or not found.submodule_search_locations:
-        raise SettingsError("encoder", "msclap:…", 'hf:… here; Microsoft CLAP needs `pip install "mats-audio[msclap]"`')
-    return Path(next(iter(found.submodule_search_locations)))
-
-
-def package_settings() -> dict[str, Any]:
-    """The package's own configuration of CLAP 2023."""
-    import yaml
-
-    return yaml.safe_load((package_folder() / "configs" / "config_2023.yml").read_text())
 
 
 def model_classes() -> Any:
@@ -264,55 +228,3 @@ def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) ->
 
 def _some(what: str, names: list[str], most: int = 4) -> list[str]:
     return [f"{len(names)} {what} ({', '.join(names[:most])}{', …' if len(names) > most else ''})"] if names else []
-
-
-def load_gpt2_tokenizer(where: str | None, beside: Path) -> Any:
-    """GPT-2's tokenizer with "!" as padding, as the package has it; SettingsError says what is missing."""
-    from transformers import GPT2TokenizerFast
-
-    folder = _tokenizer_folder(where, beside)
-    try:
-        tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers raises anything
-        first = (str(error).strip().splitlines() or [""])[0][:160]
-        raise SettingsError("encoder.tokenizer", str(folder), f"a directory of GPT-2's tokenizer ({first})") from None
-    if tokenizer.convert_tokens_to_ids("!") != 0 or END_OF_TEXT not in tokenizer.get_vocab():
-        allowed = f'GPT-2\'s own tokenizer, where "!" is 0 and {END_OF_TEXT} is known'
-        raise SettingsError("encoder.tokenizer", str(folder), allowed)
-    tokenizer.add_special_tokens({"pad_token": "!"})
-    return tokenizer
-
-
-def _tokenizer_folder(where: str | None, beside: Path) -> Path:
-    if where is not None and where not in _HUB_TOKENIZERS:
-        return local_directory(where, "encoder.tokenizer")
-    if where is None and (beside / "gpt2").is_dir():
-        return beside / "gpt2"
-    from huggingface_hub import snapshot_download
-
-    reason: Exception | None = None
-    for name, offline in [*((name, True) for name in _HUB_TOKENIZERS), (_HUB_TOKENIZERS[1], False)]:
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=_TOKENIZER_FILES, local_files_only=offline))
-        except Exception as error:  # not cached; then: no network, no permission
-            reason = error
-            continue
-        if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
-            return folder
-    raise SettingsError(
-        "encoder.tokenizer",
-        where or "nothing",
-        "GPT-2's tokenizer (tokenizer.json, or vocab.json and merges.txt): a directory named by "
-        f'"msclap:FILE?tokenizer=DIRECTORY", a folder gpt2 beside the weights, or the hub, which cannot be reached '
-        f"({type(reason).__name__})",
-    )
-
-
-def _name_of(tokenizer: Any) -> str:
-    """Hash of what a tokenizer does, whichever of its files it was read from."""
-    probes = ["A dog barks twice, then rain; 3 bells!", "naïve café ☔ 雨の音  tail ", "engine idling 1234 !! don't"]
-    return hash_settings([sorted(tokenizer.get_vocab().items()), _ids(tokenizer, probes)])
-
-
-def _ids(tokenizer: Any, texts: Iterable[str]) -> list[list[int]]:
-    return tokenizer(list(texts), verbose=False)["input_ids"]

@@ -49,12 +49,12 @@ def load_llm(
     try:
         tokenizer = load_tokenizer(folder, trust_remote_code)
         llm, report = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, output_loading_info=True, **options
+            str(folder), dtype=dtype, output_loading_info=True, weights_only=True, **options
         )
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything, from OSError to pickle's errors
-        raise SettingsError("llm", uri, f"a causal LLM of transformers with its tokenizer ({_short(error)})") from error
+        raise SettingsError("llm", uri, _expected_llm(error)) from error
     tied = set(getattr(llm, "_tied_weights_keys", None) or ()) if llm.config.tie_word_embeddings else set()
     missing = sorted(set(report["missing_keys"]) - tied)
     if missing:
@@ -65,6 +65,15 @@ def load_llm(
     llm.generation_config = GenerationConfig()  # the model's own habits (sampling, …) never change an answer
     llm.requires_grad_(False)
     return llm.to(device).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
+
+
+def _expected_llm(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            "an LLM that transformers knows; this one brings Python files of its own, and they run only with "
+            "--trust-remote-code (in Python trust_remote_code=True)"
+        )
+    return f"a causal LLM of transformers with its tokenizer ({_short(error)})"
 
 
 def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, Any, Part]:
@@ -82,7 +91,7 @@ def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, An
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything
-        raise SettingsError("llm", uri, f"a causal LLM of transformers with its tokenizer ({_short(error)})") from error
+        raise SettingsError("llm", uri, _expected_llm(error)) from error
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
         check_safetensors(file, "llm", str(file))

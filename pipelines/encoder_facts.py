@@ -6,10 +6,11 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mats_core.checkpoint import BUILTIN, check_model_dir, part_uri, resolve
+from mats_core.checkpoint import BUILTIN, check_model_dir, is_msclap, part_uri, resolve
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory
 from mats_core.fingerprint import fingerprint_directory
+from mats_core.msclap_files import read_msclap_facts
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,9 @@ class EncoderFacts:
 def read_encoder_facts(uri: str, setting: str = "encoder") -> EncoderFacts:
     """Facts of msclap:FILE, hf:NAME, a ClapModel directory, a model directory or "builtin"; raises SettingsError."""
     where = encoder_uri(uri, setting)
-    if where.startswith("msclap:"):
-        return _msclap(where, setting)
+    if is_msclap(where):
+        found = read_msclap_facts(where)
+        return EncoderFacts(where, found.fingerprint, found.dim, found.size)
     folder = local_directory(where, setting)
     try:
         config = json.loads((folder / "config.json").read_bytes())
@@ -50,13 +52,6 @@ def encoder_uri(uri: str, setting: str = "encoder") -> str:
     if where is None:
         raise SettingsError(setting, uri, "a model with an encoder; its mats.json names none")
     return where
-
-
-def _msclap(uri: str, setting: str) -> EncoderFacts:
-    from mats_core.clap import load_encoder
-
-    encoder = load_encoder(uri, device="cpu")
-    return EncoderFacts(uri, encoder.fingerprint, encoder.dim, 0)
 
 
 def _size(folder: Path) -> int:

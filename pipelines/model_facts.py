@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mats_core.audio import chunk_seconds
-from mats_core.checkpoint import check_model_dir, model_fingerprint, part_uri, resolve
+from mats_core.checkpoint import check_model_dir, is_msclap, model_fingerprint, part_uri, resolve
 from mats_core.config import ModelConfig
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory, strip_scheme
+from mats_core.inspection import check_weights
+from mats_core.msclap_files import split_uri
 
 MSCLAP_RATE, MSCLAP_WINDOW_S = 44_100, 7.0
 
@@ -31,9 +33,10 @@ class ModelFacts:
 
 
 def read_model_facts(uri: str) -> ModelFacts:
-    """Check a model directory and read its facts; raises SettingsError that says what is missing."""
+    """Check a model directory and read its facts; raises SettingsError that says what is missing or broken."""
     config = check_model_dir(uri)
     folder = resolve(uri)
+    check_weights(folder, config)
     rate, window_s = _hearing(uri, folder, config)
     return ModelFacts(
         fingerprint=model_fingerprint(folder, config),
@@ -52,7 +55,7 @@ def _hearing(uri: str, folder: Path, config: ModelConfig) -> tuple[int, float]:
     where = part_uri(folder, config.encoder)
     if where is None:
         raise SettingsError("model", uri, "a model with an encoder; mats.json names none")
-    if where.startswith("msclap:"):
+    if is_msclap(where):
         return MSCLAP_RATE, MSCLAP_WINDOW_S
     encoder = local_directory(strip_scheme(where), "encoder")
     for name in ("preprocessor_config.json", "processor_config.json"):
@@ -69,11 +72,14 @@ def _size(folder: Path, config: ModelConfig) -> int:
     places = {folder}
     for part in (config.encoder, config.llm, config.memory):
         where = part_uri(folder, part)
-        if where and Path(strip_scheme(where)).is_dir():
-            places.add(Path(strip_scheme(where)).resolve())
+        if where is None:
+            continue
+        path = Path(split_uri(where)[0] if where.startswith("msclap:") else strip_scheme(where)).expanduser()
+        if path.exists():
+            places.add(path.resolve())
     seen: set[Path] = set()
     for place in places:
-        for path in place.rglob("*"):
+        for path in [place] if place.is_file() else place.rglob("*"):
             real = path.resolve()
             if path.suffix in (".safetensors", ".bin", ".faiss", ".pth") and real not in seen:
                 seen.add(real)

@@ -12,10 +12,9 @@ import torch
 import torch.nn.functional as F
 
 import mats_core
-from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.errors import SettingsError
 from mats_core.model import MatsModel, Request
-from tests.tiny import SAMPLE_RATE, make_tiny_llm
+from tests.tiny import SAMPLE_RATE
 
 REQUESTS = [
     Request("caption"),
@@ -66,36 +65,6 @@ def test_losses_do_not_depend_on_the_batch(model: MatsModel, questions: tuple) -
                 for at in range(0, 32, size)
             ]
             torch.testing.assert_close(torch.cat(parts), together, atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen2", "qwen3", "mistral"])
-def test_any_causal_llm(kind: str, tmp_path: Path, questions: tuple) -> None:
-    embedding, requests = questions
-    made = MatsModel.new(
-        str(make_tiny_llm(tmp_path / "llm", kind)),
-        embedding_dim=32,
-        mapper=MapperConfig(vectors=3, clip_tokens=2, width=16, layers=1, heads=2),
-        adapter=AdapterConfig(rank=2),
-        decoding=DecodingSettings(max_new_tokens=8),
-        device="cpu",
-    )
-    with torch.no_grad():
-        made.mapper.linear.weight.mul_(8)
-    prompts = [made.prompt(r.task, r.question) for r in requests[:10]]
-    for beams in (1, 4):
-        together = made.generate(embedding[:10], prompts, {"beams": beams})
-        alone = [made.generate(embedding[i : i + 1], prompts[i : i + 1], {"beams": beams})[0] for i in range(10)]
-        assert together == alone
-    outputs = ["rain", "a dog with two bell over wind"] * 5
-    with torch.no_grad():
-        losses = made.loss(embedding[:10], prompts, outputs)
-        alone_losses = [made.loss(embedding[i : i + 1], prompts[i : i + 1], outputs[i : i + 1]) for i in range(10)]
-    torch.testing.assert_close(losses, torch.cat(alone_losses), atol=1e-5, rtol=0)
-    made.save(str(tmp_path / "saved"), include=("llm",))
-    read = mats_core.load_model(str(tmp_path / "saved"), device="cpu")
-    with torch.no_grad():
-        torch.testing.assert_close(read.loss(embedding[:10], prompts, outputs), losses, atol=1e-5, rtol=0)
-    assert read.generate(embedding[:10], prompts) == made.generate(embedding[:10], prompts)
 
 
 def test_loss_is_that_of_the_plain_sequence(model: MatsModel, questions: tuple) -> None:
