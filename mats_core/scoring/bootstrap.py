@@ -25,10 +25,10 @@ def _bleu(order: int) -> Statistic:
     def statistic(rows: np.ndarray, weights: np.ndarray) -> float:
         total = weights @ rows
         correct, guessed, ours, theirs = total[:order], total[4 : 4 + order], total[8], total[9]
-        if not (correct > 0).all():
-            return 0.0
-        brevity = min(0.0, 1 - theirs / ours)
-        return float(np.exp(np.log(correct / guessed).mean() + brevity))
+        # note: the tiny numbers are those of the published tools, so that values agree where nothing is right
+        precision = (correct + 1e-15) / (guessed + 1e-9)
+        ratio = (ours + 1e-15) / (theirs + 1e-9)
+        return float(np.exp(np.log(precision).mean() + min(0.0, 1 - 1 / ratio)))
 
     return statistic
 

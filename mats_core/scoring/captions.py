@@ -1,12 +1,212 @@
-"""Captions against reference captions, by `aac-metrics`: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, SPIDEr, FENSE."""
+"""Captions against reference captions, by `aac-metrics`: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, SPIDEr, FENSE.
+
+BLEU, ROUGE-L and CIDEr-D need nothing but the package. METEOR and SPICE are Java programs, FENSE needs weights; all
+three are fetched once by ``aac-metrics-download``. What cannot run is named with its remedy, and has no value.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from mats_core.scoring.items import Answers, Item, Scores
+import numpy as np
+
+from mats_core.scoring.items import Answers, Item, Metric, Scores, Unavailable
+from mats_core.scoring.metric import no_answer, of_rows, of_values
+from mats_core.scoring.tokenizing import cache_folder, java_missing, stanford_missing, tokenize
+
+BLEU = tuple(f"bleu_{n}" for n in (1, 2, 3, 4))
+_PACKAGE = 'pip install "mats-audio[evaluate]"'
+_DOWNLOAD = "aac-metrics-download (about 1 GB)"
+_NO_REFERENCE = "no reference caption"
+_SBERT = "models--sentence-transformers--paraphrase-TinyBERT-L6-v2"
+_ECHECKER = "echecker_clotho_audiocaps_base.ckpt"
+
+Candidates = list[str]
+References = list[list[str]]
+Outcome = tuple[float, Sequence[float]]
+
+
+def needs(name: str) -> Unavailable | None:
+    """What a caption metric wants that is not here; None when it can run."""
+    for module in ("aac_metrics", "nltk"):
+        if importlib.util.find_spec(module) is None and not (module == "nltk" and stanford_missing() is None):
+            return Unavailable(name, f"{module} is not installed", _PACKAGE)
+    if name in ("meteor", "spice", "spider"):
+        java = java_missing()
+        if java:
+            return Unavailable(name, java, f"a Java of that version (AAC_METRICS_JAVA_PATH names it); {_DOWNLOAD}")
+        jar = _jar("meteor" if name == "meteor" else "spice")
+        if not jar.is_file():
+            return Unavailable(name, f"{jar.name} is not there ({jar.parent})", _DOWNLOAD)
+    if name == "fense":
+        absent = [path for path in _fense_files() if not path.exists()]
+        if absent:
+            return Unavailable(name, f"{', '.join(p.name for p in absent)} not downloaded", _DOWNLOAD)
+    return None
 
 
 def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: int) -> Scores:
-    """Kind ``caption``: every metric of ``wanted`` that can run here; the others are named with what to install."""
-    return Scores()
+    """Kind ``caption``: every metric of ``wanted`` that can run here; the others are named with what to install.
+
+    CIDEr-D weighs n-grams by their frequency in all references given, so its values depend on the set of items; an
+    interval is of the items' own values with those weights kept. BLEU is the corpus's: its interval resamples counts.
+    """
+    why = [
+        reason or ("" if item.references else _NO_REFERENCE)
+        for reason, item in zip(no_answer(answers), items, strict=True)
+    ]
+    at = [i for i, reason in enumerate(why) if not reason]
+    scores = Scores()
+    blocked = {name: needs(name) for name in wanted}
+    able = [name for name in wanted if blocked[name] is None and at]
+    scores.unavailable = [each for each in blocked.values() if each is not None]
+    if not able:
+        return scores
+    raw = [str(answers[i]) for i in at], [list(items[i].references) for i in at]
+    (candidates, references), scores.details["tokenizer"] = _tokens(*raw)
+    for name in able:
+        try:
+            given = raw if name == "fense" else (candidates, references)
+            scores.metrics[name] = _metric(name, items, at, given, why, seed)
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            scores.unavailable.append(Unavailable(name, first, "more than one clip" if len(at) < 2 else _DOWNLOAD))
+    return scores
+
+
+def _metric(
+    name: str, items: Sequence[Item], at: list[int], given: tuple[Candidates, References], why: list[str], seed: int
+) -> Metric:
+    if name in BLEU:
+        rows = _spread([bleu_counts(c, r) for c, r in zip(*given, strict=True)], at, len(items))
+        _, each = _bleu(int(name[-1]))(*given)
+        return of_rows(name, items, rows, _spread(each, at, len(items)), why, name, seed)
+    value, each = _FAMILY[name](*given)
+    metric = of_values(name, items, _spread([float(v) for v in each], at, len(items)), why, seed)
+    if metric.value is None or metric.low is None or metric.high is None or abs(value - metric.value) < 1e-6:
+        return metric
+    # note: METEOR's corpus value pools its counts; the interval is that of the captions' mean, moved to it
+    shift = value - metric.value
+    note = "corpus value; its interval is that of the mean of the captions' own values"
+    return _shifted(metric, shift, note)
+
+
+def _shifted(metric: Metric, shift: float, note: str) -> Metric:
+    """A metric and its interval moved by ``shift``."""
+    assert metric.value is not None and metric.low is not None and metric.high is not None
+    return replace(
+        metric, value=metric.value + shift, low=metric.low + shift, high=metric.high + shift, note=note
+    )  # fmt: skip
+
+
+def bleu_counts(candidate: str, references: Sequence[str]) -> tuple[float, ...]:
+    """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002): n-grams that are right (each at most
+    as often as in one reference), n-grams guessed, n = 1 … 4, its length, the length of the reference nearest in
+    length (the shorter of two as near)."""
+    ours, theirs = candidate.split(), [reference.split() for reference in references]
+    correct, guessed = [], []
+    for n in (1, 2, 3, 4):
+        most: Counter[tuple[str, ...]] = Counter()
+        for tokens in theirs:
+            most |= _ngrams(tokens, n)
+        correct.append(float(sum((_ngrams(ours, n) & most).values())))
+        guessed.append(float(max(0, len(ours) - n + 1)))
+    nearest = min((abs(len(tokens) - len(ours)), len(tokens)) for tokens in theirs)[1]
+    return (*correct, *guessed, float(len(ours)), float(nearest))
+
+
+def _ngrams(tokens: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
+    return Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
+
+
+def _tokens(candidates: Candidates, references: References) -> tuple[tuple[Candidates, References], str]:
+    """Both sides as tokens, in one call of the tokenizer."""
+    flat, name = tokenize([*candidates, *(text for each in references for text in each)])
+    rest = iter(flat[len(candidates) :])
+    return (flat[: len(candidates)], [[next(rest) for _ in each] for each in references]), name
+
+
+def _spread(values: Sequence[object], at: Sequence[int], count: int) -> list:
+    """Values of the items at ``at`` among ``count`` items, None elsewhere."""
+    out: list[object] = [None] * count
+    for i, value in zip(at, values, strict=True):
+        out[i] = value
+    return out
+
+
+def _plain(outcome: tuple[dict, dict], key: str) -> Outcome:
+    """aac-metrics' (corpus, each caption) of one metric as plain numbers."""
+    corpus, each = outcome
+    return float(corpus[key]), np.asarray(each[key], dtype=np.float64).tolist()
+
+
+def _bleu(n: int) -> Callable[[Candidates, References], Outcome]:
+    def metric(candidates: Candidates, references: References) -> Outcome:
+        from aac_metrics.functional import bleu
+
+        return _plain(bleu(candidates, references, n=n), f"bleu_{n}")
+
+    return metric
+
+
+def _rouge_l(candidates: Candidates, references: References) -> Outcome:
+    from aac_metrics.functional import rouge_l
+
+    return _plain(rouge_l(candidates, references), "rouge_l")
+
+
+def _cider_d(candidates: Candidates, references: References) -> Outcome:
+    from aac_metrics.functional import cider_d
+
+    return _plain(cider_d(candidates, references), "cider_d")
+
+
+def _meteor(candidates: Candidates, references: References) -> Outcome:
+    from aac_metrics.functional import meteor
+
+    return _plain(meteor(candidates, references), "meteor")
+
+
+def _spice(candidates: Candidates, references: References) -> Outcome:
+    from aac_metrics.functional import spice
+
+    return _plain(spice(candidates, references), "spice")
+
+
+def _spider(candidates: Candidates, references: References) -> Outcome:
+    """(CIDEr-D + SPICE) / 2, of Liu et al. 2017."""
+    from aac_metrics.functional import spider
+
+    return _plain(spider(candidates, references), "spider")
+
+
+def _fense(candidates: Candidates, references: References) -> Outcome:
+    from aac_metrics.functional import fense
+
+    return _plain(fense(candidates, references), "fense")
+
+
+_FAMILY: dict[str, Callable[[Candidates, References], Outcome]] = {
+    "rouge_l": _rouge_l,
+    "cider_d": _cider_d,
+    "meteor": _meteor,
+    "spice": _spice,
+    "spider": _spider,
+    "fense": _fense,
+}
+
+
+def _jar(program: str) -> Path:
+    return cache_folder() / program / {"meteor": "meteor-1.5.jar", "spice": "spice-1.0.jar"}[program]
+
+
+def _fense_files() -> list[Path]:
+    """FENSE's two models, where sentence-transformers and aac-metrics keep them."""
+    import torch
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return [Path(HF_HUB_CACHE) / _SBERT, Path(torch.hub.get_dir()) / "fense_data" / _ECHECKER]

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mats_core.errors import SettingsError
 from mats_core.scoring import Item, LabelSet
+from pipelines.benchmarks import names, records, soundworld, tables
 from pipelines.benchmarks.definition import Benchmark
+from pipelines.benchmarks.drafts import Drafts
+from pipelines.benchmarks.files import Folder, alternatives, open_folder
+
+READERS: dict[str, Callable[[Folder], Drafts]] = {
+    "table": tables.read,
+    "names": names.read,
+    "records": records.read,
+}
+SOUNDWORLD = "soundworld"
+_LABELLED = ("label", "labels")
 
 
 @dataclass
@@ -24,10 +37,11 @@ class Reading:
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
-def read(benchmark: Benchmark, root: str, limit: int | None = None) -> Reading:
+def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Reading:
     """Items of a benchmark whose files lie under ``root``/its folder (a path or fsspec URL).
 
     Args:
+        root: folder of all benchmarks' folders; ``soundworld`` writes its clips there.
         limit: the first so many items only.
 
     Raises:
@@ -35,9 +49,68 @@ def read(benchmark: Benchmark, root: str, limit: int | None = None) -> Reading:
             duplicate ids, labels outside the label set), naming file, line and what was expected; and when not
             one item is left.
     """
-    raise SettingsError("benchmarks", benchmark.name, f"a reader; root {root}, limit {limit}")
+    if root is None:
+        raise SettingsError("data", root, f"the folder that holds {benchmark.folder or benchmark.name}/")
+    if benchmark.reader == SOUNDWORLD:
+        return Reading(soundworld.read(benchmark, root, limit), soundworld.label_set(benchmark))
+    drafts = _reader(benchmark)(open_folder(benchmark, root))
+    labels = LabelSet()
+    if benchmark.kind in _LABELLED:
+        labels = benchmark.label_set(benchmark.labels or drafts.labels)
+        _check_labels(benchmark, drafts, labels)
+    if not drafts.items:
+        first = next(iter(drafts.left_out), ("", "its files name none"))
+        raise SettingsError(
+            f"benchmarks: {benchmark.name}",
+            f"{len(drafts.left_out)} items, none with audio",
+            f"files as their publisher ships them ({first[0]}: {first[1]})",
+        )
+    return Reading(drafts.items[:limit], labels, drafts.left_out)
 
 
 def missing(benchmark: Benchmark, root: str | None) -> list[str]:
     """What is missing to run a benchmark, a sentence each with what to do; empty when it can run."""
-    return [benchmark.name] if root is None else []
+    absent: list[str] = []
+    if benchmark.reader == SOUNDWORLD:
+        return absent
+    if benchmark.kind == "caption" and importlib.util.find_spec("aac_metrics") is None:
+        absent.append('caption metrics need aac-metrics: pip install "mats-audio[evaluate]"')
+    where = benchmark.folder or benchmark.name
+    if root is None:
+        return [*absent, f"no --data folder; put its files into DATA/{where}/. Get them: {benchmark.source}"]
+    try:
+        folder = open_folder(benchmark, root)
+    except SettingsError:
+        return [*absent, f"no folder {where}/. Get it: {benchmark.source}"]
+    for role in benchmark.files:
+        if folder.path(role) is None:
+            absent.append(
+                f"{where}/{' or '.join(alternatives(benchmark, role))} is not there. Get it: {benchmark.source}"
+            )
+    if len(absent) or not folder.found:
+        return absent or [f"{where}/ is empty. Get its files: {benchmark.source}"]
+    try:
+        left = read(benchmark, root).left_out
+    except SettingsError as error:
+        return [str(error)]
+    return [f"{len(left)} items cannot be asked, e.g. {left[0][0]}: {left[0][1]}"] if left else []
+
+
+def _reader(benchmark: Benchmark) -> Callable[[Folder], Drafts]:
+    if benchmark.reader not in READERS:
+        raise SettingsError(
+            f"benchmarks: {benchmark.name}: reader", benchmark.reader, ", ".join((*READERS, SOUNDWORLD))
+        )
+    return READERS[benchmark.reader]
+
+
+def _check_labels(benchmark: Benchmark, drafts: Drafts, labels: LabelSet) -> None:
+    known = set(labels.names)
+    for item in drafts.items:
+        unknown = [label for label in item.labels if label not in known]
+        if unknown or not item.labels:
+            raise SettingsError(
+                f"benchmarks: {benchmark.name}: label of {item.item_id}",
+                ", ".join(unknown) or "none",
+                f"one of its {len(known)} labels: {', '.join(labels.names[:8])}{', …' if len(known) > 8 else ''}",
+            )

@@ -1,0 +1,93 @@
+"""Reader `records`: benchmarks that come as a JSON list of objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.benchmarks.drafts import Drafts
+from pipelines.benchmarks.files import Folder, columns_of, filled, json_list, table
+from pipelines.benchmarks.tables import options_of
+
+
+class RecordOptions(BaseModel):
+    """Which fields say what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    under: str | None = Field(None, description="Key of the list, where the file is an object.")
+    id: str = Field(description="Template of an item's id; {index} is the place in the list.")
+    keep: dict[str, list[str]] = Field(default_factory=dict, description="Field → values that are evaluated.")
+    question: str | None = Field(None, description="Field with the question.")
+    references: list[str] = Field(default_factory=list, description="Fields with a right answer each.")
+    label: str | None = Field(None, description="Field with the label.")
+    label_table: list[str] | None = Field(
+        None, description="Columns to take from the file `labels`: the label's code in records, and its name."
+    )
+    choices: str | None = Field(None, description="Field with the list of options.")
+    answer: str | None = Field(None, description="Field with the right option.")
+    answers_withheld: bool = Field(False, description="The publisher keeps the answers: items have none.")
+    category: str | None = Field(None, description="Field with a category.")
+    extra: list[str] = Field(default_factory=list, description="Fields that the judge's file repeats.")
+
+
+def read(folder: Folder) -> Drafts:
+    """Items of a JSON list; see `RecordOptions`."""
+    options: RecordOptions = options_of(folder, RecordOptions)
+    path, found = json_list(folder, "records", options.under)
+    drafts = Drafts()
+    codes: dict[str, str] | None = None
+    if options.label_table:
+        code, name = options.label_table
+        codes = {row[code]: row[name] for _, row in table(folder, "labels", ",", None, [code, name])}
+        drafts.labels = list(codes.values())
+    needed = _needed(folder, options)
+    for index, record in enumerate(found):
+        where = f"{path}[{index}]"
+        absent = [name for name in needed if name not in record]
+        if absent:
+            raise folder.wrong(where, f"fields {', '.join(record)}", f"an object that also has {', '.join(absent)}")
+        if any(str(record[name]) not in values for name, values in options.keep.items()):
+            continue
+        item_id = filled(options.id, record | {"index": index})
+        drafts.once(folder, where, item_id)
+        facts = _facts(folder, options, where, record, codes)
+        if options.label and options.label_table is None and facts["labels"][0] not in drafts.labels:
+            drafts.labels.append(facts["labels"][0])
+        drafts.add(folder, item_id, record, **facts)
+    return drafts
+
+
+def _needed(folder: Folder, options: RecordOptions) -> list[str]:
+    named = [options.question, options.label, options.choices, options.category]
+    named.append(None if options.answers_withheld else options.answer)
+    templates = [name for text in (options.id, *folder.benchmark.audio) for name in columns_of(text)]
+    every = [*templates, *options.keep, *options.references, *options.extra, *(name for name in named if name)]
+    return [name for name in dict.fromkeys(every) if name != "index"]
+
+
+def _facts(
+    folder: Folder, options: RecordOptions, where: str, record: dict[str, Any], codes: dict[str, str] | None
+) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "question": record[options.question] if options.question else "",
+        "references": tuple(str(record[name]).strip() for name in options.references if str(record[name]).strip()),
+        "category": str(record[options.category]) if options.category else "",
+        "extra": {name: record[name] for name in options.extra},
+    }
+    if options.label:
+        code = str(record[options.label])
+        if codes is not None and code not in codes:
+            raise folder.wrong(where, code, f"a label of {folder.path('labels')}: {', '.join(codes)}")
+        facts["labels"] = (codes[code] if codes is not None else code,)
+    if options.choices:
+        choices = record[options.choices]
+        if not isinstance(choices, list) or len(choices) < 2 or len({str(c) for c in choices}) < len(choices):
+            raise folder.wrong(where, choices, "two or more different options")
+        facts["choices"] = tuple(str(choice) for choice in choices)
+        answer = record.get(options.answer or "")
+        if not options.answers_withheld and str(answer) not in facts["choices"]:
+            raise folder.wrong(where, answer, f"one of its options: {', '.join(facts['choices'])}")
+        facts["answer"] = str(answer) if answer in facts["choices"] else ""
+    return facts
