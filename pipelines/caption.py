@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
+from mats_core.bridges import KINDS as BRIDGES
 from mats_core.config import DecodingSettings, SantaSettings, checked
 from mats_core.errors import SettingsError
+from mats_core.fingerprint import hash_settings
 from mats_core.prompts import validate_request
 from pipelines.model_facts import ModelFacts, read_model_facts
 from pipelines.run_rows import Job, Progress, RunResult, peek, run_rows
@@ -31,6 +33,7 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
     if source.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks))
+    bridge = chosen_bridge(settings, facts, embeddings)
     spec = ModelSpec(
         model=settings.model,
         device=settings.device,
@@ -41,12 +44,13 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
         with_embedding=settings.with_embedding,
         decoding=decoding,
         santa=santa,
+        bridge=bridge,
         fingerprint=facts.fingerprint,
     )
     job = Job(
         name="caption",
         folder=ANSWERS,
-        identity=_identity(settings, facts, source, decoding, santa),
+        identity=_identity(settings, facts, source, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
         sample_rate=facts.sample_rate,
         model_bytes=facts.size,
@@ -67,13 +71,67 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
         checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
     )
     santa = facts.config.santa
-    over = {"mix": settings.santa_mix, "neighbors": settings.santa_neighbors}
+    over = {
+        "mix": settings.santa_mix,
+        "neighbors": settings.santa_neighbors,
+        "scale": settings.santa_scale,
+        "noise_variance": settings.santa_noise_variance,
+    }
     santa = checked(
         SantaSettings,
         {**santa.model_dump(), **{name: value for name, value in over.items() if value is not None}},
         "santa",
     )
     return decoding.model_dump(), santa.model_dump()
+
+
+def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str | None) -> dict[str, Any]:
+    """Settings of a bridge other than Santa, {} for Santa. Raises SettingsError.
+
+    embeddings: where the audio's embeddings are stored; mean-shift takes their mean.
+    """
+    if settings.bridge not in BRIDGES:
+        raise SettingsError("bridge", settings.bridge, ", ".join(BRIDGES))
+    if settings.bridge == "santa":
+        return {}
+    values: dict[str, Any] = {"kind": settings.bridge}
+    if settings.bridge != "none" and facts.config.memory is None:
+        raise SettingsError("bridge", settings.bridge, "santa or none: this model has no memory of texts")
+    if settings.bridge == "projection":
+        values["scale"] = settings.projection_scale
+    if settings.bridge == "retrieval":
+        values["captions"] = settings.retrieved
+    if settings.bridge == "mean-shift":
+        if embeddings is None:
+            raise SettingsError(
+                "bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean"
+            )
+        values["audio_mean"] = audio_mean(embeddings)
+    return values
+
+
+def audio_mean(embeddings: str) -> list[float]:
+    """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from mats_core.audio import pool_windows
+
+    total, count = None, 0
+    for info in storage.list_files(storage.join(embeddings, "embeddings")):
+        if not info.uri.endswith(".parquet"):
+            continue
+        for batch in pq.ParquetFile(storage.open_binary(info.uri)).iter_batches(columns=["windows"], batch_size=1024):
+            for windows in batch["windows"].to_pylist():
+                if windows:
+                    vectors = np.array([window["embedding"] for window in windows], np.float32)
+                    pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
+                    total = pooled.astype(np.float64) if total is None else total + pooled
+                    count += 1
+    if total is None:
+        raise SettingsError("input", storage.public_uri(embeddings), "embeddings of at least one sound")
+    mean: list[float] = (total / count).astype(np.float32).tolist()
+    return mean
 
 
 def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
@@ -109,10 +167,11 @@ def _identity(
     source: Source,
     decoding: dict[str, Any],
     santa: dict[str, Any],
+    bridge: dict[str, Any],
 ) -> dict[str, Any]:
     """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
     names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
-    return {
+    identity = {
         "job": "caption",
         "model": facts.fingerprint,
         "source": source.kind if source.kind == "embeddings" else "audio",
@@ -120,3 +179,7 @@ def _identity(
         "decoding": decoding,
         "santa": santa,
     }
+    if bridge:  # only then, so that outputs begun before there were others stay as they are
+        mean = {"audio_mean": hash_settings({"mean": bridge["audio_mean"]})} if "audio_mean" in bridge else {}
+        identity["bridge"] = {**bridge, **mean}
+    return identity

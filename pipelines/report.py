@@ -116,7 +116,7 @@ def write_report(
     root = _common_root([str(file["uri"]) for file in files])
     for file in files:
         _describe(file, root, facts, totals.scores)
-    previews = _add_media(files, preview_seconds, max_media_bytes, workers)
+    previews = add_media(files, preview_seconds, max_media_bytes, workers)
     page = _render(files, totals, run, title, facts is not None, preview_seconds)
     data = page.encode("utf-8")
     storage.write_bytes(out_path, data)
@@ -285,7 +285,7 @@ def _compare(part: dict[str, Any], known: Mapping[str, Any], scores: Scores) -> 
     scores.wrong += sum(mark == "wrong" for _, mark in marks)
 
 
-def _add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: int, workers: int) -> int:
+def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: int, workers: int) -> int:
     """Decode the originals and add ``picture`` and ``sound`` data URIs to the parts; returns how many."""
     parts = [(str(f["uri"]), p) for f in files for p in f["parts"] if not p.get("error_code")]
     weight = count = 0
@@ -339,14 +339,8 @@ def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
     return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
 
 
-def _render(
-    files: list[dict[str, Any]],
-    totals: Totals,
-    run: Mapping[str, Any],
-    title: str,
-    has_truth: bool,
-    preview_seconds: float,
-) -> str:
+def page_environment() -> jinja2.Environment:
+    """Templates of all our pages, with the filters clock and ticks."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -355,6 +349,18 @@ def _render(
     )
     environment.filters["clock"] = clock
     environment.filters["ticks"] = _ticks
+    return environment
+
+
+def _render(
+    files: list[dict[str, Any]],
+    totals: Totals,
+    run: Mapping[str, Any],
+    title: str,
+    has_truth: bool,
+    preview_seconds: float,
+) -> str:
+    environment = page_environment()
     absent = dict.fromkeys((*PART_COLUMNS, "picture", "sound", "truth"))
     for file in files:
         file["parts"] = [absent | part for part in file["parts"]]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import SettingsError
 from mats_core.prompts import TASKS
 
@@ -100,6 +101,17 @@ class CaptionSettings(RunSettings):
         None, ge=0, le=1, description="Share of memory text; 0 is no Santa (default: the model's)."
     )
     santa_neighbors: int | None = Field(None, gt=0, description="Memory entries Santa mixes (default: the model's).")
+    santa_scale: float | None = Field(
+        None, ge=0, description="Santa's factor before the softmax (default: the model's)."
+    )
+    santa_noise_variance: float | None = Field(
+        None, ge=0, description="Variance of the noise on Santa's memory entries (default: the model's)."
+    )
+    bridge: str = Field(
+        "santa", description=f"Way from audio to text embeddings: {', '.join(BRIDGES)}; mean-shift needs embeddings."
+    )
+    projection_scale: float = Field(100.0, ge=0, description="Bridge projection: factor before the softmax.")
+    retrieved: int = Field(4, gt=0, description="Bridge retrieval: captions placed in the prompt.")
 
 
 DECODING_FIELDS = (

@@ -51,6 +51,7 @@ class ModelSpec:
     with_embedding: bool = False
     decoding: dict[str, Any] = field(default_factory=dict)
     santa: dict[str, Any] = field(default_factory=dict)
+    bridge: dict[str, Any] = field(default_factory=dict)
     run_id: str = ""
     fingerprint: str = ""
 
@@ -179,6 +180,8 @@ class Embed(ModelStage):
 class Answer(ModelStage):
     """Rows + pcm or windows → answers."""
 
+    _bridge: Any = None
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         from mats_core.audio import pool_windows
 
@@ -260,18 +263,16 @@ class Answer(ModelStage):
         import torch
 
         from mats_core.answering import Request
+        from mats_core.bridges import Bridge, BridgeSettings
         from mats_core.config import SantaSettings
 
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))
         requests = [Request(**request) for _, request in batch]
-        return list(
-            self.model.answer_embeddings(
-                vectors,
-                requests,
-                decoding=self.spec.decoding or None,
-                santa=SantaSettings(**self.spec.santa) if self.spec.santa else None,
-                explain=self.spec.explain,
-            )
+        if self._bridge is None:
+            self._bridge = Bridge(BridgeSettings(**self.spec.bridge), self.model.memory)
+        santa = SantaSettings(**self.spec.santa) if self.spec.santa else None
+        return self._bridge.answer(
+            self.model, vectors, requests, self.spec.decoding or None, santa, explain=self.spec.explain
         )
 
 
