@@ -75,16 +75,23 @@ def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
 @settings_command(app, "scan", ScanSettings)
 def scan(settings: ScanSettings) -> int:
     """List INPUT and read its headers into a manifest, one row a chunk of about a minute."""
+    from jobs.terminal import RunDisplay
+    from pipelines.run_rows import Progress
     from pipelines.scan import run_scan
 
-    result = run_scan(settings)
+    with RunDisplay("files") as display:
+        result = run_scan(
+            settings, lambda seen: display(Progress("scan", seen.files, errors=sum(seen.errors.values())))
+        )
     added = result.added
+    rate = (added.files + result.known_files) / max(1e-9, result.wall_s)
     formats = ", ".join(f"{name} {count}" for name, count in sorted(added.formats.items())) or "none"
     errors = ", ".join(f"{name} {count}" for name, count in sorted(added.errors.items())) or "none"
     typer.echo(
         f"{added.files} files new ({result.known_files} known), {added.chunks} chunks, "
         f"{added.seconds / 3600:.2f} h, {added.bytes / 1e6:.1f} MB\nformats: {formats}\nerrors: {errors}\n"
-        f"manifest: {result.manifest} ({result.total_rows} rows)"
+        f"time: {result.wall_s:.1f} s, {rate:.0f} files/s\n"
+        f"manifest: {public_uri(result.manifest)} ({result.total_rows} rows)"
     )
     return 0
 

@@ -10,7 +10,7 @@ import io
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from typing import BinaryIO
 
@@ -20,7 +20,17 @@ import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.sniff import HEAD_BYTES
-from mats_core.source import AudioError, AudioInfo, Reader, Source, SourceFile, open_source, readers
+from mats_core.source import (
+    LEAST_BITS_A_SECOND,
+    AudioError,
+    AudioInfo,
+    Reader,
+    Source,
+    SourceFile,
+    mend_wav,
+    open_source,
+    readers,
+)
 from mats_core.storage import StorageError
 from mats_core.uris import local_path
 
@@ -45,6 +55,8 @@ _EXTENSIONS = (
 )
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())  # what is looked at in a folder
 _SMALL_FILE = 1 << 20  # read at once: cheaper than many small reads
+_LARGE_MP3 = 16 << 20  # above it, an MP3 whose length is an estimate is counted; half an hour at 72 kbit/s
+_COUNTED_AHEAD = 4 << 20
 _BEFORE_S, _AFTER_S = (
     0.5,
     0.1,
@@ -100,7 +112,33 @@ def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) ->
     limits = limits or DecodeLimits()
     guarded = _guard(file, limits, time.monotonic() + limits.deadline_s)
     with _open(guarded, name, limits, readers(guarded.head(HEAD_BYTES), seeks=False)) as source:
-        return source.info()
+        info = source.info()
+        # note: libsndfile estimates the length of an MP3 without header well; what PyAV says of one is a guess
+        least = _SMALL_FILE if source.container or not info.duration_s else _LARGE_MP3
+    if info.duration_source != "unknown" or guarded.size <= least:
+        return info
+    return _counted(file, info, limits)
+
+
+def _counted(file: BinaryIO, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
+    """`info` with the length that the packets tell, where the header tells none and the file is long enough for it
+    to matter: the last chunk reads to the end of the file, so it must not be far away."""
+    from mats_core.container import count_seconds
+
+    # note: read in large pieces; a remote file was opened for small ones
+    large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
+    try:
+        seconds = count_seconds(SourceFile(large or file, time.monotonic() + limits.deadline_s))
+    except AudioError as error:
+        if error.code != "timeout":
+            raise
+        return info
+    finally:
+        if large is not None:
+            large.detach()
+    if seconds is None or file.seek(0, io.SEEK_END) * 8 / seconds < LEAST_BITS_A_SECOND:
+        return info
+    return replace(info, duration_s=seconds, duration_source="decoded")
 
 
 def decode(
@@ -170,7 +208,8 @@ def _guard(file: BinaryIO, limits: DecodeLimits, deadline: float) -> SourceFile:
     if guarded.size > limits.max_bytes:
         raise AudioError("too_large", f"the file has {guarded.size} bytes, {limits.max_bytes} are allowed")
     if guarded.size <= _SMALL_FILE and not isinstance(file, io.BytesIO):
-        return SourceFile(io.BytesIO(guarded.read_all()), deadline)
+        guarded = SourceFile(io.BytesIO(guarded.read_all()), deadline)
+    mend_wav(guarded)
     return guarded
 
 

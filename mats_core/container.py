@@ -242,6 +242,31 @@ class ContainerSource:
         return self._end / self.sample_rate < info.duration_s - 0.5
 
 
+def count_seconds(file: SourceFile) -> float | None:
+    """How long a file lasts by its packets, read from first to last but not decoded; None where it cannot tell.
+    Raises AudioError timeout where the reading takes longer than the file may."""
+    try:
+        reader = _Reader(file)
+    except (av.error.FFmpegError, AudioError, ValueError, OverflowError, UnicodeError):
+        file.check()
+        return None
+    try:
+        base, first, last, total = reader.stream.time_base, None, 0, 0
+        try:
+            for packet in reader.container.demux(reader.stream):
+                total += packet.duration or 0
+                if packet.pts is not None:
+                    first = packet.pts if first is None else first
+                    last = max(last, packet.pts + (packet.duration or 0))
+        except av.error.FFmpegError:
+            pass  # damage: what was counted before it
+        file.check()
+        ticks = total if reader.bare or first is None else last - first
+        return float(ticks * base) if base and ticks > 0 else None
+    finally:
+        reader.close()
+
+
 def _generator_ended(generator: Any) -> bool:
     """A generator that raised is over; one that did not (the damage was in the decoder) goes on."""
     return getattr(generator, "gi_frame", generator) is None

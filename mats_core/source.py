@@ -21,6 +21,8 @@ from mats_core.storage import error_from
 
 Block: TypeAlias = npt.NDArray[np.float32]
 _BLOCK_FRAMES = 1 << 16
+_MOST_MP3_BYTES = 40_000  # a second: 320 kbit/s
+_MOST_TRAILER = 8192  # bytes of tags after the sound; more of them only cost a slower reader
 LEAST_BITS_A_SECOND = 500  # less than silence costs in any codec: such a header lies about its duration
 
 
@@ -76,6 +78,7 @@ class SourceFile:
         self._deadline = deadline
         self._error: BaseException | None = None
         self._late = False
+        self._patches: list[tuple[int, bytes]] = []
         try:
             self.size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -89,10 +92,23 @@ class SourceFile:
             self._late = True
             return b""
         try:
-            return self._file.read(count)
+            at = self._file.tell() if self._patches else 0
+            data = self._file.read(count)
         except Exception as error:
             self._error = error
             return b""
+        for place, right in self._patches:
+            if at < place + len(right) and place < at + len(data):
+                changed = bytearray(data)
+                for offset, byte in enumerate(right, place - at):
+                    if 0 <= offset < len(changed):
+                        changed[offset] = byte
+                data = bytes(changed)
+        return data
+
+    def patch(self, place: int, right: bytes) -> None:
+        """Let the file read as if these bytes stood at `place`: a header's length that is wrong."""
+        self._patches.append((place, right))
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer).cast("B")
@@ -219,6 +235,9 @@ def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source
     if source.frames <= 0:
         source.close()
         raise AudioError("decode_failed", _NO_SAMPLES)
+    if source.is_longer_than_declared():
+        source.close()
+        raise AudioError("decode_failed", "its header tells less than there is")  # PyAV reads on to the end
     return source
 
 
@@ -344,11 +363,28 @@ class SoundFileSource:
             return self._end < self.frames - self.sample_rate // 10
         return False
 
+    def is_longer_than_declared(self) -> bool:
+        """Whether an MP3 has more bytes than its Xing header knows of (joined files, a stale header): libsndfile
+        would stop where the header does."""
+        if self._signature.name != "MP3":
+            return False
+        head = self._file.head(HEAD_BYTES, offset=self._tag_bytes())
+        place = max(head[:400].find(b"Xing"), head[:400].find(b"Info"))
+        if place < 0 or len(head) < place + 16:
+            return False
+        flags, first, second = struct.unpack(">III", head[place + 4 : place + 16])
+        known = (second if flags & 1 else first) if flags & 2 else _MOST_MP3_BYTES * self.frames // self.sample_rate
+        return self._file.size - self._tag_bytes() > known * 1.01 + _MOST_TRAILER
+
+    def _tag_bytes(self) -> int:
+        """Length of the ID3 tag before the sound; it may hold a picture."""
+        head = self._file.head(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return 0
+        return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+
     def _has_xing_header(self) -> bool:
-        head = self._file.head(HEAD_BYTES)
-        if head[:3] == b"ID3" and len(head) >= 10:
-            tag = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-            head = self._file.head(HEAD_BYTES, offset=10 + tag)
+        head = self._file.head(HEAD_BYTES, offset=self._tag_bytes())
         return any(mark in head[:400] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
@@ -375,6 +411,35 @@ def _wav_samples(file: SourceFile, head: bytes) -> int | None:
             return None if size > there and there else min(size, there)
         position += 8 + size + (size & 1)
     return 0
+
+
+def mend_wav(file: SourceFile) -> None:
+    """Let a WAV file whose sizes are stale (its recorder was stopped) read as if they reached to its end.
+
+    They are stale where what follows the declared samples is no chunk: a name of four letters and a size that fits.
+    """
+    head = file.head(HEAD_BYTES)
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return
+    place = 12
+    while head[place : place + 4] != b"data":
+        if place + 8 > len(head):
+            return
+        size = struct.unpack("<I", head[place + 4 : place + 8])[0]
+        place += 8 + size + (size & 1)
+    if place + 8 > len(head):
+        return
+    declared = struct.unpack("<I", head[place + 4 : place + 8])[0]
+    end = place + 8 + declared + (declared & 1)
+    left = file.size - end
+    if declared == 0 or left <= 8:
+        return
+    name, size = struct.unpack("<4sI", file.head(8, offset=end))
+    if size <= left - 8 and all(byte < 0x80 and (byte == 0x20 or chr(byte).isalnum()) for byte in name):
+        return
+    whole = min(file.size - place - 8, 0xFFFFFFFF - place - 8)
+    file.patch(place + 4, struct.pack("<I", whole))
+    file.patch(4, struct.pack("<I", place + whole))
 
 
 def ogg_has_end(file: SourceFile) -> bool:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +18,10 @@ from mats_core.errors import SettingsError
 from pipelines.settings import LimitSettings, ScanSettings
 from pipelines.sources import MANIFEST_SIDECAR, Entry, open_source
 
-PROBE_BATCH = 64
+PROBE_BATCH = 256
+"""Files whose headers are asked for at once."""
+STORE_WORKERS = 4
+"""Processes that read headers from a store: there they mostly wait for it."""
 
 
 def chunk_id(path: str, version: str, start_s: float) -> str:
@@ -72,7 +77,7 @@ class Scanner:
     def __init__(self, chunk_s: float, limits: LimitSettings, workers: int | None = None) -> None:
         self.chunk_s = chunk_s
         self._limits = limits
-        self._workers = workers or 1
+        self._workers = workers
         self._decoder: Any = None
 
     def __enter__(self) -> Scanner:
@@ -86,7 +91,9 @@ class Scanner:
         if self._decoder is None:
             from pipelines.decode import make_decoder
 
-            self._decoder = make_decoder(self._workers, 16_000, self._limits)
+            far = storage.scheme(uris[0]) != "" and len(uris) > PROBE_BATCH // 8
+            workers = self._workers or (STORE_WORKERS if far else max(1, min(2, os.cpu_count() or 1)))
+            self._decoder = make_decoder(workers, 16_000, self._limits)
         return list(self._decoder.probe_many(uris))
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
@@ -144,6 +151,7 @@ class ScanResult:
     added: ScanCounts
     known_files: int
     total_rows: int
+    wall_s: float = 0.0
 
 
 def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | None = None) -> ScanResult:
@@ -152,6 +160,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     from pipelines.outputs import empty_output, prepare_output
     from pipelines.work_list import WorkList
 
+    started = time.monotonic()
     facts = read_model_facts(settings.model)
     source = open_source(settings.input, settings.schemes)
     prepare_output(settings.output)
@@ -171,4 +180,4 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
         "input": storage.public_uri(settings.input),
     }
     storage.write_bytes(sidecar, json.dumps(facts_text, indent=1).encode())
-    return ScanResult(settings.output, added, known, rows.total)
+    return ScanResult(settings.output, added, known, rows.total, time.monotonic() - started)

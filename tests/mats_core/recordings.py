@@ -23,7 +23,25 @@ KINDS = {
     "opus": ("opus", "libopus"),
     "webm": ("webm", "libopus"),
     "aac": ("adts", "aac"),
+    "mp4": ("mp4", "aac"),
+    "mov": ("mov", "aac"),
+    "mkv": ("matroska", "libopus"),
+    "wma": ("asf", "wmav2"),
+    "amr": ("amr", "libopencore_amrnb"),
+    "3gp": ("3gp", "libopencore_amrnb"),
 }
+
+
+_BIT_RATES = {"wmav2": 96_000, "libopencore_amrnb": 12_200}  # the encoders have no default
+
+
+def bursts(rate: int, seconds: float, at: tuple[float, ...]) -> npt.NDArray[np.float32]:
+    """Mono float32 [T]: silence with 60 ms of a 1 kHz tone from each of the times on, which speech codecs keep."""
+    wave = np.zeros(round(rate * seconds))
+    tone = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(round(rate * 0.06)) / rate)
+    for time in at:
+        wave[round(rate * time) :][: len(tone)] = tone
+    return wave.astype(np.float32)
 
 
 def clicks(rate: int, seconds: float, at: tuple[float, ...]) -> npt.NDArray[np.float32]:
@@ -58,6 +76,8 @@ def _encode_with_ffmpeg(file: io.BytesIO, wave: npt.NDArray[np.float32], rate: i
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate, options=options)
         stream.layout = layout
+        if codec in _BIT_RATES:
+            stream.bit_rate = _BIT_RATES[codec]
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(wave.T), format="fltp", layout=layout)
         frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
         fifo = av.AudioFifo()

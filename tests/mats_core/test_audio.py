@@ -178,8 +178,12 @@ def test_a_header_tells_format_rate_channels_and_duration(kind, name):
     assert info.duration_s == pytest.approx(2.5, abs=0.02 if kind == "webm" else 1e-6)
 
 
-def test_raw_aac_knows_no_duration():
+def test_a_short_raw_aac_knows_no_duration_and_a_long_one_is_counted():
     assert probe(io.BytesIO(encode(melody(44100, 2.5), 44100, "aac"))).duration_source == "unknown"
+    data = encode(melody(44100, 2.5), 44100, "aac")
+    counted = probe(io.BytesIO(data * (1 + (1 << 20) // len(data))))
+    assert counted.duration_source == "decoded"
+    assert counted.duration_s == pytest.approx(len(data * (1 + (1 << 20) // len(data))) / len(data) * 2.53, rel=0.02)
 
 
 def test_a_header_that_declares_days_in_a_few_kilobytes_is_not_believed():
