@@ -19,6 +19,7 @@ import numpy.typing as npt
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
+from mats_core.headers import mend_wav
 from mats_core.sniff import HEAD_BYTES
 from mats_core.source import (
     LEAST_BITS_A_SECOND,

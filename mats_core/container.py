@@ -14,8 +14,9 @@ from typing import Any
 import av
 import numpy as np
 
+from mats_core.headers import ogg_has_end
 from mats_core.sniff import Signature
-from mats_core.source import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, SourceFile, ogg_has_end
+from mats_core.source import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, SourceFile
 
 _FORMATS = (
     "aac,ac3,adp,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,"
