@@ -28,7 +28,6 @@ from mats_core.source import (
     Reader,
     Source,
     SourceFile,
-    mend_wav,
     open_source,
     readers,
 )
