@@ -1,0 +1,183 @@
+"""What is wrong with a model ends every command with code 2 and one clear line, and nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+from jobs.cli import app
+
+Change = Callable[[Path], None]
+
+
+class _Runs:
+    marker = ""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path(_Runs.marker),))
+
+
+@pytest.fixture
+def model(tiny_model_dir: str, tmp_path: Path) -> Path:
+    _Runs.marker = str(tmp_path / "executed")
+    return Path(shutil.copytree(tiny_model_dir, tmp_path / "model"))
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> str:
+    (tmp_path / "archive").mkdir()
+    soundfile.write(tmp_path / "archive" / "a.wav", np.zeros(8000), 8000)
+    return str(tmp_path / "archive" / "a.wav")
+
+
+def refused(*arguments: Any) -> str:
+    """What a command says that ends with code 2."""
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("mats: ") and done.stderr.count("\n") == 1
+    assert not Path(_Runs.marker).exists()
+    return done.stderr
+
+
+def _tensors(name: str, change: Callable[[dict[str, torch.Tensor]], Any]) -> Change:
+    def run(folder: Path) -> None:
+        tensors = load_file(folder / name)
+        change(tensors)
+        save_file(tensors, folder / name)
+
+    return run
+
+
+def _cut(name: str) -> Change:
+    def run(folder: Path) -> None:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+    return run
+
+
+def _settings(name: str, **values: Any) -> Change:
+    def run(folder: Path) -> None:
+        (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **values}))
+
+    return run
+
+
+def _moved_layer(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if ".layers.1." in name]:
+        tensors[name.replace(".layers.1.", ".layers.7.")] = tensors.pop(name)
+
+
+def _wider_rank(tensors: dict[str, torch.Tensor]) -> None:
+    for name in [name for name in tensors if ".lora_A." in name]:
+        tensors[name] = tensors[name].repeat(2, 1)
+
+
+ADAPTER, MAPPER, LLM = "adapter/adapter_model.safetensors", "mapper.safetensors", "llm/model.safetensors"
+KNOWN_FROM_FILES: dict[str, tuple[Change, str]] = {
+    "truncated mapper": (_cut(MAPPER), "a whole safetensors file"),
+    "truncated adapter": (_cut(ADAPTER), "a whole safetensors file"),
+    "truncated LLM": (_cut(LLM), "a whole safetensors file"),
+    "NaN in the mapper": (_tensors(MAPPER, lambda t: t["linear.bias"].fill_(float("nan"))), "linear.bias holds NaN"),
+    "NaN in the adapter": (_tensors(ADAPTER, lambda t: next(iter(t.values())).fill_(float("inf"))), "holds NaN"),
+    "LLM of another width": (_settings("llm/config.json", hidden_size=32), "an LLM of width 64, not 32"),
+    "mapper for another LLM": (
+        _tensors(MAPPER, lambda t: t.update({"projector.weight": torch.zeros(16, 32)})),
+        "projector.weight is [16, 32], expected [64, …]",
+    ),
+    "adapter for more layers": (_tensors(ADAPTER, _moved_layer), "an adapter of this LLM of 2 layers"),
+    "adapter of another rank": (_tensors(ADAPTER, _wider_rank), "expected [4, …]"),
+    "memory of another encoder": (
+        _settings("memory/memory.json", encoder_fingerprint="0" * 64),
+        'rebuild it with "mats build-memory"',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN_FROM_FILES)
+def test_what_files_tell_is_told_before_anything_is_loaded(
+    model: Path, sound: str, tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("mats_core.load_model", load, raising=False)
+    change, says = KNOWN_FROM_FILES[case]
+    change(model)
+    out = tmp_path / "out"
+    assert says in refused("ask", sound, "--model", model)
+    for command in ("caption", "embed-audio"):
+        assert says in refused(command, Path(sound).parent, out, "--model", model)
+    assert not out.exists()
+
+
+def _malicious_llm(model: Path) -> None:
+    (model / LLM).unlink()
+    torch.save({"lm_head.weight": _Runs()}, model / "llm" / "pytorch_model.bin")
+
+
+def _malicious_clap(model: Path) -> None:
+    shutil.rmtree(model / "encoder")
+    (model / "encoder").mkdir()
+    torch.save({"model": {"caption_encoder.base.wte.weight": _Runs()}}, model / "encoder" / "CLAP_weights_2023.pth")
+
+
+KNOWN_BY_LOADING: dict[str, tuple[Change, str]] = {
+    "malicious LLM": (_malicious_llm, "llm: got"),
+    "NaN in the LLM": (_tensors(LLM, lambda t: t["lm_head.weight"].fill_(float("nan"))), "lm_head.weight holds NaN"),
+    "another LLM of this width": (
+        _tensors(LLM, lambda t: t["lm_head.weight"].mul_(2)),
+        "the llm this model was made with",
+    ),
+    "another encoder": (
+        _settings("encoder/preprocessor_config.json", hop_length=400),
+        "the encoder this model was made with",
+    ),
+    "adapter for other layers": (
+        _tensors(ADAPTER, lambda t: t.update({n.replace("q_proj", "o_proj"): t.pop(n) for n in list(t) if "q_p" in n})),
+        "an adapter of this LLM",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", KNOWN_BY_LOADING)
+def test_what_only_loading_tells(model: Path, sound: str, case: str) -> None:
+    change, says = KNOWN_BY_LOADING[case]
+    change(model)
+    assert says in refused("ask", sound, "--model", model, "--device", "cpu")
+
+
+@pytest.mark.msclap
+def test_a_malicious_clap_inside_a_model(model: Path, sound: str) -> None:
+    pytest.importorskip("torchlibrosa", reason="needs the msclap package")
+    from tests.official_clap import write_tokenizer
+
+    _malicious_clap(model)
+    write_tokenizer(model / "encoder" / "gpt2")
+    assert "nothing in it was run" in refused("ask", sound, "--model", model, "--device", "cpu")
+
+
+@pytest.mark.long
+def test_what_only_a_ray_worker_finds_ends_the_run_with_code_2(model: Path, sound: str, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    from tests.e2e.conftest import ENV, ROOT
+
+    KNOWN_BY_LOADING["NaN in the LLM"][0](model)
+    command = [sys.executable, "-m", "jobs", "caption", str(Path(sound).parent), str(tmp_path / "out")]
+    done = subprocess.run([*command, "--model", str(model)], capture_output=True, text=True, env=ENV, cwd=ROOT)
+    assert done.returncode == 2, done.stderr
+    assert "lm_head.weight holds NaN" in done.stderr
+    assert "Traceback" not in done.stderr
