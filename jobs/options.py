@@ -42,7 +42,7 @@ def settings_command(
                 # note: an option that may come several times is an empty list when it does not
                 values.update({key: value for key, value in given.items() if value is not None and value != []})
                 for argument in arguments:
-                    if argument not in values:
+                    if argument not in values and kind.model_fields[argument].is_required():
                         raise SettingsError(argument.upper(), "nothing", kind.model_fields[argument].description or "")
                 return run(build(kind, values))
 
@@ -84,7 +84,7 @@ def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Paramet
     if positional:
         default: Any = typer.Argument(None, help=text, show_default=False)
     else:
-        flag = "--" + name.replace("_", "-")
+        flag = "--" + name.rstrip("_").replace("_", "-")  # note: list_, since `list` is a type where it stands
         shown = None if field.default in (None, False) or field.default_factory else str(field.default)
         default = typer.Option(None, flag, help=text + (f" (default: {shown})" if shown else ""), show_default=False)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

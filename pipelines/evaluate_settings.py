@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import SettingsError
+from mats_core.fingerprint import cache_root
 from pipelines.settings import CaptionSettings, build
 
 AXES = {
@@ -45,7 +45,7 @@ class EvaluateSettings(BaseModel):
     data: list[str] = Field(
         default_factory=list,
         description="Where the benchmarks' folders are: ROOT for all, or NAME=ROOT for one; several times "
-        "(default: $MATS_BENCHMARKS, else ~/.cache/mats/benchmarks).",
+        "(default: $MATS_BENCHMARKS, else the cache).",
     )
     limit: int | None = Field(None, gt=0, description="The first so many items of each benchmark.")
     list_: bool = Field(False, description="Show the benchmarks, and what is missing to run each.")
@@ -81,7 +81,7 @@ class EvaluateSettings(BaseModel):
 
     def roots(self, names: list[str]) -> dict[str, str]:
         """Where each benchmark's files are: $MATS_BENCHMARKS, else a cache, where nothing was said."""
-        general = os.environ.get("MATS_BENCHMARKS") or str(Path("~/.cache/mats/benchmarks").expanduser())
+        general = os.environ.get("MATS_BENCHMARKS") or str(cache_root() / "benchmarks")
         own = {}
         for value in self.data:
             name, equals, root = value.partition("=")

@@ -1,6 +1,8 @@
   var playing = null;
   Array.prototype.forEach.call(document.querySelectorAll("figure"), function (figure) {
-    var audio = figure.querySelector("audio"), button = figure.querySelector(".play");
+    var audio = figure.querySelector("audio");
+    if (!audio) { return; }
+    var button = figure.querySelector(".play");
     var picture = figure.querySelector(".picture"), head = picture.querySelector("i"), share = +picture.dataset.share;
     function mark() {
       head.style.opacity = 1;
