@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from string import ascii_uppercase
@@ -17,6 +18,7 @@ from mats_core.scoring.metric import no_answer, of_values
 
 T = TypeVar("T")
 LETTER, NAMED = "letter", "named"
+WITHHELD = "the publisher keeps the answer"
 _LETTER = re.compile(
     r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
     r"(?:\((?P<in>[a-z])\)|(?P<mark>[a-z])[).:](?=\s|$)|(?P<alone>[a-z])\W*$)",
@@ -86,10 +88,10 @@ def score(
             hows.append(how)
             first.append(place == 0)
             chosen.append(None if place is None else item.choices.index(shown[place]))
-            row.append(place is not None and shown[place] == item.answer)
+            row.append(None if not item.answer else place is not None and shown[place] == item.answer)
         matched.append(chosen)
         right.append(row)
-    why = no_answer(answers)
+    why = [reason or ("" if item.answer else WITHHELD) for reason, item in zip(no_answer(answers), items, strict=True)]
     values = [_mean([r for r in row if r is not None]) for row in right]
     metrics = {
         "accuracy": lambda: of_values("accuracy", items, values, why, seed),
@@ -97,8 +99,10 @@ def score(
             "matched",
             items,
             [
-                _mean([m is not None for m, r in zip(ms, rs, strict=True) if r is not None])
-                for ms, rs in zip(matched, right, strict=True)
+                None
+                if reason
+                else _mean([m is not None for m, text in zip(ms, texts, strict=True) if text is not None])
+                for ms, texts, reason in zip(matched, each, why, strict=True)
             ],
             why,
             seed,
@@ -124,6 +128,18 @@ def score(
             ],
         },
     )
+
+
+def mmau_records(items: Sequence[Item], answers: Answers, seed: int = 0) -> str:
+    """The JSON that MMAU's evaluation takes: its own records with ``model_prediction``, the option chosen in the
+    order of ``seed`` (the answer itself where it chooses none). Unanswered questions have an empty prediction."""
+    records = []
+    for item, given in zip(items, answers, strict=True):
+        text = given if isinstance(given, str) or given is None else next(iter(given), None)
+        shown = order(item.choices, seed, item.item_id)
+        place = None if text is None else match(text, shown)[0]
+        records.append(item.extra | {"model_prediction": (text or "") if place is None else shown[place]})
+    return json.dumps(records, ensure_ascii=False, indent=1)
 
 
 def per_category(items: Sequence[Item], values: Sequence[float | None], seed: int) -> dict[str, dict[str, float]]:

@@ -19,8 +19,8 @@ STANFORD = "Stanford PTBTokenizer 3.4.1"
 NLTK = "NLTK Treebank tokenizer"
 
 # What the caption metrics drop (the list of coco-caption's evaluation), and what NLTK writes for the same signs.
-_DROPPED = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-_NLTK_SIGNS = frozenset(['(', ')', '[', ']', '{', '}', '"', '…'])
+_DROPPED = frozenset("'' ' `` ` -LRB- -RRB- -LCB- -RCB- . ? ! , : - -- ... ;".split())  # noqa: SIM905
+_NLTK_SIGNS = frozenset('()[]{}"…')
 _SPACE = re.compile(r"\s+")
 _JAVA = (8, 13)  # aac-metrics refuses others
 

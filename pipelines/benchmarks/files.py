@@ -76,7 +76,7 @@ class Folder:
             raise self.wrong(path, "unreadable", f"a text file in UTF-8 ({error})") from None
 
     def audio(self, fields: Mapping[str, Any]) -> tuple[str | None, str]:
-        """(URI of an item's audio or None, why not): the definition's patterns in turn; ``.*`` stands for any ending."""
+        """(URI of an item's audio or None, why not), by the definition's patterns in turn; ``.*`` is any ending."""
         tried = []
         for pattern in self.benchmark.audio:
             path = posixpath.normpath(filled(pattern, fields)).lstrip("/")

@@ -1,0 +1,86 @@
+"""Intervals and paired comparison: laws, and agreement with scikit-learn where it has the same figure."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, f1_score
+
+from mats_core.scoring import compute, interval, paired_bootstrap
+
+
+def test_interval_of_a_mean_is_that_of_theory() -> None:
+    values = np.random.default_rng(1).normal(0.5, 0.2, 400)
+    low, high = interval("mean", [(v,) for v in values], seed=3)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.004)
+    assert high == pytest.approx(values.mean() + half, abs=0.004)
+    assert (low, high) == interval("mean", [(v,) for v in values], seed=3)
+    assert (low, high) != interval("mean", [(v,) for v in values], seed=4)
+
+
+def test_macro_f1_is_sklearns_over_labels_that_occur() -> None:
+    rng = np.random.default_rng(2)
+    true, guessed = rng.integers(0, 4, 60), rng.integers(-1, 6, 60)
+    expected = f1_score(true, guessed, labels=[0, 1, 2, 3], average="macro", zero_division=0)
+    assert compute("macro_f1", list(zip(true, guessed, strict=True))) == pytest.approx(expected)
+
+
+def test_macro_and_micro_f1_of_sets_are_sklearns() -> None:
+    rng = np.random.default_rng(3)
+    true, guessed = rng.integers(0, 2, (50, 5)), rng.integers(0, 2, (50, 5))
+    rows = np.concatenate([true, guessed], axis=1)
+    assert compute("macro_f1_sets", rows) == pytest.approx(f1_score(true, guessed, average="macro"))
+    counts = [((t & g).sum(), g.sum(), t.sum()) for t, g in zip(true, guessed, strict=True)]
+    assert compute("micro_f1", counts) == pytest.approx(f1_score(true, guessed, average="micro"))
+
+
+@pytest.mark.parametrize("levels", [3, 10_000])
+def test_mean_average_precision_is_sklearns_with_and_without_ties(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    scores, truth = rng.integers(0, levels, (80, 4)) / levels, rng.integers(0, 2, (80, 4))
+    truth[:, 3] = 0  # a label that does not occur is no part of the mean
+    expected = np.mean([average_precision_score(truth[:, c], scores[:, c]) for c in range(3)])
+    assert compute("mean_average_precision", np.concatenate([scores, truth], axis=1)) == pytest.approx(expected)
+
+
+def test_a_resample_counts_an_item_as_often_as_it_is_drawn() -> None:
+    from mats_core.scoring.bootstrap import _prepared
+
+    rng = np.random.default_rng(5)
+    rows = np.concatenate([rng.random((12, 2)), rng.integers(0, 2, (12, 2))], axis=1)
+    weights = np.array([0, 2, 1, 3, 1, 0, 1, 1, 2, 1, 0, 1.0])
+    drawn = np.repeat(rows, weights.astype(int), axis=0)
+    assert _prepared("mean_average_precision", rows)(weights) == pytest.approx(compute("mean_average_precision", drawn))
+
+
+def test_a_clear_difference_is_told_from_none() -> None:
+    rng = np.random.default_rng(7)
+    a = rng.random(300)
+    worse = a - 0.05 + rng.normal(0, 0.02, 300)
+    difference, low, high, p = paired_bootstrap(a, worse)
+    assert difference == pytest.approx(float(np.mean(worse - a)))
+    assert low < difference < high < 0 and p <= 0.002
+    noise = a + rng.normal(0, 0.02, 300)
+    difference, low, high, p = paired_bootstrap(a, noise - np.mean(noise - a))
+    assert low < 0 < high and p > 0.5
+
+
+def test_pairs_are_sharper_than_two_intervals() -> None:
+    a = np.random.default_rng(8).random(100)
+    _, low, high, _ = paired_bootstrap(a, a + 0.01)
+    assert (low, high) == pytest.approx((0.01, 0.01))
+    assert np.diff(interval("mean", [(v,) for v in a]))[0] > 0.08
+
+
+def test_what_one_run_leaves_out_is_left_out_of_both() -> None:
+    assert paired_bootstrap([0.0, 1.0, None, 1.0], [0.5, None, 9.0, 1.5])[0] == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="2 items against 1"):
+        paired_bootstrap([0.0, 1.0], [0.0])
+    with pytest.raises(ValueError, match="no item"):
+        paired_bootstrap([None], [1.0])
+
+
+def test_the_same_run_does_not_differ() -> None:
+    rows = [(1.0, 1.0, 2.0), (0.0, 2.0, 1.0)]
+    assert paired_bootstrap(rows, rows, statistic="micro_f1") == (0.0, 0.0, 0.0, 1.0)
