@@ -233,7 +233,7 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
     from pipelines.settings import LimitSettings
 
     job.spec.threads, job.spec.batch_size = plan.threads, plan.batch_size
-    rows = ray.data.from_arrow(list(_shards(work, done, plan.shard_rows)))
+    rows = ray.data.from_blocks(list(_shards(work, done, plan.shard_rows)))  # from_arrow: a task and 45 kB a shard
     if job.embeddings:
         front: Any = decode.Fetch
         arguments: tuple[Any, ...] = (work.folder, job.embeddings)
