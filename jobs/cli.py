@@ -10,11 +10,14 @@ from typing import Any
 
 import typer
 
+import jobs.evaluate
 from jobs.import_reference import ImportSettings
 from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
 from jobs.soundworld import app as soundworld
 from mats_core.errors import SettingsError
 from mats_core.uris import public_uri
+from pipelines.compact_settings import CompactSettings
+from pipelines.evaluate_settings import EvaluateSettings
 from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
 from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
 
@@ -30,6 +33,10 @@ app = typer.Typer(
 @settings_command(app, "caption", CaptionSettings)
 def caption(settings: CaptionSettings) -> int:
     """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
+    if settings.dry_run:
+        from jobs.dry_run import run
+
+        return run(settings)
     from jobs.terminal import RunDisplay
     from pipelines.caption import run_caption
 
@@ -94,6 +101,14 @@ def scan(settings: ScanSettings) -> int:
         f"manifest: {public_uri(result.manifest)} ({result.total_rows} rows)"
     )
     return 0
+
+
+@settings_command(app, "compact", CompactSettings)
+def compact(settings: CompactSettings) -> int:
+    """Write the many part files of a finished run as few large files into a new data set. Run again to continue."""
+    from jobs.compact import run
+
+    return run(settings)
 
 
 @settings_command(app, "embed-text", EmbedTextSettings, ("corpora", "output"))
@@ -170,6 +185,25 @@ def report(
     return 0
 
 
+@settings_command(app, "evaluate", EvaluateSettings, ("axes",))
+def evaluate(settings: EvaluateSettings) -> int:
+    """Answer benchmarks with a model and write metrics and a page; ends with code 4 when a gate closes."""
+    return jobs.evaluate.run(settings)
+
+
+@command(app, "compare")
+def compare(
+    run_a: str = typer.Argument(..., help="OUTPUT of `mats caption`, or OUT of `mats evaluate`: the old answers."),
+    run_b: str = typer.Argument(..., help="The new answers to the same sounds."),
+    out: str = typer.Option("compare.html", help="The page to write; a table of all changes goes beside it."),
+    model: str = typer.Option("builtin", help="Whose CLAP measures how far two answers are apart."),
+    top: int = typer.Option(100, min=1, help="Changes on the page, largest first."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+) -> int:
+    """Which answers changed between two runs, and by how much, as a page with players."""
+    return jobs.evaluate.compare(run_a, run_b, out, model, top, device)
+
+
 @command(app, "demo")
 def demo(
     folder: str = typer.Argument("demo", help="Where to work; made anew each time."),
@@ -187,6 +221,7 @@ def doctor() -> int:
 
 
 app.add_typer(soundworld, name="soundworld")
+app.add_typer(jobs.evaluate.history, name="history")
 
 benchmark = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(benchmark, name="benchmark")

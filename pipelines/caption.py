@@ -26,6 +26,11 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
 
     Raises SettingsError before any model is loaded when something asked for cannot work.
     """
+    return run_rows(settings, *caption_job(settings), progress)
+
+
+def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
+    """What is to be done, and the entries of INPUT; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
     check = _checker(settings, facts)
@@ -37,6 +42,7 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     spec = ModelSpec(
         model=settings.model,
         device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
         window_s=facts.window_s,
         deterministic=settings.deterministic,
         segments=settings.segments,
@@ -60,7 +66,7 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
         stage=Answer,
         spec=spec,
     )
-    return run_rows(settings, job, source, progress)
+    return job, source
 
 
 def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:

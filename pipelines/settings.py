@@ -62,6 +62,7 @@ class RunSettings(LimitSettings):
     )
     decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
     device: str = Field("auto", description="auto, cpu, cuda.")
+    trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
     address: str | None = Field(
         None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
     )
@@ -86,6 +87,9 @@ class CaptionSettings(RunSettings):
     task: str = Field("caption", description=f"One of {', '.join(TASKS)}; a list may set it a row.")
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
+    dry_run: bool = Field(
+        False, description="Write nothing: print files, hours, chunks, and the time a measured sample promises."
+    )
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")
     with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")
