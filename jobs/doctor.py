@@ -72,6 +72,7 @@ def examine() -> list[Finding]:
         *_ray(),
         *_model(),
         *_optional(versions),
+        *_caption_metrics(),
     ]
 
 
@@ -237,6 +238,24 @@ def _optional(versions: Mapping[str, str]) -> list[Finding]:
         else Finding("only for some work", name, NOTE, f"not installed; needed for {purpose}. Do: {remedy}")
         for name, purpose, remedy in OPTIONAL
     ]
+
+
+def _caption_metrics() -> list[Finding]:
+    """Which caption metrics of `mats evaluate` can run here, and what the others want."""
+    from mats_core.scoring import METRICS
+    from mats_core.scoring.captions import needs
+    from mats_core.scoring.tokenizing import NLTK, STANFORD, stanford_missing
+
+    area = "caption metrics (mats evaluate)"
+    wants = {name: needs(name) for name in METRICS["caption"]}
+    able = [name for name, want in wants.items() if want is None]
+    findings = [Finding(area, "run here", OK if able else NOTE, ", ".join(able) or "none")]
+    for name, want in wants.items():
+        if want is not None:
+            findings.append(Finding(area, name, NOTE, f"{want.why}. Do: {want.install}"))
+    absent = stanford_missing()
+    detail = STANFORD if absent is None else f"{NLTK}, for {STANFORD}: {absent}. Do: aac-metrics-download"
+    return [*findings, Finding(area, "tokenizer", OK if absent is None else NOTE, detail)]
 
 
 def run() -> int:

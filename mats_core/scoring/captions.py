@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mats_core.scoring import aac
 from mats_core.scoring.items import Answers, Item, Metric, Scores, Unavailable
 from mats_core.scoring.metric import no_answer, of_rows, of_values
 from mats_core.scoring.tokenizing import cache_folder, java_missing, stanford_missing, tokenize
@@ -145,58 +146,16 @@ def _plain(outcome: tuple[dict, dict], key: str) -> Outcome:
 
 
 def _bleu(n: int) -> Callable[[Candidates, References], Outcome]:
-    def metric(candidates: Candidates, references: References) -> Outcome:
-        from aac_metrics.functional import bleu
-
-        return _plain(bleu(candidates, references, n=n), f"bleu_{n}")
-
-    return metric
+    return lambda candidates, references: _plain(aac.function("bleu")(candidates, references, n=n), f"bleu_{n}")
 
 
-def _rouge_l(candidates: Candidates, references: References) -> Outcome:
-    from aac_metrics.functional import rouge_l
-
-    return _plain(rouge_l(candidates, references), "rouge_l")
+def _of(name: str) -> Callable[[Candidates, References], Outcome]:
+    return lambda candidates, references: _plain(aac.function(name)(candidates, references), name)
 
 
-def _cider_d(candidates: Candidates, references: References) -> Outcome:
-    from aac_metrics.functional import cider_d
-
-    return _plain(cider_d(candidates, references), "cider_d")
-
-
-def _meteor(candidates: Candidates, references: References) -> Outcome:
-    from aac_metrics.functional import meteor
-
-    return _plain(meteor(candidates, references), "meteor")
-
-
-def _spice(candidates: Candidates, references: References) -> Outcome:
-    from aac_metrics.functional import spice
-
-    return _plain(spice(candidates, references), "spice")
-
-
-def _spider(candidates: Candidates, references: References) -> Outcome:
-    """(CIDEr-D + SPICE) / 2, of Liu et al. 2017."""
-    from aac_metrics.functional import spider
-
-    return _plain(spider(candidates, references), "spider")
-
-
-def _fense(candidates: Candidates, references: References) -> Outcome:
-    from aac_metrics.functional import fense
-
-    return _plain(fense(candidates, references), "fense")
-
-
+# SPIDEr is (CIDEr-D + SPICE) / 2, of Liu et al. 2017; FENSE takes sentences, the others tokens.
 _FAMILY: dict[str, Callable[[Candidates, References], Outcome]] = {
-    "rouge_l": _rouge_l,
-    "cider_d": _cider_d,
-    "meteor": _meteor,
-    "spice": _spice,
-    "spider": _spider,
-    "fense": _fense,
+    name: _of(name) for name in ("rouge_l", "cider_d", "meteor", "spice", "spider", "fense")
 }
 
 

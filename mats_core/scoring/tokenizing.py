@@ -15,6 +15,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from mats_core.scoring.aac import tokenization
+
 STANFORD = "Stanford PTBTokenizer 3.4.1"
 NLTK = "NLTK Treebank tokenizer"
 
@@ -31,11 +33,10 @@ def tokenize(texts: Sequence[str]) -> tuple[list[str], str]:
     if not any(plain):
         return plain, NLTK
     if stanford_missing() is None:
-        from aac_metrics.utils.tokenization import preprocess_mono_sents
-
+        preprocess = tokenization().preprocess_mono_sents
         # note: its Java side cannot tell an empty line from the end
         full = [i for i, text in enumerate(plain) if text]
-        done = dict(zip(full, preprocess_mono_sents([plain[i] for i in full]), strict=True))
+        done = dict(zip(full, preprocess([plain[i] for i in full]), strict=True))
         return [done.get(i, "") for i in range(len(plain))], STANFORD
     return [_nltk(text) for text in plain], NLTK
 

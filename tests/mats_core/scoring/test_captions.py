@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
-from mats_core.scoring import Item, captions, compute, score
+from mats_core.scoring import Item, aac, captions, compute, score
 from mats_core.scoring.tokenizing import NLTK, STANFORD, stanford_missing, tokenize
 
 RUNS_HERE = ["cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4"]
@@ -53,13 +55,23 @@ def test_values_by_hand() -> None:
 
 
 def test_corpus_bleu_from_counts_is_that_of_the_library() -> None:
-    from aac_metrics.functional import bleu
-
+    bleu = aac.function("bleu")
     candidates = ["a dog barks and a dog barks again", "wind", "the rain falls on the roof", "birds sing"]
     references = [["a dog barks twice", "dogs bark"], ["wind blows", "gusts"], ["rain falls on a roof"], ["a cow"]]
     rows = [captions.bleu_counts(c, r) for c, r in zip(candidates, references, strict=True)]
     for n in (1, 2, 3, 4):
         assert compute(f"bleu_{n}", rows) == pytest.approx(float(bleu(candidates, references, n=n)[0][f"bleu_{n}"]))
+
+
+@pytest.mark.long
+def test_the_package_is_loaded_without_what_it_imports_for_others() -> None:
+    code = (
+        "import sys; from mats_core.scoring import aac; aac.function('cider_d'); aac.function('spice');"
+        "heavy = ('sentence_transformers', 'transformers', 'torchmetrics', 'aac_metrics');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_order_and_absent_answers() -> None:
