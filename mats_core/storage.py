@@ -254,6 +254,10 @@ def is_dir(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """The whole file. Raises StorageError."""
+    if local_path(uri) is None and not scheme(uri).startswith("tar+"):
+        with _coded(uri):
+            # note: one request; between two of them the file may be written anew, as a lease is
+            return bytes(_at(uri, lambda fs, name: fs.cat_file(name)))
     with open_binary(uri) as file, _coded(uri):
         return file.read()
 

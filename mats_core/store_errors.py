@@ -34,6 +34,8 @@ _CAUSES = {
         "no credentials for {bucket} were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or "
         "anonymous access (MATS_STORAGE)",
     ),
+    "PreconditionFailed": ("io_error", "{name} was changed while it was read"),
+    "FileExpired": ("io_error", "{name} was changed while it was read"),
     "InvalidObjectState": ("access_denied", "{name} is in cold storage; restore it first"),
     "PermanentRedirect": ("io_error", "the bucket {bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
     "AuthorizationHeaderMalformed": ("io_error", "{bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
