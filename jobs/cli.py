@@ -304,6 +304,22 @@ def benchmark_embed_text(
     return run_benchmark(weights, captions, driver_memory, folder, as_json)
 
 
+@command(benchmark, "chaos")
+def benchmark_chaos(
+    kills: int = typer.Option(20, min=1, help="How often something is killed with -9."),
+    seed: int = typer.Option(0, help="Decides what is killed, and when."),
+    files: int = typer.Option(300, min=20, help="Sounds in the archive of a run."),
+    model: str = typer.Option("stand-in", help='stand-in (waits, hashes what it hears), a directory, or "builtin".'),
+    nodes: int = typer.Option(2, min=1, help="Worker nodes beside the head."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """Kill driver, actors and nodes at random moments; every row must come out once, and right."""
+    from jobs.benchmarks.chaos import run_benchmark
+
+    return run_benchmark(kills, seed, files, model, nodes, folder, as_json)
+
+
 def _later(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)

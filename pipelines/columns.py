@@ -31,11 +31,12 @@ def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType) -> p
 
 
 def timed(rows: pa.Table, **values: float) -> pa.Table:
-    """Add measures of a block to its rows: seconds of work (`…_s`, an equal share a row) and moments (`…_at`, epoch).
+    """Add measures of a block to its rows: moments (`…_at`, epoch), and seconds of work (`…_s`) and counts, of which
+    every row gets an equal share.
 
     The driver sums them up and drops them again.
     """
     for name, value in values.items():
-        share = value / max(1, len(rows)) if name.endswith("_s") else value
+        share = value if name.endswith("_at") else value / max(1, len(rows))
         rows = with_column(rows, f"_{name}", [share] * len(rows), pa.float64())
     return rows

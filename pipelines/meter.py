@@ -10,7 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.metrics import Counters
+from pipelines.outputs import count_errors
+
 STAGES = ("decode", "embed", "answer")
+COUNTS = ("tokens", "asked", "places")
+"""Tokens written; questions put to the LLM; places for questions in the batches they went in."""
 MOMENTS = ("decoded", "began", "ready")
 
 
@@ -29,7 +34,18 @@ class Meter:
 
     def __init__(self) -> None:
         self.seconds = {f"{name}_s": 0.0 for name in STAGES}
+        self.counts = dict.fromkeys(COUNTS, 0.0)
         self._blocks: list[_Block] = []
+        self._counters: Counters | None = None
+
+    def publish(self, job: str) -> None:
+        """Count in Prometheus too from now on; a Ray must be connected."""
+        self._counters = Counters(job)
+
+    @property
+    def batch_fill(self) -> float | None:
+        """Share of the places in the LLM's batches that held a question; None before the first."""
+        return self.counts["asked"] / self.counts["places"] if self.counts["places"] else None
 
     @property
     def first_at(self) -> float:
@@ -39,9 +55,14 @@ class Meter:
     def take(self, table: pa.Table) -> pa.Table:
         """Count a block; returns it without the measures."""
         last = {name: table[f"_{name}_at"][0].as_py() for name in MOMENTS if f"_{name}_at" in table.schema.names}
-        for name in STAGES:
-            if f"_{name}_s" in table.schema.names:
-                self.seconds[f"{name}_s"] += pc.sum(table[f"_{name}_s"]).as_py() or 0.0
+        spent = {name: _sum(table, f"_{name}_s") for name in STAGES}
+        counted = {name: _sum(table, f"_{name}") for name in COUNTS}
+        for name, value in spent.items():
+            self.seconds[f"{name}_s"] += value
+        for name, value in counted.items():
+            self.counts[name] += value
+        if self._counters is not None:
+            self._counters.work(spent, counted)
         self._blocks.append(
             _Block(
                 len(table),
@@ -51,6 +72,11 @@ class Meter:
             )
         )
         return table.drop_columns([name for name in table.schema.names if name.startswith("_")])
+
+    def kept(self, table: pa.Table) -> None:
+        """Count rows that were new."""
+        if self._counters is not None and len(table):
+            self._counters.rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
 
     def steady(self, ended: float, cores: int) -> dict[str, float]:
         """Throughput from the moment the last model actor was ready: what a long run goes at.
@@ -71,6 +97,10 @@ class Meter:
             "rows_per_s": round(rows / seconds, 3),
             "real_time_factor": round(audio / seconds, 2),
         }
+
+
+def _sum(table: pa.Table, name: str) -> float:
+    return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else 0.0
 
 
 def peak_mb() -> float:

@@ -73,6 +73,15 @@ def empty_output(output: str) -> None:
         storage.remove_tree(storage.join(output, *name.split("/")))
 
 
+def remove_partials(output: str) -> None:
+    """Remove what a killed writer left before its rename. Only for the holder of the lease; stores leave nothing."""
+    if storage.local_path(output) is None:
+        return
+    for info in storage.list_files(output):
+        if info.uri.endswith(".partial"):
+            storage.remove_tree(info.uri)
+
+
 def check_identity(output: str, identity: dict[str, Any]) -> None:
     """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError)."""
     uri = storage.join(output, "_state", "identity.json")

@@ -29,6 +29,7 @@ from pipelines.outputs import (
     prepare_output,
     read_done,
     read_run,
+    remove_partials,
     versions,
     write_run,
 )
@@ -98,6 +99,8 @@ class Job:
     check: Callable[[Entry], None] | None
     stage: type
     spec: Any
+    front: tuple[type, tuple[Any, ...]] | None = None
+    """In place of decoding: a class and its arguments after the work list's folder."""
 
 
 def peek(source: Source, uri: str) -> Source:
@@ -126,6 +129,7 @@ def run_rows(
     try:
         if settings.overwrite:
             empty_output(settings.output)
+        remove_partials(settings.output)
         check_identity(settings.output, job.identity)
         work = _scan(settings, job, source, tell)
         parts = storage.join(settings.output, job.folder)
@@ -219,9 +223,10 @@ def _stream(
         plan = make_plan(settings, work.total - before, job.model_bytes, there)
         if not there.own:
             check_fits(plan, there)
+        meter.publish(job.name)
         for table in readable_errors(_dataset(settings, job, work, done, plan)):
             table = meter.take(table)
-            writer.add(table)
+            meter.kept(writer.add(table))
             tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
 
 
@@ -234,9 +239,12 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
 
     job.spec.threads, job.spec.batch_size = plan.threads, plan.batch_size
     rows = ray.data.from_blocks(list(_shards(work, done, plan.shard_rows)))  # from_arrow: a task and 45 kB a shard
-    if job.embeddings:
-        front: Any = decode.Fetch
-        arguments: tuple[Any, ...] = (work.folder, job.embeddings)
+    front: Any
+    arguments: tuple[Any, ...]
+    if job.front is not None:
+        front, arguments = job.front[0], (work.folder, *job.front[1])
+    elif job.embeddings:
+        front, arguments = decode.Fetch, (work.folder, job.embeddings)
     else:
         limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
         private = share(work.private)
@@ -314,6 +322,9 @@ def _complete(
         parts_written=writer.parts,
         steady=meter.steady(ended, usable_cores()),
         stage_s={**{k: round(v, 3) for k, v in meter.seconds.items()}, "write_s": round(writer.seconds, 3)},
+        tokens=round(meter.counts["tokens"]),
+        batch_fill=None if meter.batch_fill is None else round(meter.batch_fill, 4),
+        error_rate=round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
         driver_peak_mb=peak_mb(),
     )
 

@@ -1,0 +1,127 @@
+"""Stand-ins that wait as long as a GPU would, run by the real pipeline: work list, lease, Ray, parts.
+
+An answer is a hash of what was heard, so a row that was mixed up or decoded wrongly shows.
+Run as a module it is the driver that `mats benchmark chaos` kills: one JSON argument, see `main`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.columns import SEGMENTS_TYPE, timed, with_column
+from pipelines.decode import open_shard
+from pipelines.run_rows import Job, RunResult, run_rows
+from pipelines.settings import RunSettings
+from pipelines.sources import open_source
+from pipelines.stages import WORK_ONLY
+from pipelines.work_list import WorkList
+
+RATE, CHUNK_S = 16_000, 60.0
+
+
+@dataclass
+class Waits:
+    """Seconds of waiting a row. `slow`: factor on a node that has the resource `slow_node`."""
+
+    row_s: float = 0.02
+    decode_s: float = 0.0
+    slow: float = 1.0
+    threads: int = 0
+    batch_size: int = 0
+    run_id: str = ""
+
+
+class StandIn:
+    """A model stage without a model. Waits `row_s` a row, as a GPU would work; the CPU does nothing."""
+
+    def __init__(self, spec: Waits) -> None:
+        self.spec = spec
+        self.ready_at = time.time()
+        self._row_s = spec.row_s * (spec.slow if spec.slow != 1.0 and _on_slow_node() else 1.0)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        began, started = time.time(), time.monotonic()
+        sounds = rows["pcm"].to_pylist() if "pcm" in rows.schema.names else rows["uri"].to_pylist()
+        time.sleep(self._row_s * len(rows))
+        texts = [None if sound is None else _digest(sound) for sound in sounds]
+        rows = rows.drop_columns([n for n in ("pcm", *WORK_ONLY) if n in rows.schema.names])
+        rows = with_column(rows, "text", texts, pa.string())
+        rows = with_column(rows, "segments", [None] * len(rows), SEGMENTS_TYPE)
+        rows = with_column(rows, "model_fingerprint", ["stand-in"] * len(rows), pa.string())
+        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        return timed(
+            rows,
+            answer_s=time.monotonic() - started,
+            tokens=10.0 * len(rows),
+            asked=float(len(rows)),
+            places=32.0,
+            began_at=began,
+            ready_at=self.ready_at,
+        )
+
+
+class WaitingDecode:
+    """Decoding replaced by waiting `decode_s` a row; no sound travels."""
+
+    def __init__(self, work_uri: str, decode_s: float) -> None:
+        self._work, self._decode_s = WorkList(work_uri), decode_s
+
+    def __call__(self, shards: pa.Table) -> Any:
+        for shard in shards.to_pylist():
+            started = time.monotonic()
+            rows = open_shard(self._work, shard)
+            time.sleep(self._decode_s * len(rows))
+            rows = with_column(rows, "decoded_s", [CHUNK_S] * len(rows), pa.float64())
+            yield timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+
+
+def _digest(sound: bytes | str) -> str:
+    return hashlib.blake2b(sound if isinstance(sound, bytes) else sound.encode(), digest_size=12).hexdigest()
+
+
+def _on_slow_node() -> bool:
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(n["NodeID"] == here and "slow_node" in n["Resources"] for n in ray.nodes())
+
+
+def run_stand_in(settings: RunSettings, waits: Waits, real_decoding: bool = True) -> RunResult:
+    """The run of `mats caption` with the stand-ins in place of the model, and of decoding."""
+    job = Job(
+        name="caption",
+        folder="answers",
+        identity={"job": "stand-in"},
+        chunk_s=CHUNK_S,
+        sample_rate=RATE,
+        model_bytes=0,
+        defaults={"task": "caption", "question": None, "tag": None},
+        embeddings=None,
+        check=None,
+        stage=StandIn,
+        spec=waits,
+        front=None if real_decoding else (WaitingDecode, (waits.decode_s,)),
+    )
+    return run_rows(settings, job, open_source(settings.input, settings.schemes))
+
+
+def main() -> int:
+    """`python -m jobs.benchmarks.stand_in '{"settings": {…}, "waits": {…}}'`: exit code 0 when complete."""
+    given = json.loads(sys.argv[1])
+    # note: classes of a module that runs as __main__ do not travel to workers
+    from jobs.benchmarks import stand_in
+
+    result = stand_in.run_stand_in(RunSettings(**given["settings"]), stand_in.Waits(**given["waits"]))
+    print(json.dumps({"status": result.status, "new_rows": result.new_rows}))
+    return 0 if result.status in ("complete", "complete_before") else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

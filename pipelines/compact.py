@@ -1,0 +1,343 @@
+"""Many part files → few large ones, in order of row_id: a new data set, the old one is only read.
+
+    parts by first row_id ─ sweep: sorted rows ─ one open file a partition value ─ files put in place whole
+
+Rows come in the same order whatever happens, and a file's name holds the first and last row_id in it. So a
+compaction that was killed continues after the last row of each partition that is in place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.compact_settings import CompactSettings
+from pipelines.lease import Lease
+from pipelines.outputs import check_identity, empty_output, prepare_output, read_run, remove_partials, write_run
+
+FOLDERS = ("answers", "embeddings")
+SIDECARS = ("_embeddings.json",)
+MOST_PARTITIONS = 256
+NULL_PARTITION = "null"
+"""Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
+BUFFER_BYTES = 1_000_000_000
+"""Rows held for row groups that are not full yet, over all open files, in bytes."""
+MOST_GROUP_BYTES, LEAST_GROUP_BYTES = 64_000_000, 2_000_000
+
+
+@dataclass
+class CompactResult:
+    """What a compaction did. `files` and `bytes` of the whole data set; `new_rows` of this run."""
+
+    rows: int
+    new_rows: int
+    parts: int
+    files: int
+    bytes: int
+    wall_s: float
+    folder: str
+
+
+@dataclass
+class _Part:
+    """A part file of the input: its first row_id and how many rows it has."""
+
+    uri: str
+    first: int
+    rows: int
+
+
+def run_compact(settings: CompactSettings) -> CompactResult:
+    """Write the rows of `settings.input` into few files below `settings.output`. Raises SettingsError."""
+    started = time.time()
+    run, name = _finished_run(settings.input)
+    shown = storage.public_uri(settings.output)
+    if settings.output.rstrip("/") == settings.input.rstrip("/"):
+        raise SettingsError("output", shown, "another folder than INPUT: the parts stay as they are")
+    uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
+    listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
+    parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
+    counts = _count_values(parts, settings.partition_by)
+    prepare_output(settings.output)
+    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
+    lease.acquire()
+    try:
+        if settings.overwrite:
+            empty_output(settings.output)
+        remove_partials(settings.output)
+        identity = {
+            "job": "compact",
+            "parts": listed,
+            "partition_by": settings.partition_by,
+            "file_mb": settings.file_mb,
+        }
+        check_identity(settings.output, identity)
+        folder = storage.join(settings.output, name)
+        outs = _Outs(folder, settings, counts, lease)
+        new = 0
+        for table in _sweep(parts):
+            new += outs.add(table)
+        outs.close()
+        files = outs.files()
+        rows = sum(part.rows for part in parts)
+        for sidecar in SIDECARS:
+            if storage.exists(storage.join(settings.input, sidecar)):
+                copy = storage.read_bytes(storage.join(settings.input, sidecar))
+                storage.write_bytes(storage.join(settings.output, sidecar), copy)
+        size = sum(files.values())
+        compacted = {
+            "input": storage.public_uri(settings.input),
+            "parts": len(parts),
+            "files": len(files),
+            "bytes": size,
+            "partition_by": settings.partition_by,
+        }
+        lease.check()
+        write_run(settings.output, {**run, "compacted": compacted})
+        return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, folder)
+    finally:
+        lease.release()
+
+
+def _finished_run(source: str) -> tuple[dict[str, Any], str]:
+    """`_run.json` of a finished run and the name of its folder of parts; raises SettingsError."""
+    run = read_run(source)
+    shown = storage.public_uri(source)
+    if run is None:
+        raise SettingsError("input", shown, "OUTPUT of `mats caption` or `mats embed-audio` (no _run.json is there)")
+    if run.get("status") != "complete":
+        raise SettingsError("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
+    for name in FOLDERS:
+        if storage.is_dir(storage.join(source, name)):
+            return run, name
+    raise SettingsError("input", shown, f"a folder with {' or '.join(FOLDERS)} in it")
+
+
+def _read_footer(uri: str) -> _Part:
+    with storage.open_binary(uri) as file:
+        meta = pq.ParquetFile(file).metadata
+        at = meta.schema.names.index("row_id")
+        firsts = [meta.row_group(i).column(at).statistics.min for i in range(meta.num_row_groups)]
+        return _Part(uri, min(firsts), meta.num_rows)
+
+
+def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
+    """Rows by partition folder ("" where there are none); raises SettingsError for a column that cannot part."""
+    if column is None or not parts:
+        return {"": sum(part.rows for part in parts)}
+    counts: dict[str, int] = {}
+    for part in parts:
+        with storage.open_binary(part.uri) as file:
+            source = pq.ParquetFile(file)
+            kind = source.schema_arrow.field(column).type if column in source.schema_arrow.names else None
+            if kind is None or pa.types.is_nested(kind) or column == "row_id":
+                names = [f.name for f in source.schema_arrow if not pa.types.is_nested(f.type) and f.name != "row_id"]
+                raise SettingsError("partition_by", column, ", ".join(names))
+            values = pc.value_counts(source.read(columns=[column])[column]).to_pylist()
+        for item in values:
+            name = _folder(column, item["values"])
+            counts[name] = counts.get(name, 0) + item["counts"]
+        if len(counts) > MOST_PARTITIONS:
+            raise SettingsError("partition_by", column, f"a column of at most {MOST_PARTITIONS} different values")
+    return counts
+
+
+def _folder(column: str, value: Any) -> str:
+    """Name of a value's folder: column=value, percent-encoded."""
+    text = NULL_PARTITION if value is None or value == "" else quote(str(value), safe=" ")
+    return f"{column}={text}"
+
+
+def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
+    """All rows in order of row_id. Holds the rows of parts that overlap, no more."""
+    waiting: pa.Table | None = None
+    last = -1
+    for index, part in enumerate(parts):
+        with storage.open_binary(part.uri) as file:
+            table = pq.read_table(file)
+        waiting = table if waiting is None else pa.concat_tables([waiting, table.select(waiting.schema.names)])
+        waiting = waiting.sort_by("row_id")
+        ids = waiting["row_id"].to_numpy()
+        cut = int(np.searchsorted(ids, parts[index + 1].first)) if index + 1 < len(parts) else len(ids)
+        if cut == 0:
+            continue
+        if ids[0] <= last or (np.diff(ids[:cut]) <= 0).any():
+            raise RuntimeError(f"a row_id stands twice in the parts, near {storage.public_uri(part.uri)}")
+        last = int(ids[cut - 1])
+        yield waiting.slice(0, cut)
+        waiting = waiting.slice(cut)
+
+
+@dataclass
+class _Open:
+    """A partition's file in the making. `left`: rows of the partition that are in no closed file."""
+
+    left: int
+    done_to: int = -1
+    waiting: list[pa.Table] = field(default_factory=list)
+    held: int = 0
+    writer: pq.ParquetWriter | None = None
+    sink: Any = None
+    first: int = -1
+    last: int = -1
+    rows: int = 0
+
+
+class _Outs:
+    """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
+
+    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], lease: Lease) -> None:
+        self._folder, self._column = folder, settings.partition_by
+        self._size = int(settings.file_mb * 1e6)
+        self._group = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
+        self._group = min(self._group, max(1, self._size // 8))
+        self._lease = lease
+        self._local = storage.local_path(folder) is not None
+        self._open = {name: _Open(left) for name, left in counts.items()}
+        for uri in self._listed():
+            name, last = self._place(uri)
+            if name in self._open:
+                self._open[name].done_to = max(self._open[name].done_to, last)
+
+    def _listed(self) -> dict[str, int]:
+        if not storage.is_dir(self._folder):
+            return {}
+        return {info.uri: info.size for info in storage.list_files(self._folder)}
+
+    def _place(self, uri: str) -> tuple[str, int]:
+        """Partition folder of a file in place, and the last row_id in it."""
+        above, _, file = uri.rpartition("/")
+        if self._column is None:
+            name = ""
+        else:
+            name = above.rpartition("/")[2]
+            if name not in self._open:  # a listing may write what a folder is called in another way
+                name = next((each for each in self._open if unquote(each) == unquote(name)), name)
+        return name, int(file.removesuffix(".parquet").split("-")[2])
+
+    def files(self) -> dict[str, int]:
+        """URI → size of every file in place."""
+        return {uri: size for uri, size in self._listed().items() if uri.endswith(".parquet")}
+
+    def add(self, table: pa.Table) -> int:
+        """Take rows in order; returns how many were not in place already."""
+        if self._column is None:
+            return self._take("", table)
+        new = 0
+        column = table[self._column]
+        values: dict[str, list[Any]] = {}
+        for value in column.unique().to_pylist():
+            values.setdefault(_folder(self._column, value), []).append(value)
+        for name, several in values.items():  # null and "" are one folder
+            mask = pc.is_in(column, value_set=pa.array(several, column.type))
+            new += self._take(name, table.filter(mask).drop_columns([self._column]))
+        return new
+
+    def _take(self, name: str, table: pa.Table) -> int:
+        out = self._open[name]
+        if out.done_to >= 0:
+            before = len(table)
+            table = table.filter(pc.greater(table["row_id"], out.done_to))
+            out.left -= before - len(table)
+        if len(table):
+            out.waiting.append(table)
+            out.held += table.nbytes
+            while out.held >= self._group:
+                self._write_group(name, out)
+        return len(table)
+
+    def _write_group(self, name: str, out: _Open) -> None:
+        """Write one row group of about `_group` bytes."""
+        table = pa.concat_tables(out.waiting)
+        rows = min(len(table), max(1, int(len(table) * self._group / max(1, out.held))))
+        group, rest = table.slice(0, rows), table.slice(rows)
+        out.waiting, out.held = ([rest] if len(rest) else []), rest.nbytes if len(rest) else 0
+        if out.writer is None:
+            out.first = group["row_id"][0].as_py()
+            out.sink = self._sink(name, out)
+            out.writer = pq.ParquetWriter(out.sink, group.schema, compression="zstd")
+        out.writer.write_table(group, row_group_size=rows)
+        out.rows += rows
+        out.last = group["row_id"][-1].as_py()
+        written = out.sink.tell()
+        rest_bytes = (out.left - out.rows) * written / out.rows
+        if written >= self._size and rest_bytes >= self._size / 2:  # what is left makes a file of its own
+            self._put(name, out)
+
+    def _uri(self, name: str, file: str) -> str:
+        return storage.join(self._folder, name, file) if name else storage.join(self._folder, file)
+
+    def _sink(self, name: str, out: _Open) -> Any:
+        """Where a file grows: a .partial beside its place, or a temporary file that is uploaded when it is whole."""
+        if not self._local:
+            return _Spooled(tempfile.TemporaryFile())  # lives as long as the file grows
+        storage.make_dirs(storage.join(self._folder, name) if name else self._folder)
+        system, path = storage.arrow(self._growing(name, out))
+        return system.open_output_stream(path)
+
+    def _growing(self, name: str, out: _Open) -> str:
+        return self._uri(name, f"growing-{out.first:012d}.partial")
+
+    def _put(self, name: str, out: _Open) -> None:
+        assert out.writer is not None
+        out.writer.close()
+        self._lease.check()
+        uri = self._uri(name, f"part-{out.first:012d}-{out.last:012d}.parquet")
+        if self._local:
+            out.sink.close()
+            system, path = storage.arrow(self._growing(name, out))
+            system.move(path, storage.arrow(uri)[1])
+        else:
+            out.sink.upload(uri)
+        out.left -= out.rows
+        out.writer, out.sink, out.rows = None, None, 0
+
+    def close(self) -> None:
+        """Write what is left."""
+        for name, out in self._open.items():
+            while out.held or out.waiting:
+                self._write_group(name, out)
+            if out.writer is not None:
+                self._put(name, out)
+
+
+class _Spooled:
+    """A file that grows on the local disk and is uploaded when it is whole."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    closed = False
+
+    def write(self, data: Any) -> int:
+        """Append."""
+        return int(self._file.write(data))
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return int(self._file.tell())
+
+    def flush(self) -> None:
+        """Nothing to do before the upload."""
+
+    def upload(self, uri: str) -> None:
+        """Copy it to `uri` and remove it here; the store shows the object when it is whole."""
+        self._file.seek(0)
+        system, path = storage.arrow(uri)
+        with system.open_output_stream(path) as out:
+            while data := self._file.read(8 << 20):
+                out.write(data)
+        self._file.close()

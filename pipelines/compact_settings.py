@@ -1,0 +1,20 @@
+"""Settings of `mats compact`; apart from the pipeline, so that `--help` needs no pyarrow."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class CompactSettings(BaseModel):
+    """Part files → few large files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: str = Field(description="OUTPUT of a finished `mats caption` or `mats embed-audio`; only read.")
+    output: str = Field(description="Folder of the new data set; run again to continue.")
+    file_mb: float = Field(256.0, gt=0, le=512, description="Size of a file, in MB; none is larger than 1.5 times it.")
+    partition_by: str | None = Field(
+        None,
+        description="A column of the manifest or the list: one folder a value (column=value; column=null for none).",
+    )
+    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")

@@ -1,0 +1,148 @@
+"""Few large files out of many parts: every row once, in order, safe to kill, read by other programs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines import compact
+from pipelines.compact import run_compact
+from pipelines.compact_settings import CompactSettings
+from pipelines.outputs import Done, PartWriter, write_run
+
+ROOT = Path(__file__).parents[2]
+ROWS = 3000
+FORMATS = ("wav", "mp3", None, "a/b=c")
+
+
+def write_parts(out: Path, rows: int = ROWS, noise: int = 40) -> pa.Table:
+    """An OUTPUT of `rows` rows in parts of 100, come in disorder as from several actors; returns its rows."""
+    draw = np.random.default_rng(1)
+    table = pa.table(
+        {
+            "row_id": np.arange(rows),
+            "format": [FORMATS[i % 4] for i in range(rows)],
+            "text": [draw.bytes(noise).hex() for _ in range(rows)],
+            "segments": [[{"start_s": float(i), "text": "x"}] for i in range(rows)],
+            "error_code": pa.array([None] * rows, pa.string()),
+            "decoded_s": [1.0] * rows,
+        }
+    )
+    parts = PartWriter(str(out / "answers"), "run", Done(np.zeros(rows, bool)), 100, 1e9, lambda: None)
+    blocks = [table.slice(at, 30) for at in range(0, rows, 30)]
+    for index in np.argsort(np.arange(len(blocks)) + draw.uniform(0, 12, len(blocks))):
+        parts.add(blocks[index])
+    parts.flush()
+    write_run(str(out), {"job": "caption", "status": "complete", "rows": rows, "rows_done": rows})
+    return table
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An OUTPUT of 30 parts."""
+    out = tmp_path_factory.mktemp("finished")
+    write_parts(out)
+    return out
+
+
+def expected(out: Path) -> pa.Table:
+    return pq.read_table(out / "answers").sort_by("row_id")
+
+
+def compacted(source: Path, out: Path, **given: object) -> compact.CompactResult:
+    return run_compact(CompactSettings(input=str(source), output=str(out), **given))  # type: ignore[arg-type]
+
+
+def test_few_files_hold_every_row_in_order(finished: Path, tmp_path: Path) -> None:
+    result = compacted(finished, tmp_path, file_mb=0.05)
+    files = sorted((tmp_path / "answers").iterdir())
+    assert (result.rows, result.new_rows, result.parts, result.files) == (ROWS, ROWS, 30, len(files))
+    assert all(0.5 * 0.05e6 <= file.stat().st_size <= 1.5 * 0.05e6 for file in files), [f.stat().st_size for f in files]
+    assert 3 < len(files) < 30
+    assert pa.concat_tables(pq.read_table(file) for file in files).equals(expected(finished))
+    again = compacted(finished, tmp_path, file_mb=0.05)
+    assert (again.new_rows, again.files) == (0, len(files))
+
+
+def test_pandas_and_duckdb_read_parts_and_partitions_alike(finished: Path, tmp_path: Path) -> None:
+    compacted(finished, tmp_path / "flat")
+    compacted(finished, tmp_path / "parted", partition_by="format")
+    assert len(list((tmp_path / "flat" / "answers").iterdir())) == 1
+    folders = sorted(path.name for path in (tmp_path / "parted" / "answers").iterdir())
+    assert folders == ["format=a%2Fb%3Dc", "format=mp3", "format=null", "format=wav"]
+    truth = expected(finished).to_pandas()
+    for name in ("flat", "parted"):
+        frame = pd.read_parquet(tmp_path / name / "answers").sort_values("row_id", ignore_index=True)
+        assert frame["text"].tolist() == truth["text"].tolist()
+        null = None if name == "flat" else "null"
+        formats = frame["format"].astype(object).where(frame["format"].notna(), None)
+        assert formats.tolist() == [FORMATS[i % 4] or null for i in range(ROWS)]
+    for folder in (finished, tmp_path / "flat", tmp_path / "parted"):
+        files = f"read_parquet('{folder}/answers/**/*.parquet', hive_partitioning = true)"
+        found = duckdb.sql(f"select count(*), count(distinct row_id), sum(row_id) from {files}").fetchall()[0]
+        assert found == (ROWS, ROWS, ROWS * (ROWS - 1) // 2)
+        slashed = duckdb.sql(f"select count(*) from {files} where format = 'a/b=c'").fetchall()[0]
+        assert slashed == (ROWS // 4,)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_files(finished: Path, tmp_path: Path) -> None:
+    """kill -9 while files grow, twice; the data set is then, byte for byte, that of one run."""
+    draw = np.random.default_rng(3)
+    given = {"input": str(finished), "output": str(tmp_path / "killed"), "file_mb": 0.02, "partition_by": "format"}
+    slow = (  # each file takes a moment, so that a kill finds work half done
+        "import time; from pipelines import compact; put = compact._Outs._put\n"
+        "def slowly(*a): time.sleep(0.1); put(*a)\n"
+        f"compact._Outs._put = slowly; compact.run_compact(compact.CompactSettings(**{given!r}))"
+    )
+    command = [sys.executable, "-c", slow]
+    kept = []
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        before = len(list((tmp_path / "killed").rglob("*.parquet")))
+        while process.poll() is None and len(list((tmp_path / "killed").rglob("*.parquet"))) <= before:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.2))
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        kept.append(len(list((tmp_path / "killed").rglob("*.parquet"))))
+    assert kept == sorted(kept) and kept[0] > 0
+    run_compact(CompactSettings(**given))  # type: ignore[arg-type]
+    compacted(finished, tmp_path / "whole", file_mb=0.02, partition_by="format")
+
+    def tree(out: Path) -> dict[str, bytes]:
+        return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    killed, whole = tree(tmp_path / "killed"), tree(tmp_path / "whole")
+    assert killed == whole
+    assert {Path(name).suffix for name in whole} == {".parquet", ".json"}
+
+
+def test_what_cannot_be_compacted_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"no _run\.json"):
+        compacted(tmp_path / "nothing", tmp_path / "out")
+    with pytest.raises(SettingsError, match=r"partition_by: got .*colour.*format"):
+        compacted(finished, tmp_path / "out", partition_by="colour")
+    with pytest.raises(SettingsError, match="at most 256 different values"):
+        compacted(finished, tmp_path / "out", partition_by="text")
+    with pytest.raises(SettingsError, match="another folder"):
+        compacted(finished, finished)
+    running = tmp_path / "running"
+    write_run(str(running), {"job": "caption", "status": "interrupted"})
+    with pytest.raises(SettingsError, match="this one is interrupted"):
+        compacted(running, tmp_path / "out")
+    compacted(finished, tmp_path / "out")
+    with pytest.raises(SettingsError, match="partition_by was null, is format"):
+        compacted(finished, tmp_path / "out", partition_by="format")
