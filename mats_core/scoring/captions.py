@@ -20,7 +20,7 @@ from mats_core.scoring.metric import no_answer, of_rows, of_values
 from mats_core.scoring.tokenizing import cache_folder, java_missing, stanford_missing, tokenize
 
 BLEU = tuple(f"bleu_{n}" for n in (1, 2, 3, 4))
-_PACKAGE = 'pip install "mats-audio[evaluate]"'
+_PACKAGE = 'pip install "aac-metrics<0.5.5" nltk'
 _DOWNLOAD = "aac-metrics-download (about 1 GB)"
 _NO_REFERENCE = "no reference caption"
 _SBERT = "models--sentence-transformers--paraphrase-TinyBERT-L6-v2"

@@ -74,7 +74,7 @@ def missing(benchmark: Benchmark, root: str | None) -> list[str]:
     if benchmark.reader == SOUNDWORLD:
         return absent
     if benchmark.kind == "caption" and importlib.util.find_spec("aac_metrics") is None:
-        absent.append('caption metrics need aac-metrics: pip install "mats-audio[evaluate]"')
+        absent.append('caption metrics need aac-metrics: pip install "aac-metrics<0.5.5" nltk')
     where = benchmark.folder or benchmark.name
     if root is None:
         return [*absent, f"no --data folder; put its files into DATA/{where}/. Get them: {benchmark.source}"]

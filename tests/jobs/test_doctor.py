@@ -7,6 +7,8 @@ import pytest
 from jobs import doctor
 from jobs.doctor import MISSING, NOTE, OK, Finding, known_conflicts, release
 
+AREAS = {"system", "packages", "devices", "ray", "model", "only for some work", "caption metrics (mats evaluate)"}
+
 
 @pytest.mark.parametrize(
     ("version", "numbers"),
@@ -47,7 +49,7 @@ def test_absent_and_broken_packages_are_told_apart() -> None:
 def test_this_environment_is_fit() -> None:
     findings = doctor.examine()
     assert [f for f in findings if f.state == MISSING and f.area == "packages"] == []
-    assert {"system", "packages", "devices", "ray", "model", "only for some work"} == {f.area for f in findings}
+    assert {f.area for f in findings} == AREAS
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,11 @@ def test_exit_code(
     shown = capsys.readouterr().out
     assert words in shown
     assert "a [bold] detail" in shown
+
+
+def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AAC_METRICS_JAVA_PATH", "no-java-here")
+    findings = {f.name: f for f in doctor._caption_metrics()}
+    assert "cider_d" in findings["run here"].detail and "meteor" not in findings["run here"].detail
+    assert findings["meteor"].state == NOTE and "Java 8 to 13" in findings["meteor"].detail
+    assert "Do:" in findings["spice"].detail
