@@ -21,6 +21,9 @@ class ImportSettings(BaseModel):
         description="CLAP_weights_2023.pth, with ?tokenizer=DIRECTORY where GPT-2's tokenizer lies; without it the "
         "model answers embeddings only.",
     )
+    memory: str | None = Field(
+        None, description="Santa's memory, made by `mats build-memory` with the same CLAP; without it Santa is off."
+    )
     trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
     lora_alpha: float | None = Field(None, gt=0, description="LoRA's alpha.")
     lora_dropout: float | None = Field(None, ge=0, lt=1, description="LoRA's dropout in training.")
@@ -38,7 +41,7 @@ class ImportSettings(BaseModel):
     length_penalty: float | None = Field(None, description="Exponent of the length in a beam's score.")
 
 
-PARTS = ("checkpoint", "llm", "out", "clap", "trust_remote_code")
+PARTS = ("checkpoint", "llm", "out", "clap", "memory", "trust_remote_code")
 
 
 def run(settings: ImportSettings) -> int:
@@ -53,7 +56,13 @@ def run(settings: ImportSettings) -> int:
 
     given = settings.model_dump(exclude_none=True, exclude=set(PARTS))
     report = import_with_report(
-        settings.checkpoint, settings.llm, settings.out, settings.clap, given, settings.trust_remote_code
+        settings.checkpoint,
+        settings.llm,
+        settings.out,
+        settings.clap,
+        given,
+        settings.trust_remote_code,
+        settings.memory,
     )
     typer.echo("\n".join(report.lines()))
     typer.echo(f"wrote {report.directory}")

@@ -40,8 +40,11 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
     if config.adapter is not None:
         _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, told)
     memory = _directory(folder, config, "memory")
-    if memory and config.encoder is not None:
-        made_with = _read_json(memory / "memory.json", "memory").get("encoder_fingerprint", "")
+    note = _read_json(memory / "memory.json", "memory") if memory else {}
+    if note.get("dim", config.embedding_dim) != config.embedding_dim:
+        raise SettingsError("memory", str(memory), f"{config.embedding_dim} dimensions, not {note['dim']}")
+    if config.encoder is not None:
+        made_with = note.get("encoder_fingerprint", "")
         if made_with not in ("", config.encoder.fingerprint):
             allowed = (
                 f"a memory of this model's encoder {config.encoder.fingerprint[:12]}, not of {made_with[:12]}; "

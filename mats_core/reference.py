@@ -150,8 +150,9 @@ def import_with_report(
     clap: str | None = None,
     config: dict[str, Any] | None = None,
     trust_remote_code: bool = False,
+    memory: str | None = None,
 ) -> ImportReport:
-    """Make a model directory of the authors' `.pth`; see `import_reference`."""
+    """Make a model directory of the authors' `.pth`, with a Santa memory where one is given; see `import_reference`."""
     found = read_checkpoint(checkpoint)
     mapper_state, lora_state, skipped = split_state(found["model"])
     sizes = sizes_of(mapper_state, lora_state, checkpoint)
@@ -167,6 +168,9 @@ def import_with_report(
     encoder, encoder_part = parts.load_encoder_part(_clap_uri(clap), place)
     if encoder is not None and encoder.dim != sizes["embedding_dim"]:
         raise SettingsError("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
+    bank, memory_part = parts.load_memory_part(memory, encoder_part)
+    if bank is not None and bank.dim != sizes["embedding_dim"]:
+        raise SettingsError("memory", memory, f"a memory of {sizes['embedding_dim']} dimensions, not {bank.dim}")
     adapter = None
     if lora_state:
         adapter = AdapterConfig(
@@ -190,6 +194,7 @@ def import_with_report(
             "answer_style": "reference",
             "encoder": encoder_part,
             "llm": llm_part,
+            "memory": memory_part,
             "santa": SantaSettings(
                 neighbors=values["neighbors"], scale=values["scale"], mix=values["mix"],
                 noise_variance=values["noise_variance"],
@@ -213,8 +218,8 @@ def import_with_report(
         for name, tensor in lora_state.items():  # the LLM is an outline without weights; the adapter is not
             layer = re.sub(r"\.lora_([AB])\.weight$", r".lora_\1.default", name)
             language_model.get_submodule(layer).weight = torch.nn.Parameter(tensor, requires_grad=False)
-    where = {"llm": llm} | ({"encoder": str(_clap_uri(clap))} if clap else {})
-    model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, parts=where)
+    where = {"llm": llm} | ({"encoder": str(_clap_uri(clap))} if clap else {}) | ({"memory": memory} if memory else {})
+    model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, memory=bank, parts=where)
     model.save(str(report.directory))
     return report
 

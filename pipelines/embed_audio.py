@@ -43,6 +43,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         spec=ModelSpec(
             model=settings.model,
             device=settings.device,
+            trust_remote_code=settings.trust_remote_code,
             window_s=facts.window_s,
             deterministic=settings.deterministic,
         ),

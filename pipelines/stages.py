@@ -8,6 +8,7 @@ An exception of one row costs that row: Ray would throw away its whole block. De
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class ModelSpec:
 
     model: str
     device: str = "auto"
+    trust_remote_code: bool = False
     window_s: float = 0.0
     threads: int = 0
     batch_size: int = 16
@@ -68,7 +70,7 @@ class ModelStage:
         from mats_core import load_model
 
         self.spec = spec
-        self.model = load_model(spec.model, device=spec.device)
+        self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
         self.ready_at = time.time()
 
     def clips(self, rows: pa.Table) -> list[Clip | None]:
@@ -208,6 +210,7 @@ class Answer(ModelStage):
             if self.spec.segments:
                 jobs.extend((index, w, each) for w, each in enumerate(clip.embeddings))
         replies = self._ask([(vector, requests[index]) for index, _, vector in jobs])
+        size = 1 if self.spec.deterministic else self.spec.batch_size
         texts = ["" if code is None else None for code in codes]
         segments: list[Any] = [[] if self.spec.segments and code is None else None for code in codes]
         neighbors: list[Any] = [None] * len(codes)
@@ -237,6 +240,9 @@ class Answer(ModelStage):
             rows,
             embed_s=embedded - started,
             answer_s=time.monotonic() - embedded,
+            tokens=float(sum(reply.tokens for reply in replies if not isinstance(reply, Exception))),
+            asked=float(len(jobs)),
+            places=float(math.ceil(len(jobs) / size) * size),
             began_at=began,
             ready_at=self.ready_at,
         )

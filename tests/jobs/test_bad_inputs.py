@@ -102,6 +102,7 @@ KNOWN_FROM_FILES: dict[str, tuple[Change, str]] = {
         _settings("memory/memory.json", encoder_fingerprint="0" * 64),
         'rebuild it with "mats build-memory"',
     ),
+    "memory of another size": (_settings("memory/memory.json", dim=16), "32 dimensions, not 16"),
 }
 
 

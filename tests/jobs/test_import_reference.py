@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import mats_core
 from jobs.cli import app
 from jobs.import_reference import PARTS, ImportSettings
+from mats_core.model import Request
 from mats_core.reference import SETTINGS
+from mats_core.santa import SantaMemory
 
 
 def run(*arguments: str) -> Any:
@@ -43,6 +47,19 @@ def test_it_says_where_everything_came_from(reference_dir: Path, tmp_path: Path)
     told = json.loads((out / "mats.json").read_text())
     assert (told["decoding"]["beams"], told["answer_style"], told["encoder"]) == (2, "reference", None)
     assert Path(told["llm"]["uri"]) == llm.resolve()
+
+
+def test_a_memory_makes_santa_part_of_the_model(reference_dir: Path, tmp_path: Path) -> None:
+    rows = load_file(reference_dir / "santa.safetensors")["kmeans_bank"]
+    SantaMemory.build(rows, clusters=10).save(str(tmp_path / "memory"))
+    SantaMemory.build(rows[:, :64], clusters=10).save(str(tmp_path / "small"))
+    given = ["--checkpoint", reference_dir / "checkpoint_29.pth", "--llm", reference_dir / "llm"]
+    assert run(*given, "--out", tmp_path / "model", "--memory", tmp_path / "memory").exit_code == 0
+    model = mats_core.load_model(str(tmp_path / "model"), device="cpu")
+    (reply,) = model.answer_embeddings(rows[:1], [Request("caption")], explain=True)
+    assert len(reply.neighbors or []) == 8  # as the checkpoint's own config says
+    refused = run(*given, "--out", tmp_path / "other", "--memory", tmp_path / "small")
+    assert (refused.exit_code, "a memory of 1024 dimensions, not 64" in refused.stderr) == (2, True)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from mats_core.clap import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.msclap import MsClapEncoder, model_classes
-from mats_core.msclap_files import split_uri
+from mats_core.msclap_files import read_msclap_facts, split_uri
 from tests.official_clap import SAMPLES, OfficialClap, many_sounds, many_texts, narrow_towers, write_official
 
 pytestmark = pytest.mark.msclap
@@ -93,6 +93,14 @@ def test_waveforms_equal_the_packages(encoder: MsClapEncoder, clap: OfficialClap
     assert (found @ found.T).min() < 0.99  # different sounds differ
 
 
+def test_the_mel_filters_are_those_of_32_kilohertz(clap: OfficialClap) -> None:
+    """The package's configuration says 44.1 kHz and 8 kHz at most; its audio tower never hears of it."""
+    from librosa.filters import mel
+
+    filters = clap.package.audio_encoder.base.htsat.logmel_extractor.melW.numpy()
+    np.testing.assert_array_equal(filters, mel(sr=32_000, n_fft=1024, n_mels=64, fmin=50, fmax=14_000).T)
+
+
 def test_sizes_and_fingerprint(encoder: MsClapEncoder, clap: OfficialClap, tmp_path: Path) -> None:
     assert (encoder.sample_rate, encoder.window_seconds, encoder.dim) == (44_100, 7.0, 1024)
     inside = tmp_path / "encoder"
@@ -101,6 +109,10 @@ def test_sizes_and_fingerprint(encoder: MsClapEncoder, clap: OfficialClap, tmp_p
     encoder.tokenizer.save_pretrained(inside / "gpt2")  # other files of the same tokenizer, beside the weights
     again = load_encoder(str(inside), device="cpu", dtype="bfloat16")
     assert again.fingerprint == encoder.fingerprint
+    facts = read_msclap_facts(clap.uri)
+    assert facts == read_msclap_facts(str(inside))
+    assert (facts.fingerprint, facts.sample_rate, facts.window_seconds) == (encoder.fingerprint, 44_100, 7.0)
+    assert (facts.dim, facts.size) == (1024, clap.weights.stat().st_size)
     texts = ["a dog barks", "rain falls"]
     assert ((again.embed_text(texts) * encoder.embed_text(texts)).sum(-1) > 0.99).all()
     sound = torch.from_numpy(np.random.default_rng(2).normal(0, 0.1, (1, SAMPLES)).astype(np.float32))

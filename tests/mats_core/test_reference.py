@@ -105,6 +105,21 @@ def test_santa(model: MatsModel, reference_dir: Path, kind: str, probe: Any, noi
             torch.testing.assert_close(model.prefix(unit), recorded[f"{kind}_prefix"], atol=1e-5, rtol=0)
 
 
+def test_the_releases_mixture_of_a_raw_embedding(reference_dir: Path) -> None:
+    """0.7 a + 0.3 Σ softmax(10 ⟨a, t⟩) t with a of norm 32, by hand, is a direction that unit vectors give as well."""
+    recorded = load_file(reference_dir / "santa.safetensors")
+    unit, bank, norm = recorded["audio_embedding"], recorded["exact_bank"], 32.0
+    raw = norm * unit
+    near = torch.cdist(raw, bank).argsort(dim=1)[:, :8]
+    weights = torch.softmax(10.0 * torch.einsum("bd,bkd->bk", raw, bank[near]), dim=1)
+    theirs = 0.7 * raw + 0.3 * torch.einsum("bk,bkd->bd", weights, bank[near])
+    memory = SantaMemory.build(bank, centroids=recorded["kmeans_means"])
+    options: dict[str, Any] = {"scale": 10.0 * norm, "mix": 0.3 / (0.7 * norm + 0.3), "probe": "all"}
+    ours = memory.transfer(unit, neighbors=8, **options)
+    torch.testing.assert_close(ours, theirs / theirs.norm(dim=1, keepdim=True), atol=1e-6, rtol=0)
+    assert (ours * unit).sum(1).min() > 0.999  # the text's share is hardly there
+
+
 def test_import_reads_sizes_from_tensors_and_says_where_the_rest_came_from(reference_dir: Path, tmp_path: Path) -> None:
     report = import_with_report(
         str(reference_dir / "checkpoint_29.pth"), str(reference_dir / "llm"), str(tmp_path), config={"beams": 2}
