@@ -23,7 +23,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import hash_settings
 from mats_core.prompts import validate_request
-from pipelines.benchmarks import load_benchmark, missing, read
+from pipelines.benchmarks import load_benchmark, read
 from pipelines.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.evaluate_answers import Task, cell_folder, make_answers, read_replies
 from pipelines.evaluate_scores import Ears, Result, lengths, modality_gap, predictions, score_task
@@ -138,9 +138,6 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
     roots = settings.roots([benchmark.name for benchmark in benchmarks])
     tasks = []
     for benchmark in benchmarks:
-        lacking = missing(benchmark, roots[benchmark.name])
-        if lacking:
-            raise SettingsError("benchmarks", benchmark.name, "; ".join(lacking))
         tasks.append(Task(benchmark, read(benchmark, roots[benchmark.name], settings.limit)))
         for item in tasks[-1].items:
             validate_request(item.task, item.question or None, tuple(facts.config.tasks))

@@ -126,7 +126,7 @@ class History:
     def run(self, run_id: str) -> list[dict[str, Any]]:
         """One run's rows, all columns; raises SettingsError when it is not here."""
         for uri in self._files("runs", ".parquet"):
-            if uri.endswith(f"-{run_id}.parquet"):
+            if _id_of(uri) == run_id:
                 rows: list[dict[str, Any]] = _table(uri, None).to_pylist()
                 return rows
         raise SettingsError("run", run_id, self._known())
@@ -138,7 +138,7 @@ class History:
 
     def ids(self) -> list[str]:
         """Run ids, oldest first."""
-        return [uri.rsplit("-", 1)[1].removesuffix(".parquet") for uri in self._files("runs", ".parquet")]
+        return [_id_of(uri) for uri in self._files("runs", ".parquet")]
 
     def accepted(self) -> list[str]:
         """Run ids that stand as accepted, in the order they were accepted."""
@@ -248,6 +248,11 @@ def compare_runs(
             why = "not evaluated this time" if gone else "could not be computed this time"
             skipped.append(f"{key[1]} {key[2]} against the {against}: {why}")
     return changes, skipped
+
+
+def _id_of(uri: str) -> str:
+    """The run id in a file's name, which is the time without hyphens, a hyphen, and the id."""
+    return uri.rsplit("/", 1)[-1].partition("-")[2].removesuffix(".parquet")
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -1,0 +1,94 @@
+"""Evaluation as a schedule runs it: the line of jobs/configs/evaluate.cron, a good night and one with a worse model."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.e2e.conftest import ENV, ROOT
+
+CONFIGS = ROOT / "jobs" / "configs"
+CLIPS = 12
+
+
+def cron_line() -> str:
+    """What cron hands to the shell: after the five fields, with \\% as %."""
+    (line,) = [each for each in (CONFIGS / "evaluate.cron").read_text().splitlines() if re.match(r"[\d*]", each)]
+    return line.split(maxsplit=5)[5].replace("\\%", "%")
+
+
+def worse_model(folder: Path) -> str:
+    """The shipped model with a mapper that hears nothing: all its outgoing weights are zero."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    from mats_core.checkpoint import BUILTIN
+
+    shutil.copytree(BUILTIN, folder)
+    weights = load_file(folder / "mapper.safetensors")
+    save_file({name: weight * 0 for name, weight in weights.items()}, folder / "mapper.safetensors")
+    return str(folder)
+
+
+@pytest.mark.e2e
+def test_a_scheduled_run_then_a_worse_model_and_the_gate_closes(
+    shared_ray: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "mats").write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m jobs "$@" --limit {CLIPS} --address {shared_ray} --actors 1\n'
+    )
+    (tools / "mats").chmod(0o755)
+    given = {
+        **ENV,
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "MATS_RUNS": str(tmp_path / "runs"),
+        "MATS_HISTORY": str(tmp_path / "history"),
+        "MATS_BENCHMARKS": str(tmp_path / "benchmarks"),
+    }
+
+    def night(model: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", cron_line()], env={**given, "MATS_MODEL": model}, capture_output=True, text=True, timeout=600
+        )
+
+    good = night("builtin")
+    assert good.returncode == 0, good.stderr
+    assert "accepted as the first" in good.stdout
+    bad = night(worse_model(tmp_path / "worse"))
+    assert bad.returncode == 4, (bad.stdout, bad.stderr)
+    assert "mats: gate closed: soundworld cider_d: " in bad.stderr
+
+    first, second = sorted((tmp_path / "runs").iterdir())
+    metrics = json.loads((second / "metrics.json").read_text())
+    assert metrics["gate"]["open"] is False
+    assert "cider_d" in {fall["metric"] for fall in metrics["gate"]["falls"]}
+    predictions = pq.read_table(first / "predictions" / "run.parquet").to_pylist()
+    assert len(predictions) == CLIPS
+    assert all(row["text"] and row["truth"] for row in predictions)
+    page = (first / "report.html").read_text()
+    assert page.count("data:audio/mpeg;base64,") == CLIPS
+    assert "before the bridge" in page.lower()
+    assert "http" not in re.sub(r"http-equiv|https://www\.w3\.org\S*", "", page).split("<main>")[0]
+
+
+def test_the_schedules_for_kubernetes_and_ci_run_the_same_command() -> None:
+    kube = yaml.safe_load((CONFIGS / "kuberay-evaluate.yaml").read_text())
+    assert (kube["apiVersion"], kube["kind"]) == ("ray.io/v1", "RayCronJob")
+    ci = yaml.safe_load((CONFIGS / "evaluate-workflow.yml").read_text())
+    steps = {step.get("name"): step.get("run", "") for step in ci["jobs"]["evaluate"]["steps"]}
+    for text in (kube["spec"]["jobTemplate"]["entrypoint"], steps["evaluate"], cron_line()):
+        assert "mats evaluate" in text
+        for words in ("--against accepted", "--tolerance 0.01", "--accept", '--model "$MATS_MODEL"'):
+            assert words in text
