@@ -12,7 +12,7 @@ import typer
 
 import jobs.evaluate
 from jobs.import_reference import ImportSettings
-from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, settings_command
+from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, guarded, settings_command
 from jobs.soundworld import app as soundworld
 from mats_core.errors import SettingsError
 from mats_core.uris import public_uri
@@ -223,6 +223,23 @@ def doctor() -> int:
 app.add_typer(soundworld, name="soundworld")
 app.add_typer(jobs.evaluate.history, name="history")
 
+
+@app.command("submit", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def submit(
+    job: list[str] = typer.Argument(..., help="The command without `mats`: caption INPUT OUTPUT …"),
+    address: str | None = typer.Option(
+        None, help="Dashboard of the cluster (default: $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)."
+    ),
+    working_dir: str | None = typer.Option(None, help="Folder that travels to the nodes (default: this checkout)."),
+    env: list[str] = typer.Option([], help="NAME or NAME=VALUE for driver and workers; the dashboard shows it."),
+    wait: bool = typer.Option(True, "--wait/--no-wait", help="Show the log and end with the job's exit code."),
+) -> None:
+    """Run a job on a Ray cluster. Options of submit come before the job's name."""
+    from jobs.submit import run
+
+    raise typer.Exit(guarded(lambda: run(job, address, working_dir, env, wait)))
+
+
 benchmark = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(benchmark, name="benchmark")
 
@@ -242,6 +259,18 @@ def benchmark_caption(
     from jobs.benchmarks.caption import run_benchmark
 
     return run_benchmark(files, model, seconds, folder, driver_memory, as_json)
+
+
+@command(benchmark, "scan")
+def benchmark_scan(
+    files: int = typer.Option(1_000_000, help="Objects in the bucket."),
+    headers: int = typer.Option(2000, help="Objects whose headers are read."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """A bucket of a million objects into a manifest: objects/s, memory of the driver, headers/s."""
+    from jobs.benchmarks.scan import run_benchmark
+
+    return run_benchmark(files, headers, as_json)
 
 
 @command(benchmark, "train")
