@@ -19,6 +19,9 @@ from pipelines.private_uris import Find
 from pipelines.settings import LimitSettings
 from pipelines.work_list import WorkList
 
+BLOCK_ROWS = 32
+"""Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
+
 
 def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     """A `mats_core.isolated.IsolatedDecoder` with the user's limits over its defaults."""
@@ -65,7 +68,9 @@ class Decode:
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         for shard in shards.to_pylist():
-            yield self.decode(open_shard(self._work, shard))
+            rows = open_shard(self._work, shard)
+            for at in range(0, len(rows), BLOCK_ROWS):
+                yield self.decode(rows.slice(at, BLOCK_ROWS))
 
     def decode(self, rows: pa.Table) -> pa.Table:
         """`rows` with pcm and decoded_s; errors of decoding in error_code and error_message."""

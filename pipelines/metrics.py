@@ -7,7 +7,8 @@
 | mats_errors_total | job, code | rows with an error |
 | mats_tokens_total | job | tokens the LLM wrote |
 | mats_stage_seconds_total | job, stage | seconds of work in decode, embed, answer, over all processes |
-| mats_batch_asked_total, mats_batch_places_total | job | questions, and places in their batches: their ratio is the fill |
+| mats_batch_asked_total | job | questions put to the LLM |
+| mats_batch_places_total | job | places in the batches they went in; asked / places is the fill |
 | mats_batch_fill | job | that ratio for the newest block |
 
 The driver counts, because it alone knows which rows are new. (Ray puts `ray_` before the names.)

@@ -32,6 +32,8 @@ WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
 START_TRIES = 2
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this for the entry point of a job."""
 START_PATIENCE_S = 150.0
 CPU_BATCH, GPU_BATCH = 16, 64
 MAX_SHARDS = 10_000
@@ -45,6 +47,8 @@ class Resources:
     gpus: float
     memory: int
     own: bool
+    now: tuple[float, float] | None = None
+    """CPUs and GPUs that are up already, where a cluster may grow to more; None: all are."""
 
 
 @dataclass
@@ -58,6 +62,9 @@ class Plan:
     decode_actors: int
     decoder_workers: int
     shard_rows: int
+    elastic: bool = False
+    first_actors: int = 1
+    """On a cluster pools grow and shrink with the work; `first_actors` model actors to begin with."""
 
 
 def usable_cores() -> int:
@@ -105,7 +112,17 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, there: Resourc
         decode_actors=math.ceil(decoders / WORKERS_PER_DECODER),
         decoder_workers=min(decoders, WORKERS_PER_DECODER),
         shard_rows=shard_rows,
+        elastic=not there.own,
+        first_actors=_first_actors(actors, on_gpu, there),
     )
+
+
+def _first_actors(actors: int, on_gpu: bool, there: Resources) -> int:
+    """How many model actors find a place at once; the others come when their nodes do."""
+    if there.now is None:
+        return actors
+    cpus, gpus = there.now
+    return max(1, min(actors, int(gpus if on_gpu else (cpus - DECODER_CPUS) / MODEL_CPUS)))
 
 
 def check_fits(plan: Plan, there: Resources) -> None:
@@ -125,8 +142,11 @@ def check_fits(plan: Plan, there: Resources) -> None:
 def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources]:
     """A connected Ray; yields what there is to plan with. Shut down at the end if it is ours.
 
-    Inside a process that has a Ray already (a notebook, a test session, a Ray job), that one is used.
+    Inside a process that has a Ray already (a notebook, a test session), that one is used; in a Ray job, the cluster
+    it was submitted to.
     """
+    if address is None and IN_A_JOB in os.environ:
+        address = "auto"
     _quiet(own=address is None)
     import ray
 
@@ -216,7 +236,24 @@ def _children() -> set[int]:
 
 def _cluster(ray: Any) -> Resources:
     found = ray.cluster_resources()
-    return Resources(float(found.get("CPU", 0)), float(found.get("GPU", 0)), int(found.get("memory", 0)), own=False)
+    cpus, gpus = float(found.get("CPU", 0)), float(found.get("GPU", 0))
+    most = _most_resources(ray)
+    return Resources(
+        max(cpus, most.get("CPU", 0.0)),
+        max(gpus, most.get("GPU", 0.0)),
+        int(found.get("memory", 0)),
+        own=False,
+        now=(cpus, gpus),
+    )
+
+
+def _most_resources(ray: Any) -> dict[str, float]:
+    """What an autoscaler may bring the cluster to; {} without one, or where it has no limit."""
+    try:
+        most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    except Exception:  # an interface of Ray's own, which may go
+        return {}
+    return {name: float(value) for name, value in most.items() if value < sys.maxsize}
 
 
 def _quiet(own: bool) -> None:
@@ -249,6 +286,18 @@ def _muted_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+def pool(most: int, first: int, elastic: bool) -> Any:
+    """Actors of a stage: `most` of them, or on a cluster from one to `most` as work comes and goes.
+
+    An actor is handed two blocks at most, so that what a slow node has taken does not hold up the end.
+    """
+    from ray.data import ActorPoolStrategy
+
+    if not elastic:
+        return ActorPoolStrategy(size=most)
+    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2)
 
 
 def bounded_retries(map_batches: Any) -> dict[str, Any]:

@@ -41,6 +41,7 @@ from pipelines.ray_runtime import (
     bounded_retries,
     check_fits,
     make_plan,
+    pool,
     ray_session,
     readable_errors,
     usable_cores,
@@ -232,7 +233,6 @@ def _stream(
 
 def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: Plan) -> Iterator[pa.Table]:
     import ray
-    from ray.data import ActorPoolStrategy
 
     from pipelines import decode
     from pipelines.settings import LimitSettings
@@ -255,7 +255,7 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         fn_constructor_args=arguments,
         batch_format="pyarrow",
         batch_size=None,
-        compute=ActorPoolStrategy(size=plan.decode_actors),
+        compute=pool(plan.decode_actors, plan.decode_actors, plan.elastic),
         num_cpus=DECODER_CPUS,
         **retries,
     )
@@ -264,7 +264,7 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         fn_constructor_args=(job.spec,),
         batch_format="pyarrow",
         batch_size=None,  # the stage cuts blocks into batches itself, so an answer never waits for a block to fill
-        compute=ActorPoolStrategy(size=plan.actors),
+        compute=pool(plan.actors, plan.first_actors, plan.elastic),
         num_cpus=MODEL_CPUS,
         num_gpus=plan.gpus_per_actor or None,
         **retries,

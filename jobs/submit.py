@@ -1,0 +1,110 @@
+"""`mats submit`: a job on a Ray cluster, through the Ray Jobs SDK. Shows its log and ends with its exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from jobs.options import EXIT_INTERRUPTED
+from mats_core.errors import SettingsError
+
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+JOBS = ("caption", "embed-audio", "embed-text", "build-memory", "train", "evaluate", "scan", "compact")
+LEFT_HERE = [".git", ".venv*", ".mypy_cache", ".pytest_cache", ".ruff_cache", "demo", "**/__pycache__"]
+"""What of a checkout does not travel: Ray refuses a working directory over 100 MiB."""
+
+
+def entrypoint(job: list[str]) -> str:
+    """The command that the cluster runs, quoted for its shell. Raises SettingsError for what is no job."""
+    if not job or job[0] not in JOBS:
+        raise SettingsError("JOB", job[0] if job else "nothing", ", ".join(JOBS))
+    return shlex.join(["python", "-m", "jobs", *job])
+
+
+def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
+    """Ray's runtime_env. `env`: NAME (its value here) or NAME=VALUE, for driver and workers alike."""
+    values: dict[str, str] = {"PYTHONUNBUFFERED": "1"}
+    for item in env:
+        name, given, value = item.partition("=")
+        if not given and name not in os.environ:
+            raise SettingsError("env", name, "NAME=VALUE, or the name of a variable that is set here")
+        values[name] = value if given else os.environ[name]
+    found: dict[str, Any] = {"env_vars": values}
+    folder = working_dir or _checkout()
+    if folder is not None:
+        if "://" not in folder and not Path(folder).is_dir():
+            raise SettingsError("working_dir", folder, "a folder, or a URL of a zip file")
+        found["working_dir"] = folder
+        if "://" not in folder:
+            found["excludes"] = LEFT_HERE
+    return found
+
+
+def _checkout() -> str | None:
+    """The checkout this command runs from; None when it is an installed package, which the cluster then has too."""
+    root = Path(__file__).resolve().parents[1]
+    return str(root) if (root / "pyproject.toml").is_file() else None
+
+
+def run(job: list[str], address: str | None, working_dir: str | None, env: list[str], wait: bool) -> int:
+    """Submit `job`, show its log to the end; its exit code (130 when it was stopped)."""
+    command = entrypoint(job)
+    where = address or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), DEFAULT_ADDRESS)
+    runtime_env = environment(working_dir, env)
+    if not where.startswith(("http://", "https://")):
+        raise SettingsError("address", where, "the dashboard's URL, such as http://127.0.0.1:8265")
+    client = _client(where)
+    job_id = client.submit_job(entrypoint=command, runtime_env=runtime_env)
+    _tell(f"submitted {job_id} to {where}: {command}")
+    _tell(f"to stop it:    ray job stop --address {where} {job_id}")
+    _tell(f"to follow it:  ray job logs --address {where} --follow {job_id}")
+    if not wait:
+        print(job_id)
+        return 0
+    try:
+        asyncio.run(_show_log(client, job_id))
+    except KeyboardInterrupt:
+        _tell(f"{job_id} goes on; to stop it: ray job stop --address {where} {job_id}")
+        return EXIT_INTERRUPTED
+    return _exit_code(client, job_id)
+
+
+def _client(where: str) -> Any:
+    import urllib.error
+    import urllib.request
+
+    try:  # note: Ray's client tries for half a minute before it says that nobody answers
+        urllib.request.urlopen(f"{where.rstrip('/')}/api/version", timeout=4).close()
+    except urllib.error.HTTPError:
+        pass  # somebody answers; Ray's client knows about tokens
+    except OSError as error:
+        raise SettingsError("address", where, f"a Ray dashboard that answers ({error})") from None
+    from ray.job_submission import JobSubmissionClient
+
+    return JobSubmissionClient(where)
+
+
+async def _show_log(client: Any, job_id: str) -> None:
+    async for lines in client.tail_job_logs(job_id):
+        print(lines, end="", flush=True)
+
+
+def _exit_code(client: Any, job_id: str) -> int:
+    """The driver's own exit code: Ray's status says only that it failed."""
+    info = client.get_job_info(job_id)
+    status = str(getattr(info.status, "value", info.status))
+    _tell(f"{job_id}: {status.lower()}" + (f" ({info.message})" if status != "SUCCEEDED" and info.message else ""))
+    if status == "SUCCEEDED":
+        return 0
+    if status == "STOPPED":
+        return EXIT_INTERRUPTED
+    return int(info.driver_exit_code) if info.driver_exit_code and info.driver_exit_code > 0 else 1
+
+
+def _tell(line: str) -> None:
+    print(f"mats: {line}", file=sys.stderr, flush=True)

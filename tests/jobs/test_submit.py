@@ -1,0 +1,88 @@
+"""What `mats submit` sends to a cluster, and what it refuses before anything is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from jobs.submit import _exit_code, entrypoint, environment
+from mats_core.errors import SettingsError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_command_is_quoted_for_the_clusters_shell() -> None:
+    asked = entrypoint(
+        ["caption", "s3://a/**/*.wav", "s3://b/", "--task", "QA", "--question", "Is there a dog's bark?"]
+    )
+    assert (
+        asked
+        == """python -m jobs caption 's3://a/**/*.wav' s3://b/ --task QA --question 'Is there a dog'"'"'s bark?'"""
+    )
+    with pytest.raises(SettingsError, match='JOB: got "fly"; allowed: caption'):
+        entrypoint(["fly"])
+
+
+def test_only_what_was_named_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "stays here")
+    found = environment(str(tmp_path), ["AWS_REGION", "MATS_CACHE=/mnt/cache=1"])
+    assert found["env_vars"] == {"PYTHONUNBUFFERED": "1", "AWS_REGION": "eu-central-1", "MATS_CACHE": "/mnt/cache=1"}
+    assert found["working_dir"] == str(tmp_path)
+    assert environment(None, [])["working_dir"] == str(ROOT)
+    with pytest.raises(SettingsError, match="NO_SUCH_NAME"):
+        environment(None, ["NO_SUCH_NAME"])
+    with pytest.raises(SettingsError, match="working_dir"):
+        environment(str(tmp_path / "nowhere"), [])
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ended"), [("SUCCEEDED", 0, 0), ("FAILED", 3, 3), ("FAILED", None, 1), ("STOPPED", None, 130)]
+)
+def test_the_exit_code_is_the_drivers(status: str, code: int | None, ended: int) -> None:
+    info = SimpleNamespace(status=status, message="why", driver_exit_code=code)
+    client: Any = SimpleNamespace(get_job_info=lambda _: info)
+    assert _exit_code(client, "job") == ended
+
+
+def test_cluster_yaml_is_what_rays_launcher_takes() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    kinds = config["available_node_types"]
+    assert kinds["head"]["resources"] == {"CPU": 0}
+    assert {"gpu_worker", "cpu_worker"} <= set(kinds)
+    assert any("constraints.txt" in command for command in config["setup_commands"])
+    with pytest.raises(Exception, match="idle"):
+        validate_config(prepare_config({**config, "idle_timeout_minutes": "soon"}))
+
+
+def test_the_ray_job_runs_a_command_that_exists() -> None:
+    """Names, containers and the entry point; the options are those of `mats caption`."""
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from jobs.cli import app
+
+    job = yaml.safe_load((ROOT / "jobs" / "configs" / "kuberay-caption.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    spec = job["spec"]["rayClusterSpec"]
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    images = {c["image"] for group in groups for c in group["template"]["spec"]["containers"]}
+    assert len(images) == 1  # the same Python and packages everywhere
+    assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    assert any(
+        "nvidia.com/gpu" in c["resources"]["limits"] for g in groups for c in g["template"]["spec"]["containers"]
+    )
+    words = shlex.split(job["spec"]["entrypoint"])
+    assert words[:4] == ["python", "-m", "jobs", "caption"]
+    help_text = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["caption", "--help"]).output
+    for word in words:
+        if word.startswith("--"):
+            assert word in help_text
