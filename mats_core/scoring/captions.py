@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mats_core.scoring import aac
+from mats_core.scoring.bootstrap import compute
 from mats_core.scoring.items import Answers, Item, Metric, Scores, Unavailable
 from mats_core.scoring.metric import no_answer, of_rows, of_values
 from mats_core.scoring.tokenizing import cache_folder, java_missing, stanford_missing, tokenize
@@ -83,9 +84,9 @@ def _metric(
     name: str, items: Sequence[Item], at: list[int], given: tuple[Candidates, References], why: list[str], seed: int
 ) -> Metric:
     if name in BLEU:
-        rows = _spread([bleu_counts(c, r) for c, r in zip(*given, strict=True)], at, len(items))
-        _, each = _bleu(int(name[-1]))(*given)
-        return of_rows(name, items, rows, _spread(each, at, len(items)), why, name, seed)
+        counts = [bleu_counts(c, r) for c, r in zip(*given, strict=True)]
+        each = [compute(name, [row]) for row in counts]
+        return of_rows(name, items, _spread(counts, at, len(items)), _spread(each, at, len(items)), why, name, seed)
     value, each = _FAMILY[name](*given)
     metric = of_values(name, items, _spread([float(v) for v in each], at, len(items)), why, seed)
     if metric.value is None or metric.low is None or metric.high is None or abs(value - metric.value) < 1e-6:
@@ -105,9 +106,12 @@ def _shifted(metric: Metric, shift: float, note: str) -> Metric:
 
 
 def bleu_counts(candidate: str, references: Sequence[str]) -> tuple[float, ...]:
-    """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002): n-grams that are right (each at most
-    as often as in one reference), n-grams guessed, n = 1 … 4, its length, the length of the reference nearest in
-    length (the shorter of two as near)."""
+    """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002), counted as aac-metrics does.
+
+    Returns:
+        n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4; its
+        length; the length of the reference nearest in length (the shorter of two as near).
+    """
     ours, theirs = candidate.split(), [reference.split() for reference in references]
     correct, guessed = [], []
     for n in (1, 2, 3, 4):
@@ -143,10 +147,6 @@ def _plain(outcome: tuple[dict, dict], key: str) -> Outcome:
     """aac-metrics' (corpus, each caption) of one metric as plain numbers."""
     corpus, each = outcome
     return float(corpus[key]), np.asarray(each[key], dtype=np.float64).tolist()
-
-
-def _bleu(n: int) -> Callable[[Candidates, References], Outcome]:
-    return lambda candidates, references: _plain(aac.function("bleu")(candidates, references, n=n), f"bleu_{n}")
 
 
 def _of(name: str) -> Callable[[Candidates, References], Outcome]:

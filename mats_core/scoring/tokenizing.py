@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from mats_core.scoring.aac import tokenization
@@ -41,6 +42,7 @@ def tokenize(texts: Sequence[str]) -> tuple[list[str], str]:
     return [_nltk(text) for text in plain], NLTK
 
 
+@lru_cache(maxsize=1 << 17)  # note: a model and its baselines are scored against the same references
 def _nltk(text: str) -> str:
     from nltk.tokenize import NLTKWordTokenizer
 

@@ -60,7 +60,9 @@ def test_corpus_bleu_from_counts_is_that_of_the_library() -> None:
     references = [["a dog barks twice", "dogs bark"], ["wind blows", "gusts"], ["rain falls on a roof"], ["a cow"]]
     rows = [captions.bleu_counts(c, r) for c, r in zip(candidates, references, strict=True)]
     for n in (1, 2, 3, 4):
-        assert compute(f"bleu_{n}", rows) == pytest.approx(float(bleu(candidates, references, n=n)[0][f"bleu_{n}"]))
+        corpus, each = bleu(candidates, references, n=n)
+        assert compute(f"bleu_{n}", rows) == pytest.approx(float(corpus[f"bleu_{n}"]))
+        assert [compute(f"bleu_{n}", [row]) for row in rows] == pytest.approx(each[f"bleu_{n}"].tolist())
 
 
 @pytest.mark.long
