@@ -348,13 +348,14 @@ def dot_by_row(queries: np.ndarray, table: np.ndarray, rows: np.ndarray | None) 
     """
     import faiss
 
+    library: Any = faiss  # its wrapper is written at import: type checkers do not see all of it
     queries, table = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(table, np.float32)
     if rows is None:
         rows = np.broadcast_to(np.arange(len(table), dtype=np.int64), (len(queries), len(table)))
     rows = np.ascontiguousarray(rows, np.int64)
     found = np.empty(rows.shape, np.float32)
-    faiss.fvec_inner_products_by_idx(
-        *(faiss.swig_ptr(each) for each in (found, queries, table, rows)), queries.shape[1], *rows.shape
+    library.fvec_inner_products_by_idx(
+        *(library.swig_ptr(each) for each in (found, queries, table, rows)), queries.shape[1], *rows.shape
     )
     return found
 
