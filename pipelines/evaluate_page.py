@@ -120,7 +120,7 @@ def _section(result: Result, earlier: Sequence[dict[str, Any]], players: int) ->
             left_out[code] = left_out.get(code, 0) + 1
     return {
         "benchmark": benchmark,
-        "items": len(result.task.items),
+        "total": len(result.task.items),
         "answered": round(sum(result.answered)),
         "left_out": sorted(left_out.items(), key=lambda pair: -pair[1]),
         "baselines": list(result.baselines),

@@ -160,16 +160,16 @@ class History:
                 pins = [run_id for run_id in pins if run_id != event["run_id"]]
         return pins[-1] if pins else next(iter(self.accepted()), None)
 
-    def to_compare(self, against: str) -> dict[str, str]:
-        """Roles → run ids to compare with: accepted (or the run named) and pinned, each run once."""
+    def to_compare(self, against: str, own: str = "") -> dict[str, str]:
+        """Roles → run ids to compare with: accepted (or the run named) and pinned, each run once, never `own`."""
         if against == "accepted":
-            accepted = self.accepted()
+            accepted = [run_id for run_id in self.accepted() if run_id != own]
             found = {"accepted": accepted[-1]} if accepted else {}
         else:
             self.check_run(against)
             found = {"run": against}
         pinned = self.pinned()
-        if pinned is not None and pinned not in found.values():
+        if pinned is not None and pinned != own and pinned not in found.values():
             found["pinned"] = pinned
         return found
 
@@ -177,7 +177,7 @@ class History:
         """Compare a run's rows with the accepted and the pinned run."""
         changes: list[Change] = []
         skipped: list[str] = []
-        roles = self.to_compare(against)
+        roles = self.to_compare(against, rows[0]["run_id"])
         for role, run_id in roles.items():
             found, missing = compare_runs(self.run(run_id), rows, f"{role} run {run_id}", tolerance, seed)
             changes += found

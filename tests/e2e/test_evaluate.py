@@ -46,9 +46,8 @@ def test_a_scheduled_run_then_a_worse_model_and_the_gate_closes(
 ) -> None:
     tools = tmp_path / "bin"
     tools.mkdir()
-    (tools / "mats").write_text(
-        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m jobs "$@" --limit {CLIPS} --address {shared_ray} --actors 1\n'
-    )
+    options = f"--limit {CLIPS} --address {shared_ray} --actors 1"
+    (tools / "mats").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m jobs "$@" {options}\n')
     (tools / "mats").chmod(0o755)
     given = {
         **ENV,

@@ -49,7 +49,7 @@ class StandIn:
             }
         )
         folder = Path(settings.output) / "embeddings"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, folder / "part-0.parquet")
         (Path(settings.output) / "_embeddings.json").write_text(json.dumps({"status": "complete"}))
         return RunResult("complete", settings.output, len(uris), len(uris))

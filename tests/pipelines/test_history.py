@@ -126,6 +126,11 @@ def test_the_pin_moves_by_hand_alone(history: History) -> None:
     assert history.to_compare("accepted") == {"accepted": "a"}
 
 
+def test_a_run_scored_again_is_not_compared_with_itself(history: History) -> None:
+    assert night(history, "a", 0.8, 1)
+    assert history.gate(run_rows("a", 0.5), "accepted", 0.01).against == {}
+
+
 def test_a_named_run_is_compared_with_beside_the_pin(history: History) -> None:
     for day, run_id in enumerate(("a", "b"), start=1):
         night(history, run_id, 0.8, day)
