@@ -349,6 +349,20 @@ def benchmark_chaos(
     return run_benchmark(kills, seed, files, model, nodes, folder, as_json)
 
 
+@command(benchmark, "scale")
+def benchmark_scale(
+    nodes: list[int] = typer.Option([1, 2, 4, 8], help="Nodes of the clusters, one after the other."),
+    seconds: float = typer.Option(40.0, min=1, help="Seconds of waiting a node."),
+    row_s: float = typer.Option(0.1, min=0.001, help="Seconds the stand-in model waits a row."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """Rows/s on 1, 2, 4 and 8 nodes with a model that waits; pools that grow and shrink; a slow node."""
+    from jobs.benchmarks.scale import run_benchmark
+
+    return run_benchmark(nodes, seconds, row_s, folder, as_json)
+
+
 def _later(module: str, name: str) -> Any:
     try:
         return importlib.import_module(module)

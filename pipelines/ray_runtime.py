@@ -48,7 +48,7 @@ class Resources:
     memory: int
     own: bool
     now: tuple[float, float] | None = None
-    """CPUs and GPUs that are up already, where a cluster may grow to more; None: all are."""
+    """CPUs and GPUs of a cluster that nobody uses now; None: all."""
 
 
 @dataclass
@@ -236,6 +236,7 @@ def _children() -> set[int]:
 
 def _cluster(ray: Any) -> Resources:
     found = ray.cluster_resources()
+    free = ray.available_resources()
     cpus, gpus = float(found.get("CPU", 0)), float(found.get("GPU", 0))
     most = _most_resources(ray)
     return Resources(
@@ -243,7 +244,7 @@ def _cluster(ray: Any) -> Resources:
         max(gpus, most.get("GPU", 0.0)),
         int(found.get("memory", 0)),
         own=False,
-        now=(cpus, gpus),
+        now=(float(free.get("CPU", 0)), float(free.get("GPU", 0))),
     )
 
 

@@ -161,7 +161,7 @@ def torment(chaos: Chaos, kills: int, seed: int, say: Any = None) -> Tally:
         tally.rounds += 1
         out = chaos.folder / f"round-{tally.rounds}"
         driver: subprocess.Popen[str] | None = None
-        since = time.monotonic()
+        since, last = time.monotonic(), ""
         while True:
             if driver is None:
                 driver, since = chaos.start(out), time.monotonic()
@@ -176,13 +176,19 @@ def torment(chaos: Chaos, kills: int, seed: int, say: Any = None) -> Tally:
                 os.killpg(driver.pid, signal.SIGKILL)
                 raise ChaosFailed(f"a run hangs: {count_parts(out)} parts after {ROUND_S:.0f} s; {chaos.log()}")
             if driver.poll() is not None:
+                if (
+                    driver.returncode != 0 and last == "node"
+                ):  # it lived on that node: Ray lets any node take a driver in
+                    driver, last = None, ""
+                    continue
                 if driver.returncode != 0:
                     raise ChaosFailed(f"a driver ended with {driver.returncode}: {chaos.log()}")
                 break
             if chaos.kill(order[spent], driver, draw):
                 if say is not None:
                     say(f"kill {spent + 1} of {kills}: {order[spent]}, {count_parts(out)} parts are in place")
-                tally.kills[order[spent]] += 1
+                last = order[spent]
+                tally.kills[last] += 1
                 spent += 1
                 before = count_parts(out)
             if driver.poll() is not None:

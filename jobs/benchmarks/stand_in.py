@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from pipelines.columns import SEGMENTS_TYPE, timed, with_column
 from pipelines.decode import open_shard
-from pipelines.run_rows import Job, RunResult, run_rows
+from pipelines.run_rows import Job, Progress, RunResult, run_rows
 from pipelines.settings import RunSettings
 from pipelines.sources import open_source
 from pipelines.stages import WORK_ONLY
@@ -93,7 +94,12 @@ def _on_slow_node() -> bool:
     return any(n["NodeID"] == here and "slow_node" in n["Resources"] for n in ray.nodes())
 
 
-def run_stand_in(settings: RunSettings, waits: Waits, real_decoding: bool = True) -> RunResult:
+def run_stand_in(
+    settings: RunSettings,
+    waits: Waits,
+    real_decoding: bool = True,
+    progress: Callable[[Progress], None] | None = None,
+) -> RunResult:
     """The run of `mats caption` with the stand-ins in place of the model, and of decoding."""
     job = Job(
         name="caption",
@@ -109,7 +115,7 @@ def run_stand_in(settings: RunSettings, waits: Waits, real_decoding: bool = True
         spec=waits,
         front=None if real_decoding else (WaitingDecode, (waits.decode_s,)),
     )
-    return run_rows(settings, job, open_source(settings.input, settings.schemes))
+    return run_rows(settings, job, open_source(settings.input, settings.schemes), progress)
 
 
 def main() -> int:
