@@ -24,6 +24,27 @@ def test_small_shapes_on_a_cpu(reference_dir: Path, capsys: pytest.CaptureFixtur
     assert figures["encoder"]["windows_per_s"] > 0 < figures["encoder"]["texts_per_s"]
 
 
+@pytest.mark.long
+@pytest.mark.msclap
+def test_the_way_of_full_sizes_with_small_ones(
+    reference_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a GPU is to measure, gone through on a CPU: Microsoft's CLAP, a model written, loaded and asked."""
+    pytest.importorskip("torchlibrosa", reason="needs the msclap package")
+    from jobs.benchmarks import core
+    from tests.official_clap import narrow_towers
+
+    for sizes in (core.LLMS, core.MAPPERS, core.NEW_TOKENS):
+        monkeypatch.setitem(sizes, "full", sizes["small"])
+    with narrow_towers():
+        assert run_benchmark("full", "cpu", str(reference_dir), 2, True) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["encoder"]["name"] == "Microsoft CLAP 2023"
+    assert figures["encoder"]["windows_per_s"] > 0 < figures["encoder"]["texts_per_s"]
+    assert figures["model"]["load_s"] > 0 < figures["model"]["memory_gb"]
+    assert figures["model"]["best_batch"] in (1, 2)
+
+
 def test_a_recorded_run_that_differs_is_told(
     reference_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
