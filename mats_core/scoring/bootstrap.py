@@ -71,24 +71,31 @@ class _AveragePrecision:
 
     def __init__(self, rows: np.ndarray) -> None:
         scores, truth = np.split(rows, 2, axis=1)
-        self.order = np.argsort(-scores, axis=0, kind="stable")  # [N, C]
-        ranked = np.take_along_axis(scores, self.order, axis=0)
-        self.truth = np.take_along_axis(truth, self.order, axis=0)
+        best_first = np.argsort(-scores, axis=0, kind="stable")  # [N, C]
+        ranked = np.take_along_axis(scores, best_first, axis=0)
+        ranked_truth = np.take_along_axis(truth, best_first, axis=0)
         n = len(rows)
         last = np.ones_like(ranked, dtype=bool)
         last[:-1] = ranked[1:] != ranked[:-1]
         at = np.where(last, np.arange(n)[:, None], n)
-        self.end = np.minimum.accumulate(at[::-1], axis=0)[::-1]  # [N, C]: last place of the same score
+        end = np.minimum.accumulate(at[::-1], axis=0)[::-1]  # [N, C]: last place of the same score
+        self.columns: list[tuple[np.ndarray, ...]] = []
+        for c in np.flatnonzero(ranked_truth.any(axis=0)):
+            places = np.flatnonzero(ranked_truth[:, c])  # [P]: where the true items are ranked
+            last_hit = np.asarray(np.searchsorted(places, end[places, c], side="right") - 1)
+            self.columns.append((best_first[:, c], places, end[places, c], last_hit))
 
     def __call__(self, weights: np.ndarray) -> float:
-        each = weights[self.order]
-        positive = each * self.truth
-        seen, hits = np.cumsum(each, axis=0), np.cumsum(positive, axis=0)
-        at_end = np.take_along_axis(seen, self.end, axis=0)
-        precision = np.take_along_axis(hits, self.end, axis=0) / np.maximum(at_end, 1e-12)
-        there = hits[-1]
-        occurs = there > 0
-        return float(((positive * precision).sum(axis=0)[occurs] / there[occurs]).mean()) if occurs.any() else 0.0
+        values = []
+        for order, places, end, last_hit in self.columns:
+            ranked = weights[order]
+            positive = ranked[places]
+            there = positive.sum()
+            if there > 0:
+                # note: a place whose items were not drawn has weight 0, and so does its precision here
+                seen = np.maximum(np.cumsum(ranked)[end], 1e-12)
+                values.append(float(positive @ (np.cumsum(positive)[last_hit] / seen)) / there)
+        return float(np.mean(values)) if values else 0.0
 
 
 STATISTICS: dict[str, Statistic] = {

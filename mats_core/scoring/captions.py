@@ -85,8 +85,8 @@ def _metric(
 ) -> Metric:
     if name in BLEU:
         counts = [bleu_counts(c, r) for c, r in zip(*given, strict=True)]
-        each = [compute(name, [row]) for row in counts]
-        return of_rows(name, items, _spread(counts, at, len(items)), _spread(each, at, len(items)), why, name, seed)
+        own = _spread([compute(name, [row]) for row in counts], at, len(items))
+        return of_rows(name, items, _spread(counts, at, len(items)), own, why, name, seed)
     value, each = _FAMILY[name](*given)
     metric = of_values(name, items, _spread([float(v) for v in each], at, len(items)), why, seed)
     if metric.value is None or metric.low is None or metric.high is None or abs(value - metric.value) < 1e-6:

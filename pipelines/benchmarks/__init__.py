@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mats_core.scoring import Item
 from pipelines.benchmarks.definition import Benchmark, list_benchmarks, load_benchmark
+from pipelines.benchmarks.judged import judge_file
 from pipelines.benchmarks.reading import Reading, missing, read
 
-__all__ = ["Benchmark", "Item", "Reading", "list_benchmarks", "load_benchmark", "missing", "read"]
+__all__ = ["Benchmark", "Item", "Reading", "judge_file", "list_benchmarks", "load_benchmark", "missing", "read"]

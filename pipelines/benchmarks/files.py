@@ -17,6 +17,7 @@ from mats_core.storage import StorageError
 from pipelines.benchmarks.definition import Benchmark
 
 Row = dict[str, str]
+NO_AUDIO = "audio not found"
 
 
 class _Fields(string.Formatter):
@@ -84,7 +85,7 @@ class Folder:
             known = self._stems.get(path[:-2]) if path.endswith(".*") else path
             if known is not None and known in self.found:
                 return self.found[known], ""
-        return None, f"audio not found: {' or '.join(dict.fromkeys(tried))}"
+        return None, f"{NO_AUDIO}: {' or '.join(dict.fromkeys(tried))}"
 
     @property
     def shown(self) -> str:

@@ -11,7 +11,7 @@ from mats_core.scoring import Item, LabelSet
 from pipelines.benchmarks import names, records, soundworld, tables
 from pipelines.benchmarks.definition import Benchmark
 from pipelines.benchmarks.drafts import Drafts
-from pipelines.benchmarks.files import Folder, alternatives, open_folder
+from pipelines.benchmarks.files import NO_AUDIO, Folder, alternatives, open_folder
 
 READERS: dict[str, Callable[[Folder], Drafts]] = {
     "table": tables.read,
@@ -90,10 +90,10 @@ def missing(benchmark: Benchmark, root: str | None) -> list[str]:
     if len(absent) or not folder.found:
         return absent or [f"{where}/ is empty. Get its files: {benchmark.source}"]
     try:
-        left = read(benchmark, root).left_out
+        left = [pair for pair in read(benchmark, root).left_out if pair[1].startswith(NO_AUDIO)]
     except SettingsError as error:
         return [str(error)]
-    return [f"{len(left)} items cannot be asked, e.g. {left[0][0]}: {left[0][1]}"] if left else []
+    return [f"the audio of {len(left)} items is not there, e.g. {left[0][0]}: {left[0][1]}"] if left else []
 
 
 def _reader(benchmark: Benchmark) -> Callable[[Folder], Drafts]:

@@ -34,6 +34,9 @@ def test_missing_audio_is_left_out_and_named(tmp_path: Path) -> None:
     assert [item.item_id for item in reading.items] == ["a.wav"]
     assert reading.left_out == [("b.wav", "audio not found: audio/b.wav")]
     assert reading.labels.names == ("dog", "rain")
+    assert missing(load_benchmark("esc50"), root) == [
+        "the audio of 1 items is not there, e.g. b.wav: audio not found: audio/b.wav"
+    ]
 
 
 def test_no_audio_at_all(tmp_path: Path) -> None:

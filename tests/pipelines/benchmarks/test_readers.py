@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mats_core.scoring import Item
-from pipelines.benchmarks import list_benchmarks, load_benchmark, missing, read
+from pipelines.benchmarks import judge_file, list_benchmarks, load_benchmark, missing, read
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> str:
@@ -218,7 +218,7 @@ def test_clothoaqa(tmp_path: Path) -> None:
     assert first.labels.names == ("dog", "yes")
     assert first.left_out == [("x.wav|Where?", "the annotators do not agree (majority)")]
     assert [i.labels for i in second.items] == [("dog",)] and len(second.left_out) == 2
-    assert "1 items cannot be asked" in missing(load_benchmark("clothoaqa_v1"), root)[0]
+    assert missing(load_benchmark("clothoaqa_v1"), root) == []
 
 
 def test_openaqa(tmp_path: Path) -> None:
@@ -254,7 +254,12 @@ def test_mmau(tmp_path: Path) -> None:
     )
     item = items_of("mmau_mini", root)["5cd0"]
     assert (item.choices, item.answer, item.category) == (("Car honking", "Helicopter"), "Helicopter", "sound")
-    assert items_of("mmau", root)["5cd0"].answer == ""
+    withheld = items_of("mmau", root)["5cd0"]
+    assert withheld.answer == ""
+    name, text = judge_file(load_benchmark("mmau"), [withheld], ["helicopter."]) or ("", "")
+    assert name == "mmau_predictions.json"
+    assert json.loads(text) == [{**mmau_record("test", None), "model_prediction": "Helicopter"}]
+    assert judge_file(load_benchmark("mmau_mini"), [item], ["x"]) is None
     assert item.extra["sub-category"] == "Event"
 
 
@@ -274,6 +279,8 @@ def test_air_bench_chat(tmp_path: Path) -> None:
     )
     items = items_of("air_bench_chat", root)
     assert list(items) == ["4"] and items["4"].extra == record("sound_QA", 4) and items["4"].category == "sound_QA"
+    name, text = judge_file(load_benchmark("air_bench_chat"), list(items.values()), ["Wind."]) or ("", "")
+    assert name.endswith(".jsonl") and json.loads(text) == {**record("sound_QA", 4), "response": "Wind."}
 
 
 def test_every_benchmark_of_the_reference_is_there_and_says_what_it_needs() -> None:
