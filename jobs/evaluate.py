@@ -78,21 +78,16 @@ def _verb(stage: str) -> str:
 
 
 def _list(settings: EvaluateSettings) -> int:
-    """Every benchmark with what is missing to run it."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """Every benchmark, whether it can run, and what is missing where it cannot."""
     from pipelines.benchmarks import list_benchmarks, load_benchmark, missing
 
     names = list_benchmarks()
     roots = settings.roots(names)
-    table = Table("name", "kind", "metrics", "to run it", box=None, pad_edge=False, header_style="bold")
     for name in names:
         benchmark = load_benchmark(name)
         lacking = missing(benchmark, roots[name])
-        table.add_row(name, benchmark.kind, ", ".join(benchmark.metrics), "\n".join(lacking) or "ready")
-    console = Console()
-    console.print(table)
+        state = "ready" if not lacking else "missing: " + "; ".join(lacking)
+        typer.echo(f"{name:18} {benchmark.kind:8} {state}")
     return 0
 
 

@@ -64,7 +64,7 @@ class Plan:
     shard_rows: int
     elastic: bool = False
     first_actors: int = 1
-    """On a cluster pools grow and shrink with the work; `first_actors` model actors to begin with."""
+    """Where not all actors find a place at once, pools begin with `first_actors`, and grow and shrink with the work."""
 
 
 def usable_cores() -> int:
@@ -104,6 +104,7 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, there: Resourc
         actors = settings.actors or max(1, min(cores if there.own else cores - 1, fitting, worth))
         threads = max(1, cores // actors) if there.own else 1  # a cluster counts one CPU an actor
     decoders = settings.decoders or max(1, min(4 * actors, cores - actors) if on_gpu else cores // 8)
+    first = _first_actors(actors, on_gpu, there)
     return Plan(
         actors=actors,
         threads=threads,
@@ -112,8 +113,8 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, there: Resourc
         decode_actors=math.ceil(decoders / WORKERS_PER_DECODER),
         decoder_workers=min(decoders, WORKERS_PER_DECODER),
         shard_rows=shard_rows,
-        elastic=not there.own,
-        first_actors=_first_actors(actors, on_gpu, there),
+        elastic=first < actors,
+        first_actors=first,
     )
 
 
@@ -290,7 +291,7 @@ def _muted_stderr() -> Iterator[None]:
 
 
 def pool(most: int, first: int, elastic: bool) -> Any:
-    """Actors of a stage: `most` of them, or on a cluster from one to `most` as work comes and goes.
+    """Actors of a stage: `most` of them, or on a cluster that has no room for all yet from one to `most`.
 
     An actor is handed two blocks at most, so that what a slow node has taken does not hold up the end.
     """

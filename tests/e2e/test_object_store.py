@@ -156,8 +156,8 @@ def run_through_faults(moto: MotoStore, tmp_path: Path, model: str, files: int, 
 def test_a_bucket_behind_a_failing_network_gives_every_row(
     moto: MotoStore, tmp_path: Path, tiny_model_dir: str
 ) -> None:
-    faults = Faults(slow_down=0.05, reset=0.05, cut=0.05, stall=0.05, stall_s=0.2, seed=3)
-    run_through_faults(moto, tmp_path, tiny_model_dir, 24, faults, "small")
+    faults = Faults(slow_down=0.05, reset=0.05, cut=0.05, stall=0.05, stall_s=0.2, seed=7)
+    run_through_faults(moto, tmp_path, tiny_model_dir, 16, faults, "small")
     assert all(faults.happened[name] for name in ("slow_down", "reset", "cut", "stall"))
 
 

@@ -84,6 +84,22 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "no clusters": (["build-memory", str(root / "empty"), t, "--clusters", "0"], "clusters: got"),
         "no training config": (["train", str(root / "none.yaml")], "CONFIG: got"),
         "training config": (["train", "soundworld", "--set", "training.steps=0"], "training.steps: got"),
+        "evaluate: no benchmark": (["evaluate", "--out", o, *m], "benchmarks: got"),
+        "evaluate: unknown benchmark": (["evaluate", "--out", o, *m, "--benchmarks", "gongs"], 'got "gongs"'),
+        "evaluate: no files": (["evaluate", "--out", o, *m, "--benchmarks", "esc50", "--data", a], "esc50"),
+        "evaluate: no out": (["evaluate", *m, "--benchmarks", "soundworld"], "out: got"),
+        "evaluate: grid": (
+            ["evaluate", "--out", o, *m, "--benchmarks", "soundworld", "--grid", "santa.mix=0", "sauna.mix=1"],
+            'grid: got "sauna.mix=1"',
+        ),
+        "evaluate: no history": (
+            ["evaluate", "--out", o, *m, "--benchmarks", "soundworld", "--against", "accepted"],
+            "history: got",
+        ),
+        "history: no such run": (["history", "accept", "x", "--history", o], 'run: got "x"'),
+        "compare: no answers": (["compare", a, o, *m], "RUN_A: got"),
+        "caption: bridge": (["caption", a, o, *m, "--bridge", "ferry"], 'bridge: got "ferry"'),
+        "caption: mean-shift": (["caption", a, o, *m, "--bridge", "mean-shift"], "embed-audio"),
         "unknown option": (["caption", a, o, "--colour", "red"], "--colour"),
         "not a number": (["caption", a, o, "--actors", "many"], "--actors"),
     }

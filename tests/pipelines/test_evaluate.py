@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def truth(data: str) -> dict[tuple[str, str], Any]:
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) -> Iterator[StandIn]:
+def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) -> StandIn:
     """Knows everything, but for one sound it cannot read; a stand-in's `good` is the share of clips it knows."""
 
     def say(row: dict[str, Any]) -> str | None:
@@ -53,7 +52,7 @@ def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) ->
     monkeypatch.setattr(evaluate_answers, "run_caption", model.caption)
     monkeypatch.setattr(evaluate_answers, "run_embed_audio", model.embed_audio)
     monkeypatch.setattr(ray_runtime, "ray_session", contextlib.contextmanager(lambda *_: iter([there])))
-    yield model
+    return model
 
 
 def evaluate(data: str, out: Path, **given: Any) -> Evaluation:

@@ -63,6 +63,32 @@ def test_a_cluster_too_small_to_ever_start_is_refused() -> None:
     check_fits(joined, Resources(2, 0, GB, own=False))
 
 
+def test_a_cluster_that_grows_begins_with_what_has_room() -> None:
+    """Eight GPUs that an autoscaler may bring, none of them up yet; then a cluster with room for all."""
+    growing = ray_runtime.make_plan(
+        settings(device="cuda", actors=8), 10_000, GB, Resources(128, 8, GB, own=False, now=(0, 0))
+    )
+    assert (growing.actors, growing.first_actors, growing.elastic) == (8, 1, True)
+    pool = ray_runtime.pool(growing.actors, growing.first_actors, growing.elastic)
+    assert (pool.min_size, pool.max_size, pool.initial_size) == (1, 8, 1)
+    there = ray_runtime.make_plan(settings(actors=2), 10_000, GB, Resources(12, 0, GB, own=False, now=(12, 0)))
+    assert (there.first_actors, there.elastic) == (2, False)
+    assert ray_runtime.pool(2, 2, False).min_size == ray_runtime.pool(2, 2, False).max_size == 2
+
+
+def test_inside_a_ray_job_its_own_cluster_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def joined(address: str, **_: object) -> None:
+        raise ConnectionError(f"asked for {address}")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", joined)
+    monkeypatch.setenv(ray_runtime.IN_A_JOB, "{}")
+    with pytest.raises(SettingsError, match="asked for auto"), ray_runtime.ray_session(None):
+        pass
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -97,6 +123,7 @@ def test_the_steady_rate_by_hand() -> None:
     assert meter.take(block(10, decoded=90, began=95, ready=95)).schema.names == ["row_id", "decoded_s"]
     meter.take(block(10, decoded=96, began=100, ready=100))  # the last actor is ready at 100
     meter.take(block(10, decoded=101, began=103, ready=95))
+    assert meter.batch_fill is None
     assert meter.seconds == pytest.approx({"decode_s": 6.0, "embed_s": 15.0, "answer_s": 30.0})
     # 20 rows began at 100 or later; 10 of them were decoded before: 2 s of work, 1 s on two cores
     assert meter.steady(ended=109, cores=2) == {
