@@ -201,6 +201,11 @@ def torment(chaos: Chaos, kills: int, seed: int, say: Any = None) -> Tally:
 
 def check(out: Path, expected: list[dict[str, Any]]) -> None:
     """Every row once, all columns but run_id as expected, no file that should not be there. Raises ChaosFailed."""
+    for path in out.rglob("*"):
+        name = path.relative_to(out).as_posix()
+        known = name in OURS or (path.suffix == ".parquet" and path.parent.name in ("answers", "work_list"))
+        if path.is_file() and not known:
+            raise ChaosFailed(f"{name} was left behind")
     found = read_rows(out)
     ids = [row["row_id"] for row in found]
     if ids != list(range(len(expected))):
@@ -210,11 +215,6 @@ def check(out: Path, expected: list[dict[str, Any]]) -> None:
         names = [name for name in other if name != "run_id" and row.get(name) != other[name]]
         if names or row.keys() != other.keys():
             raise ChaosFailed(f"row {row['row_id']} differs from the undisturbed run in {', '.join(names)}")
-    for path in out.rglob("*"):
-        name = path.relative_to(out).as_posix()
-        known = name in OURS or (path.suffix == ".parquet" and path.parent.name in ("answers", "work_list"))
-        if path.is_file() and not known:
-            raise ChaosFailed(f"{name} was left behind")
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:
