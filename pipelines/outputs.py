@@ -82,12 +82,15 @@ def remove_partials(output: str) -> None:
             storage.remove_tree(info.uri)
 
 
-def check_identity(output: str, identity: dict[str, Any]) -> None:
-    """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError)."""
+def check_identity(output: str, identity: dict[str, Any]) -> bool:
+    """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError).
+
+    True where there was nothing yet: `identity` is now what OUTPUT is.
+    """
     uri = storage.join(output, "_state", "identity.json")
     if not storage.exists(uri):
         storage.write_bytes(uri, json.dumps(identity, indent=1, sort_keys=True).encode())
-        return
+        return True
     before = json.loads(storage.read_bytes(uri))
     names = sorted(set(before) | set(identity))
     different = [name for name in names if before.get(name) != identity.get(name)]
@@ -98,6 +101,13 @@ def check_identity(output: str, identity: dict[str, Any]) -> None:
             storage.public_uri(output),
             f"the settings it was begun with ({changes}); choose another OUTPUT, or --overwrite",
         )
+    return False
+
+
+def forget_beginning(output: str) -> None:
+    """Undo `check_identity` and the scan after it: what was wrong with the settings can be put right."""
+    for name in ("identity.json", "work_list"):
+        storage.remove_tree(storage.join(output, "_state", name))
 
 
 def _show(value: Any) -> str:

@@ -26,6 +26,7 @@ from pipelines.outputs import (
     PartWriter,
     check_identity,
     empty_output,
+    forget_beginning,
     prepare_output,
     read_done,
     read_run,
@@ -131,8 +132,13 @@ def run_rows(
         if settings.overwrite:
             empty_output(settings.output)
         remove_partials(settings.output)
-        check_identity(settings.output, job.identity)
-        work = _scan(settings, job, source, tell)
+        begun = check_identity(settings.output, job.identity)
+        try:
+            work = _scan(settings, job, source, tell)
+        except SettingsError:
+            if begun:
+                forget_beginning(settings.output)
+            raise
         parts = storage.join(settings.output, job.folder)
         done = read_done(parts, work.total)
         before = done.rows

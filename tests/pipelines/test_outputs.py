@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.caption import run_caption
 from pipelines.lease import LeaseLost
 from pipelines.outputs import Done, PartWriter, check_identity, empty_output, prepare_output, read_done
+from pipelines.settings import CaptionSettings
 
 
 def rows(*ids: int, code: str | None = None) -> pa.Table:
@@ -89,6 +91,16 @@ def test_an_output_keeps_its_settings_and_says_what_differs(tmp_path: Path) -> N
         check_identity(out, {"model": "m1", "task": "QA"})
     empty_output(out)
     check_identity(out, {"model": "m1", "task": "QA"})
+
+
+def test_settings_found_wrong_by_the_scan_can_be_put_right(tmp_path: Path, tiny_model_dir: str) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "list.csv").write_text(f"uri,task\n{tmp_path}/a.wav,caption\n{tmp_path}/a.wav,QA\n")
+    settings = CaptionSettings(input=str(tmp_path / "list.csv"), output=str(tmp_path / "out"), model=tiny_model_dir)
+    with pytest.raises(SettingsError, match="question"):
+        run_caption(settings)
+    assert list((tmp_path / "out" / "_state").iterdir()) == []
+    assert check_identity(settings.output, {"question": "Is there a siren?"})
 
 
 def test_emptying_an_output_leaves_what_is_not_ours(tmp_path: Path) -> None:
