@@ -99,10 +99,11 @@ def run_stand_in(
     waits: Waits,
     real_decoding: bool = True,
     progress: Callable[[Progress], None] | None = None,
+    name: str = "stand-in",
 ) -> RunResult:
-    """The run of `mats caption` with the stand-ins in place of the model, and of decoding."""
+    """The run of `mats caption` with stand-ins for the model, and for decoding; `name` labels its counters."""
     job = Job(
-        name="caption",
+        name=name,
         folder="answers",
         identity={"job": "stand-in"},
         chunk_s=CHUNK_S,

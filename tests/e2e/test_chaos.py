@@ -104,11 +104,10 @@ def test_counters_are_served_on_the_metrics_port(shared_ray: str, tmp_path: Path
     write_tones(tmp_path / "in", 20, 1.0)
     (tmp_path / "in" / "text.wav").write_text("no sound")
     settings = RunSettings(input=str(tmp_path / "in"), output=str(tmp_path / "out"), actors=1)
-    found_before = _scrape(ray)
-    run_stand_in(settings, Waits(0.0))
+    run_stand_in(settings, Waits(0.0), name="counted")
     deadline = time.monotonic() + 90  # Ray hands metrics on every ten seconds
     while time.monotonic() < deadline:
-        grown = {name: value - found_before.get(name, 0.0) for name, value in _scrape(ray).items()}
+        grown = _scrape(ray, "counted")
         if grown.get("clips_total", 0) >= 21:
             break
         time.sleep(1)
@@ -122,8 +121,8 @@ def test_counters_are_served_on_the_metrics_port(shared_ray: str, tmp_path: Path
     assert (run["errors"], run["error_rate"], run["status"]) == ({"not_audio": 1}, round(1 / 21, 6), "complete")
 
 
-def _scrape(ray: object) -> dict[str, float]:
-    """Our counters on every node, by name, with the error code or the stage after it."""
+def _scrape(ray: object, job: str) -> dict[str, float]:
+    """The counters of runs called `job` on every node, by name, with the error code or the stage after it."""
     found: dict[str, float] = {}
     for node in ray.nodes():  # type: ignore[attr-defined]
         url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
@@ -132,6 +131,8 @@ def _scrape(ray: object) -> dict[str, float]:
         except OSError:
             continue  # the agent of a node may start after its raylet
         for name, labels, value in re.findall(r"^ray_mats_(\w+)\{(.*?)\} (\S+)$", text, re.MULTILINE):
+            if f'job="{job}"' not in labels:
+                continue
             label = re.search(r'(?:code|stage)="(\w+)"', labels)
             key = f"{name} {label[1]}" if label else name
             found[key] = found.get(key, 0.0) + float(value)
