@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import mats_core
-from pipelines.decode import Decode, make_decoder, shard_table
+from pipelines.decode import Decode, shard_table
 from pipelines.scan import Scanner
 from pipelines.settings import LimitSettings
 from pipelines.sources import open_source
@@ -138,8 +138,7 @@ def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: Answer)
     for name in ("error_code", "error_message", "question", "tag"):
         rows = rows.append_column(name, pa.nulls(2, pa.string()))
     rows = rows.append_column("task", pa.array(["caption"] * 2))
-    stage = Decode.__new__(Decode)
-    stage._decoder = make_decoder(1, RATE, LimitSettings())
+    stage = Decode(str(tmp_path / "unused"), 1, RATE, LimitSettings())
     past, inside = answerer(stage.decode(rows)).to_pylist()
     assert (past["error_code"], past["decoded_s"], past["text"], past["segments"]) == (None, 0.0, "", [])
     assert inside["decoded_s"] == 1.0
