@@ -27,20 +27,23 @@ CLIPS = 60
         pytest.param(8000, 300, 0.8, marks=pytest.mark.long),
     ],
 )
-def test_text_becomes_a_model_that_hears(tmp_path: Path, records: int, steps: int, wanted: float) -> None:
+def test_text_becomes_a_model_that_hears(
+    shared_ray: str, tmp_path: Path, records: int, steps: int, wanted: float
+) -> None:
     """Text → embeddings → memory → training on two workers → captions of unseen sounds, label F1 of `wanted`."""
     world, sounds = tmp_path / "world", tmp_path / "sounds"
+    joined = ("--address", shared_ray)
     run("soundworld", "corpus", str(world / "text.jsonl"), "--records", str(records), "--rounds", "1")
-    run("embed-text", str(world / "text.jsonl"), str(world / "embeddings"))
-    run("build-memory", str(world / "embeddings"), str(world / "memory"))
+    run("embed-text", str(world / "text.jsonl"), str(world / "embeddings"), *joined)
+    run("build-memory", str(world / "embeddings"), str(world / "memory"), *joined)
     changes = ("--set", f"training.steps={steps}", "--set", "validate_every=1000", "--set", "validation=64")
-    run("train", "soundworld", *changes, "--set", "workers=2", "--device", "cpu", WORLD=str(world))
+    run("train", "soundworld", *changes, "--set", "workers=2", "--device", "cpu", *joined, WORLD=str(world))
     sounds.mkdir()
     recipes = [clip_recipe("test", 50_000 + index) for index in range(CLIPS)]
     for index, recipe in enumerate(recipes):
         soundfile.write(sounds / f"{index:04d}.wav", render(recipe), SAMPLE_RATE)
     model = str(world / "trained" / "model")
-    run("caption", str(sounds), str(tmp_path / "out"), "--model", model)
+    run("caption", str(sounds), str(tmp_path / "out"), "--model", model, *joined)
     answers = {Path(row["uri"]).stem: row["text"] for row in read_answers(tmp_path / "out")}
     heard = [parse_kinds(answers[f"{index:04d}"]) for index in range(CLIPS)]
     assert label_f1(heard, [recipe.labels() for recipe in recipes]).micro >= wanted
