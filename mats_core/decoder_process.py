@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -40,7 +41,9 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
             request = json.loads(connection.recv_bytes())
         except (EOFError, ConnectionError):
             return
+        before = time.process_time()
         header, samples = _answer(request, sample_rate, limits, room)
+        header["cpu_s"] = time.process_time() - before
         header["retire"] = header.get("code") == "memory" or room.is_worn()
         try:
             connection.send_bytes(json.dumps(header).encode() + b"\n" + samples)

@@ -86,6 +86,7 @@ class IsolatedDecoder:
         self.workers = workers
         self.sample_rate = sample_rate
         self.limits = limits or DecodeLimits()
+        self.cpu_s = 0.0  # what the children have spent on requests so far
         self._children: list[_Child] = []
         self._failed_starts = 0
         self._lock = threading.Lock()
@@ -204,6 +205,7 @@ class IsolatedDecoder:
                 self._failed_starts = 0
                 continue
             job = child.jobs.popleft()
+            self.cpu_s += float(header.get("cpu_s", 0.0))
             if header.get("code") == "memory":
                 self._again(job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode")
             else:

@@ -77,7 +77,7 @@ class Decode:
         from mats_core.audio import AudioError
         from mats_core.isolated import DecodeRequest
 
-        started = time.monotonic()
+        started, cpu_before = time.monotonic(), self._decoder.cpu_s
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         asked = [index for index, code in enumerate(codes) if code is None]
         uris, starts = self._whole_uris(rows), rows["start_s"].to_pylist()
@@ -101,7 +101,8 @@ class Decode:
         rows = with_column(rows, "error_message", messages, pa.string())
         rows = with_column(rows, "decoded_s", seconds, pa.float64())
         rows = with_column(rows, "pcm", pa.array(pcm, pa.large_binary()), pa.large_binary())
-        return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+        cpu_s = self._decoder.cpu_s - cpu_before
+        return timed(rows, decode_s=time.monotonic() - started, decode_cpu_s=cpu_s, decoded_at=time.time())
 
     def _whole_uris(self, rows: pa.Table) -> list[str]:
         uris: list[str] = rows["uri"].to_pylist()

@@ -23,7 +23,7 @@ MOMENTS = ("decoded", "began", "ready")
 class _Block:
     rows: int
     audio_s: float
-    decode_s: float
+    decode_cpu_s: float
     decoded_at: float
     began_at: float
     ready_at: float
@@ -35,6 +35,7 @@ class Meter:
     def __init__(self) -> None:
         self.seconds = {f"{name}_s": 0.0 for name in STAGES}
         self.counts = dict.fromkeys(COUNTS, 0.0)
+        self.ended_at = 0.0  # when the last row was durable (epoch seconds); 0 before that
         self._blocks: list[_Block] = []
         self._counters: Counters | None = None
 
@@ -67,7 +68,7 @@ class Meter:
             _Block(
                 len(table),
                 pc.sum(table["decoded_s"]).as_py() or 0.0,
-                pc.sum(table["_decode_s"]).as_py() or 0.0,
+                _sum(table, "_decode_cpu_s"),
                 *(last.get(name, 0.0) for name in MOMENTS),
             )
         )
@@ -81,13 +82,13 @@ class Meter:
     def steady(self, ended: float, cores: int) -> dict[str, float]:
         """Throughput from the moment the last model actor was ready: what a long run goes at.
 
-        Decoding that was done before that moment is charged as if all cores had done it after.
+        The CPU time of decoding done before that moment is charged as if all cores had spent it after.
         """
         if not self._blocks:
             return {}
         ready = max(block.ready_at for block in self._blocks)
         counted = [block for block in self._blocks if block.began_at >= ready]
-        early = sum(block.decode_s for block in counted if block.decoded_at < ready)
+        early = sum(block.decode_cpu_s for block in counted if block.decoded_at < ready)
         seconds = ended - ready + early / max(1, cores)
         rows = sum(block.rows for block in counted)
         audio = sum(block.audio_s for block in counted)

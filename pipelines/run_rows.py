@@ -235,6 +235,8 @@ def _stream(
             table = meter.take(table)
             meter.kept(writer.add(table))
             tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+        writer.flush()  # durable before Ray is shut down, which takes seconds
+        meter.ended_at = time.time()
 
 
 def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: Plan) -> Iterator[pa.Table]:
@@ -269,7 +271,9 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         job.stage,
         fn_constructor_args=(job.spec,),
         batch_format="pyarrow",
-        batch_size=None,  # the stage cuts blocks into batches itself, so an answer never waits for a block to fill
+        # The stage cuts blocks into batches itself, so an answer never waits for a block to fill. For GPUs Ray wants
+        # a number, and joins blocks up to it.
+        batch_size=plan.batch_size if plan.gpus_per_actor else None,
         compute=pool(plan.actors, plan.first_actors, plan.elastic),
         num_cpus=MODEL_CPUS,
         num_gpus=plan.gpus_per_actor or None,
@@ -311,6 +315,7 @@ def _complete(
 ) -> None:
     """Fill in what is known at the end. Stage times are seconds of work, summed over processes."""
     ended = time.time()
+    last = meter.ended_at or ended
     new = done.rows - before
     first = meter.first_at
     run.update(
@@ -323,10 +328,10 @@ def _complete(
         wall_s=round(ended - started, 3),
         scan_s=round(scanned - started, 3),
         start_s=round((first or ended) - scanned, 3),
-        busy_s=round(ended - first, 3) if first else 0.0,
+        busy_s=round(last - first, 3) if first else 0.0,
         rows_per_s=round(new / max(1e-9, ended - started), 3),
         parts_written=writer.parts,
-        steady=meter.steady(ended, usable_cores()),
+        steady=meter.steady(last, usable_cores()),
         stage_s={**{k: round(v, 3) for k, v in meter.seconds.items()}, "write_s": round(writer.seconds, 3)},
         tokens=round(meter.counts["tokens"]),
         batch_fill=None if meter.batch_fill is None else round(meter.batch_fill, 4),

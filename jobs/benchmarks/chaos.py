@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 VICTIMS = ("driver", "actor", "node")
 ROUND_S = 900.0
 """Longest a run may take without a kill: beyond that it hangs, which is a failure."""
-NODE_CPUS = 4
+NODE = {"num_cpus": 4, "object_store_memory": 200_000_000}
 OURS = {"_run.json", "_state/identity.json"}
 
 
@@ -52,6 +52,8 @@ class Chaos:
     def __init__(self, folder: Path, files: int, model: str, row_s: float, nodes: int) -> None:
         self.folder, self.files, self.model, self.row_s = folder, files, model, row_s
         self.archive = folder / "archive"
+        # Ray only counts GPUs: with a stand-in the nodes have one each, and the run is planned as on GPUs
+        self._node: dict[str, Any] = {**NODE, "num_gpus": 1} if model == "stand-in" else NODE
         self._write_archive()
         self._cluster = self._start_cluster(nodes)
 
@@ -77,14 +79,13 @@ class Chaos:
         cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": NODE_CPUS,
-                "object_store_memory": 200_000_000,
+                **self._node,
                 "include_dashboard": False,
                 "_system_config": quick,
             },
         )
         for _ in range(nodes):
-            cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=200_000_000, wait=False)
+            cluster.add_node(wait=False, **self._node)
         cluster.wait_for_nodes(timeout=150)
         return cluster
 
@@ -132,7 +133,7 @@ class Chaos:
             return True
         workers = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
         self._cluster.remove_node(workers[int(draw.integers(len(workers)))], allow_graceful=False)
-        self._cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=200_000_000, wait=False)
+        self._cluster.add_node(wait=False, **self._node)
         return True
 
     def undisturbed(self) -> list[dict[str, Any]]:

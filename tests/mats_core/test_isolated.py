@@ -73,6 +73,7 @@ def test_answers_come_in_order_and_equal_those_of_the_same_process(decoder, tmp_
             expected = decode(file, sample_rate=16000, start_s=request.start_s, duration_s=request.duration_s)
         assert np.array_equal(answer.samples, expected.samples)
         assert (answer.decoded_s, answer.complete) == (expected.decoded_s, expected.complete)
+    assert decoder.cpu_s > 0
 
 
 def test_headers_are_read_there_too(decoder, clip, tmp_path: Path):

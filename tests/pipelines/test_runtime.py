@@ -109,6 +109,7 @@ def block(rows: int, decoded: float, began: float, ready: float) -> pa.Table:
             "row_id": list(range(rows)),
             "decoded_s": [5.0] * rows,
             "_decode_s": [0.2] * rows,
+            "_decode_cpu_s": [0.1] * rows,
             "_embed_s": [0.5] * rows,
             "_answer_s": [1.0] * rows,
             "_decoded_at": [decoded] * rows,
@@ -125,8 +126,8 @@ def test_the_steady_rate_by_hand() -> None:
     meter.take(block(10, decoded=101, began=103, ready=95))
     assert meter.batch_fill is None
     assert meter.seconds == pytest.approx({"decode_s": 6.0, "embed_s": 15.0, "answer_s": 30.0})
-    # 20 rows began at 100 or later; 10 of them were decoded before: 2 s of work, 1 s on two cores
-    assert meter.steady(ended=109, cores=2) == {
+    # 20 rows began at 100 or later; 10 of them were decoded before: 1 s of the CPU, 0.5 s of two cores
+    assert meter.steady(ended=109.5, cores=2) == {
         "rows": 20,
         "seconds": 10.0,
         "rows_per_s": 2.0,
