@@ -101,7 +101,7 @@ class Chaos:
         where = self._cluster.address if address else None
         given: dict[str, Any] = {"input": str(self.archive), "output": str(out), "commit_rows": 16, "address": where}
         if self.model == "stand-in":
-            argument = json.dumps({"settings": {**given, "actors": 2}, "waits": {"row_s": self.row_s}})
+            argument = json.dumps({"settings": {**given, "actors": 2, "batch_size": 8}, "waits": {"row_s": self.row_s}})
             command = [sys.executable, "-m", "jobs.benchmarks.stand_in", argument]
         else:
             command = [sys.executable, "-m", "jobs", "caption", str(self.archive), str(out), "--model", self.model]
