@@ -279,7 +279,8 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         num_gpus=plan.gpus_per_actor or None,
         **retries,
     )
-    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    # note: with prefetching a block is handed over when the next one is there, so it is durable that much later
+    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if len(block):
             yield block
 

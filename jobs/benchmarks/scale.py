@@ -90,7 +90,8 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
     watched, started, over = Watched(), time.monotonic(), threading.Event()
 
     def saw(progress: Progress) -> None:
-        watched.done.append((time.monotonic() - started, progress.done))
+        if progress.stage == "run":
+            watched.done.append((time.monotonic() - started, progress.done))
 
     def count() -> None:
         while not over.wait(0.25):
@@ -99,7 +100,12 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
     counter = threading.Thread(target=count, daemon=True)
     counter.start()
     settings = RunSettings(
-        input=manifest, output=str(out), actors=nodes, decoders=4 * nodes, commit_rows=max(50, rows // 10)
+        input=manifest,
+        output=str(out),
+        actors=nodes,
+        decoders=4 * nodes,
+        batch_size=32,
+        commit_rows=max(50, rows // 10),
     )
     try:
         result = run_stand_in(settings, waits, real_decoding=False, progress=saw)
