@@ -123,7 +123,8 @@ def modality_gap(result: Result, ears: Ears, move: Callable[[np.ndarray], np.nda
     names = dict(zip(result.task.reading.labels.names, result.task.reading.labels.texts, strict=True))
     pairs = []
     for item, reply in zip(result.task.items, result.replies, strict=True):
-        text = ", ".join(names.get(label, label) for label in item.labels) if item.labels else truth_text(item)
+        named = ", ".join(names.get(label, label) for label in item.labels)
+        text = truth_text(item) if item.references or not named else named
         if reply.embedding is not None and text and not item.question:
             pairs.append((reply.embedding, text))
     if len(pairs) < 3:

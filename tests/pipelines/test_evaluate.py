@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,6 +17,7 @@ from pipelines import evaluate_answers, ray_runtime
 from pipelines.benchmarks import load_benchmark, read
 from pipelines.compare import compare_answers
 from pipelines.evaluate import Evaluation, run_evaluate
+from pipelines.evaluate_scores import modality_gap
 from pipelines.evaluate_settings import EvaluateSettings
 from pipelines.history import History
 from tests.pipelines.evaluate_stand_in import StandIn
@@ -146,3 +149,32 @@ def test_a_folder_of_another_model_or_other_settings_is_refused(model: Any, data
     evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=4)
     with pytest.raises(SettingsError, match="another folder, or --overwrite"):
         evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=5)
+
+
+@pytest.mark.parametrize(
+    ("references", "expected"), [((), "The sound of rain., The sound of wind."), (("It rains.",), "It rains.")]
+)
+def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
+    references: tuple[str, ...], expected: str
+) -> None:
+    """Sounds [1, 0] beside texts [0, 1], moved half-way: cosines 0 and 1/√2, and the distances that go with them."""
+    spoken = {"rain": "The sound of rain.", "wind": "The sound of wind."}
+    labels = SimpleNamespace(names=list(spoken), texts=list(spoken.values()))
+    item = SimpleNamespace(references=references, labels=("rain", "wind"), answer="", question="")
+    reply = SimpleNamespace(embedding=np.array([1.0, 0.0], np.float32))
+    task = SimpleNamespace(reading=SimpleNamespace(labels=labels), items=[item] * 3)
+    asked: list[str] = []
+
+    def embed_text(texts: list[str]) -> Any:
+        asked.extend(texts)
+        return np.array([[0.0, 1.0]] * len(texts), np.float32)
+
+    gap = modality_gap(
+        SimpleNamespace(task=task, replies=[reply] * 3),  # type: ignore[arg-type]
+        SimpleNamespace(embed_text=embed_text),  # type: ignore[arg-type]
+        lambda audio: np.full_like(audio, 0.5**0.5),
+    )
+    assert asked == [expected] * 3
+    assert gap is not None
+    assert gap.cosine == pytest.approx({"audio": 0.0, "moved": 0.5**0.5})
+    assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})
