@@ -6,6 +6,7 @@ import asyncio
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def run(job: list[str], address: str | None, working_dir: str | None, env: list[
     if not where.startswith(("http://", "https://")):
         raise SettingsError("address", where, "the dashboard's URL, such as http://127.0.0.1:8265")
     client = _client(where)
-    job_id = client.submit_job(entrypoint=command, runtime_env=runtime_env)
+    job_id = _submit(client, command, runtime_env)
     _tell(f"submitted {job_id} to {where}: {command}")
     _tell(f"to stop it:    ray job stop --address {where} {job_id}")
     _tell(f"to follow it:  ray job logs --address {where} --follow {job_id}")
@@ -72,6 +73,18 @@ def run(job: list[str], address: str | None, working_dir: str | None, env: list[
         _tell(f"{job_id} goes on; to stop it: ray job stop --address {where} {job_id}")
         return EXIT_INTERRUPTED
     return _exit_code(client, job_id)
+
+
+def _submit(client: Any, command: str, runtime_env: dict[str, Any], patience_s: float = 90.0) -> str:
+    """The job's id. A cluster that has just started has a dashboard before it has an agent that takes jobs."""
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return str(client.submit_job(entrypoint=command, runtime_env=runtime_env))
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() >= until:
+                raise
+        time.sleep(2.0)
 
 
 def _client(where: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from jobs import submit
 from jobs.submit import _exit_code, entrypoint, environment
 from mats_core.errors import SettingsError
 
@@ -86,3 +87,22 @@ def test_the_ray_job_runs_a_command_that_exists() -> None:
     for word in words:
         if word.startswith("--"):
             assert word in help_text
+
+
+def test_a_cluster_whose_agents_are_still_starting_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ["Request failed with status code 500: No available agent to submit job, please try again later."]
+
+    def answer(**_: Any) -> str:
+        if said:
+            raise RuntimeError(said.pop())
+        return "raysubmit_1"
+
+    monkeypatch.setattr(submit.time, "sleep", lambda _: None)
+    client = SimpleNamespace(submit_job=answer)
+    assert submit._submit(client, "true", {}) == "raysubmit_1"
+    said.append("No available agent")
+    with pytest.raises(RuntimeError, match="No available agent"):
+        submit._submit(client, "true", {}, patience_s=0.0)
+    said.append("runtime_env is wrong")
+    with pytest.raises(RuntimeError, match="wrong"):
+        submit._submit(client, "true", {})
