@@ -100,7 +100,7 @@ def score_sets(
 
     ``micro_f1`` and ``macro_f1`` are those of the labels that the answer lists, each part matched by
     `matching.match_labels`. ``map`` is the mean over labels that occur of average precision, the similarity of the
-    whole answer to each label in CLAP's text space being the score; so it needs ``embed_text``.
+    whole answer to each label's text in CLAP's text space being the score; so it needs ``embed_text``.
     """
     why = _left_out(items, answers, labels, most=None)
     counts = [not reason for reason in why]
@@ -144,7 +144,7 @@ def score_sets(
         elif embed_text is None:
             unavailable.append(Unavailable(name, "no CLAP at hand", _NEEDS_CLAP))
         else:
-            likeness = similarities([_text(a) for a in answers], labels.spoken, embed_text)
+            likeness = similarities([_text(a) for a in answers], labels.texts, embed_text)
             metrics[name] = mean_average_precision(items, likeness, truth, why, seed)
     kept = [(g, t) for g, t, ok in zip(guessed, true, counts, strict=True) if ok]
 

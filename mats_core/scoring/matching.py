@@ -25,7 +25,7 @@ class LabelSet:
     Attributes:
         names: the publisher's labels, each once.
         spoken: what a model is expected to say for each, in the same order (default: the names).
-        texts: what zero-shot CLAP compares a sound with (default: ``spoken``).
+        texts: what stands for each in CLAP, beside sounds and answers (default: ``spoken``).
     """
 
     names: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ def match_labels(answers: Sequence[str], labels: LabelSet, embed_text: EmbedText
 
     An answer matches exactly when it is a label's name or spoken form, letter for letter but for space around it
     and a final full stop; normalised when both are equal after `normalise`. Any other answer goes to the label whose
-    spoken form is nearest in ``embed_text``'s space; without ``embed_text``, and for an empty answer, to none.
+    text is nearest in ``embed_text``'s space; without ``embed_text``, and for an empty answer, to none.
     """
     exact: dict[str, int] = {}
     plain: dict[str, int] = {}
@@ -82,7 +82,7 @@ def match_labels(answers: Sequence[str], labels: LabelSet, embed_text: EmbedText
             found.append(Match(loose, NONE if loose is None else NORMALISED))
     open_ones = [k for k, match in enumerate(found) if match.index is None and answers[k].strip()]
     if embed_text is not None and open_ones and len(labels):
-        near = similarities([answers[k] for k in open_ones], labels.spoken, embed_text).argmax(axis=1)
+        near = similarities([answers[k] for k in open_ones], labels.texts, embed_text).argmax(axis=1)
         for k, i in zip(open_ones, near, strict=True):
             found[k] = Match(int(i), NEAREST)
     return found

@@ -54,6 +54,14 @@ def test_matching_in_turn(answer: str, place: int | None, how: str) -> None:
     assert (match.index, match.how) == (place, how)
 
 
+def test_a_label_stands_in_clap_with_its_own_text() -> None:
+    labels = LabelSet(("a", "b"), ("a", "b"), ("The sound of a siren.", "The sound of rain."))
+    assert match_labels(["drizzle"], labels, embed)[0].index == 1
+    items, answers = [clip("1", "a"), clip("2", "b")], ["An alarm", "Water"]
+    scores = score("labels", items, answers, labels=labels, embed_text=embed, metrics=["map"])
+    assert scores.metrics["map"].value == 1.0
+
+
 def test_without_clap_nothing_is_nearest() -> None:
     assert match_labels(["a hound"], LABELS)[0].index is None
 
