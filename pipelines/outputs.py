@@ -1,9 +1,11 @@
 """An OUTPUT folder: who may use it, which rows it holds already, how rows become durable.
 
-The part files are the only record of what is done. Ray Data's own checkpointing keeps a second record
-beside them, written in two phases by tasks that may outlive their driver, and its filter waits for ever
-where no CPU is left for it. Here the driver, who holds the lease, is the only writer: it keeps one bit a
-row, drops a row that comes twice, and puts every part in place whole.
+The part files are the only record of what is done. The driver, who holds the lease, is the only writer: it keeps one
+bit a row, drops a row that comes twice, and puts every part in place whole.
+
+Ray Data's own checkpointing keeps a second record beside the data, written in two phases by tasks that may outlive their
+driver. Killed at the wrong moment it loses rows or doubles them (tests/e2e/test_ray_checkpointing.py shows both), and
+its filter waits for ever where no CPU is left for it.
 """
 
 from __future__ import annotations
