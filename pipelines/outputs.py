@@ -3,9 +3,9 @@
 The part files are the only record of what is done. The driver, who holds the lease, is the only writer: it keeps one
 bit a row, drops a row that comes twice, and puts every part in place whole.
 
-Ray Data's own checkpointing keeps a second record beside the data, written in two phases by tasks that may outlive their
-driver. Killed at the wrong moment it loses rows or doubles them (tests/e2e/test_ray_checkpointing.py shows both), and
-its filter waits for ever where no CPU is left for it.
+Ray Data's own checkpointing keeps a second record beside the data, written in two phases by tasks that may outlive
+their driver. Killed at the wrong moment it loses rows or doubles them (tests/e2e/test_ray_checkpointing.py shows both),
+and its filter waits for ever where no CPU is left for it.
 """
 
 from __future__ import annotations

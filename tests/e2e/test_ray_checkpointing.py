@@ -1,4 +1,4 @@
-"""Why a run keeps no Ray Data checkpoint: two states that a kill leaves behind, after which Ray 2.60 loses or doubles rows.
+"""Why a run keeps no Ray Data checkpoint: after two kinds of kill Ray 2.60 loses or doubles rows.
 
 Its two-phase commit writes `X.pending.parquet` (the ids), then the data file `X….parquet`, then renames the ids to
 `X.parquet`. Whoever starts next deletes the data of every pending X. The states are laid out by hand, byte for byte as
@@ -21,7 +21,7 @@ ROWS = 12
 
 
 def run_checkpointed(work: Path) -> list[int]:
-    """read → map → write with Ray Data's checkpointing, as its documentation has it; the row ids found in OUT, sorted."""
+    """read → map → write with checkpointing, as Ray documents it; the row ids found in `out`, sorted."""
     import ray
     from ray.data.checkpoint import CheckpointConfig
 
