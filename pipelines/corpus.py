@@ -31,7 +31,8 @@ PROBLEMS = {
     "unknown_task": "a task name that belongs to no prompt family",
     "wrong_type": "a field that is not text",
     "not_text": "text that is not Unicode",
-    "duplicate_id": "an id that the file has had before",
+    "duplicate_id": "an id that the file has had before; another file may number its records alike",
+    "no_embedding": "a caption that the embeddings do not have (training only)",
 }
 MOST_LINES = 1000
 """Bad lines a file's report names; the counts go on."""
@@ -129,7 +130,8 @@ def read_corpus(
 
     columns: our field → theirs ("" leaves one out). complete: a record must have an output and, for QA, its question;
     otherwise only what is there must be right. task: of records that name none ("caption" where that is None too).
-    source: the record's, else the file's name without its ending. All that is seen is counted in `report`.
+    source: the record's, else the file's name without its ending. Ids are compared as text (1 is "1"), within the file
+    alone. All that is seen is counted in `report`.
     Raises SettingsError where the file as a whole cannot be read.
     """
     from pipelines.corpus_formats import Broken, raw_records
@@ -149,7 +151,7 @@ def read_corpus(
             report.add(line, *record)
             continue
         if given.get("id") is not None:
-            key = hashlib.blake2b(repr(given["id"]).encode(), digest_size=8).digest()
+            key = hashlib.blake2b(str(given["id"]).encode("utf-8", "replace"), digest_size=8).digest()
             if key in seen:
                 report.add(line, "duplicate_id", str(given["id"]))
                 continue

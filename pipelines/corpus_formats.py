@@ -20,6 +20,9 @@ MOST_RECORD = 16 << 20
 PIECE = 1 << 20
 """Characters of a JSON text taken at once."""
 
+MOST_ROW_LINES = 100
+"""Lines a row of CSV may be written over; one that takes more was opened by a stray quote."""
+
 _PARQUET_BATCH = 4096
 _SPACES = " \t\r\n"
 
@@ -77,6 +80,7 @@ def _object(value: Any) -> dict[str, Any] | Broken:
 
 
 def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
+    """A row that cannot be used counts once for every line it took: a stray quote swallows the records after it."""
     csv.field_size_limit(MOST_RECORD)
     # note: what is not UTF-8 becomes surrogates, which the record's check finds
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
@@ -91,7 +95,7 @@ def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
         except csv.Error as error:
             if header is None:
                 raise SettingsError("corpus", storage.public_uri(uri), f"a CSV file ({error})") from None
-            yield line, Broken("broken_line", str(error))
+            yield from _swallowed(line, reader.line_num, str(error))
             continue
         if not row:
             continue
@@ -99,10 +103,19 @@ def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
             header = row
             _check_header(header, uri, wanted)
         elif len(row) != len(header):
-            yield line, Broken("broken_line", f"{len(row)} fields, the header has {len(header)}")
+            yield from _swallowed(line, reader.line_num, f"{len(row)} fields, the header has {len(header)}")
+        elif reader.line_num - line >= MOST_ROW_LINES:
+            yield from _swallowed(line, reader.line_num, f"a row of {reader.line_num - line + 1} lines")
         else:
             # note: CSV has no null; an empty cell says nothing
             yield line, {name: value or None for name, value in zip(header, row, strict=True)}
+
+
+def _swallowed(first: int, last: int, why: str) -> Iterator[Raw]:
+    """The lines of a row that cannot be used."""
+    yield first, Broken("broken_line", why)
+    for line in range(first + 1, last + 1):
+        yield line, Broken("broken_line", f"inside the row that begins in line {first}")
 
 
 def _check_header(names: list[str], uri: str, wanted: Mapping[str, str]) -> None:
@@ -142,6 +155,9 @@ def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:
     elif first != "[":
         reader.fail(f"it begins with {first!r}" if first else "it is empty")
     yield from reader.items()
+    if first == "{":
+        reader.leave_annotation()
+    reader.end()
 
 
 class _JsonStream:
@@ -206,24 +222,43 @@ class _JsonStream:
         """Go to the list under "annotation" of the object that comes next."""
         self.take("{")
         while self.peek() != "}":
-            key = self.value()
-            self.take(":")
-            if key == "annotation" and self.peek() == "[":
+            if self._key() == "annotation" and self.peek() == "[":
                 return
             self.value()
             if self.peek() != "}":
                 self.take(",")
         self.fail('its object has no list "annotation"')
 
+    def leave_annotation(self) -> None:
+        """Go to the end of the object whose list "annotation" has been read."""
+        while self.peek() != "}":
+            self.take(",")
+            if self._key() == "annotation":
+                self.fail('its object has a second "annotation"')
+            self.value()
+        self.take("}")
+
+    def _key(self) -> Any:
+        key = self.value()
+        if not isinstance(key, str):
+            self.fail(f"expected a name, found {key!r}")
+        self.take(":")
+        return key
+
+    def end(self) -> None:
+        """The text must be over."""
+        found = self.peek()
+        if found:
+            self.fail(f"{found!r} after the end of the list or object")
+
     def items(self) -> Iterator[Raw]:
         """The elements of the list that comes next, each with the line it begins in."""
         self.take("[")
-        if self.peek() == "]":
-            return
-        while True:
-            self.peek()
+        while self.peek() != "]":
             line = self._line
             yield line, _object(self.value())
-            if self.peek() == "]":
-                return
-            self.take(",")
+            if self.peek() != "]":
+                self.take(",")
+                if self.peek() == "]":
+                    self.fail("a comma before the end of the list")
+        self.take("]")

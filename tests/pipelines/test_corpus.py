@@ -116,6 +116,44 @@ def test_csv_tells_the_line_a_record_begins_in(tmp_path: Path) -> None:
     ]
 
 
+def test_a_stray_quote_in_csv_counts_for_every_line_it_swallows(tmp_path: Path) -> None:
+    lines = [f"caption {n},out {n}" for n in range(1, 1001)]
+    lines[499] = '"' + lines[499]
+    path = tmp_path / "some.csv"
+    path.write_text("\n".join(["caption,output", *lines]))
+    records, report = read(path)
+    assert (len(records), report.records, report.bad) == (499, 1000, 501)
+    assert [each["line"] for each in report.lines] == list(range(501, 1002))
+    assert report.lines[1]["detail"] == "inside the row that begins in line 501"
+    with pytest.raises(SettingsError, match=r"501 of 1000 .* first in line 501: broken_line"):
+        check_error_rate([report], 0.01)
+
+    lines[700] += '"'  # closed by another one: the row has too few fields
+    path.write_text("\n".join(["caption,output", *lines]))
+    assert (read(path)[1].records, read(path)[1].bad) == (1000, 202)
+
+    path.write_text("\n".join(["caption", *(line.partition(",")[0] for line in lines[:700]), 'end"', "last"]))
+    records, report = read(path, complete=False)  # one column: nothing but its length tells such a row
+    assert (records[-1]["caption"], report.records, report.bad) == ("last", 702, 202)
+
+
+def test_a_cell_of_many_lines_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text('caption,output\na,"' + "\n".join("line" for _ in range(100)) + '"\nb,x\n')
+    records, report = read(path)
+    assert [record["caption"] for record in records] == ["a", "b"]
+    assert records[0]["output"].count("\n") == 99
+    assert report.bad == 0
+
+
+def test_ids_are_compared_as_text_within_a_file(tmp_path: Path) -> None:
+    for name in ("one.jsonl", "two.jsonl"):
+        lines = [{"caption": "x", "output": "y", "id": 1}, {"caption": "x", "output": "y", "id": "1"}]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+        records, report = read(tmp_path / name)
+        assert (len(records), report.problems) == (1, {"duplicate_id": 1})
+
+
 def test_parquet_columns_of_other_types_are_bad_records(tmp_path: Path) -> None:
     pq.write_table(pa.table({"caption": ["a", "b"], "output": [1, None]}), tmp_path / "some.parquet")
     _, report = read(tmp_path / "some.parquet")
@@ -160,6 +198,13 @@ def test_a_json_list_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.
         ('[{"caption": "a"},\n{"caption" "b"}]', "line 2"),
         ('[{"caption": "a"},\n{"cap', "line 2"),
         ('[{"caption": "a"}\n{"caption": "b"}]', "line 2: expected"),
+        ('[{"caption": "a"},\n]', "line 2: a comma before"),
+        ('[{"caption": "a"}]\n garbage', "line 2: 'g' after the end"),
+        ('[{"caption": "a"}]\n[{"caption": "b"}]', "line 2: '\\[' after the end"),
+        ('{"annotation": [{"caption": "a"}]\n', "line 2: it ends where ',' should come"),
+        ('{"annotation": [{"caption": "a"}],\n"annotation": []}', 'line 2: .*a second "annotation"'),
+        ('{"annotation": [{"caption": "a"}], "more": 1}\n}', "line 2: '}' after the end"),
+        ("{1: []}", "expected a name, found 1"),
     ],
 )
 def test_a_broken_json_list_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
