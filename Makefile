@@ -13,8 +13,13 @@ PIP_FLAGS    = --quiet --disable-pip-version-check
 # Ray counts its usage unless told not to; these runs are nobody's business.
 export RAY_USAGE_STATS_ENABLED = 0
 
+# `make demo PYTHON=python3.12` means that interpreter, also where an environment of another one is there already.
+ifeq ($(origin PYTHON),command line)
+OTHER_PYTHON = $(shell test ! -x $(BIN)/python || test "`$(BIN)/python -V 2>&1`" = "`$(PYTHON) -V 2>&1`" || echo new-python)
+endif
+
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-latest test-all check-tools clean
+.PHONY: help demo lint test test-latest test-all check-tools clean new-python
 
 help:
 	@echo "make demo         write a small archive, caption it, leave demo/report.html"
@@ -55,17 +60,18 @@ check-tools:
 	  echo "Install them (Debian, Ubuntu: sudo apt install python3-venv) and run make again." >&2; exit 1; }
 
 # The stamp is written last, so that an installation that broke off is taken up again.
-$(STAMP): pyproject.toml constraints.txt | check-tools
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(STAMP): pyproject.toml constraints.txt $(OTHER_PYTHON) | check-tools
+	@test -z "$(OTHER_PYTHON)" && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing the tested versions into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev,msclap]" || { \
 	  echo "The installation failed; see pip's message above. It needs a package index and about 3 GB of disk." >&2; exit 1; }
 	@touch $@
 
 $(STAMP_LATEST): pyproject.toml | check-tools
-	@test -x $(VENV_LATEST)/bin/python || $(PYTHON) -m venv $(VENV_LATEST)
+	@$(VENV_LATEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV_LATEST)
 	@echo "Installing the newest versions into $(VENV_LATEST) (once; a few minutes)"
-	@$(VENV_LATEST)/bin/python -m pip install $(PIP_FLAGS) --upgrade --upgrade-strategy eager -e ".[dev]"
+	@$(VENV_LATEST)/bin/python -m pip install $(PIP_FLAGS) --upgrade --upgrade-strategy eager -e ".[dev]" || { \
+	  echo "The installation failed; see pip's message above. It needs a package index and about 3 GB of disk." >&2; exit 1; }
 	@touch $@
 
 clean:

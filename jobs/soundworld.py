@@ -132,7 +132,10 @@ def clip(
         raise SettingsError("kinds", kinds, f"three or more of {', '.join(KINDS)}")
     _writable(out)
     recipe = sample_recipe(seed, kinds=names or None)
-    soundfile.write(out, render(recipe), SAMPLE_RATE, format="WAV")
+    try:
+        soundfile.write(out, render(recipe), SAMPLE_RATE, format="WAV")
+    except soundfile.LibsndfileError as error:
+        raise SettingsError("out", str(out), f"a file that can be written ({error.error_string})") from None
     out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
     typer.echo(recipe.caption())
     return 0

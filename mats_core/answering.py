@@ -183,7 +183,7 @@ def answer_heard(
     """One answer a chunk of what `hear` gave; segments=True also answers every window. Raises SettingsError."""
     from mats_core.audio import pool_windows
 
-    model.validate_request(task, question)
+    model.validate_request(task, question, tag)
     request = Request(task, question, tag)
     found: list[Answer] = []
     for chunk in heard:
@@ -226,7 +226,7 @@ def answers(
     source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also answers
     every window. Raises AudioError for what cannot be heard, SettingsError for what cannot be asked.
     """
-    model.validate_request(task, question)
+    model.validate_request(task, question, tag)
     heard = hear(model, source, batch_size)
     return answer_heard(model, heard, task, question, tag, segments, decoding, santa, explain, batch_size)
 

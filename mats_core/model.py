@@ -244,13 +244,13 @@ class MatsModel:
 
     # -- sound and questions → answers (answering.py) ----------------------------------------------------
 
-    def validate_request(self, task: str, question: str | None = None) -> None:
-        """SettingsError for a task this model does not know, or QA without a question."""
-        validate_request(task, question, tuple(self.config.tasks))
+    def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
+        """SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
+        validate_request(task, question, tuple(self.config.tasks), tag)
 
     def prompt(self, task: str, question: str | None = None, tag: str | None = None) -> str:
         """The whole prompt for a request. A question replaces the task's instruction, a tag the task's tag."""
-        self.validate_request(task, question)
+        self.validate_request(task, question, tag)
         known = self.config.tasks[task]
         asked = question.strip() if question and question.strip() else known.instruction
         return format_prompt(asked, known.tag if tag is None else tag, self.config.prompt_template)

@@ -84,13 +84,15 @@ def default_tasks() -> dict[str, dict[str, str]]:
     return {task: {"instruction": INSTRUCTIONS[task], "tag": ""} for task in TASKS}
 
 
-def validate_request(task: str, question: str | None, tasks: Mapping[str, Any] | Sequence[str] = TASKS) -> None:
-    """Raise SettingsError unless the task is known and QA comes with a question."""
+def validate_request(
+    task: str, question: str | None, tasks: Mapping[str, Any] | Sequence[str] = TASKS, tag: str | None = None
+) -> None:
+    """Raise SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
     if task not in tasks:
         raise SettingsError("task", task, ", ".join(tasks))
     if task == "QA" and not (question and question.strip()):
         raise SettingsError("question", question, "a question, which task QA needs")
-    for name, text in (("question", question),):
+    for name, text in (("question", question), ("tag", tag)):
         if text and SPEECH in text:
             raise SettingsError(name, text, f"text without {SPEECH}, which stands for the sound")
 

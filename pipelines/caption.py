@@ -37,7 +37,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
     source = peek(open_source(settings.input, settings.schemes), settings.input)
     embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
     if source.kind != "list":
-        validate_request(settings.task, settings.question, tuple(facts.config.tasks))
+        validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
     spec = ModelSpec(
         model=settings.model,
@@ -146,7 +146,8 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
 
     def check(entry: Entry) -> None:
         task = entry.request.get("task") or settings.task
-        validate_request(task, entry.request.get("question") or settings.question, tasks)
+        question, tag = (entry.request.get(name) or getattr(settings, name) for name in ("question", "tag"))
+        validate_request(task, question, tasks, tag)
 
     return check
 

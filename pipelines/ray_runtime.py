@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import signal
+import socket
 import sys
 import time
 import warnings
@@ -139,6 +140,25 @@ def check_fits(plan: Plan, there: Resources) -> None:
         )
 
 
+def check_device(device: str, address: str | None) -> None:
+    """Refuse a GPU that this machine does not have, before anything starts (SettingsError)."""
+    if device.startswith("cuda") and address is None and IN_A_JOB not in os.environ:  # not a cluster's
+        from mats_core.parts import pick_device
+
+        pick_device(device)
+
+
+def check_answers(address: str) -> None:
+    """Refuse an address where nobody listens (SettingsError): Ray itself would ask there for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise SettingsError("address", address, f"a Ray cluster that answers ({error})") from None
+
+
 @contextmanager
 def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources]:
     """A connected Ray; yields what there is to plan with. Shut down at the end if it is ours.
@@ -160,6 +180,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
         _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
         resources = Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
     else:
+        check_answers(address)
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except (ConnectionError, ValueError, RuntimeError) as error:

@@ -40,6 +40,7 @@ from pipelines.ray_runtime import (
     MODEL_CPUS,
     Plan,
     bounded_retries,
+    check_device,
     check_fits,
     make_plan,
     pool,
@@ -125,6 +126,7 @@ def run_rows(
     started = time.time()
     run_id = uuid.uuid4().hex[:12]
     job.spec.run_id = run_id
+    check_device(settings.device, settings.address)
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), run_id)
     lease.acquire()

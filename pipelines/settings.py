@@ -6,30 +6,48 @@ A field's description is its documentation and its `--help` text. Wrong values r
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+import re
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import SettingsError
 from mats_core.prompts import TASKS
 
 
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("auto, cpu, cuda, cuda:0, …")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+
+
 class LimitSettings(BaseModel):
-    """Which files may be read, and what one may cost; see mats_core.audio.DecodeLimits for the defaults."""
+    """Which files may be read, and what one may cost; the defaults are those of mats_core.audio.DecodeLimits."""
 
     model_config = ConfigDict(extra="forbid")
 
-    max_file_bytes: int | None = Field(None, gt=0, description="Refuse larger files (code too_large).")
-    max_seconds: float | None = Field(None, gt=0, description="Most seconds decoded at once.")
-    decode_memory_bytes: int | None = Field(None, gt=0, description="Memory one decoder may use above its start.")
-    decode_deadline: float | None = Field(None, gt=0, description="Seconds one file may take to decode (code timeout).")
-    store_deadline: float | None = Field(
-        None, gt=0, description="Further seconds a file may take to come from its store (code timeout)."
+    max_file_bytes: int | None = Field(None, gt=0, description="Refuse larger files (code too_large; default: 8 GiB).")
+    max_seconds: float | None = Field(None, gt=0, description="Most seconds decoded at once (default: 1800).")
+    decode_memory_bytes: int | None = Field(
+        None, gt=0, description="Bytes a decoder may use above its start (default: 1 GiB)."
     )
-    max_sample_rate: int | None = Field(None, gt=0, description="Highest sample rate a file may declare, in Hz.")
-    min_sample_rate: int | None = Field(None, gt=0, description="Lowest sample rate a file may declare, in Hz.")
-    max_channels: int | None = Field(None, gt=0, description="Most channels a file may declare.")
+    decode_deadline: float | None = Field(
+        None, gt=0, description="Seconds one file may take to decode (code timeout; default: 20)."
+    )
+    store_deadline: float | None = Field(
+        None, gt=0, description="Further seconds a file may take to come from its store (default: 100)."
+    )
+    max_sample_rate: int | None = Field(
+        None, gt=0, description="Highest sample rate a file may declare, in Hz (default: 768000)."
+    )
+    min_sample_rate: int | None = Field(
+        None, gt=0, description="Lowest sample rate a file may declare, in Hz (default: 1000)."
+    )
+    max_channels: int | None = Field(None, gt=0, description="Most channels a file may declare (default: 64).")
     schemes: list[str] | None = Field(
         None,
         description="Kinds of storage that the rows of a list or manifest may name (file, s3, https, …; code refused "
@@ -61,7 +79,7 @@ class RunSettings(LimitSettings):
         None, gt=0, description="Model processes (default: one a GPU, else by cores and memory)."
     )
     decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
-    device: str = Field("auto", description="auto, cpu, cuda.")
+    device: Device = Field("auto", description="auto, cpu, cuda.")
     trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
     address: str | None = Field(
         None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."

@@ -293,14 +293,36 @@ def _read_table(uri: str, columns: list[str] | None = None) -> tuple[pa.Schema, 
         if name.endswith(".csv"):
             from pyarrow import csv
 
-            reader: Any = csv.read_csv(file) if small else csv.open_csv(file)
+            read: Any = csv.read_csv if small else csv.open_csv
+            lines = csv.ParseOptions(newlines_in_values=True)
+            header = csv.open_csv(file, parse_options=lines).schema.names
+            file.seek(0)
+            # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
+            text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
+            reader: Any = read(file, parse_options=lines, convert_options=text)
         else:
             from pyarrow import json as arrow_json
 
             streamed = getattr(arrow_json, "open_json", None)  # note: pyarrow before 20 has none
-            reader = arrow_json.read_json(file) if small or streamed is None else streamed(file)
+            read = arrow_json.read_json if small or streamed is None else streamed
+            reader = read(file)
+            plain = pa.schema([(each.name, _without_times(each.type)) for each in reader.schema])
+            if plain != reader.schema:  # JSON has no times: these are strings that look like one
+                file.seek(0)
+                reader = read(file, parse_options=arrow_json.ParseOptions(explicit_schema=plain))
         batches = reader.to_batches(max_chunksize=4096) if isinstance(reader, pa.Table) else reader
         return reader.schema, _batches(uri, iter(batches))
+
+
+def _without_times(kind: pa.DataType) -> pa.DataType:
+    """`kind` with strings in place of timestamps, inside lists and structs too."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_without_times(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(each.name, _without_times(each.type)) for each in kind])
+    return kind
 
 
 def _batches(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mats_core.errors import SettingsError
 from pipelines.columns import NEIGHBORS_TYPE, SEGMENTS_TYPE, WINDOWS_TYPE, timed, with_column
 
 WINDOW_BATCH = 64
@@ -70,11 +71,20 @@ class ModelStage:
         from mats_core import load_model
 
         self.spec = spec
-        self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
+        self._wrong: SettingsError | None = None
+        try:
+            self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
+        except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
+            self._wrong = error
         self.ready_at = time.time()
 
     def clips(self, rows: pa.Table) -> list[Clip | None]:
-        """A Clip a row; None where there is no sound to embed (an error, or past the end of the file)."""
+        """A Clip a row; None where there is no sound to embed (an error, or past the end of the file).
+
+        Raises SettingsError when the model could not be loaded.
+        """
+        if self._wrong is not None:
+            raise self._wrong
         if "windows" in rows.schema.names:
             return [_stored_clip(value) for value in rows["windows"].to_pylist()]
         from mats_core.audio import windows

@@ -87,7 +87,7 @@ def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: li
 
     Args:
         seed: anything ``numpy.random.default_rng`` takes; disjoint seeds give unrelated clips.
-        seconds: length of the clip; by default 5 s, one time in four 1.5 to 5 s.
+        seconds: length of the clip; by default 5 s, one time in four 2.6 to 5 s.
         kinds: draw from these kinds only.
     """
     rng = np.random.default_rng(seed)

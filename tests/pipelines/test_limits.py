@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -33,7 +34,9 @@ def test_every_limit_is_a_setting_with_a_default_and_reaches_the_decoder() -> No
     for setting, limit in LIMITS.items():
         chosen = make_decoder(1, 16_000, LimitSettings(**{setting: 7})).limits
         assert getattr(chosen, limit) == 7
-        assert getattr(make_decoder(1, 16_000, LimitSettings()).limits, limit) > 7
+        default = getattr(make_decoder(1, 16_000, LimitSettings()).limits, limit)
+        told = re.search(r"default: (\d+)( GiB)?\)", LimitSettings.model_fields[setting].description or "")
+        assert told is not None and 7 < default == int(told[1]) * (2**30 if told[2] else 1)  # what --help says
 
 
 def header(path: Path, rate: int, channels: int, seconds: float = 0.5) -> Path:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+
 import pyarrow as pa
 import pytest
+import torch
 
 from mats_core.errors import SettingsError
 from pipelines import ray_runtime
 from pipelines.meter import Meter
-from pipelines.ray_runtime import Plan, Resources, check_fits
+from pipelines.ray_runtime import Plan, Resources, check_answers, check_device, check_fits
 from pipelines.settings import CaptionSettings, RunSettings, build
 
 GB = 10**9
@@ -51,6 +54,26 @@ def test_what_the_user_says_is_taken() -> None:
     plan = make_plan(settings(actors=3, decoders=5, batch_size=7), 10, GB, 2, 0, GB)
     assert (plan.actors, plan.batch_size) == (3, 7)
     assert plan.decode_actors * plan.decoder_workers >= 5
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        check_answers(f"ray://127.0.0.1:{port}")
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}"):
+        with pytest.raises(SettingsError, match=r"address: got .*allowed: a Ray cluster that answers"):
+            check_answers(address)
+    check_answers("auto")  # Ray's to find
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="no CUDA device"):
+        check_device("cuda:0", None)
+    check_device("auto", None)
+    check_device("cuda", "10.0.0.1:6379")  # the cluster's
+    monkeypatch.setenv(ray_runtime.IN_A_JOB, "{}")
+    check_device("cuda", None)
 
 
 def test_a_cluster_too_small_to_ever_start_is_refused() -> None:

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 import mats_core
+from mats_core.errors import SettingsError
 from pipelines.decode import Decode, shard_table
 from pipelines.scan import Scanner
 from pipelines.settings import LimitSettings
@@ -169,3 +170,10 @@ def test_a_row_the_model_fails_on_is_flagged_alone(
     assert rows[3]["text"] is None
     for row_id in set(rows) - {0, 3}:
         assert rows[row_id]["text"] == good[row_id]["text"]
+
+
+def test_a_model_that_does_not_load_tells_why_when_it_is_asked(decoded: pa.Table, tmp_path: Path) -> None:
+    """Not while the actor starts: of that Ray hands on a text, and a wrong setting would end with code 1."""
+    broken = Answer(ModelSpec(str(tmp_path / "none"), window_s=WINDOW_S))
+    with pytest.raises(SettingsError, match="model: got"):
+        broken(decoded)
