@@ -59,14 +59,18 @@ def embed_audio(settings: EmbedSettings) -> int:
 def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
     from jobs.terminal import print_result
 
-    print_result(result, what)
     if result.status == "interrupted":
+        kept = "while INPUT was read; what was read is kept"
+        if result.run:
+            print_result(result, what)
+            kept = f"{result.run['rows_done']} of {result.rows} {what} are kept"
         typer.echo(
-            f"mats: interrupted; {result.run['rows_done']} of {result.rows} {what} are kept. To continue, give the "
-            f"same command again: mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …",
+            f"mats: interrupted; {kept}. To continue, give the same command again: "
+            f"mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …",
             err=True,
         )
         return EXIT_INTERRUPTED
+    print_result(result, what)
     if result.status == "incomplete":
         typer.echo(f"mats: {result.rows - result.run['rows_done']} {what} are missing; run again", err=True)
         return 1

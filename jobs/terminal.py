@@ -82,6 +82,7 @@ class RunDisplay:
 
 
 _STAGES = {
+    "wait": "waiting whether another run that holds OUTPUT is still alive",
     "scan": "reading the input",
     "start": "starting Ray and the model",
     "train": "k-means",

@@ -21,8 +21,22 @@ class SettingsError(ValueError):
         return (SettingsError, (self.setting, self.given, self.allowed))
 
 
+ERROR_CODES = (
+    "not_found",
+    "access_denied",
+    "io_error",
+    "not_audio",
+    "decode_failed",
+    "empty_audio",
+    "too_large",
+    "timeout",
+    "refused",
+    "model_error",
+)
+
+
 class CodedError(Exception):
-    """Something about one file that goes into its row: `code` is one of DESIGN.md's error codes."""
+    """Something about one file that goes into its row: `code` is one of ERROR_CODES."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(code, message)

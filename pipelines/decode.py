@@ -6,7 +6,7 @@ Audio travels as int16 mono at the encoder's rate.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,18 @@ class Decode:
     """Shard → its rows with `pcm` (int16 little-endian bytes, null where there is none) and `decoded_s`."""
 
     def __init__(
-        self, work_uri: str, workers: int, sample_rate: int, limits: LimitSettings, private: Find | None = None
+        self,
+        work_uri: str,
+        workers: int,
+        sample_rate: int,
+        limits: LimitSettings,
+        private: Find | None = None,
+        again: Collection[str] = (),
     ) -> None:
-        """`private`: finds the URIs that the work list holds without their secrets."""
+        """private: finds the URIs that the work list holds without their secrets. again: codes that the scan found and
+        that are given another try; such a file is one row, however long it is."""
         self._work = WorkList(work_uri)
-        self._private = private
+        self._private, self._again = private, frozenset(again)
         self._decoder = make_decoder(workers, sample_rate, limits)
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
@@ -79,6 +86,9 @@ class Decode:
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
+        for index, code in enumerate(codes):
+            if code in self._again:
+                codes[index] = messages[index] = None
         asked = [index for index, code in enumerate(codes) if code is None]
         uris, starts = self._whole_uris(rows), rows["start_s"].to_pylist()
         durations, last = rows["duration_s"].to_pylist(), rows["last"].to_pylist()

@@ -1,7 +1,9 @@
 """One run writes at a time: a lease file in OUTPUT/_state says who, where and since when.
 
-The holder renews it; a holder that is gone (same machine: its process ended; elsewhere: no renewal for
-EXPIRES_S) loses it. Before every part file the holder reads it again, so that one who lost it stops.
+The file is made only where there is none. Its holder writes it anew every RENEW_S. A holder whose process can be looked
+at is gone when that process is; any other, when the lease stays as it is for EXPIRES_S by the clock of the one who
+wants it: clocks of two machines are never compared closely. Before every part the holder reads the lease again, so that
+one who lost it stops.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,10 @@ from mats_core.errors import SettingsError
 
 RENEW_S = 10.0
 EXPIRES_S = 60.0
+LONG_SILENT_S = 600.0
+"""Whoever was silent for so long is given two turns more, not EXPIRES_S."""
+SETTLE_S = 0.1
+WATCH_S = 1.0
 
 
 class LeaseLost(RuntimeError):
@@ -36,27 +43,40 @@ class Lease:
         self.uri = storage.join(state_uri, "lease.json")
         self.run_id = run_id
         self._since = time.time()
+        self._renewed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost: dict[str, Any] | None = None
 
-    def acquire(self) -> None:
-        """Take the lease; raises LeaseHeld, naming the holder, while another run lives."""
+    def acquire(self, waiting: Callable[[str], None] | None = None) -> None:
+        """Take the lease; raises LeaseHeld, naming the holder, while another run lives.
+
+        A holder that went silent is watched, for EXPIRES_S at most; `waiting` is told who it is.
+        """
+        while not storage.create_bytes(self.uri, self._record()):
+            holder = self._read()
+            if holder is None:
+                continue  # given back in this moment
+            if not self._is_gone(holder, waiting):
+                raise LeaseHeld("output", "an OUTPUT that another run is writing", _who(holder))
+            storage.remove_tree(self.uri)
+        time.sleep(SETTLE_S)  # note: not every store makes a file only where there is none; there the later writer wins
         holder = self._read()
-        if holder is not None and not _is_gone(holder):
-            raise LeaseHeld("output", "an OUTPUT that another run is writing", _who(holder))
-        self._write()
-        time.sleep(0.1)  # two that start together: the later writer wins, the other one sees it here
-        holder = self._read()
-        if holder is None or holder["run_id"] != self.run_id:
+        if holder is None or holder.get("run_id") != self.run_id:
             raise LeaseHeld("output", "an OUTPUT that another run is writing", _who(holder or {}))
+        self._renewed = time.monotonic()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
-        """Raise LeaseLost unless this run still holds the lease."""
-        holder = self._lost or self._read()
-        if holder is None or holder["run_id"] != self.run_id:
+        """Raise LeaseLost unless this run still holds the lease; StorageError when that cannot be known."""
+        try:
+            holder = self._lost or self._read()
+        except storage.StorageError:
+            if time.monotonic() - self._renewed < EXPIRES_S - 2 * RENEW_S:
+                return  # too early for anybody to have taken it
+            raise
+        if holder is None or holder.get("run_id") != self.run_id:
             raise LeaseLost(f"another run took this OUTPUT over: {_who(holder or {})}")
 
     def release(self) -> None:
@@ -65,39 +85,72 @@ class Lease:
         if self._thread is not None:
             self._thread.join()
         holder = self._read()
-        if holder is not None and holder["run_id"] == self.run_id:
+        if holder is not None and holder.get("run_id") == self.run_id:
             storage.remove_tree(self.uri)
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_S):
             try:
                 holder = self._read()
-                if holder is None or holder["run_id"] != self.run_id:
+                if holder is None or holder.get("run_id") != self.run_id:
                     self._lost = holder or {"run_id": "?"}
                     return
-                self._write()
+                storage.write_bytes(self.uri, self._record())
+                self._renewed = time.monotonic()
             except (OSError, storage.StorageError):
                 continue  # a store that stalls: the next turn tries again, `check` decides
 
+    def _is_gone(self, holder: dict[str, Any], waiting: Callable[[str], None] | None) -> bool:
+        if holder.get("machine") == _machine():
+            started = _process_start(int(holder["pid"]))
+            return started is None or started != holder.get("process_started")
+        if waiting is not None:
+            waiting(_who(holder))
+        silent_s = abs(time.time() - float(holder.get("renewed", 0)))
+        until = time.monotonic() + (EXPIRES_S if silent_s < LONG_SILENT_S else 2 * RENEW_S)
+        while time.monotonic() < until:
+            time.sleep(min(WATCH_S, RENEW_S))
+            now = self._read()
+            if now is None:
+                return True
+            if (now.get("run_id"), now.get("renewed")) != (holder.get("run_id"), holder.get("renewed")):
+                return False
+        return True
+
     def _read(self) -> dict[str, Any] | None:
+        """What the lease says, {} when it says nothing that can be read; None where there is none."""
         try:
             holder = json.loads(storage.read_bytes(self.uri))
-        except (storage.StorageError, FileNotFoundError):
+        except FileNotFoundError:
             return None
+        except storage.StorageError as error:
+            if error.code == "not_found":
+                return None
+            raise
         except ValueError:
-            return None
-        return holder if isinstance(holder, dict) and "run_id" in holder else None
+            return {}
+        return holder if isinstance(holder, dict) else {}
 
-    def _write(self) -> None:
+    def _record(self) -> bytes:
         holder = {
             "run_id": self.run_id,
             "host": socket.gethostname(),
+            "machine": _machine(),
             "pid": os.getpid(),
             "process_started": _process_start(os.getpid()),
             "since": self._since,
             "renewed": time.time(),
         }
-        storage.write_bytes(self.uri, json.dumps(holder).encode())
+        return json.dumps(holder).encode()
+
+
+def _machine() -> str:
+    """Where a process id means the same process: this boot of this machine, and this container's own ids."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return socket.gethostname()
 
 
 def _process_start(pid: int) -> str | None:
@@ -114,13 +167,6 @@ def _process_start(pid: int) -> str | None:
     except OSError:
         return ""
     return None if fields[0] in "ZX" else fields[19]
-
-
-def _is_gone(holder: dict[str, Any]) -> bool:
-    if holder.get("host") == socket.gethostname():
-        started = _process_start(int(holder["pid"]))
-        return started is None or started != holder.get("process_started")
-    return time.time() - float(holder.get("renewed", 0)) > EXPIRES_S
 
 
 def _who(holder: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -129,11 +129,12 @@ def versions() -> dict[str, str]:
 
 @dataclass
 class Done:
-    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio decoded."""
+    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts."""
 
     mask: np.ndarray
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
+    parts: set[str] = field(default_factory=set)
 
     @property
     def rows(self) -> int:
@@ -141,8 +142,12 @@ class Done:
         return int(self.mask.sum())
 
 
-def read_done(folder: str, total: int) -> Done:
-    """What the part files of `folder` hold. Files never put in place are removed."""
+def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
+    """What the part files of `folder` hold, for the holder of the lease: what should not be there is taken out.
+
+    That is files never put in place; a row that is there twice, since a writer who lost its lease while it wrote may
+    leave its part late; and rows with an error code of `again`, which are to be done anew.
+    """
     done = Done(np.zeros(total, bool))
     if not storage.is_dir(folder):
         return done
@@ -152,10 +157,42 @@ def read_done(folder: str, total: int) -> Done:
         elif info.uri.endswith(".parquet"):
             columns = ["row_id", "error_code", "decoded_s"]
             table = pq.read_table(storage.open_binary(info.uri), columns=columns)
-            done.mask[table["row_id"].to_numpy()] = True
-            done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
-            done.errors.update(count_errors(table["error_code"]))
+            kept = first_times(table["row_id"].to_numpy(), done.mask)
+            if again:
+                kept &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
+            if not kept.all():
+                table = table.filter(pa.array(kept))
+                _keep_rows(info.uri, kept)
+            if len(table):
+                done.mask[table["row_id"].to_numpy()] = True
+                done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+                done.errors.update(count_errors(table["error_code"]))
+                done.parts.add(info.path)
     return done
+
+
+def first_times(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Which of `ids` int64 [N] come for the first time and are not in `mask` yet: bool [N]."""
+    new = np.zeros(len(ids), bool)
+    new[np.unique(ids, return_index=True)[1]] = True
+    return new & ~mask[ids]
+
+
+def _keep_rows(uri: str, kept: np.ndarray) -> None:
+    """Write a part anew with the rows that are kept; without any it is removed."""
+    if not kept.any():
+        storage.remove_tree(uri)
+        return
+    sink = io.BytesIO()
+    table = pq.read_table(storage.open_binary(uri)).filter(pa.array(kept))
+    pq.write_table(table, sink, compression="zstd")
+    storage.write_bytes(uri, sink.getvalue())
+
+
+def settled(folder: str, done: Done) -> Done:
+    """`done`, read anew where the parts are not those this run knows of: another writer's came late, or one is gone."""
+    listed = {info.path for info in storage.list_files(folder)} if storage.is_dir(folder) else set()
+    return done if listed == done.parts else read_done(folder, len(done.mask))
 
 
 def count_errors(codes: pa.ChunkedArray) -> dict[str, int]:
@@ -217,10 +254,7 @@ class PartWriter:
 
     def _add(self, table: pa.Table) -> pa.Table:
         ids = table["row_id"].to_numpy()
-        _, first = np.unique(ids, return_index=True)
-        new = np.zeros(len(ids), bool)
-        new[first] = True
-        new &= ~self._done.mask[ids]
+        new = first_times(ids, self._done.mask)
         if not new.all():
             table = table.filter(pa.array(new))
         if len(table) == 0:
@@ -235,6 +269,11 @@ class PartWriter:
         if self._rows and time.monotonic() - self._since >= self._commit_seconds:
             self._write(self._rows)
         return table
+
+    @property
+    def waiting_rows(self) -> int:
+        """Rows that are taken and not durable yet."""
+        return self._rows
 
     def flush(self) -> None:
         """Write what is left."""
@@ -253,6 +292,7 @@ class PartWriter:
         name = f"part-{part['row_id'][0].as_py():012d}-{self._run_id}-{self.parts:05d}.parquet"
         self._guard()
         storage.write_bytes(storage.join(self.folder, name), sink.getvalue())
+        self._done.parts.add(name)
         self.parts += 1
         self.written_rows += rows
         self._since = time.monotonic()

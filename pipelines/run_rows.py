@@ -8,6 +8,7 @@ more than one part of rows at a time.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from pipelines.outputs import (
     read_done,
     read_run,
     remove_partials,
+    settled,
     versions,
     write_run,
 )
@@ -39,6 +41,7 @@ from pipelines.ray_runtime import (
     DECODER_CPUS,
     MODEL_CPUS,
     Plan,
+    RunFailed,
     bounded_retries,
     check_device,
     check_fits,
@@ -54,11 +57,12 @@ from pipelines.sources import Entry, Source
 from pipelines.work_list import WorkList
 
 MOST_COMMIT_ROWS = 20_000
+COMMIT_S = 120.0
 
 
 @dataclass
 class Progress:
-    """Where a run is. `stage`: scan, start, run, done. Seconds are of audio unless named otherwise."""
+    """Where a run is. `stage`: wait (for another run's lease), scan, start, run, done. Seconds are of audio."""
 
     stage: str
     done: int = 0
@@ -129,7 +133,7 @@ def run_rows(
     check_device(settings.device, settings.address)
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire()
+    lease.acquire(lambda _: tell(Progress("wait")))
     try:
         if settings.overwrite:
             empty_output(settings.output)
@@ -141,8 +145,10 @@ def run_rows(
             if begun:
                 forget_beginning(settings.output)
             raise
+        except KeyboardInterrupt:
+            return RunResult("interrupted", settings.output, 0, 0)
         parts = storage.join(settings.output, job.folder)
-        done = read_done(parts, work.total)
+        done = read_done(parts, work.total, settings.retry_errors or ())
         before = done.rows
         previous = read_run(settings.output)
         if before == work.total and previous is not None and previous.get("status") == "complete":
@@ -163,7 +169,7 @@ def run_rows(
             run_id,
             done,
             settings.commit_rows or MOST_COMMIT_ROWS,
-            settings.commit_seconds,
+            settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S),
             lease.check,
         )
         meter = Meter()
@@ -172,10 +178,14 @@ def run_rows(
             if before < work.total:
                 _stream(settings, job, work, done, writer, meter, tell)
             writer.flush()
+            done = settled(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
+        except RunFailed:
+            writer.flush()  # what came before is kept
+            raise
         finally:
             _complete(run, status, started, scanned, done, before, writer, meter)
             lease.check()
@@ -258,7 +268,9 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
     else:
         limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
         private = share(work.private)
-        front, arguments = decode.Decode, (work.folder, plan.decoder_workers, job.sample_rate, limits, private)
+        again = tuple(settings.retry_errors or ())
+        arguments = (work.folder, plan.decoder_workers, job.sample_rate, limits, private, again)
+        front = decode.Decode
     retries = bounded_retries(ray.data.Dataset.map_batches)
     rows = rows.map_batches(
         front,
@@ -324,7 +336,7 @@ def _complete(
     run.update(
         status=status,
         ended=_iso(ended),
-        rows_done=done.rows,
+        rows_done=done.rows - writer.waiting_rows,
         rows_new=new,
         errors=dict(sorted(done.errors.items())),
         audio_hours=round(done.seconds / 3600, 6),

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -156,28 +157,39 @@ class ScanResult:
 
 def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | None = None) -> ScanResult:
     """Write (or complete) the manifest data set at `settings.output`; raises SettingsError."""
+    from pipelines.lease import Lease
     from pipelines.model_facts import read_model_facts
-    from pipelines.outputs import empty_output, prepare_output
+    from pipelines.outputs import check_identity, empty_output, forget_beginning, prepare_output, remove_partials
     from pipelines.work_list import WorkList
 
     started = time.monotonic()
     facts = read_model_facts(settings.model)
     source = open_source(settings.input, settings.schemes)
-    prepare_output(settings.output)
-    if settings.overwrite:
-        empty_output(settings.output)
     if source.kind in ("manifest", "embeddings"):
         raise SettingsError("input", f"a folder of {source.kind}", "audio files or a list of them")
-    sidecar = storage.join(settings.output, MANIFEST_SIDECAR)
-    rows = WorkList(storage.join(settings.output, "manifest"), source.own_schema, manifest_only=True)
-    with Scanner(facts.chunk_s, settings, settings.decoders) as scanner:
-        added, known = rows.extend(source, scanner, {}, progress)
-    if rows.total == 0:
-        raise SettingsError("input", storage.public_uri(settings.input), "a place with audio files in it")
-    facts_text = {
-        "rows": rows.total,
-        "chunk_seconds": facts.chunk_s,
-        "input": storage.public_uri(settings.input),
-    }
-    storage.write_bytes(sidecar, json.dumps(facts_text, indent=1).encode())
-    return ScanResult(settings.output, added, known, rows.total, time.monotonic() - started)
+    prepare_output(settings.output)
+    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
+    lease.acquire()
+    try:
+        if settings.overwrite:
+            empty_output(settings.output)
+        remove_partials(settings.output)
+        begun = check_identity(settings.output, {"job": "scan", "chunk_seconds": facts.chunk_s})
+        sidecar = storage.join(settings.output, MANIFEST_SIDECAR)
+        rows = WorkList(storage.join(settings.output, "manifest"), source.own_schema, manifest_only=True)
+        with Scanner(facts.chunk_s, settings, settings.decoders) as scanner:
+            added, known = rows.extend(source, scanner, {}, progress)
+        if rows.total == 0:
+            if begun:
+                forget_beginning(settings.output)
+            raise SettingsError("input", storage.public_uri(settings.input), "a place with audio files in it")
+        lease.check()
+        told = {
+            "rows": rows.total,
+            "chunk_seconds": facts.chunk_s,
+            "input": storage.public_uri(settings.input),
+        }
+        storage.write_bytes(sidecar, json.dumps(told, indent=1).encode())
+        return ScanResult(settings.output, added, known, rows.total, time.monotonic() - started)
+    finally:
+        lease.release()

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from mats_core.bridges import KINDS as BRIDGES
-from mats_core.errors import SettingsError
+from mats_core.errors import ERROR_CODES, SettingsError
 from mats_core.prompts import TASKS
 
 
@@ -23,6 +23,15 @@ def _device(name: str) -> str:
 
 
 Device = Annotated[str, AfterValidator(_device)]
+
+
+def _error_code(name: str) -> str:
+    if name not in ERROR_CODES:
+        raise ValueError(", ".join(ERROR_CODES))
+    return name
+
+
+ErrorCode = Annotated[str, AfterValidator(_error_code)]
 
 
 class LimitSettings(BaseModel):
@@ -88,7 +97,12 @@ class RunSettings(LimitSettings):
     commit_rows: int | None = Field(
         None, gt=0, description="Rows in one part file (default: about two minutes of work)."
     )
-    commit_seconds: float = Field(120.0, gt=0, description="Write a part at least this often.")
+    commit_seconds: float | None = Field(
+        None, gt=0, description="Write a part at least this often (default: 120, but never before --commit-rows)."
+    )
+    retry_errors: list[ErrorCode] | None = Field(
+        None, description="Do rows anew that ended with one of these codes before: io_error, timeout, …"
+    )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."

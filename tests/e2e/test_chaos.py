@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 import urllib.request
@@ -137,3 +138,21 @@ def _scrape(ray: object, job: str) -> dict[str, float]:
             key = f"{name} {label[1]}" if label else name
             found[key] = found.get(key, 0.0) + float(value)
     return found
+
+
+def test_errors_are_tried_again_when_that_is_asked_for(shared_ray: str, tmp_path: Path) -> None:
+    """A file of the same size and date that can be read now, as after a store's bad hour."""
+    write_tones(tmp_path / "in", 3, 1.0)
+    path = tmp_path / "in" / "0001.wav"
+    sound, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(b"x" * len(sound))
+    os.utime(path, ns=times)
+    given = {"input": str(tmp_path / "in"), "output": str(tmp_path / "out"), "actors": 1}
+    assert run_stand_in(RunSettings(**given), Waits(0.0)).errors == {"not_audio": 1}
+    path.write_bytes(sound)
+    os.utime(path, ns=times)
+    assert run_stand_in(RunSettings(**given), Waits(0.0)).status == "complete_before"
+    again = run_stand_in(RunSettings(**given, retry_errors=["not_audio", "timeout"]), Waits(0.0))
+    assert (again.status, again.new_rows, again.errors) == ("complete", 1, {})
+    assert [row["error_code"] for row in read_answers(tmp_path / "out")] == [None] * 3
+    assert run_stand_in(RunSettings(**given, retry_errors=["timeout"]), Waits(0.0)).status == "complete_before"

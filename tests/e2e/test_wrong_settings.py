@@ -55,6 +55,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "negative batch": (["caption", a, o, *m, "--batch-size", "-1"], "batch_size: got -1"),
         "unknown device": (["caption", a, o, *m, "--device", "gpu"], 'device: got "gpu"; allowed: auto, cpu, cuda'),
         "tag": (["caption", a, o, *m, "--tag", "<SpeechHere>"], "tag: got"),
+        "unknown error code": (["caption", a, o, *m, "--retry-errors", "tiredness"], "retry_errors.0: got"),
         "beams 0": (["caption", a, o, *m, "--beams", "0"], "beams: got 0"),
         "too many beams": (["caption", a, o, *m, "--beams", "1000"], "beams"),
         "output is a file": (["caption", a, str(root / "a-file"), *m], "output: got"),

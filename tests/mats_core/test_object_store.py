@@ -6,6 +6,9 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -231,3 +234,43 @@ def test_parquet_and_decoders_reach_the_same_store(s3: FaultyProxy, bucket: str)
     assert len(one.samples) == 16000
     assert (one.samples == same.samples).all()
     assert gone.code == "access_denied"
+
+
+def test_of_many_who_make_one_object_at_once_one_does(s3: FaultyProxy, bucket: str) -> None:
+    """Through a network that loses answers: whose second try meets the first one is still told that it was theirs."""
+    uri = f"s3://{bucket}/_state/lease.json"
+    s3.faults = Faults(reset=0.2, cut=0.2, seed=3)
+    try:
+        with ThreadPoolExecutor(6) as pool:
+            made = list(pool.map(lambda number: storage.create_bytes(uri, f"run {number}".encode()), range(6)))
+    finally:
+        s3.faults = Faults()
+    assert sum(made) == 1
+    assert storage.read_bytes(uri) == f"run {made.index(True)}".encode()
+
+
+@pytest.mark.parametrize("root", ["memory://creating", "local"])
+def test_what_is_there_is_not_made_again(root: str, tmp_path: Path) -> None:
+    uri = f"{tmp_path if root == 'local' else root}/deep/lease.json"
+    assert [storage.create_bytes(uri, text) for text in (b"one", b"two")] == [True, False]
+    assert storage.read_bytes(uri) == b"one"
+    assert [info.path for info in storage.list_files(uri.rpartition("/")[0])] == ["lease.json"]
+
+
+def test_a_store_without_conditional_writes_is_asked_first(
+    s3: FaultyProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+    from botocore.exceptions import ClientError
+
+    plain = s3fs.S3FileSystem._pipe_file
+
+    async def refusing(self: Any, path: str, data: bytes, mode: str = "overwrite", **given: Any) -> Any:
+        if mode == "create":
+            raise ClientError({"Error": {"Code": "NotImplemented"}}, "PutObject")
+        return await plain(self, path, data, mode=mode, **given)
+
+    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", refusing)
+    uri = f"s3://{bucket}/_state/old-store.json"
+    assert [storage.create_bytes(uri, text) for text in (b"one", b"two")] == [True, False]
+    assert storage.read_bytes(uri) == b"one"

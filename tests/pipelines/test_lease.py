@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from mats_core import storage
 from pipelines import lease as leases
 from pipelines.lease import Lease, LeaseHeld, LeaseLost
 
@@ -51,33 +54,93 @@ def test_the_lease_of_a_killed_process_is_taken_at_once(tmp_path: Path) -> None:
     mine.release()
 
 
-@pytest.mark.parametrize(("silent_s", "free"), [(leases.EXPIRES_S / 2, False), (leases.EXPIRES_S * 2, True)])
-def test_a_lease_of_another_machine_expires(tmp_path: Path, silent_s: float, free: bool) -> None:
-    holder = {"run_id": "x", "host": "elsewhere", "pid": 1, "since": 0, "renewed": time.time() - silent_s}
-    (tmp_path / "lease.json").write_text(json.dumps(holder))
-    mine = Lease(str(tmp_path), "y")
-    if free:
-        mine.acquire()
-        mine.release()
-    else:
-        with pytest.raises(LeaseHeld, match="elsewhere"):
-            mine.acquire()
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute's patience as half a second."""
+    for name, seconds in (("RENEW_S", 0.1), ("EXPIRES_S", 0.5), ("LONG_SILENT_S", 5.0), ("WATCH_S", 0.02)):
+        monkeypatch.setattr(leases, name, seconds)
+
+
+def elsewhere(folder: Path, **changes: object) -> Path:
+    """A lease that a process of another machine holds."""
+    holder = {"run_id": "x", "host": "elsewhere", "machine": "m", "pid": 1, "since": 0, "renewed": time.time()}
+    (folder / "lease.json").write_text(json.dumps({**holder, **changes}))
+    return folder / "lease.json"
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("clock_off_s", "patience_s"), [(0.0, 0.5), (-3.0, 0.5), (3.0, 0.5), (-1000.0, 0.2)])
+def test_a_silent_holder_of_another_machine_loses_it_whatever_its_clock_says(
+    tmp_path: Path, clock_off_s: float, patience_s: float
+) -> None:
+    elsewhere(tmp_path, renewed=time.time() + clock_off_s)
+    told: list[str] = []
+    mine, began = Lease(str(tmp_path), "y"), time.monotonic()
+    mine.acquire(told.append)
+    assert time.monotonic() - began >= patience_s
+    assert "elsewhere" in told[0]
+    mine.check()
+    mine.release()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("clock_off_s", [0.0, -3.0, -1000.0])
+def test_a_holder_who_renews_keeps_it_whatever_its_clock_says(tmp_path: Path, clock_off_s: float) -> None:
+    path = elsewhere(tmp_path, renewed=time.time() + clock_off_s)
+    timer = threading.Timer(0.1, lambda: elsewhere(tmp_path, renewed=time.time() + clock_off_s))
+    timer.start()
+    with pytest.raises(LeaseHeld, match="elsewhere"):
+        Lease(str(tmp_path), "y").acquire()
+    timer.join()
+    assert json.loads(path.read_text())["run_id"] == "x"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_process_id_of_another_container_is_not_looked_up_here(tmp_path: Path) -> None:
+    """Same host name, same boot, other process namespace: the id means another process, or none, here."""
+    boot, _, space = leases._machine().partition(" ")
+    elsewhere(tmp_path, host=leases.socket.gethostname(), machine=f"{boot} {int(space or 0) + 1}", pid=2**22 - 1)
+    timer = threading.Timer(0.1, lambda: elsewhere(tmp_path, renewed=time.time()))
+    timer.start()
+    with pytest.raises(LeaseHeld):
+        Lease(str(tmp_path), "y").acquire()
+    timer.join()
 
 
 def test_a_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
-    first = Lease(str(tmp_path), "one")
-    first.acquire()
-    first.release()
-    holder = {
-        "run_id": "x",
-        "host": leases.socket.gethostname(),
-        "pid": leases.os.getpid(),
-        "process_started": "1",
-        "since": 0,
-        "renewed": time.time(),
-    }
-    (tmp_path / "lease.json").write_text(json.dumps(holder))
+    elsewhere(tmp_path, machine=leases._machine(), pid=leases.os.getpid(), process_started="1")
     mine = Lease(str(tmp_path), "y")
     mine.acquire()
     assert json.loads((tmp_path / "lease.json").read_text())["run_id"] == "y"
     mine.release()
+
+
+def test_one_of_many_who_start_together_gets_it(tmp_path: Path) -> None:
+    def start(number: int) -> bool:
+        try:
+            Lease(str(tmp_path), str(number)).acquire()
+            return True
+        except LeaseHeld:
+            return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sorted(pool.map(start, range(8))) == [False] * 7 + [True]
+
+
+def test_a_lease_that_cannot_be_read_is_nobodys_to_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Lease(str(tmp_path), "one")
+    first.acquire()
+
+    def fails(uri: str) -> bytes:
+        raise storage.StorageError("io_error", "the store does not answer")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(storage, "read_bytes", fails)
+        first.check()  # renewed a moment ago: nobody may have taken it
+        with pytest.raises(storage.StorageError):
+            Lease(str(tmp_path), "two").acquire()
+        first._renewed -= leases.EXPIRES_S
+        with pytest.raises(storage.StorageError):
+            first.check()
+    first.check()
+    first.release()

@@ -13,7 +13,7 @@ import pytest
 from mats_core.errors import SettingsError
 from pipelines.caption import run_caption
 from pipelines.lease import LeaseLost
-from pipelines.outputs import Done, PartWriter, check_identity, empty_output, prepare_output, read_done
+from pipelines.outputs import Done, PartWriter, check_identity, empty_output, prepare_output, read_done, settled
 from pipelines.settings import CaptionSettings
 
 
@@ -80,6 +80,35 @@ def test_a_part_that_was_never_put_in_place_is_removed(tmp_path: Path) -> None:
     (tmp_path / "part-0.parquet.12345678.partial").write_bytes(b"PAR1 torn")
     assert read_done(str(tmp_path), 3).rows == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_that_came_late_leaves_no_row_twice(tmp_path: Path) -> None:
+    """Its writer lost the lease while the store was slow; the next one had done the rows by then."""
+    done = Done(np.zeros(6, bool))
+    parts = writer(tmp_path, done, commit_rows=6)
+    parts.add(rows(0, 1, 2, 3, 4, 5))
+    pq.write_table(rows(1, 2), tmp_path / "part-000000000001-late-00000.parquet")
+    again = settled(str(tmp_path), done)
+    assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == list(range(6))
+    assert (again.rows, again.seconds, again.parts) == (6, 9.0, {path.name for path in tmp_path.iterdir()})
+    pq.write_table(rows(5, 6, 6), tmp_path / "part-000000000005-late-00000.parquet")
+    assert read_done(str(tmp_path), 7).rows == 7
+    assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == list(range(7))
+    (tmp_path / "part-000000000005-late-00000.parquet").unlink()  # it had row 6
+    assert settled(str(tmp_path), again).rows == 6
+    (tmp_path / "part-000000000000-run-00000.parquet").unlink()
+    assert settled(str(tmp_path), again).rows == 0
+
+
+def test_rows_with_an_error_are_taken_out_when_they_are_to_be_done_again(tmp_path: Path) -> None:
+    parts = writer(tmp_path, Done(np.zeros(7, bool)), commit_rows=3)
+    for table in (rows(0, 1), rows(2, 3, code="timeout"), rows(4, code="not_audio"), rows(5, 6, code="io_error")):
+        parts.add(table)
+    parts.flush()
+    done = read_done(str(tmp_path), 7, ("timeout", "io_error"))
+    assert np.flatnonzero(done.mask).tolist() == [0, 1, 4]
+    assert done.errors == {"not_audio": 1}
+    assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == [0, 1, 4]
 
 
 def test_an_output_keeps_its_settings_and_says_what_differs(tmp_path: Path) -> None:

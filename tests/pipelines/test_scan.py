@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from mats_core.audio import chunk_starts
+from mats_core.errors import SettingsError
+from pipelines.lease import Lease, LeaseHeld
 from pipelines.scan import chunk_id, run_scan
 from pipelines.settings import ScanSettings
 
@@ -73,3 +75,18 @@ def test_ids_do_not_depend_on_where_the_archive_lies(tmp_path: Path, tiny_model_
         run_scan(ScanSettings(input=str(tmp_path / name), output=str(out), model=tiny_model_dir))
         found.append(pq.read_table(out / "manifest")["chunk_id"].to_pylist())
     assert found[0] == found[1]
+
+
+def test_one_scan_writes_a_manifest_at_a_time_and_none_into_another_jobs_output(tmp_path: Path) -> None:
+    tone(tmp_path / "in" / "a.wav", 1)
+    out = tmp_path / "out"
+    other = Lease(str(out / "_state"), "another")
+    other.acquire()
+    settings = ScanSettings(input=str(tmp_path / "in"), output=str(out), overwrite=True)
+    with pytest.raises(LeaseHeld):
+        run_scan(settings)
+    other.release()
+    assert run_scan(settings).total_rows == 1
+    (out / "_state" / "identity.json").write_text('{"job": "caption"}')
+    with pytest.raises(SettingsError, match="job was caption, is scan"):
+        run_scan(ScanSettings(input=str(tmp_path / "in"), output=str(out)))
