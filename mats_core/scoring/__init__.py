@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from mats_core.scoring.bootstrap import STATISTICS, compute, interval, paired_bootstrap
+from mats_core.scoring.bootstrap import OF_SET, STATISTICS, compute, interval, paired_bootstrap
 from mats_core.scoring.items import KINDS, Answers, Item, Kind, Metric, Scores, Unavailable
 from mats_core.scoring.matching import LabelSet
 from mats_core.scoring.score import METRICS, score
@@ -14,6 +14,7 @@ from mats_core.scoring.score import METRICS, score
 __all__ = [
     "KINDS",
     "METRICS",
+    "OF_SET",
     "STATISTICS",
     "Answers",
     "Item",

@@ -2,6 +2,7 @@
 
 A metric is a *statistic* of rows, one row an item. ``mean`` takes one number a row; corpus metrics take what they
 sum up (BLEU: n-gram counts; F1: hits), so that they are resampled as what they are and not as a mean of parts.
+``mean_of_set`` is a mean of numbers that depend on which items there are, as CIDEr-D's do: `OF_SET`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-Row = Sequence[float]
+Row = Sequence[float] | np.ndarray
 Statistic = Callable[[np.ndarray, np.ndarray], float]
 DRAWS = 1000
 
@@ -100,12 +101,16 @@ class _AveragePrecision:
 
 STATISTICS: dict[str, Statistic] = {
     "mean": _mean,
+    "mean_of_set": _mean,
     **{f"bleu_{n}": _bleu(n) for n in (1, 2, 3, 4)},
     "micro_f1": _micro_f1,
     "macro_f1": _macro_f1,
     "macro_f1_sets": _macro_f1_sets,
     "mean_average_precision": _mean_average_precision,
 }
+
+OF_SET = frozenset({"mean_of_set"})
+"""Statistics whose rows two runs can compare only over the same items."""
 
 
 def _prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]:

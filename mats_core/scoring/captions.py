@@ -54,40 +54,62 @@ def needs(name: str) -> Unavailable | None:
 def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: int) -> Scores:
     """Kind ``caption``: every metric of ``wanted`` that can run here; the others are named with what to install.
 
-    CIDEr-D weighs n-grams by their frequency in all references given, so its values depend on the set of items; an
-    interval is of the items' own values with those weights kept. BLEU is the corpus's: its interval resamples counts.
+    CIDEr-D weighs n-grams by their frequency in the references of all items, answered or not: so a clip's value depends
+    on which items there are (statistic ``mean_of_set``), but not on which of them got an answer. Its interval keeps
+    those weights. BLEU is the corpus's: its interval resamples counts.
     """
     why = [
         reason or ("" if item.references else _NO_REFERENCE)
         for reason, item in zip(no_answer(answers), items, strict=True)
     ]
-    at = [i for i, reason in enumerate(why) if not reason]
+    there = [i for i, item in enumerate(items) if item.references]
+    at = [i for i in there if not why[i]]
     scores = Scores()
-    blocked = {name: needs(name) for name in wanted}
-    able = [name for name in wanted if blocked[name] is None and at]
+    blocked = {name: needs(name) or (None if at else _nothing(name)) for name in wanted}
     scores.unavailable = [each for each in blocked.values() if each is not None]
+    able = [name for name in wanted if blocked[name] is None]
     if not able:
         return scores
-    raw = [str(answers[i]) for i in at], [list(items[i].references) for i in at]
-    (candidates, references), scores.details["tokenizer"] = _tokens(*raw)
+    raw = [str(answers[i] or "") for i in there], [list(items[i].references) for i in there]
+    tokens, scores.details["tokenizer"] = _tokens(*raw)
+    places = [k for k, i in enumerate(there) if not why[i]]
     for name in able:
         try:
-            given = raw if name == "fense" else (candidates, references)
-            scores.metrics[name] = _metric(name, items, at, given, why, seed)
+            scores.metrics[name] = _metric(name, items, at, raw if name == "fense" else tokens, places, why, seed)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            scores.unavailable.append(Unavailable(name, first, "more than one clip" if len(at) < 2 else _DOWNLOAD))
+            scores.unavailable.append(Unavailable(name, first, "more than one clip" if len(there) < 2 else _DOWNLOAD))
     return scores
 
 
+def _nothing(name: str) -> Unavailable:
+    return Unavailable(name, "no clip has both an answer and a reference caption", "answers")
+
+
 def _metric(
-    name: str, items: Sequence[Item], at: list[int], given: tuple[Candidates, References], why: list[str], seed: int
+    name: str,
+    items: Sequence[Item],
+    at: list[int],
+    every: tuple[Candidates, References],
+    places: list[int],
+    why: list[str],
+    seed: int,
 ) -> Metric:
+    """One metric. every: texts of all items with references; places: which of them are those at ``at``, that count."""
+    answered = tuple([side[k] for k in places] for side in every)
     if name in BLEU:
-        counts = [bleu_counts(c, r) for c, r in zip(*given, strict=True)]
+        counts = [bleu_counts(c, r) for c, r in zip(*answered, strict=True)]
         own = _spread([compute(name, [row]) for row in counts], at, len(items))
         return of_rows(name, items, _spread(counts, at, len(items)), own, why, name, seed)
-    value, each = _FAMILY[name](*given)
+    if name in _OF_SET:
+        cider = _FAMILY["cider_d"](*every)[1]
+        each = [float(cider[k]) for k in places]
+        if name == "spider":
+            each = [(c + s) / 2 for c, s in zip(each, _FAMILY["spice"](*answered)[1], strict=True)]
+        values = _spread(each, at, len(items))
+        rows = [None if v is None else (v,) for v in values]
+        return of_rows(name, items, rows, values, why, "mean_of_set", seed)
+    value, each = _FAMILY[name](*answered)
     metric = of_values(name, items, _spread([float(v) for v in each], at, len(items)), why, seed)
     if metric.value is None or metric.low is None or metric.high is None or abs(value - metric.value) < 1e-6:
         return metric
@@ -153,10 +175,11 @@ def _of(name: str) -> Callable[[Candidates, References], Outcome]:
     return lambda candidates, references: _plain(aac.function(name)(candidates, references), name)
 
 
-# SPIDEr is (CIDEr-D + SPICE) / 2, of Liu et al. 2017; FENSE takes sentences, the others tokens.
+# FENSE takes sentences, the others tokens. SPIDEr is (CIDEr-D + SPICE) / 2, of Liu et al. 2017.
 _FAMILY: dict[str, Callable[[Candidates, References], Outcome]] = {
-    name: _of(name) for name in ("rouge_l", "cider_d", "meteor", "spice", "spider", "fense")
+    name: _of(name) for name in ("rouge_l", "cider_d", "meteor", "spice", "fense")
 }
+_OF_SET = ("cider_d", "spider")
 
 
 def _jar(program: str) -> Path:

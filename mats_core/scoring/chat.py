@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 
 from mats_core.scoring.items import Answers, Item, Scores
-from mats_core.scoring.metric import no_answer, of_values
+from mats_core.scoring.metric import of_values
 
 # What AIR-Bench's score_chat.py reads of every line, in the order its own Inference_Chat.py writes it.
 AIR_BENCH_FIELDS = (
@@ -15,15 +15,17 @@ AIR_BENCH_FIELDS = (
 
 
 def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: int) -> Scores:
-    """Kind ``chat``: the share of questions that got words for an answer; whether they are good the judge says."""
-    why = no_answer(answers)
-    values = [None if reason else float(bool(str(a).strip())) for a, reason in zip(answers, why, strict=True)]
+    """Kind ``chat``: the share of questions that got words for an answer; whether they are good the judge says.
+
+    Every question counts: one without an answer, or with an empty one, is 0.
+    """
+    values = [float(isinstance(a, str) and bool(a.strip())) for a in answers]
     note = "share of questions answered; the answers are judged with the publisher's own script"
     groups: dict[str, int] = {}
     for item in items:
         groups[item.category] = groups.get(item.category, 0) + 1
     return Scores(
-        metrics={name: of_values(name, items, values, why, seed, note=note) for name in wanted},
+        metrics={name: of_values(name, items, values, [""] * len(items), seed, note=note) for name in wanted},
         details={"items_per_category": dict(sorted(groups.items()))},
     )
 

@@ -13,17 +13,28 @@ import numpy as np
 
 from mats_core.scoring.bootstrap import interval
 from mats_core.scoring.items import Answers, Item, Scores
-from mats_core.scoring.matching import EXACT, HOWS, NONE, NORMALISED, EmbedText, LabelSet, match_labels, normalise
+from mats_core.scoring.matching import (
+    EXACT,
+    HOWS,
+    NONE,
+    NORMALISED,
+    EmbedText,
+    LabelSet,
+    loose_forms,
+    match_labels,
+    normalise,
+)
 from mats_core.scoring.metric import no_answer, of_values
 
 T = TypeVar("T")
 LETTER, NAMED = "letter", "named"
 WITHHELD = "the publisher keeps the answer"
 _LETTER = re.compile(
-    r"^\W*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
-    r"(?:\((?P<in>[a-z])\)|(?P<mark>[a-z])[).:](?=\s|$)|(?P<alone>[a-z])\W*$)",
+    r"^[^\w(]*(?:(?:the\s+)?(?:correct\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
+    r"(?:\((?P<in>[a-z])\)|(?P<mark>[a-z])[).:](?=\s|$)|(?P<alone>[a-z])[^\w#♯♭]*$)",
     re.IGNORECASE,
 )
+_NOTE = re.compile(r"[a-z][#♭]?")
 
 
 def order(choices: Sequence[T], seed: int, item_id: str) -> list[T]:
@@ -42,19 +53,21 @@ def ask(question: str, shown: Sequence[str]) -> str:
 def match(answer: str, shown: Sequence[str], embed_text: EmbedText | None = None) -> tuple[int | None, str]:
     """The option an answer chose (its place in the order shown, None: none), and how it was found.
 
-    In turn: the option's own text (``exact``, ``normalised``); its letter (``letter``: "B", "(B)", "B. dog"); the
-    one option whose words stand in the answer (``named``); the nearest in ``embed_text``'s space (``nearest``).
+    In turn: the option's own text (``exact``, ``normalised``); its letter (``letter``: "B", "(B)", "B. dog"; where
+    options are letters or notes themselves, "(B)" alone); the one option whose words stand in the answer (``named``);
+    the nearest in ``embed_text``'s space (``nearest``).
     """
     found = match_labels([answer], LabelSet(tuple(shown)))[0]
     if found.how in (EXACT, NORMALISED):
         return found.index, found.how
+    full, bare = loose_forms(shown)
     letter = _LETTER.match(answer.strip())
-    if letter:
+    if letter and (letter["in"] or not any(_NOTE.fullmatch(form) for form in full)):
         place = ascii_uppercase.index(next(g for g in letter.groups() if g).upper())
         if place < len(shown):
             return place, LETTER
     words = f" {normalise(answer)} "
-    named = [i for i, option in enumerate(shown) if normalise(option) and f" {normalise(option)} " in words]
+    named = [i for i, forms in enumerate(zip(full, bare, strict=True)) if any(f and f" {f} " in words for f in forms)]
     if len(named) == 1:
         return named[0], NAMED
     found = match_labels([answer], LabelSet(tuple(shown)), embed_text)[0]

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 Kind = Literal["caption", "label", "labels", "choice", "chat"]
 KINDS: tuple[Kind, ...] = ("caption", "label", "labels", "choice", "chat")
 
@@ -50,7 +52,8 @@ class Metric:
         n: items that count.
         values: a number an item, parallel to the items; None where the item is left out. Their mean is ``value``
             only where ``statistic`` is ``mean``.
-        rows: what ``statistic`` is computed from, a list an item (None: left out). For ``mean`` it is ``[value]``.
+        rows: what ``statistic`` is computed from, numbers an item (None: left out). For ``mean`` it is ``(value,)``;
+            wide ones are arrays.
         statistic: name of the function of rows, see `mats_core.scoring.bootstrap.STATISTICS`.
         left_out: (item id, why).
         higher_is_better: False for a rate of failures.
@@ -63,7 +66,7 @@ class Metric:
     high: float | None
     n: int
     values: tuple[float | None, ...]
-    rows: tuple[tuple[float, ...] | None, ...]
+    rows: tuple[Sequence[float] | np.ndarray | None, ...]
     statistic: str = "mean"
     left_out: tuple[tuple[str, str], ...] = ()
     higher_is_better: bool = True

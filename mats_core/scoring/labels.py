@@ -27,6 +27,7 @@ from mats_core.scoring.matching import (
 from mats_core.scoring.metric import no_answer, of_rows, of_values
 
 _NO_NEAREST = "no CLAP at hand: an answer that names no label counts as wrong"
+_EXACT_NOTE = "letter for letter, but for the case of the first letter and a final full stop"
 _NEEDS_CLAP = "a model with an encoder, whose text side scores each label by its similarity to the answer"
 
 
@@ -40,8 +41,9 @@ def score(
 ) -> Scores:
     """Kind ``label``: each item has one true label.
 
-    ``accuracy`` takes every answer to a label by `matching.match_labels`; ``accuracy_exact`` and
-    ``accuracy_normalised`` go only that far. ``matched`` is the share of answers that name a label without CLAP.
+    ``accuracy`` takes every answer to a label by `matching.match_labels`; ``accuracy_exact`` (which ignores the case of
+    the first letter) and ``accuracy_normalised`` go only that far. ``matched`` is the share of answers that name a
+    label without CLAP.
     """
     why = _left_out(items, answers, labels, most=1)
     counts = [not reason for reason in why]
@@ -67,7 +69,7 @@ def score(
     named = [float(m.how in (EXACT, NORMALISED)) if ok else None for m, ok in zip(found, counts, strict=True)]
     build = {
         "accuracy": lambda: mean("accuracy", every, note),
-        "accuracy_exact": lambda: mean("accuracy_exact", correct(EXACT)),
+        "accuracy_exact": lambda: mean("accuracy_exact", correct(EXACT), _EXACT_NOTE),
         "accuracy_normalised": lambda: mean("accuracy_normalised", correct(EXACT, NORMALISED)),
         "macro_f1": lambda: of_rows("macro_f1", items, rows, every, why, "macro_f1", seed, note=note),
         "matched": lambda: mean("matched", named, "share of answers that name a label, exactly or normalised"),
@@ -235,8 +237,8 @@ def _rates(matches: Sequence[Match]) -> dict[str, float]:
     return {how: sum(m.how == how for m in matches) / len(matches) for how in HOWS} if matches else {}
 
 
-def _rows(table: np.ndarray, counts: Sequence[bool]) -> list[tuple[float, ...] | None]:
-    return [tuple(row.tolist()) if ok else None for row, ok in zip(table, counts, strict=True)]
+def _rows(table: np.ndarray, counts: Sequence[bool]) -> list[np.ndarray | None]:
+    return [row if ok else None for row, ok in zip(table, counts, strict=True)]
 
 
 def _text(answer: object) -> str:

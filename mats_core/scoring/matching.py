@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,9 +14,16 @@ EmbedText = Callable[[list[str]], np.ndarray]
 EXACT, NORMALISED, NEAREST, NONE = "exact", "normalised", "nearest", "none"
 HOWS = (EXACT, NORMALISED, NEAREST, NONE)
 
-_ARTICLES = re.compile(r"^(the|a|an) ")
-_NO_WORD = re.compile(r"[^\w\s]|_")
 _BATCH = 256
+_ACCENTS = re.compile("[\u0300-\u036f]")  # of Latin, Greek and Cyrillic; other scripts' marks are part of their letters
+_SIGNS = "#♭"  # C and C# are two answers
+_ARTICLE = re.compile(r"^(?:the|an|a) ")
+# Where nothing but these follows it, "a" is a letter or a note: "a major", "a b a", "a and c".
+_LETTER_A = re.compile(
+    r"^a(?: (?:\S[#♭]?|\d+|and|or|then|only|major|minor|maj|min|flat|sharp|natural|key|scale|chord|mode|"
+    r"dorian|phrygian|lydian|mixolydian|aeolian|locrian))*$"
+)
+_LETTERED = re.compile(r"^[b-hj-z][#♭]?(?: |$)")
 
 
 @dataclass(frozen=True)
@@ -43,11 +51,31 @@ class LabelSet:
         return len(self.names)
 
 
+@lru_cache(maxsize=1 << 16)
 def normalise(text: str) -> str:
-    """Lower case, without accents, punctuation and underscores, "&" as "and", no article in front, single spaces."""
-    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    text = " ".join(_NO_WORD.sub(" ", text.replace("&", " and ").replace("'", "")).split())
-    return _ARTICLES.sub("", text)
+    """Lower case, without accents, punctuation and underscores, "&" as "and", single spaces.
+
+    Letters of every script stay, and so do the signs # and ♭, which tell notes apart.
+    """
+    text = text.replace("♯", "#").replace("&", " and ").replace("'", "").replace("’", "")
+    text = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold()))
+    kept = (c if c in _SIGNS or unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return " ".join("".join(kept).split())
+
+
+def without_article(form: str) -> str:
+    """A normalised text without the article in front; an "a" that may be a letter or a note stays."""
+    return form if _LETTER_A.match(form) else _ARTICLE.sub("", form)
+
+
+def loose_forms(forms: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Forms normalised, and the same without their articles.
+
+    Beside a form that starts with another letter ("D string") the "a" of "A string" is no article.
+    """
+    full = [normalise(form) for form in forms]
+    lettered = any(_LETTERED.match(form) for form in full)
+    return full, [form if lettered and form.startswith("a ") else without_article(form) for form in full]
 
 
 @dataclass(frozen=True)
@@ -61,31 +89,48 @@ class Match:
 def match_labels(answers: Sequence[str], labels: LabelSet, embed_text: EmbedText | None = None) -> list[Match]:
     """The label each answer names.
 
-    An answer matches exactly when it is a label's name or spoken form, letter for letter but for space around it
-    and a final full stop; normalised when both are equal after `normalise`. Any other answer goes to the label whose
-    text is nearest in ``embed_text``'s space; without ``embed_text``, and for an empty answer, to none.
+    An answer matches exactly when it is a label's name or spoken form, letter for letter but for the case of the
+    first letter (answers begin with a capital), space around it and a final full stop; normalised when both are equal
+    after `normalise`, or after that without an article in front. A form that is empty then, or that two labels share,
+    is nobody's. Any other answer goes to the label whose text is nearest in ``embed_text``'s space; without
+    ``embed_text``, and for an empty answer, to none.
     """
-    exact: dict[str, int] = {}
-    plain: dict[str, int] = {}
-    for forms in (labels.names, labels.spoken):
-        for i, form in enumerate(forms):
-            exact.setdefault(form, i)
-            plain.setdefault(normalise(form), i)
+    places = list(range(len(labels)))
+    exact = [_places(labels.names, places), _places(labels.spoken, places)]
+    exact.append(_places([_first_lower(form) for form in (*labels.names, *labels.spoken)], places * 2))
+    loose = [_places(forms, places * 2) for forms in loose_forms((*labels.names, *labels.spoken))]
     found: list[Match] = []
     for answer in answers:
-        stripped = answer.strip()
-        literal = exact.get(stripped, exact.get(stripped.removesuffix(".")))
-        loose = plain.get(normalise(answer))
+        said = (answer.strip(), answer.strip().removesuffix("."))
+        literal = _first(exact, (*said, *map(_first_lower, said)))
         if literal is not None:
             found.append(Match(literal, EXACT))
-        else:
-            found.append(Match(loose, NONE if loose is None else NORMALISED))
+            continue
+        plain = normalise(answer)
+        place = _first(loose, (plain, without_article(plain)))
+        found.append(Match(place, NONE if place is None else NORMALISED))
     open_ones = [k for k, match in enumerate(found) if match.index is None and answers[k].strip()]
     if embed_text is not None and open_ones and len(labels):
         near = similarities([answers[k] for k in open_ones], labels.texts, embed_text).argmax(axis=1)
         for k, i in zip(open_ones, near, strict=True):
             found[k] = Match(int(i), NEAREST)
     return found
+
+
+def _places(forms: Sequence[str], places: Sequence[int]) -> dict[str, int]:
+    """Form → its place; without forms that are empty or have two places."""
+    found: dict[str, set[int]] = {}
+    for form, place in zip(forms, places, strict=True):
+        found.setdefault(form, set()).add(place)
+    return {form: min(own) for form, own in found.items() if form and len(own) == 1}
+
+
+def _first(tables: Sequence[dict[str, int]], forms: Sequence[str]) -> int | None:
+    return next((table[form] for table in tables for form in forms if form in table), None)
+
+
+def _first_lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def similarities(answers: Sequence[str], texts: Sequence[str], embed_text: EmbedText) -> np.ndarray:

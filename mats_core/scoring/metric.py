@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mats_core.scoring.bootstrap import compute, interval
+import numpy as np
+
+from mats_core.scoring.bootstrap import Row, compute, interval
 from mats_core.scoring.items import Answers, Item, Metric
 
 NO_ANSWER = "no answer"
@@ -20,7 +22,7 @@ def of_values(
 def of_rows(
     name: str,
     items: Sequence[Item],
-    rows: Sequence[Sequence[float] | None],
+    rows: Sequence[Row | None],
     values: Sequence[float | None],
     why: Sequence[str],
     statistic: str,
@@ -40,7 +42,8 @@ def of_rows(
         low, high = interval(statistic, counted, seed)
     return Metric(
         name=name, value=value, low=low, high=high, n=len(counted), values=tuple(values),
-        rows=tuple(None if row is None else tuple(row) for row in rows), statistic=statistic,
+        rows=tuple(row if row is None or isinstance(row, np.ndarray) else tuple(row) for row in rows),
+        statistic=statistic,
         left_out=tuple((item.item_id, reason) for item, reason in zip(items, why, strict=True) if reason),
         **facts,  # type: ignore[arg-type]
     )  # fmt: skip

@@ -35,7 +35,9 @@ def test_the_question_as_put() -> None:
     ("answer", "place", "how"),
     [
         ("Rainfall", 1, "exact"),
-        ("rainfall.", 1, "normalised"),
+        ("rainfall.", 1, "exact"),
+        ("RAINFALL", 1, "normalised"),
+        ("I hear the dog", 2, "named"),
         ("(C)", 2, "letter"),
         ("d", 3, "letter"),
         ("B. It rains", 1, "letter"),
@@ -50,6 +52,32 @@ def test_the_question_as_put() -> None:
 )
 def test_what_an_answer_chose(answer: str, place: int | None, how: str) -> None:
     assert choices.match(answer, OPTIONS) == (place, how)
+
+
+KEYS = ("A major", "C# minor", "C minor", "E minor")
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown", "place"),
+    [
+        ("It is in D major.", KEYS, None),
+        ("major", KEYS, None),
+        ("It is in A major.", KEYS, 0),
+        ("C♯ Minor", KEYS, 1),
+        ("It is C minor", KEYS, 2),
+        ("D# major", ("D major", "D# Major"), 1),
+        ("D#", ("C major", "D major", "E major", "F major"), None),
+        ("B", ("C", "D", "E"), None),
+        ("(B)", ("C", "D", "E"), 1),
+        ("string", ("A string", "D string"), None),
+        ("", ("?", "犬"), None),
+        ("猫", ("?", "犬"), None),
+        ("犬", ("?", "犬"), 1),
+        ("a dog", ("Dog", "dog!"), None),
+    ],
+)
+def test_an_option_is_not_taken_for_another(answer: str, shown: tuple[str, ...], place: int | None) -> None:
+    assert choices.match(answer, shown)[0] == place
 
 
 def test_the_nearest_option_by_clap() -> None:
@@ -94,8 +122,10 @@ def test_air_bench_takes_what_its_own_script_writes() -> None:
     lines = air_bench_lines(items, ["Ein Hund – é", None]).splitlines()
     assert [json.loads(line) for line in lines] == [{**extra, "response": "Ein Hund – é"}]
     assert "é" in lines[0]
-    scores = score("chat", items, ["x", " "])
-    assert scores.metrics["answered"].values == (1.0, 0.0)
+    for silent in (" ", None):
+        metric = score("chat", items, ["x", silent]).metrics["answered"]
+        assert (metric.values, metric.left_out) == ((1.0, 0.0), ())
+    assert score("chat", items, [None, None]).metrics["answered"].value == 0.0
     with pytest.raises(ValueError, match="not from Chat_meta"):
         air_bench_lines([Item("9", "3.wav", "QA")], ["x"])
 
