@@ -270,6 +270,14 @@ def _cluster(ray: Any) -> Resources:
     )
 
 
+def described(there: Resources) -> dict[str, Any]:
+    """The Ray a run is connected to, for `_run.json`: whether it is the run's own, its nodes, CPUs and GPUs."""
+    import ray
+
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    return {"own": there.own, "nodes": nodes, "cpus": there.cpus, "gpus": there.gpus}
+
+
 def _most_resources(ray: Any) -> dict[str, float]:
     """What an autoscaler may bring the cluster to; {} without one, or where it has no limit."""
     try:

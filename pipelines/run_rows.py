@@ -12,7 +12,7 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -45,6 +45,7 @@ from pipelines.ray_runtime import (
     bounded_retries,
     check_device,
     check_fits,
+    described,
     make_plan,
     pool,
     ray_session,
@@ -176,7 +177,7 @@ def run_rows(
         status = "failed"
         try:
             if before < work.total:
-                _stream(settings, job, work, done, writer, meter, tell)
+                _stream(settings, job, work, done, writer, meter, run, tell)
             writer.flush()
             done = settled(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
@@ -233,15 +234,17 @@ def _stream(
     done: Done,
     writer: PartWriter,
     meter: Meter,
+    run: dict[str, Any],
     tell: Callable[[Progress], None],
 ) -> None:
-    """Run the stages on Ray and hand every row to the writer."""
+    """Run the stages on Ray and hand every row to the writer; where and how it ran goes into `run`."""
     before = done.rows
     tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
     with ray_session(settings.address, settings.actors or 0) as there:
         plan = make_plan(settings, work.total - before, job.model_bytes, there)
         if not there.own:
             check_fits(plan, there)
+        run.update(plan=asdict(plan), ray=described(there))
         meter.publish(job.name)
         for table in readable_errors(_dataset(settings, job, work, done, plan)):
             table = meter.take(table)

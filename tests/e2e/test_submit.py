@@ -131,16 +131,23 @@ def test_submitted_stopped_and_submitted_again(
     assert {row["error_code"] for row in rows} == {None}
     run = json.loads((out / "_run.json").read_text())
     assert (run["status"], run["rows_before"]) == ("complete", kept)
+    assert (run["ray"]["own"], run["ray"]["nodes"]) == (False, 2)
 
     # Ray's own command, without --address of ours: the job joins the cluster it was submitted to
     ray_submit = [str(BIN / "ray"), "job", "submit", "--address", cluster.address, "--working-dir", str(ROOT)]
     variables = {**KEYS, "AWS_ENDPOINT_URL": store.endpoint}
     ray_submit += ["--runtime-env-json", json.dumps({"env_vars": variables, "excludes": [".git", ".venv", "demo"]})]
-    done = subprocess.run(
-        [*ray_submit, "--", "python", "-m", "jobs", *caption], env=PLAIN, capture_output=True, text=True, timeout=300
-    )
+    command = [*ray_submit, "--", "python", "-m", "jobs", *caption]
+    done = subprocess.run(command, env=PLAIN, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"done already: {FILES} clips" in done.stdout
+    fresh = tmp_path / "fresh"
+    command[command.index("s3://sounds/") : command.index(str(out)) + 1] = ["s3://sounds/000*.wav", str(fresh)]
+    done = subprocess.run(command, env=PLAIN, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {row["error_code"] for row in read_answers(fresh)} == {None} and len(read_answers(fresh)) == 10
+    run = json.loads((fresh / "_run.json").read_text())
+    assert (run["ray"]["own"], run["ray"]["nodes"]) == (False, 2)
 
     # the exit code is the driver's own
     wrong = [*submit, "caption", str(tmp_path / "nowhere"), str(tmp_path / "none"), "--model", tiny_model_dir]
