@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -104,7 +104,8 @@ def score(
             row.append(None if not item.answer else place is not None and shown[place] == item.answer)
         matched.append(chosen)
         right.append(row)
-    why = [reason or ("" if item.answer else WITHHELD) for reason, item in zip(no_answer(answers), items, strict=True)]
+    silent = no_answer(answers)
+    why = [reason or ("" if item.answer else WITHHELD) for reason, item in zip(silent, items, strict=True)]
     values = [_mean([r for r in row if r is not None]) for row in right]
     metrics = {
         "accuracy": lambda: of_values("accuracy", items, values, why, seed),
@@ -115,9 +116,9 @@ def score(
                 None
                 if reason
                 else _mean([m is not None for m, text in zip(ms, texts, strict=True) if text is not None])
-                for ms, texts, reason in zip(matched, each, why, strict=True)
+                for ms, texts, reason in zip(matched, each, silent, strict=True)
             ],
-            why,
+            silent,
             seed,
             note="share of answers that choose one of the options",
         ),
@@ -143,16 +144,23 @@ def score(
     )
 
 
-def mmau_records(items: Sequence[Item], answers: Answers, seed: int = 0) -> str:
-    """The JSON that MMAU's evaluation takes: its own records with ``model_prediction``, the option chosen in the
-    order of ``seed`` (the answer itself where it chooses none). Unanswered questions have an empty prediction."""
-    records = []
+def mmau_records(
+    records: Sequence[tuple[str, Mapping[str, Any]]], items: Sequence[Item], answers: Answers, seed: int = 0
+) -> str:
+    """The JSON that MMAU's evaluation takes: its own list with ``model_prediction``, the option chosen in the order of
+    ``seed`` (the answer itself where it chooses none). What was not asked or not answered has an empty prediction.
+
+    Args:
+        records: (item id, the publisher's record), in its order.
+    """
+    said: dict[str, str] = {}
     for item, given in zip(items, answers, strict=True):
         text = given if isinstance(given, str) or given is None else next(iter(given), None)
         shown = order(item.choices, seed, item.item_id)
         place = None if text is None else match(text, shown)[0]
-        records.append(item.extra | {"model_prediction": (text or "") if place is None else shown[place]})
-    return json.dumps(records, ensure_ascii=False, indent=1)
+        said[item.item_id] = (text or "") if place is None else shown[place]
+    whole = [{**record, "model_prediction": said.get(item_id, "")} for item_id, record in records]
+    return json.dumps(whole, ensure_ascii=False, indent=1)
 
 
 def per_category(items: Sequence[Item], values: Sequence[float | None], seed: int) -> dict[str, dict[str, float]]:

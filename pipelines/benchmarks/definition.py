@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mats_core.errors import SettingsError
 from mats_core.prompts import TASKS
 from mats_core.scoring import METRICS, Kind, LabelSet
+from mats_core.scoring.chat import AIR_BENCH_FIELDS
 from pipelines.settings import build
 
 FOLDER = Path(__file__).parents[2] / "jobs" / "configs" / "benchmarks"
 AudioPatterns = list[str]
+AIR_BENCH, MMAU = "air_bench", "mmau"
 
 
 class Benchmark(BaseModel):
@@ -28,7 +30,11 @@ class Benchmark(BaseModel):
     kind: Kind = Field(description="caption, label, labels (several a clip), choice, chat.")
     task: str = Field(description=f"One of {', '.join(TASKS)}.")
     tag: str = Field("", description="Tag put into the prompt.")
-    question: str = Field("", description="The question put to every item (default: the task's, or the item's own).")
+    question: str = Field(
+        "",
+        description="What is asked of every item (default: the item's own question, which its file holds; else the "
+        "instruction that the model has for the task).",
+    )
     metrics: list[str] = Field(description="Metrics of its kind, in the order they are shown; the first leads.")
     labels: list[str] = Field(default_factory=list, description="The label set, where no file holds it.")
     spoken: dict[str, str] = Field(
@@ -47,6 +53,9 @@ class Benchmark(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the reader.")
     licence: str = Field(description="Licence of annotations and audio.")
     source: str = Field(description="Where to get it.")
+    judge: Literal["", "air_bench", "mmau"] = Field(
+        "", description="Whose judge takes the answers; the file that it takes is written."
+    )
     note: str = Field("", description="What a reader of the figures must know.")
 
     @model_validator(mode="after")
@@ -58,6 +67,9 @@ class Benchmark(BaseModel):
             raise ValueError(f"metrics {', '.join(unknown) or 'none'}: {', '.join(METRICS[self.kind])}")
         if "{label}" not in self.label_prompt:
             raise ValueError("label_prompt: a text with {label}")
+        repeated = {*AIR_BENCH_FIELDS} - {"response"} - {*self.options.get("extra", [])}
+        if self.judge == AIR_BENCH and repeated:
+            raise ValueError(f"options.extra: its judge's file also has {', '.join(sorted(repeated))}")
         return self
 
     def label_set(self, names: Sequence[str]) -> LabelSet:

@@ -12,11 +12,15 @@ from pipelines.benchmarks.files import Folder
 
 @dataclass
 class Drafts:
-    """What a reader found: items with audio, labels that occur anywhere in its file, and what was left out."""
+    """What a reader found: items with audio, labels that occur anywhere in its file, and what was left out.
+
+    records: (item id, the publisher's record) of all items, where a file to submit must repeat them.
+    """
 
     items: list[Item] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     seen: dict[str, str] = field(default_factory=dict)
 
     def once(self, folder: Folder, where: str, item_id: str) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mats_core import storage
+from mats_core.audio import AUDIO_EXTENSIONS
 from mats_core.errors import SettingsError
 from mats_core.storage import StorageError
 from pipelines.benchmarks.definition import Benchmark
@@ -60,7 +61,9 @@ class Folder:
     def __post_init__(self) -> None:
         self._stems: dict[str, str] = {}
         for path in sorted(self.found):
-            self._stems.setdefault(posixpath.splitext(path)[0], path)
+            stem, ending = posixpath.splitext(path)
+            if ending.lower() in AUDIO_EXTENSIONS:
+                self._stems.setdefault(stem, path)
 
     def path(self, role: str) -> str | None:
         """The path of a file the definition names, the first of its alternatives that is there; else None."""
@@ -77,7 +80,10 @@ class Folder:
             raise self.wrong(path, "unreadable", f"a text file in UTF-8 ({error})") from None
 
     def audio(self, fields: Mapping[str, Any]) -> tuple[str | None, str]:
-        """(URI of an item's audio or None, why not), by the definition's patterns in turn; ``.*`` is any ending."""
+        """(URI of an item's audio or None, why not), by the definition's patterns in turn.
+
+        ``.*`` is any ending of an audio or video file.
+        """
         tried = []
         for pattern in self.benchmark.audio:
             path = posixpath.normpath(filled(pattern, fields)).lstrip("/")
@@ -118,13 +124,19 @@ def alternatives(benchmark: Benchmark, role: str) -> list[str]:
 
 
 def table(
-    folder: Folder, role: str, separator: str, header: Sequence[str] | None, needed: Sequence[str]
+    folder: Folder,
+    role: str,
+    separator: str,
+    header: Sequence[str] | None,
+    needed: Sequence[str],
+    more: bool = False,
 ) -> Iterator[tuple[int, Row]]:
     """(line, row) of a CSV or TSV file.
 
     Args:
         header: column names of a file that has none of its own.
         needed: columns that must be there.
+        more: lines may have more fields than the header has names; these are passed over.
 
     Raises:
         SettingsError: for missing columns and for lines with another number of fields, by line.
@@ -149,6 +161,8 @@ def table(
             continue
         while len(row) > len(names) and not row[-1].strip():
             row.pop()  # note: TUT's lists end their lines with a separator
+        if more:
+            row = row[: len(names)]
         if len(row) != len(names):
             raise folder.wrong(f"{path}:{line}", f"{len(row)} fields", f"{len(names)}: {', '.join(names)}")
         yield line, {name: cell.strip() for name, cell in zip(names, row, strict=True)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from mats_core.errors import SettingsError
 from mats_core.scoring import Item, LabelSet
@@ -29,12 +30,15 @@ class Reading:
     Attributes:
         items: in the order of the publisher's file; ids are unique.
         labels: the label set (kinds ``label`` and ``labels``), else empty.
-        left_out: (item id, why): items that the files name but that cannot be asked.
+        left_out: (item id, why): items that the files name but that cannot be asked. A reason is its kind, and after a
+            colon what is peculiar to the item.
+        records: (item id, the publisher's record) in its order, where a file to submit repeats all of them.
     """
 
     items: list[Item]
     labels: LabelSet = field(default_factory=LabelSet)
     left_out: list[tuple[str, str]] = field(default_factory=list)
+    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
 
 def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Reading:
@@ -62,10 +66,10 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
         first = next(iter(drafts.left_out), ("", "its files name none"))
         raise SettingsError(
             f"benchmarks: {benchmark.name}",
-            f"{len(drafts.left_out)} items, none with audio",
+            f"{len(drafts.left_out)} items, none that can be asked",
             f"files as their publisher ships them ({first[0]}: {first[1]})",
         )
-    return Reading(drafts.items[:limit], labels, drafts.left_out)
+    return Reading(drafts.items[:limit], labels, drafts.left_out, drafts.records)
 
 
 def missing(benchmark: Benchmark, root: str | None) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.benchmarks.definition import MMAU
 from pipelines.benchmarks.drafts import Drafts
 from pipelines.benchmarks.files import Folder, columns_of, filled, json_list, table
 from pipelines.benchmarks.tables import options_of
@@ -33,7 +34,10 @@ class RecordOptions(BaseModel):
 
 
 def read(folder: Folder) -> Drafts:
-    """Items of a JSON list; see `RecordOptions`."""
+    """Items of a JSON list; see `RecordOptions`.
+
+    A question whose options or answer make it impossible to score is left out and named.
+    """
     options: RecordOptions = options_of(folder, RecordOptions)
     path, found = json_list(folder, "records", options.under)
     drafts = Drafts()
@@ -52,7 +56,12 @@ def read(folder: Folder) -> Drafts:
             continue
         item_id = filled(options.id, record | {"index": index})
         drafts.once(folder, where, item_id)
-        facts = _facts(folder, options, where, record, codes)
+        if folder.benchmark.judge == MMAU:
+            drafts.records.append((item_id, record))
+        facts, why = _facts(folder, options, where, record, codes)
+        if why:
+            drafts.left_out.append((item_id, f"{why} ({where})"))
+            continue
         if options.label and options.label_table is None and facts["labels"][0] not in drafts.labels:
             drafts.labels.append(facts["labels"][0])
         drafts.add(folder, item_id, record, **facts)
@@ -69,7 +78,8 @@ def _needed(folder: Folder, options: RecordOptions) -> list[str]:
 
 def _facts(
     folder: Folder, options: RecordOptions, where: str, record: dict[str, Any], codes: dict[str, str] | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
+    """Fields of an item, and why it cannot be asked or scored ("" where it can)."""
     facts: dict[str, Any] = {
         "question": record[options.question] if options.question else "",
         "references": tuple(str(record[name]).strip() for name in options.references if str(record[name]).strip()),
@@ -82,12 +92,13 @@ def _facts(
             raise folder.wrong(where, code, f"a label of {folder.path('labels')}: {', '.join(codes)}")
         facts["labels"] = (codes[code] if codes is not None else code,)
     if options.choices:
-        choices = record[options.choices]
-        if not isinstance(choices, list) or len(choices) < 2 or len({str(c) for c in choices}) < len(choices):
-            raise folder.wrong(where, choices, "two or more different options")
-        facts["choices"] = tuple(str(choice) for choice in choices)
-        answer = record.get(options.answer or "")
-        if not options.answers_withheld and str(answer) not in facts["choices"]:
-            raise folder.wrong(where, answer, f"one of its options: {', '.join(facts['choices'])}")
-        facts["answer"] = str(answer) if answer in facts["choices"] else ""
-    return facts
+        given = record[options.choices]
+        # note: publishers repeat options here and there; the question is put with each once
+        choices = tuple(dict.fromkeys(str(choice).strip() for choice in given)) if isinstance(given, list) else ()
+        answer = str(record.get(options.answer or "", "")).strip()
+        facts |= {"choices": choices, "answer": answer if answer in choices else ""}
+        if len(choices) < 2:
+            return facts, f"fewer than two different options: {given}"
+        if not options.answers_withheld and answer not in choices:
+            return facts, f'answer not among its options: "{answer}" of {", ".join(choices)}'
+    return facts, ""

@@ -20,6 +20,7 @@ class TableOptions(BaseModel):
 
     separator: str = Field(",", description="Between the fields of a line.")
     header: list[str] | None = Field(None, description="Column names, where the file has no line of them.")
+    more_columns: bool = Field(False, description="Lines may have more fields than the header has names.")
     id: str = Field(description="Template of an item's id.")
     group: bool = Field(False, description="Lines with the same id are one item (several captions, answers, labels).")
     keep: dict[str, list[str]] = Field(default_factory=dict, description="Column → values that belong to the split.")
@@ -57,7 +58,7 @@ def read(folder: Folder) -> Drafts:
         drafts.labels = [row["label"] for _, row in table(folder, "labels", ",", options.label_table, ["label"])]
     groups: dict[str, list[Row]] = {}
     path = folder.path("table") or "table"
-    for line, row in table(folder, "table", options.separator, options.header, needed):
+    for line, row in table(folder, "table", options.separator, options.header, needed, options.more_columns):
         labels = _labels(row, options)
         if not options.label_table:
             drafts.labels += [label for label in labels if label not in drafts.labels]
@@ -70,11 +71,9 @@ def read(folder: Folder) -> Drafts:
         if not options.group:
             drafts.once(folder, f"{path}:{line}", item_id)
         groups.setdefault(item_id, []).append(row)
-    drafts.labels = drafts.labels if options.label_table else sorted(drafts.labels)
     for item_id, rows in groups.items():
         _add(folder, drafts, options, item_id, rows)
-    if options.vote:
-        drafts.labels = sorted({label for item in drafts.items for label in item.labels})
+    drafts.labels = drafts.labels if options.label_table else sorted(set(drafts.labels))
     return drafts
 
 
@@ -88,6 +87,7 @@ def _add(folder: Folder, drafts: Drafts, options: TableOptions, item_id: str, ro
             drafts.left_out.append((item_id, f"the annotators do not agree ({options.agree})"))
             return
         labels = [answer]
+        drafts.labels.append(answer)  # note: whether its audio is there or not, so that every copy has the same labels
         if options.category == "vote":
             category = "yes or no" if answer in ("yes", "no") else "words"
     references = tuple(row[column] for row in rows for column in options.references if row[column])

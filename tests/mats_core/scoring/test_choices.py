@@ -109,8 +109,13 @@ def test_withheld_answers_leave_every_item_out() -> None:
     scores = score("choice", [question("a", answer="")], ["Rainfall"])
     assert scores.metrics["accuracy"].value is None
     assert scores.metrics["accuracy"].left_out == (("a", "the publisher keeps the answer"),)
-    line = json.loads(choices.mmau_records([question("a", "")], ["(A)"], seed=2))[0]
-    assert line["model_prediction"] == choices.order(OPTIONS, 2, "a")[0]
+    assert scores.metrics["matched"].value == 1.0
+    records = [("b", {"id": "b"}), ("a", {"id": "a", "answer": ""})]
+    lines = json.loads(choices.mmau_records(records, [question("a", "")], ["(A)"], seed=2))
+    assert lines == [
+        {"id": "b", "model_prediction": ""},
+        {"id": "a", "answer": "", "model_prediction": choices.order(OPTIONS, 2, "a")[0]},
+    ]
 
 
 def test_air_bench_takes_what_its_own_script_writes() -> None:

@@ -41,7 +41,7 @@ def test_missing_audio_is_left_out_and_named(tmp_path: Path) -> None:
 
 def test_no_audio_at_all(tmp_path: Path) -> None:
     root = esc50(tmp_path, "a.wav,1,0,dog,True,1,A\n")
-    assert "1 items, none with audio" in fails("esc50", root)
+    assert "1 items, none that can be asked" in fails("esc50", root)
 
 
 def test_wrong_columns(tmp_path: Path) -> None:
@@ -83,8 +83,9 @@ def test_not_utf8_and_not_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"answer": "Bell"}, "one of its options: Car honking, Helicopter"),
-        ({"choices": ["x", "x"]}, "two or more different options"),
+        ({"answer": "Bell"}, 'answer not among its options: "Bell" of Car honking, Helicopter'),
+        ({"choices": ["x", "x"]}, "fewer than two different options: ['x', 'x']"),
+        ({"choices": "x"}, "fewer than two different options: x"),
         ({"question": None}, "also has question"),
     ],
 )
@@ -95,6 +96,38 @@ def test_bad_questions(tmp_path: Path, change: dict[str, object], told: str) -> 
     )  # fmt: skip
     message = fails("mmau_mini", root)
     assert told in message and "mmau-test-mini.json[0]" in message
+
+
+def test_one_bad_question_does_not_stop_the_others(tmp_path: Path) -> None:
+    good = {**mmau_record("test-mini", "Helicopter"), "choices": ["Car honking", "Helicopter", "Helicopter "]}
+    bad = {**good, "id": "bad", "answer": ""}
+    root = write(
+        tmp_path, {"mmau/mmau-test-mini.json": json.dumps([bad, good]), "mmau/test-mini-audios/5cd0.wav": ""}
+    )  # fmt: skip
+    reading = read(load_benchmark("mmau_mini"), root)
+    assert [(item.item_id, item.choices, item.answer) for item in reading.items] == [
+        ("5cd0", ("Car honking", "Helicopter"), "Helicopter")
+    ]
+    assert reading.left_out == [
+        ("bad", 'answer not among its options: "" of Car honking, Helicopter (mmau-test-mini.json[0])')
+    ]
+    assert missing(load_benchmark("mmau_mini"), root) == []
+
+
+def test_the_labels_do_not_depend_on_which_audio_is_there(tmp_path: Path) -> None:
+    lines = "file_name,QuestionText,answer,confidence\nx.wav,What?,dog,yes\ny.wav,What?,cat,yes\n"
+    root = write(tmp_path, {"clothoaqa/clotho_aqa_test.csv": lines, "clothoaqa/audio_files/x.wav": ""})
+    reading = read(load_benchmark("clothoaqa_v1"), root)
+    assert reading.labels.names == ("cat", "dog")
+    assert [item.item_id for item in reading.items] == ["x.wav|What?"]
+
+
+def test_a_pattern_of_any_ending_takes_sound_and_video_alone(tmp_path: Path) -> None:
+    lines = "a,1,rain,test\nb,1,wind,test\n"
+    files = {f"vggsound/audio/{name}": "" for name in ("a_000001.json", "a_000001.MP4", "b_000001.json")}
+    reading = read(load_benchmark("vggsound"), write(tmp_path, {"vggsound/vggsound.csv": lines, **files}))
+    assert [Path(item.uri).name for item in reading.items] == ["a_000001.MP4"]
+    assert [item_id for item_id, _ in reading.left_out] == ["b_000001"]
 
 
 def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
@@ -119,6 +152,7 @@ def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
         ({"kind": "song"}, "kind"),
         ({"reader": "scroll"}, "table, names, records, soundworld"),
         ({"options": {"id": "{file}", "labels": "x"}}, "options.labels"),
+        ({"judge": "air_bench"}, "its judge's file also has answer_gt, dataset_name"),
     ],
 )
 def test_a_wrong_definition_names_the_field(tmp_path: Path, change: dict[str, object], told: str) -> None:

@@ -116,12 +116,13 @@ def test_urbansound8k(tmp_path: Path) -> None:
     assert items_of("urbansound8k", root)["100032-3-0-0.wav"].labels == ("dog_bark",)
 
 
-def test_tut2017(tmp_path: Path) -> None:
-    table = "audio/1245.wav\tcafe/restaurant\r\naudio/1519.wav\ttrain\t\r\n"
+@pytest.mark.parametrize("name", ["evaluation_setup/evaluate.txt", "meta.txt"])
+def test_tut2017(tmp_path: Path, name: str) -> None:
+    table = "audio/1245.wav\tcafe/restaurant\tb020\r\naudio/1519.wav\ttrain\t\r\n"
     root = write(
         tmp_path,
         {
-            "tut2017/evaluation_setup/evaluate.txt": table,
+            f"tut2017/{name}": table,
             "tut2017/audio/1245.wav": "",
             "tut2017/audio/1519.wav": "",
         },
@@ -233,33 +234,39 @@ def test_openaqa(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def mmau_record(split: str, answer: str | None) -> dict[str, object]:
-    record = {
+def mmau_record(split: str, answer: str) -> dict[str, object]:
+    return {
         "id": "5cd0", "audio_id": f"./{split}-audios/5cd0.wav", "question": "What is heard?",
         "choices": ["Car honking", "Helicopter"], "answer": answer, "dataset": "AudioSet", "task": "sound",
         "split": split, "category": "Information Extraction", "sub-category": "Event", "difficulty": "medium",
     }  # fmt: skip
-    return {key: value for key, value in record.items() if value is not None}
 
 
 def test_mmau(tmp_path: Path) -> None:
+    first = {**mmau_record("test", ""), "choices": ["Car honking", "Helicopter", "Helicopter"], "new": 1}
+    test = [first, {**mmau_record("test", ""), "id": "gone", "audio_id": "./test-audios/gone.wav"}]
     root = write(
         tmp_path,
         {
             "mmau/mmau-test-mini.json": json.dumps([mmau_record("test-mini", "Helicopter")]),
-            "mmau/mmau-test.json": json.dumps([mmau_record("test", None)]),
+            "mmau/mmau-test.json": json.dumps(test),
             "mmau/test-mini-audios/5cd0.wav": "",
             "mmau/test-audios/5cd0.wav": "",
         },
     )
     item = items_of("mmau_mini", root)["5cd0"]
     assert (item.choices, item.answer, item.category) == (("Car honking", "Helicopter"), "Helicopter", "sound")
-    withheld = items_of("mmau", root)["5cd0"]
-    assert withheld.answer == ""
-    name, text = judge_file(load_benchmark("mmau"), [withheld], ["helicopter."]) or ("", "")
+    withheld = read(load_benchmark("mmau"), root)
+    assert [(i.choices, i.answer) for i in withheld.items] == [(("Car honking", "Helicopter"), "")]
+    assert [item_id for item_id, _ in withheld.left_out] == ["gone"]
+    name, text = judge_file(load_benchmark("mmau"), withheld, ["helicopter."]) or ("", "")
     assert name == "mmau_predictions.json"
-    assert json.loads(text) == [{**mmau_record("test", None), "model_prediction": "Helicopter"}]
-    assert judge_file(load_benchmark("mmau_mini"), [item], ["x"]) is None
+    assert json.loads(text) == [
+        {**test[0], "model_prediction": "Helicopter"},  # the publisher's record as it was, the repeated option too
+        {**test[1], "model_prediction": ""},
+    ]
+    mini = load_benchmark("mmau_mini")
+    assert judge_file(mini, read(mini, root), ["x"]) is None
     assert item.extra["sub-category"] == "Event"
 
 
@@ -279,8 +286,9 @@ def test_air_bench_chat(tmp_path: Path) -> None:
     )
     items = items_of("air_bench_chat", root)
     assert list(items) == ["4"] and items["4"].extra == record("sound_QA", 4) and items["4"].category == "sound_QA"
-    name, text = judge_file(load_benchmark("air_bench_chat"), list(items.values()), ["Wind."]) or ("", "")
-    assert name.endswith(".jsonl") and json.loads(text) == {**record("sound_QA", 4), "response": "Wind."}
+    benchmark = load_benchmark("air_bench_chat")
+    name, text = judge_file(benchmark, read(benchmark, root), ["Wind."]) or ("", "")
+    assert name == "Chat_result_modelx.jsonl" and json.loads(text) == {**record("sound_QA", 4), "response": "Wind."}
 
 
 def test_every_benchmark_of_the_reference_is_there_and_says_what_it_needs() -> None:
@@ -294,3 +302,5 @@ def test_every_benchmark_of_the_reference_is_there_and_says_what_it_needs() -> N
         benchmark = load_benchmark(name)
         assert benchmark.name == name and benchmark.licence and benchmark.source and benchmark.split
         assert bool(missing(benchmark, None)) == (benchmark.reader != "soundworld")
+        own = benchmark.options.get("question") or name == "soundworld_choice"  # the items' own questions
+        assert bool(own) == (benchmark.task == "QA") != bool(benchmark.question)
