@@ -7,17 +7,16 @@ import errno
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from fsspec.utils import glob_translate
 
 from mats_core.steady import steady
-from mats_core.uris import printable, scheme, uri_from_path
+from mats_core.uris import printable, scheme, uri_from_path, web_parts
 
 PAGE = 1000
 """Objects listed by one request; the most that S3 allows."""
@@ -54,7 +53,7 @@ def remote_version(info: dict[str, Any]) -> str:
 
 def remote_name(uri: str) -> str:
     """The last part of a remote URI, without its query string."""
-    path = urlsplit(uri).path if scheme(uri) in ("http", "https") else uri
+    path = web_parts(uri)[1] if scheme(uri) in ("http", "https") else uri
     return path.rstrip("/").rpartition("/")[2]
 
 
@@ -157,10 +156,11 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     if info is not None and info.get("type") != "directory":
         yield FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
         return
+    shown = _uris_like(uri, name)
     if info is not None:
         for each in _below(fs, name, kind):
             if has_extension(each["name"].encode(), extensions):
-                yield _object(each, name, kind)
+                yield _object(each, name, kind, shown)
         return
     wanted = None if _names_extension(name.encode()) else extensions
     root = _fixed_part(name.encode()).decode()
@@ -169,7 +169,7 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     for each in _below(fs, root, kind):
         if meant.match(each["name"]) and has_extension(each["name"].encode(), wanted):
             found = True
-            yield _object(each, root, kind)
+            yield _object(each, root, kind, shown)
     if not found:
         raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
 
@@ -229,13 +229,26 @@ def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
         stack.extend(sorted(below, key=lambda each: each["name"], reverse=True))
 
 
-def _object(info: dict[str, Any], root: str, kind: str) -> FileInfo:
+def _object(info: dict[str, Any], root: str, kind: str, shown: Callable[[str], str]) -> FileInfo:
     name = info["name"]
     relative = name[len(root.rstrip("/")) :].lstrip("/") if name.startswith(root.rstrip("/")) else name
-    uri = name if "://" in name else f"{kind}://{name.lstrip('/')}"
     if kind in ("http", "https"):
-        relative = urlsplit(relative).path
-    return FileInfo(uri, relative, int(info.get("size") or 0), remote_version(info))
+        relative = re.split(r"[?#]", relative, maxsplit=1)[0]
+    return FileInfo(shown(name), relative, int(info.get("size") or 0), remote_version(info))
+
+
+def _uris_like(uri: str, name: str) -> Callable[[str], str]:
+    """From a client's names to URIs like the one listed, which it calls `name`: a client leaves out the account of
+    abfss://container@account/… and the host of sftp://host/…."""
+    kind, _, place = uri.partition("://")
+    if not place.strip("/"):
+        return lambda name: name if "://" in name else f"{kind}://{name.lstrip('/')}"
+    ours, theirs = uri.rstrip("/").split("/"), name.rstrip("/").split("/")
+    same = 0
+    while same < len(theirs) and ours[-1 - same] == theirs[-1 - same]:
+        same += 1
+    before, left_out = ours[: len(ours) - same], len(theirs) - same
+    return lambda name: name if "://" in name else "/".join([*before, *name.split("/")[left_out:]])
 
 
 def has_extension(name: bytes, extensions: AbstractSet[str] | None) -> bool:

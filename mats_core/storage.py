@@ -34,7 +34,16 @@ from mats_core.steady import SteadyFile, steady
 from mats_core.store_errors import StorageError, error_from, is_passing, is_vague, store_code
 from mats_core.stores import OBJECT_STORES, READ_ONLY, is_known_scheme, open_store
 from mats_core.tar import Slice, members
-from mats_core.uris import local_path, member_range, printable, public_uri, scheme, split_member, uri_from_path
+from mats_core.uris import (
+    is_file_url,
+    local_path,
+    member_range,
+    printable,
+    public_uri,
+    scheme,
+    split_member,
+    uri_from_path,
+)
 
 __all__ = [
     "FileInfo",
@@ -74,7 +83,7 @@ def join(base: str, *parts: str) -> str:
     steps = [step for part in parts for step in part.split("/") if step not in empty]
     if ".." in steps or any(part.startswith("/") or scheme(part) for part in parts):
         raise StorageError("refused", f"{'/'.join(parts)!r} would leave {public_uri(base)}")
-    if base.startswith("file://"):
+    if is_file_url(base):
         steps = [quote_from_bytes(os.fsencode(step)) for step in steps]
     root, mark, query = base.partition("?") if scheme(base) in ("http", "https") else (base, "", "")
     return "/".join([root.rstrip("/"), *steps]) + mark + query

@@ -9,10 +9,10 @@ import time
 from calendar import timegm
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from mats_core.errors import CodedError
-from mats_core.uris import local_path, public_uri, scheme
+from mats_core.uris import local_path, public_uri, scheme, web_parts
 
 
 class StorageError(CodedError):
@@ -143,7 +143,7 @@ def _signature_ended(uri: str) -> str | None:
     """When the signature in a URL expired (UTC); None where it has not, or there is none that says."""
     if scheme(uri) not in ("http", "https"):
         return None
-    query = {name.lower(): values[0] for name, values in parse_qs(urlsplit(uri).query).items()}
+    query = {name.lower(): values[0] for name, values in parse_qs(web_parts(uri)[2]).items()}
     try:
         if "x-amz-date" in query:
             begun = timegm(time.strptime(query["x-amz-date"], "%Y%m%dT%H%M%SZ"))

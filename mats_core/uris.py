@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit, urlunsplit
+from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 
 def printable(name: bytes) -> str:
@@ -26,24 +26,30 @@ def uri_from_path(path: bytes | str) -> str:
 
 def local_path(uri: str) -> bytes | None:
     """Bytes of the local path a URI names, or None for a remote one; the inverse of `uri_from_path`."""
-    if uri.startswith("file://"):
+    if is_file_url(uri):
         return unquote_to_bytes(uri[len("file://") :])
     return None if scheme(uri) else os.path.abspath(os.fsencode(uri))
+
+
+def is_file_url(uri: str) -> bool:
+    """Whether a local file is named by file://, and so percent-encoded."""
+    return uri[:7].lower() == "file://"
 
 
 def scheme(uri: str) -> str:
     """ "s3" of "s3://bucket/key"; "" for a local path and for file://; "tar+s3" for a member of an archive."""
     head, mark, _ = uri.partition("://")
-    if not mark or head == "file" or not head.replace("+", "").replace("-", "").replace(".", "").isalnum():
+    if not mark or head.lower() == "file" or not head.replace("+", "").replace("-", "").replace(".", "").isalnum():
         return ""
     return head.lower()
 
 
 def public_uri(uri: str) -> str:
-    """The URI without user, password and query string (presigned secrets): what may enter rows, logs, errors.
+    """The URI without user, password and query string (presigned secrets): what may enter rows, logs, errors. Never
+    raises, whatever the text.
 
     A "?" in the name of a local file or of an object is part of the name and stays, unless what follows is
-    a signature.
+    a signature. So does Azure's container in abfss://container@account.
     """
     kind = scheme(uri)
     if not kind:
@@ -52,19 +58,54 @@ def public_uri(uri: str) -> str:
         found = _MEMBER.match(uri)
         return f"tar+{public_uri(found[1])}{found[2]}" if found else f"tar+{public_uri(uri[4:])}"
     if kind in ("http", "https"):
-        parts = urlsplit(uri)
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        host, path, _ = web_parts(uri)
+        return f"{kind}://{host.rpartition('@')[2]}{path}"
     name, mark, query = uri.partition("?")
     head, _, rest = (name if mark and _SIGNED.search(query) else uri).partition("://")
     bucket, slash, key = rest.partition("/")
-    return f"{head}://{bucket.rpartition('@')[2]}{slash}{key}"
+    user, at, host = bucket.rpartition("@")
+    if kind in _CONTAINER_AT_ACCOUNT and ":" not in user:
+        user, host = "", f"{user}{at}{host}"
+    if not user and ":" in host and kind in _NO_PORTS and not host.startswith("arn:") and "@" in key:
+        host, slash, key = key.partition("@")[2].partition("/")  # a secret key with a slash in it
+    return f"{head}://{host}{slash}{key}"
 
 
+def web_parts(url: str) -> tuple[str, str, str]:
+    """(host with user and port, path, query) of an http(s) URL as they stand, valid or not; without the fragment."""
+    rest = url.partition("://")[2].partition("#")[0]
+    place, _, query = rest.partition("?")
+    host, slash, path = place.partition("/")
+    return host, slash + path, query
+
+
+def wrong_url(uri: str) -> str | None:
+    """Why an http(s) URL cannot be one (brackets, host, port), or None; other URIs are not looked at."""
+    if scheme(uri) not in ("http", "https"):
+        return None
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port  # note: read only when asked for
+    except ValueError:
+        return "is no valid URL: its host or port cannot be read"
+    return None if parts.hostname else "is a URL without a host"
+
+
+_CONTAINER_AT_ACCOUNT = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+_NO_PORTS = frozenset({"s3", "s3a", "gs", "gcs", "az", "r2", "oss"})
 _SIGNED = re.compile(r"(?i)(^|[&-])(sig|signature|credential|token|accesskeyid|security-token)=")
 _URL = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+")
 _SECRET_FIELD = re.compile(
-    r"(?i)\b((?:x-amz|x-goog)-[a-z-]+|signature|sig|awsaccesskeyid|\w*secret\w*|\w*token)=[^\s&'\"]+"
+    r"(?i)\b((?:x-amz|x-goog)-[a-z-]+|signature|sig|awsaccesskeyid|\w*secret\w*|\w*password|\w*token)=[^\s&'\"]+"
 )
+_SECRET_NAME = re.compile(
+    r"(?i)secret|passw|signature|credential|(?:^|[^a-z])(?:token|key|sig|auth)(?:$|[^a-z])|(?-i:[a-z](?:Token|Key)$)"
+)
+
+
+def names_secret(name: str) -> bool:
+    """Whether what goes by this name is a secret: password, aws_secret_access_key, token (not max_new_tokens), …"""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redacted(text: str) -> str:
@@ -101,4 +142,4 @@ def member_uri(archive: str, first: int, size: int, name: str) -> str:
     return f"tar+{archive}!{first}+{size}/{name}"
 
 
-_MEMBER = re.compile(r"(?s)tar\+(.+?)(!\d+\+\d+/.*)$")
+_MEMBER = re.compile(r"(?s)tar\+(.+?)(!\d{1,18}\+\d{1,18}/.*)$")

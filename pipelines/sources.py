@@ -22,7 +22,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.tar import TAR_ENDINGS, is_tar
-from mats_core.uris import redacted, split_member
+from mats_core.uris import is_file_url, redacted, split_member, wrong_url
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
 _AT_ONCE = 256  # entries of a list that are looked up together
@@ -130,11 +130,14 @@ def _may_name(uri: str, schemes: list[str] | None) -> frozenset[str] | None:
 
 def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     """Why a row may not name `uri` (code refused), or None where it may."""
-    if uri.startswith("tar+"):
+    while uri.startswith("tar+"):
         try:
             uri = split_member(uri)[0]
         except ValueError as error:
             return str(error)
+    reason = wrong_url(uri)
+    if reason is not None:
+        return reason
     kind = storage.scheme(uri)
     shown = kind or "file"
     if may_name is not None and shown not in may_name:
@@ -142,7 +145,7 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
         what = "a local file" if shown == "file" else f"{shown}://"
         return f"names {what}; this list may name {allowed} (--schemes)"
     # note: in an object store ".." is a name like any other, and there is nothing it would lead to
-    path = unquote(uri) if kind in ("http", "https") or uri.startswith("file://") else uri
+    path = unquote(uri) if kind in ("http", "https") or is_file_url(uri) else uri
     if kind in ("", "http", "https", "ftp", "sftp", "ssh", "smb") and ".." in path.partition("?")[0].split("/"):
         return 'has a step ".." in its path, which is not followed'
     if "\0" in path:
@@ -195,7 +198,7 @@ def _list_entries(
 ) -> Iterator[Entry]:
     folder = storage.public_uri(list_uri)
     folder = folder.rsplit("/", 1)[0] if "/" in folder else "."
-    rows = (row for batch in batches for row in batch.to_pylist())
+    rows = _not_all_blank(list_uri, (row for batch in batches for row in batch.to_pylist()))
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         while some := [_list_entry(row, folder, own, may_name) for row in islice(rows, _AT_ONCE)]:
             for entry in pool.map(_looked_up, some):
@@ -208,14 +211,31 @@ def _list_entries(
                     yield entry
 
 
+def _not_all_blank(list_uri: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows; raises SettingsError, before the first one, for a list in which every `uri` is blank."""
+    blank: list[dict[str, Any]] = []
+    for row in rows:
+        blank.append(row)
+        if not _is_blank(row["uri"]):
+            break
+    if blank and _is_blank(blank[-1]["uri"]):
+        raise SettingsError("input", storage.public_uri(list_uri), "a list with a path or URL in its column `uri`")
+    yield from blank
+    yield from rows
+
+
+def _is_blank(given: Any) -> bool:
+    return given is None or not str(given).strip()
+
+
 def _list_entry(row: dict[str, Any], folder: str, own: list[str], may_name: frozenset[str] | None) -> Entry:
-    given = row["uri"]
-    if not given:
-        raise SettingsError("input", "a list row without `uri`", "a path or URL in every row")
-    given = str(given)
+    given = "" if row["uri"] is None else str(row["uri"])
     # an empty cell of a CSV means "not said"
     request = {name: (str(row[name]) if row.get(name) else None) for name in REQUEST_COLUMNS}
     entry = Entry(given, storage.public_uri(given), request=request, own={name: row[name] for name in own})
+    if _is_blank(given):
+        entry.error = ("refused", "is a row without `uri`")
+        return entry
     if "://" not in given and not posixpath.isabs(given):
         try:
             entry.uri = storage.join(folder, given)

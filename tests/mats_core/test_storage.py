@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mats_core import storage
+from mats_core import listing, steady, storage
 from mats_core.storage import StorageError
+from mats_core.uris import redacted
 
 ODD_NAMES = [
     b"plain.wav",
@@ -77,10 +78,36 @@ def test_only_names_that_are_not_utf8_are_encoded():
         ("s3://key:secret@bucket/a@b.wav", "s3://bucket/a@b.wav"),
         ("az://container/a.wav?sig=secret", "az://container/a.wav"),
         ("/local/a?b#c.wav", "/local/a?b#c.wav"),
+        (
+            "abfss://container@account.dfs.core.windows.net/a.wav?sig=secret",
+            "abfss://container@account.dfs.core.windows.net/a.wav",
+        ),
+        ("wasbs://user:secret@account/a.wav", "wasbs://account/a.wav"),
+        ("ftp://user:secret@host/a.wav", "ftp://host/a.wav"),
+        ("s3://key:sec/ret@bucket/a@b.wav", "s3://bucket/a@b.wav"),
+        ("sftp://host:22/a@b.wav", "sftp://host:22/a@b.wav"),
+        ("http://[bad/a.wav?X-Amz-Signature=secret", "http://[bad/a.wav"),  # no URL, and still no reason to fail
+        ("http://user:secret@a\u2100b/a.wav", "http://a\u2100b/a.wav"),
     ],
 )
 def test_a_public_uri_holds_no_secret(uri, public):
     assert storage.public_uri(uri) == public
+    assert "secret" not in redacted(f"cannot open {uri}")
+
+
+@pytest.mark.parametrize(
+    ("uri", "name", "below", "shown"),
+    [
+        ("s3://bucket/a/", "bucket/a", "bucket/a//b.wav", "s3://bucket/a//b.wav"),
+        ("memory://", "", "/a.wav", "memory://a.wav"),
+        ("abfss://box@acc.net", "box", "box/a.wav", "abfss://box@acc.net/a.wav"),
+        ("abfss://box@acc.net/a", "box/a", "box/a/b.wav", "abfss://box@acc.net/a/b.wav"),
+        ("abfss://box@acc.net/**/*.wav", "box/**/*.wav", "box/a/b.wav", "abfss://box@acc.net/a/b.wav"),
+        ("sftp://me@host/a", "/a", "/a/b.wav", "sftp://me@host/a/b.wav"),
+    ],
+)
+def test_what_a_client_calls_a_file_becomes_a_uri_that_opens(uri, name, below, shown):
+    assert listing._uris_like(uri, name)(below) == shown
 
 
 def test_joining_stays_below_the_base():
@@ -224,7 +251,8 @@ def web():
     server.server_close()
 
 
-def test_web_errors_are_told_apart_and_a_signature_opens_but_is_not_told(web: str):
+def test_web_errors_are_told_apart_and_a_signature_opens_but_is_not_told(web: str, monkeypatch):
+    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.0)
     assert storage.read_bytes(f"{web}/200/a.wav?sig=secret") == b"sound"
     (listed,) = storage.list_files(f"{web}/200/a.wav?sig=secret")
     assert (listed.uri, listed.path) == (f"{web}/200/a.wav?sig=secret", "a.wav")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mats_core import storage
+from mats_core import steady, storage
 from mats_core.errors import SettingsError
 from pipelines.sources import open_source
 
@@ -68,7 +68,8 @@ def test_a_list_without_uri_or_that_is_none_is_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path / "list.parquet"))
 
 
-def test_a_query_string_never_becomes_part_of_a_path(tmp_path: Path) -> None:
+def test_a_query_string_never_becomes_part_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.0)
     (tmp_path / "list.csv").write_text("uri\nhttps://127.0.0.1:9/a.wav?X-Amz-Signature=secret\n")
     entry = next(open_source(str(tmp_path / "list.csv")).entries)
     assert "secret" not in entry.path
@@ -90,8 +91,16 @@ def entries(path: Path | str, schemes: list[str] | None = None) -> list[tuple[st
         "http://127.0.0.1:9/a/%2e%2e/b.wav",
         "zip://a.wav::/etc/a.zip",
         "local:///etc/passwd",
+        "FILE:///data/x/../../etc/passwd",
         "nosuchkind://a/b.wav",
         "tar+s3://bucket/none",
+        "tar+file:///data/../etc/a.tar!512+9/a.wav",
+        "tar+http://[x!0+1/a",
+        "tar+file:///data/a.tar!99999999999999999999+1/a.wav",
+        "http://[bad/a.wav",
+        "http://a\u2100b.example/a.wav",
+        "http://127.0.0.1:99999/a.wav",
+        "http:///a.wav",
     ],
 )
 def test_a_row_that_plays_tricks_is_refused_and_costs_no_other(tmp_path: Path, uri: str) -> None:
@@ -99,6 +108,18 @@ def test_a_row_that_plays_tricks_is_refused_and_costs_no_other(tmp_path: Path, u
     path = tmp_path / "list.csv"
     path.write_text(f"uri\none.wav\n{uri}\none.wav\n")
     assert entries(path) == [("one.wav", None), (uri, "refused"), ("one.wav", None)]
+
+
+def test_a_row_without_uri_costs_no_other_and_a_list_of_nothing_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.wav").write_bytes(b"12345")
+    path = tmp_path / "list.csv"
+    path.write_text("uri,x\n,1\none.wav,2\n  ,3\none.wav,4\n")
+    assert entries(path) == [("", "refused"), ("one.wav", None), ("  ", "refused"), ("one.wav", None)]
+    pq.write_table(pa.table({"uri": [None, "one.wav"]}), tmp_path / "list.parquet")
+    assert entries(tmp_path / "list.parquet") == [("", "refused"), ("one.wav", None)]
+    path.write_text("uri,x\n,1\n  ,3\n")
+    with pytest.raises(SettingsError, match="a path or URL in its column `uri`"):
+        next(open_source(str(path)).entries)
 
 
 def test_a_list_names_only_the_kinds_of_storage_it_may(tmp_path: Path) -> None:
