@@ -129,6 +129,8 @@ class TrainDisplay:
         now = time.monotonic()
         if progress.stage == "training" and (self._began is None or progress.first_step > self._first):
             self._began, self._first = now, progress.first_step
+        if progress.warning is not None:
+            self._say(f"warning: {progress.warning}")
         if progress.validated is not None:
             self._say(validation_text(progress.validated))
         figures = self._figures(progress, now)

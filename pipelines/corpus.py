@@ -42,12 +42,14 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass
 class FileReport:
-    """What was found in one file: `records` in all, `problems` by code, and where the first MOST_LINES are."""
+    """What was found in one file: `records` in all, `problems` by code, and where the first MOST_LINES are. `line` is
+    where the record stands that was read last."""
 
     uri: str
     records: int = 0
     problems: Counter[str] = field(default_factory=Counter)
     lines: list[dict[str, Any]] = field(default_factory=list)
+    line: int = 0
 
     @property
     def bad(self) -> int:
@@ -141,7 +143,7 @@ def read_corpus(
     stem = posixpath.splitext(posixpath.basename(storage.public_uri(uri)))[0]
     seen: set[bytes] = set()
     for line, value in raw_records(uri, ending(uri), wanted):
-        report.records += 1
+        report.records, report.line = report.records + 1, line
         if isinstance(value, Broken):
             report.add(line, value.code, value.detail)
             continue

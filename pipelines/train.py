@@ -7,9 +7,11 @@ goes on, are ours (training_state.py): exact to the bit, at any URL.
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,19 +19,28 @@ from pathlib import Path
 from typing import Any
 
 from mats_core import storage
-from mats_core.checkpoint import check_model_dir
 from mats_core.errors import SettingsError
-from mats_core.fetch import local_directory, strip_scheme
+from mats_core.fetch import local_directory
 from mats_core.fingerprint import cache_root
 from pipelines.lease import Lease
 from pipelines.outputs import check_identity, prepare_output, read_run, versions, write_run
 from pipelines.ray_runtime import Resources, RunFailed, ray_session, usable_cores
 from pipelines.train_settings import MODEL, TrainSettings, identity
 from pipelines.training_check import Checked, check_settings
-from pipelines.training_data import store_key
+from pipelines.training_data import held_out_notes, read_store, store_key
 from pipelines.training_log import FOLDER, flat, open_logs
 
-OUR_NAMES = (MODEL, FOLDER, "_run.json", "_state/identity.json", "_state/checkpoints", "_state/data", "_state/ray")
+REPORT = "_corpora.json"
+OUR_NAMES = (
+    MODEL,
+    FOLDER,
+    REPORT,
+    "_run.json",
+    "_state/identity.json",
+    "_state/checkpoints",
+    "_state/data",
+    "_state/ray",
+)
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
 GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spread over several
@@ -37,7 +48,8 @@ GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spr
 
 @dataclass
 class TrainProgress:
-    """What a display shows: stage, steps, the newest numbers; `validated` when it is new; `pid` of the first worker."""
+    """What a display shows: stage, steps, the newest numbers; `validated` and `warning` when new; `pid` of the first
+    worker."""
 
     stage: str
     step: int = 0
@@ -47,6 +59,7 @@ class TrainProgress:
     pid: int = 0
     point: dict[str, Any] = field(default_factory=dict)
     validated: dict[str, Any] | None = None
+    warning: str | None = None
 
 
 @dataclass
@@ -73,9 +86,9 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
         if settings.overwrite:
             for name in OUR_NAMES:
                 storage.remove_tree(storage.join(settings.output, *name.split("/")))
-        data = store_key(settings)
-        encoder = checked.facts.encoder_fingerprint
-        check_identity(settings.output, {**identity(settings), "data_files": data, "encoder_fingerprint": encoder})
+        remove_unfinished(settings.output)
+        found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
+        check_identity(settings.output, found)
         model = storage.join(settings.output, MODEL)
         before = read_run(settings.output)
         if before and before.get("status") == "complete" and storage.exists(storage.join(model, "mats.json")):
@@ -83,6 +96,18 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
         return _Training(settings, checked, run_id, tell, lease).run()
     finally:
         lease.release()
+
+
+def remove_unfinished(output: str) -> None:
+    """Remove what a killed run had not put in place: files, packed data, a model. Only for the holder of the lease."""
+    path = storage.local_path(output)
+    if path is None:
+        return
+    for left in list(Path(path.decode("utf-8", "surrogateescape")).rglob("*.partial")):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def data_folder(settings: TrainSettings) -> Path:
@@ -111,6 +136,7 @@ class _Training:
         self.shown = TrainProgress("packing the data", steps=settings.training.steps)
         self.logs: list[Any] = []
         self.ended: dict[str, Any] | None = None
+        self.refused: SettingsError | None = None
         self.restarts = -1
         self.run_facts: dict[str, Any] = {
             "job": "train", "run_id": run_id, "status": "running", "settings": settings.model_dump(mode="json"),
@@ -121,7 +147,8 @@ class _Training:
         from pipelines.training_pack import ensure_store
 
         self.tell(self.shown)
-        ensure_store(self.settings, data_folder(self.settings))
+        report = storage.join(self.settings.output, REPORT)
+        self._count(read_store(ensure_store(self.settings, data_folder(self.settings), report))["sets"])
         write_run(self.settings.output, self.run_facts)
         self.shown.stage = "starting Ray"
         self.tell(self.shown)
@@ -153,6 +180,25 @@ class _Training:
         model = storage.join(self.settings.output, MODEL)
         step = int(self.run_facts["step"])
         return TrainResult(status, self.settings.output, model, step, self.run_facts, str(ended.get("message", "")))
+
+    def _count(self, sets: list[dict[str, Any]]) -> None:
+        """What was read and what of it is trained on, for the run's record."""
+        files = [file for each in sets for file in each["files"]]
+        names = ("records", "train", "validation", "held_by", "given_up", "met", "problems")
+        self.run_facts |= {
+            "records": sum(file["records"] for file in files),
+            "bad": sum(file["bad"] for file in files),
+            "problems": dict(sum((Counter(each["problems"]) for each in sets), Counter())),
+            "data": {each["name"]: {name: each[name] for name in names} for each in sets},
+        }
+        for text in held_out_notes(sets):
+            self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        self.run_facts.setdefault("warnings", []).append(text)
+        self.shown.warning = text
+        self.tell(self.shown)
+        self.shown.warning = None
 
     def _fit(self, there: Resources) -> None:
         """Start the workers and follow what they tell, until they have ended."""
@@ -187,6 +233,8 @@ class _Training:
                 self.shown.stage = "stopping after this step"
                 self.tell(self.shown)
         self._hear(ray.get(self.board.take.remote()))
+        if self.refused is not None:
+            raise self.refused
         if failure and self.ended is None:
             raise _readable(failure[0]) from failure[0]
 
@@ -206,7 +254,9 @@ class _Training:
         fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
         if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
             raise SettingsError("workers", fewest, f"at most {int(there.gpus if on_gpu else there.cpus)} here")
-        fsdp = settings.fsdp == "always" or (settings.fsdp == "auto" and on_gpu and most > 1 and not self._fits_a_gpu())
+        fsdp = settings.fsdp == "always" or (
+            settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(self.checked.llm)
+        )
         job = TrainJob(
             settings=settings,
             dim=self.checked.facts.dim,
@@ -243,25 +293,16 @@ class _Training:
         )
         return trainer, board
 
-    def _fits_a_gpu(self) -> bool:
-        """Whether the frozen LLM, at two bytes a weight, leaves a GPU room for the rest."""
-        import torch
-
-        model = self.settings.model
-        config = check_model_dir(model) if model else None
-        where = strip_scheme(str(config.llm.uri if config else self.checked.llm))
-        folder = Path(where) if Path(where).is_dir() else local_directory(where, "llm")
-        files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        if not torch.cuda.is_available():  # a driver without a GPU: assume cards of 24 GB
-            return sum(f.stat().st_size for f in files) < GPU_SHARE * 24e9
-        return sum(f.stat().st_size for f in files) < GPU_SHARE * torch.cuda.get_device_properties(0).total_memory
-
     def _hear(self, records: list[dict[str, Any]]) -> None:
         """Take the workers' records: curves into the logs, the rest to the display."""
         for record in records:
             kind = record["kind"]
             self.shown.validated = None
-            if kind == "stage":
+            if kind == "warning":
+                self._warn(record["text"])
+            elif kind == "refused":
+                self.refused = record["error"]
+            elif kind == "stage":
                 self.shown.stage, self.shown.workers = record["stage"], record["workers"]
             elif kind == "started":
                 self._begin(record)
@@ -292,6 +333,17 @@ class _Training:
         for log in self.logs:
             log.close()
         self.logs = open_logs(self.settings, record["step"])
+
+
+def fits_a_gpu(llm: str) -> bool:
+    """Whether a frozen LLM, at two bytes a weight, leaves a GPU room for the rest."""
+    import torch
+
+    folder = local_directory(llm, "llm")
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    # note: a driver without a GPU assumes cards of 24 GB
+    room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 24e9
+    return sum(file.stat().st_size for file in files) < GPU_SHARE * room
 
 
 class _Board:

@@ -35,8 +35,10 @@ class DataSet(_Settings):
     task: str | None = Field(None, description="Task of records that name none.")
     tag: str | None = Field(None, description="Tag in the prompt, where a record has none of its own.")
     columns: dict[str, str] = Field(default_factory=dict, description="Our field: name of theirs.")
-    validation: int | None = Field(None, ge=0, description="Records held out, by caption (default: the run's).")
-    validation_corpus: str | list[str] | None = Field(None, description="Records to validate on instead.")
+    validation: int | None = Field(None, ge=0, description="Records held out (default: the run's).")
+    validation_corpus: str | list[str] | None = Field(
+        None, description="Records to validate on instead; no set trains on their captions, labels apart."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> DataSet:
@@ -87,7 +89,9 @@ class TrainSettings(_Settings):
     keep_checkpoints: int = Field(2, ge=1, description="The last ones; the best by validation loss is kept besides.")
     export: Literal["last", "best"] = Field("last", description="Which checkpoint becomes the model.")
     validate_every: int = Field(1000, ge=1, description="Steps.")
-    validation: int = Field(256, ge=0, description="Records held out a data set, by caption; 0: none.")
+    validation: int = Field(
+        256, ge=0, description="Records held out a data set, by caption unless its captions are labels; 0: none."
+    )
     sample_answers: int = Field(4, ge=0, description="Held-out records answered in the log at every validation.")
     log_every: int = Field(10, ge=1, description="Steps a point of the curves is the mean of.")
     loggers: list[Literal["wandb", "mlflow"]] = Field(

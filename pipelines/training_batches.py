@@ -85,6 +85,22 @@ def draw_step(
     return samples
 
 
+def step_batch(
+    sets: list[StoredSet],
+    ratios: list[float],
+    model: MatsModel,
+    settings: TrainingSettings,
+    step: int,
+    share: Share,
+    device: torch.device,
+) -> StepBatch:
+    """A worker's part of a step, all the way: drawn, looked up, worded, tokenised, moved to the device."""
+    samples = draw_step(sets, ratios, settings, step, wording(model))
+    made = make_step(samples, model.tokens, settings, step, share)
+    made.parts = [to_device(part, device) for part in made.parts]
+    return made
+
+
 def wording(model: MatsModel) -> Callable[[Record, int], str]:
     """How a record becomes a prompt of this model: (record, draw) → prompt."""
     template, wordings = model.config.prompt_template, model.config.wordings

@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass
 
 from mats_core import storage
-from mats_core.checkpoint import check_model_dir, part_uri, resolve
+from mats_core.checkpoint import check_model_dir, model_fingerprint, part_uri, resolve
 from mats_core.config import ModelConfig, Part
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory, strip_scheme
+from mats_core.fingerprint import fingerprint_directory
 from pipelines.corpus import check_columns, corpus_files
 from pipelines.encoder_facts import read_encoder_facts
 from pipelines.train_settings import TrainSettings
@@ -20,12 +21,13 @@ from pipelines.training_log import check_loggers
 
 @dataclass
 class Checked:
-    """What is known before Ray starts."""
+    """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on."""
 
     facts: TableFacts
-    llm: str | None
+    llm: str
     encoder: Part | None
     memory: Part | None
+    fingerprints: dict[str, str]
 
 
 def check_settings(settings: TrainSettings) -> Checked:
@@ -38,7 +40,7 @@ def check_settings(settings: TrainSettings) -> Checked:
                 corpus_files(corpus, f"data.{each.name}.{name}")
     facts = next(iter(tables(settings).values()))
     encoder: Part | None
-    llm: str | None = None
+    fingerprints = {"encoder_fingerprint": facts.encoder_fingerprint}
     if settings.model is not None:
         config: ModelConfig = check_model_dir(settings.model)
         encoder = config.encoder
@@ -47,9 +49,10 @@ def check_settings(settings: TrainSettings) -> Checked:
         if config.embedding_dim != facts.dim:
             raise SettingsError("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
         known = encoder.fingerprint if encoder else ""
+        llm = str(part_uri(resolve(settings.model), config.llm))
+        fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
     else:
         llm = llm_uri(str(settings.llm))
-        local_directory(llm, "llm")
         encoder_facts = read_encoder_facts(str(settings.encoder))
         known = encoder_facts.fingerprint
         encoder = Part(uri=_kept(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
@@ -60,7 +63,8 @@ def check_settings(settings: TrainSettings) -> Checked:
             f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
             'embed the corpora again with "mats embed-text"',
         )
-    return Checked(facts, llm, encoder, _memory_part(settings.memory, facts))
+    fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
+    return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
 
 
 def llm_uri(uri: str) -> str:

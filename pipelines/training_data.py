@@ -33,6 +33,9 @@ RECORD_SCHEMA = pa.schema(
 )
 
 
+_FORMAT = 2  # of the packed data, and of how records are held out
+
+
 @dataclass(frozen=True)
 class TableFacts:
     """An embeddings table as its sidecar tells it: `kind` is text or audio."""
@@ -105,7 +108,30 @@ def store_key(settings: TrainSettings) -> str:
     for uri in tables(settings):
         files.append([(f.path, f.size, f.version) for f in storage.list_files(uri) if f.uri.endswith(".parquet")])
     data = [each.model_dump(mode="json", exclude={"ratio"}) for each in settings.data]
-    return hash_settings([data, settings.embeddings, settings.validation, files])[:24]
+    return hash_settings([_FORMAT, data, settings.embeddings, settings.validation, files])[:24]
+
+
+def read_store(place: Path) -> dict[str, Any]:
+    """What was packed: `dim`, `encoder_fingerprint`, and of each of the `sets` its files, problems and split."""
+    store: dict[str, Any] = json.loads((place / "store.json").read_bytes())
+    return store
+
+
+def held_out_notes(sets: list[dict[str, Any]]) -> list[str]:
+    """What a reader of the validation's numbers must know: sets that are not measured on unmet captions."""
+    notes = []
+    for each in sets:
+        if each["held_by"] == "record":
+            notes.append(
+                f"data set {each['name']} has too few captions to hold any out: it is measured on "
+                f"{each['validation']:,} records whose captions are trained on"
+            )
+        elif each["met"]:
+            notes.append(
+                f"data set {each['name']} is measured on {each['met']:,} records (of {each['validation']:,}) whose "
+                "captions are labels, and trained on"
+            )
+    return notes
 
 
 class StoredSet:
@@ -130,5 +156,4 @@ class StoredSet:
 
 def open_store(place: Path) -> list[StoredSet]:
     """The packed data sets, in the order of the settings."""
-    store = json.loads((place / "store.json").read_bytes())
-    return [StoredSet(place, facts) for facts in store["sets"]]
+    return [StoredSet(place, facts) for facts in read_store(place)["sets"]]

@@ -15,7 +15,7 @@ from mats_core.model import MatsModel
 from pipelines.outputs import versions
 from pipelines.train_settings import MODEL, TrainSettings
 from pipelines.training_curves import Line, curve_svg
-from pipelines.training_data import StoredSet
+from pipelines.training_data import StoredSet, held_out_notes
 from pipelines.training_state import TrainState
 
 CARD = "MODEL_CARD.md"
@@ -104,19 +104,22 @@ def model_card(
         f"- continued from: {settings.model or 'nothing, it is new'}",
         f"- {state.step:,} steps, {state.samples:,} samples, {state.tokens:,} tokens, {state.seconds / 60:.1f} min; "
         f"written from step {step:,}",
+        *_threads(state),
         "",
         "## Data",
         "",
-        "| set | records | held out | ratio | share of draws | tag | unusable |",
-        "|---|---|---|---|---|---|---|",
+        "| set | records | held out | given up | ratio | share of draws | tag | unusable |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     whole = sum(each.ratio for each in settings.data)
     for data, stored in zip(settings.data, sets, strict=True):
         bad = ", ".join(f"{name} {count}" for name, count in stored.facts["problems"].items()) or "0"
         lines.append(
-            f"| {data.name} | {len(stored.train):,} | {len(stored.validation):,} | {data.ratio:g} | "
-            f"{data.ratio / whole:.1%} | {data.tag or ''} | {bad} |"
+            f"| {data.name} | {len(stored.train):,} | {len(stored.validation):,} | {stored.facts['given_up']:,} | "
+            f"{data.ratio:g} | {data.ratio / whole:.1%} | {data.tag or ''} | {bad} |"
         )
+    lines += ["", "Given up: records whose caption another set holds out."]
+    lines += [f"{text[0].upper()}{text[1:]}." for text in held_out_notes([each.facts for each in sets])]
     lines += ["", "## Metrics", ""]
     if last:
         lines += ["| held-out set | loss a token | token accuracy |", "|---|---|---|"]
@@ -131,6 +134,13 @@ def model_card(
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()]
     lines += ["```", "", "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
     return "\n".join(lines) + "\n"
+
+
+def _threads(state: TrainState) -> list[str]:
+    """A line where a run was continued with other threads: its last bits are then not those of an unbroken run."""
+    if len(state.threads) < 2:
+        return []
+    return [f"- threads a worker: {', then '.join(map(str, state.threads))}"]
 
 
 def _supervision(settings: TrainSettings) -> str:

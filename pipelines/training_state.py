@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mats_core import storage
+from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +28,14 @@ _OPTIMIZER = "optimizer"
 log = logging.getLogger(__name__)
 
 
+class ForeignCheckpoint(SettingsError):
+    """A checkpoint that this run cannot go on from, though nothing is wrong with it."""
+
+
 @dataclass
 class TrainState:
-    """How far a run is. `step` counts finished steps; `history` holds the points of the curves."""
+    """How far a run is. `step` counts finished steps; `history` holds the points of the curves; `dtype` is the frozen
+    LLM's; `threads` of a worker, each number the run was continued with."""
 
     step: int = 0
     tokens: int = 0
@@ -37,6 +44,8 @@ class TrainState:
     best_step: int | None = None
     best_loss: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    dtype: str = ""
+    threads: list[int] = field(default_factory=list)
 
 
 def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
@@ -79,27 +88,59 @@ def read_state(uri: str) -> TrainState:
     return _parse(storage.read_bytes(uri))[0]
 
 
-def load_newest(folder: str, model: MatsModel, optimizer: torch.optim.Optimizer) -> TrainState:
+def load_newest(
+    folder: str,
+    model: MatsModel,
+    optimizer: torch.optim.Optimizer,
+    keeper: bool = True,
+    warn: Callable[[str], None] = log.warning,
+) -> TrainState:
     """Restore the newest checkpoint that can be read; a fresh state when there is none.
 
-    A damaged file is passed over for the one before it, with a warning.
+    A damaged file is passed over for the one before it, and the `keeper` (one of the workers) renames it to
+    `….damaged`, so that it is not counted among those to keep. Raises ForeignCheckpoint for one of other weights.
     """
     for step, uri in reversed(list_checkpoints(folder).items()):
         try:
             return load_checkpoint(uri, model, optimizer)
+        except ForeignCheckpoint:
+            raise
         except ValueError as error:
-            log.warning("checkpoint of step %d is passed over: %s", step, error)
+            warn(f"the checkpoint of step {step} is damaged and set aside: {error}")
+            if keeper:
+                _set_aside(uri)
+        except storage.StorageError as error:
+            if keeper or error.code != "not_found":  # else the keeper was faster
+                raise
     return TrainState()
 
 
+def _set_aside(uri: str) -> None:
+    path = storage.local_path(uri)
+    if path is not None:
+        os.replace(path, path + b".damaged")
+        return
+    storage.write_bytes(f"{uri}.damaged", storage.read_bytes(uri))
+    storage.remove_tree(uri)
+
+
 def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
-    """Restore one checkpoint into model and, where given, optimizer. Raises ValueError when it does not fit."""
+    """Restore one checkpoint into model and, where given, optimizer.
+
+    Raises ForeignCheckpoint when it holds other weights than are trained here, ValueError when it is damaged.
+    """
     import torch
 
     state, tensors = _parse(storage.read_bytes(uri))
     weights = named_weights(model)
-    if {f"weight/{name}" for name in weights} != {name for name in tensors if name.startswith("weight/")}:
-        raise ValueError(f"{storage.public_uri(uri)} holds other weights than this run trains")
+    shapes = {f"weight/{name}": weight.shape for name, weight in weights.items()}
+    if shapes != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weight/")}:
+        raise ForeignCheckpoint(
+            "output",
+            storage.public_uri(uri),
+            "checkpoints of this run; this one holds other weights than are trained here: choose another OUTPUT, or "
+            "--overwrite",
+        )
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[f"weight/{name}"])

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from mats_core import storage
 from mats_core.config import MapperConfig, Part, SantaSettings
+from mats_core.errors import SettingsError
 from mats_core.model import MatsModel, load_model
 from mats_core.training import Sums, backward, evaluate, make_optimizer, trained_weights, update
 from pipelines.train_settings import TrainSettings
@@ -23,7 +25,7 @@ from pipelines.training_batches import (
     Share,
     StepBatch,
     draw_step,
-    make_step,
+    step_batch,
     to_device,
     validation_parts,
     wording,
@@ -31,7 +33,14 @@ from pipelines.training_batches import (
 from pipelines.training_data import StoredSet, open_store
 from pipelines.training_pack import ensure_store
 from pipelines.training_parallel import shard_llm, sum_gradients, sum_numbers
-from pipelines.training_state import TrainState, load_checkpoint, load_newest, prune, save_checkpoint
+from pipelines.training_state import (
+    ForeignCheckpoint,
+    TrainState,
+    load_checkpoint,
+    load_newest,
+    prune,
+    save_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = ("_state", "checkpoints")
@@ -136,6 +145,8 @@ def train_worker(config: dict[str, Any]) -> None:
         Run(job, share, told, ray.train.torch.get_device()).run()
     except TrainingStopped as error:
         told.tell("failed", now=True, message=str(error))
+    except ForeignCheckpoint as error:  # every worker finds it, and a new one would
+        told.tell("refused", now=True, error=error)
 
 
 class Run:
@@ -152,8 +163,26 @@ class Run:
         if job.fsdp:
             shard_llm(self.model, device)
         self.word = wording(self.model)
-        self.state = load_newest(self.folder, self.model, self.optimizer)
+        self.state = load_newest(self.folder, self.model, self.optimizer, share.rank == 0, self._warn)
+        self._check_numbers()
         self._point = _Point()
+
+    def _warn(self, text: str) -> None:
+        self.told.tell("warning", text=text)
+
+    def _check_numbers(self) -> None:
+        """Note what the sums of this run are made with; refuse to go on in another number type."""
+        state, job = self.state, self.job
+        if state.dtype not in ("", job.dtype):
+            raise ForeignCheckpoint("dtype", job.dtype, f"{state.dtype}, in which this run was begun")
+        state.dtype = job.dtype
+        if job.threads and state.threads[-1:] != [job.threads]:
+            state.threads.append(job.threads)
+            if len(state.threads) > 1:
+                self._warn(
+                    f"continued with {job.threads} threads a worker, before it were {state.threads[-2]}: the last bits "
+                    "of the weights may differ from those of an unbroken run"
+                )
 
     def run(self) -> None:
         """From the newest checkpoint to the last step; then the model directory."""
@@ -181,10 +210,7 @@ class Run:
         self._export()
 
     def _make(self, step: int) -> StepBatch:
-        samples = draw_step(self.sets, self.ratios, self.training, step, self.word)
-        made = make_step(samples, self.model.tokens, self.training, step, self.share)
-        made.parts = [to_device(part, self.device) for part in made.parts]
-        return made
+        return step_batch(self.sets, self.ratios, self.model, self.training, step, self.share, self.device)
 
     def _step(self, ahead: Ahead) -> bool:
         """One step; returns whether to stop after it."""
@@ -306,11 +332,16 @@ class Run:
         step = self.state.step
         if self.settings.export == "best" and self.state.best_step is not None:
             step = self.state.best_step
-            load_checkpoint(storage.join(self.folder, f"step-{step:09d}.ckpt"), self.model)
+            try:
+                load_checkpoint(storage.join(self.folder, f"step-{step:09d}.ckpt"), self.model)
+            except (ValueError, storage.StorageError) as error:
+                raise TrainingStopped(
+                    f"the best checkpoint, of step {step}, cannot be read ({error}); `export: last` writes the last one"
+                ) from error
         self.told.tell("stage", now=True, stage="writing the model", workers=self.share.world)
         try:
             export_model(self.model, self.settings, self.state, self.sets, step)
-        except (storage.StorageError, OSError) as error:
+        except (storage.StorageError, OSError, SettingsError, SafetensorError) as error:
             raise TrainingStopped(f"the model was not written; checkpoints are intact: {error}") from error
         state = self.state
         names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss")

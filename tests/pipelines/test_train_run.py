@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from mats_core.checkpoint import check_model_dir, load_model
-from pipelines.train import data_folder
+from mats_core.errors import SettingsError
+from pipelines.train import TrainProgress, _Training, data_folder, run_train
 from pipelines.train_settings import TrainSettings
 from pipelines.training_batches import Share
 from pipelines.training_check import check_settings
@@ -44,7 +47,7 @@ class Heard:
         return [record for record in self.records if record["kind"] == kind]
 
 
-def prepare(chosen: TrainSettings, shards: int = 1, fsdp: bool = False) -> TrainJob:
+def prepare(chosen: TrainSettings, shards: int = 1, fsdp: bool = False, **changes: Any) -> TrainJob:
     checked = check_settings(chosen)
     folder = str(data_folder(chosen))
     return TrainJob(
@@ -55,9 +58,8 @@ def prepare(chosen: TrainSettings, shards: int = 1, fsdp: bool = False) -> Train
         checked.memory,
         folder,
         shards,
-        threads=1,
         fsdp=fsdp,
-        dtype="float32",
+        **{"threads": 1, "dtype": "float32", **changes},
     )
 
 
@@ -171,6 +173,118 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(
     assert heard.of("started")[0]["step"] == 4
 
 
+def test_a_model_that_cannot_be_written_leaves_the_checkpoints(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, as safetensors and as the file system tell it."""
+    from safetensors import SafetensorError
+
+    chosen = settings(world, tmp_path / "out", training={"steps": 4}, checkpoint_every=2)
+    errors = [SafetensorError("I/O error: No space left on device"), OSError(errno.ENOSPC, "No space left on device")]
+    for error in errors:
+
+        def full(*_: Any, error: Exception = error) -> None:
+            raise error
+
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+        with pytest.raises(TrainingStopped, match=r"model was not written; checkpoints are intact: .*No space left"):
+            train(chosen)
+        assert list(list_checkpoints(str(tmp_path / "out" / "_state" / "checkpoints"))) == [2, 4]
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_state"]
+    monkeypatch.undo()
+    heard = Heard()
+    train(chosen, heard)
+    assert heard.of("started")[0]["step"] == 4
+    assert (tmp_path / "out" / "model" / "mats.json").is_file()
+
+
+def test_numbers_and_threads_of_a_continued_run(world: Path, tmp_path: Path) -> None:
+    """Another number type is refused; other threads are told, and noted in the card."""
+    chosen = settings(world, tmp_path / "out", training={"steps": 4}, checkpoint_every=2)
+    with pytest.raises(SystemExit):
+        train(chosen, Heard(dies_after=3))
+    with pytest.raises(SettingsError, match=r"dtype: got .bfloat16.; allowed: float32, in which this run was begun"):
+        Run(prepare(chosen, dtype="bfloat16"), Share(0, 1, 1), Heard(), torch.device("cpu"))  # type: ignore[arg-type]
+    heard = Heard()
+    Run(prepare(chosen, threads=2), Share(0, 1, 1), heard, torch.device("cpu")).run()  # type: ignore[arg-type]
+    assert heard.of("warning")[0]["text"].startswith("continued with 2 threads a worker, before it were 1")
+    assert "threads a worker: 1, then 2" in (tmp_path / "out" / "model" / "MODEL_CARD.md").read_text()
+
+
+def test_an_output_begun_with_other_parts_is_refused(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Training, "run", lambda self: None)
+    mine = tmp_path / "world"
+    shutil.copytree(world, mine)
+    chosen = settings(mine, tmp_path / "one")
+    run_train(chosen)
+    run_train(chosen)
+    config = json.loads((mine / "llm" / "config.json").read_text())
+    (mine / "llm" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
+    with pytest.raises(SettingsError, match=r"begun with \(llm_fingerprint was"):
+        run_train(chosen)
+    monkeypatch.undo()
+
+    train(settings(world, tmp_path / "first", training={"steps": 1}))
+    monkeypatch.setattr(_Training, "run", lambda self: None)
+    second = settings(world, tmp_path / "second", model=str(tmp_path / "first" / "model"))
+    run_train(second)
+    train(settings(world, tmp_path / "other", training={"steps": 1, "seed": 1}))
+    weights = "model/mapper.safetensors"
+    shutil.copy(tmp_path / "other" / weights, tmp_path / "first" / weights)
+    with pytest.raises(SettingsError, match=r"begun with \(model_fingerprint was"):
+        run_train(second)
+
+
+def test_what_a_killed_run_left_unfinished_is_removed(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Training, "run", lambda self: None)
+    out = tmp_path / "out"
+    for name in ("_state/checkpoints/step-000000005.ckpt.ab12.partial", "_run.json.cd34.partial"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(b"half")
+    for name in (".model-ab12.partial/adapter", "_state/data/abcd.partial"):
+        (out / name).mkdir(parents=True)
+    (out / "mine.txt").write_text("mine")
+    run_train(settings(world, out))
+    assert sorted(path.name for path in out.rglob("*")) == [
+        "_state",
+        "checkpoints",
+        "data",
+        "identity.json",
+        "mine.txt",
+    ]
+
+
+def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path: Path) -> None:
+    from pipelines.lease import Lease
+    from pipelines.training_data import read_store
+    from pipelines.training_pack import ensure_store
+
+    told: list[str | None] = []
+    chosen = settings(world, tmp_path / "out")
+
+    def tell(progress: TrainProgress) -> None:
+        told.append(progress.warning)
+
+    training = _Training(chosen, check_settings(chosen), "x", tell, Lease(str(tmp_path / "lease"), "x"))
+    store = read_store(ensure_store(chosen, tmp_path / "store"))
+    store["sets"][0].update(held_by="record", validation=8)
+    training._count(store["sets"])
+    assert (training.run_facts["records"], training.run_facts["bad"]) == (112, 0)
+    assert training.run_facts["data"]["two"] == {
+        "records": 52, "train": 44, "validation": 8, "held_by": "caption", "given_up": 0, "met": 0, "problems": {},
+    }  # fmt: skip
+    assert told == training.run_facts["warnings"]
+    assert "data set one has too few captions to hold any out" in str(told[0])
+    refusal = SettingsError("output", "x", "other weights")
+    training._hear([{"kind": "warning", "text": "odd"}, {"kind": "refused", "error": refusal}])
+    assert training.run_facts["warnings"][1:] == ["odd"]
+    assert training.refused is refusal
+
+
 def test_asked_to_stop_it_keeps_the_step_it_is_in(world: Path, tmp_path: Path) -> None:
     heard = Heard()
     heard.stop = True
@@ -226,7 +340,7 @@ def test_samples_of_the_log_and_curves_of_the_card(world: Path, tmp_path: Path) 
     assert set(validated[0]["validation"]) == {"one", "two"}
     assert {answer["set"] for answer in validated[0]["answers"]} == {"one", "two"}
     card = (tmp_path / "out" / "model" / "MODEL_CARD.md").read_text()
-    assert "| one | 52 | 8 | 2 | 66.7% | [ a ] | 0 |" in card
+    assert "| one | 52 | 8 | 0 | 2 | 66.7% | [ a ] | 0 |" in card
     assert "trained on text alone" in card
     for picture in ("loss", "validation_loss", "validation_accuracy", "learning_rate", "tokens_per_s"):
         assert f"curves/{picture}.svg" in card

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from mats_core.storage import StorageError
+from pipelines.train import fits_a_gpu
 from pipelines.train_settings import TrainSettings
 from pipelines.training_check import check_settings
-from pipelines.training_data import StoredSet, open_store
+from pipelines.training_data import StoredSet, held_out_notes, open_store
 from pipelines.training_pack import ensure_store
 from tests.training_world import DIM, embedding, make_world, records, settings, write_embeddings
 
@@ -92,6 +96,85 @@ def test_captions_without_embeddings_are_named(world: Path, tmp_path: Path) -> N
         packed(settings(world, tmp_path / "out", data=[{"name": "new", "corpus": str(corpus)}]), tmp_path)
 
 
+def test_every_file_is_reported_with_its_lines(world: Path, tmp_path: Path) -> None:
+    good, corpus = records(), tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.jsonl").write_text("\n".join(map(json.dumps, good[:40])))
+    nothing_said = {**good[41], "output": ""}
+    new = {**good[42], "caption": "a new sound"}
+    (corpus / "b.jsonl").write_text("\n".join(map(json.dumps, [good[40], nothing_said, good[43], new])))
+    data = [{"name": "mine", "corpus": str(corpus)}]
+    chosen = settings(world, tmp_path / "out", data=data, max_error_rate=0.2)
+    for _ in range(2):  # packed, and found packed
+        ensure_store(chosen, tmp_path / "store", str(tmp_path / "report.json"))
+        first, second = json.loads((tmp_path / "report.json").read_text())["files"]
+        assert (first["set"], first["records"], first["bad"]) == ("mine", 40, 0)
+        assert (second["file"], second["records"], second["bad"]) == (str(corpus / "b.jsonl"), 4, 2)
+        assert [(each["line"], each["code"]) for each in second["lines"]] == [
+            (2, "missing_output"),
+            (4, "no_embedding"),
+        ]
+    chosen = chosen.model_copy(update={"max_error_rate": 0.0})
+    with pytest.raises(SettingsError, match=r"2 of 44 records"):
+        ensure_store(chosen, tmp_path / "store", str(tmp_path / "refused.json"))
+    assert (tmp_path / "refused.json").is_file()
+
+
+def test_a_set_of_labels_keeps_its_classes(world: Path, tmp_path: Path) -> None:
+    labels = [{**record, "output": f"{n}"} for n in range(50) for record in records()[:8:2]]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, labels)))
+    data = [
+        {"name": "labels", "corpus": str(tmp_path / "labels.jsonl")},
+        {"name": "one", "corpus": str(world / "one.jsonl")},
+    ]
+    first, second = packed(settings(world, tmp_path / "out", data=data, validation=20), tmp_path)
+    assert (len(first.train), len(first.validation), len(second.validation)) == (180, 20, 12)
+    assert (first.facts["held_by"], first.facts["met"], second.facts["held_by"]) == ("record", 20, "caption")
+    assert {first.record(int(row)).vector.tobytes() for row in first.train} == {
+        first.record(row).vector.tobytes() for row in range(200)
+    }
+    (note,) = held_out_notes([first.facts, second.facts])
+    assert note.startswith("data set labels has too few captions to hold any out: it is measured on 20 records whose")
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    chosen = settings(world, tmp_path / "out")
+    with pytest.raises(StorageError, match="No space left on device"):
+        ensure_store(chosen, tmp_path / "store")
+    assert [path.suffix for path in (tmp_path / "store").iterdir()] == [".lock"]
+    monkeypatch.undo()
+    assert len(packed(chosen, tmp_path / "store")) == 2
+
+
+def test_vectors_are_written_as_they_come(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a file, not a mapping: where the disk is full, a mapping ends the process with SIGBUS."""
+    monkeypatch.setattr(np.lib.format, "open_memmap", None)
+    place = ensure_store(settings(world, tmp_path / "out"), tmp_path)
+    assert np.load(place / "vectors-0.npy").shape == (56, DIM)
+    assert sorted(path.name for path in place.iterdir()) == [
+        "one.arrow", "one.train.npy", "one.validation.npy", "store.json", "two.arrow", "two.train.npy",
+        "two.validation.npy", "vectors-0.npy",
+    ]  # fmt: skip
+
+
+def test_the_llms_weights_are_found_inside_a_model(world: Path, tmp_path: Path, tiny_model_dir: str) -> None:
+    """`builtin` and a model with its LLM inside name it by "llm", relative to their own directory."""
+    (tmp_path / "emb").mkdir()
+    for model, dim in (("builtin", 128), (tiny_model_dir, 32)):
+        (tmp_path / "emb" / "_embeddings.json").write_text(json.dumps({"encoder_fingerprint": "", "dim": dim}))
+        chosen = settings(world, tmp_path / "out", model=model, embeddings=str(tmp_path / "emb"))
+        checked = check_settings(chosen)
+        assert list(Path(checked.llm).glob("*.safetensors"))
+        assert fits_a_gpu(checked.llm)
+        assert set(checked.fingerprints) == {"encoder_fingerprint", "llm_fingerprint", "model_fingerprint"}
+
+
 def test_clips_bring_their_records_with_them(world: Path, tmp_path: Path) -> None:
     heard = tmp_path / "heard"
     write_heard(heard, json.loads((world / "emb" / "_embeddings.json").read_text())["encoder_fingerprint"])
@@ -103,6 +186,16 @@ def test_clips_bring_their_records_with_them(world: Path, tmp_path: Path) -> Non
     assert (record.task, record.instruction, record.output) == ("QA", "What is it ?", "rain")
     wanted = 0.75 * np.eye(DIM)[0] + 0.25 * np.eye(DIM)[1]
     assert record.vector == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-6)
+    lines = clips.facts["files"][0]["lines"]
+    assert [(each["line"], each["code"]) for each in lines] == [(2, "no_sound"), (3, "missing_output")]
+    data = [
+        {"name": "a", "audio": str(heard)},
+        {"name": "b", "audio": str(heard)},
+        {"name": "c", "corpus": str(world / "one.jsonl")},
+    ]
+    sets = packed(settings(world, tmp_path / "out", data=data, max_error_rate=0.5), tmp_path / "three")
+    assert len({each.facts["vectors"] for each in sets}) == 3  # none is written over another's
+    assert np.abs(sets[2].record(0).vector - embedding(records()[0]["caption"])).max() < 1e-3
 
 
 def write_heard(folder: Path, fingerprint: str) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mats_core import storage
 from mats_core.config import AdapterConfig, MapperConfig
+from mats_core.errors import SettingsError
 from mats_core.model import MatsModel
 from mats_core.storage import StorageError
 from mats_core.training import TrainingSettings, make_optimizer, train_step
@@ -77,15 +79,40 @@ def test_a_damaged_checkpoint_is_passed_over(llm: str, tmp_path: Path) -> None:
     save_checkpoint(str(tmp_path), TrainState(step=1), model, optimizer)
     newer = Path(save_checkpoint(str(tmp_path), TrainState(step=2), model, optimizer))
     newer.write_bytes(newer.read_bytes()[:-100])
-    assert load_newest(str(tmp_path), model, optimizer).step == 1
+    told: list[str] = []
+    assert load_newest(str(tmp_path), model, optimizer, keeper=False).step == 1
+    assert list(list_checkpoints(str(tmp_path))) == [1, 2]  # left to the first worker
+    assert load_newest(str(tmp_path), model, optimizer, warn=told.append).step == 1
+    assert told == ["the checkpoint of step 2 is damaged and set aside: not a whole checkpoint (SafetensorError)"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000001.ckpt", "step-000000002.ckpt.damaged"]
+
+
+def test_a_damaged_checkpoint_is_none_of_those_to_keep(llm: str, tmp_path: Path) -> None:
+    """Kept: the last one. Step 10 is damaged, the run goes on from 5; what it then saves must stay."""
+    model, optimizer = fresh(llm)
+    for folder in (str(tmp_path), "memory://damaged-checkpoints"):
+        save_checkpoint(folder, TrainState(step=5), model, optimizer)
+        newer = save_checkpoint(folder, TrainState(step=10), model, optimizer)
+        storage.write_bytes(newer, storage.read_bytes(newer)[:-100])
+        assert load_newest(folder, model, optimizer).step == 5
+        for step in (6, 7):
+            save_checkpoint(folder, TrainState(step=step), model, optimizer)
+            assert prune(folder, keep=1, best=None) == [step]
+        assert load_newest(folder, model, optimizer).step == 7
 
 
 def test_a_checkpoint_of_another_model_is_refused(llm: str, tmp_path: Path) -> None:
     model, optimizer = fresh(llm)
     uri = save_checkpoint(str(tmp_path), TrainState(step=1), model, optimizer)
     alone = MatsModel.new(llm, embedding_dim=16, mapper=model.config.mapper, adapter=None, device="cpu")
-    with pytest.raises(ValueError, match="other weights"):
+    with pytest.raises(SettingsError, match=r"output: got .*step-000000001.ckpt.*other weights.*--overwrite"):
         load_checkpoint(uri, alone, make_optimizer(alone, SETTINGS))
+    with pytest.raises(SettingsError, match="other weights"):  # no silent beginning from step 0
+        load_newest(str(tmp_path), alone, make_optimizer(alone, SETTINGS))
+    sizes = MapperConfig(vectors=2, clip_tokens=1, width=32, layers=1, heads=2)
+    wider = MatsModel.new(llm, embedding_dim=16, mapper=sizes, adapter=model.config.adapter, device="cpu")
+    with pytest.raises(SettingsError, match="other weights"):
+        load_checkpoint(uri, wider, make_optimizer(wider, SETTINGS))
 
 
 def test_a_full_disk_leaves_earlier_checkpoints(llm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
