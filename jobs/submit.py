@@ -12,6 +12,7 @@ from typing import Any
 
 from jobs.options import EXIT_INTERRUPTED
 from mats_core.errors import SettingsError
+from mats_core.uris import public_uri, redacted
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
@@ -21,10 +22,23 @@ LEFT_HERE = [".git", ".venv*", ".mypy_cache", ".pytest_cache", ".ruff_cache", "d
 
 
 def entrypoint(job: list[str]) -> str:
-    """The command that the cluster runs, quoted for its shell. Raises SettingsError for what is no job."""
+    """The command that the cluster runs, quoted for its shell. Raises SettingsError for what is no job, and for a URL
+    with a secret in it: Ray's dashboard, its table of jobs and its logs show the command."""
     if not job or job[0] not in JOBS:
-        raise SettingsError("JOB", job[0] if job else "nothing", ", ".join(JOBS))
+        raise SettingsError("JOB", redacted(job[0]) if job else "nothing", ", ".join(JOBS))
+    for word in job:
+        _check_shown("JOB", word)
     return shlex.join(["python", "-m", "jobs", *job])
+
+
+def _check_shown(setting: str, word: str) -> None:
+    if redacted(word) != word:
+        raise SettingsError(
+            setting,
+            redacted(word),
+            "URLs without password or signature, since the cluster shows its commands to all; put signed URLs into a "
+            "list, or give the nodes credentials",
+        )
 
 
 def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
@@ -38,6 +52,7 @@ def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {"env_vars": values}
     folder = working_dir or _checkout()
     if folder is not None:
+        _check_shown("working_dir", folder)
         if "://" not in folder and not Path(folder).is_dir():
             raise SettingsError("working_dir", folder, "a folder, or a URL of a zip file")
         found["working_dir"] = folder
@@ -61,16 +76,17 @@ def run(job: list[str], address: str | None, working_dir: str | None, env: list[
         raise SettingsError("address", where, "the dashboard's URL, such as http://127.0.0.1:8265")
     client = _client(where)
     job_id = _submit(client, command, runtime_env)
-    _tell(f"submitted {job_id} to {where}: {command}")
-    _tell(f"to stop it:    ray job stop --address {where} {job_id}")
-    _tell(f"to follow it:  ray job logs --address {where} --follow {job_id}")
+    shown = public_uri(where)
+    _tell(f"submitted {job_id} to {shown}: {command}")
+    _tell(f"to stop it:    ray job stop --address {shown} {job_id}")
+    _tell(f"to follow it:  ray job logs --address {shown} --follow {job_id}")
     if not wait:
         print(job_id)
         return 0
     try:
         asyncio.run(_show_log(client, job_id))
     except KeyboardInterrupt:
-        _tell(f"{job_id} goes on; to stop it: ray job stop --address {where} {job_id}")
+        _tell(f"{job_id} goes on; to stop it: ray job stop --address {shown} {job_id}")
         return EXIT_INTERRUPTED
     return _exit_code(client, job_id)
 

@@ -8,6 +8,7 @@ import time
 from types import TracebackType
 from typing import Any
 
+from mats_core.uris import public_uri
 from pipelines.run_rows import Progress, RunResult
 
 PLAIN_EVERY_S = 10.0
@@ -110,7 +111,9 @@ def print_result(result: RunResult, what: str) -> None:
     console = Console()
     run = result.run
     if result.status == "complete_before":
-        console.print(f"done already: {result.rows} {what} in {result.output}", soft_wrap=True, markup=False)
+        console.print(
+            f"done already: {result.rows} {what} in {public_uri(result.output)}", soft_wrap=True, markup=False
+        )
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row(
@@ -125,5 +128,5 @@ def print_result(result: RunResult, what: str) -> None:
         steady = run["steady"]
         rate = f"{steady['rows_per_s']:.1f} {what}/s once started, {steady['real_time_factor']:.0f} × real time"
         table.add_row("rate", rate)
-    table.add_row("output", result.output)
+    table.add_row("output", public_uri(result.output))
     console.print(table)

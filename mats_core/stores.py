@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mats_core.errors import SettingsError
 from mats_core.store_errors import StorageError
-from mats_core.uris import scheme
+from mats_core.uris import public_uri, scheme
 
 # Schemes that lead on to other files or URLs; a manifest must not be able to reach through them.
 _REDIRECTING = (
@@ -58,17 +58,26 @@ def rules() -> dict[str, StoreRule]:
 def _parsed(text: str) -> dict[str, StoreRule]:
     if not text.strip():
         return {}
+    # note: names are shown and values never: some put their keys here, though it holds none
     allowed = 'JSON: {"s3://bucket/": {"anonymous": true}}, with ' + ", ".join(StoreRule.model_fields)
     try:
         given = json.loads(text)
-        if not isinstance(given, dict):
-            raise SettingsError(VARIABLE, text, allowed)
-        found = {prefix: StoreRule(**rule) for prefix, rule in given.items()}
-    except (ValueError, TypeError, ValidationError):
-        raise SettingsError(VARIABLE, text, allowed) from None
-    for prefix in found:
+    except ValueError:
+        raise SettingsError(VARIABLE, "text that is no JSON", allowed) from None
+    if not isinstance(given, dict):
+        raise SettingsError(VARIABLE, "no mapping", allowed)
+    found = {}
+    for prefix, rule in given.items():
+        shown = public_uri(prefix)
+        if not isinstance(rule, dict):
+            raise SettingsError(VARIABLE, f"{shown} without settings", allowed)
         if not scheme(prefix):
-            raise SettingsError(VARIABLE, prefix, "prefixes that begin with s3://, gs:// or az://")
+            raise SettingsError(VARIABLE, shown, "prefixes that begin with s3://, gs:// or az://")
+        try:
+            found[prefix] = StoreRule(**rule)
+        except ValidationError as error:
+            wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
+            raise SettingsError(VARIABLE, f"{shown} with a wrong {wrong}", allowed) from None
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
 
 

@@ -107,7 +107,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         }
         lease.check()
         write_run(settings.output, {**run, "compacted": compacted})
-        return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, folder)
+        return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, storage.public_uri(folder))
     finally:
         lease.release()
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import ERROR_CODES, SettingsError
 from mats_core.prompts import TASKS
+from mats_core.uris import names_secret, redacted
 
 
 def _device(name: str) -> str:
@@ -163,14 +164,26 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def build(kind: type[Model], values: dict[str, Any]) -> Model:
-    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting."""
+    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting. What may be a secret is
+    not shown: the value of a setting that there is not, or that is called like one."""
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or kind.__name__
         if first["type"] == "extra_forbidden":
-            allowed = ", ".join(kind.model_fields)
-        else:
-            allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-        raise SettingsError(name, first.get("input"), allowed) from None
+            raise SettingsError(name, "a name that is no setting", ", ".join(kind.model_fields)) from None
+        allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+        given = "nothing" if first["type"] == "missing" else _shown(name, first["input"])
+        raise SettingsError(name, given, allowed) from None
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A wrong value as a message may hold it."""
+    if names_secret(name):
+        return "a value that is not shown"
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return f"a mapping of {', '.join(str(key) for key in value) or 'nothing'}"
+    return [_shown(name, each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import typer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
 from jobs.options import guarded, settings_command
-from jobs.terminal import duration
+from jobs.terminal import duration, print_result
 from mats_core.errors import SettingsError
+from pipelines.run_rows import RunResult
+from pipelines.settings import build
 
 
 class Settings(BaseModel):
@@ -70,6 +72,42 @@ def test_errors_become_one_line_and_a_code(
     monkeypatch.delenv("MATS_DEBUG", raising=False)
     assert guarded(lambda: raising(error)) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"aws_secret_access_key": "TOPSECRET"}, "aws_secret_access_key: got"),
+        ({"colour": "TOPSECRET"}, "colour: got"),  # nobody knows what it was meant to be
+        ({"token": ["TOPSECRET"]}, "token: got"),
+        ({"batch_size": "https://host/a?X-Amz-Signature=TOPSECRET"}, 'batch_size: got "https://host/a"'),
+        ({"batch_size": {"password": "TOPSECRET"}}, "batch_size: got"),
+        ({"input": None}, "input: got None"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_secret_is_not_told(values: dict[str, object], said: str) -> None:
+    class Known(Settings):
+        model_config = ConfigDict(extra="forbid")
+        token: int = 0
+
+    with pytest.raises(SettingsError) as caught:
+        build(Known, {"input": "a", **values})
+    assert said in str(caught.value)
+    assert "TOPSECRET" not in str(caught.value)
+
+
+def test_a_missing_setting_does_not_show_the_others() -> None:
+    with pytest.raises(SettingsError, match='input: got "nothing"'):
+        build(Settings, {"task": "TOPSECRET"})
+
+
+@pytest.mark.parametrize("status", ["complete", "complete_before"])
+def test_the_end_of_a_run_tells_its_output_without_password(status: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"rows_done": 3, "rows_before": 0, "start_s": 1.0, "steady": {}}
+    print_result(RunResult(status, "ftp://user:TOPSECRET@host/out", 3, 3, run=run), "clips")
+    said = capsys.readouterr().out
+    assert "ftp://host/out" in said
+    assert "TOPSECRET" not in said
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (190, "3 min 10 s"), (19200, "5 h 20 min")])

@@ -28,6 +28,35 @@ def test_the_command_is_quoted_for_the_clusters_shell() -> None:
         entrypoint(["fly"])
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "https://host/list.csv?X-Amz-Signature=TOPSECRET",
+        "--input=https://host/list.csv?sig=TOPSECRET",
+        "ftp://user:TOPSECRET@host/out",
+        "s3://key:TOPSECRET@bucket/out",
+    ],
+)
+def test_a_url_with_a_secret_is_not_sent(word: str) -> None:
+    """Ray's dashboard and its table of jobs show the command line."""
+    with pytest.raises(SettingsError, match="put signed URLs into a list") as caught:
+        entrypoint(["caption", word, "s3://out"])
+    assert "TOPSECRET" not in str(caught.value)
+    if "://" in word and not word.startswith("--"):
+        with pytest.raises(SettingsError, match="working_dir"):
+            environment(word, [])
+
+
+def test_what_is_printed_of_a_cluster_has_no_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(submit, "_client", lambda where: SimpleNamespace(submit_job=lambda **_: "raysubmit_1"))
+    assert submit.run(["scan", "s3://a", "s3://b"], "http://user:TOPSECRET@head:8265", None, [], wait=False) == 0
+    said = capsys.readouterr()
+    assert "ray job stop --address http://head:8265 raysubmit_1" in said.err
+    assert "TOPSECRET" not in said.err + said.out
+
+
 def test_only_what_was_named_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "stays here")

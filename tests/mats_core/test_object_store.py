@@ -161,11 +161,22 @@ def test_stores_are_asked_as_their_prefix_says(
         assert "one.wav" in [each.path for each in storage.list_files(f"s3://{name}")]
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"s3://a/": {"secret": "x"}}', '{"/data": {}}', '{"s3://a/": 1}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["TOPSECRET"]',
+        '{"s3://a/": {"secret": "TOPSECRET"}',
+        '{"s3://a/": {"key": "AKIA", "secret": "TOPSECRET"}}',
+        '{"s3://a/": {"endpoint": ["TOPSECRET"]}}',
+        '{"/data": {"secret": "TOPSECRET"}}',
+        '{"s3://key:TOPSECRET@a/": "TOPSECRET"}',
+    ],
+)
 def test_wrong_rules_are_a_wrong_setting(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("MATS_STORAGE", text)
-    with pytest.raises(SettingsError, match="MATS_STORAGE"):
+    with pytest.raises(SettingsError, match="MATS_STORAGE") as caught:
         storage.exists("s3://a/b")
+    assert "TOPSECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["gs", "az"])
