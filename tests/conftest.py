@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -25,11 +26,25 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_tiny_model(tmp_path_factory.mktemp("tiny")))
 
 
+SHARED_REFERENCE = _HERE.parents[1] / "shared" / "reference"
+COPIED_REFERENCE = _HERE / "data" / "reference"
+
+
 @pytest.fixture(scope="session")
 def reference_dir() -> Path:
-    """The recorded runs of the authors' code: $MATS_REFERENCE, else the copy beside the tests."""
+    """The recorded runs of the authors' code: $MATS_REFERENCE, else `../shared/reference`, else the copy of it here."""
     given = os.environ.get("MATS_REFERENCE")
-    for folder in (Path(given) if given else None, _HERE / "data" / "reference", _HERE.parents[1] / "shared/reference"):
+    for folder in (Path(given) if given else None, SHARED_REFERENCE, COPIED_REFERENCE):
         if folder is not None and (folder / "generate.json").is_file():
             return folder
     pytest.fail("the recorded runs are missing: tests/data/reference, or set MATS_REFERENCE")
+
+
+def writable_copy(source: Path, target: Path) -> Path:
+    """A copy to change: recorded files may be read-only, and `shutil` copies that too."""
+    for file in source.rglob("*"):
+        if file.is_file():
+            place = target / file.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, place)
+    return target
