@@ -130,11 +130,14 @@ def load_model(
     hidden = int(llm.get_input_embeddings().embedding_dim)
     if hidden != config.hidden_size:
         raise SettingsError("llm", where["llm"], f"an LLM of width {config.hidden_size}, not {hidden}")
-    mapper = build_mapper(config.mapper, config.embedding_dim, hidden)
+    with torch.device("meta"):  # shapes alone, until they are known to be those of the file
+        mapper = build_mapper(config.mapper, config.embedding_dim, hidden)
     load_weights(mapper, read_tensors(folder / "mapper.safetensors", "model"), "mapper.safetensors")
     if config.adapter is not None:
+        state = read_tensors(folder / "adapter" / "adapter_model.safetensors", "model")
+        _check_rank(state, config.adapter.rank)
         llm = parts.add_adapter(llm, config.adapter)
-        load_adapter(llm, read_tensors(folder / "adapter" / "adapter_model.safetensors", "model"))
+        load_adapter(llm, state)
         if merge_adapter if merge_adapter is not None else number is torch.float32:
             llm.merge_adapter()
     listener, encoder_part = parts.load_encoder_part(where["encoder"] if encoder else None, place)
@@ -293,26 +296,43 @@ def read_tensors(path: Path, setting: str) -> dict[str, torch.Tensor]:
 
 
 def load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
-    """Copy `state` into `module`; SettingsError lists every key that is missing, unknown or misshapen."""
+    """Put `state` in place of the weights of `module`, which may be an outline on the meta device.
+
+    SettingsError lists every key that is missing, unknown or misshapen.
+    """
+    from mats_core.parts import some
+
     expected = module.state_dict()
     wrong = compare_keys(expected, state)
     if wrong:
-        raise SettingsError("model", name, "weights that fit mats.json: " + "; ".join(wrong))
-    module.load_state_dict({key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
+        raise SettingsError("model", name, "weights that fit mats.json; " + some(wrong))
+    # copies: what was read may be a view of the file, and the file may be written again
+    copies = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in state.items()}
+    module.load_state_dict(copies, assign=True)
 
 
 def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
     """Copy LoRA weights (PEFT's names) into a wrapped LLM, under the same checks."""
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
+    from mats_core.parts import some
+
     expected = get_peft_model_state_dict(llm)
     wrong = compare_keys(expected, state)
     if wrong:
-        raise SettingsError("model", "adapter", "an adapter of this LLM: " + "; ".join(wrong))
+        raise SettingsError("model", "adapter", "an adapter of this LLM; " + some(wrong))
     set_peft_model_state_dict(llm, {key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
 
 
-def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor], most: int = 20) -> list[str]:
+def _check_rank(state: dict[str, torch.Tensor], rank: int) -> None:
+    """SettingsError where an adapter's weights are of another rank than mats.json says: before any are made."""
+    for key, tensor in state.items():
+        if ".lora_A." in key and tensor.shape[:1] != (rank,):
+            expected = f"an adapter of rank {rank}, as mats.json says; {key} is {list(tensor.shape)}"
+            raise SettingsError("model", "adapter", expected)
+
+
+def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> list[str]:
     """What does not fit, and what was expected, in words; empty when all does."""
     wrong = [f"{key} is missing, expected {list(expected[key].shape)}" for key in sorted(set(expected) - set(given))]
     wrong += [
@@ -320,8 +340,7 @@ def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tenso
         for key in sorted(set(expected) & set(given))
         if given[key].shape != expected[key].shape
     ]
-    wrong += [f"{key} is unknown" for key in sorted(set(given) - set(expected))]
-    return wrong if len(wrong) <= most else [*wrong[:most], f"and {len(wrong) - most} more"]
+    return wrong + [f"{key} is unknown" for key in sorted(set(given) - set(expected))]
 
 
 def import_reference(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from mats_core.errors import SettingsError
 from mats_core.prompts import PROMPT_TEMPLATE, TASKS, default_tasks
@@ -18,12 +19,18 @@ class MapperConfig(_Settings):
     """Sizes of the mapper. Defaults are the released model's."""
 
     kind: Literal["transformer", "mlp"] = "transformer"
-    vectors: int = Field(40, ge=1, description="vectors the LLM reads in place of the sound")
-    clip_tokens: int = Field(40, ge=1, description="tokens the embedding is unfolded into")
-    width: int = Field(1024, ge=1)
-    layers: int = Field(8, ge=0)
-    heads: int = Field(8, ge=1)
-    mlp_ratio: float = Field(2.0, gt=0)
+    vectors: int = Field(40, ge=1, le=10_000, description="vectors the LLM reads in place of the sound")
+    clip_tokens: int = Field(40, ge=1, le=10_000, description="tokens the embedding is unfolded into")
+    width: int = Field(1024, ge=1, le=100_000)
+    layers: int = Field(8, ge=0, le=1000)
+    heads: int = Field(8, ge=1, le=10_000)
+    mlp_ratio: float = Field(2.0, gt=0, le=1000)
+
+    @property
+    def mlp_width(self) -> int:
+        """width · mlp_ratio, cut to a whole number; one that a quotient's rounding just misses is meant."""
+        product = self.width * self.mlp_ratio
+        return round(product) if math.isclose(product, round(product), rel_tol=1e-12) else int(product)
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> MapperConfig:
@@ -35,7 +42,7 @@ class MapperConfig(_Settings):
 class AdapterConfig(_Settings):
     """LoRA on the LLM, through PEFT."""
 
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, le=10_000)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     target_modules: list[str] | None = Field(None, description="null: PEFT's default for the LLM's type")
@@ -98,8 +105,8 @@ class ModelConfig(_Settings):
     """Everything about a model but its weights."""
 
     format: Literal[1] = 1
-    embedding_dim: int = Field(ge=1)
-    hidden_size: int = Field(ge=1, description="width of the LLM")
+    embedding_dim: int = Field(ge=1, le=1_000_000)
+    hidden_size: int = Field(ge=1, le=1_000_000, description="width of the LLM")
     mapper: MapperConfig = Field(default_factory=MapperConfig)
     adapter: AdapterConfig | None = Field(default_factory=AdapterConfig)
     prompt_template: str = PROMPT_TEMPLATE
@@ -141,3 +148,17 @@ def checked(kind: type[Any], values: Any, where: str) -> Any:
             raise SettingsError(name, first["input"], f"no such setting; there are: {fields}") from None
         given = "nothing" if first["type"] == "missing" else first["input"]
         raise SettingsError(name, given, first["msg"]) from None
+
+
+def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:
+    """`value` as that field of `kind` would hold it, or a SettingsError that calls it `name`."""
+    found = kind.model_fields[field]
+    annotation: Any = found.annotation
+    for rule in found.metadata:  # the bounds; an alias is of no use outside its model
+        annotation = Annotated[annotation, rule]
+    rules: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    try:
+        return rules.validate_python(value)
+    except ValidationError as error:
+        shown = value if value is None or isinstance(value, (int, float)) else repr(value).strip("'\"")[:80]
+        raise SettingsError(name, shown, error.errors()[0]["msg"]) from None

@@ -80,7 +80,7 @@ class TransformerMapper(nn.Module):
         self.clip_tokens, self.width = config.clip_tokens, config.width
         self.linear = nn.Linear(embedding_dim, config.clip_tokens * config.width)
         self.prefix_const = nn.Parameter(torch.randn(config.vectors, config.width))
-        self.transformer = _Transformer(config.width, config.heads, int(config.width * config.mlp_ratio), config.layers)
+        self.transformer = _Transformer(config.width, config.heads, config.mlp_width, config.layers)
         self.projector = nn.Linear(config.width, hidden_size)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
@@ -97,9 +97,8 @@ class MlpMapper(nn.Module):
     def __init__(self, config: MapperConfig, embedding_dim: int, hidden_size: int) -> None:
         super().__init__()
         self.vectors, self.hidden_size = config.vectors, hidden_size
-        inner = int(config.width * config.mlp_ratio)
-        self.fc1 = nn.Linear(embedding_dim, inner)
-        self.fc2 = nn.Linear(inner, config.vectors * hidden_size)
+        self.fc1 = nn.Linear(embedding_dim, config.mlp_width)
+        self.fc2 = nn.Linear(config.mlp_width, config.vectors * hidden_size)
         with torch.no_grad():
             self.fc2.weight.mul_(0.3)  # closer to the size of an LLM's own token embeddings
 

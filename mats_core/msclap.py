@@ -178,28 +178,17 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
 
     Raises SettingsError that says what the file is instead, and what was expected.
     """
+    from mats_core.parts import read_pickle, some, tensor_fault
+
     expected = f"{WEIGHTS} of Microsoft CLAP"
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a truncated zip, not a pickle, a pickle that wants to run something
-        raise SettingsError("encoder", str(file), f"{expected}; {_why(file, error)}") from None
+    found = read_pickle(file, "encoder", str(file), expected)
     state = found.get("model") if isinstance(found, dict) else None
-    if isinstance(state, dict) and any(name.startswith("caption_encoder.base.wte") for name in state):
-        return state
-    raise SettingsError("encoder", str(file), f"{expected}; this is {what_it_is(found)}")
-
-
-def _why(file: Path, error: Exception) -> str:
-    """Why torch did not read a file. Torch has one message for a stray byte and for a pickle that wants to run
-    something, so what the file begins with decides first: a zip, or the protocol mark of a pickle."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    with file.open("rb") as opened:
-        head = opened.read(4)
-    if not head.startswith((b"PK", b"\x80")):
-        return f"this file is broken or not a PyTorch file (it begins with {head!r})"
-    if "weights only" in str(error).lower() or "weights_only" in str(error):
-        return f"this file holds more than tensors and was refused, nothing in it was run ({first})"
-    return f"this file is broken or not a PyTorch file ({first})"
+    if not isinstance(state, dict) or not any(str(name).startswith("caption_encoder.base.wte") for name in state):
+        raise SettingsError("encoder", str(file), f"{expected}; this is {what_it_is(found)}")
+    wrong = [fault for name, value in state.items() if (fault := tensor_fault(name, value, floating=False))]
+    if wrong:
+        raise SettingsError("encoder", str(file), f"{expected}; {some(wrong)}")
+    return state
 
 
 def what_it_is(found: Any) -> str:

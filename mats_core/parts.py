@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,7 +74,8 @@ def _expected_llm(error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return (
             "an LLM that transformers knows; this one brings Python files of its own, and they run only with "
-            "--trust-remote-code (in Python trust_remote_code=True)"
+            "--trust-remote-code (mats ask, caption, embed-audio, import-reference) or, in Python, "
+            "trust_remote_code=True; no other command runs them"
         )
     return f"a causal LLM of transformers with its tokenizer ({_short(error)})"
 
@@ -136,6 +140,8 @@ def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part |
     from mats_core.santa import SantaMemory
 
     memory = SantaMemory.load(uri)
+    if not isinstance(memory.encoder_fingerprint, str):
+        raise SettingsError("memory", uri, "a memory.json whose encoder_fingerprint is text")
     if encoder is not None and memory.encoder_fingerprint not in ("", encoder.fingerprint):
         raise SettingsError(
             "memory",
@@ -147,10 +153,67 @@ def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part |
 
 
 def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
-    """SettingsError naming the first weight that holds a NaN or an infinity."""
-    for name, weight in module.named_parameters():
-        if not torch.isfinite(weight).all():
+    """SettingsError naming the first weight or stored buffer (a batch norm's means) that holds NaN or infinity."""
+    for name, weight in module.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
             raise SettingsError(setting, uri, f"finite weights; {name} holds NaN or infinity")
+
+
+def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
+    """What a file of `torch.save` holds, read with `weights_only`: nothing in it is executed.
+
+    Raises SettingsError that says what was expected and why the file could not be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch also warns of what it then refuses
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a truncated zip, not a pickle, a pickle that wants to run something
+        raise SettingsError(setting, shown, f"{expected}; {_why_unread(file, error)}") from None
+
+
+def tensor_fault(name: Any, value: Any, floating: bool = True) -> str | None:
+    """What keeps an entry of a state dict from being a dense, finite tensor under a name; None where nothing does.
+
+    floating=False lets whole numbers pass as well.
+    """
+    if not isinstance(name, str):
+        return f"the key {name!r:.80} is of type {type(name).__name__}, not a name"
+    if not isinstance(value, torch.Tensor):
+        return f"{name} is of type {type(value).__name__}, not a tensor"
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        return f"{name} is a sparse, nested or quantized tensor, not a dense one"
+    if value.device.type != "cpu" or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return f"{name} is a tensor without numbers of its own"
+    if value.dtype not in _FLOATS:
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{name} is of {kind}, not of floating-point numbers" if floating or value.is_complex() else None
+    return None if torch.isfinite(value.float()).all() else f"{name} holds NaN or infinity"
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def some(wrong: list[str], most: int = 20) -> str:
+    """A list of what is wrong in one line, cut to `most`, with how many more there are."""
+    return "; ".join(wrong if len(wrong) <= most else [*wrong[:most], f"and {len(wrong) - most} more"])
+
+
+def _why_unread(file: Path, error: Exception) -> str:
+    """Why torch did not read a file. Torch has one message for a stray byte and for a pickle that wants to run
+    something, so what the file begins with decides first: a zip, or the protocol mark of a pickle."""
+    with file.open("rb") as opened:
+        head = opened.read(4)
+    if not head:
+        return "this file is empty"
+    if not head.startswith((b"PK", b"\x80")):
+        return f"this file is broken or not a PyTorch file (it begins with {head!r})"
+    text = str(error)
+    if "weights only" in text.lower() or "weights_only" in text:
+        asked = re.search(r"GLOBAL ([\w.]+)", text)
+        what = f" (it asks for {asked[1]})" if asked else ""
+        return f"this file holds more than tensors and plain values{what} and was refused, nothing in it was run"
+    return "this file is cut short or broken"
 
 
 def _kept(uri: str) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import get_peft_model_state_dict
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
+from pydantic import BaseModel
 
 from mats_core import parts
 from mats_core.checkpoint import compare_keys, load_weights, resolve_output
@@ -20,6 +23,7 @@ from mats_core.config import (
     ModelConfig,
     SantaSettings,
     checked,
+    checked_field,
 )
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_file
@@ -27,25 +31,36 @@ from mats_core.mapper import build_mapper
 from mats_core.model import MatsModel
 
 LORA_PREFIX = "llama_model.base_model.model."
+_LORA_TENSOR = re.compile(re.escape(LORA_PREFIX) + r"(.+)\.lora_([AB])\.default\.weight")
+_MAPPER_LAYER = re.compile(r"transformer\.layers\.([0-9]{1,6})\.")
 _NEVER_APPLIED = ("ln_audio.weight", "ln_audio.bias")
-_HEADS = 8  # the tensors do not tell; the reference has eight
 
-# Settings a user may give, the name each has in the checkpoint's own config, and the reference's default.
-SETTINGS: dict[str, tuple[str, Any]] = {
-    "lora_alpha": ("lora_alpha", 32),
-    "lora_dropout": ("lora_dropout", 0.1),
-    "heads": ("num_heads", _HEADS),
-    "noise_variance": ("noise_variance", 0.015),
-    "max_target_tokens": ("max_txt_len", 150),
-    "neighbors": ("k_nums", 32),
-    "scale": ("temperature", 10.0),
-    "mix": ("lambda", 0.3),
-    "beams": ("num_beams", 4),
-    "max_new_tokens": ("max_new_tokens", 200),
-    "min_length": ("min_length", 1),
-    "no_repeat_ngram": ("no_repeat_ngram_size", 2),
-    "repetition_penalty": ("repetition_penalty", 2.0),
-    "length_penalty": ("length_penalty", 1.0),
+
+class Setting(NamedTuple):
+    """theirs: its name in the checkpoint's own config; default: the reference's; kind, field: where it goes here."""
+
+    theirs: str
+    default: Any
+    kind: type[BaseModel]
+    field: str
+
+
+# What the tensors do not tell, by the name a user gives it.
+SETTINGS: dict[str, Setting] = {
+    "lora_alpha": Setting("lora_alpha", 32, AdapterConfig, "alpha"),
+    "lora_dropout": Setting("lora_dropout", 0.1, AdapterConfig, "dropout"),
+    "heads": Setting("num_heads", 8, MapperConfig, "heads"),
+    "noise_variance": Setting("noise_variance", 0.015, ModelConfig, "noise_variance"),
+    "max_target_tokens": Setting("max_txt_len", 150, ModelConfig, "max_target_tokens"),
+    "neighbors": Setting("k_nums", 32, SantaSettings, "neighbors"),
+    "scale": Setting("temperature", 10.0, SantaSettings, "scale"),
+    "mix": Setting("lambda", 0.3, SantaSettings, "mix"),
+    "beams": Setting("num_beams", 4, DecodingSettings, "beams"),
+    "max_new_tokens": Setting("max_new_tokens", 200, DecodingSettings, "max_new_tokens"),
+    "min_length": Setting("min_length", 1, DecodingSettings, "min_length"),
+    "no_repeat_ngram": Setting("no_repeat_ngram_size", 2, DecodingSettings, "no_repeat_ngram"),
+    "repetition_penalty": Setting("repetition_penalty", 2.0, DecodingSettings, "repetition_penalty"),
+    "length_penalty": Setting("length_penalty", 1.0, DecodingSettings, "length_penalty"),
 }
 
 
@@ -57,32 +72,25 @@ class ImportReport:
     sizes: dict[str, int]
     chosen: dict[str, tuple[Any, str]] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """For a person to read."""
         found = [f"{name} {value} (from the tensors)" for name, value in self.sizes.items()]
         found += [f"{name} {value} (from: {source})" for name, (value, source) in self.chosen.items()]
-        return found + [f"skipped {name}" for name in self.skipped]
+        return found + self.notes + [f"skipped {name}" for name in self.skipped]
 
 
 def read_checkpoint(path: str) -> dict[str, Any]:
-    """The checkpoint's dict; SettingsError for what is not one, whole and harmless."""
+    """The checkpoint's dict, whose "model" holds dense, finite tensors by name; SettingsError for anything else."""
     file = local_file(path, "checkpoint")
-    try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise SettingsError(
-            "checkpoint", path, f"a checkpoint of tensors and plain values; it was refused, nothing in it ran ({first})"
-        ) from None
-    except Exception as error:  # a truncated zip, a directory, not a pickle at all
-        raise SettingsError("checkpoint", path, f"a whole .pth file ({type(error).__name__}: {error})") from None
+    found = parts.read_pickle(file, "checkpoint", path, "a checkpoint of tensors and plain values")
     state = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+    if not isinstance(state, dict):
         raise SettingsError("checkpoint", path, 'a dict whose "model" holds tensors by name')
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise SettingsError("checkpoint", path, f"finite weights; {name} holds NaN or infinity")
+    wrong = [fault for name, value in state.items() if (fault := parts.tensor_fault(name, value))]
+    if wrong:
+        raise SettingsError("checkpoint", path, "dense, finite tensors by name; " + parts.some(wrong))
     return found
 
 
@@ -100,8 +108,8 @@ def split_state(state: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor]
             mapper[name.removeprefix("audio_mapper.")] = tensor
         elif name.startswith("audio_llama_proj."):
             mapper["projector." + name.removeprefix("audio_llama_proj.")] = tensor
-        elif name.startswith(LORA_PREFIX) and ".lora_" in name:
-            lora["base_model.model." + name.removeprefix(LORA_PREFIX).replace(".default.", ".")] = tensor
+        elif found := _LORA_TENSOR.fullmatch(name):
+            lora[f"base_model.model.{found[1]}.lora_{found[2]}.weight"] = tensor
         else:
             mapper[name] = tensor
     return mapper, lora, skipped
@@ -116,31 +124,57 @@ def their_name(name: str) -> str:
     return "audio_mapper." + name
 
 
-def sizes_of(mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], path: str) -> dict[str, int]:
-    """All sizes the tensors tell. SettingsError names tensors that are needed for that and missing."""
-    needed = ("prefix_const", "linear.weight", "projector.weight")
-    absent = [their_name(name) for name in needed if name not in mapper or mapper[name].ndim != 2]
-    if absent:
-        expected = "audio_mapper.prefix_const, audio_mapper.linear.weight and audio_llama_proj.weight, as matrices"
-        raise SettingsError("checkpoint", path, f"{expected}; missing or misshapen: {', '.join(absent)}")
-    vectors, width = mapper["prefix_const"].shape
-    layers = {int(m[1]) for name in mapper if (m := re.match(r"transformer\.layers\.(\d+)\.", name))}
-    hidden = mapper.get("transformer.layers.0.mlp.fc1.bias")
-    sizes = {
-        "embedding_dim": mapper["linear.weight"].shape[1],
-        "vectors": vectors,
+def sizes_of(
+    mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], told: dict[str, Any], hidden: int
+) -> dict[str, int]:
+    """The sizes most tensors agree on, so that `compare_keys` names the others.
+
+    Of tensors that are missing: what the checkpoint's config `told`, else the reference's; `hidden` is the LLM's width.
+    """
+    usual = MapperConfig()
+
+    def sizes(ending: str, axis: int, rank: int = 2) -> list[int]:
+        fitting = (tensor for name, tensor in mapper.items() if name.endswith(ending) and tensor.ndim == rank)
+        return [tensor.shape[axis] for tensor in fitting]
+
+    widths = [*sizes("prefix_const", 1), *sizes("projector.weight", 1), *sizes(".norm1.weight", 0, 1)]
+    width = _most(widths, told, "mapper_dim", usual.width)
+    unfolded = [*sizes("linear.weight", 0), *sizes("linear.bias", 0, 1)]
+    found = {
+        "embedding_dim": _most(sizes("linear.weight", 1), told, "clap_dim", 1024),
+        "vectors": _most(sizes("prefix_const", 0), told, "prefix_length", usual.vectors),
         "width": width,
-        "clip_tokens": mapper["linear.weight"].shape[0] // width,
-        "layers": max(layers, default=-1) + 1,
-        "mlp_width": 2 * width if hidden is None else hidden.shape[0],
-        "hidden_size": mapper["projector.weight"].shape[0],
+        "clip_tokens": _most(
+            [size // width for size in unfolded if size % width == 0], told, "clip_length", usual.clip_tokens
+        ),
+        "layers": _layers(mapper, told),
+        "mlp_width": _most([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], {}, "", 2 * width),
+        "hidden_size": _most([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], {}, "", hidden),
     }
-    ranks = {tensor.shape[0] for name, tensor in lora.items() if ".lora_A." in name}
-    if len(ranks) > 1:
-        raise SettingsError("checkpoint", path, f"one LoRA rank, not {sorted(ranks)}")
-    if ranks:
-        sizes["lora_rank"] = ranks.pop()
-    return sizes
+    if lora or told.get("lora") is True:
+        matrices = [(name, tensor) for name, tensor in lora.items() if tensor.ndim == 2]
+        ranks = [tensor.shape[0] if ".lora_A." in name else tensor.shape[1] for name, tensor in matrices]
+        found["lora_rank"] = _most(ranks, told, "lora_rank", AdapterConfig().rank)
+    return found
+
+
+def _most(sizes: Iterable[int], told: dict[str, Any], name: str, otherwise: int) -> int:
+    """The most frequent size, the first of equals; without any the one that is told, else the one given last."""
+    ranked = Counter(size for size in sizes if size).most_common(1)
+    if ranked:
+        return ranked[0][0]
+    size = told.get(name)
+    return size if type(size) is int and size > 0 else otherwise
+
+
+def _layers(mapper: dict[str, torch.Tensor], told: dict[str, Any]) -> int:
+    """How many layers the mapper is to have: those in a row from 0 on, or more where the config says so."""
+    numbers = {int(found[1]) for name in mapper if (found := _MAPPER_LAYER.match(name))}
+    row = 0
+    while row in numbers:
+        row += 1
+    promised = told.get("num_layers")
+    return max(row, promised if type(promised) is int else 0) or len(numbers)
 
 
 def import_with_report(
@@ -155,55 +189,35 @@ def import_with_report(
     """Make a model directory of the authors' `.pth`, with a Santa memory where one is given; see `import_reference`."""
     found = read_checkpoint(checkpoint)
     mapper_state, lora_state, skipped = split_state(found["model"])
-    sizes = sizes_of(mapper_state, lora_state, checkpoint)
-    report = ImportReport(resolve_output(out), sizes, skipped=skipped)
-    values = _choose(config, found.get("config"), report)
-    place = torch.device("cpu")
+    stored = _stored_config(found)
+    report = ImportReport(resolve_output(out), {}, skipped=skipped)
+    values = _choose(config, stored, report)
     language_model, tokenizer, llm_part = parts.load_llm_outline(llm, trust_remote_code)
     hidden = int(language_model.get_input_embeddings().embedding_dim)
+    sizes = report.sizes = sizes_of(mapper_state, lora_state, stored | (config or {}), hidden)
     if hidden != sizes["hidden_size"]:
         raise SettingsError(
             "llm", llm, f"the LLM this checkpoint was trained with, {sizes['hidden_size']} wide, not {hidden}"
         )
-    encoder, encoder_part = parts.load_encoder_part(_clap_uri(clap), place)
-    if encoder is not None and encoder.dim != sizes["embedding_dim"]:
-        raise SettingsError("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
-    bank, memory_part = parts.load_memory_part(memory, encoder_part)
-    if bank is not None and bank.dim != sizes["embedding_dim"]:
-        raise SettingsError("memory", memory, f"a memory of {sizes['embedding_dim']} dimensions, not {bank.dim}")
-    adapter = None
-    if lora_state:
-        adapter = AdapterConfig(
-            rank=sizes["lora_rank"], alpha=values["lora_alpha"], dropout=values["lora_dropout"],
-            target_modules=_targets(lora_state),
-        )  # fmt: skip
-    model_config: ModelConfig = checked(
-        ModelConfig,
-        {
-            "embedding_dim": sizes["embedding_dim"],
-            "hidden_size": hidden,
-            "mapper": MapperConfig(
-                vectors=sizes["vectors"], clip_tokens=sizes["clip_tokens"], width=sizes["width"],
-                layers=sizes["layers"], heads=values["heads"], mlp_ratio=sizes["mlp_width"] / sizes["width"],
-            ),
-            "adapter": adapter,
-            "wordings": "reference",
-            "max_target_tokens": values["max_target_tokens"],
-            "noise_variance": values["noise_variance"],
-            "pad_row": True,
-            "answer_style": "reference",
-            "encoder": encoder_part,
-            "llm": llm_part,
-            "memory": memory_part,
-            "santa": SantaSettings(
-                neighbors=values["neighbors"], scale=values["scale"], mix=values["mix"],
-                noise_variance=values["noise_variance"],
-            ),
-            "decoding": DecodingSettings(**{name: values[name] for name in _DECODING}),
-        },
-        "config",
-    )  # fmt: skip
-    mapper = build_mapper(model_config.mapper, sizes["embedding_dim"], hidden)
+    if sizes["width"] % values["heads"]:
+        name = _said("heads", report.chosen["heads"][1])
+        raise SettingsError(name, values["heads"], f"a divisor of the mapper's width {sizes['width']}")
+    mapper_config: MapperConfig = checked(
+        MapperConfig,
+        {name: sizes[name] for name in ("vectors", "clip_tokens", "width", "layers")}
+        | {"heads": values["heads"], "mlp_ratio": sizes["mlp_width"] / sizes["width"]},
+        "mapper",
+    )
+    adapter: AdapterConfig | None = None
+    if "lora_rank" in sizes:
+        targets = {"rank": sizes["lora_rank"], "target_modules": _targets(lora_state, language_model)}
+        adapter = checked(AdapterConfig, targets | _fields(AdapterConfig, values), "adapter")
+    else:
+        report.notes.append(
+            "no adapter: the checkpoint holds no LoRA tensors, and its config does not say that it does"
+        )
+    with torch.device("meta"):
+        mapper = build_mapper(mapper_config, sizes["embedding_dim"], hidden)
     expected = dict(mapper.state_dict())
     if adapter is not None:
         language_model = parts.add_adapter(language_model, adapter)
@@ -212,19 +226,46 @@ def import_with_report(
     given = {name: tensor for name, tensor in found["model"].items() if name not in unread}
     wrong = compare_keys({their_name(name): tensor for name, tensor in expected.items()}, given)
     if wrong:
-        raise SettingsError("checkpoint", checkpoint, "the reference's tensors: " + "; ".join(wrong))
+        raise SettingsError("checkpoint", checkpoint, "the reference's tensors; " + parts.some(wrong))
     load_weights(mapper, mapper_state, checkpoint)
     if adapter is not None:
         for name, tensor in lora_state.items():  # the LLM is an outline without weights; the adapter is not
             layer = re.sub(r"\.lora_([AB])\.weight$", r".lora_\1.default", name)
             language_model.get_submodule(layer).weight = torch.nn.Parameter(tensor, requires_grad=False)
+    encoder, encoder_part = parts.load_encoder_part(_clap_uri(clap), torch.device("cpu"))
+    if encoder is not None and encoder.dim != sizes["embedding_dim"]:
+        raise SettingsError("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
+    bank, memory_part = parts.load_memory_part(memory, encoder_part)
+    if bank is not None and bank.dim != sizes["embedding_dim"]:
+        raise SettingsError("memory", memory, f"a memory of {sizes['embedding_dim']} dimensions, not {bank.dim}")
+    model_config: ModelConfig = checked(
+        ModelConfig,
+        {
+            "embedding_dim": sizes["embedding_dim"],
+            "hidden_size": hidden,
+            "mapper": mapper_config,
+            "adapter": adapter,
+            "wordings": "reference",
+            "pad_row": True,
+            "answer_style": "reference",
+            "encoder": encoder_part,
+            "llm": llm_part,
+            "memory": memory_part,
+            "santa": _fields(SantaSettings, values) | {"noise_variance": values["noise_variance"]},
+            "decoding": _fields(DecodingSettings, values),
+        }
+        | _fields(ModelConfig, values),
+        "config",
+    )
     where = {"llm": llm} | ({"encoder": str(_clap_uri(clap))} if clap else {}) | ({"memory": memory} if memory else {})
     model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, memory=bank, parts=where)
     model.save(str(report.directory))
     return report
 
 
-_DECODING = ("beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty")
+def _fields(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
+    """Those of the chosen values that belong to one kind of settings, by its own names."""
+    return {setting.field: values[name] for name, setting in SETTINGS.items() if setting.kind is kind}
 
 
 def import_reference(
@@ -239,27 +280,38 @@ def import_reference(
     return import_with_report(checkpoint, llm, out, clap, config).directory
 
 
-def _choose(given: dict[str, Any] | None, inside: Any, report: ImportReport) -> dict[str, Any]:
-    """Each setting's value, noting in the report where it came from."""
-    given = dict(given or {})
-    aliases = {theirs: ours for ours, (theirs, _) in SETTINGS.items()}
+def _stored_config(found: dict[str, Any]) -> dict[str, Any]:
+    """The config inside a checkpoint, or its part about the model; empty where there is none."""
+    inside = found.get("config")
+    model = inside.get("model", inside) if isinstance(inside, dict) else {}
+    return dict(model) if isinstance(model, dict) else {}
+
+
+def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: ImportReport) -> dict[str, Any]:
+    """Each setting's value, noting in the report where it came from; SettingsError for one that cannot be."""
+    aliases = {setting.theirs: ours for ours, setting in SETTINGS.items()}
     known: dict[str, Any] = {}
-    for name, value in given.items():
+    for name, value in (given or {}).items():
         ours = name if name in SETTINGS else aliases.get(name)
         if ours is not None:
             known[ours] = value
         elif name not in _TOLD_BY_TENSORS:
             raise SettingsError(f"config.{name}", value, "one of " + ", ".join(SETTINGS))
-    stored = inside.get("model", inside) if isinstance(inside, dict) else {}
-    stored = stored if isinstance(stored, dict) else {}
-    for ours, (theirs, default) in SETTINGS.items():
+    for ours, setting in SETTINGS.items():
         if ours in known:
-            report.chosen[ours] = (known[ours], "given")
-        elif theirs in stored:
-            report.chosen[ours] = (stored[theirs], "checkpoint")
+            value, source = known[ours], "given"
+        elif setting.theirs in stored:
+            value, source = stored[setting.theirs], "checkpoint"
         else:
-            report.chosen[ours] = (default, "default")
+            value, source = setting.default, "default"
+        value = checked_field(setting.kind, setting.field, value, _said(ours, source))
+        report.chosen[ours] = (value, source)
     return {name: value for name, (value, _) in report.chosen.items()}
+
+
+def _said(name: str, source: str) -> str:
+    """A setting's name where the user finds it: the flag, or the entry of the checkpoint's config."""
+    return f"checkpoint config.{SETTINGS[name].theirs}" if source == "checkpoint" else name
 
 
 # Names in the authors' own config that say what the tensors or the code say already.
@@ -285,9 +337,13 @@ _TOLD_BY_TENSORS = frozenset(
 )
 
 
-def _targets(lora: dict[str, torch.Tensor]) -> list[str]:
-    """The names of the adapted layers (`q_proj`, `v_proj`)."""
-    return sorted({name.split(".lora_")[0].rsplit(".", 1)[1] for name in lora})
+def _targets(lora: dict[str, torch.Tensor], llm: Any) -> list[str]:
+    """Names of the adapted layers (`q_proj`, `v_proj`): PEFT's for the LLM's type, and those that tensors name."""
+    layers = {name: module for name, module in llm.named_modules() if not isinstance(module, torch.nn.Embedding)}
+    named = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in lora}
+    real = {name for name in named if getattr(getattr(layers.get(name), "weight", None), "ndim", 0) == 2}
+    usual = PEFT_TARGETS.get(str(llm.config.model_type), [])
+    return sorted({name.rpartition(".")[2] for name in real} | set(usual))
 
 
 def _clap_uri(clap: str | None) -> str | None:

@@ -18,6 +18,7 @@ from jobs.import_reference import PARTS, ImportSettings
 from mats_core.model import Request
 from mats_core.reference import SETTINGS
 from mats_core.santa import SantaMemory
+from tests.conftest import writable_copy
 
 
 def run(*arguments: str) -> Any:
@@ -65,8 +66,8 @@ def test_a_memory_makes_santa_part_of_the_model(reference_dir: Path, tmp_path: P
 @pytest.fixture
 def world(reference_dir: Path, tmp_path: Path) -> tuple[Path, Path, Path]:
     """(checkpoint to change, LLM to change, out)."""
-    shutil.copytree(reference_dir / "llm", tmp_path / "llm")
-    shutil.copy(reference_dir / "checkpoint_29.pth", tmp_path / "changed.pth")
+    writable_copy(reference_dir / "llm", tmp_path / "llm")
+    shutil.copyfile(reference_dir / "checkpoint_29.pth", tmp_path / "changed.pth")
     return tmp_path / "changed.pth", tmp_path / "llm", tmp_path / "out"
 
 
@@ -108,7 +109,8 @@ def _malicious(checkpoint: Path, llm: Path) -> None:
 
 
 BAD = {
-    "malicious": (_malicious, "nothing in it ran"),
+    "malicious": (_malicious, "nothing in it was run"),
+    "a text": (lambda checkpoint, llm: checkpoint.write_bytes(b"hello"), "it begins with b'hell'"),
     "truncated checkpoint": (lambda checkpoint, llm: _cut(checkpoint), "checkpoint: got"),
     "truncated safetensors": (lambda checkpoint, llm: _cut(llm / "model.safetensors"), "a whole safetensors file"),
     "another width": (_other_width, "64 wide, not 32"),
@@ -133,6 +135,23 @@ def test_bad_inputs_end_with_code_2(world: tuple[Path, Path, Path], case: str) -
     assert says in done.stderr
     assert done.stderr.count("\n") == 1
     assert not checkpoint.with_name("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("heads", "7", "mats: heads: got 7; allowed: a divisor of the mapper's width 64"),
+        ("beams", "1000", "mats: beams: got 1000"),
+        ("scale", "inf", "mats: scale: got inf"),
+        ("length-penalty", "nan", "mats: length_penalty: got nan"),
+    ],
+)
+def test_a_flag_no_model_can_have_is_named(
+    reference_dir: Path, tmp_path: Path, flag: str, value: str, says: str
+) -> None:
+    given = ["--checkpoint", reference_dir / "checkpoint_29.pth", "--llm", reference_dir / "llm", "--out", tmp_path]
+    done = run(*given, f"--{flag}", value)
+    assert (done.exit_code, done.stderr.startswith(says), done.stderr.count("\n")) == (2, True, 1), done.output
 
 
 def test_a_missing_or_wrong_flag_is_named(reference_dir: Path, tmp_path: Path) -> None:

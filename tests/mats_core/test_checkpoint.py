@@ -126,6 +126,14 @@ LOADED = {
     "truncated adapter": (_cut("adapter/adapter_model.safetensors"), "whole safetensors"),
     "truncated llm": (_cut("llm/model.safetensors"), "llm"),
     "misshapen mapper": (_edit("mats.json", lambda v: v["mapper"].update(vectors=5)), "expected [5, 32]"),
+    "far wider mapper": (
+        _edit("mats.json", lambda v: v["mapper"].update(width=99_968, vectors=10_000, clip_tokens=10_000)),
+        "linear.weight is [64, 32], expected [999680000, 32]",
+    ),
+    "adapter of a far higher rank": (
+        _edit("mats.json", lambda v: v["adapter"].update(rank=10_000)),
+        "an adapter of rank 10000",
+    ),
     "nan mapper": (_weights("mapper.safetensors", lambda t: t["linear.bias"].fill_(float("nan"))), "linear.bias holds"),
     "nan llm": (_weights("llm/model.safetensors", lambda t: t["lm_head.weight"].fill_(float("inf"))), "lm_head"),
     "incomplete llm": (_weights("llm/model.safetensors", lambda t: t.pop("lm_head.weight")), "lm_head.weight"),
