@@ -32,29 +32,68 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
     llm = _directory(folder, config, "llm")
     told = _read_json(llm / "config.json", "llm") if llm else {}
     if llm:
-        width = told.get("hidden_size", told.get("n_embd"))
+        width = _told_size(told, ("hidden_size", "n_embd"), llm)
         if width is not None and width != config.hidden_size:
             raise SettingsError("llm", str(llm), f"an LLM of width {config.hidden_size}, not {width}")
         for part in sorted(llm.glob("*.safetensors")):
             check_safetensors(part, "llm", str(part))
     if config.adapter is not None:
-        _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, told)
+        layers = _told_size(told, ("num_hidden_layers", "n_layer"), llm)
+        _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, layers)
     memory = _directory(folder, config, "memory")
-    note = _read_json(memory / "memory.json", "memory") if memory else {}
+    if memory:
+        _check_memory(memory, config)
+
+
+def _told_size(told: dict[str, Any], names: tuple[str, ...], llm: Path | None) -> int | None:
+    """The first of these sizes that an LLM's config.json tells; None where it tells none at its top."""
+    for name in names:
+        size = told.get(name)
+        if type(size) is int:
+            return size
+        if size is not None:
+            raise SettingsError("llm", str(llm), f"a config.json whose {name} is a whole number, not {size!r:.80}")
+    return None
+
+
+def _check_memory(memory: Path, config: ModelConfig) -> None:
+    """SettingsError for a memory of another size or encoder, or captions that are cut short."""
+    note = _read_json(memory / "memory.json", "memory")
     if note.get("dim", config.embedding_dim) != config.embedding_dim:
         raise SettingsError("memory", str(memory), f"{config.embedding_dim} dimensions, not {note['dim']}")
-    if config.encoder is not None:
-        made_with = note.get("encoder_fingerprint", "")
-        if made_with not in ("", config.encoder.fingerprint):
-            allowed = (
-                f"a memory of this model's encoder {config.encoder.fingerprint[:12]}, not of {made_with[:12]}; "
-                f'rebuild it with "mats build-memory"'
-            )
-            raise SettingsError("memory", str(memory), allowed)
+    made_with = note.get("encoder_fingerprint", "")
+    if not isinstance(made_with, str):
+        raise SettingsError(
+            "memory", str(memory), f"a memory.json whose encoder_fingerprint is text, not {made_with!r:.80}"
+        )
+    if config.encoder is not None and made_with not in ("", config.encoder.fingerprint):
+        allowed = (
+            f"a memory of this model's encoder {config.encoder.fingerprint[:12]}, not of {made_with[:12]}; "
+            f'rebuild it with "mats build-memory"'
+        )
+        raise SettingsError("memory", str(memory), allowed)
+    captions = memory / "captions.parquet"
+    if captions.is_file():
+        _check_captions(captions, note.get("count"))
 
 
-def _check_adapter(path: Path, rank: int, llm: dict[str, Any]) -> None:
-    layers = llm.get("num_hidden_layers", llm.get("n_layer"))
+def _check_captions(path: Path, count: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names, rows = set(file.schema_arrow.names), file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        first = str(error).splitlines()[0][:200]
+        raise SettingsError("memory", str(path), f"a whole Parquet file of captions ({first})") from None
+    if not {"caption", "source"} <= names or count not in (None, rows):
+        raise SettingsError(
+            "memory", str(path), f"columns caption and source of {count} rows, not {rows} rows of {sorted(names)}"
+        )
+
+
+def _check_adapter(path: Path, rank: int, layers: int | None) -> None:
     with _opened(path) as file:
         for name in sorted(file.keys()):
             if ".lora_A." in name:
@@ -105,4 +144,6 @@ def _read_json(path: Path, setting: str) -> dict[str, Any]:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise SettingsError(setting, str(path), f"a readable JSON file ({error})") from None
-    return values if isinstance(values, dict) else {}
+    if not isinstance(values, dict):
+        raise SettingsError(setting, str(path), f"a JSON object, not a {type(values).__name__}")
+    return values

@@ -41,7 +41,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def ask(model: str, *arguments: str, said: str | None = None) -> Any:
+def ask(model: str, *arguments: str, said: str | bytes | None = None) -> Any:
     return CliRunner().invoke(app, ["ask", *arguments, "--model", model, "--device", "cpu"], input=said)
 
 
@@ -67,8 +67,9 @@ def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
 
 
 def test_questions_are_read_until_end_of_input(sounds: list[str], tiny_model_dir: str, loads: list[str]) -> None:
-    questions = ["What can you hear ?", "Is there a dog ?", "What can you hear ?"]
-    done = ask(tiny_model_dir, sounds[0], "--interactive", said="\n".join([*questions, "", "<SpeechHere>"]))
+    questions = ["What can you hear ?", "Is there a dog \ufffd?", "What can you hear ?"]
+    said = "\n".join([*questions, "", "<SpeechHere>"]).encode().replace("\ufffd".encode(), b"\xff")
+    done = ask(tiny_model_dir, sounds[0], "--interactive", said=said)  # a stray byte is no end of it
     assert done.exit_code == 0
     assert loads == [tiny_model_dir]
     model = mats_core.load_model(tiny_model_dir, device="cpu")
@@ -97,9 +98,14 @@ def test_wrong_requests_end_with_code_2(sounds: list[str], tiny_model_dir: str) 
         ([*sounds, "-i"], "one file with --interactive"),
         ([sounds[0], "-i", "--question", "What ?"], "no --question with --interactive"),
         ([sounds[0], "--task", "QA"], "question"),
+        (
+            [sounds[0], "--task", "QA", "--question", "a dog\udcff?"],
+            r'question: got "a dog\udcff?"; allowed: text in UTF-8',
+        ),
+        ([sounds[0], "--tag", "\udcff"], "tag: got"),
     ):
         done = ask(tiny_model_dir, *arguments)
-        assert done.exit_code == 2
+        assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
         assert said in done.stderr
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,10 @@ def _settings(name: str, **values: Any) -> Change:
     return run
 
 
+def _write(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
 def _moved_layer(tensors: dict[str, torch.Tensor]) -> None:
     for name in [name for name in tensors if ".layers.1." in name]:
         tensors[name.replace(".layers.1.", ".layers.7.")] = tensors.pop(name)
@@ -103,6 +107,19 @@ KNOWN_FROM_FILES: dict[str, tuple[Change, str]] = {
         'rebuild it with "mats build-memory"',
     ),
     "memory of another size": (_settings("memory/memory.json", dim=16), "32 dimensions, not 16"),
+    "memory.json of a list": (lambda m: _write(m / "memory/memory.json", b"[1]"), "a JSON object, not a list"),
+    "memory of no encoder": (_settings("memory/memory.json", encoder_fingerprint=None), "is text, not None"),
+    "memory of a number": (_settings("memory/memory.json", encoder_fingerprint=5), "is text, not 5"),
+    "truncated captions": (_cut("memory/captions.parquet"), "a whole Parquet file of captions"),
+    "captions of another memory": (_settings("memory/memory.json", count=7), "columns caption and source of 7 rows"),
+    "layers of the LLM as text": (
+        _settings("llm/config.json", num_hidden_layers="2"),
+        "num_hidden_layers is a whole number, not '2'",
+    ),
+    "a mapper too wide for anything": (
+        _settings("mats.json", mapper={"width": 8 * 10**7}),
+        "mats.json.mapper.width: got 80000000",
+    ),
 }
 
 
@@ -121,6 +138,11 @@ def test_what_files_tell_is_told_before_anything_is_loaded(
     for command in ("caption", "embed-audio"):
         assert says in refused(command, Path(sound).parent, out, "--model", model)
     assert not out.exists()
+
+
+def _means(tensors: dict[str, torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Buffers of batch norms: no parameters, and as much a part of every answer."""
+    return (tensor for name, tensor in tensors.items() if name.endswith("running_mean"))
 
 
 def _malicious_llm(model: Path) -> None:
@@ -144,6 +166,10 @@ KNOWN_BY_LOADING: dict[str, tuple[Change, str]] = {
     "another encoder": (
         _settings("encoder/preprocessor_config.json", hop_length=400),
         "the encoder this model was made with",
+    ),
+    "NaN in the encoder's running mean": (
+        _tensors("encoder/model.safetensors", lambda t: next(_means(t)).fill_(float("nan"))),
+        "running_mean holds NaN",
     ),
     "adapter for other layers": (
         _tensors(ADAPTER, lambda t: t.update({n.replace("q_proj", "o_proj"): t.pop(n) for n in list(t) if "q_p" in n})),
