@@ -58,8 +58,14 @@ def check_files(uri: str) -> None:
     place, tokenizer = split_uri(uri)
     if "://" not in place and not place.startswith("hf:"):
         weights_file(place)
-    if tokenizer and "://" not in tokenizer and not looks_like_hub_name(strip_scheme(tokenizer)):
+    if tokenizer and "://" not in tokenizer and not _on_the_hub(tokenizer):
         local_directory(tokenizer, "encoder.tokenizer")
+
+
+def _on_the_hub(tokenizer: str) -> bool:
+    """Whether a tokenizer's name is the hub's to know: `gpt2`, `owner/name`, `hf:…`."""
+    name = strip_scheme(tokenizer)
+    return name in _HUB_TOKENIZERS or looks_like_hub_name(name)
 
 
 def fingerprint(weights: Path, tokenizer: Any) -> str:
@@ -136,12 +142,14 @@ def _hushed(name: str) -> Iterator[None]:
 
 
 def tokenizer_folder(where: str | None, beside: Path) -> Path:
-    """The tokenizer's directory: the one named, else a folder `gpt2` beside the weights, else the hub's.
+    """The tokenizer's directory: the one named, a directory before a hub name; without a name a folder `gpt2` beside
+    the weights, then the hub's.
 
     SettingsError says what is missing.
     """
-    if where is not None and where not in _HUB_TOKENIZERS:
-        return local_directory(where, "encoder.tokenizer")
+    name = strip_scheme(where) if where is not None else None
+    if name is not None and (name not in _HUB_TOKENIZERS or Path(name).is_dir()):
+        return local_directory(name, "encoder.tokenizer")
     if where is None and (beside / "gpt2").is_dir():
         return beside / "gpt2"
     from huggingface_hub import snapshot_download
