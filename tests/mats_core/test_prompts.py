@@ -48,6 +48,11 @@ def test_families_cover_every_task() -> None:
         ("two birds,a BELL", "Two birds, a BELL", "Two birds, a bell"),
         ("狗叫", "狗叫", ""),
         ("1,000 birds", "1,000 birds", "1, 000 birds"),
+        ("½ a beat", "½ a beat", "1/2 a beat"),
+        ("after 1½ s – ⅔ of it", "After 1½ s – ⅔ of it", "After 1 1/2 s - 2/3 of it"),
+        ("a song in C♯", "A song in C♯", "A song in c#"),
+        ("¿qué? ¡olé!", "¿qué? ¡olé!", "?que? !ole!"),
+        ("at 20 ℃ ± 1 €, “so”", "At 20 ℃ ± 1 €, “so”", 'At 20 degC +- 1 EUR, "so"'),
         ("", "", ""),
     ],
 )
