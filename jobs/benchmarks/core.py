@@ -6,6 +6,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,8 @@ MAPPERS: dict[str, dict[str, int]] = {
     "full": {"vectors": 40, "clip_tokens": 40, "width": 1024, "layers": 8, "heads": 8},
 }
 NEW_TOKENS = {"small": 8, "full": 40}
+LEAST_GAIN = 1.03
+"""A doubled batch that is not this much faster is the last one."""
 DIM = 1024
 RECORDED = Path(__file__).parents[2] / "tests" / "data" / "reference"
 
@@ -50,7 +54,7 @@ def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_
         _say(f"no recorded runs at {recorded}: parity is not measured (--reference)")
     with tempfile.TemporaryDirectory(prefix="mats-core-") as folder:
         figures["model"] = throughput(size, str(place), clips, Path(folder))
-        figures["encoder"] = encoder_speed(size, str(place), clips, Path(folder))
+        figures["encoder"] = encoder_speeds(size, str(place), clips, Path(folder))
     print(json.dumps(figures, indent=1)) if as_json else _print(figures)
     return 0 if figures.get("parity", {}).get("holds", True) else 1
 
@@ -140,9 +144,10 @@ def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def throughput(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
-    """Load time, memory, and answers/s at batch 1 and at each larger batch until memory or gain runs out."""
-    import torch
+    """Load time, memory, and answers/s at batch 1 and at each doubled batch until memory or gain runs out.
 
+    On a CPU, where a process without memory is killed, not told, `clips` is the largest batch.
+    """
     from mats_core import load_model
 
     _say(f"writing a {size} model with random weights")
@@ -157,22 +162,32 @@ def throughput(size: str, device: str, clips: int, folder: Path) -> dict[str, An
         "load_s": round(time.perf_counter() - began, 2),
         "memory_gb": _memory(device),
         "new_tokens": NEW_TOKENS[size],
-        "answers_per_s": {},
     }
-    rates: dict[int, float] = {}
-    batch = 1
-    while batch <= clips:
-        _say(f"answering in batches of {batch}")
-        try:
-            rates[batch] = round(answer_rate(model, size, batch), 2)
-        except torch.OutOfMemoryError:
-            figures["out_of_memory_at"] = batch
-            _empty(device)
-            break
-        batch *= 2
+    most = None if device.startswith("cuda") else clips
+    rates, figures["stopped_by"] = doubled_batches(partial(answer_rate, model, size), most)
     best = max(rates, key=lambda each: rates[each])
     figures |= {"answers_per_s": rates, "best_batch": best, "peak_memory_gb": _memory(device, peak=True)}
+    del model
+    _empty(device)
     return figures
+
+
+def doubled_batches(rate: Callable[[int], float], most: int | None) -> tuple[dict[int, float], str]:
+    """(items a second by batch, why it ended): batches of 1, 2, 4, … while memory lasts and doubling gains 3 %."""
+    import torch
+
+    rates: dict[int, float] = {}
+    batch = 1
+    while most is None or batch <= most:
+        _say(f"answering in batches of {batch}")
+        try:
+            rates[batch] = round(rate(batch), 2)
+        except torch.OutOfMemoryError:
+            return rates, f"memory at {batch}"
+        if batch > 1 and rates[batch] < LEAST_GAIN * rates[batch // 2]:
+            return rates, f"gain at {batch}"
+        batch *= 2
+    return rates, f"--clips {most}"
 
 
 def write_model(size: str, device: str, folder: Path) -> None:
@@ -247,14 +262,14 @@ def answer_rate(model: MatsModel, size: str, batch: int) -> float:
     return done / (time.perf_counter() - began)
 
 
-def encoder_speed(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
-    """Windows/s and texts/s: of Microsoft CLAP's own shapes for "full", of the embedded CLAP for "small"."""
+def encoder_speeds(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
+    """`encoder_speed` of Microsoft CLAP's own shapes for "full", of the embedded CLAP for "small", by number type.
+
+    A model runs its encoder in float32; on a GPU bfloat16, which the encoder can do as well, stands beside it.
+    """
     import importlib.util
 
     import torch
-
-    from mats_core.clap import load_encoder
-    from mats_core.soundworld.pretrain_llm import text_record
 
     if size == "small":
         from mats_core.checkpoint import BUILTIN
@@ -268,10 +283,23 @@ def encoder_speed(size: str, device: str, clips: int, folder: Path) -> dict[str,
         torch.save({"model": build_model(package_settings()).state_dict()}, folder / "clap.pth")
         _write_gpt2_tokens(folder / "gpt2")
         uri, name = f"msclap:{folder / 'clap.pth'}", "Microsoft CLAP 2023"
+    dtypes = ("float32", "bfloat16") if device.startswith("cuda") else ("float32",)
+    return {"name": name} | {dtype: encoder_speed(uri, device, dtype, clips) for dtype in dtypes}
+
+
+def encoder_speed(uri: str, device: str, dtype: str, clips: int) -> dict[str, Any]:
+    """Load time, memory with weights alone and at most, windows/s and texts/s of one encoder."""
+    import torch
+
+    from mats_core.clap import load_encoder
+    from mats_core.soundworld.pretrain_llm import text_record
+
+    _say(f"the encoder in {dtype}")
+    _empty(device)
     began = time.perf_counter()
-    encoder = load_encoder(uri, device=device)
+    encoder = load_encoder(uri, device=device, dtype=dtype)
     _wait(device)
-    load_s = time.perf_counter() - began
+    load_s, memory_gb = time.perf_counter() - began, _memory(device)
     batch = min(clips, 64)
     sound = 0.1 * torch.randn(batch, round(encoder.sample_rate * encoder.window_seconds))
     texts = [text_record(index)["caption"] for index in range(4 * batch)]
@@ -286,7 +314,8 @@ def encoder_speed(size: str, device: str, clips: int, folder: Path) -> dict[str,
         run()
         _wait(device)
         rates[what] = round(count / (time.perf_counter() - began), 1)
-    return {"name": name, "load_s": round(load_s, 2), "batch": batch, **rates}
+    peak_gb = _memory(device, peak=True)
+    return {"load_s": round(load_s, 2), "memory_gb": memory_gb, "peak_memory_gb": peak_gb, "batch": batch, **rates}
 
 
 def _write_gpt2_tokens(folder: Path) -> None:
@@ -350,5 +379,6 @@ def _print(figures: dict[str, Any]) -> None:
         table.add_row(f"parity: {name}", f"{value:.1e}" if isinstance(value, float) else str(value))
     for part in ("model", "encoder"):
         for name, value in figures[part].items():
-            table.add_row(f"{part}: {name}", str(value))
+            shown = ", ".join(f"{key} {each}" for key, each in value.items()) if isinstance(value, dict) else str(value)
+            table.add_row(f"{part}: {name}", shown)
     Console().print(table)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
-from jobs.benchmarks.core import byte_tokenizer, run_benchmark
+from jobs.benchmarks.core import byte_tokenizer, doubled_batches, run_benchmark
 from mats_core.errors import SettingsError
+from tests.conftest import writable_copy
 
 
 def test_small_shapes_on_a_cpu(reference_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,9 +20,32 @@ def test_small_shapes_on_a_cpu(reference_dir: Path, capsys: pytest.CaptureFixtur
     assert figures["parity"]["holds"] is True
     assert (figures["parity"]["answers"], figures["parity"]["answers_equal"]) == (60, 60)
     assert set(figures["model"]["answers_per_s"]) == {"1", "2"}
+    assert figures["model"]["stopped_by"]
     assert all(rate > 0 for rate in figures["model"]["answers_per_s"].values())
     assert figures["model"]["dtype"] == "float32"
-    assert figures["encoder"]["windows_per_s"] > 0 < figures["encoder"]["texts_per_s"]
+    encoder = figures["encoder"]["float32"]
+    assert encoder["windows_per_s"] > 0 < encoder["texts_per_s"]
+    assert encoder["peak_memory_gb"] >= encoder["memory_gb"] > 0
+
+
+@pytest.mark.parametrize(
+    ("speeds", "most", "batches", "why"),
+    [
+        ([10, 20, 30, 30.8, 99], None, [1, 2, 4, 8], "gain at 8"),
+        ([10, 20, 40], None, [1, 2, 4], "memory at 8"),
+        ([10, 20, 40, 80], 4, [1, 2, 4], "--clips 4"),
+    ],
+)
+def test_batches_double_until_memory_or_gain_runs_out(
+    speeds: list[float], most: int | None, batches: list[int], why: str
+) -> None:
+    def rate(batch: int) -> float:
+        if batch.bit_length() > len(speeds):
+            raise torch.OutOfMemoryError
+        return speeds[batch.bit_length() - 1]
+
+    rates, stopped_by = doubled_batches(rate, most)
+    assert (list(rates), stopped_by) == (batches, why)
 
 
 @pytest.mark.long
@@ -40,7 +64,8 @@ def test_the_way_of_full_sizes_with_small_ones(
         assert run_benchmark("full", "cpu", str(reference_dir), 2, True) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["encoder"]["name"] == "Microsoft CLAP 2023"
-    assert figures["encoder"]["windows_per_s"] > 0 < figures["encoder"]["texts_per_s"]
+    encoder = figures["encoder"]["float32"]
+    assert encoder["windows_per_s"] > 0 < encoder["texts_per_s"]
     assert figures["model"]["load_s"] > 0 < figures["model"]["memory_gb"]
     assert figures["model"]["best_batch"] in (1, 2)
 
@@ -48,7 +73,7 @@ def test_the_way_of_full_sizes_with_small_ones(
 def test_a_recorded_run_that_differs_is_told(
     reference_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = shutil.copytree(reference_dir, tmp_path / "reference")
+    copy = writable_copy(reference_dir, tmp_path / "reference")
     tensors = load_file(copy / "train_forward.safetensors")
     tensors["loss"] += 0.01
     save_file(tensors, copy / "train_forward.safetensors")
