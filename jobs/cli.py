@@ -265,6 +265,19 @@ def benchmark_caption(
     return run_benchmark(files, model, seconds, folder, driver_memory, as_json)
 
 
+@command(benchmark, "evaluate")
+def benchmark_evaluate(
+    clips: int = typer.Option(1000, help="Clips of the embedded world to answer."),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """The same clips by `mats caption` and by `mats evaluate`: answers/s of both, ratio, time in all."""
+    from jobs.benchmarks.evaluate import run_benchmark
+
+    return run_benchmark(clips, model, folder, as_json)
+
+
 @command(benchmark, "scan")
 def benchmark_scan(
     files: int = typer.Option(1_000_000, help="Objects in the bucket."),

@@ -58,8 +58,8 @@ def run(settings: EvaluateSettings) -> int:
         return 1
     _print(settings, done)
     if done.verdict is not None and not done.verdict.open:
-        for change in done.verdict.falls:
-            typer.echo(f"mats: gate closed: {change}", err=True)
+        for reason in done.verdict.reasons:
+            typer.echo(f"mats: gate closed: {reason}", err=True)
         return EXIT_GATE_CLOSED
     if done.error_rate > settings.max_error_rate:
         typer.echo(
@@ -95,6 +95,7 @@ def _print(settings: EvaluateSettings, done: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mats_core import storage
     from pipelines.evaluate_page import leading
 
     console = Console()
@@ -126,18 +127,22 @@ def _print(settings: EvaluateSettings, done: Any) -> None:
                 console.print(f"{each.name}: not computed, {each.why}", markup=False, highlight=False)
     if done.failed:
         console.print(f"{done.failed} of {done.rows} answers failed", markup=False)
+    for result in (result for each in done.cells for result in each.results if result.judge_file):
+        where = public_uri(storage.join(settings.out, result.judge_file))
+        line = f"{result.task.benchmark.name}: for its judge, {where}"
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())
     console.print(f"run {done.run_id}: {seconds}", markup=False, highlight=False)
     verdict = done.verdict
     if verdict is not None and not verdict.against:
         say = "accepted as the first" if done.accepted else f"accept one: mats history accept {done.run_id}"
-        console.print(f"no run of this history was accepted to compare with; {say}", markup=False, highlight=False)
+        console.print(f"no accepted run of this history to compare with; {say}", markup=False, highlight=False)
     elif verdict is not None:
         state = "open" if verdict.open else "closed"
-        roles = " and ".join(f"{role} run {run_id}" for role, run_id in verdict.against.items())
+        roles = " and ".join(f"{role} run {', '.join(ids)}" for role, ids in verdict.against.items())
         console.print(f"gate {state} against {roles}", markup=False, highlight=False)
-        for line in verdict.skipped:
-            console.print(f"not compared: {line}", markup=False, highlight=False, soft_wrap=True)
+    for line in verdict.skipped if verdict is not None else ():
+        console.print(f"not compared: {line}", markup=False, highlight=False, soft_wrap=True)
     if done.accepted:
         console.print("accepted", markup=False)
     console.print(f"{public_uri(settings.out).rstrip('/')}/report.html", markup=False, highlight=False, soft_wrap=True)

@@ -23,12 +23,14 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import hash_settings
 from mats_core.prompts import validate_request
-from pipelines.benchmarks import load_benchmark, read
+from mats_core.scoring import METRICS
+from pipelines.benchmarks import judge_file, load_benchmark, read
 from pipelines.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.evaluate_answers import Task, cell_folder, make_answers, read_replies
 from pipelines.evaluate_scores import Ears, Result, lengths, modality_gap, predictions, score_task
 from pipelines.evaluate_settings import Cell, EvaluateSettings, cells
-from pipelines.history import ANSWERED, History, Verdict
+from pipelines.history import ANSWERED, History
+from pipelines.history_gate import Verdict, check_against, gate
 from pipelines.lease import Lease
 from pipelines.model_facts import ModelFacts, read_model_facts
 from pipelines.outputs import prepare_output, read_run, versions
@@ -95,7 +97,9 @@ def run_evaluate(
         rows = history_rows(settings, facts, done, began)
         if history is not None:
             if settings.against:
-                done.verdict = history.gate(rows, settings.against, settings.tolerance, settings.seed)
+                done.verdict = gate(
+                    history, rows, settings.against, settings.tolerance, settings.seed, settings.ungated
+                )
             history.add(rows)
             if settings.accept and (done.verdict is None or done.verdict.open):
                 history.mark("accept", run_id, by="gate")
@@ -121,8 +125,9 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
     grid = cells(settings)
     if (settings.against or settings.accept) and not settings.history:
         raise SettingsError("history", settings.history, "a folder (path or URL), which --against and --accept need")
-    if settings.against and len(grid) > 1:
-        raise SettingsError("against", settings.against, "a run without a grid")
+    for name in ("against", "accept"):
+        if getattr(settings, name) and grid[0].values:
+            raise SettingsError(name, getattr(settings, name), "a run without a grid")
     facts = read_model_facts(settings.model)
     for cell in grid:
         given = settings.caption_settings(input="", output="", **cell.changes)
@@ -132,9 +137,13 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
         elif facts.config.memory is None:
             raise SettingsError("bridge", given.bridge, "santa or none: this model has no memory of texts")
     history = History(settings.history) if settings.history else None
-    if history is not None and settings.against:
-        history.to_compare(settings.against)
     benchmarks = [load_benchmark(name) for name in names]
+    if history is not None and settings.against:
+        check_against(history, settings.against, [benchmark.name for benchmark in benchmarks])
+    metrics = [f"{each.name}/{metric}" for each in benchmarks for metric in (*METRICS[each.kind], ANSWERED)]
+    for name in settings.ungated:
+        if name not in metrics:
+            raise SettingsError("ungated", name, f"BENCHMARK/METRIC, one of {', '.join(dict.fromkeys(metrics))}")
     roots = settings.roots([benchmark.name for benchmark in benchmarks])
     tasks = []
     for benchmark in benchmarks:
@@ -214,6 +223,10 @@ def _score(
             name = task.benchmark.name
             result = score_task(task, replies[name], ears, settings.seed, shared[name])
             result.gap = modality_gap(result, ears, _mover(settings, cell, facts, ears))
+            judged = judge_file(task.benchmark, task.reading, result.answers, settings.seed)
+            if judged is not None:
+                result.judge_file = storage.join("judge", cell.name, name, judged[0])
+                storage.write_bytes(storage.join(settings.out, result.judge_file), judged[1].encode("utf-8"))
             results.append(result)
         sink = io.BytesIO()
         pq.write_table(predictions(results, facts.fingerprint, run_id, settings.seed), sink, compression="zstd")
@@ -244,7 +257,7 @@ def _mover(settings: EvaluateSettings, cell: Cell, facts: ModelFacts, ears: Ears
 
 
 def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> list[dict[str, Any]]:
-    """The run as rows of a history: every metric, and which share of the items got an answer at all."""
+    """The run as rows of a history: every metric that has a value, and always the share of items that were answered."""
     rows = []
     shown = json.dumps(_shown(settings), sort_keys=True)
     for each in done.cells:
@@ -276,7 +289,7 @@ def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation
                         "n": metric.n,
                         "statistic": metric.statistic,
                         "higher_is_better": metric.higher_is_better,
-                        "rows": [None if row is None else list(row) for row in metric.rows],
+                        "rows": list(metric.rows),
                     }
                 )
             if ANSWERED not in result.scores.metrics:
@@ -318,6 +331,7 @@ def _write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluati
             "against": verdict.against,
             "tolerance": settings.tolerance,
             "falls": [vars(change) for change in verdict.falls],
+            "lost": [vars(each) for each in verdict.lost],
             "changes": [vars(change) for change in verdict.changes],
             "skipped": verdict.skipped,
         },
@@ -341,11 +355,13 @@ def _facts(result: Result) -> dict[str, Any]:
         "title": benchmark.title,
         "kind": benchmark.kind,
         "split": benchmark.split,
+        "prompt": {"tag": benchmark.tag, "question": benchmark.question},
         "items": len(result.task.items),
         "answered": sum(result.answered),
         "left_out": [list(pair) for pair in result.task.reading.left_out],
         **result.scores.as_dict(),
         "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
+        "judge_file": result.judge_file or None,
         "words": lengths(result.replies),
         "gap": None if gap is None else {"cosine": gap.cosine, "distance": gap.distance},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -22,6 +23,7 @@ PAGE = "report.html"
 LAST_RUNS = 3
 MOST_CLASSES = 60
 MOST_CONFUSED = 26
+EXAMPLES = 3
 PREVIEW_SECONDS = 20.0
 MEDIA_BYTES = 8_500_000
 GAP_COLOURS = {"text": "var(--right)", "audio": "var(--accent)", "moved": "var(--missed)"}
@@ -111,18 +113,15 @@ def _section(result: Result, earlier: Sequence[dict[str, Any]], players: int) ->
     benchmark, scores = result.task.benchmark, result.scores
     before = [run for run in earlier if any(key[0] == benchmark.name for key in run["values"])]
     details = scores.details
-    left_out: dict[str, int] = {}
-    for _, why in result.task.reading.left_out:
-        left_out[why] = left_out.get(why, 0) + 1
-    for reply in result.replies:
-        if reply.error:
-            code = reply.error.partition(":")[0]
-            left_out[code] = left_out.get(code, 0) + 1
+    failed = [(i.item_id, r.error) for i, r in zip(result.task.items, result.replies, strict=True) if r.error]
     return {
         "benchmark": benchmark,
         "total": len(result.task.items),
         "answered": round(sum(result.answered)),
-        "left_out": sorted(left_out.items(), key=lambda pair: -pair[1]),
+        "prompt": _prompt(result),
+        "judge_file": quote(result.judge_file),
+        "left_out": _grouped([*result.task.reading.left_out, *failed]),
+        "uncounted": _uncounted(scores),
         "baselines": list(result.baselines),
         "earlier": before,
         "rows": [_row(name, metric, result, before) for name, metric in scores.metrics.items()],
@@ -139,6 +138,32 @@ def _section(result: Result, earlier: Sequence[dict[str, Any]], players: int) ->
         "cases": _cases(result, players),
         "leading": leading(scores),
     }
+
+
+def _prompt(result: Result) -> str:
+    """What the model is asked: the tag, and the words for all items ("the item's question" where they differ)."""
+    benchmark = result.task.benchmark
+    own = "the item's own question" if benchmark.task == "QA" else "the model's own instruction"
+    return f"{benchmark.tag} {benchmark.question or own}".strip()
+
+
+def _grouped(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """(item id, why) by kind of reason, which ends at the first colon: kind, count and EXAMPLES of them, most first."""
+    kinds: dict[str, list[str]] = {}
+    for item_id, why in pairs:
+        kind, _, detail = why.partition(": ")
+        kinds.setdefault(kind, []).append(f"{item_id} ({detail})" if detail else item_id)
+    groups = [{"why": why, "count": len(each), "examples": each[:EXAMPLES]} for why, each in kinds.items()]
+    return sorted(groups, key=lambda group: -len(kinds[group["why"]]))
+
+
+def _uncounted(scores: Scores) -> list[dict[str, Any]]:
+    """Which items metrics leave out and why; metrics that leave out the same ones are named together."""
+    names: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, metric in scores.metrics.items():
+        if metric.left_out:
+            names.setdefault(metric.left_out, []).append(name)
+    return [{"metrics": ", ".join(own), **group} for pairs, own in names.items() for group in _grouped(pairs)]
 
 
 def _row(name: str, metric: Metric, result: Result, earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -246,7 +271,7 @@ def _case(result: Result, index: int, metric: Metric, value: float) -> dict[str,
         "name": storage.public_uri(item.uri).rsplit("/", 1)[-1],
         "item": item.item_id,
         "category": item.category,
-        "question": item.question,
+        "question": item.question if item.task == "QA" else "",
         "choices": item.choices,
         "truth": list(item.references or item.labels or ([item.answer] if item.answer else []))[:5],
         "text": text,

@@ -33,13 +33,20 @@ class Gap:
 
 @dataclass
 class Result:
-    """One benchmark in one cell."""
+    """One benchmark in one cell. judge_file: the file its own judge takes, relative to OUT; "" where there is none."""
 
     task: Task
     replies: list[Reply] = field(repr=False)
     scores: Scores
     baselines: dict[str, Scores]
     gap: Gap | None = None
+    judge_file: str = ""
+
+    @property
+    def answers(self) -> list[Any]:
+        """An answer an item as `score` takes them: of items with options a text an order, else the first text."""
+        several = self.task.benchmark.kind == "choice"
+        return [r.texts if several else (r.texts[0] if r.texts else None) for r in self.replies]
 
     @property
     def answered(self) -> list[float]:
@@ -84,8 +91,8 @@ def score_task(task: Task, replies: list[Reply], ears: Ears, seed: int, shared: 
     """Scores and baselines. shared: baselines that do not depend on the answers, filled by the first cell."""
     kind, items, metrics = task.benchmark.kind, task.items, task.benchmark.metrics
     labels = task.reading.labels
-    several = kind == "choice"
-    answers: list[Any] = [r.texts if several else (r.texts[0] if r.texts else None) for r in replies]
+    result = Result(task, replies, Scores(), {})
+    answers = result.answers
     orders = max((len(r.texts) for r in replies), default=1) or 1
 
     def scored(given: Sequence[Any], clap: bool = True) -> Scores:
@@ -100,7 +107,8 @@ def score_task(task: Task, replies: list[Reply], ears: Ears, seed: int, shared: 
     baselines = dict(shared)
     if kind != "chat" and len(items) > 1:
         baselines["shuffled answers"] = scored(shuffled(kind, items, answers, seed))
-    return Result(task, replies, scored(answers), baselines)
+    result.scores, result.baselines = scored(answers), baselines
+    return result
 
 
 def _vector(reply: Reply, ears: Ears) -> np.ndarray:
@@ -125,7 +133,7 @@ def modality_gap(result: Result, ears: Ears, move: Callable[[np.ndarray], np.nda
     for item, reply in zip(result.task.items, result.replies, strict=True):
         named = ", ".join(names.get(label, label) for label in item.labels)
         text = truth_text(item) if item.references or not named else named
-        if reply.embedding is not None and text and not item.question:
+        if reply.embedding is not None and text and item.task != "QA":
             pairs.append((reply.embedding, text))
     if len(pairs) < 3:
         return None

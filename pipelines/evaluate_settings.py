@@ -60,7 +60,16 @@ class EvaluateSettings(BaseModel):
     history: str = Field("", description="Folder (path or URL) where runs are kept; this one is added.")
     against: str = Field("", description='"accepted", or a run id: compare with it and with the pinned run.')
     tolerance: float = Field(0.01, ge=0, description="A larger fall of a metric ends with code 4.")
-    accept: bool = Field(False, description="Accept this run where the gate stays open.")
+    ungated: list[str] = Field(
+        default_factory=list,
+        description="BENCHMARK/METRIC that --against leaves out; several times. Any other metric that an accepted run "
+        "has and this one cannot show closes the gate.",
+    )
+    accept: bool = Field(
+        False,
+        description="Accept this run where the gate stays open. Without --against no gate is asked, and every complete "
+        "run is accepted.",
+    )
     batch_size: int | None = Field(None, gt=0, description="Rows the model takes at once (default: chosen).")
     actors: int | None = Field(None, gt=0, description="Model processes (default: chosen).")
     decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")

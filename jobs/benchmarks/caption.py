@@ -126,6 +126,11 @@ def run_pipeline(clips: Path, out: Path, model: str, *options: str) -> dict[str,
     command = [sys.executable, "-m", "jobs", "caption", str(clips), str(out), "--model", model, "--overwrite"]
     subprocess.run([*command, "--device", "cpu", *options], check=True, stdout=subprocess.DEVNULL)
     run = json.loads((out / "_run.json").read_text())
+    return {**steady_figures(run), "driver_peak_mb": run["driver_peak_mb"]}
+
+
+def steady_figures(run: dict[str, Any]) -> dict[str, Any]:
+    """Times and rates once started, out of a run's _run.json."""
     steady = run["steady"]
     return {
         "start_s": round(run["wall_s"] - steady["seconds"], 2),
@@ -133,7 +138,6 @@ def run_pipeline(clips: Path, out: Path, model: str, *options: str) -> dict[str,
         "rows_per_s": steady["rows_per_s"],
         "real_time_factor": steady["real_time_factor"],
         "stage_s": run["stage_s"],
-        "driver_peak_mb": run["driver_peak_mb"],
     }
 
 

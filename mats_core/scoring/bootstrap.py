@@ -136,8 +136,8 @@ def interval(statistic: str, rows: Sequence[Row], seed: int = 0, draws: int | No
 
 
 def paired_bootstrap(
-    a: Sequence[float | Row | None],
-    b: Sequence[float | Row | None],
+    a: Sequence[float | Row | None] | np.ndarray,
+    b: Sequence[float | Row | None] | np.ndarray,
     seed: int = 0,
     statistic: str = "mean",
     draws: int | None = None,

@@ -96,17 +96,17 @@ def _metric(
     seed: int,
 ) -> Metric:
     """One metric. every: texts of all items with references; places: which of them are those at ``at``, that count."""
-    answered = tuple([side[k] for k in places] for side in every)
+    answered = [every[0][k] for k in places], [every[1][k] for k in places]
     if name in BLEU:
         counts = [bleu_counts(c, r) for c, r in zip(*answered, strict=True)]
         own = _spread([compute(name, [row]) for row in counts], at, len(items))
         return of_rows(name, items, _spread(counts, at, len(items)), own, why, name, seed)
     if name in _OF_SET:
         cider = _FAMILY["cider_d"](*every)[1]
-        each = [float(cider[k]) for k in places]
+        values = [float(cider[k]) for k in places]
         if name == "spider":
-            each = [(c + s) / 2 for c, s in zip(each, _FAMILY["spice"](*answered)[1], strict=True)]
-        values = _spread(each, at, len(items))
+            values = [(c + s) / 2 for c, s in zip(values, _FAMILY["spice"](*answered)[1], strict=True)]
+        values = _spread(values, at, len(items))
         rows = [None if v is None else (v,) for v in values]
         return of_rows(name, items, rows, values, why, "mean_of_set", seed)
     value, each = _FAMILY[name](*answered)

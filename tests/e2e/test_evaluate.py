@@ -83,8 +83,14 @@ def test_a_scheduled_run_then_a_worse_model_and_the_gate_closes(
 
 
 def test_the_schedules_for_kubernetes_and_ci_run_the_same_command() -> None:
-    kube = yaml.safe_load((CONFIGS / "kuberay-evaluate.yaml").read_text())
+    text = (CONFIGS / "kuberay-evaluate.yaml").read_text()
+    kube = yaml.safe_load(text)
     assert (kube["apiVersion"], kube["kind"]) == ("ray.io/v1", "RayCronJob")
+    # As in KubeRay's ray-cronjob.sample.yaml: the template holds a RayJob's fields; the controller is behind a gate.
+    assert set(kube["spec"]) == {"schedule", "jobTemplate"}
+    assert {"entrypoint", "rayClusterSpec", "shutdownAfterJobFinishes"} <= set(kube["spec"]["jobTemplate"])
+    assert "--feature-gates=RayCronJob=true" in text
+    assert "1.6 or newer" in text
     ci = yaml.safe_load((CONFIGS / "evaluate-workflow.yml").read_text())
     steps = {step.get("name"): step.get("run", "") for step in ci["jobs"]["evaluate"]["steps"]}
     for text in (kube["spec"]["jobTemplate"]["entrypoint"], steps["evaluate"], cron_line()):

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import jobs.evaluate
 from mats_core.errors import SettingsError
 from pipelines import evaluate_answers, ray_runtime
 from pipelines.benchmarks import load_benchmark, read
@@ -20,6 +21,7 @@ from pipelines.evaluate import Evaluation, run_evaluate
 from pipelines.evaluate_scores import modality_gap
 from pipelines.evaluate_settings import EvaluateSettings
 from pipelines.history import History
+from tests.pipelines.benchmarks.test_readers import write
 from tests.pipelines.evaluate_stand_in import StandIn
 
 CLIPS = 8
@@ -49,8 +51,12 @@ def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) ->
             return next((choice for choice in item.choices if choice != item.answer), "thunder")
         return item.answer or ", ".join(item.labels)
 
-    model = StandIn(say)
+    model = install(StandIn(say), monkeypatch)
     model.good = 1.0  # type: ignore[attr-defined]
+    return model
+
+
+def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     there = ray_runtime.Resources(2, 0, 1, own=False)
     monkeypatch.setattr(evaluate_answers, "run_caption", model.caption)
     monkeypatch.setattr(evaluate_answers, "run_embed_audio", model.embed_audio)
@@ -106,6 +112,105 @@ def test_two_nights_the_gate_and_what_changed(model: Any, data: str, tmp_path: P
     assert (tmp_path / "compare.html").read_text().count("data:audio/mpeg;base64,") == 3
 
 
+ESC50 = ("dog", "rain", "dog", "wind")
+
+
+def published(root: Path) -> str:
+    """ESC-50 of four clips and five that are not there, AIR-Bench Chat and MMAU's test part of two questions each."""
+    lines = [f"{i}.wav,1,0,{(*ESC50, *('dog',) * 5)[i]},True,1,A" for i in range(9)]
+    chat = [
+        {
+            "path": f"{i}.wav", "question": "What?", "answer_gt": "Rain.", "meta_info": "It rains.",
+            "task_name": "sound_QA", "dataset_name": "clotho", "uniq_id": i,
+        }
+        for i in range(2)
+    ]  # fmt: skip
+    mmau = [
+        {
+            "id": str(i), "audio_id": f"./test-audios/{i}.wav", "question": "What?", "choices": ["dog", "rain", "dog"],
+            "answer": "", "task": "sound", "unheard-of": i,
+        }
+        for i in range(2)
+    ]  # fmt: skip
+    audio = [f"esc50/audio/{i}.wav" for i in range(4)]
+    audio += [f"{name}/{i}.wav" for name in ("air_bench_chat/sound_QA_clotho", "mmau/test-audios") for i in range(2)]
+    write(
+        root,
+        {
+            "esc50/meta/esc50.csv": "\n".join(["filename,fold,target,category,esc10,src_file,take", *lines, ""]),
+            "air_bench_chat/Chat_meta.json": json.dumps(chat),
+            "mmau/mmau-test.json": json.dumps(mmau),
+            **dict.fromkeys(audio, ""),
+        },
+    )
+    return str(root)
+
+
+def test_files_for_judges_and_what_is_left_out_and_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = {"esc50": "Dog", "air_bench_chat": "Rain, I think.", "mmau": "rain"}
+    asked: list[dict[str, Any]] = []
+    install(StandIn(lambda row: asked.append(row) or said[row["benchmark"]]), monkeypatch)
+    data = published(tmp_path / "data")
+    names = "esc50,air_bench_chat,mmau"
+    settings = EvaluateSettings(benchmarks=names, data=[data], out=str(tmp_path / "out"), players=0, orders=1)
+    done = run_evaluate(settings)
+    assert {row["question"] for row in asked if row["benchmark"] == "esc50"} == {load_benchmark("esc50").question}
+
+    chat = tmp_path / "out" / "judge" / "run" / "air_bench_chat" / "Chat_result_modelx.jsonl"
+    lines = [json.loads(line) for line in chat.read_text().splitlines()]
+    assert [(line["uniq_id"], line["response"]) for line in lines] == [(0, "Rain, I think."), (1, "Rain, I think.")]
+    mmau = json.loads((tmp_path / "out" / "judge" / "run" / "mmau" / "mmau_predictions.json").read_text())
+    original = json.loads((tmp_path / "data" / "mmau" / "mmau-test.json").read_text())
+    assert mmau == [{**record, "model_prediction": "rain"} for record in original]
+
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in (
+        '<a href="judge/run/air_bench_chat/Chat_result_modelx.jsonl">',
+        '<a href="judge/run/mmau/mmau_predictions.json">',
+        "<strong>5 left out</strong>: audio not found, such as 4.wav (audio/4.wav), 5.wav",
+        "<strong>accuracy</strong> without 2 items: the publisher keeps the answer, such as 0, 1.",
+        "asked: [single event] Identify the sounds in the audio clip",
+        'title="rain → dog: 1 of 1"',  # a cell of the confusion
+        "wind taken for dog (1)",
+    ):
+        assert words in page, words
+    assert page.count("audio not found") == 1
+    jobs.evaluate._print(settings, done)
+    shown = capsys.readouterr().out
+    assert f"air_bench_chat: for its judge, {chat}" in shown
+    assert "mmau: for its judge, " in shown
+
+
+def test_questions_that_get_no_answer_close_the_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    silent = False
+    install(StandIn(lambda row: None if silent else "Rain."), monkeypatch)
+    given = {"benchmarks": "air_bench_chat", "history": str(tmp_path / "h"), "against": "accepted", "accept": True}
+    data = published(tmp_path / "data")
+    assert evaluate(data, tmp_path / "a", **given).accepted
+    silent = True
+    verdict = evaluate(data, tmp_path / "b", **given).verdict
+    assert verdict is not None
+    assert [(fall.metric, fall.new) for fall in verdict.falls] == [("answered", 0.0)]
+
+
+def test_a_metric_that_can_no_longer_be_computed_closes_the_gate(model: Any, data: str, tmp_path: Path) -> None:
+    given = {"benchmarks": NAMES[0], "history": str(tmp_path / "h"), "against": "accepted", "accept": True}
+    evaluate(data, tmp_path / "a", **given)
+    fewer = load_benchmark(NAMES[0]).model_copy(update={"metrics": ["micro_f1"]})
+    path = tmp_path / "fewer.yaml"
+    path.write_text(fewer.model_dump_json())
+    closed = evaluate(data, tmp_path / "b", **{**given, "benchmarks": str(path)})
+    assert not closed.accepted
+    assert closed.verdict is not None
+    assert {each.metric for each in closed.verdict.lost} == {"map", "macro_f1", "matched"}
+    assert json.loads((tmp_path / "b" / "metrics.json").read_text())["gate"]["open"] is False
+    assert "map cannot be compared with accepted run" in (tmp_path / "b" / "report.html").read_text()
+    ungated = [f"{NAMES[0]}/{name}" for name in ("map", "macro_f1", "matched")]
+    assert evaluate(data, tmp_path / "c", **{**given, "benchmarks": str(path), "ungated": ungated}).accepted
+
+
 def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: Path) -> None:
     done = evaluate(data, tmp_path / "grid", benchmarks=NAMES[0], axes=["santa.mix=0.2,0.4", "bridge=none,santa"])
     assert len(model.heard) == CLIPS
@@ -130,6 +235,8 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
         ({"accept": True}, "--against and --accept need"),
         ({"history": "h", "against": "x"}, 'run: got "x"'),
         ({"history": "h", "against": "accepted", "axes": ["beams=1,2"]}, "a run without a grid"),
+        ({"history": "h", "accept": True, "axes": ["beams=1"]}, "accept: got True; allowed: a run without a grid"),
+        ({"ungated": [f"{NAMES[0]}/mpa"]}, f"BENCHMARK/METRIC, one of {NAMES[0]}/map"),
         ({"bridge": "ferry"}, 'bridge: got "ferry"'),
     ],
 )
@@ -160,7 +267,7 @@ def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
     """Sounds [1, 0] beside texts [0, 1], moved half-way: cosines 0 and 1/√2, and the distances that go with them."""
     spoken = {"rain": "The sound of rain.", "wind": "The sound of wind."}
     labels = SimpleNamespace(names=list(spoken), texts=list(spoken.values()))
-    item = SimpleNamespace(references=references, labels=("rain", "wind"), answer="", question="")
+    item = SimpleNamespace(references=references, labels=("rain", "wind"), answer="", task="caption")
     reply = SimpleNamespace(embedding=np.array([1.0, 0.0], np.float32))
     task = SimpleNamespace(reading=SimpleNamespace(labels=labels), items=[item] * 3)
     asked: list[str] = []

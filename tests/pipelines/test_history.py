@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.history import History, compare_runs
+from pipelines.history import History
+from pipelines.history_gate import check_against, gate
 from pipelines.history_picture import series, terminal_plot, trend_svg
 
 ITEMS = 400
@@ -51,7 +52,7 @@ def history(tmp_path: Path) -> History:
 def night(history: History, run_id: str, right: float, day: int) -> bool:
     """One night as the cron line has it: compare, add, accept where the gate is open. Returns whether it was."""
     rows = run_rows(run_id, right, day=day)
-    verdict = history.gate(rows, "accepted", 0.01)
+    verdict = gate(history, rows, "accepted", 0.01)
     history.add(rows)
     if verdict.open:
         history.mark("accept", run_id, by="gate")
@@ -59,13 +60,14 @@ def night(history: History, run_id: str, right: float, day: int) -> bool:
 
 
 def test_the_first_run_has_nothing_to_be_compared_with(history: History) -> None:
-    verdict = history.gate(run_rows("a", 0.8), "accepted", 0.01)
-    assert (verdict.open, verdict.against, verdict.changes) == (True, {}, [])
+    verdict = gate(history, run_rows("a", 0.8), "accepted", 0.01)
+    assert (verdict.open, verdict.against, verdict.changes, verdict.skipped) == (True, {}, [], [])
+    assert gate(history, [], "accepted", 0.01).open
 
 
 def test_a_fall_closes_the_gate_and_is_named(history: History) -> None:
     assert night(history, "a", 0.80, 1)
-    verdict = history.gate(run_rows("b", 0.75), "accepted", 0.01)
+    verdict = gate(history, run_rows("b", 0.75), "accepted", 0.01)
     (change,) = verdict.falls
     assert (change.benchmark, change.metric, change.items) == ("bells", "accuracy", ITEMS)
     assert change.difference == pytest.approx(-0.05)
@@ -75,19 +77,19 @@ def test_a_fall_closes_the_gate_and_is_named(history: History) -> None:
 
 def test_a_fall_within_the_tolerance_or_within_the_noise_does_not(history: History) -> None:
     assert night(history, "a", 0.80, 1)
-    assert history.gate(run_rows("b", 0.7925), "accepted", 0.01).open  # 3 items of 400: less than the tolerance
+    assert gate(history, run_rows("b", 0.7925), "accepted", 0.01).open  # 3 items of 400: less than the tolerance
     few = run_rows("c", 0.8, items=ITEMS)
     few[0]["rows"] = few[0]["rows"][:10] + [None] * (ITEMS - 10)
     few[0]["rows"][0] = [0.0]  # one of ten: −0.1, but the interval of so few reaches zero
-    (change,) = history.gate(few, "accepted", 0.01).changes
+    (change,) = gate(history, few, "accepted", 0.01).changes
     assert (change.items, change.difference, change.fell) == (10, pytest.approx(-0.1), False)
 
 
 def test_a_rise_does_not_close_it_but_of_a_rate_of_failures_it_does(history: History) -> None:
     history.add(run_rows("a", 0.5, higher_is_better=False))
     history.mark("accept", "a")
-    assert not history.gate(run_rows("b", 0.6, higher_is_better=False), "accepted", 0.01).open
-    assert history.gate(run_rows("b", 0.4, higher_is_better=False), "accepted", 0.01).open
+    assert not gate(history, run_rows("b", 0.6, higher_is_better=False), "accepted", 0.01).open
+    assert gate(history, run_rows("b", 0.4, higher_is_better=False), "accepted", 0.01).open
 
 
 def test_a_bad_night_does_not_become_the_new_normal(history: History) -> None:
@@ -105,8 +107,8 @@ def test_a_slow_slide_does_not_become_the_new_normal(history: History) -> None:
     assert night(history, "night-0", 0.80, 1)
     assert night(history, "night-1", 0.7925, 2)
     assert not night(history, "night-2", 0.785, 3)
-    verdict = history.gate(run_rows("night-2", 0.785), "accepted", 0.01)
-    assert verdict.against == {"accepted": "night-1", "pinned": "night-0"}
+    verdict = gate(history, run_rows("night-2", 0.785), "accepted", 0.01)
+    assert verdict.against == {"accepted": ["night-1"], "pinned": ["night-0"]}
     assert [(c.against, c.fell) for c in verdict.changes] == [
         ("accepted run night-1", False),
         ("pinned run night-0", True),
@@ -123,39 +125,139 @@ def test_the_pin_moves_by_hand_alone(history: History) -> None:
     history.mark("reject", "b")
     assert (history.pinned(), history.accepted()) == ("a", ["a", "c"])
     history.mark("reject", "c")
-    assert history.to_compare("accepted") == {"accepted": "a"}
+    assert gate(history, run_rows("d", 0.8), "accepted", 0.01).against == {"accepted": ["a"]}
 
 
 def test_a_run_scored_again_is_not_compared_with_itself(history: History) -> None:
     assert night(history, "a", 0.8, 1)
-    assert history.gate(run_rows("a", 0.5), "accepted", 0.01).against == {}
+    assert gate(history, run_rows("a", 0.5), "accepted", 0.01).against == {}
 
 
 def test_a_named_run_is_compared_with_beside_the_pin(history: History) -> None:
     for day, run_id in enumerate(("a", "b"), start=1):
         night(history, run_id, 0.8, day)
-    assert history.to_compare("b") == {"run": "b", "pinned": "a"}
+    assert gate(history, run_rows("c", 0.8), "b", 0.01).against == {"run": ["b"], "pinned": ["a"]}
+    check_against(history, "b", ["bells"])
     with pytest.raises(SettingsError, match=r'run: got "x"; allowed: a run of this history: a, b'):
-        history.to_compare("x")
+        check_against(history, "x", ["bells"])
+    with pytest.raises(SettingsError, match="a run that has gongs"):
+        check_against(history, "b", ["bells", "gongs"])
+
+
+def test_nights_may_take_turns_with_benchmarks(history: History) -> None:
+    for day, (name, right) in enumerate((("bells", 0.9), ("gongs", 0.9), ("bells", 0.9)), start=1):
+        rows = run_rows(f"night-{day}", right, day=day, benchmark=name)
+        assert gate(history, rows, "accepted", 0.01).open
+        history.add(rows)
+        history.mark("accept", f"night-{day}")
+    verdict = gate(history, run_rows("night-4", 0.1, benchmark="gongs"), "accepted", 0.01)
+    assert [(change.against, change.fell) for change in verdict.changes] == [("accepted run night-2", True)]
+    assert not verdict.open
+    assert verdict.skipped == ["bells: not evaluated this time"]
+    both = run_rows("night-4", 0.9) + run_rows("night-4", 0.9, benchmark="gongs")
+    assert gate(history, both, "accepted", 0.01).against == {
+        "accepted": ["night-3", "night-2"],
+        "pinned": ["night-1"],
+    }
+
+
+def test_a_metric_that_the_last_accepted_run_lacked_is_compared_with_an_earlier_one(history: History) -> None:
+    for run_id, names in (("a", ("accuracy", "macro_f1")), ("b", ("accuracy",))):
+        history.add([row for name in names for row in run_rows(run_id, 0.9, metric=name)])
+        history.mark("accept", run_id)
+    history.mark("pin", "b")
+    verdict = gate(history, run_rows("c", 0.9) + run_rows("c", 0.1, metric="macro_f1"), "accepted", 0.01)
+    assert [(change.metric, change.against) for change in verdict.falls] == [
+        ("macro_f1", "accepted run a"),
+    ]
 
 
 def test_runs_are_compared_on_the_items_both_have(history: History) -> None:
-    old, new = run_rows("a", 1.0, items=4), run_rows("b", 1.0, items=4)
+    history.add(run_rows("a", 1.0, items=4))
+    history.mark("accept", "a")
+    new = run_rows("b", 1.0, items=4)
     new[0].update(items=["clip-3", "clip-0", "new"], rows=[[0.0], [1.0], [0.0]])
-    (change,), skipped = compare_runs(old, new, "accepted run a", 0.01)
-    assert (change.items, change.difference, skipped) == (2, pytest.approx(-0.5), [])
+    verdict = gate(history, new, "accepted", 0.01)
+    (change,) = verdict.changes
+    assert (change.items, change.difference, verdict.lost) == (2, pytest.approx(-0.5), [])
 
 
-def test_what_cannot_be_compared_is_named(history: History) -> None:
-    old = run_rows("a", 0.8) + run_rows("a", 0.8, metric="macro_f1") + run_rows("a", 0.8, benchmark="gongs")
-    new = run_rows("b", 0.8, labels="other")
-    changes, skipped = compare_runs(old, new, "accepted run a", 0.01)
-    assert changes == []
-    assert skipped == [
-        "bells accuracy against the accepted run a: other labels or another way of counting",
-        "bells macro_f1 against the accepted run a: could not be computed this time",
-        "gongs accuracy against the accepted run a: not evaluated this time",
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"labels": "other"}, "its labels are others"),
+        ({"statistic": "macro_f1"}, "it is counted in another way"),
+        ({"metric": "macro_f1"}, "it could not be computed this time"),
+        ({"items": [f"other-{i}" for i in range(ITEMS)]}, "no item counts in both"),
+    ],
+)
+def test_a_gate_that_can_compare_nothing_is_closed(history: History, changes: dict[str, Any], why: str) -> None:
+    assert night(history, "a", 0.8, 1)
+    rows = [{**row, **changes} for row in run_rows("b", 0.8)]
+    verdict = gate(history, rows, "accepted", 0.01)
+    assert (verdict.open, verdict.falls) == (False, [])
+    assert verdict.reasons == [
+        f"bells accuracy cannot be compared with accepted run a: {why}; repair it, accept this run as it is "
+        "(mats history accept b), or leave it out (--ungated bells/accuracy)"
     ]
+    spared = gate(history, rows, "accepted", 0.01, ungated=["bells/accuracy"])
+    assert spared.open
+    assert "bells/accuracy: left out by --ungated" in spared.skipped
+
+
+def test_accepted_and_pinned_by_hand_the_new_way_of_counting_is_the_standard(history: History) -> None:
+    assert night(history, "a", 0.8, 1)
+    history.add(run_rows("b", 0.8, labels="other"))
+    history.mark("accept", "b")
+    again = gate(history, run_rows("c", 0.8, labels="other"), "accepted", 0.01)
+    assert [each.against for each in again.lost] == ["pinned run a"]
+    assert "mats history pin c" in again.reasons[0]
+    history.mark("pin", "b")
+    assert gate(history, run_rows("c", 0.8, labels="other"), "accepted", 0.01).open
+
+
+def test_cider_is_compared_only_over_the_same_items(history: History) -> None:
+    """Its values depend on the references of all items; which of them were answered does not matter."""
+    cider = {"kind": "caption", "metric": "cider_d", "statistic": "mean_of_set"}
+    history.add(run_rows("a", 0.8, **cider))
+    history.mark("accept", "a")
+    same = run_rows("b", 0.8, **cider)
+    same[0]["rows"] = [None, *same[0]["rows"][1:]]
+    verdict = gate(history, same, "accepted", 0.01)
+    assert (verdict.open, verdict.changes[0].items) == (True, ITEMS - 1)
+    (lost,) = gate(history, run_rows("b", 0.8, items=ITEMS - 1, **cider), "accepted", 0.01).lost
+    assert lost.why == "its values depend on which items there are, and these are others (400 then, 399 now)"
+
+
+def test_a_grid_is_no_standard(history: History) -> None:
+    history.add(run_rows("grid", 0.8, cell="santa.mix=0.3"))
+    for kind in ("accept", "pin"):
+        with pytest.raises(SettingsError, match="a run without a grid"):
+            history.mark(kind, "grid")
+    with pytest.raises(SettingsError, match="a run without a grid"):
+        check_against(history, "grid", ["bells"])
+    event = Path(history.url) / "events" / f"{1:020d}-accept-grid.json"  # accepted before that was refused
+    event.parent.mkdir()
+    event.write_text('{"kind": "accept", "run_id": "grid"}')
+    verdict = gate(history, run_rows("b", 0.1), "accepted", 0.01)
+    assert not verdict.open
+    assert [(each.benchmark, each.metric) for each in verdict.lost] == [("bells", "")]
+
+
+def test_what_items_contributed_stays_numbers_of_arrow(history: History) -> None:
+    """As Python floats a benchmark of 200 labels would take a hundred times its size."""
+    import tracemalloc
+
+    table = np.random.default_rng(1).random((300, 400))
+    wide = {"metric": "map", "statistic": "mean_average_precision", "items": [str(i) for i in range(301)]}
+    history.add([{**run_rows("a", 0.8)[0], **wide, "rows": [None, *table]}])
+    tracemalloc.start()
+    (kept,) = history.kept("a", {("", "bells", "map")}).values()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert kept.counted.tolist() == list(range(1, 301))
+    assert np.array_equal(kept.table, table)
+    assert peak < 2 * table.nbytes
 
 
 def test_a_run_added_again_is_one_run(history: History) -> None:
@@ -163,7 +265,8 @@ def test_a_run_added_again_is_one_run(history: History) -> None:
     history.add(run_rows("a", 0.9))
     assert history.ids() == ["a"]
     assert [row["value"] for row in history.runs()] == [0.9]
-    assert history.run("a")[0]["rows"][0] == [1.0]
+    (kept,) = history.kept("a", history.keys("a")).values()
+    assert kept.table.sum() == pytest.approx(0.9 * ITEMS)
 
 
 def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:

@@ -1,0 +1,88 @@
+"""`mats benchmark evaluate`: `mats caption`, `mats evaluate`, `mats caption` again, on the same clips.
+
+`mats caption` runs before and after, because the speed of a shared machine drifts; its rate is that of both together.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from jobs.benchmarks.caption import _workplace as workplace
+from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
+from mats_core.checkpoint import check_model_dir
+from mats_core.errors import SettingsError
+from pipelines.benchmarks import load_benchmark, read
+from pipelines.ray_runtime import usable_cores
+
+BENCHMARK = "soundworld"
+
+
+def run_benchmark(clips: int, model: str, folder: str | None, as_json: bool) -> int:
+    """Measure and print; raises SettingsError."""
+    most = int(load_benchmark(BENCHMARK).options["clips"])
+    if not 1 < clips <= most:
+        raise SettingsError("clips", clips, f"2 to {most}")
+    check_model_dir(model)
+    with workplace(folder) as place:
+        figures = compare(place, clips, model)
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    else:
+        print_comparison(figures)
+    return 0
+
+
+def compare(place: Path, clips: int, model: str) -> dict[str, Any]:
+    """(a) `mats caption`, (b) `mats evaluate`, (a) again; figures of both and their ratio."""
+    data = place / f"benchmarks-{clips}"
+    _say(f"writing {clips} clips")
+    read(load_benchmark(BENCHMARK), str(data), clips)
+    _say("(a) mats caption")
+    first = run_pipeline(data / BENCHMARK, place / "answers", model)
+    _say("(b) mats evaluate")
+    evaluation = run_evaluation(data, place / "evaluation", clips, model)
+    _say("(a) mats caption again")
+    caption = mean_of(first, run_pipeline(data / BENCHMARK, place / "answers", model))
+    ratio = round(evaluation["rows_per_s"] / caption["rows_per_s"], 3)
+    return {"clips": clips, "cores": usable_cores(), "caption": caption, "evaluate": evaluation, "ratio": ratio}
+
+
+def run_evaluation(data: Path, out: Path, clips: int, model: str) -> dict[str, Any]:
+    """`mats evaluate` as a user runs it. total_s: from command to prompt, with scores, baselines and the page."""
+    command = [sys.executable, "-m", "jobs", "evaluate", "--benchmarks", BENCHMARK, "--limit", str(clips)]
+    command += ["--data", str(data), "--out", str(out), "--model", model, "--device", "cpu", "--overwrite"]
+    began = time.monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    total = time.monotonic() - began
+    run = json.loads((out / "cells" / "run" / "_run.json").read_text())
+    parts = json.loads((out / "metrics.json").read_text())["seconds"]
+    return {**steady_figures(run), "total_s": round(total, 2), "seconds": parts}
+
+
+def print_comparison(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    a, b = figures["caption"], figures["evaluate"]
+    table = Table(title=f"{figures['clips']} clips, {figures['cores']} cores")
+    for name in ("", "mats caption (a)", "mats evaluate (b)"):
+        table.add_column(name, justify="left" if not name else "right")
+    table.add_row("answers/s once started", f"{a['rows_per_s']:.1f}", f"{b['rows_per_s']:.1f}")
+    table.add_row("answers/s before, after", " ".join(f"{rate:.1f}" for rate in a["rates"]), "")
+    table.add_row("start-up (s)", f"{a['start_s']:.1f}", f"{b['start_s']:.1f}")
+    table.add_row("busy (s)", f"{a['busy_s']:.1f}", f"{b['busy_s']:.1f}")
+    for name, seconds in b["seconds"].items():
+        table.add_row(f"{name} (s)", "", f"{seconds:.1f}")
+    table.add_row("the whole command (s)", "", f"{b['total_s']:.1f}")
+    table.add_row("b/a", "", f"{figures['ratio']:.3f}")
+    Console().print(table)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
