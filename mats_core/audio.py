@@ -19,8 +19,7 @@ import numpy.typing as npt
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.headers import mend_wav
-from mats_core.sniff import HEAD_BYTES
+from mats_core.headers import mend_flac, mend_wav, ogg_is_chained
 from mats_core.source import (
     LEAST_BITS_A_SECOND,
     AudioError,
@@ -111,16 +110,17 @@ def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) ->
     AudioError."""
     limits = limits or DecodeLimits()
     guarded = _guard(file, limits, time.monotonic() + limits.deadline_s)
-    with _open(guarded, name, limits, readers(guarded.head(HEAD_BYTES), seeks=False)) as source:
+    _mend(guarded, until_s=0.0 if guarded.size <= _SMALL_FILE else None, whole=False)
+    with _open(guarded, name, limits, readers(guarded, seeks=False)) as source:
         info = source.info()
         # note: libsndfile estimates the length of an MP3 without header well; what PyAV says of one is a guess
         least = _SMALL_FILE if source.container or not info.duration_s else _LARGE_MP3
     if info.duration_source != "unknown" or guarded.size <= least:
         return info
-    return _counted(file, info, limits)
+    return _counted(file, guarded.joined, info, limits)
 
 
-def _counted(file: BinaryIO, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
+def _counted(file: BinaryIO, joined: bool, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
     """`info` with the length that the packets tell, where the header tells none and the file is long enough for it
     to matter: the last chunk reads to the end of the file, so it must not be far away."""
     from mats_core.container import count_seconds
@@ -128,7 +128,9 @@ def _counted(file: BinaryIO, info: AudioInfo, limits: DecodeLimits) -> AudioInfo
     # note: read in large pieces; a remote file was opened for small ones
     large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
     try:
-        seconds = count_seconds(SourceFile(large or file, time.monotonic() + limits.deadline_s))
+        counted = SourceFile(large or file, time.monotonic() + limits.deadline_s)
+        counted.joined = joined
+        seconds = count_seconds(counted)
     except AudioError as error:
         if error.code != "timeout":
             raise
@@ -168,7 +170,11 @@ def decode(
     first = round(start_s * sample_rate)
     count = None if duration_s is None else round((start_s + duration_s) * sample_rate) - first
     guarded = _guard(file, limits, deadline)
-    order = readers(guarded.head(HEAD_BYTES), seeks=first > 0)
+    whole = guarded.size <= _SMALL_FILE
+    if whole and not isinstance(file, io.BytesIO):
+        guarded = SourceFile(io.BytesIO(guarded.read_all()), deadline)
+    _mend(guarded, None if duration_s is None else start_s + duration_s + _AFTER_S, whole)
+    order = readers(guarded, seeks=first > 0)
     found: list[Decoded] = []
     failure: AudioError | None = None
     declared_s: float | None = None
@@ -207,10 +213,14 @@ def _guard(file: BinaryIO, limits: DecodeLimits, deadline: float) -> SourceFile:
         raise AudioError("empty_audio", "the file is empty (0 bytes)")
     if guarded.size > limits.max_bytes:
         raise AudioError("too_large", f"the file has {guarded.size} bytes, {limits.max_bytes} are allowed")
-    if guarded.size <= _SMALL_FILE and not isinstance(file, io.BytesIO):
-        guarded = SourceFile(io.BytesIO(guarded.read_all()), deadline)
-    mend_wav(guarded)
     return guarded
+
+
+def _mend(file: SourceFile, until_s: float | None, whole: bool) -> None:
+    """Put right what its header tells wrongly of the length, as far as reading up to `until_s` needs it."""
+    mend_wav(file)
+    mend_flac(file, until_s, whole)
+    file.joined = file.joined or ogg_is_chained(file)
 
 
 def _open(file: SourceFile, name: str, limits: DecodeLimits, order: tuple[Reader, ...]) -> Source:

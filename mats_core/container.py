@@ -38,7 +38,7 @@ class _Reader:
         file.seek(0)
         self.container = av.open(file, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
         self.stream = self._best_track()
-        self.bare = self.container.format.name.split(",")[0] in _BARE
+        self.bare = file.joined or self.container.format.name.split(",")[0] in _BARE
         self.damaged = False
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.frames = self._decoded()
@@ -196,8 +196,8 @@ class ContainerSource:
         `first`."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
         from_start = chain((self._first,), self._reader.frames)
-        if target == 0 or not self._base:
-            return 0, from_start
+        if target == 0 or not self._base or self._file.joined:
+            return 0, from_start  # note: each of joined streams begins its times anew
         pts = self._first_pts + int(target / self.sample_rate / self._base)
         if self._reader.bare:
             # note: their frames are counted, since a seek would guess the place from the bit rate
@@ -244,7 +244,8 @@ class ContainerSource:
 
 
 def count_seconds(file: SourceFile) -> float | None:
-    """How long a file lasts by its packets, read from first to last but not decoded; None where it cannot tell.
+    """How long a file lasts by its packets, read from first to last but not decoded (joined streams are: their packets
+    do not tell); None where it cannot tell.
     Raises AudioError timeout where the reading takes longer than the file may."""
     try:
         reader = _Reader(file)
@@ -252,6 +253,8 @@ def count_seconds(file: SourceFile) -> float | None:
         file.check()
         return None
     try:
+        if file.joined:
+            return sum(frame.samples / frame.sample_rate for frame in reader.frames) or None
         base, first, last, total = reader.stream.time_base, None, 0, 0
         try:
             for packet in reader.container.demux(reader.stream):

@@ -79,6 +79,7 @@ class SourceFile:
         self._error: BaseException | None = None
         self._late = False
         self._patches: list[tuple[int, bytes]] = []
+        self.joined = False  # several streams behind each other: only counting tells a place in it
         try:
             self.size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -165,14 +166,15 @@ def _as_audio_error(error: BaseException) -> AudioError:
 Reader = Literal["libsndfile", "pyav"]
 
 
-def readers(head: bytes, seeks: bool) -> tuple[Reader, ...]:
-    """Who reads a file that starts with `head`, the best first.
+def readers(file: SourceFile, seeks: bool) -> tuple[Reader, ...]:
+    """Who reads a file, the best first.
 
     libsndfile 1.2.2 takes raw AAC for broken MP3, shifts the first page of Opus by its pre-skip when a read
-    is longer than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis.
+    is longer than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis. Of joined
+    streams it knows the first.
     """
-    name = sniff(head).name
-    if name in ("AAC", "Opus"):
+    name = sniff(file.head(HEAD_BYTES)).name
+    if name in ("AAC", "Opus") or file.joined:
         return ("pyav",)
     return ("pyav", "libsndfile") if name == "Ogg" and seeks else ("libsndfile", "pyav")
 
