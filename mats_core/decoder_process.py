@@ -19,11 +19,11 @@ from typing import Any
 
 from mats_core import container  # noqa: F401  (loaded now, so that its memory belongs to the baseline)
 from mats_core.audio import AudioError, DecodeLimits, as_audio_error, decode, probe
-from mats_core.storage import StorageError, filesystem, open_binary, public_uri, scheme
+from mats_core.storage import Listed, StorageError, filesystem, open_binary, public_uri, scheme
 from mats_core.uris import archive_of
 
 # Of a remote file, fetched at once: a header needs little; a minute of audio in small pieces needs many requests.
-_HEADER_BYTES_AHEAD, _BYTES_AHEAD = 1 << 16, 1 << 18
+_HEADER_BYTES_AHEAD, _BYTES_AHEAD, _FILE_BYTES_AHEAD = 1 << 16, 1 << 20, 8 << 20
 
 
 def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
@@ -61,8 +61,9 @@ def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Roo
     name = public_uri(uri)
     try:
         room.prepare(uri)
-        read_ahead = _HEADER_BYTES_AHEAD if request["op"] == "probe" else _BYTES_AHEAD
-        with open_binary(uri, limits.max_bytes, read_ahead) as file:
+        read_ahead = _ahead(request)
+        listed = Listed(request.get("size") or 0, request.get("version") or "")
+        with open_binary(uri, limits.max_bytes, read_ahead, listed) as file:
             if request["op"] == "probe":
                 info = probe(file, name, limits)
                 return {"info": vars(info)}, b""
@@ -83,6 +84,12 @@ def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Roo
         return {"code": "memory", "message": ""}, b""
     except Exception as error:  # a decoder's own kind of failure: one row, not the process
         return {"code": "decode_failed", "message": f"the decoder failed: {type(error).__name__}"}, b""
+
+
+def _ahead(request: dict[str, Any]) -> int:
+    if request["op"] == "probe":
+        return _HEADER_BYTES_AHEAD
+    return _FILE_BYTES_AHEAD if not request["start_s"] and request["duration_s"] is None else _BYTES_AHEAD
 
 
 class _Room:

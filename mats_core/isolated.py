@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -47,11 +47,14 @@ serve(descriptor, rate, limits)
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """A stretch of a file; `duration_s=None` reads to its end."""
+    """A stretch of a file; `duration_s=None` reads to its end. `size` and `version`: what a listing said of it, so that
+    another file in its place is told (`storage.open_binary`)."""
 
     uri: str
     start_s: float = 0.0
     duration_s: float | None = None
+    size: int = 0
+    version: str = ""
 
 
 @dataclass
@@ -119,10 +122,7 @@ class IsolatedDecoder:
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[Decoded | AudioError]:
         """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no
         child starts."""
-        asked = [
-            {"op": "decode", "uri": each.uri, "start_s": each.start_s, "duration_s": each.duration_s}
-            for each in requests
-        ]
+        asked = [{"op": "decode", **asdict(each)} for each in requests]
         return [self._decoded(*answer) for answer in self._run(asked)]
 
     def probe_many(self, uris: Sequence[str]) -> list[AudioInfo | AudioError]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
@@ -30,6 +30,13 @@ class FileInfo:
 
     uri: str
     path: str
+    size: int
+    version: str
+
+
+class Listed(NamedTuple):
+    """What a listing said of a file: bytes (0 where unknown) and version ("" where unknown)."""
+
     size: int
     version: str
 

@@ -40,7 +40,7 @@ class SteadyFile(io.RawIOBase):
         self._file: Any = file
         self._open_it = open_it
         self._at = 0
-        self._size = int(file.seek(0, io.SEEK_END))
+        self.size = int(file.seek(0, io.SEEK_END))
 
     def readable(self) -> bool:
         return True
@@ -52,12 +52,12 @@ class SteadyFile(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def read(self, count: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
+        left = max(0, self.size - self._at)
         wanted = left if count is None or count < 0 else min(count, left)
         data = steady(lambda: self._read(wanted)) if wanted else b""
         self._at += len(data)

@@ -23,6 +23,7 @@ from urllib.parse import quote_from_bytes
 from mats_core.errors import SettingsError
 from mats_core.listing import (
     FileInfo,
+    Listed,
     list_local,
     list_remote,
     local_version,
@@ -30,10 +31,11 @@ from mats_core.listing import (
     remote_name,
     remote_version,
 )
+from mats_core.s3_file import CHANGED, S3File
 from mats_core.steady import SteadyFile, steady
 from mats_core.store_errors import StorageError, error_from, is_passing, is_vague, store_code
 from mats_core.stores import OBJECT_STORES, READ_ONLY, is_known_scheme, open_store
-from mats_core.tar import Slice, members
+from mats_core.tar import Slice, archive_version, members
 from mats_core.uris import (
     is_file_url,
     local_path,
@@ -47,6 +49,7 @@ from mats_core.uris import (
 
 __all__ = [
     "FileInfo",
+    "Listed",
     "StorageError",
     "arrow",
     "create_bytes",
@@ -73,6 +76,7 @@ __all__ = [
 Result = TypeVar("Result")
 
 _MEMBERS_AHEAD = 1 << 18  # of an archive whose headers are read: one request a member, or less for small ones
+_WHOLE = 8 << 20  # of a file that is read whole: one request for most
 _HEADER_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
 
 
@@ -131,28 +135,38 @@ def filesystem(uri: str) -> tuple[Any, str]:
         return open_store(uri)
 
 
-def open_binary(uri: str, max_bytes: int | None = None, read_ahead: int = _HEADER_BLOCK) -> BinaryIO:
+def open_binary(
+    uri: str, max_bytes: int | None = None, read_ahead: int = _HEADER_BLOCK, listed: Listed | None = None
+) -> BinaryIO:
     """A seekable binary file to read. Remote files are read in ranges of `read_ahead` bytes as they are needed
     (small for a header, larger for decoding: each is a request); a server that cannot seek is read once into
     a temporary file of at most `max_bytes`.
 
-    Raises StorageError: not_found, access_denied, io_error (a folder, a pipe, a device), refused.
+    `listed`: what a listing said of the file. Another one there now is an error, as far as opening it tells: by version
+    on disk and in S3, elsewhere by size.
+
+    Raises StorageError: not_found, access_denied, io_error (a folder, a pipe, a device; not the file listed), refused.
     """
     path = local_path(uri)
     if path is not None:
-        return _open_local(path, uri)
+        return _open_local(path, uri, listed)
     if scheme(uri).startswith("tar+"):
-        return _open_member(uri, max_bytes, read_ahead)
+        return _open_member(uri, max_bytes, read_ahead, listed)
     with _coded(uri):
         fs, name = open_store(uri)
+        if scheme(uri) in ("s3", "s3a"):
+            return S3File(fs, name, read_ahead, listed.version if listed else "")  # type: ignore[return-value]
 
         def open_it() -> Any:
             return fs.open(name, "rb", block_size=read_ahead, cache_type="readahead")
 
         file = steady(open_it)
-        if file.seekable():
-            return SteadyFile(file, open_it)  # type: ignore[return-value]
-        return steady(lambda: _spooled(open_it(), max_bytes))
+        if not file.seekable():
+            return steady(lambda: _spooled(open_it(), max_bytes))
+        found = SteadyFile(file, open_it)
+        if listed is not None and listed.size and listed.size != found.size:
+            raise StorageError("io_error", CHANGED)
+        return found  # type: ignore[return-value]
 
 
 def _member(uri: str) -> tuple[str, str]:
@@ -162,13 +176,15 @@ def _member(uri: str) -> tuple[str, str]:
         raise StorageError("refused", str(error)) from None
 
 
-def _open_member(uri: str, max_bytes: int | None, read_ahead: int) -> BinaryIO:
+def _open_member(uri: str, max_bytes: int | None, read_ahead: int, listed: Listed | None) -> BinaryIO:
     archive, place = _member(uri)
-    file = open_binary(archive, max_bytes, read_ahead)
+    if listed is not None:
+        listed = Listed(0, archive_version(listed.version, place))
+    file = open_binary(archive, max_bytes, read_ahead, listed)
     return Slice(file, *member_range(place))  # type: ignore[return-value]
 
 
-def _open_local(path: bytes, uri: str) -> BinaryIO:
+def _open_local(path: bytes, uri: str, listed: Listed | None) -> BinaryIO:
     with _coded(uri):
         # note: O_NONBLOCK, because opening a named pipe would otherwise wait for a writer for ever
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -177,6 +193,9 @@ def _open_local(path: bytes, uri: str) -> BinaryIO:
             os.close(descriptor)
             what = "a folder" if stat_module.S_ISDIR(mode) else "a pipe, socket or device"
             raise StorageError("io_error", f"is {what}, not a file")
+        if listed is not None and listed.version not in ("", local_version(os.fstat(descriptor))):
+            os.close(descriptor)
+            raise StorageError("io_error", CHANGED)
         return os.fdopen(descriptor, "rb")
 
 
@@ -265,11 +284,11 @@ def is_dir(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """The whole file. Raises StorageError."""
-    if local_path(uri) is None and not scheme(uri).startswith("tar+"):
+    if local_path(uri) is None and scheme(uri) not in ("s3", "s3a") and not scheme(uri).startswith("tar+"):
         with _coded(uri):
             # note: one request; between two of them the file may be written anew, as a lease is
             return bytes(_at(uri, lambda fs, name: fs.cat_file(name)))
-    with open_binary(uri) as file, _coded(uri):
+    with open_binary(uri, read_ahead=_WHOLE) as file, _coded(uri):
         return file.read()
 
 

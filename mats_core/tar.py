@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from mats_core.listing import FileInfo, has_extension
 from mats_core.store_errors import StorageError
-from mats_core.uris import member_uri, printable
+from mats_core.uris import member_range, member_uri, printable
 
 TAR_ENDINGS = frozenset({".tar"})
 _MOST_HEADER = 1 << 20  # bytes; a real header has 512, and some more for a long name
@@ -23,6 +23,14 @@ _MOST_HEADER = 1 << 20  # bytes; a real header has 512, and some more for a long
 def is_tar(name: str) -> bool:
     """Whether a file is an archive, by its name."""
     return name.lower().endswith(tuple(TAR_ENDINGS))
+
+
+def archive_version(version: str, place: str) -> str:
+    """The version of the archive that a member's version was made from; `place` as `uris.split_member` gives it."""
+    for end in (f"-{place[1:]}", f"-{member_range(place)[0]:x}"):
+        if version.endswith(end):
+            return version.removesuffix(end)
+    return ""
 
 
 class Slice(io.RawIOBase):

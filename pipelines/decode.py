@@ -92,9 +92,12 @@ class Decode:
         asked = [index for index, code in enumerate(codes) if code is None]
         uris, starts = self._whole_uris(rows), rows["start_s"].to_pylist()
         durations, last = rows["duration_s"].to_pylist(), rows["last"].to_pylist()
+        sizes, versions = rows["size_bytes"].to_pylist(), rows["version"].to_pylist()
         requests = [
             # the last chunk reads to the end of the file, whatever the header said
-            DecodeRequest(uris[i], starts[i] or 0.0, None if last[i] else durations[i])
+            DecodeRequest(
+                uris[i], starts[i] or 0.0, None if last[i] else durations[i], sizes[i] or 0, versions[i] or ""
+            )
             for i in asked
         ]
         pcm: list[Any] = [None] * len(codes)

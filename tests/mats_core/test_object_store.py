@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mats_core import listing, storage
+from mats_core.audio import AudioError
 from mats_core.errors import SettingsError
 from mats_core.isolated import DecodeRequest, IsolatedDecoder
 from mats_core.storage import StorageError
@@ -219,6 +222,65 @@ def test_every_fault_is_outlasted_in_reading_writing_and_listing(
     assert [storage.read_bytes(web) for _ in range(10)] == [b"a b.wav"] * 10
     assert all(faults.happened[name] for name in ("slow_down", "reset", "cut", "stall"))
     proxy.close()
+
+
+COSTS = {  # seconds, kind → GETs for its header, for all of it, for a second at its middle
+    (2, "wav"): (1, 1, 1),
+    (2, "flac"): (1, 1, 1),
+    (8, "ogg"): (2, 1, 1),
+    (8, "mp3"): (2, 1, 1),
+    (16, "opus"): (2, 1, 1),
+    (24, "flac"): (2, 1, 3),
+}
+
+
+def test_a_sound_costs_few_requests(s3: FaultyProxy, bucket: str) -> None:
+    """What jobs/SCALE.md counts with: no HEAD; a GET for a header, two where the length is told at the end; one for all
+    of a file up to 8 MiB."""
+    found = {}
+    with IsolatedDecoder(1, 16000) as decoder:
+        for seconds, kind in COSTS:
+            noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48_000 * seconds).astype(np.float32)
+            uri = f"s3://{bucket}/costs/{seconds}.{kind}"
+            storage.write_bytes(uri, encode(noise, 48_000, kind))
+            (listed,) = storage.list_files(uri)
+
+            def costs(action: Callable[[], list[Any]]) -> int:
+                before = len(s3.requests)
+                (answer,) = action()
+                assert not isinstance(answer, AudioError)
+                asked = [method for method, _ in s3.requests[before:]]
+                assert set(asked) == {"GET"}
+                return len(asked)
+
+            whole = DecodeRequest(uri, size=listed.size, version=listed.version)
+            second = replace(whole, start_s=seconds / 2, duration_s=1.0)
+            found[seconds, kind] = (
+                costs(lambda uri=uri: decoder.probe_many([uri])),
+                costs(lambda whole=whole: decoder.decode_many([whole])),
+                costs(lambda second=second: decoder.decode_many([second])),
+            )
+    assert found == COSTS
+
+
+def test_an_object_that_changes_is_never_read_as_the_one_before(s3: FaultyProxy, bucket: str) -> None:
+    uri = f"s3://{bucket}/changing.bin"
+    storage.write_bytes(uri, b"a" * 3000)
+    (before,) = storage.list_files(uri)
+    with storage.open_binary(uri, read_ahead=1000, listed=storage.Listed(0, before.version)) as file:
+        assert file.read(1000) == b"a" * 1000
+        storage.write_bytes(uri, b"b" * 3000)
+        with pytest.raises(StorageError, match="changed while it was read"):
+            file.read(1000)
+    with pytest.raises(StorageError, match="changed since it was listed; scan again"):
+        storage.open_binary(uri, listed=storage.Listed(3000, before.version))
+    with storage.open_binary(uri, read_ahead=1000) as file:
+        file.seek(-1500, io.SEEK_END)
+        assert file.read() == b"b" * 1500
+        assert file.read() == b""
+    storage.write_bytes(uri, b"")
+    assert storage.read_bytes(uri) == b""
+    assert code_and_text(storage.open_binary, f"s3://{bucket}") == ("io_error", "is a bucket, not a file")
 
 
 def test_parquet_and_decoders_reach_the_same_store(s3: FaultyProxy, bucket: str) -> None:

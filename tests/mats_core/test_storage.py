@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import http.server
 import os
+import tarfile
 import threading
 from pathlib import Path
 
@@ -148,6 +149,28 @@ def test_a_version_changes_with_the_file(tmp_path: Path):
     before = storage.stat(str(path)).version
     path.write_bytes(b"two!")
     assert storage.stat(str(path)).version != before
+
+
+@pytest.mark.parametrize("place", ["local", "memory", "tar"])
+def test_a_file_that_is_not_the_one_listed_is_told(place, tmp_path: Path, memory: str):
+    def write(name: str, text: bytes) -> storage.FileInfo:
+        uri = f"{memory}/{name}" if place == "memory" else f"{tmp_path}/{name}"
+        storage.write_bytes(uri, text)
+        if place != "tar":
+            return storage.stat(uri)
+        with tarfile.open(f"{tmp_path}/shard.tar", "w") as tar:
+            tar.add(uri, name)
+        (member,) = storage.list_members(storage.stat(f"{tmp_path}/shard.tar"), frozenset({".wav"}))
+        return member
+
+    before = write("a.wav", b"one")
+    for version in (before.version, storage.stat(before.uri).version, ""):
+        with storage.open_binary(before.uri, listed=storage.Listed(before.size, version)) as file:
+            assert file.read() == b"one"
+    write("a.wav", b"three")
+    with pytest.raises(StorageError, match="changed since it was listed; scan again") as caught:
+        storage.open_binary(before.uri, listed=storage.Listed(before.size, before.version))
+    assert caught.value.code == "io_error"
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])

@@ -9,10 +9,12 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines import work_list
+from pipelines.decode import Decode
 from pipelines.scan import Scanner
 from pipelines.settings import LimitSettings
-from pipelines.sources import Entry, Source
+from pipelines.sources import Entry, Source, open_source
 from pipelines.work_list import WorkList
+from tests.mats_core.recordings import encode, melody
 
 OWN = pa.schema([("station", pa.int64())])
 
@@ -58,6 +60,27 @@ def test_another_question_is_another_row(tmp_path: Path) -> None:
     folder = str(tmp_path)
     extend(WorkList(folder, OWN), source(1), task="caption")
     assert extend(WorkList(folder, OWN), source(1), task="cla_label") == (1, 0)
+
+
+def test_a_file_that_changes_after_the_scan_is_one_error_and_then_a_new_entry(tmp_path: Path) -> None:
+    """Never the new sound under the old version."""
+
+    def scanned() -> pa.Table:
+        work = WorkList(str(tmp_path / "work"))
+        extend(work, open_source(str(tmp_path / "sounds")))
+        with_sound = Decode(work.folder, 1, 8000, LimitSettings())
+        return with_sound.decode(work.read(0, work.total))
+
+    (tmp_path / "sounds").mkdir()
+    path = tmp_path / "sounds" / "a.wav"
+    path.write_bytes(encode(melody(8000, 1.0), 8000, "wav"))
+    assert scanned()["decoded_s"].to_pylist() == [1.0]
+    path.write_bytes(encode(melody(8000, 2.0), 8000, "wav"))
+    rows = scanned()
+    assert rows["error_code"].to_pylist() == ["io_error", None]
+    assert rows["error_message"].to_pylist() == ["was changed since it was listed; scan again", None]
+    assert rows["decoded_s"].to_pylist() == [0.0, 2.0]
+    assert len(set(rows["chunk_id"].to_pylist())) == 2
 
 
 def test_other_own_columns_are_refused_with_their_names(tmp_path: Path) -> None:
