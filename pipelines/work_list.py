@@ -37,9 +37,50 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
             pa.field("entry_id", pa.int64()),
             *MANIFEST_SCHEMA,
             *[pa.field(name, kind) for name, kind in (place[:1] if manifest_only else request + place)],
-            *own,
+            *[pa.field(each.name, _known_type(each.type)) for each in own],
         ]
     )
+
+
+def _known_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` with strings for what has no type yet: a column without a value so far, which may get some later."""
+    if pa.types.is_null(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_known_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(each.name, _known_type(each.type)) for each in kind])
+    return kind
+
+
+def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
+    """Whether all values of a column can be kept in the type that it has in the work list."""
+    if now == frozen or pa.types.is_null(now):
+        return True
+    if pa.types.is_nested(now) or pa.types.is_nested(frozen):
+        if pa.types.is_list(now) and pa.types.is_list(frozen):
+            return _fits(now.value_type, frozen.value_type)
+        return _known_type(now) == frozen
+    if pa.types.is_string(frozen) or pa.types.is_large_string(frozen):
+        return True
+    if pa.types.is_integer(now) and pa.types.is_floating(frozen):
+        return True
+    return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
+
+
+def _as(kind: pa.DataType, value: Any) -> Any:
+    """A value that `_fits`, in the type of the work list: the same when INPUT is read again with other rows in it."""
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return [_as(kind.value_type, each) for each in value]
+    if pa.types.is_floating(kind) and isinstance(value, int):
+        return float(value)
+    if (
+        (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        and value is not None
+        and not isinstance(value, str)
+    ):
+        return str(value)
+    return value
 
 
 class WorkList:
@@ -68,6 +109,14 @@ class WorkList:
             before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
             now = ", ".join(own.names) or "none"
             raise SettingsError("input", f"a list with own columns {now}", f"own columns as before: {before}")
+        for each in own:
+            frozen = self.schema.field(each.name).type
+            if not _fits(each.type, frozen):
+                raise SettingsError(
+                    "input",
+                    f"a list whose column `{each.name}` is {each.type}",
+                    f"the type that it had before: {frozen}; or another OUTPUT",
+                )
 
     def read(self, first: int, stop: int) -> pa.Table:
         """Rows first … stop-1, which must lie in one file or in consecutive ones."""
@@ -109,6 +158,7 @@ class WorkList:
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
             for entry in source.entries:
+                entry.own = {name: _as(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
                 key = entry_key(entry, defaults, 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -60,6 +62,46 @@ def test_another_question_is_another_row(tmp_path: Path) -> None:
     folder = str(tmp_path)
     extend(WorkList(folder, OWN), source(1), task="caption")
     assert extend(WorkList(folder, OWN), source(1), task="cla_label") == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "frozen"),
+    [
+        (None, "x", "string"),  # no value yet: it may become anything
+        (None, 7, "string"),
+        (None, None, "string"),
+        ("x", None, "string"),
+        ([], ["a"], "list<element: string>"),
+        (7, None, "int64"),
+        (7.5, 7, "double"),
+        (True, None, "bool"),
+    ],
+)
+def test_a_column_keeps_its_type_whatever_comes_later(tmp_path: Path, before: Any, now: Any, frozen: str) -> None:
+    def read(*values: Any) -> tuple[int, int]:
+        rows = [{"uri": f"{index}.wav", "note": value} for index, value in enumerate(values)]
+        (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+        given = open_source(str(tmp_path / "list.jsonl"))
+        return extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
+
+    assert read(before) == (1, 0)
+    assert read(before, now) == (1, 1)
+    assert read(before, now) == (0, 2)
+    work = WorkList(str(tmp_path / "work"))
+    assert str(work.schema.field("note").type) == frozen
+    kept = work.read(0, 2)["note"].to_pylist()
+    assert kept == ([before, str(now)] if isinstance(now, int) and frozen == "string" else [before, now])
+
+
+@pytest.mark.parametrize(("before", "now"), [(7, "x"), (7, 7.5), (True, "x"), ("x", ["y"]), (7, [7])])
+def test_a_column_of_another_type_is_refused_by_name(tmp_path: Path, before: Any, now: Any) -> None:
+    for value in (before, now):
+        (tmp_path / "list.jsonl").write_text(json.dumps({"uri": "a.wav", "note": value}))
+        given = open_source(str(tmp_path / "list.jsonl"))
+        if value == before:
+            extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
+    with pytest.raises(SettingsError, match=r"column `note` is .*before: .*; or another OUTPUT"):
+        WorkList(str(tmp_path / "work"), given.own_schema)
 
 
 def test_a_file_that_changes_after_the_scan_is_one_error_and_then_a_new_entry(tmp_path: Path) -> None:
