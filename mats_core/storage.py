@@ -17,6 +17,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import quote_from_bytes
 
@@ -51,6 +52,7 @@ __all__ = [
     "FileInfo",
     "Listed",
     "StorageError",
+    "abort_uploads",
     "arrow",
     "create_bytes",
     "error_from",
@@ -71,6 +73,7 @@ __all__ = [
     "stat",
     "uri_from_path",
     "write_bytes",
+    "write_from",
 ]
 
 Result = TypeVar("Result")
@@ -313,6 +316,51 @@ def write_bytes(uri: str, data: bytes) -> None:
             if os.path.exists(partial):
                 os.unlink(partial)
             raise
+
+
+def write_from(uri: str, file: BinaryIO) -> None:
+    """Write what a file holds, from its start, to a store. An object store shows it when it is whole, and nothing of it
+    where that fails."""
+    with _coded(uri):
+        _check_writable(uri)
+        fs, name = open_store(uri)
+        file.seek(0)
+        out = fs.open(name, "wb")
+        try:
+            while block := file.read(_WHOLE):
+                out.write(block)
+        except BaseException:
+            # note: closed as usual, what is there so far would stand for the whole
+            with suppress(Exception):
+                out.discard()
+            out.closed = True
+            raise
+        out.close()
+
+
+def abort_uploads(uri: str) -> int:
+    """Throw away the uploads to S3 below a folder that were begun and never ended, as by a writer that was killed: they
+    are in no listing and are paid for. Returns how many. Raises StorageError, as where listing them is not allowed.
+    """
+    if scheme(uri) not in ("s3", "s3a"):
+        return 0
+    count = 0
+    more: dict[str, str] = {}
+    with _coded(uri):
+        fs, name = open_store(uri)
+        bucket, key, _ = fs.split_path(name.rstrip("/"))
+        while True:
+            page = steady(partial(fs.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/", **more))
+            for each in page.get("Uploads", ()):
+                steady(
+                    partial(
+                        fs.call_s3, "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
+                    )
+                )
+                count += 1
+            if not page.get("IsTruncated"):
+                return count
+            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
 def create_bytes(uri: str, data: bytes) -> bool:

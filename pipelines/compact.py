@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
@@ -35,6 +36,7 @@ NULL_PARTITION = "null"
 """Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
 BUFFER_BYTES = 1_000_000_000
 """Rows held for row groups that are not full yet, over all open files, in bytes."""
+MEGABYTE = 1e6
 MOST_GROUP_BYTES, LEAST_GROUP_BYTES = 64_000_000, 2_000_000
 
 
@@ -86,6 +88,8 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         }
         check_identity(settings.output, identity)
         folder = storage.join(settings.output, name)
+        with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
+            storage.abort_uploads(folder)
         outs = _Outs(folder, settings, counts, lease)
         new = 0
         for table in _sweep(parts):
@@ -201,7 +205,7 @@ class _Outs:
 
     def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], lease: Lease) -> None:
         self._folder, self._column = folder, settings.partition_by
-        self._size = int(settings.file_mb * 1e6)
+        self._size = int(settings.file_mb * MEGABYTE)
         self._group = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
         self._group = min(self._group, max(1, self._size // 8))
         self._lease = lease
@@ -335,9 +339,5 @@ class _Spooled:
 
     def upload(self, uri: str) -> None:
         """Copy it to `uri` and remove it here; the store shows the object when it is whole."""
-        self._file.seek(0)
-        system, path = storage.arrow(uri)
-        with system.open_output_stream(path) as out:
-            while data := self._file.read(8 << 20):
-                out.write(data)
+        storage.write_from(uri, self._file)
         self._file.close()

@@ -12,7 +12,9 @@ class CompactSettings(BaseModel):
 
     input: str = Field(description="OUTPUT of a finished `mats caption` or `mats embed-audio`; only read.")
     output: str = Field(description="Folder of the new data set; run again to continue.")
-    file_mb: float = Field(256.0, gt=0, le=512, description="Size of a file, in MB; none is larger than 1.5 times it.")
+    file_mb: float = Field(
+        256.0, ge=128, le=512, description="Size of a file in MB, 128 to 512; none is larger than 1.5 times it."
+    )
     partition_by: str | None = Field(
         None,
         description="A column of the manifest or the list: one folder a value (column=value; column=null for none).",

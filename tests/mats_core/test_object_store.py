@@ -283,6 +283,27 @@ def test_an_object_that_changes_is_never_read_as_the_one_before(s3: FaultyProxy,
     assert code_and_text(storage.open_binary, f"s3://{bucket}") == ("io_error", "is a bucket, not a file")
 
 
+def test_an_upload_that_breaks_off_leaves_nothing(
+    s3: FaultyProxy, bucket: str, moto: MotoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaking(io.BytesIO):
+        def read(self, count: int | None = -1) -> bytes:
+            if self.tell() > 8 << 20:
+                raise KeyboardInterrupt
+            return super().read(count)
+
+    uri = f"s3://{bucket}/large.bin"
+    fs, _ = storage.filesystem(uri)
+    monkeypatch.setattr(fs, "default_block_size", 5 << 20)  # the least that S3 takes as a part
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_from(uri, Breaking(bytes(20 << 20)))
+    assert any("uploadId" in path for _, path in s3.requests)
+    assert not storage.exists(uri)
+    assert "Uploads" not in moto.client().list_multipart_uploads(Bucket=bucket)
+    storage.write_from(uri, io.BytesIO(bytes(9 << 20)))
+    assert storage.stat(uri).size == 9 << 20
+
+
 def test_parquet_and_decoders_reach_the_same_store(s3: FaultyProxy, bucket: str) -> None:
     fs, path = storage.arrow(f"s3://{bucket}/table/t.parquet")
     pq.write_table(pa.table({"a": [1, 2]}), path, filesystem=fs)

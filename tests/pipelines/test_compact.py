@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,11 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import compact
 from pipelines.compact import run_compact
 from pipelines.compact_settings import CompactSettings
 from pipelines.outputs import Done, PartWriter, write_run
+from pipelines.settings import build
+from tests.store_servers import KEYS, MotoStore
 
 ROOT = Path(__file__).parents[2]
 ROWS = 3000
@@ -61,18 +65,26 @@ def expected(out: Path) -> pa.Table:
     return pq.read_table(out / "answers").sort_by("row_id")
 
 
-def compacted(source: Path, out: Path, **given: object) -> compact.CompactResult:
+@pytest.fixture
+def small_files(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Bytes of a file where `file_mb` is 128, the least: 50 kB."""
+    monkeypatch.setattr(compact, "MEGABYTE", 0.05e6 / 128)
+    return 0.05e6
+
+
+def compacted(source: Path, out: Path | str, **given: object) -> compact.CompactResult:
     return run_compact(CompactSettings(input=str(source), output=str(out), **given))  # type: ignore[arg-type]
 
 
-def test_few_files_hold_every_row_in_order(finished: Path, tmp_path: Path) -> None:
-    result = compacted(finished, tmp_path, file_mb=0.05)
+def test_few_files_hold_every_row_in_order(finished: Path, tmp_path: Path, small_files: float) -> None:
+    result = compacted(finished, tmp_path, file_mb=128)
     files = sorted((tmp_path / "answers").iterdir())
     assert (result.rows, result.new_rows, result.parts, result.files) == (ROWS, ROWS, 30, len(files))
-    assert all(0.5 * 0.05e6 <= file.stat().st_size <= 1.5 * 0.05e6 for file in files), [f.stat().st_size for f in files]
+    sizes = [file.stat().st_size for file in files]
+    assert all(0.5 * small_files <= size <= 1.5 * small_files for size in sizes), sizes
     assert 3 < len(files) < 30
     assert pa.concat_tables(pq.read_table(file) for file in files).equals(expected(finished))
-    again = compacted(finished, tmp_path, file_mb=0.05)
+    again = compacted(finished, tmp_path, file_mb=128)
     assert (again.new_rows, again.files) == (0, len(files))
 
 
@@ -97,13 +109,16 @@ def test_pandas_and_duckdb_read_parts_and_partitions_alike(finished: Path, tmp_p
         assert slashed == (ROWS // 4,)
 
 
-def test_killed_at_random_moments_it_ends_with_the_same_files(finished: Path, tmp_path: Path) -> None:
+def test_killed_at_random_moments_it_ends_with_the_same_files(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """kill -9 while files grow, twice; the data set is then, byte for byte, that of one run."""
     draw = np.random.default_rng(3)
-    given = {"input": str(finished), "output": str(tmp_path / "killed"), "file_mb": 0.02, "partition_by": "format"}
+    given = {"input": str(finished), "output": str(tmp_path / "killed"), "file_mb": 128, "partition_by": "format"}
     slow = (  # each file takes a moment, so that a kill finds work half done
         "import time; from pipelines import compact; put = compact._Outs._put\n"
         "def slowly(*a): time.sleep(0.1); put(*a)\n"
+        "compact.MEGABYTE = 0.02e6 / 128\n"
         f"compact._Outs._put = slowly; compact.run_compact(compact.CompactSettings(**{given!r}))"
     )
     command = [sys.executable, "-c", slow]
@@ -119,8 +134,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(finished: Path, tm
         process.wait()
         kept.append(len(list((tmp_path / "killed").rglob("*.parquet"))))
     assert kept == sorted(kept) and kept[0] > 0
+    monkeypatch.setattr(compact, "MEGABYTE", 0.02e6 / 128)
     run_compact(CompactSettings(**given))  # type: ignore[arg-type]
-    compacted(finished, tmp_path / "whole", file_mb=0.02, partition_by="format")
+    compacted(finished, tmp_path / "whole", file_mb=128, partition_by="format")
 
     def tree(out: Path) -> dict[str, bytes]:
         return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
@@ -128,6 +144,29 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(finished: Path, tm
     killed, whole = tree(tmp_path / "killed"), tree(tmp_path / "whole")
     assert killed == whole
     assert {Path(name).suffix for name in whole} == {".parquet", ".json"}
+
+
+def test_in_a_bucket_uploads_that_a_kill_left_are_thrown_away(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below OUTPUT, and nowhere else: they are in no listing and are paid for."""
+    moto = MotoStore()
+    for name, value in {**KEYS, "MATS_STORAGE": json.dumps({"s3://": {"endpoint": moto.endpoint}})}.items():
+        monkeypatch.setenv(name, value)
+    client = moto.client()
+    client.create_bucket(Bucket="large")
+    for key in ("out/answers/part-000000000000-000000000099.parquet", "out/answers-of-others/part", "elsewhere"):
+        client.create_multipart_upload(Bucket="large", Key=key)
+    compacted(finished, "s3://large/out")
+    left = client.list_multipart_uploads(Bucket="large")["Uploads"]
+    assert sorted(each["Key"] for each in left) == ["elsewhere", "out/answers-of-others/part"]
+    (part,) = (info for info in storage.list_files("s3://large/out/answers"))
+    assert pq.read_table(storage.open_binary(part.uri)).equals(expected(finished))
+    moto.close()
+
+
+@pytest.mark.parametrize("size", [127, 513, 0])
+def test_a_file_has_128_to_512_megabytes(size: float) -> None:
+    with pytest.raises(SettingsError, match=f"file_mb: got {size}; allowed: (greater|less) than or equal to (128|512)"):
+        build(CompactSettings, {"input": "a", "output": "b", "file_mb": size})
 
 
 def test_what_cannot_be_compacted_is_refused(finished: Path, tmp_path: Path) -> None:
