@@ -297,6 +297,7 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
             known[ours] = value
         elif name not in _TOLD_BY_TENSORS:
             raise SettingsError(f"config.{name}", value, "one of " + ", ".join(SETTINGS))
+    values = {}
     for ours, setting in SETTINGS.items():
         if ours in known:
             value, source = known[ours], "given"
@@ -304,9 +305,9 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
             value, source = stored[setting.theirs], "checkpoint"
         else:
             value, source = setting.default, "default"
-        value = checked_field(setting.kind, setting.field, value, _said(ours, source))
+        values[ours] = checked_field(setting.kind, setting.field, value, _said(ours, source))
         report.chosen[ours] = (value, source)
-    return {name: value for name, (value, _) in report.chosen.items()}
+    return values
 
 
 def _said(name: str, source: str) -> str:
