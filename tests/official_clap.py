@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+import types
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partialmethod
+from dataclasses import dataclass
+from functools import cached_property, partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +21,7 @@ import torch
 import torch.nn.functional as F
 
 SAMPLES = 7 * 44_100
+NARROW = {"out_emb": 24 * 8, "transformer_embed_dim": 96}
 LINES = (
     "a dog barks while rain falls on a tin roof and an engine idles",
     "the siren of an ambulance passes by with children shouting in the distance",
@@ -30,21 +35,69 @@ def narrow_towers() -> Iterator[None]:
 
     All else is official: rate, window, mel bands, positions, heads of the audio tower, 1024 dimensions.
     """
-    from transformers import GPT2Config, GPT2Model
-
     from mats_core import msclap, msclap_files
 
     real = msclap_files.package_settings
     with pytest.MonkeyPatch.context() as patch:
-        module = msclap.model_classes()
-        sizes = GPT2Config(n_embd=96, n_layer=4, n_head=4)
-        narrow = {"out_emb": 24 * 8, "transformer_embed_dim": 96}
-        patch.setattr(module.AutoModel, "from_pretrained", staticmethod(lambda name: GPT2Model(sizes)))
-        htsat = sys.modules[module.__name__.replace(".clap", ".htsat")]
-        start = htsat.HTSAT_Swin_Transformer.__init__
-        patch.setattr(htsat.HTSAT_Swin_Transformer, "__init__", partialmethod(start, embed_dim=24))
-        patch.setattr(msclap, "package_settings", lambda: {**real(), **narrow})
+        _narrow_classes(patch, msclap.model_classes().__name__)
+        patch.setattr(msclap, "package_settings", lambda: {**real(), **NARROW})
         yield
+
+
+def _narrow_classes(patch: pytest.MonkeyPatch, name: str) -> None:
+    """The same for one import of the package's module `models.clap`, which `name` is."""
+    from transformers import GPT2Config, GPT2Model
+
+    sizes = GPT2Config(n_embd=NARROW["transformer_embed_dim"], n_layer=4, n_head=4)
+    patch.setattr(sys.modules[name].AutoModel, "from_pretrained", staticmethod(lambda name: GPT2Model(sizes)))
+    htsat = sys.modules[name.replace(".clap", ".htsat")].HTSAT_Swin_Transformer
+    patch.setattr(htsat, "__init__", partialmethod(htsat.__init__, embed_dim=NARROW["out_emb"] // 8))
+
+
+@contextmanager
+def _package(tokens: Path) -> Iterator[Any]:
+    """The package's module `CLAPWrapper`, imported as a user does, and gone from `sys.modules` afterwards.
+
+    torchaudio is a stand-in whose `load` gives back the waveform it is given; GPT-2 and its tokenizer come from here.
+    """
+    from transformers import GPT2Config, GPT2Model, GPT2TokenizerFast, logging
+
+    loud = logging.get_verbosity()
+    ours = [name for name in sys.modules if name.partition(".")[0] in ("msclap", "torchaudio")]
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():  # the package silences all of Python
+        for name in ours:
+            patch.delitem(sys.modules, name)
+        audio = types.ModuleType("torchaudio")
+        audio.load = lambda sound: (torch.from_numpy(sound)[None], 44_100)  # type: ignore[attr-defined]
+        audio.transforms = types.ModuleType("torchaudio.transforms")  # type: ignore[attr-defined]
+        for module in (audio, audio.transforms):
+            patch.setitem(sys.modules, module.__name__, module)
+        wrapper = importlib.import_module("msclap.CLAPWrapper")
+        tokenizer = SimpleNamespace(from_pretrained=lambda name: GPT2TokenizerFast.from_pretrained(str(tokens)))
+        patch.setattr(wrapper, "AutoTokenizer", tokenizer)
+        tower = SimpleNamespace(from_pretrained=lambda name: GPT2Model(GPT2Config()))
+        patch.setattr(sys.modules["msclap.models.clap"], "AutoModel", tower)
+        try:
+            yield wrapper
+        finally:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "msclap"]:
+                del sys.modules[name]
+            logging.set_verbosity(loud)
+
+
+def load_package(file: Path, tokens: Path) -> Any:
+    """`msclap.CLAP(file)`: the package's own wrapper, with the file loaded by its own code."""
+    narrow = torch.load(file, mmap=True)["model"]["caption_encoder.base.wte.weight"].shape[1] < 768
+    with _package(tokens) as package, pytest.MonkeyPatch.context() as patch:
+        if narrow:
+            _narrow_classes(patch, "msclap.models.clap")
+            read = package.CLAPWrapper.read_config_as_args
+
+            def read_narrow(*given: Any, **options: Any) -> Any:
+                return SimpleNamespace(**{**vars(read(*given, **options)), **NARROW})
+
+            patch.setattr(package.CLAPWrapper, "read_config_as_args", read_narrow)
+        return package.CLAPWrapper(file, version="2023", use_cuda=False)
 
 
 def write_tokenizer(folder: Path) -> Path:
@@ -64,36 +117,27 @@ def write_tokenizer(folder: Path) -> Path:
 
 @dataclass
 class OfficialClap:
-    """A weights file, the tokenizer's folder, and the package's model as it would load them."""
+    """A weights file and its tokenizer's folder, and what the package makes of them."""
 
     weights: Path
     tokens: Path
-    package: Any = field(repr=False)
 
     @property
     def uri(self) -> str:
         return f"msclap:{self.weights}?tokenizer={self.tokens}"
 
-    @property
-    def width(self) -> int:
-        """Of the text tower."""
-        return int(self.package.caption_encoder.base.config.n_embd)
+    @cached_property
+    def package(self) -> Any:
+        """The package's wrapper; its model is `package.clap`."""
+        return load_package(self.weights, self.tokens)
 
-    def texts(self, tokenizer: Any, texts: list[str]) -> torch.Tensor:
-        """What `CLAPWrapper.get_text_embeddings` computes, normalised: every text padded to 77 with "!"."""
-        rows = [
-            tokenizer(text + " <|endoftext|>", add_special_tokens=True, max_length=77, padding="max_length")
-            for text in texts
-        ]
-        inputs = {name: torch.tensor([row[name] for row in rows]) for name in ("input_ids", "attention_mask")}
-        with torch.no_grad():
-            return F.normalize(self.package.caption_encoder(inputs), dim=-1)
+    def texts(self, texts: list[str]) -> torch.Tensor:
+        """The package's text embeddings, normalised: every text padded to 77 with "!"."""
+        return F.normalize(self.package.get_text_embeddings(texts), dim=-1)
 
     def sounds(self, sounds: list[np.ndarray]) -> torch.Tensor:
-        """What `CLAPWrapper.get_audio_embeddings` computes, normalised: repeated until long enough, then cut."""
-        whole = torch.from_numpy(np.stack([np.tile(s, -(-SAMPLES // len(s)))[:SAMPLES] for s in sounds]))
-        with torch.no_grad():
-            return F.normalize(self.package.audio_encoder(whole)[0], dim=-1)
+        """The package's embeddings of waveforms [T], normalised: repeated until long enough, then cut."""
+        return F.normalize(self.package.get_audio_embeddings(sounds), dim=-1)
 
 
 def write_official(folder: Path) -> OfficialClap:
@@ -101,13 +145,13 @@ def write_official(folder: Path) -> OfficialClap:
     from mats_core import msclap
 
     torch.manual_seed(0)
-    package = msclap.build_model(msclap.package_settings())
+    made = msclap.build_model(msclap.package_settings())
     with torch.no_grad():  # as after training: random towers would say nearly the same of everything
-        for name, weight in package.named_parameters():
+        for name, weight in made.named_parameters():
             if "projection.linear" in name or ("caption_encoder.base.h" in name and weight.ndim == 2):
                 weight.mul_(3)
-    torch.save({"model": package.state_dict()}, folder / "CLAP_weights_2023.pth")
-    return OfficialClap(folder / "CLAP_weights_2023.pth", write_tokenizer(folder / "tokens"), package)
+    torch.save({"model": made.state_dict()}, folder / "CLAP_weights_2023.pth")
+    return OfficialClap(folder / "CLAP_weights_2023.pth", write_tokenizer(folder / "tokens"))
 
 
 def many_texts(encoder: Any) -> list[str]:
