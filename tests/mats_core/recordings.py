@@ -58,22 +58,27 @@ def melody(rate: int, seconds: float, channels: int = 1) -> npt.NDArray[np.float
     return np.stack([glide * (channel + 1) / channels for channel in range(channels)], axis=1).astype(np.float32)
 
 
-def encode(wave: npt.NDArray[np.float32], rate: int, kind: str) -> bytes:
-    """A whole file of float32 [T] or [T, C]."""
+def encode(wave: npt.NDArray[np.float32], rate: int, kind: str, pictures: bool = False) -> bytes:
+    """A whole file of float32 [T] or [T, C]; with `pictures` beside it a film of ten small ones a second."""
     container, codec = KINDS[kind]
     file = io.BytesIO()
-    if codec.isupper():
+    if pictures:
+        _encode_with_ffmpeg(file, wave.reshape(len(wave), -1), rate, container, codec, pictures)
+    elif codec.isupper():
         soundfile.write(file, wave, rate, format=container, subtype=codec)
     else:
         _encode_with_ffmpeg(file, wave.reshape(len(wave), -1), rate, container, codec)
     return file.getvalue()
 
 
-def _encode_with_ffmpeg(file: io.BytesIO, wave: npt.NDArray[np.float32], rate: int, container: str, codec: str) -> None:
+def _encode_with_ffmpeg(
+    file: io.BytesIO, wave: npt.NDArray[np.float32], rate: int, container: str, codec: str, pictures: bool = False
+) -> None:
     layout = {1: "mono", 2: "stereo"}[wave.shape[1]]
     # note: without AAC's noise substitution, whose noise depends on how much was decoded before
     options = {"aac_pns": "0"} if codec == "aac" else {}
     with av.open(file, "w", format=container) as output:
+        film = output.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p") if pictures else None
         stream = output.add_stream(codec, rate=rate, options=options)
         stream.layout = layout
         if codec in _BIT_RATES:
@@ -87,3 +92,8 @@ def _encode_with_ffmpeg(file: io.BytesIO, wave: npt.NDArray[np.float32], rate: i
         while (part := fifo.read(stream.codec_context.frame_size or 1024, partial=True)) is not None:
             output.mux(stream.encode(part))
         output.mux(stream.encode(None))
+        if film is not None:
+            for number in range(round(len(wave) / rate * 10)):
+                grey = np.full((32, 32, 3), number % 256, np.uint8)
+                output.mux(film.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+            output.mux(film.encode(None))

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -176,6 +177,28 @@ def test_a_header_tells_format_rate_channels_and_duration(kind, name):
     info = probe(io.BytesIO(encode(melody(48000, 2.5, channels=2), 48000, kind)))
     assert (info.format, info.sample_rate, info.channels, info.duration_source) == (name, 48000, 2, "header")
     assert info.duration_s == pytest.approx(2.5, abs=0.02 if kind == "webm" else 1e-6)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("mp4", "mp4"), ("mov", "mp4"), ("mkv", "matroska")])
+def test_of_a_film_the_sound_is_told_and_heard(kind, name):
+    data = encode(clicks(48000, 4.0, at=(0.5, 3.0)), 48000, kind, pictures=True)
+    with av.open(io.BytesIO(data)) as film:
+        assert [stream.type for stream in film.streams] == ["video", "audio"]
+    info = probe(io.BytesIO(data))
+    assert (info.format, info.sample_rate, info.channels, info.duration_source) == (name, 48000, 1, "header")
+    assert info.duration_s == pytest.approx(4.0, abs=0.03)
+    assert abs(int(np.abs(_decode(data)[:16000]).argmax()) - 8000) <= 1
+    assert abs(int(np.abs(_decode(data, start_s=2.25, duration_s=1.5)).argmax()) - 12000) <= 16  # a millisecond
+
+
+def test_a_film_without_sound_is_no_audio():
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        film = output.add_stream("mpeg4", rate=10, width=32, height=32, pix_fmt="yuv420p")
+        output.mux(film.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        output.mux(film.encode(None))
+    error = _error(file.getvalue())
+    assert (error.code, "without a sound track" in error.message) == ("not_audio", True)
 
 
 def test_a_short_raw_aac_knows_no_duration_and_a_long_one_is_counted():

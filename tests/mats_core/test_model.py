@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import mats_core
 from mats_core.errors import SettingsError
 from mats_core.model import MatsModel, Request
+from tests.mats_core.recordings import clicks, encode
 from tests.tiny import SAMPLE_RATE
 
 REQUESTS = [
@@ -118,6 +119,22 @@ def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: P
     (reply,) = model.answer_embeddings(from_file[0].embedding[None], [Request("caption")])
     assert reply.text == from_file[0].text
     assert [(s.start_s, s.end_s) for s in from_file[0].segments] == [(0, 5), (5, 10), (8, 13)]
+
+
+def test_a_segment_tells_when_its_sound_was(model: MatsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A click in the second minute of a film: it lies in the segment that was heard with it, at its time."""
+    click_s = 66.3
+    path = tmp_path / "film.mp4"
+    path.write_bytes(encode(clicks(16000, 72.0, (click_s,)), 16000, "mp4", pictures=True))
+    windows: list[np.ndarray] = []
+    embed = model.encoder.embed_audio
+    monkeypatch.setattr(model.encoder, "embed_audio", lambda batch: windows.extend(batch.numpy()) or embed(batch))
+    segments = [segment for answer in model.answers(str(path), segments=True) for segment in answer.segments]
+    assert len(segments) == len(windows) == 15  # 12 in the first minute, of five seconds each
+    heard = [int(np.abs(window).argmax()) for window in windows if np.abs(window).max() > 0.3]
+    there = [segment for segment in segments if segment.start_s <= click_s < segment.end_s]
+    assert [segment.start_s for segment in there] == [65.0]
+    assert [there[0].start_s + at / 16000 for at in heard] == [pytest.approx(click_s, abs=0.010)]
 
 
 def test_a_long_sound_is_answered_a_minute_at_a_time(model: MatsModel) -> None:

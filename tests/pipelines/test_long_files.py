@@ -21,6 +21,8 @@ CHUNK_S, RATE = 4.0, 16_000
 CLICK_S = 6.25
 TOLERANCE_S = {"joined.mp3": 0.35, "raw.aac": 0.1, "short.m4a": 0.03, "joined.ogg": 0.1}
 """Encoders pad to whole frames, and these headers are not there to tell; each of several joined files has its own."""
+FILMS = ("film-mp4", "film-mkv", "film-mov")
+"""With a track of pictures before the sound's."""
 LATE = {"aac", "amr", "3gp", "wma"}
 """Formats that do not tell their encoder's delay."""
 
@@ -43,6 +45,9 @@ def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
 def clicked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, np.ndarray]]]:
     """A file in every format with a click in its second chunk, decoded."""
     folder = tmp_path_factory.mktemp("clicked")
+    for kind in FILMS:
+        data = encode(clicks(48_000, 9.0, (CLICK_S,)), 48_000, kind.removeprefix("film-"), pictures=True)
+        (folder / f"{kind}.{kind.removeprefix('film-')}").write_bytes(data)
     for kind in KINDS:
         speech = KINDS[kind][1] == "libopencore_amrnb"
         rate = 8000 if speech else 48_000
@@ -51,7 +56,7 @@ def clicked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[fl
     return decoded(folder)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *FILMS])
 def test_a_click_keeps_its_time_in_every_format(clicked: dict[str, list[tuple[float, np.ndarray]]], kind: str) -> None:
     (chunks,) = [chunks for name, chunks in clicked.items() if name.startswith(f"{kind}.")]
     start, samples = chunks[1]
