@@ -267,6 +267,7 @@ class _Training:
             shards=most,
             threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
             fsdp=fsdp,
+            cwd=os.getcwd(),
             dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
         )
         fs, path = storage.arrow(storage.join(settings.output, "_state", "ray"))

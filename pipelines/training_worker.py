@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class TrainingStopped(RuntimeError):
 
 @dataclass
 class TrainJob:
-    """What the driver found out, for the workers. `encoder` and `memory` are parts of the model, not loaded."""
+    """What the driver found out, for the workers. `encoder` and `memory` are parts of the model, not loaded. `cwd` is
+    where the driver stands: what the settings name by relative paths lies there."""
 
     settings: TrainSettings
     dim: int
@@ -65,6 +67,7 @@ class TrainJob:
     threads: int
     fsdp: bool
     dtype: str
+    cwd: str = "."
 
 
 def build_model(job: TrainJob, device: str) -> MatsModel:
@@ -134,6 +137,8 @@ def train_worker(config: dict[str, Any]) -> None:
     import ray.train.torch
 
     job: TrainJob = config["job"]
+    with suppress(OSError):  # note: Ray Train moves its workers into a folder of their own
+        os.chdir(job.cwd)
     context = ray.train.get_context()
     if job.threads:
         torch.set_num_threads(job.threads)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -30,30 +31,33 @@ CLIPS = 60
 def test_text_becomes_a_model_that_hears(
     shared_ray: str, tmp_path: Path, records: int, steps: int, wanted: float
 ) -> None:
-    """Text → embeddings → memory → training on two workers → captions of unseen sounds, label F1 of `wanted`."""
-    world, sounds = tmp_path / "world", tmp_path / "sounds"
-    joined = ("--address", shared_ray)
-    run("soundworld", "corpus", str(world / "text.jsonl"), "--records", str(records), "--rounds", "1")
-    run("embed-text", str(world / "text.jsonl"), str(world / "embeddings"), *joined)
-    run("build-memory", str(world / "embeddings"), str(world / "memory"), *joined)
+    """Text → embeddings → memory → training on two workers → captions of unseen sounds, label F1 of `wanted`.
+
+    All paths are relative, as a user types them.
+    """
+    joined, sounds = ("--address", shared_ray), tmp_path / "sounds"
+    in_world: dict[str, Any] = {"cwd": tmp_path, "WORLD": "world"}
+    run("soundworld", "corpus", "world/text.jsonl", "--records", str(records), "--rounds", "1", **in_world)
+    run("embed-text", "world/text.jsonl", "world/embeddings", *joined, **in_world)
+    run("build-memory", "world/embeddings", "world/memory", *joined, **in_world)
     changes = ("--set", f"training.steps={steps}", "--set", "validate_every=1000", "--set", "validation=64")
-    run("train", "soundworld", *changes, "--set", "workers=2", "--device", "cpu", *joined, WORLD=str(world))
+    run("train", "soundworld", *changes, "--set", "workers=2", "--device", "cpu", *joined, **in_world)
     sounds.mkdir()
     recipes = [clip_recipe("test", 50_000 + index) for index in range(CLIPS)]
     for index, recipe in enumerate(recipes):
         soundfile.write(sounds / f"{index:04d}.wav", render(recipe), SAMPLE_RATE)
-    model = str(world / "trained" / "model")
-    run("caption", str(sounds), str(tmp_path / "out"), "--model", model, *joined)
+    run("caption", "sounds", "out", "--model", "world/trained/model", *joined, **in_world)
     answers = {Path(row["uri"]).stem: row["text"] for row in read_answers(tmp_path / "out")}
     heard = [parse_kinds(answers[f"{index:04d}"]) for index in range(CLIPS)]
     assert label_f1(heard, [recipe.labels() for recipe in recipes]).micro >= wanted
-    assert json.loads((world / "trained" / "_run.json").read_text())["workers"] == 2
-    card = (world / "trained" / "model" / "MODEL_CARD.md").read_text()
+    trained = tmp_path / "world" / "trained"
+    assert json.loads((trained / "_run.json").read_text())["workers"] == 2
+    card = (trained / "model" / "MODEL_CARD.md").read_text()
     assert "trained on text alone" in card
 
 
-def run(*arguments: str, **variables: str) -> None:
+def run(*arguments: str, cwd: Path, **variables: str) -> None:
     """A command in a process of its own, which must succeed."""
     command = [sys.executable, "-m", "jobs", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env={**ENV, **variables}, timeout=1200)
+    done = subprocess.run(command, capture_output=True, text=True, env={**ENV, **variables}, timeout=1200, cwd=cwd)
     assert done.returncode == 0, (arguments, done.stderr)
