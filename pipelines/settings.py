@@ -6,15 +6,16 @@ A field's description is its documentation and its `--help` text. Wrong values r
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import ERROR_CODES, SettingsError
 from mats_core.prompts import TASKS
-from mats_core.uris import names_secret, redacted
+from mats_core.uris import is_file_url, names_secret, redacted, scheme
 
 
 def _device(name: str) -> str:
@@ -33,6 +34,16 @@ def _error_code(name: str) -> str:
 
 
 ErrorCode = Annotated[str, AfterValidator(_error_code)]
+
+
+def anchored(uri: str, only_there: bool = False) -> str:
+    """A relative local path from the root; other URIs as they are, and with `only_there` names of nothing here too.
+
+    For the workers of a cluster that is joined: they stand in another folder than whoever gave the path.
+    """
+    if scheme(uri) or is_file_url(uri) or (only_there and not os.path.exists(uri)):
+        return uri
+    return os.path.abspath(uri)
 
 
 class LimitSettings(BaseModel):
@@ -108,6 +119,13 @@ class RunSettings(LimitSettings):
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
     )
+
+    @model_validator(mode="after")
+    def _anchor(self) -> RunSettings:
+        if self.address is not None:
+            self.input, self.output = anchored(self.input), anchored(self.output)
+            self.model = anchored(self.model, only_there=True)
+        return self
 
 
 class EmbedSettings(RunSettings):

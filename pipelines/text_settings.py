@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pipelines.settings import anchored
 
 
 def _pairs(value: Any) -> Any:
@@ -50,6 +52,13 @@ class EmbedTextSettings(BaseModel):
     )
     overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
 
+    @model_validator(mode="after")
+    def _anchor(self) -> EmbedTextSettings:
+        if self.address is not None:
+            self.corpora, self.output = [anchored(each) for each in self.corpora], anchored(self.output)
+            self.encoder = anchored(self.encoder, only_there=True)
+        return self
+
 
 class BuildMemorySettings(BaseModel):
     """Caption embeddings → Santa's memory."""
@@ -72,3 +81,9 @@ class BuildMemorySettings(BaseModel):
     address: str | None = Field(
         None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
     )
+
+    @model_validator(mode="after")
+    def _anchor(self) -> BuildMemorySettings:
+        if self.address is not None:
+            self.embeddings, self.output = anchored(self.embeddings), anchored(self.output)
+        return self

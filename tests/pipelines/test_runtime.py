@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -13,6 +14,7 @@ from pipelines import ray_runtime
 from pipelines.meter import Meter
 from pipelines.ray_runtime import Plan, Resources, check_answers, check_device, check_fits
 from pipelines.settings import CaptionSettings, RunSettings, build
+from pipelines.text_settings import EmbedTextSettings
 
 GB = 10**9
 
@@ -156,3 +158,15 @@ def test_the_steady_rate_by_hand() -> None:
         "rows_per_s": 2.0,
         "real_time_factor": 10.0,
     }
+
+
+def test_relative_paths_are_the_users_not_the_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    joined = build(CaptionSettings, {"input": "in", "output": "out", "model": "mine", "address": "auto"})
+    assert (joined.input, joined.output, joined.model) == tuple(str(tmp_path / n) for n in ("in", "out", "mine"))
+    kept = {"input": "s3://b/in", "output": "file:///o", "model": "builtin"}
+    assert build(CaptionSettings, {**kept, "address": "auto"}).model_dump(include=set(kept)) == kept
+    assert build(CaptionSettings, {"input": "in", "output": "out"}).output == "out"  # shown as it was typed
+    text = build(EmbedTextSettings, {"corpora": ["a*.csv"], "output": "o", "encoder": "hf:x", "address": "auto"})
+    assert (text.corpora, text.encoder) == ([str(tmp_path / "a*.csv")], "hf:x")
