@@ -4,12 +4,13 @@
 
 Tasks hold one row group at a time and write shards of `shard_rows` vectors; merging copies one cluster at a time from
 mapped shards, so neither needs the index in memory. OUT is a directory as `SantaMemory.load` takes it; an old memory
-in it stays whole until the new one is.
+in it stays as it is until the new one lies whole beside it (`put_memory`).
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -83,6 +84,7 @@ def run_build_memory(
     lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
     lease.acquire()
     try:
+        _remove_unfinished(settings.output)
         builder = _Builder(settings, facts, pieces, progress or (lambda _: None))
         note = builder.run(lease)
         result = BuildMemoryResult(
@@ -287,29 +289,33 @@ class _Builder:
         return list(range(len(groups)))
 
     def _merge(self, empty: Any, shards: list[int], total: int) -> dict[str, Any]:
-        """Put the memory in place: index and captions first, memory.json, which vouches for them, last."""
+        """Make the memory of the shards and put it in place; returns what its memory.json says."""
         self.tell(Progress("merge", total, total))
         folder = storage.join(self.settings.output, "_state", "shards")
-        with _workplace(self.settings.output) as place:
-            local = [_local(shard_uri(folder, n, "faiss"), place) for n in shards]
-            fingerprint = ivf.merge_shards(empty, local, place / "index.faiss")
-            _write_captions([shard_uri(folder, n, "captions.parquet") for n in shards], place / "captions.parquet")
-            note = {
-                "fingerprint": fingerprint,
-                "encoder_fingerprint": self.facts["encoder_fingerprint"],
-                "dim": int(self.facts["dim"]),
-                "count": total,
-                "clusters": int(empty.nlist),
-                "storage": self.settings.storage,
-                "index_bytes": (place / "index.faiss").stat().st_size,
-                "embeddings": storage.public_uri(self.settings.embeddings),
-                "settings": self.settings.model_dump(include={"sources", "cap", "seed", "iterations"}),
-                "driver_peak_mb": peak_mb(),
-            }
-            (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
-            storage.remove_tree(storage.join(self.settings.output, "memory.json"))
-            for name in FILES:
-                _put(place / name, storage.join(self.settings.output, name))
+        try:
+            with _workplace(self.settings.output) as place:
+                return self._make(empty, folder, shards, total, place)
+        except (OSError, pa.ArrowException) as error:  # a full disk, say
+            raise storage.error_from(error, self.settings.output) from None
+
+    def _make(self, empty: Any, folder: str, shards: list[int], total: int, place: Path) -> dict[str, Any]:
+        local = [_local(shard_uri(folder, n, "faiss"), place) for n in shards]
+        fingerprint = ivf.merge_shards(empty, local, place / "index.faiss")
+        _write_captions([shard_uri(folder, n, "captions.parquet") for n in shards], place / "captions.parquet")
+        note = {
+            "fingerprint": fingerprint,
+            "encoder_fingerprint": self.facts["encoder_fingerprint"],
+            "dim": int(self.facts["dim"]),
+            "count": total,
+            "clusters": int(empty.nlist),
+            "storage": self.settings.storage,
+            "index_bytes": (place / "index.faiss").stat().st_size,
+            "embeddings": storage.public_uri(self.settings.embeddings),
+            "settings": self.settings.model_dump(include={"sources", "cap", "seed", "iterations"}),
+            "driver_peak_mb": peak_mb(),
+        }
+        (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+        put_memory(place, self.settings.output)
         return note
 
 
@@ -320,13 +326,24 @@ def _fill_from(work: pa.Table, choice: Choice, empty: Any, folder: str) -> pa.Ta
     return fill_shard(work, choice, ray.get(empty), folder)
 
 
+def _local_state(output: str) -> Path | None:
+    """OUTPUT/_state where that is a local folder."""
+    path = storage.local_path(output)
+    return Path(path.decode(errors="surrogateescape")) / "_state" if path is not None else None
+
+
 @contextmanager
 def _workplace(output: str) -> Iterator[Path]:
     """A local folder for the memory in the making: inside OUTPUT where that is local, so that moving is renaming."""
-    path = storage.local_path(output)
-    inside = Path(path.decode(errors="surrogateescape")) / "_state" if path is not None else None
-    with tempfile.TemporaryDirectory(prefix="memory-", dir=inside) as place:
+    with tempfile.TemporaryDirectory(prefix="memory-", dir=_local_state(output)) as place:
         yield Path(place)
+
+
+def _remove_unfinished(output: str) -> None:
+    """Remove the workplace of a build that was killed. Only for the holder of the lease."""
+    state = _local_state(output)
+    for left in state.glob("memory-*") if state is not None else ():
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _local(uri: str, place: Path) -> Path:
@@ -339,16 +356,46 @@ def _local(uri: str, place: Path) -> Path:
     return copy
 
 
-def _put(file: Path, uri: str) -> None:
-    path = storage.local_path(uri)
-    if path is not None:
-        shutil.move(file, path.decode(errors="surrogateescape"))
+def put_memory(made: Path, output: str) -> None:
+    """Switch OUTPUT to the memory in `made`, a folder on its disk: index, captions, and last memory.json.
+
+    Locally that is three renames, which need no room. To a store the files are uploaded beside the old ones first, and
+    the store copies them into place. What fails until then leaves the old memory as it was; a kill between two of the
+    three leaves a memory.json that names another index, which `SantaMemory.load` refuses.
+    """
+    place = storage.local_path(output)
+    if place is not None:
+        for name in FILES:
+            with (made / name).open("rb+") as file:
+                os.fsync(file.fileno())  # a disk that is full may say so only here
+        for name in FILES:
+            os.replace(made / name, os.path.join(place, name.encode()))
         return
+    beside = storage.join(output, "_state", "next")
+    try:
+        for name in FILES:
+            _upload(made / name, storage.join(beside, name))
+        for name in FILES:
+            _copy(storage.join(beside, name), storage.join(output, name))
+    finally:
+        storage.remove_tree(beside)
+
+
+def _upload(file: Path, uri: str) -> None:
     fs, name = storage.filesystem(uri)
+    storage.make_dirs(uri.rpartition("/")[0])
     try:
         fs.put_file(str(file), name)
     except Exception as error:  # note: fsspec back ends raise the exceptions of their own client libraries
         raise storage.error_from(error, uri) from None
+
+
+def _copy(source: str, target: str) -> None:
+    fs, name = storage.filesystem(target)
+    try:
+        fs.cp_file(storage.filesystem(source)[1], name)
+    except Exception as error:
+        raise storage.error_from(error, target) from None
 
 
 def _write_captions(parts: list[str], target: Path) -> None:

@@ -87,7 +87,8 @@ def run_embed_text(
         buckets = _bucket_count(files, settings.bucket_records)
         check_identity(settings.output, _identity(settings, files, facts, buckets))
         previous = read_run(settings.output)
-        if previous is not None and previous.get("status") == "complete":
+        whole = storage.exists(storage.join(settings.output, EMBEDDINGS_SIDECAR))
+        if whole and previous is not None and previous.get("status") == "complete":
             captions, records, bad = (previous[name] for name in ("captions", "records", "bad"))
             return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
         run = _record(settings, run_id, started, len(files), buckets)
@@ -116,9 +117,9 @@ def run_embed_text(
             work.describe(run)
             run.update(ended=_iso(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
             lease.check()
+            if run["status"] == "complete":  # first, since a run that is complete is not taken up again
+                _write_sidecar(settings, facts, run)
             write_run(settings.output, run)
-        if run["status"] == "complete":
-            _write_sidecar(settings, facts, run)
         return EmbedTextResult(
             run["status"],
             settings.output,

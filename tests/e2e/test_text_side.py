@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,27 @@ def test_workers_and_a_restart_change_nothing(embedded: Path, corpora: Path, enc
     assert parts(tmp_path) == parts(embedded)
     assert all(p.stat().st_mtime_ns == was for p, was in kept.items() if p.name != "part-00000.parquet")
     assert run_embed_text(settings(corpora, tmp_path, encoder_dir)).status == "complete_before"
+
+
+def test_what_says_that_it_is_whole_is_written_first(
+    embedded: Path, corpora: Path, encoder_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two, an OUTPUT said "done already" while all who read it found it unfinished."""
+    from pipelines import embed_text
+
+    out = Path(shutil.copytree(embedded, tmp_path / "out"))
+    (out / "_embeddings.json").unlink()
+    written: list[tuple[str, bool]] = []
+
+    def write_run(output: str, run: dict[str, Any]) -> None:
+        written.append((run["status"], (out / "_embeddings.json").exists()))
+
+    monkeypatch.setattr(embed_text, "write_run", write_run)
+    result = run_embed_text(settings(corpora, out, encoder_dir))
+    assert (result.status, result.run["captions_new"]) == ("complete", 0)
+    assert written == [("running", False), ("complete", True)]
+    assert parts(out) == parts(embedded)
+    assert (out / "_embeddings.json").read_bytes() == (embedded / "_embeddings.json").read_bytes()
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_done(

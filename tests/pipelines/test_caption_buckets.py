@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from mats_core import storage
+from mats_core import ivf, storage
 from mats_core.errors import SettingsError
-from pipelines.build_memory import run_build_memory
+from mats_core.santa import SantaMemory
+from mats_core.storage import StorageError
+from pipelines.build_memory import _Builder, run_build_memory
 from pipelines.caption_buckets import (
     Caption,
     EmbedBucket,
@@ -29,7 +32,7 @@ from pipelines.caption_buckets import (
     read_corpora,
 )
 from pipelines.corpus import caption_id
-from pipelines.memory_shards import Choice, Piece, chosen, draws, read_piece, unit_rows
+from pipelines.memory_shards import Choice, Piece, chosen, draws, fill_shard, read_piece, unit_rows
 from pipelines.text_settings import BuildMemorySettings
 
 
@@ -173,6 +176,69 @@ def test_embeddings_that_do_not_fit_are_refused_before_ray(
     with pytest.raises(SettingsError, match=said):
         run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(table / "out"), **settings))
     assert not (table / "out").exists()
+
+
+def build(table: Path, output: str, seed: int = 0) -> dict[str, Any]:
+    """What `mats build-memory` does to a table of one part, with no Ray."""
+    piece = Piece(str(table / "embeddings" / "part-00000.parquet"), 0, 100)
+    chosen_by = BuildMemorySettings(embeddings=str(table), output=output, clusters=4, seed=seed, storage="float32")
+    builder = _Builder(chosen_by, json.loads((table / "_embeddings.json").read_text()), [piece], lambda _: None)
+    sample = unit_rows(pq.read_table(piece.uri)["embedding"])
+    empty = ivf.empty_index(ivf.train_centroids(sample, 4, seed), "float32", sample)
+    work = pa.table({"number": [0], "first": [0], "pieces": [json.dumps([asdict(piece)])]})
+    folder = storage.join(output, "_state", "shards")
+    fill_shard(work, Choice(None, 0), ivf.to_bytes(empty), folder)
+    return builder._merge(empty, [0], 100)
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["pipelines.build_memory.ivf.merge_shards", "pyarrow.parquet.ParquetWriter.write_table", "os.fsync", "os.replace"],
+)
+def test_a_full_disk_leaves_the_old_memory(table: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    output = table / "memory"
+    old = build(table, str(output))
+    with monkeypatch.context() as patch:
+
+        def local(uri: str, place: Path) -> Path:
+            patch.setattr(where, full)  # from here on: the shards are there, the memory is not
+            return Path(uri)
+
+        patch.setattr("pipelines.build_memory._local", local)
+        with pytest.raises(StorageError, match="No space left on device"):
+            build(table, str(output), seed=1)
+    assert SantaMemory.load(str(output)).fingerprint == old["fingerprint"]
+    assert sorted(path.name for path in (output / "_state").iterdir()) == ["shards"]
+    new = build(table, str(output), seed=1)
+    assert SantaMemory.load(str(output)).fingerprint == new["fingerprint"] != old["fingerprint"]
+
+
+def test_an_upload_that_fails_leaves_the_old_memory(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    output = "memory://a-memory-of-a-test"
+    build(table, output)
+    names = ("index.faiss", "captions.parquet", "memory.json")
+    before = [storage.read_bytes(storage.join(output, name)) for name in names]
+    real = MemoryFileSystem.put_file
+
+    def put_file(self: MemoryFileSystem, source: str, target: str, **more: Any) -> None:
+        if target.endswith("memory.json"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(self, source, target, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "put_file", put_file)
+        with pytest.raises(StorageError, match="No space left on device"):
+            build(table, output, seed=1)
+    assert [storage.read_bytes(storage.join(output, name)) for name in names] == before
+    build(table, output, seed=1)
+    after = [storage.read_bytes(storage.join(output, name)) for name in names]
+    assert all(a != b for a, b in zip(before[::2], after[::2], strict=True))
+    assert not storage.exists(storage.join(output, "_state", "next"))
 
 
 def test_a_cut_part_is_refused(table: Path) -> None:
