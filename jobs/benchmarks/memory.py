@@ -108,7 +108,10 @@ def bare_search(index: Any, queries: np.ndarray) -> Any:
 
 
 def inner_search(memory: Any, queries: np.ndarray) -> Any:
-    """The FAISS calls of a `transfer` and nothing else: coarse, then the chosen clusters (two where one is small)."""
+    """The FAISS calls of a `transfer` and nothing else: coarse, then the chosen clusters (two where one is small).
+
+    The queries come as they are; `transfer` puts them in an order of its own, which is part of its time.
+    """
     clusters = memory._clusters(queries, NEIGHBORS, 1)
     distances = np.zeros(clusters.shape, np.float32)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mats_core import ivf
 from mats_core.errors import SettingsError
 from mats_core.noise import inject_noise, keyed_normal
 from mats_core.santa import SantaMemory
@@ -155,6 +157,38 @@ def test_save_and_load(tmp_path: Path, storage: Any, mmap: bool) -> None:
     exact = SantaMemory.build(_unit(300), clusters=8).transfer(audio, noise="keyed")
     near = {"float32": 1e-6, "float16": 2e-3, "int8": 2e-2}[storage]
     torch.testing.assert_close(read.transfer(audio, noise="keyed"), exact, atol=near, rtol=0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_a_mapped_memory_takes_no_memory_of_its_own(tmp_path: Path) -> None:
+    """164 MB of vectors (a thousand, 40 times over) are loaded and asked: processes of a machine share the file."""
+    rows = _unit(1000, 1024).numpy()
+    empty = ivf.empty_index(rows[:8], "float32", rows)
+    shard = ivf.from_bytes(ivf.to_bytes(empty))
+    ivf.fill(shard, rows, 0)
+    (tmp_path / "shard").write_bytes(ivf.to_bytes(shard))
+    fingerprint = ivf.merge_shards(empty, [tmp_path / "shard"] * 40, tmp_path / "index.faiss")
+    note = {"fingerprint": fingerprint, "dim": 1024, "count": 40_000, "clusters": 8, "storage": "float32"}
+    (tmp_path / "memory.json").write_text(json.dumps(note))
+    size = (tmp_path / "index.faiss").stat().st_size
+    assert size > 150e6
+    audio = _unit(4, 1024, seed=1)
+    SantaMemory.build(rows, clusters=8).transfer(audio, noise="keyed")  # what a first call sets up is not the memory's
+    grown = {}
+    for mmap in (True, False):
+        before = _anonymous_bytes()
+        memory = SantaMemory.load(str(tmp_path), mmap=mmap)
+        memory.transfer(audio, noise="keyed")
+        grown[mmap] = _anonymous_bytes() - before
+        del memory
+    assert grown[True] < size / 10
+    assert grown[False] > size / 2  # read into memory instead: it would be seen
+
+
+def _anonymous_bytes() -> int:
+    """Memory of this process that no file stands behind."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def test_every_row_is_kept() -> None:
