@@ -1,4 +1,7 @@
-"""`mats benchmark train`: a training step on stored embeddings beside the same step that runs the CLAP text tower."""
+"""`mats benchmark train`: a training step on stored embeddings beside the same step that runs the CLAP text tower.
+
+Both are fed as a run is: records drawn from a packed store, looked up, worded and tokenised in a thread, ahead.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,23 @@ import json
 import math
 import statistics
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mats_core.errors import SettingsError
-from mats_core.schedule import TrainingSettings
+from mats_core.schedule import TrainingSettings, sample_batch
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.model import MatsModel
-    from pipelines.training_batches import Sample, StepBatch
+    from pipelines.training_batches import Sample
+    from pipelines.training_data import StoredSet
 
 SIZES = ("builtin", "small", "7b")
 WARM_STEPS = 3
@@ -53,7 +59,6 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
 def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: str = "builtin") -> dict[str, Any]:
     """The same steps three times over: stored embeddings, the text tower in every step, stored ones again (so that what
     a machine does besides falls on both)."""
-    import torch
 
     from mats_core.clap import load_encoder
     from mats_core.parts import pick_device
@@ -65,19 +70,41 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
     settings = TrainingSettings(
         steps=10 * steps, batch_size=batch, warmup_steps=0, learning_rate=1e-4, noise_variance=0.003, clip_norm=1.0
     )
-    samples, captions = make_samples(settings, WARM_STEPS + steps, listener)
+    with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as place_of_data:
+        stored_set, captions = make_store(Path(place_of_data), (WARM_STEPS + steps) * batch, listener)
+        return _measure(size, steps, settings, place, stored_set, captions, listener)
+
+
+def _measure(
+    size: str,
+    steps: int,
+    settings: TrainingSettings,
+    place: torch.device,
+    data: StoredSet,
+    captions: list[str],
+    listener: Any,
+) -> dict[str, Any]:
+    import torch
+
+    from pipelines.training_batches import draw_step, wording
+
+    batch = settings.batch_size
     stored: list[Timed] = []
     tower: Timed | None = None
     trained = flops = 0
     for turn in ("stored", "tower", "stored"):
         model = make_model(size, listener.dim, place)
         say(f"{turn}: {WARM_STEPS} + {steps} steps of {batch}")
-        timed = timed_steps(model, settings, samples, captions, listener if turn == "tower" else None)
+        timed = timed_steps(model, settings, data, WARM_STEPS + steps, captions, listener if turn == "tower" else None)
         if turn == "tower":
             tower = timed
         else:
             stored.append(timed)
-            trained, flops = count_flops(model, settings, samples[WARM_STEPS:])
+            measured = range(WARM_STEPS, WARM_STEPS + steps)
+            word = wording(model)
+            trained, flops = count_flops(
+                model, settings, [draw_step([data], [1.0], settings, step, word) for step in measured]
+            )
         del model
         if place.type == "cuda":
             torch.cuda.empty_cache()
@@ -106,25 +133,41 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
     }
 
 
-def make_samples(settings: TrainingSettings, steps: int, encoder: Any) -> tuple[list[list[Sample]], list[list[str]]]:
-    """For each step, the samples of its batch with embeddings as `mats embed-text` stores them, and their captions."""
-    from mats_core.prompts import training_prompt
-    from mats_core.soundworld.pretrain_llm import text_record
-    from pipelines.training_batches import Sample
+def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[str]]:
+    """`count` records of the embedded world, packed as `mats train` packs them, and the caption of each record."""
+    import pyarrow.parquet as pq
 
-    records = [text_record(index) for index in range(steps * settings.batch_size)]
+    from mats_core.soundworld.pretrain_llm import text_record
+    from pipelines.caption_buckets import Caption, embedding_table
+    from pipelines.corpus import caption_id, normalize_caption
+    from pipelines.train_settings import DataSet, TrainSettings
+    from pipelines.training_data import open_store
+    from pipelines.training_pack import ensure_store
+
+    records = [text_record(index) for index in range(count)]
+    (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    texts = {caption_id(each["caption"]): normalize_caption(each["caption"]) for each in records}
+    rows = [(key, Caption(text, {"world"}, 1)) for key, text in sorted(texts.items())]
     vectors: list[np.ndarray] = []
-    for at in range(0, len(records), 256):
-        heard = encoder.embed_text([record["caption"] for record in records[at : at + 256]])
-        vectors.append(heard.float().cpu().numpy().astype(np.float16).astype(np.float32))
-    table = np.concatenate(vectors)
-    samples = [
-        Sample(table[i], training_prompt(r["task"], r["instruction"], "", i), r["output"])
-        for i, r in enumerate(records)
-    ]
-    size = settings.batch_size
-    groups = [samples[at : at + size] for at in range(0, len(samples), size)]
-    return groups, [[r["caption"] for r in records[at : at + size]] for at in range(0, len(records), size)]
+    for at in range(0, len(rows), 256):
+        heard = encoder.embed_text([caption.caption for _, caption in rows[at : at + 256]])
+        vectors.append(heard.float().cpu().numpy().astype(np.float16))
+    table = folder / "embedded"
+    (table / "embeddings").mkdir(parents=True)
+    pq.write_table(embedding_table(rows, np.concatenate(vectors)), table / "embeddings" / "part-00000.parquet")
+    (table / "_embeddings.json").write_text(json.dumps({"dim": int(vectors[0].shape[1]), "status": "complete"}))
+    data = DataSet(name="world", corpus=str(folder / "records.jsonl"), validation=0)
+    settings = TrainSettings(
+        output=str(folder / "out"), data=[data], embeddings=str(table), llm="builtin", encoder="builtin"
+    )
+    (packed,) = open_store(ensure_store(settings, folder / "store"))
+    return packed, [normalize_caption(each["caption"]) for each in records]
+
+
+def drawn_captions(settings: TrainingSettings, step: int, data: StoredSet, captions: list[str]) -> list[str]:
+    """The captions of a step's samples, in the order of `draw_step`."""
+    drawn = sample_batch(settings.seed, step, settings.batch_size, [len(data.train)], [1.0], settings.draw)
+    return [captions[data.train[row]] for _, row in drawn]
 
 
 def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
@@ -167,35 +210,34 @@ def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
 def timed_steps(
     model: MatsModel,
     settings: TrainingSettings,
-    samples: list[list[Sample]],
-    captions: list[list[str]],
+    data: StoredSet,
+    steps: int,
+    captions: list[str],
     encoder: Any,
 ) -> Timed:
-    """Steps as a worker makes them, batches ready ahead; with `encoder`, embeddings are made in the step."""
+    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step."""
     import torch
 
     from mats_core.training import backward, make_optimizer, trained_weights, update
-    from pipelines.training_batches import Ahead, Share, make_step, to_device
+    from pipelines.training_batches import Ahead, Share, step_batch
     from pipelines.training_parallel import sum_gradients
 
     torch.manual_seed(0)
     optimizer = make_optimizer(model, settings)
 
-    def make(step: int) -> StepBatch:
-        made = make_step(samples[step], model.tokens, settings, step, Share(0, 1, 1))
-        made.parts = [to_device(part, model.device) for part in made.parts]
-        return made
-
-    ahead = Ahead(make, 0, len(samples))
+    share = Share(0, 1, 1)
+    ahead = Ahead(lambda step: step_batch([data], [1.0], model, settings, step, share, model.device), 0, steps)
     times: list[float] = []
     losses: list[float] = []
     tokens = 0
     waited = 0.0
     try:
-        for step in range(len(samples)):
+        for step in range(steps):
             began, before = time.perf_counter(), ahead.waited
             batch = ahead.next()
-            fresh = encoder.embed_text(captions[step]).to(model.device) if encoder is not None else None
+            fresh = None
+            if encoder is not None:
+                fresh = encoder.embed_text(drawn_captions(settings, step, data, captions)).to(model.device)
             optimizer.zero_grad(set_to_none=True)
             loss = torch.zeros((), device=model.device)
             for part in batch.parts:

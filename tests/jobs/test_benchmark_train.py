@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from jobs.benchmarks.train import count_flops, make_model, make_samples, run_benchmark
+from jobs.benchmarks.train import count_flops, drawn_captions, make_model, make_store, run_benchmark, timed_steps
 from mats_core.errors import SettingsError
 from mats_core.schedule import TrainingSettings
-from pipelines.training_batches import Sample
+from pipelines.training_batches import Sample, draw_step, wording
+from pipelines.training_data import Record, StoredSet
 
 
 def test_stored_embeddings_and_the_text_tower_give_equal_losses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,15 +47,31 @@ def test_operations_counted_by_hand() -> None:
     assert count_flops(model, settings, [[sample]]) == (mapper + adapter, wanted)
 
 
-def test_samples_are_what_embed_text_stores() -> None:
+def test_records_are_drawn_from_a_packed_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting is measured on what a run does for a step: rows drawn and looked up, in float16 as embed-text stores."""
+
     class Encoder:
         def embed_text(self, captions: list[str]) -> torch.Tensor:
-            return torch.full((len(captions), 4), 1 / 3)
+            return torch.tensor([[len(caption) / 3000, 1 / 3] for caption in captions])
 
-    groups, captions = make_samples(TrainingSettings(batch_size=3), 2, Encoder())
-    assert [len(group) for group in groups] == [len(each) for each in captions] == [3, 3]
-    assert groups[0][0].vector[0] == pytest.approx(1 / 3, abs=2e-4)
-    assert groups[0][0].vector[0] != 1 / 3
+    data, captions = make_store(tmp_path, 12, Encoder())
+    assert (len(data.train), len(data.validation), len(captions)) == (12, 0, 12)
+    settings = TrainingSettings(batch_size=5, steps=3)
+    model = make_model("builtin", 2, torch.device("cpu"))
+    samples = draw_step([data], [1.0], settings, 1, wording(model))
+    for sample, caption in zip(samples, drawn_captions(settings, 1, data, captions), strict=True):
+        assert sample.vector.tolist() == [np.float16(len(caption) / 3000), np.float16(1 / 3)]
+    looked_up: list[int] = []
+    real = StoredSet.record
+
+    def record(self: StoredSet, number: int) -> Record:
+        looked_up.append(number)
+        return real(self, number)
+
+    monkeypatch.setattr(StoredSet, "record", record)
+    monkeypatch.setattr("jobs.benchmarks.train.WARM_STEPS", 1)
+    timed_steps(model, settings, data, 3, captions, None)
+    assert len(looked_up) == 15
 
 
 def test_wrong_sizes_are_named() -> None:
