@@ -193,6 +193,9 @@ def _finish(result: TrainResult, config: str) -> int:
     run = result.run
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_row("steps", f"{run['step']:,}, {run['samples']:,} samples, {run['tokens']:,} tokens")
+    if run.get("bad"):
+        problems = ", ".join(f"{name} {count}" for name, count in run["problems"].items())
+        table.add_row("unusable", f"{run['bad']} of {run['records']} records: {problems}; lines in _corpora.json")
     table.add_row("time", f"{duration(run['wall_s'])} ({duration(run['seconds'])} in steps)")
     for name, values in run.get("validation", {}).items():
         table.add_row(name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from jobs.train import TrainDisplay, read_config, run, validation_text
+from jobs.train import TrainDisplay, _finish, read_config, run, validation_text
 from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.errors import SettingsError
 from mats_core.schedule import TrainingSettings
 from pipelines.settings import build
-from pipelines.train import TrainProgress
+from pipelines.train import TrainProgress, TrainResult
 from pipelines.train_settings import TrainSettings
 
 PATHS = {
@@ -98,6 +98,16 @@ def test_the_display_says_loss_rate_and_time_left(
         display(TrainProgress("training", 40, 100, workers=2, point=point))
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "training: step 40/100, loss 1.250, 1,234 tokens/s, 30 s left, 2 workers"
+
+
+def test_warnings_and_unusable_records_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainDisplay() as display:
+        display(TrainProgress("packing the data", warning="data set a is measured on what it has met"))
+    assert capsys.readouterr().err.splitlines()[0] == "warning: data set a is measured on what it has met"
+    run = {"step": 1, "samples": 2, "tokens": 3, "wall_s": 1.0, "seconds": 1.0, "records": 9, "bad": 2}
+    run["problems"] = {"broken_line": 2}
+    assert _finish(TrainResult("complete", "out", "out/model", 1, run), "x") == 0
+    assert "2 of 9 records: broken_line 2; lines in _corpora.json" in capsys.readouterr().out
 
 
 def test_a_validation_reads_as_text() -> None:
