@@ -88,6 +88,10 @@ def test_cluster_yaml_is_what_rays_launcher_takes() -> None:
     assert kinds["head"]["resources"] == {"CPU": 0}
     assert {"gpu_worker", "cpu_worker"} <= set(kinds)
     assert any("constraints.txt" in command for command in config["setup_commands"])
+    lines = (ROOT / "cluster.yaml").read_text().splitlines()
+    chosen = [at for at, line in enumerate(lines) if "InstanceType:" in line or line.startswith("head_node_type:")]
+    assert len(chosen) == 4
+    assert all(lines[at - 1].lstrip().startswith("#") for at in chosen)  # each says why
     with pytest.raises(Exception, match="idle"):
         validate_config(prepare_config({**config, "idle_timeout_minutes": "soon"}))
 
