@@ -132,7 +132,7 @@ class SantaMemory:
             index: Any = ivf.open_mapped(file) if mmap else faiss.read_index(str(file))
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
-        except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             first = (str(error).splitlines() or [""])[0][:200]
             raise SettingsError("memory", uri, f"a whole memory directory ({first})") from error
         if found != wanted:
@@ -213,7 +213,7 @@ class SantaMemory:
         scale: float = 10.0,
         mix: float = 0.3,
         probe: int | Literal["all"] = 1,
-        noise: torch.Tensor | Literal["keyed"] | None = None,
+        noise: Any = None,
         noise_variance: float = 0.015,
         normalize: bool = True,
         seed: int = 0,
@@ -232,7 +232,12 @@ class SantaMemory:
         if audio.ndim != 2 or audio.shape[1] != self.dim:
             raise ValueError(f"audio_embedding must be [B, {self.dim}], got {list(audio.shape)}")
         if isinstance(noise, str) and noise != "keyed":
-            raise ValueError(f'noise must be None, "keyed" or a tensor, got {noise!r}')
+            raise ValueError(f'noise must be None, "keyed" or draws [B, neighbors, {self.dim}], got {noise!r}')
+        if noise is not None and not isinstance(noise, str):
+            noise = torch.as_tensor(np.asarray(noise) if isinstance(noise, (list, tuple)) else noise).float()
+            wanted = (len(audio), min(neighbors, self.count), self.dim)
+            if noise.ndim != 3 or any(size < least for size, least in zip(noise.shape, wanted, strict=True)):
+                raise ValueError(f"noise must be [B, neighbors, D] = {list(wanted)}, got {list(noise.shape)}")
         order, queries, distances, rows = self._search_in_order(audio.cpu().numpy(), neighbors, probe)
         asked = torch.from_numpy(queries).to(audio.device)
         keyed = (noise_variance, seed) if isinstance(noise, str) and noise_variance > 0 else None

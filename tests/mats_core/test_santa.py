@@ -209,3 +209,18 @@ def test_bad_memories_are_refused(tmp_path: Path) -> None:
     index.write_bytes(index.read_bytes()[:1000])
     with pytest.raises(SettingsError, match="memory"):
         SantaMemory.load(str(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("kind", ["tensor", "float64", "numpy", "list"])
+def test_draws_of_any_kind_are_the_noise(memory: SantaMemory, kind: str) -> None:
+    audio, draws = _unit(3, seed=5), torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(6))
+    given = {"tensor": draws, "float64": draws.double(), "numpy": draws.numpy(), "list": draws.tolist()}[kind]
+    clean, noisy = (memory.transfer(audio, neighbors=8, noise=noise, noise_variance=0.1) for noise in (None, given))
+    torch.testing.assert_close(noisy, memory.transfer(audio, neighbors=8, noise=draws, noise_variance=0.1))
+    assert (noisy - clean).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (2, 8, 16), (3, 7, 16), (3, 8, 15)])
+def test_draws_that_do_not_fit_are_refused(memory: SantaMemory, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"noise must be \[B, neighbors, D\] = \[3, 8, 16\]"):
+        memory.transfer(_unit(3), neighbors=8, noise=torch.zeros(shape))
