@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 import mats_core
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.decode import Decode, shard_table
 from pipelines.scan import Scanner
@@ -139,6 +140,9 @@ def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: Answer)
     for name in ("error_code", "error_message", "question", "tag"):
         rows = rows.append_column(name, pa.nulls(2, pa.string()))
     rows = rows.append_column("task", pa.array(["caption"] * 2))
+    found = storage.stat(str(tmp_path / "a.wav"))
+    rows = rows.append_column("size_bytes", pa.array([found.size] * 2))
+    rows = rows.append_column("version", pa.array([found.version] * 2))
     stage = Decode(str(tmp_path / "unused"), 1, RATE, LimitSettings())
     past, inside = answerer(stage.decode(rows)).to_pylist()
     assert (past["error_code"], past["decoded_s"], past["text"], past["segments"]) == (None, 0.0, "", [])
