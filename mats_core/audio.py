@@ -19,7 +19,7 @@ import numpy.typing as npt
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.headers import mend_flac, mend_wav, ogg_is_chained
+from mats_core.headers import mend_flac, mend_sizes, ogg_is_chained
 from mats_core.source import (
     LEAST_BITS_A_SECOND,
     AudioError,
@@ -218,7 +218,7 @@ def _guard(file: BinaryIO, limits: DecodeLimits, deadline: float) -> SourceFile:
 
 def _mend(file: SourceFile, until_s: float | None, whole: bool) -> None:
     """Put right what its header tells wrongly of the length, as far as reading up to `until_s` needs it."""
-    mend_wav(file)
+    mend_sizes(file)
     mend_flac(file, until_s, whole)
     file.joined = file.joined or ogg_is_chained(file)
 

@@ -1,4 +1,4 @@
-"""What the headers of WAV, FLAC and Ogg files tell about where their sound ends, and where they tell it wrongly."""
+"""What headers (WAV, AIFF, AU, CAF, FLAC, Ogg) tell about where the sound ends, and where they tell it wrongly."""
 
 from __future__ import annotations
 
@@ -38,33 +38,85 @@ def wav_samples(file: SourceFile, head: bytes) -> int | None:
     return 0
 
 
-def mend_wav(file: SourceFile) -> None:
-    """Let a WAV file whose sizes are stale (its recorder was stopped) read as if they reached to its end.
+class _Chunks(NamedTuple):
+    """How a format cuts its file into chunks of a name and a size: where the first one is, what its size is written
+    like, and what the chunk with the sound is called. Chunks begin at even places, but for CAF's."""
+
+    first: int
+    size: str
+    sound: bytes
+
+
+_CHUNKS = {
+    (b"RIFF", b"WAVE"): _Chunks(12, "<I", b"data"),
+    (b"RF64", b"WAVE"): _Chunks(12, "<I", b"data"),
+    (b"FORM", b"AIFF"): _Chunks(12, ">I", b"SSND"),
+    (b"FORM", b"AIFC"): _Chunks(12, ">I", b"SSND"),
+    (b"caff", b"desc"): _Chunks(8, ">q", b"data"),
+}
+_PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"FL32")
+
+
+def mend_sizes(file: SourceFile) -> None:
+    """Let a WAV, RF64, AIFF, AU or CAF file whose sizes are stale (its recorder was stopped) read as if they reached to
+    its end.
 
     They are stale where what follows the declared samples is no chunk: a name of four letters and a size that fits.
     """
     head = file.head(HEAD_BYTES)
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+    if head[:4] == b".snd" and len(head) >= 24:
+        first, size = struct.unpack(">II", head[4:12])
+        if file.size - first - size > 8:
+            file.patch(8, b"\xff\xff\xff\xff")  # unknown: to the end
         return
-    place = 12
-    while head[place : place + 4] != b"data":
-        if place + 8 > len(head):
-            return
-        size = struct.unpack("<I", head[place + 4 : place + 8])[0]
-        place += 8 + size + (size & 1)
-    if place + 8 > len(head):
+    layout = _CHUNKS.get((head[:4], head[8:12]))
+    places = _places(head, layout) if layout is not None else {}
+    if layout is None or layout.sound not in places:
         return
-    declared = struct.unpack("<I", head[place + 4 : place + 8])[0]
-    end = place + 8 + declared + (declared & 1)
+    place, declared = places[layout.sound]
+    body = place + 4 + struct.calcsize(layout.size)
+    wide = head[:4] == b"RF64" and declared == 0xFFFFFFFF and b"ds64" in places  # the true size stands in another chunk
+    if wide:
+        declared = struct.unpack("<Q", head[28:36])[0]
+    end = body + declared + (declared & 1 if layout.first == 12 else 0)
     left = file.size - end
-    if declared == 0 or left <= 8:
+    if (declared == 0 and not wide) or declared < 0 or left <= 8 or _is_chunk(file, end, left, layout):
         return
-    name, size = struct.unpack("<4sI", file.head(8, offset=end))
-    if size <= left - 8 and all(byte < 0x80 and (byte == 0x20 or chr(byte).isalnum()) for byte in name):
+    whole = file.size - body
+    if wide:
+        file.patch(20, struct.pack("<QQ", file.size - 8, whole))
         return
-    whole = min(file.size - place - 8, 0xFFFFFFFF - place - 8)
-    file.patch(place + 4, struct.pack("<I", whole))
-    file.patch(4, struct.pack("<I", place + whole))
+    if layout.first == 12:
+        whole = min(whole, 0xFFFFFFFF - body)
+        file.patch(4, struct.pack(layout.size, body + whole - 8))
+    file.patch(place + 4, struct.pack(layout.size, whole))
+    if b"COMM" in places:  # AIFF tells its samples, too
+        at = places[b"COMM"][0] + 8
+        channels, _, bits = struct.unpack(">HIH", head[at : at + 8])
+        if head[8:12] == b"AIFF" or head[at + 18 : at + 22] in _PLAIN_AIFC:
+            file.patch(at + 2, struct.pack(">I", (whole - 8) // max(1, channels * ((bits + 7) // 8))))
+
+
+def _places(head: bytes, layout: _Chunks) -> dict[bytes, tuple[int, int]]:
+    """Name → (place, declared size) of the chunks that begin in `head`, up to the one with the sound."""
+    found: dict[bytes, tuple[int, int]] = {}
+    place, length = layout.first, 4 + struct.calcsize(layout.size)
+    while layout.sound not in found and place + length <= len(head):
+        size = struct.unpack(layout.size, head[place + 4 : place + length])[0]
+        found[head[place : place + 4]] = place, size
+        place += length + max(0, size) + (size & 1 if layout.first == 12 else 0)
+    return found
+
+
+def _is_chunk(file: SourceFile, place: int, left: int, layout: _Chunks) -> bool:
+    length = 4 + struct.calcsize(layout.size)
+    head = file.head(length, offset=place)
+    if len(head) < length:
+        return False
+    size = struct.unpack(layout.size, head[4:])[0]
+    return 0 <= size <= left - length and all(
+        byte < 0x80 and (byte == 0x20 or chr(byte).isalnum()) for byte in head[:4]
+    )
 
 
 class _StreamInfo(NamedTuple):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from mats_core.audio import decode
 from pipelines.decode import Decode
@@ -73,6 +75,7 @@ def liars() -> Iterator[tuple[str, bytes, float]]:
         wav[4:8] = struct.pack("<I", min(size + 36, 0xFFFFFFFF))
         wav[40:44] = struct.pack("<I", size)
         yield name, bytes(wav), 10.0
+    yield from stale_sizes()
     yield "joined.mp3", encode(melody(44_100, 2.0), 44_100, "mp3") * 5, 10.0
     yield "raw.aac", encode(melody(44_100, 10.0), 44_100, "aac"), 10.0
     flac = bytearray(encode(melody(16_000, 10.0), 16_000, "flac"))
@@ -94,6 +97,26 @@ def liars() -> Iterator[tuple[str, bytes, float]]:
     at = m4a.index(b"mdhd")
     m4a[at + 20 : at + 24] = struct.pack(">I", 48_000 * 3)  # three seconds, says the track
     yield "short.m4a", bytes(m4a), 10.0
+
+
+def stale_sizes() -> Iterator[tuple[str, bytes, float]]:
+    """Ten seconds whose every length in the header says three, as a recorder leaves them that is stopped."""
+    size, stale = 16_000 * 2 * 10, 16_000 * 2 * 3
+    for kind, lengths in {
+        "aiff": [(22, ">I", 160_000, 48_000), (42, ">I", size + 8, stale + 8)],
+        "au": [(8, ">I", size, stale)],
+        "caf": [(4084, ">q", size + 4, stale + 4)],
+        "rf64": [(28, "<Q", size, stale), (36, "<Q", 160_000, 48_000)],
+    }.items():
+        file = io.BytesIO()
+        soundfile.write(file, melody(16_000, 10.0), 16_000, format=kind.upper(), subtype="PCM_16")
+        data = bytearray(file.getvalue())
+        for place, code, true, told in lengths:
+            assert struct.unpack_from(code, data, place)[0] == true
+            struct.pack_into(code, data, place, told)
+        yield f"stale.{kind}", bytes(data), 10.0
+    data[28:36] = bytes(8)
+    yield "zero.rf64", bytes(data), 10.0
 
 
 @pytest.fixture(scope="module")
