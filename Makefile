@@ -9,7 +9,8 @@ ARGS        ?=
 BIN          = $(VENV)/bin
 STAMP        = $(VENV)/.installed
 STAMP_LATEST = $(VENV_LATEST)/.installed
-PIP_FLAGS    = --quiet --disable-pip-version-check
+# Python compiles a module when it is first imported; to do so for all that is installed takes minutes.
+PIP_FLAGS    = --quiet --disable-pip-version-check --no-compile
 # Ray counts its usage unless told not to; these runs are nobody's business.
 export RAY_USAGE_STATS_ENABLED = 0
 
