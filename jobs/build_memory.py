@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jobs.terminal import RunDisplay, duration
+from mats_core.uris import public_uri
 from pipelines.build_memory import BuildMemoryResult, run_build_memory
 from pipelines.text_settings import BuildMemorySettings
 
@@ -26,5 +27,5 @@ def print_result(result: BuildMemoryResult) -> None:
     table.add_row("clusters", str(result.clusters))
     table.add_row("size", f"{result.size_bytes / 1e6:.1f} MB")
     table.add_row("time", f"{duration(result.wall_s)} ({times})")
-    table.add_row("output", result.output)
+    table.add_row("output", public_uri(result.output))
     Console().print(table)

@@ -6,6 +6,7 @@ import sys
 
 from jobs.options import EXIT_INTERRUPTED
 from jobs.terminal import RunDisplay, duration
+from mats_core.uris import public_uri
 from pipelines.embed_text import EmbedTextResult, run_embed_text
 from pipelines.text_settings import EmbedTextSettings
 
@@ -28,7 +29,7 @@ def print_result(result: EmbedTextResult) -> None:
 
     console = Console()
     if result.status == "complete_before":
-        console.print(f"done already: {result.captions} captions in {result.output}", soft_wrap=True, markup=False)
+        console.print(f"done already: {result.captions} captions in {public_uri(result.output)}", soft_wrap=True, markup=False)
         return
     problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -38,5 +39,5 @@ def print_result(result: EmbedTextResult) -> None:
     table.add_row("time", duration(result.wall_s))
     if result.run["records_new"]:
         table.add_row("rate", f"{result.run['records_per_s']:.0f} records/s once started")
-    table.add_row("output", result.output)
+    table.add_row("output", public_uri(result.output))
     console.print(table)

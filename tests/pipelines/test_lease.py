@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -64,7 +67,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 def elsewhere(folder: Path, **changes: object) -> Path:
     """A lease that a process of another machine holds."""
     holder = {"run_id": "x", "host": "elsewhere", "machine": "m", "pid": 1, "since": 0, "renewed": time.time()}
-    (folder / "lease.json").write_text(json.dumps({**holder, **changes}))
+    storage.write_bytes(str(folder / "lease.json"), json.dumps({**holder, **changes}).encode())
     return folder / "lease.json"
 
 
@@ -83,28 +86,48 @@ def test_a_silent_holder_of_another_machine_loses_it_whatever_its_clock_says(
     mine.release()
 
 
-@pytest.mark.usefixtures("hasty")
+@contextmanager
+def renewing(folder: Path, **holder: object) -> Iterator[None]:
+    """A lease of another machine that is written anew all the time, as a slow test machine lets it."""
+    over = threading.Event()
+
+    def renew() -> None:
+        for turn in itertools.count(1):
+            elsewhere(folder, **{**holder, "renewed": holder["renewed"] + turn * 1e-3})  # type: ignore[operator]
+            if over.wait(0.02):
+                return
+
+    elsewhere(folder, **holder)
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks often, and gives up late."""
+    monkeypatch.setattr(leases, "WATCH_S", 0.02)
+
+
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("clock_off_s", [0.0, -3.0, -1000.0])
 def test_a_holder_who_renews_keeps_it_whatever_its_clock_says(tmp_path: Path, clock_off_s: float) -> None:
-    path = elsewhere(tmp_path, renewed=time.time() + clock_off_s)
-    timer = threading.Timer(0.1, lambda: elsewhere(tmp_path, renewed=time.time() + clock_off_s))
-    timer.start()
-    with pytest.raises(LeaseHeld, match="elsewhere"):
+    with renewing(tmp_path, renewed=time.time() + clock_off_s), pytest.raises(LeaseHeld, match="elsewhere"):
         Lease(str(tmp_path), "y").acquire()
-    timer.join()
-    assert json.loads(path.read_text())["run_id"] == "x"
+    assert json.loads((tmp_path / "lease.json").read_text())["run_id"] == "x"
 
 
-@pytest.mark.usefixtures("hasty")
+@pytest.mark.usefixtures("patient")
 def test_a_process_id_of_another_container_is_not_looked_up_here(tmp_path: Path) -> None:
     """Same host name, same boot, other process namespace: the id means another process, or none, here."""
     boot, _, space = leases._machine().partition(" ")
-    elsewhere(tmp_path, host=leases.socket.gethostname(), machine=f"{boot} {int(space or 0) + 1}", pid=2**22 - 1)
-    timer = threading.Timer(0.1, lambda: elsewhere(tmp_path, renewed=time.time()))
-    timer.start()
-    with pytest.raises(LeaseHeld):
+    machine = {"host": leases.socket.gethostname(), "machine": f"{boot} {int(space or 0) + 1}", "pid": 2**22 - 1}
+    with renewing(tmp_path, renewed=time.time(), **machine), pytest.raises(LeaseHeld):
         Lease(str(tmp_path), "y").acquire()
-    timer.join()
 
 
 def test_a_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
