@@ -29,7 +29,8 @@ def print_result(result: EmbedTextResult) -> None:
 
     console = Console()
     if result.status == "complete_before":
-        console.print(f"done already: {result.captions} captions in {public_uri(result.output)}", soft_wrap=True, markup=False)
+        shown = public_uri(result.output)
+        console.print(f"done already: {result.captions} captions in {shown}", soft_wrap=True, markup=False)
         return
     problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
     table = Table(show_header=False, box=None, pad_edge=False)
