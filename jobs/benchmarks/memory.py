@@ -21,6 +21,7 @@ DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
 QUERY_CLIPS = 512
 GOAL_RECALL = 0.95
+SCRATCH_BYTES = 64 << 20
 
 
 def run_benchmark(entries: int, clusters: int, alone: bool, folder: str | None, as_json: bool) -> int:
@@ -61,16 +62,12 @@ def compare(entries: int, clusters: int) -> dict[str, Any]:
     found = SantaMemory.build(bank, centroids=centroids).search(queries[: len(plain_rows)], NEIGHBORS)[1]
     same = [set(a.tolist()) == set(b.tolist()) for a, b in zip(found, plain_rows, strict=True) if len(b) == NEIGHBORS]
     audio = torch.from_numpy(queries)
-    # note: taken in turns, so that a busy moment of the machine meets all three
     calls = inner_search(memory, queries)
-    turns: dict[str, list[float]] = {"one": [], "search": [], "transfer": [], "noisy": []}
-    for _ in range(41):
-        turns["one"].append(_once(lambda: bare_search(memory.index, queries)))
-        turns["search"].append(_once(calls))
-        turns["transfer"].append(_once(lambda: memory.transfer(audio, neighbors=NEIGHBORS)))
-    for _ in range(41):  # by themselves: a memory keeps its vectors ready for one kind of noise at a time
-        turns["noisy"].append(_once(lambda: memory.transfer(audio, neighbors=NEIGHBORS, noise="keyed")))
-    one, search, transfer, noisy = (float(np.median(each[1:])) for each in turns.values())
+    one, search, transfer = in_turns(
+        lambda: bare_search(memory.index, queries), calls, lambda: memory.transfer(audio, neighbors=NEIGHBORS)
+    )
+    # note: apart, since a memory keeps its vectors ready for one kind of noise at a time
+    beside, noisy = in_turns(calls, lambda: memory.transfer(audio, neighbors=NEIGHBORS, noise="keyed"))
     looked_up = median_s(lambda: memory.search(queries, NEIGHBORS), 15)
     return {
         "entries": entries,
@@ -89,16 +86,28 @@ def compare(entries: int, clusters: int) -> dict[str, Any]:
         "transfer_ms": 1e3 * transfer,
         "transfer_noisy_ms": 1e3 * noisy,
         "transfer_ratio": transfer / search,
-        "transfer_noisy_ratio": noisy / search,
+        "transfer_noisy_ratio": noisy / beside,
         "transfer_one_ratio": transfer / one,
         "same_neighbours": f"{sum(same)} of {len(same)}",
     }
 
 
-def _once(run: Any) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+def in_turns(*runs: Any, rounds: int = 41) -> list[float]:
+    """Median seconds of each, taken in turns, so that a busy moment of the machine meets all of them.
+
+    Every call finds the caches as a model's work between two calls leaves them: with nothing of the memory in them.
+    """
+    import torch
+
+    other = torch.zeros(SCRATCH_BYTES // 4)
+    times = np.empty((rounds, len(runs)))
+    for turn in range(-1, rounds):  # the first one makes ready
+        for number, run in enumerate(runs):
+            other.add_(1)
+            began = time.perf_counter()
+            run()
+            times[turn, number] = time.perf_counter() - began
+    return np.median(times, axis=0).tolist()
 
 
 def bare_search(index: Any, queries: np.ndarray) -> Any:
