@@ -310,7 +310,7 @@ def benchmark_core(
     size: str = typer.Option("small", help="small, or full: LLaMA 7B and Microsoft CLAP, random weights."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     reference: str | None = typer.Option(None, help="Recorded runs of the authors' code (default: the repository's)."),
-    clips: int = typer.Option(64, help="Answers measured at the largest batch."),
+    clips: int = typer.Option(64, help="Answers measured, and on a CPU the largest batch."),
     as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> int:
     """The model without Ray: parity with the recorded runs, memory, load time, answers/s by batch size."""

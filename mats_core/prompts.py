@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mats_core.errors import SettingsError
+from mats_core.text import has_surrogate
 
 SPEECH = "<SpeechHere>"
 PROMPT_TEMPLATE = "USER: <Speech><SpeechHere></Speech> {request}\nASSISTANT:"
@@ -95,6 +96,8 @@ def validate_request(
     for name, text in (("question", question), ("tag", tag)):
         if text and SPEECH in text:
             raise SettingsError(name, text, f"text without {SPEECH}, which stands for the sound")
+        if text and has_surrogate(text):
+            raise SettingsError(name, ascii(text), "text in UTF-8")
 
 
 def format_prompt(instruction: str, tag: str = "", template: str = PROMPT_TEMPLATE) -> str:

@@ -6,9 +6,9 @@ mixture of two.
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
+from mats_core.ranged import RangedFile
 from mats_core.steady import steady
 from mats_core.store_errors import StorageError, store_code
 
@@ -16,7 +16,7 @@ _MOST_AHEAD = 8 << 20
 _KEPT = 3  # blocks: the one at the start, where headers are, and the last two, of which one may be the file's end
 
 
-class S3File(io.RawIOBase):
+class S3File(RangedFile):
     """The object `name` of an s3fs file system. A read fetches at least `read_ahead` bytes, and twice as many as before
     where it goes on after the last one.
 
@@ -31,46 +31,22 @@ class S3File(io.RawIOBase):
             raise StorageError("io_error", "is a bucket, not a file")
         self._least = self._ahead = read_ahead
         self._blocks: list[tuple[int, bytes]] = []
-        self._at = self.size = 0
         self.etag = ""
         steady(lambda: self._fetch(0, read_ahead))
         if version and self.etag and version != self.etag:
             raise StorageError("io_error", CHANGED)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, count: int | None = -1) -> bytes:
-        left = max(0, self.size - self._at)
-        wanted = left if count is None or count < 0 else min(count, left)
+    def _bytes(self, at: int, count: int) -> bytes:
         pieces: list[bytes] = []
-        while wanted:
-            piece = self._piece(wanted)
-            self._at += len(piece)
-            wanted -= len(piece)
+        while count:
+            piece = self._piece(at, count)
+            at += len(piece)
+            count -= len(piece)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def _piece(self, count: int) -> bytes:
-        """Bytes from here on, `count` at most and one at least."""
-        at = self._at
+    def _piece(self, at: int, count: int) -> bytes:
+        """Bytes from `at` on, `count` at most and one at least."""
         for first, data in self._blocks:
             if first <= at < first + len(data):
                 return data[at - first : at - first + count]

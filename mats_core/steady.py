@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from mats_core.ranged import RangedFile
 from mats_core.store_errors import is_passing
 
 TRIES = 6
@@ -33,41 +34,22 @@ def pause(attempt: int) -> None:
     time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt))
 
 
-class SteadyFile(io.RawIOBase):
+class SteadyFile(RangedFile):
     """A seekable remote file, made by `open_it`; opened again where a read fails or gives less than there is."""
 
     def __init__(self, file: Any, open_it: Callable[[], Any]) -> None:
         self._file: Any = file
         self._open_it = open_it
-        self._at = 0
         self.size = int(file.seek(0, io.SEEK_END))
 
-    def readable(self) -> bool:
-        return True
+    def _bytes(self, at: int, count: int) -> bytes:
+        return steady(lambda: self._try(at, count))
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, count: int | None = -1) -> bytes:
-        left = max(0, self.size - self._at)
-        wanted = left if count is None or count < 0 else min(count, left)
-        data = steady(lambda: self._read(wanted)) if wanted else b""
-        self._at += len(data)
-        return data
-
-    def _read(self, count: int) -> bytes:
+    def _try(self, at: int, count: int) -> bytes:
         if self._file is None:
             self._file = self._open_it()
         try:
-            self._file.seek(self._at)
+            self._file.seek(at)
             data: bytes = self._file.read(count)
             if len(data) < count:
                 raise ConnectionError("the answer was cut")
@@ -75,12 +57,6 @@ class SteadyFile(io.RawIOBase):
         except BaseException:
             self._file = None  # note: what the client keeps of a failed read may be half an answer
             raise
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
     def close(self) -> None:
         if not self.closed and self._file is not None:

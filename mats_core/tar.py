@@ -13,6 +13,7 @@ from collections.abc import Set as AbstractSet
 from typing import BinaryIO
 
 from mats_core.listing import FileInfo, has_extension
+from mats_core.ranged import RangedFile
 from mats_core.store_errors import StorageError
 from mats_core.uris import member_range, member_uri, printable
 
@@ -33,40 +34,16 @@ def archive_version(version: str, place: str) -> str:
     return ""
 
 
-class Slice(io.RawIOBase):
+class Slice(RangedFile):
     """`size` bytes from `first` on of a seekable file, as a file; fewer where that file ends before."""
 
     def __init__(self, file: BinaryIO, first: int, size: int) -> None:
-        self._file, self._first, self._at = file, first, 0
-        self._size = max(0, min(size, file.seek(0, io.SEEK_END) - first))
+        self._file, self._first = file, first
+        self.size = max(0, min(size, file.seek(0, io.SEEK_END) - first))
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def read(self, count: int | None = -1) -> bytes:
-        left = max(0, self._size - self._at)
-        wanted = left if count is None or count < 0 else min(count, left)
-        self._file.seek(self._first + self._at)
-        data = self._file.read(wanted) if wanted else b""
-        self._at += len(data)
-        return data
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
+    def _bytes(self, at: int, count: int) -> bytes:
+        self._file.seek(self._first + at)
+        return self._file.read(count)
 
     def close(self) -> None:
         if not self.closed:

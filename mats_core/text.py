@@ -1,4 +1,4 @@
-"""Answer clean-up, and reading labels out of an answer."""
+"""Answer clean-up, reading labels out of an answer, and what is no text."""
 
 from __future__ import annotations
 
@@ -57,3 +57,8 @@ def parse_labels(text: str) -> list[str]:
     """Labels of a list answer ("Dog; rain, wind."): lower case, in order, each once."""
     labels = (re.sub(r"\s+", " ", part).strip(" .\"'").lower() for part in re.split(r"[;,\n]", text))
     return list(dict.fromkeys(label for label in labels if label))
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a text holds what stands for bytes that are not UTF-8, which no file keeps as text."""
+    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)

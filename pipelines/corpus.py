@@ -19,6 +19,7 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.prompts import FAMILIES
+from mats_core.text import has_surrogate
 
 CORPUS_ENDINGS = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".parquet"})
 FIELDS = ("caption", "instruction", "output", "task", "tag", "source", "id")
@@ -171,8 +172,8 @@ def corpus_record(
         if value is not None and not isinstance(value, str):
             return "wrong_type", f"{name} is {type(value).__name__}: {value!r}"
         texts[name] = value or ""
-    if any(_has_surrogate(text) for text in texts.values()):
-        return "not_text", next(name for name, text in texts.items() if _has_surrogate(text))
+    if any(has_surrogate(text) for text in texts.values()):
+        return "not_text", next(name for name, text in texts.items() if has_surrogate(text))
     caption = normalize_caption(texts["caption"])
     if not caption:
         there = ", ".join(sorted(name for name, value in given.items() if value is not None))
@@ -195,10 +196,6 @@ def corpus_record(
         "tag": texts["tag"].strip(),
         "source": texts["source"].strip() or source,
     }
-
-
-def _has_surrogate(text: str) -> bool:
-    return not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def check_error_rate(reports: Sequence[FileReport], most: float, setting: str = "max_error_rate") -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import cache_root
-from pipelines.settings import CaptionSettings, build
+from pipelines.settings import CaptionSettings, Device, build
 
 AXES = {
     "santa.mix": "santa_mix",
@@ -73,10 +73,12 @@ class EvaluateSettings(BaseModel):
     batch_size: int | None = Field(None, gt=0, description="Rows the model takes at once (default: chosen).")
     actors: int | None = Field(None, gt=0, description="Model processes (default: chosen).")
     decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
-    device: str = Field("auto", description="auto, cpu, cuda.")
+    device: Device = Field("auto", description="auto, cpu, cuda.")
     address: str | None = Field(None, description="Join this Ray cluster; default: a Ray of its own.")
     commit_rows: int | None = Field(None, gt=0, description="Rows in one part file (default: chosen).")
-    commit_seconds: float = Field(120.0, gt=0, description="Write a part at least this often.")
+    commit_seconds: float | None = Field(
+        None, gt=0, description="Write a part at least this often (default: 120, but never before --commit-rows)."
+    )
     deterministic: bool = Field(False, description="One row at a time in the model.")
     overwrite: bool = Field(False, description="Start anew: remove the answers that OUT holds.")
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")

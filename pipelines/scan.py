@@ -21,8 +21,8 @@ from pipelines.sources import MANIFEST_SIDECAR, Entry, open_source
 
 PROBE_BATCH = 256
 """Files whose headers are asked for at once."""
-STORE_WORKERS = 4
-"""Processes that read headers from a store: there they mostly wait for it."""
+STORE_WORKERS = 4 * (os.cpu_count() or 1)
+"""Processes that read headers from a store: there they mostly wait for it (36 ms a file, 6 of them work)."""
 
 
 def chunk_id(path: str, version: str, start_s: float) -> str:

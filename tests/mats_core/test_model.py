@@ -152,7 +152,13 @@ def test_windows_int16_and_float_are_the_same_sound(model: MatsModel) -> None:
 
 
 def test_wrong_requests(model: MatsModel) -> None:
-    for task, question in (("transcribe", None), ("QA", None), ("QA", "  "), ("caption", "<SpeechHere>")):
+    for task, question in (
+        ("transcribe", None),
+        ("QA", None),
+        ("QA", "  "),
+        ("caption", "<SpeechHere>"),
+        ("QA", "caf\udce9?"),
+    ):
         with pytest.raises(SettingsError):
             model.validate_request(task, question)
     model.validate_request("QA", "What is it?")
