@@ -1,16 +1,23 @@
 # Two commands: `make demo` and `make test`. Both set up .venv when it is missing or out of date.
 #   make demo PYTHON=python3.12     another interpreter (3.10 to 3.12)
 #   make test ARGS="-k santa"       arguments for pytest
+#   make test JOBS=4                tests in 4 processes at once (0: in pytest's own, as --pdb wants it)
 
 PYTHON      ?= python3
 VENV        ?= .venv
 VENV_LATEST ?= .venv-latest
 ARGS        ?=
+JOBS        ?= 2
 BIN          = $(VENV)/bin
 STAMP        = $(VENV)/.installed
 STAMP_LATEST = $(VENV_LATEST)/.installed
-# Python compiles a module when it is first imported; to do so for all that is installed takes minutes.
+# note: pip compiles on one core; a module that nobody compiled is compiled by every process that may not write it.
 PIP_FLAGS    = --quiet --disable-pip-version-check --no-compile
+# A few files of packages are templates that no Python takes, so its exit code says nothing.
+COMPILE      = -m compileall -q -j 0
+unexport PYTHONDONTWRITEBYTECODE
+# note: worksteal keeps a file's tests, and what they share, together until one process has nothing left to do.
+PYTEST       = -m pytest -n $(JOBS) --dist worksteal
 # Ray counts its usage unless told not to; these runs are nobody's business.
 export RAY_USAGE_STATS_ENABLED = 0
 
@@ -39,13 +46,13 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-all: lint
-	$(BIN)/python -m pytest -m "" $(ARGS)
+	$(BIN)/python $(PYTEST) -m "" $(ARGS)
 
 test-latest: $(STAMP_LATEST)
-	$(VENV_LATEST)/bin/python -m pytest $(ARGS)
+	$(VENV_LATEST)/bin/python $(PYTEST) $(ARGS)
 
 # Say what is missing, and what to do, before pip says something else.
 check-tools:
@@ -66,6 +73,7 @@ $(STAMP): pyproject.toml constraints.txt $(OTHER_PYTHON) | check-tools
 	@echo "Installing the tested versions into $(VENV) (once; a few minutes)"
 	@$(BIN)/python -m pip install $(PIP_FLAGS) -c constraints.txt -e ".[dev,msclap]" || { \
 	  echo "The installation failed; see pip's message above. It needs a package index and about 3 GB of disk." >&2; exit 1; }
+	@$(BIN)/python $(COMPILE) $(VENV)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 $(STAMP_LATEST): pyproject.toml | check-tools
@@ -73,6 +81,7 @@ $(STAMP_LATEST): pyproject.toml | check-tools
 	@echo "Installing the newest versions into $(VENV_LATEST) (once; a few minutes)"
 	@$(VENV_LATEST)/bin/python -m pip install $(PIP_FLAGS) --upgrade --upgrade-strategy eager -e ".[dev]" || { \
 	  echo "The installation failed; see pip's message above. It needs a package index and about 3 GB of disk." >&2; exit 1; }
+	@$(VENV_LATEST)/bin/python $(COMPILE) $(VENV_LATEST)/lib >/dev/null 2>&1 || true
 	@touch $@
 
 clean:
