@@ -47,10 +47,9 @@ def ask_files(files: list[str], asked: Asked) -> int:
             raise SettingsError("FILE", f"{len(files)} files", "one file with --interactive")
         if asked.question is not None:
             raise SettingsError("question", asked.question, "no --question with --interactive, which reads them")
+        validate_request("caption", None, tag=asked.tag)
     else:
         validate_request(asked.task, asked.question, tuple(config.tasks), asked.tag)
-    for name, text in (("question", asked.question), ("tag", asked.tag)):
-        _check_text(name, text)
     for file in files:
         if storage.is_dir(file):
             raise SettingsError("FILE", file, "a file; for folders there is `mats caption`")
@@ -62,15 +61,6 @@ def ask_files(files: list[str], asked: Asked) -> int:
         return _converse(model, files[0], asked)
     failed = [file for file in files if not _answer_file(model, file, asked, name=len(files) > 1)]
     return 1 if failed else 0
-
-
-def _check_text(name: str, text: str | None) -> None:
-    """SettingsError for bytes of the command line that are no UTF-8: no prompt can hold them."""
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError:
-        shown = (text or "").encode("utf-8", "backslashreplace").decode()
-        raise SettingsError(name, shown, "text in UTF-8") from None
 
 
 def _hear(model: MatsModel, file: str, asked: Asked) -> list[Heard] | None:

@@ -97,7 +97,7 @@ def validate_request(
         if text and SPEECH in text:
             raise SettingsError(name, text, f"text without {SPEECH}, which stands for the sound")
         if text and has_surrogate(text):
-            raise SettingsError(name, ascii(text), "text in UTF-8")
+            raise SettingsError(name, text.encode("utf-8", "backslashreplace").decode(), "text in UTF-8")
 
 
 def format_prompt(instruction: str, tag: str = "", template: str = PROMPT_TEMPLATE) -> str:
