@@ -300,6 +300,7 @@ def _quiet(own: bool) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # note: wrapped by Ray Data, a SettingsError is text in a traceback
     if not os.environ.get("MATS_DEBUG"):
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
