@@ -98,7 +98,7 @@ class HfClapEncoder:
     def __init__(self, directory: str, device: str = "auto", dtype: str = "auto") -> None:
         from transformers import AutoTokenizer, ClapModel
 
-        from mats_core.parts import check_finite, pick_device, pick_dtype
+        from mats_core.parts import check_finite, no_bars, pick_device, pick_dtype
 
         folder = local_directory(directory, "encoder")
         self.device = pick_device(device)
@@ -106,9 +106,10 @@ class HfClapEncoder:
         self.features = _feature_settings(folder)
         try:
             self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-            model, report = ClapModel.from_pretrained(
-                str(folder), dtype=self.dtype, local_files_only=True, output_loading_info=True
-            )
+            with no_bars():
+                model, report = ClapModel.from_pretrained(
+                    str(folder), dtype=self.dtype, local_files_only=True, output_loading_info=True
+                )
         except Exception as error:  # transformers raises anything, from OSError to pickle's errors
             raise SettingsError("encoder", directory, f"a ClapModel directory with its tokenizer ({error})") from error
         if report["missing_keys"] or report["mismatched_keys"]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,21 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     return kinds[dtype]
 
 
+@contextmanager
+def no_bars() -> Iterator[None]:
+    """transformers 5 draws a progress bar of its own for every model it loads; a job draws one, of its work."""
+    from transformers.utils import logging
+
+    if not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()
+
+
 def load_llm(
     uri: str, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> tuple[Any, Any, Part]:
@@ -51,9 +68,10 @@ def load_llm(
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         tokenizer = load_tokenizer(folder, trust_remote_code)
-        llm, report = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, output_loading_info=True, weights_only=True, **options
-        )
+        with no_bars():
+            llm, report = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, output_loading_info=True, weights_only=True, **options
+            )
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything, from OSError to pickle's errors

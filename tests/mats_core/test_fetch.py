@@ -153,7 +153,13 @@ class Hub:
         path = handler.path.partition("?")[0]
         headers = {"Content-Type": "application/json"}
         status, body = 404, b"{}"
-        if path.startswith("/api/models/owner/llm"):
+        if path.startswith("/api/models/owner/llm/tree/"):  # what newer clients list by
+            files = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in self.files.items()
+            ]
+            body, status = json.dumps(files).encode(), 200
+        elif path.startswith("/api/models/owner/llm"):
             siblings = [{"rfilename": name} for name in self.files]
             body = json.dumps({"id": "owner/llm", "sha": commit, "siblings": siblings}).encode()
             status = 200

@@ -57,7 +57,8 @@ def llm(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _without_bos(folder: Path) -> Path:
     """Qwen's tokenizers have no BOS."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    names = ("tokenizer_config.json", "special_tokens_map.json")
+    for name in names if (folder / names[1]).exists() else names[:1]:  # transformers 5 writes the first alone
         values = json.loads((folder / name).read_text())
         del values["bos_token"]
         (folder / name).write_text(json.dumps(values))
