@@ -16,8 +16,8 @@ PIP_FLAGS    = --quiet --disable-pip-version-check --no-compile
 # A few files of packages are templates that no Python takes, so its exit code says nothing.
 COMPILE      = -m compileall -q -j 0
 unexport PYTHONDONTWRITEBYTECODE
-# note: worksteal keeps a file's tests, and what they share, together until one process has nothing left to do.
-PYTEST       = -m pytest -n $(JOBS) --dist worksteal
+# A file's tests, and what they share, stay in one process; in the order of collection the long files come first.
+PYTEST       = -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # Ray counts its usage unless told not to; these runs are nobody's business.
 export RAY_USAGE_STATS_ENABLED = 0
 

@@ -6,44 +6,39 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mats_core.uris import public_uri
 from pipelines.run_rows import Progress, RunResult
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 PLAIN_EVERY_S = 10.0
 
 
-class RunDisplay:
-    """Shows `Progress` as it comes: clips, clips/s, errors, time left. On stderr, so that stdout stays data."""
+class Display:
+    """A bar where somebody watches, else a line when the stage changes and now and then; on stderr: stdout is data."""
 
-    def __init__(self, what: str = "clips", verb: str = "answering") -> None:
-        self._what = what
-        self._stages = {**_STAGES, "run": verb}
+    def __init__(self, first: str) -> None:
+        self._first = first
         self._live = sys.stderr.isatty()
         self._bar: Any = None
         self._task: Any = None
-        self._first: float | None = None
-        self._first_done = 0
-        self._last_line = 0.0
         self._stage = ""
+        self._last_line = 0.0
 
-    def __enter__(self) -> RunDisplay:
+    def __enter__(self) -> Self:
         if self._live:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            self._bar = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TimeElapsedColumn(),
-                console=Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True),
-                transient=True,
-            )
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+            more = (TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
+            console = Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True)
+            self._bar = Progress(*columns, *more, console=console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task("reading the input", total=None, figures="")
+            self._task = self._bar.add_task(self._first, total=None, figures="")
         return self
 
     def __exit__(
@@ -52,30 +47,48 @@ class RunDisplay:
         if self._bar is not None:
             self._bar.stop()
 
+    def show(self, stage: str, done: int | None, total: int | None, figures: str) -> None:
+        """Where the work is, at this moment."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, description=stage, completed=done, total=total, figures=figures)
+        elif stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
+            self._last_line = now
+            self.say(f"{stage}: {figures}" if figures else stage)
+        self._stage = stage
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+class RunDisplay(Display):
+    """Shows `Progress` as it comes: clips, clips/s, errors, time left."""
+
+    def __init__(self, what: str = "clips", verb: str = "answering") -> None:
+        super().__init__(_STAGES["scan"])
+        self._what = what
+        self._stages = {**_STAGES, "run": verb}
+        self._began: float | None = None
+        self._done_then = 0
+
     def __call__(self, progress: Progress) -> None:
         """The callback of a pipeline."""
         now = time.monotonic()
-        if progress.stage == "run" and self._first is None:
-            self._first, self._first_done = now, progress.done  # what came at once says nothing about the rate
-        if self._bar is not None:
-            self._bar.update(
-                self._task,
-                description=self._stages[progress.stage],
-                completed=progress.done if progress.total else None,
-                total=progress.total or None,
-                figures=self._figures(progress, now),
-            )
-        elif progress.stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
-            self._last_line = now
-            print(f"{self._stages[progress.stage]}: {self._figures(progress, now)}", file=sys.stderr, flush=True)
-        self._stage = progress.stage
+        if progress.stage == "run" and self._began is None:
+            self._began, self._done_then = now, progress.done  # what came at once says nothing about the rate
+        done = progress.done if progress.total else None
+        self.show(self._stages[progress.stage], done, progress.total or None, self._figures(progress, now))
 
     def _figures(self, progress: Progress, now: float) -> str:
         if progress.stage == "scan":
             return f"{progress.done} files, {progress.errors} errors"
         text = f"{progress.done}/{progress.total} {self._what}, {progress.errors} errors"
-        busy = now - self._first if self._first is not None else 0.0
-        fresh = progress.done - self._first_done
+        busy = now - self._began if self._began is not None else 0.0
+        fresh = progress.done - self._done_then
         if progress.stage == "run" and busy > 1 and fresh:
             left = (progress.total - progress.done) * busy / fresh
             text += f", {fresh / busy:.1f} {self._what}/s, {duration(left)} left"

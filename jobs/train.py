@@ -7,10 +7,10 @@ import re
 import sys
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from jobs.options import EXIT_INTERRUPTED
+from jobs.terminal import Display, duration
 from mats_core.errors import SettingsError
 from pipelines.settings import build
 from pipelines.train_settings import TrainSettings
@@ -18,9 +18,8 @@ from pipelines.train_settings import TrainSettings
 if TYPE_CHECKING:
     from pipelines.train import TrainProgress, TrainResult
 
-PLAIN_EVERY_S = 10.0
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 CONFIGS = Path(__file__).parent / "configs"
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def run(config: str, changes: list[str], flags: dict[str, Any]) -> int:
@@ -93,65 +92,26 @@ def _change(values: dict[str, Any], change: str) -> None:
         raise SettingsError("set", change, "a value in YAML") from None
 
 
-class TrainDisplay:
-    """Steps, loss, tokens/s and time left as a bar, or as plain lines where nobody watches; answers as they come."""
+class TrainDisplay(Display):
+    """Steps, loss, tokens/s and time left; validations and answers as they come."""
 
     def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-        self._bar: Any = None
-        self._task: Any = None
+        super().__init__("reading the settings")
         self._began: float | None = None
-        self._first = 0
-        self._stage = ""
-        self._last_line = 0.0
-
-    def __enter__(self) -> TrainDisplay:
-        if self._live:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
-            console = Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True)
-            more = (TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
-            self._bar = Progress(*columns, *more, console=console, transient=True)
-            self._bar.start()
-            self._task = self._bar.add_task("reading the settings", total=None, figures="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._first_step = 0
 
     def __call__(self, progress: TrainProgress) -> None:
         """The callback of the pipeline."""
         now = time.monotonic()
-        if progress.stage == "training" and (self._began is None or progress.first_step > self._first):
-            self._began, self._first = now, progress.first_step
+        if progress.stage == "training" and (self._began is None or progress.first_step > self._first_step):
+            self._began, self._first_step = now, progress.first_step
         if progress.warning is not None:
-            self._say(f"warning: {progress.warning}")
+            self.say(f"warning: {progress.warning}")
         if progress.validated is not None:
-            self._say(validation_text(progress.validated))
-        figures = self._figures(progress, now)
-        if self._bar is not None:
-            self._bar.update(
-                self._task, description=progress.stage, completed=progress.step, total=progress.steps, figures=figures
-            )
-        elif progress.stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
-            self._last_line = now
-            self._say(f"{progress.stage}: {figures}" if figures else progress.stage)
-        self._stage = progress.stage
-
-    def _say(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, file=sys.stderr, flush=True)
+            self.say(validation_text(progress.validated))
+        self.show(progress.stage, progress.step, progress.steps, self._figures(progress, now))
 
     def _figures(self, progress: TrainProgress, now: float) -> str:
-        from jobs.terminal import duration
-
         if progress.stage not in ("training", "stopping after this step"):
             return ""
         text = f"step {progress.step}/{progress.steps}"
@@ -159,7 +119,7 @@ class TrainDisplay:
             text += f", loss {progress.point['loss']:.3f}"
         if "tokens_per_s" in progress.point:
             text += f", {progress.point['tokens_per_s']:,.0f} tokens/s"
-        done = progress.step - self._first
+        done = progress.step - self._first_step
         if self._began is not None and done > 0:
             text += f", {duration((progress.steps - progress.step) * (now - self._began) / done)} left"
         return text + (f", {progress.workers} workers" if progress.workers > 1 else "")
@@ -178,8 +138,6 @@ def validation_text(record: dict[str, Any]) -> str:
 def _finish(result: TrainResult, config: str) -> int:
     from rich.console import Console
     from rich.table import Table
-
-    from jobs.terminal import duration
 
     if result.status == "complete_before":
         print(f"done already: {result.step} steps, {result.model}")

@@ -26,8 +26,8 @@ from mats_core.listing import (
 )
 from mats_core.s3_file import CHANGED, S3File
 from mats_core.steady import SteadyFile, steady
-from mats_core.store_calls import at_store, coded, info_of, remote_exists
-from mats_core.store_errors import StorageError, error_from, store_code
+from mats_core.store_calls import at_store, coded, info_of, remote_type
+from mats_core.store_errors import StorageError, error_from
 from mats_core.stores import OBJECT_STORES, is_known_scheme, open_store
 from mats_core.storing import abort_uploads, create_bytes, make_dirs, remove_tree, write_bytes, write_from
 from mats_core.tar import Slice, archive_version, members
@@ -218,7 +218,7 @@ def exists(uri: str) -> bool:
     with coded(uri):
         if path is not None:
             return os.path.exists(path)
-        return remote_exists(uri)
+        return remote_type(uri) is not None
 
 
 def is_dir(uri: str) -> bool:
@@ -227,12 +227,7 @@ def is_dir(uri: str) -> bool:
     with coded(uri):
         if path is not None:
             return os.path.isdir(path)
-        try:
-            return bool(info_of(uri)["type"] == "directory")
-        except FileNotFoundError as error:
-            if store_code(error) == "NoSuchBucket":
-                raise
-            return False
+        return remote_type(uri) == "directory"
 
 
 def read_bytes(uri: str) -> bytes:

@@ -54,12 +54,11 @@ def info_of(uri: str) -> dict[str, Any]:
     return at_store(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))
 
 
-def remote_exists(uri: str) -> bool:
-    """Whether a store has a file or folder there. Raises what the client raises, as where there is no such bucket."""
+def remote_type(uri: str) -> str | None:
+    """What a store has there: "file", "directory" or None. Raises what the client raises, as for a missing bucket."""
     try:
-        info_of(uri)
-        return True
+        return str(info_of(uri)["type"])
     except FileNotFoundError as error:
         if store_code(error) == "NoSuchBucket":
             raise
-        return False
+        return None

@@ -12,7 +12,7 @@ from functools import partial
 from typing import BinaryIO
 
 from mats_core.steady import steady
-from mats_core.store_calls import at_store, coded, remote_exists
+from mats_core.store_calls import at_store, coded, remote_type
 from mats_core.store_errors import StorageError, store_code
 from mats_core.stores import OBJECT_STORES, READ_ONLY, open_store
 from mats_core.uris import local_path, public_uri, scheme
@@ -142,7 +142,7 @@ def _create_remote(uri: str, data: bytes) -> bool:
             return bool(at_store(uri, lambda fs, name: fs.cat_file(name)) == data)
         if not isinstance(error, (TypeError, NotImplementedError)) and store_code(error) not in _NO_CONDITIONS:
             raise
-    if remote_exists(uri):
+    if remote_type(uri) is not None:
         return False
     write_bytes(uri, data)
     return True
