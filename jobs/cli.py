@@ -253,6 +253,7 @@ def benchmark_caption(
     files: int = typer.Option(2000, help="Clips to answer."),
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
     seconds: float = typer.Option(10.0, help="Longest clip; lengths vary from a fifth of it."),
+    rounds: int = typer.Option(1, help="Pipelines to run, each between two runs of the plain processes."),
     folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
     driver_memory: bool = typer.Option(
         False, "--driver-memory", help="Peak memory of the driver for 1 000 and 10 000 clips instead."
@@ -262,7 +263,7 @@ def benchmark_caption(
     """The same files by plain processes without Ray and by the Ray pipeline: clips/s, stages, ratio."""
     from jobs.benchmarks.caption import run_benchmark
 
-    return run_benchmark(files, model, seconds, folder, driver_memory, as_json)
+    return run_benchmark(files, model, seconds, rounds, folder, driver_memory, as_json)
 
 
 @command(benchmark, "evaluate")

@@ -18,6 +18,7 @@ from mats_core.config import checked
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory
 from mats_core.fingerprint import fingerprint_directory
+from mats_core.habits import defer_sklearn, no_bars
 
 
 class ClapEncoder(Protocol):
@@ -96,9 +97,10 @@ class HfClapEncoder:
     """Any `ClapModel` directory or hub name; all sizes come from its own configuration files."""
 
     def __init__(self, directory: str, device: str = "auto", dtype: str = "auto") -> None:
+        defer_sklearn()
         from transformers import AutoTokenizer, ClapModel
 
-        from mats_core.parts import check_finite, no_bars, pick_device, pick_dtype
+        from mats_core.parts import check_finite, pick_device, pick_dtype
 
         folder = local_directory(directory, "encoder")
         self.device = pick_device(device)

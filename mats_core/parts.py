@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from mats_core.config import AdapterConfig, Part
 from mats_core.errors import SettingsError
 from mats_core.fetch import check_safetensors, local_directory
 from mats_core.fingerprint import fingerprint_directory
+from mats_core.habits import defer_sklearn, no_bars
 
 
 def pick_device(device: str) -> torch.device:
@@ -41,25 +40,11 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     return kinds[dtype]
 
 
-@contextmanager
-def no_bars() -> Iterator[None]:
-    """transformers 5 draws a progress bar of its own for every model it loads; a job draws one, of its work."""
-    from transformers.utils import logging
-
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.enable_progress_bar()
-
-
 def load_llm(
     uri: str, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> tuple[Any, Any, Part]:
     """A frozen causal LLM, its tokenizer, and which it is."""
+    defer_sklearn()
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     from mats_core.tokenizer import load_tokenizer
@@ -100,6 +85,7 @@ def _expected_llm(error: Exception) -> str:
 
 def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, Any, Part]:
     """As `load_llm`, with the LLM's shapes alone: its weights stay on disk and take no memory."""
+    defer_sklearn()
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from mats_core.tokenizer import load_tokenizer

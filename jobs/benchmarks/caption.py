@@ -1,6 +1,6 @@
-"""`mats benchmark caption`: plain processes, the Ray pipeline, plain processes again, on the same files.
+"""`mats benchmark caption`: plain processes and the Ray pipeline in turns, on the same files.
 
-The plain processes run before and after, because the speed of a shared machine drifts; their time is the mean of both.
+The plain processes run before and after each pipeline, because the speed of a shared machine drifts; times are means.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import fmean, harmonic_mean
 from typing import Any
 
 from jobs.benchmarks.audio import write_clips
@@ -25,14 +26,14 @@ DRIVER_CLIPS = (1_000, 10_000)
 
 
 def run_benchmark(
-    files: int, model: str, seconds: float, folder: str | None, driver_memory: bool, as_json: bool
+    files: int, model: str, seconds: float, rounds: int, folder: str | None, driver_memory: bool, as_json: bool
 ) -> int:
     """Measure and print; raises SettingsError."""
-    if files < 1 or seconds <= 0:
-        raise SettingsError("files, seconds", f"{files}, {seconds}", "numbers above 0")
+    if files < 1 or seconds <= 0 or rounds < 1:
+        raise SettingsError("files, seconds, rounds", f"{files}, {seconds}, {rounds}", "numbers above 0")
     check_model_dir(model)
-    with _workplace(folder) as place:
-        figures = measure_driver(place, model) if driver_memory else compare(place, files, model, seconds)
+    with workplace(folder) as place:
+        figures = measure_driver(place, model) if driver_memory else compare(place, files, model, seconds, rounds)
     if as_json:
         print(json.dumps(figures, indent=1))
     elif driver_memory:
@@ -44,7 +45,7 @@ def run_benchmark(
 
 
 @contextmanager
-def _workplace(folder: str | None) -> Iterator[Path]:
+def workplace(folder: str | None) -> Iterator[Path]:
     if folder is not None:
         Path(folder).mkdir(parents=True, exist_ok=True)
         yield Path(folder).absolute()
@@ -53,26 +54,33 @@ def _workplace(folder: str | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def compare(place: Path, files: int, model: str, seconds: float) -> dict[str, Any]:
-    """(a) as many plain processes as cores, (b) the pipeline, (a) again; figures of both and their ratio."""
+def compare(place: Path, files: int, model: str, seconds: float, rounds: int = 1) -> dict[str, Any]:
+    """(a) as many plain processes as cores, (b) the pipeline, (a), (b), … (a): means of both, and their ratios.
+
+    A round's ratio is its pipeline's clips/s over those of the plain processes just before and after it.
+    """
     clips = place / "clips"
     _say(f"writing {files} clips")
     audio_s = write_clips(clips, files, seconds)
     names = [str(path) for path in sorted(clips.rglob("*.wav"))][:files]
     cores = usable_cores()
     _say(f"(a) {cores} plain processes")
-    first = run_plain(place, names, model, cores)
-    _say("(b) the Ray pipeline")
-    pipeline = run_pipeline(clips, place / "answers", model)
-    _say(f"(a) {cores} plain processes again")
-    second = run_plain(place, names, model, cores)
-    plain = mean_of(first, second)
+    plains, pipelines = [run_plain(place, names, model, cores)], []
+    for turn in range(rounds):
+        _say(f"(b) the Ray pipeline, {turn + 1} of {rounds}")
+        pipelines.append(run_pipeline(clips, place / "answers", model))
+        _say(f"(a) {cores} plain processes again")
+        plains.append(run_plain(place, names, model, cores))
+    plain, pipeline = mean_of(plains), mean_of(pipelines)
+    pipeline["driver_peak_mb"] = max(each["driver_peak_mb"] for each in pipelines)
+    beside = [mean_of(plains[turn : turn + 2]) for turn in range(rounds)]
     return {
         "files": files,
         "audio_s": round(audio_s, 1),
         "cores": cores,
         "plain": plain,
         "pipeline": pipeline,
+        "ratios": [round(b["rows_per_s"] / a["rows_per_s"], 3) for a, b in zip(beside, pipelines, strict=True)],
         "ratio": round(pipeline["rows_per_s"] / plain["rows_per_s"], 3),
     }
 
@@ -111,13 +119,14 @@ def run_plain(place: Path, names: list[str], model: str, processes: int) -> dict
     }
 
 
-def mean_of(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """Two runs over the same files as one: mean times, and rates from them; `rates` keeps clips/s of each."""
-    found: dict[str, Any] = {key: round((first[key] + second[key]) / 2, 2) for key in ("start_s", "busy_s")}
+def mean_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Runs over the same files as one: mean times, and rates from them; `rates` keeps clips/s of each."""
+    found: dict[str, Any] = {key: round(fmean(run[key] for run in runs), 2) for key in ("start_s", "busy_s")}
     for key in ("rows_per_s", "real_time_factor"):
-        found[key] = round(2 / (1 / first[key] + 1 / second[key]), 3)
-    found["stage_s"] = {name: round((s + second["stage_s"][name]) / 2, 3) for name, s in first["stage_s"].items()}
-    found["rates"] = [first["rows_per_s"], second["rows_per_s"]]
+        found[key] = round(harmonic_mean([run[key] for run in runs]), 3)
+    stages = runs[0]["stage_s"]
+    found["stage_s"] = {name: round(fmean(run["stage_s"][name] for run in runs), 3) for name in stages}
+    found["rates"] = [run["rows_per_s"] for run in runs]
     return found
 
 
@@ -173,8 +182,10 @@ def print_comparison(figures: dict[str, Any]) -> None:
         table.add_row(label, f"{a[key]:.1f}", f"{b[key]:.1f}")
     for stage in ("decode_s", "embed_s", "answer_s", "write_s"):
         table.add_row(f"{stage[:-2]} (s, all processes)", f"{a['stage_s'][stage]:.1f}", f"{b['stage_s'][stage]:.1f}")
-    table.add_row("clips/s before, after", " ".join(f"{rate:.1f}" for rate in a["rates"]), "")
+    table.add_row("clips/s of each run", *(" ".join(f"{rate:.1f}" for rate in each["rates"]) for each in (a, b)))
     table.add_row("driver, peak (MB)", "", f"{b['driver_peak_mb']:.0f}")
+    if len(figures["ratios"]) > 1:
+        table.add_row("b/a of each round", "", " ".join(f"{ratio:.3f}" for ratio in figures["ratios"]))
     table.add_row("b/a", "", f"{figures['ratio']:.3f}")
     Console().print(table)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.caption import _workplace as workplace
+from jobs.benchmarks.caption import workplace
 from mats_core.errors import SettingsError
 from pipelines.ray_runtime import usable_cores
 

@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.benchmarks.caption import _workplace as workplace
-from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
+from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures, workplace
 from mats_core.checkpoint import check_model_dir
 from mats_core.errors import SettingsError
 from pipelines.benchmarks import load_benchmark, read
@@ -47,7 +46,7 @@ def compare(place: Path, clips: int, model: str) -> dict[str, Any]:
     _say("(b) mats evaluate")
     evaluation = run_evaluation(data, place / "evaluation", clips, model)
     _say("(a) mats caption again")
-    caption = mean_of(first, run_pipeline(data / BENCHMARK, place / "answers", model))
+    caption = mean_of([first, run_pipeline(data / BENCHMARK, place / "answers", model)])
     ratio = round(evaluation["rows_per_s"] / caption["rows_per_s"], 3)
     return {"clips": clips, "cores": usable_cores(), "caption": caption, "evaluate": evaluation, "ratio": ratio}
 

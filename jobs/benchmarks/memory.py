@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.caption import _workplace as workplace
+from jobs.benchmarks.caption import workplace
 from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
 from mats_core.errors import SettingsError
 from pipelines.ray_runtime import usable_cores
