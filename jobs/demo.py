@@ -17,6 +17,7 @@ from pipelines.report import ReportResult, clock, write_report
 from pipelines.settings import CaptionSettings, build
 
 TRUTH = "truth.jsonl"
+MARK = ".mats-demo"
 
 
 def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
@@ -52,11 +53,11 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
 def _make_room(root: Path) -> None:
     """Remove an earlier demo; refuse a folder that is something else."""
     try:
-        if root.exists() and any(root.iterdir()) and not (root / TRUTH).exists():
+        if root.exists() and any(root.iterdir()) and not (root / MARK).exists():
             raise SettingsError("folder", str(root), "a new or empty folder, or an earlier demo")
-        shutil.rmtree(os.fsencode(root / "archive"), ignore_errors=True)
         root.mkdir(parents=True, exist_ok=True)
-        (root / TRUTH).touch()  # from here on the folder is known as a demo's, however far it gets
+        (root / MARK).touch()  # from here on the folder is known as a demo's, however far it gets
+        shutil.rmtree(os.fsencode(root / "archive"), ignore_errors=True)
     except OSError as error:
         raise SettingsError("folder", str(root), f"a folder that can be written ({error})") from None
 

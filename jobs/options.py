@@ -116,7 +116,10 @@ def _read_config(path: str) -> dict[str, Any]:
 def guarded(body: Callable[[], int]) -> int:
     """Run a command's body; errors become one clear line and the exit code of DESIGN.md."""
     try:
-        return body()
+        code = body()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk shows here, and not after the exit code is settled
+        return code
     except SettingsError as error:
         return _say(str(error), EXIT_WRONG_SETTINGS)
     except KeyboardInterrupt:

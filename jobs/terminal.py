@@ -6,15 +6,13 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from mats_core.uris import public_uri
 from pipelines.run_rows import Progress, RunResult
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 PLAIN_EVERY_S = 10.0
+Shown = TypeVar("Shown", bound="Display")
 
 
 class Display:
@@ -28,7 +26,7 @@ class Display:
         self._stage = ""
         self._last_line = 0.0
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Shown) -> Shown:
         if self._live:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

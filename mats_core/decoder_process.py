@@ -30,7 +30,6 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
     """Answer requests from the connection until it closes."""
     limits = DecodeLimits(**settings)
     connection = Connection(descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _offer_to_the_oom_killer()
     room = _Room(limits.memory_bytes)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -166,13 +166,14 @@ class IsolatedDecoder:
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
         settings = [theirs.fileno(), self.sample_rate, package, sys.path, limits.model_dump()]
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(settings)],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            # note: every malloc arena reserves 64 MB of address space, which the limit counts
-            env={**os.environ, **single, "MALLOC_ARENA_MAX": "2"},
-        )
+        with _no_ctrl_c():
+            process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, json.dumps(settings)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # note: every malloc arena reserves 64 MB of address space, which the limit counts
+                env={**os.environ, **single, "MALLOC_ARENA_MAX": "2"},
+            )
         theirs.close()
         return _Child(process, ours, time.monotonic())
 
@@ -284,6 +285,16 @@ def _parse(answer: bytes) -> _Answer:
 
 def _error(header: dict[str, Any]) -> AudioError | None:
     return AudioError(header["code"], header["message"]) if "code" in header else None
+
+
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """A child started here never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_it_ended(process: subprocess.Popen[bytes]) -> str:

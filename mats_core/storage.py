@@ -221,6 +221,14 @@ def exists(uri: str) -> bool:
         return remote_type(uri) is not None
 
 
+def same_place(one: str, other: str) -> bool:
+    """Whether two URIs name the same file or folder; of a store by their names alone."""
+    paths = local_path(one), local_path(other)
+    if paths[0] is not None and paths[1] is not None:
+        return os.path.realpath(paths[0]) == os.path.realpath(paths[1])
+    return public_uri(one).rstrip("/") == public_uri(other).rstrip("/")
+
+
 def is_dir(uri: str) -> bool:
     """Whether the URI names a folder (for object stores: a prefix with objects below it)."""
     path = local_path(uri)

@@ -81,7 +81,8 @@ def members(file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str]) -> 
     found = 0
     try:
         with tarfile.open(fileobj=_Headers(file), mode="r:", errorlevel=1) as tar:
-            while (member := tar.next()) is not None:
+            empty = tar.firstmember is None  # type: ignore[attr-defined]  # note: asked again, Python 3.10 seeks to -1
+            while not empty and (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # note: it would keep every member it has seen
                 found += 1
                 if member.isreg() and not member.issparse():

@@ -25,9 +25,10 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.clearing import empty_output, remove_partials
 from pipelines.compact_settings import CompactSettings
 from pipelines.lease import Lease
-from pipelines.outputs import check_identity, empty_output, prepare_output, read_run, remove_partials, write_run
+from pipelines.outputs import check_identity, prepare_output, read_run, write_run
 
 FOLDERS = ("answers", "embeddings")
 SIDECARS = ("_embeddings.json",)
@@ -67,7 +68,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     started = time.time()
     run, name = _finished_run(settings.input)
     shown = storage.public_uri(settings.output)
-    if settings.output.rstrip("/") == settings.input.rstrip("/"):
+    if storage.same_place(settings.output, settings.input):
         raise SettingsError("output", shown, "another folder than INPUT: the parts stay as they are")
     uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()

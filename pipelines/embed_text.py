@@ -25,6 +25,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import hash_settings
 from pipelines.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
+from pipelines.clearing import empty_output
 from pipelines.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.encoder_facts import EncoderFacts, read_encoder_facts
 from pipelines.lease import Lease
@@ -35,6 +36,7 @@ from pipelines.sources import EMBEDDINGS_SIDECAR
 from pipelines.text_settings import EmbedTextSettings
 
 PARTS = "embeddings"
+OUR_NAMES = (PARTS, "_corpora.json", EMBEDDINGS_SIDECAR, "_run.json", "_state/identity.json")
 REPORT = "_corpora.json"
 RECORD_BYTES = {".parquet": 60, ".csv": 120}
 """Bytes a record takes on disk, about; 250 in JSON."""
@@ -83,7 +85,7 @@ def run_embed_text(
     lease.acquire()
     try:
         if settings.overwrite:
-            _empty(settings.output)
+            empty_output(settings.output, OUR_NAMES)
         buckets = _bucket_count(files, settings.bucket_records)
         check_identity(settings.output, _identity(settings, files, facts, buckets))
         previous = read_run(settings.output)
@@ -308,11 +310,6 @@ def _rows(parts: str) -> int:
         return 0
     uris = [info.uri for info in storage.list_files(parts) if info.uri.endswith(".parquet")]
     return sum(int(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows) for uri in uris)
-
-
-def _empty(output: str) -> None:
-    for name in (PARTS, REPORT, EMBEDDINGS_SIDECAR, "_run.json", "_state/identity.json"):
-        storage.remove_tree(storage.join(output, *name.split("/")))
 
 
 def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int, buckets: int) -> dict[str, Any]:

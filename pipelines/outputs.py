@@ -44,21 +44,13 @@ PACKAGES = (
     "av",
     "soxr",
 )
-OUR_NAMES = (
-    "answers",
-    "embeddings",
-    "manifest",
-    "_run.json",
-    "_embeddings.json",
-    "_manifest.json",
-    "_state/identity.json",
-    "_state/work_list",
-)
 
 
 def prepare_output(output: str) -> None:
     """Make sure OUTPUT can be written. Raises SettingsError."""
     shown = storage.public_uri(output)
+    if not output.strip():
+        raise SettingsError("output", output, "a folder (. is the one you are in)")
     try:
         if storage.exists(output) and not storage.is_dir(output):
             raise SettingsError("output", shown, "a folder (this is a file)")
@@ -67,21 +59,6 @@ def prepare_output(output: str) -> None:
         storage.remove_tree(trial)
     except (OSError, storage.StorageError) as error:
         raise SettingsError("output", shown, f"a folder that can be written ({error})") from None
-
-
-def empty_output(output: str) -> None:
-    """Remove what an earlier run left, and nothing else: only names that runs write, never the lease."""
-    for name in OUR_NAMES:
-        storage.remove_tree(storage.join(output, *name.split("/")))
-
-
-def remove_partials(output: str) -> None:
-    """Remove what a killed writer left before its rename. Only for the holder of the lease; stores leave nothing."""
-    if storage.local_path(output) is None:
-        return
-    for info in storage.list_files(output):
-        if info.uri.endswith(".partial"):
-            storage.remove_tree(info.uri)
 
 
 def check_identity(output: str, identity: dict[str, Any]) -> bool:
@@ -155,8 +132,7 @@ def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
         if info.uri.endswith(".partial"):
             storage.remove_tree(info.uri)  # a writer was killed before its rename
         elif info.uri.endswith(".parquet"):
-            columns = ["row_id", "error_code", "decoded_s"]
-            table = pq.read_table(storage.open_binary(info.uri), columns=columns)
+            table = _read_part(info.uri)
             kept = first_times(table["row_id"].to_numpy(), done.mask)
             if again:
                 kept &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
@@ -169,6 +145,18 @@ def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
                 done.errors.update(count_errors(table["error_code"]))
                 done.parts.add(info.path)
     return done
+
+
+def _read_part(uri: str) -> pa.Table:
+    """What tells how far a part goes. Raises SettingsError for a file that is none."""
+    try:
+        return pq.read_table(storage.open_binary(uri), columns=["row_id", "error_code", "decoded_s"])
+    except pa.ArrowInvalid as error:
+        first = str(error).splitlines()[0][:200]
+        allowed = (
+            f"a part of earlier results, which this file is not ({first}); move it away, and its rows are done anew"
+        )
+        raise SettingsError("output", storage.public_uri(uri), allowed) from None
 
 
 def first_times(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

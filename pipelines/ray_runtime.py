@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -182,7 +183,8 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
     else:
         check_answers(address)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            with _own_sigterm():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = str(error).splitlines()[0]
             raise SettingsError("address", address, f"a Ray cluster that answers ({first})") from None
@@ -201,7 +203,7 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
     for attempt in range(START_TRIES):
         before = _children()
         try:
-            with _muted_stderr(), _patience(ray):
+            with _own_sigterm(), _muted_stderr(), _patience(ray):
                 ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -218,6 +220,21 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
                     os.kill(child, signal.SIGKILL)
             if attempt + 1 == START_TRIES:
                 raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """SIGTERM stays the caller's: ray.init makes it end the process, and what a stopped pod has answered is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit:  # it came just now
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextmanager

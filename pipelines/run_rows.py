@@ -20,18 +20,17 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.clearing import empty_output, remove_partials
 from pipelines.lease import Lease
 from pipelines.meter import Meter, peak_mb
 from pipelines.outputs import (
     Done,
     PartWriter,
     check_identity,
-    empty_output,
     forget_beginning,
     prepare_output,
     read_done,
     read_run,
-    remove_partials,
     settled,
     versions,
     write_run,
@@ -132,6 +131,13 @@ def run_rows(
     run_id = uuid.uuid4().hex[:12]
     job.spec.run_id = run_id
     check_device(settings.device, settings.address)
+    if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
+        raise SettingsError(
+            "output", storage.public_uri(settings.output), f"another folder than INPUT, its {source.kind}"
+        )
+    if settings.overwrite and job.check is not None:
+        for entry in source.requests():  # before anything is removed
+            job.check(entry)
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), run_id)
     lease.acquire(lambda _: tell(Progress("wait")))
@@ -140,16 +146,16 @@ def run_rows(
             empty_output(settings.output)
         remove_partials(settings.output)
         begun = check_identity(settings.output, job.identity)
+        parts = storage.join(settings.output, job.folder)
         try:
             work = _scan(settings, job, source, tell)
+            done = read_done(parts, work.total, settings.retry_errors or ())
         except SettingsError:
             if begun:
                 forget_beginning(settings.output)
             raise
         except KeyboardInterrupt:
             return RunResult("interrupted", settings.output, 0, 0)
-        parts = storage.join(settings.output, job.folder)
-        done = read_done(parts, work.total, settings.retry_errors or ())
         before = done.rows
         previous = read_run(settings.output)
         if before == work.total and previous is not None and previous.get("status") == "complete":

@@ -157,9 +157,10 @@ class ScanResult:
 
 def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | None = None) -> ScanResult:
     """Write (or complete) the manifest data set at `settings.output`; raises SettingsError."""
+    from pipelines.clearing import empty_output, remove_partials
     from pipelines.lease import Lease
     from pipelines.model_facts import read_model_facts
-    from pipelines.outputs import check_identity, empty_output, forget_beginning, prepare_output, remove_partials
+    from pipelines.outputs import check_identity, forget_beginning, prepare_output
     from pipelines.work_list import WorkList
 
     started = time.monotonic()

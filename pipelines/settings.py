@@ -10,7 +10,7 @@ import os
 import re
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mats_core.bridges import KINDS as BRIDGES
 from mats_core.errors import ERROR_CODES, SettingsError
@@ -34,6 +34,8 @@ def _error_code(name: str) -> str:
 
 
 ErrorCode = Annotated[str, AfterValidator(_error_code)]
+Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""A list that YAML may give as one value."""
 
 
 def anchored(uri: str, only_there: bool = False) -> str:
@@ -46,30 +48,44 @@ def anchored(uri: str, only_there: bool = False) -> str:
     return os.path.abspath(uri)
 
 
+_MOST_BYTES = 1 << 50
+_MOST_SECONDS = 1e7
+_MOST_HZ = 10**9
+
+
 class LimitSettings(BaseModel):
     """Which files may be read, and what one may cost; the defaults are those of mats_core.audio.DecodeLimits."""
 
     model_config = ConfigDict(extra="forbid")
 
-    max_file_bytes: int | None = Field(None, gt=0, description="Refuse larger files (code too_large; default: 8 GiB).")
-    max_seconds: float | None = Field(None, gt=0, description="Most seconds decoded at once (default: 1800).")
+    max_file_bytes: int | None = Field(
+        None, gt=0, le=_MOST_BYTES, description="Refuse larger files (code too_large; default: 8 GiB)."
+    )
+    max_seconds: float | None = Field(
+        None, gt=0, le=_MOST_SECONDS, description="Most seconds decoded at once (default: 1800)."
+    )
     decode_memory_bytes: int | None = Field(
-        None, gt=0, description="Bytes a decoder may use above its start (default: 1 GiB)."
+        None, gt=0, le=_MOST_BYTES, description="Bytes a decoder may use above its start (default: 1 GiB)."
     )
     decode_deadline: float | None = Field(
-        None, gt=0, description="Seconds one file may take to decode (code timeout; default: 20)."
+        None, gt=0, le=_MOST_SECONDS, description="Seconds one file may take to decode (code timeout; default: 20)."
     )
     store_deadline: float | None = Field(
-        None, gt=0, description="Further seconds a file may take to come from its store (default: 100)."
+        None,
+        gt=0,
+        le=_MOST_SECONDS,
+        description="Further seconds a file may take to come from its store (default: 100).",
     )
     max_sample_rate: int | None = Field(
-        None, gt=0, description="Highest sample rate a file may declare, in Hz (default: 768000)."
+        None, gt=0, le=_MOST_HZ, description="Highest sample rate a file may declare, in Hz (default: 768000)."
     )
     min_sample_rate: int | None = Field(
-        None, gt=0, description="Lowest sample rate a file may declare, in Hz (default: 1000)."
+        None, gt=0, le=_MOST_HZ, description="Lowest sample rate a file may declare, in Hz (default: 1000)."
     )
-    max_channels: int | None = Field(None, gt=0, description="Most channels a file may declare (default: 64).")
-    schemes: list[str] | None = Field(
+    max_channels: int | None = Field(
+        None, gt=0, le=10**6, description="Most channels a file may declare (default: 64)."
+    )
+    schemes: Annotated[list[str] | None, Several] = Field(
         None,
         description="Kinds of storage that the rows of a list or manifest may name (file, s3, https, …; code refused "
         "for others). Default: any for a list on a local disk, its own kind for one in a bucket or on the web.",
@@ -112,7 +128,7 @@ class RunSettings(LimitSettings):
     commit_seconds: float | None = Field(
         None, gt=0, description="Write a part at least this often (default: 120, but never before --commit-rows)."
     )
-    retry_errors: list[ErrorCode] | None = Field(
+    retry_errors: Annotated[list[ErrorCode] | None, Several] = Field(
         None, description="Do rows anew that ended with one of these codes before: io_error, timeout, …"
     )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import posixpath
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.tar import TAR_ENDINGS, is_tar
 from mats_core.uris import is_file_url, redacted, split_member, wrong_url
+from pipelines.settings import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
+OTHER_LISTS = (".tsv", ".ndjson", ".json", ".txt", ".xls", ".xlsx")
+_ENDINGS = ", ".join(LIST_ENDINGS)
 _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
 _SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
@@ -83,11 +87,24 @@ class Entry:
 
 @dataclass
 class Source:
-    """`kind` is files, list, manifest or embeddings; `own_schema` the user's columns, carried along."""
+    """`kind` is files, list, manifest or embeddings; `own_schema` the user's columns, carried along.
+
+    `tables` are the files that a list, manifest or folder of embeddings consists of.
+    """
 
     kind: str
     entries: Iterator[Entry]
     own_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    tables: list[str] = field(default_factory=list)
+
+    def requests(self) -> Iterator[Entry]:
+        """Every request that rows make, without their sounds; raises SettingsError for a table that cannot be read."""
+        for uri in self.tables:
+            for batch in _read_table(uri)[1]:
+                named = batch.select([name for name in REQUEST_COLUMNS if name in batch.schema.names])
+                asked = [_request(row) for row in named.to_pylist()]
+                for some in {tuple(request.items()) for request in asked}:
+                    yield Entry("", "", request=dict(some))
 
 
 def open_source(uri: str, schemes: list[str] | None = None) -> Source:
@@ -96,6 +113,8 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
     `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
     for a list on a local disk, and its own kind for one that lies elsewhere.
     """
+    if not uri.strip():
+        raise SettingsError("input", uri, "a path or URL (. is the folder you are in)")
     may_name = _may_name(uri, schemes)
     try:
         if storage.is_dir(uri):
@@ -108,6 +127,8 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
             if not storage.exists(uri):
                 raise SettingsError("input", storage.public_uri(uri), "a list that exists")
             return _list_source(uri, may_name)
+        if storage.public_uri(uri).lower().endswith(OTHER_LISTS):
+            raise SettingsError("input", storage.public_uri(uri), f"sound, or a list that ends in {_ENDINGS}")
     except storage.StorageError as error:
         raise SettingsError("input", storage.public_uri(uri), f"something readable ({error})") from None
     return Source("files", _file_entries(uri))
@@ -186,18 +207,30 @@ def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     if "uri" not in schema.names:
         raise SettingsError("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
     ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
-    for name in schema.names:
+    for name, times in Counter(schema.names).items():
+        if times > 1:
+            raise SettingsError("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
+        if name.startswith("__index_level_"):
+            raise SettingsError("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
         if name in ours or name.startswith("_"):
             raise SettingsError("input", f"a list with a column `{name}`", "names that are not this program's")
+    kind = schema.field("uri").type
+    if not _is_text(kind):
+        raise SettingsError("input", f"a list whose `uri` is {kind}", "paths or URLs, as strings")
     own = pa.schema([f for f in schema if f.name != "uri" and f.name not in REQUEST_COLUMNS])
-    return Source("list", _list_entries(uri, batches, own.names, may_name), own)
+    return Source("list", _list_entries(uri, batches, own.names, may_name), own, [uri])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_text(kind.value_type)
+    return str(kind) in ("string", "large_string", "string_view", "null")
 
 
 def _list_entries(
     list_uri: str, batches: Iterator[pa.RecordBatch], own: list[str], may_name: frozenset[str] | None
 ) -> Iterator[Entry]:
-    folder = storage.public_uri(list_uri)
-    folder = folder.rsplit("/", 1)[0] if "/" in folder else "."
+    folder = storage.public_uri(anchored(list_uri)).rsplit("/", 1)[0]  # what is not done now may be from elsewhere
     rows = _not_all_blank(list_uri, (row for batch in batches for row in batch.to_pylist()))
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         while some := [_list_entry(row, folder, own, may_name) for row in islice(rows, _AT_ONCE)]:
@@ -228,11 +261,14 @@ def _is_blank(given: Any) -> bool:
     return given is None or not str(given).strip()
 
 
+def _request(row: dict[str, Any]) -> dict[str, str | None]:
+    """What a row asks for; an empty cell of a CSV means "not said"."""
+    return {name: (str(row[name]) if row.get(name) else None) for name in REQUEST_COLUMNS}
+
+
 def _list_entry(row: dict[str, Any], folder: str, own: list[str], may_name: frozenset[str] | None) -> Entry:
     given = "" if row["uri"] is None else str(row["uri"])
-    # an empty cell of a CSV means "not said"
-    request = {name: (str(row[name]) if row.get(name) else None) for name in REQUEST_COLUMNS}
-    entry = Entry(given, storage.public_uri(given), request=request, own={name: row[name] for name in own})
+    entry = Entry(given, storage.public_uri(given), request=_request(row), own={name: row[name] for name in own})
     if _is_blank(given):
         entry.error = ("refused", "is a row without `uri`")
         return entry
@@ -267,7 +303,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
     schema, _ = _read_table(parts[0])
     ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
     own = pa.schema([f for f in schema if f.name not in ours])
-    return Source(kind, _table_entries(parts, own.names, may_name), own)
+    return Source(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
 
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
@@ -358,6 +394,8 @@ def _readable(uri: str) -> Iterator[None]:
     except pa.ArrowInvalid as error:
         first = redacted(str(error).splitlines()[0])
         raise SettingsError("input", storage.public_uri(uri), f"a readable list ({first})") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError("input", storage.public_uri(uri), f"a list in UTF-8 ({error})") from None
     except OSError as error:
         shown = storage.error_from(error, uri)
         raise SettingsError("input", storage.public_uri(uri), f"something readable ({shown})") from None

@@ -7,7 +7,6 @@ goes on, are ours (training_state.py): exact to the bit, at any URL.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -22,6 +21,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory
 from mats_core.fingerprint import cache_root
+from pipelines.clearing import empty_output, remove_partials
 from pipelines.lease import Lease
 from pipelines.outputs import check_identity, prepare_output, read_run, versions, write_run
 from pipelines.ray_runtime import Resources, RunFailed, ray_session, usable_cores
@@ -36,10 +36,10 @@ OUR_NAMES = (
     FOLDER,
     REPORT,
     "_run.json",
-    "_state/identity.json",
     "_state/checkpoints",
     "_state/data",
     "_state/ray",
+    "_state/identity.json",
 )
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
@@ -84,9 +84,8 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
     lease.acquire()
     try:
         if settings.overwrite:
-            for name in OUR_NAMES:
-                storage.remove_tree(storage.join(settings.output, *name.split("/")))
-        remove_unfinished(settings.output)
+            empty_output(settings.output, OUR_NAMES)
+        remove_partials(settings.output, ())
         found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
         check_identity(settings.output, found)
         model = storage.join(settings.output, MODEL)
@@ -96,18 +95,6 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
         return _Training(settings, checked, run_id, tell, lease).run()
     finally:
         lease.release()
-
-
-def remove_unfinished(output: str) -> None:
-    """Remove what a killed run had not put in place: files, packed data, a model. Only for the holder of the lease."""
-    path = storage.local_path(output)
-    if path is None:
-        return
-    for left in list(Path(path.decode("utf-8", "surrogateescape")).rglob("*.partial")):
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
 
 
 def data_folder(settings: TrainSettings) -> Path:

@@ -43,8 +43,8 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
 
 
 def _known_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` with strings for what has no type yet: a column without a value so far, which may get some later."""
-    if pa.types.is_null(kind):
+    """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
+    if pa.types.is_null(kind) or (pa.types.is_struct(kind) and not kind.num_fields):
         return pa.string()
     if pa.types.is_list(kind):
         return pa.list_(_known_type(kind.value_type))
@@ -72,6 +72,8 @@ def _as(kind: pa.DataType, value: Any) -> Any:
     """A value that `_fits`, in the type of the work list: the same when INPUT is read again with other rows in it."""
     if isinstance(value, list) and pa.types.is_list(kind):
         return [_as(kind.value_type, each) for each in value]
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        return {each.name: _as(each.type, value.get(each.name)) for each in kind}
     if pa.types.is_floating(kind) and isinstance(value, int):
         return float(value)
     if (

@@ -63,6 +63,7 @@ def test_the_demo_leaves_answers_a_run_and_a_page(
 def test_the_demo_touches_no_folder_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive" / "dear.wav").write_bytes(b"RIFF")
+    (tmp_path / "truth.jsonl").touch()  # a name that `mats report --truth` suggests
     with pytest.raises(SettingsError, match="folder"):
         run(str(tmp_path))
     assert (tmp_path / "archive" / "dear.wav").read_bytes() == b"RIFF"

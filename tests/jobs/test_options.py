@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,13 @@ def test_the_end_of_a_run_tells_its_output_without_password(status: str, capsys:
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (190, "3 min 10 s"), (19200, "5 h 20 min")])
 def test_a_length_of_time_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_output_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdout", Full())
+    assert guarded(lambda: 0) == 1
+    assert "No space left on device" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import struct
 import subprocess
@@ -174,6 +175,19 @@ def test_children_load_neither_torch_nor_ray_and_end_with_the_decoder(clip):
     assert child.poll() is not None
     assert _codes(decoder.decode_many([DecodeRequest(clip)])) == ["ok"]  # a closed decoder opens again
     decoder.close()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="looks into /proc")
+def test_ctrl_c_in_a_terminal_is_the_parents_alone_from_the_first_moment():
+    decoder = IsolatedDecoder(1, 16000)
+    child = decoder._spawn().process
+    try:
+        blocked = int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text())[1], 16)
+        assert blocked & 1 << (signal.SIGINT - 1)
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    finally:
+        child.kill()
+        child.wait()
 
 
 def test_children_end_when_their_parent_is_killed(tmp_path: Path, clip):

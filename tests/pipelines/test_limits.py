@@ -15,8 +15,9 @@ import pytest
 import soundfile
 
 from mats_core.audio import AudioError, DecodeLimits, decode, probe
+from mats_core.errors import SettingsError
 from pipelines.decode import make_decoder
-from pipelines.settings import LimitSettings
+from pipelines.settings import CaptionSettings, LimitSettings, build
 from tests.mats_core.recordings import encode, melody
 
 LIMITS = {
@@ -40,6 +41,19 @@ def test_every_limit_is_a_setting_with_a_default_and_reaches_the_decoder() -> No
         default = getattr(make_decoder(1, 16_000, LimitSettings()).limits, limit)
         told = re.search(r"default: (\d+)( GiB)?\)", LimitSettings.model_fields[setting].description or "")
         assert told is not None and 7 < default == int(told[1]) * (2**30 if told[2] else 1)  # what --help says
+
+
+@pytest.mark.parametrize("setting", sorted(LIMITS))
+def test_a_limit_beyond_reason_is_a_wrong_setting(setting: str) -> None:
+    with pytest.raises(SettingsError, match=f"{setting}: got .*less than or equal to"):
+        build(LimitSettings, {setting: 10**25})
+
+
+def test_one_value_in_yaml_is_a_list_of_one() -> None:
+    settings = build(CaptionSettings, {"input": "a", "output": "b", "retry_errors": "io_error", "schemes": "s3"})
+    assert (settings.retry_errors, settings.schemes) == (["io_error"], ["s3"])
+    with pytest.raises(SettingsError, match="not_audio"):
+        build(CaptionSettings, {"input": "a", "output": "b", "retry_errors": "nonsense"})
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,11 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.caption import run_caption
+from pipelines.clearing import empty_output, remove_partials
 from pipelines.lease import LeaseLost
-from pipelines.outputs import Done, PartWriter, check_identity, empty_output, prepare_output, read_done, settled
-from pipelines.settings import CaptionSettings
+from pipelines.outputs import Done, PartWriter, check_identity, prepare_output, read_done, settled
+from pipelines.scan import run_scan
+from pipelines.settings import CaptionSettings, ScanSettings
 
 
 def rows(*ids: int, code: str | None = None) -> pa.Table:
@@ -133,15 +135,93 @@ def test_settings_found_wrong_by_the_scan_can_be_put_right(tmp_path: Path, tiny_
 
 
 def test_emptying_an_output_leaves_what_is_not_ours(tmp_path: Path) -> None:
-    (tmp_path / "answers").mkdir()
-    (tmp_path / "answers" / "part.parquet").touch()
+    check_identity(str(tmp_path), {"job": "caption"})
+    (tmp_path / "answers" / "format=wav").mkdir(parents=True)
+    (tmp_path / "answers" / "format=wav" / "part.parquet").touch()
     (tmp_path / "holiday.jpg").touch()
     empty_output(str(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["holiday.jpg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_state", "holiday.jpg"]
+    empty_output(str(tmp_path))  # nothing left: nothing to object to
+
+
+def test_emptying_refuses_what_no_run_has_made(tmp_path: Path) -> None:
+    """A folder `answers` of the user's own, with or without a run beside it."""
+    recordings = tmp_path / "answers"
+    recordings.mkdir()
+    (recordings / "part.parquet").touch()
+    with pytest.raises(SettingsError, match="no run has made the `answers` in it"):
+        empty_output(str(tmp_path))
+    check_identity(str(tmp_path), {"job": "caption"})
+    (recordings / "take1.wav").touch()
+    with pytest.raises(SettingsError, match=r"move answers/take1\.wav away"):
+        empty_output(str(tmp_path))
+    assert sorted(path.name for path in recordings.iterdir()) == ["part.parquet", "take1.wav"]
+
+
+def test_only_our_own_unfinished_files_are_removed_and_no_link_is_followed(tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    ours = [
+        "_run.json.0123abcd.partial",
+        "_state/lease.0123abcd.partial",
+        "answers/part-1.parquet.0123abcd.partial",
+        "answers/format=wav/growing-000000000003.partial",
+    ]
+    theirs = ["mine.partial", "film.0123abcd.partial", "below/take.parquet.0123abcd.partial", "answers/x.partial"]
+    for name in [*ours, *theirs]:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).touch()
+    elsewhere.mkdir()
+    (elsewhere / "part-1.parquet.0123abcd.partial").touch()
+    (out / "answers" / "link").symlink_to(elsewhere)
+    (out / "_state" / "data" / "key.partial").mkdir(parents=True)
+    remove_partials(str(out))
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.partial")}
+    assert left == {*theirs} and len(list(elsewhere.iterdir())) == 1
+
+
+def test_a_file_that_is_no_part_is_named(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "mine.parquet")
+    with pytest.raises(SettingsError, match=r"output: got .*mine\.parquet.*row_id"):
+        read_done(str(tmp_path), 3)
+    (tmp_path / "mine.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(SettingsError, match=r"output: got .*mine\.parquet"):
+        read_done(str(tmp_path), 3)
+
+
+@pytest.mark.parametrize("task", ["nonsense", "QA"])
+def test_overwrite_removes_nothing_when_the_list_asks_what_cannot_be_asked(
+    tmp_path: Path, tiny_model_dir: str, task: str
+) -> None:
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "list.csv").write_text(f"uri,task\na.wav,caption\na.wav,{task}\n")
+    out = tmp_path / "out"
+    check_identity(str(out), {"job": "caption"})
+    (out / "answers").mkdir()
+    (out / "answers" / "part.parquet").touch()
+    settings = CaptionSettings(
+        input=str(tmp_path / "list.csv"), output=str(out), model=tiny_model_dir, overwrite=True, task="caption"
+    )
+    with pytest.raises(SettingsError, match="nonsense" if task == "nonsense" else "question"):
+        run_caption(settings)
+    assert (out / "answers" / "part.parquet").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_read_is_not_where_answers_go(tmp_path: Path, tiny_model_dir: str, overwrite: bool) -> None:
+    manifest = tmp_path / "manifest"
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").touch()
+    run_scan(ScanSettings(input=str(tmp_path / "in"), output=str(manifest), model=tiny_model_dir))
+    settings = CaptionSettings(
+        input=str(manifest), output=f"{manifest}/../manifest/", model=tiny_model_dir, overwrite=overwrite
+    )
+    with pytest.raises(SettingsError, match="another folder than INPUT"):
+        run_caption(settings)
+    assert list((manifest / "manifest").glob("*.parquet"))
 
 
 def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+    for place in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "", " "):
         with pytest.raises(SettingsError, match="output"):
-            prepare_output(str(place))
+            prepare_output(place)

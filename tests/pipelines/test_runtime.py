@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -170,3 +172,24 @@ def test_relative_paths_are_the_users_not_the_workers(monkeypatch: pytest.Monkey
     assert build(CaptionSettings, {"input": "in", "output": "out"}).output == "out"  # shown as it was typed
     text = build(EmbedTextSettings, {"corpora": ["a*.csv"], "output": "o", "encoder": "hf:x", "address": "auto"})
     assert (text.corpora, text.encoder) == ([str(tmp_path / "a*.csv")], "hf:x")
+
+
+def test_sigterm_stays_the_commands_own() -> None:
+    """A stopped pod keeps what is answered: Ray's handler would end the process with nothing written."""
+    script = """
+import os, signal
+from pipelines.ray_runtime import ray_session
+
+def stop(number, frame):
+    raise KeyboardInterrupt
+
+signal.signal(signal.SIGTERM, stop)
+try:
+    with ray_session(None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")

@@ -196,3 +196,55 @@ def test_a_jsonl_column_takes_its_type_from_all_rows(tmp_path: Path) -> None:
     rows = [f'{{"uri": "a.wav", "note": {7 if number < 60_000 else 7.5}}}' for number in range(60_001)]
     (tmp_path / "list.jsonl").write_text("\n".join(rows))
     assert open_source(str(tmp_path / "list.jsonl")).own_schema.field("note").type == pa.float64()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("uri,größe\na.wav,1\n".encode("latin-1"), "a list in UTF-8"),
+        (b"uri,x,x\na.wav,1,2\n", "2 columns named `x`"),
+        (b"uri,,\na.wav,1,2\n", "2 columns named ``"),
+        (b"uri,uri\na.wav,b.wav\n", "2 columns named `uri`"),
+    ],
+)
+def test_a_table_that_means_nothing_certain_is_a_wrong_setting(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "list.csv").write_bytes(content)
+    with pytest.raises(SettingsError, match=words):
+        list(open_source(str(tmp_path / "list.csv")).entries)
+
+
+def test_a_parquet_list_with_pandas_index_or_without_strings_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    for table, words in (
+        (pa.table({"uri": ["a.wav"], "__index_level_0__": [7]}), "index=False"),
+        (pa.table({"uri": [b"a.wav"]}), "whose `uri` is binary"),
+        (pa.table({"uri": [["a.wav"]]}), "whose `uri` is list"),
+    ):
+        pq.write_table(table, path)
+        with pytest.raises(SettingsError, match=words):
+            open_source(str(path))
+    pq.write_table(pa.table({"uri": pa.array(["a.wav"]).dictionary_encode()}), path)
+    assert [entry.path for entry in open_source(str(path)).entries] == ["a.wav"]
+
+
+@pytest.mark.parametrize("name", ["list.tsv", "list.xlsx", "list.json", "list.txt"])
+def test_a_list_of_another_kind_is_not_taken_for_a_sound(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("uri\na.wav\n")
+    with pytest.raises(SettingsError, match=r"a list that ends in \.parquet, \.csv, \.jsonl"):
+        open_source(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("nothing", ["", "  "])
+def test_an_unset_variable_is_not_the_current_folder(nothing: str) -> None:
+    with pytest.raises(SettingsError, match="the folder you are in"):
+        open_source(nothing)
+
+
+def test_rows_of_a_list_keep_their_place_wherever_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.wav").write_bytes(b"x")
+    (tmp_path / "list.csv").write_text("uri\na.wav\n")
+    monkeypatch.chdir(tmp_path)
+    (entry,) = open_source("list.csv").entries
+    assert (entry.path, entry.uri) == ("a.wav", str(tmp_path / "a.wav"))

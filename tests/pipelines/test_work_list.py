@@ -58,6 +58,17 @@ def test_a_list_may_name_an_entry_twice_and_stays_the_same_when_read_again(tmp_p
     assert extend(WorkList(folder, OWN), source(2, 1, 1, 1)) == (1, 3)
 
 
+def test_objects_without_a_field_are_kept_as_text(tmp_path: Path) -> None:
+    rows = ['{"uri": "a.wav", "meta": {}, "deep": {"in": {}, "n": 1}}', '{"uri": "b.wav", "deep": {"n": 2}}']
+    (tmp_path / "list.jsonl").write_text("\n".join(rows))
+    given = open_source(str(tmp_path / "list.jsonl"))
+    extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
+    kept = WorkList(str(tmp_path / "work")).read(0, 2).select(["meta", "deep"]).to_pylist()
+    assert kept == [{"meta": "{}", "deep": {"in": "{}", "n": 1}}, {"meta": None, "deep": {"in": None, "n": 2}}]
+    again = open_source(str(tmp_path / "list.jsonl"))
+    assert extend(WorkList(str(tmp_path / "work"), again.own_schema), again) == (0, 2)
+
+
 def test_another_question_is_another_row(tmp_path: Path) -> None:
     folder = str(tmp_path)
     extend(WorkList(folder, OWN), source(1), task="caption")

@@ -1,0 +1,64 @@
+"""What a run may remove from its OUTPUT: what runs wrote there, and nothing else a user keeps beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+
+DATA_SETS = ("answers", "embeddings", "manifest")
+OUR_NAMES = (*DATA_SETS, "_run.json", "_embeddings.json", "_manifest.json", "_state/work_list", "_state/identity.json")
+"""What scan, embed-audio, caption and compact write. The identity goes last: until then the folder is a run's."""
+_PARTIALS = {
+    "": re.compile(r"(_\w+\.json\.|\.model-)[0-9a-f]{8}\.partial"),
+    "_state": re.compile(r".+\.partial"),
+    "data set": re.compile(r".+\.parquet\.[0-9a-f]{8}\.partial|growing-\d+\.partial"),
+}
+
+
+def empty_output(output: str, names: Sequence[str] = OUR_NAMES) -> None:
+    """Remove `names`, never the lease. Raises SettingsError, with nothing removed, for what no run of ours has made."""
+    there = [name for name in names if storage.exists(_place(output, name))]
+    shown = storage.public_uri(output)
+    seen = [name for name in there if not name.startswith("_state/")]
+    if seen and not any(storage.exists(_place(output, name)) for name in ("_state/identity.json", "_run.json")):
+        raise SettingsError("overwrite", shown, f"the OUTPUT of an earlier run; no run has made the `{seen[0]}` in it")
+    for name in set(DATA_SETS) & set(there):
+        for info in storage.list_files(_place(output, name)):
+            if not info.path.endswith((".parquet", ".partial")):
+                found = f"{name}/{info.path}"
+                raise SettingsError("overwrite", shown, f"a folder that holds nothing but results; move {found} away")
+    for name in there:
+        storage.remove_tree(_place(output, name))
+
+
+def remove_partials(output: str, names: Iterable[str] = DATA_SETS) -> None:
+    """Remove what a killed writer had not put in place yet: in OUTPUT itself, its `_state` and `names`. Only for the
+    holder of the lease; stores leave nothing. No link is followed."""
+    path = storage.local_path(output)
+    if path is None:
+        return
+    for place in ("", "_state", *names):
+        ours = _PARTIALS.get(place, _PARTIALS["data set"])
+        for folder, folders, files in os.walk(os.path.join(path, place.encode())):
+            left = [name for name in folders + files if ours.fullmatch(os.fsdecode(name))]
+            for name in left:
+                _remove(os.path.join(folder, name))
+            folders[:] = set(folders) - set(left) if place else []
+
+
+def _remove(path: bytes) -> None:
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _place(output: str, name: str) -> str:
+    return storage.join(output, *name.split("/"))
