@@ -43,6 +43,8 @@ def ask_files(files: list[str], asked: Asked) -> int:
     if config.encoder is None:
         raise SettingsError("model", asked.model, "a model with an encoder; this one answers embeddings only")
     if asked.interactive:
+        if sys.stdin is None:
+            raise SettingsError("interactive", "a closed standard input", "one to read questions from")
         if len(files) != 1:
             raise SettingsError("FILE", f"{len(files)} files", "one file with --interactive")
         if asked.question is not None:

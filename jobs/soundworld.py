@@ -130,6 +130,8 @@ def clip(
     unknown = sorted(set(names) - set(KINDS))
     if unknown or 0 < len(names) < 3:
         raise SettingsError("kinds", kinds, f"three or more of {', '.join(KINDS)}")
+    if out.suffix.lower() != ".wav":
+        raise SettingsError("out", str(out), "a name that ends with .wav; the recipe goes beside it as .json")
     _writable(out)
     recipe = sample_recipe(seed, kinds=names or None)
     try:

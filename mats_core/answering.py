@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,7 @@ def answer_embeddings(
 
     decoding and santa: over the model's own settings, a dict replacing only what it names; Santa is skipped where the
     model has no memory or `mix` is 0. explain=True lists the memory entries used (`SantaMemory.transfer`).
+    Raises SettingsError for a request that the LLM has no room for.
     """
     audio = F.normalize(torch.as_tensor(embedding, dtype=torch.float32, device=model.device), dim=-1)
     if len(audio) != len(requests):
@@ -98,12 +100,21 @@ def answer_embeddings(
     prompts = [model.prompt(request.task, request.question, request.tag) for request in requests]
     if not prompts:
         return []
+    _check_room(model, prompts, model.config.decoding.updated(decoding))
     moved, neighbors = santa_transfer(model, audio, santa, explain)
     texts, ids = model.generate(moved, prompts, decoding, return_ids=True)
     style = model.config.answer_style
     return [
         Reply(clean_answer(text, style), len(row), near) for text, row, near in zip(texts, ids, neighbors, strict=True)
     ]
+
+
+def _check_room(model: MatsModel, prompts: Sequence[str], decoding: DecodingSettings) -> None:
+    """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
+    longest = max(len(model.tokens.prompt(prompt)[0]) for prompt in prompts)
+    if model.positions and longest + decoding.max_new_tokens > model.positions:
+        room = f"at most {model.positions} together with max_new_tokens, {decoding.max_new_tokens}"
+        raise SettingsError("question", f"a prompt of {longest} tokens", f"{room}: the LLM has no more positions")
 
 
 def santa_transfer(
@@ -246,9 +257,11 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
             for start, length in starts
         ]
         return [(start, part) for start, part in parts if len(part)]
+    if not isinstance(source, (str, bytes, os.PathLike)):
+        raise SettingsError("source", type(source).__name__, "a path, a URI, or (waveform, sample_rate)")
     from mats_core import storage
 
-    uri = storage.uri_from_path(source if isinstance(source, (str, bytes)) else str(source))
+    uri = storage.uri_from_path(os.fspath(source))
     found = []
     try:
         with storage.open_binary(uri) as file:

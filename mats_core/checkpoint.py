@@ -24,11 +24,12 @@ _PARTS = ("encoder", "llm", "memory")
 MSCLAP_WEIGHTS = "CLAP_weights_2023.pth"  # note: here, since clap.py needs torch
 
 
-def check_model_dir(uri: str) -> ModelConfig:
+def check_model_dir(uri: str | os.PathLike[str]) -> ModelConfig:
     """Read and check `mats.json` and that every file it needs is there, without loading anything.
 
     Takes milliseconds for a local directory. Raises SettingsError that says what is missing.
     """
+    uri = os.fspath(uri)
     return _read(resolve(uri), uri)
 
 
@@ -98,7 +99,7 @@ def is_msclap(uri: str) -> bool:
 
 
 def load_model(
-    uri: str,
+    uri: str | os.PathLike[str],
     device: str = "auto",
     dtype: str = "auto",
     *,
@@ -114,6 +115,7 @@ def load_model(
     which is faster and, in float32, exact; by default that is done in float32 only.
     Raises SettingsError for anything missing, broken or of another model.
     """
+    uri = os.fspath(uri)
     folder = resolve(uri)
     config = _read(folder, uri)
 
@@ -181,7 +183,7 @@ def _same(name: str, where: str | None, recorded: Part | None, found: Part | Non
 
 def save_model(
     model: MatsModel,
-    uri: str,
+    uri: str | os.PathLike[str],
     include: Sequence[str] = (),
     *,
     weights: str = "float32",
@@ -205,7 +207,7 @@ def save_model(
     def stored(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {name: tensor.detach().to("cpu", number).contiguous() for name, tensor in state.items()}
 
-    folder = resolve_output(uri)
+    folder = resolve_output(os.fspath(uri))
     save_file(stored(model.mapper.state_dict()), folder / "mapper.safetensors")
     if model.config.adapter is not None:
         (folder / "adapter").mkdir(exist_ok=True)

@@ -68,13 +68,20 @@ class DecodingSettings(_Settings):
     temperature: float = Field(1.0, exclude=True, description="has no effect, since nothing is sampled")
 
     def updated(self, changes: DecodingSettings | dict[str, Any] | None) -> DecodingSettings:
-        """These settings with `changes` over them: a whole object replaces, a dict replaces what it names."""
-        if changes is None:
-            return self
-        if isinstance(changes, DecodingSettings):
-            return changes
-        given = checked(DecodingSettings, changes, "decoding")
-        return self.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+        """These settings with `changes` over them: a whole object replaces, a dict replaces what it names.
+
+        Raises SettingsError where the result asks for an answer longer than the longest.
+        """
+        if changes is None or isinstance(changes, DecodingSettings):
+            chosen = changes or self
+        else:
+            given = checked(DecodingSettings, changes, "decoding")
+            chosen = self.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
+        longest = chosen.max_new_tokens + 1  # min_length counts the BOS
+        if chosen.min_length > longest:
+            allowed = f"at most {longest}: max_new_tokens, {chosen.max_new_tokens}, and the BOS"
+            raise SettingsError("min_length", chosen.min_length, allowed)
+        return chosen
 
 
 class SantaSettings(_Settings):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ class MatsModel:
         self.parts = parts or {}  # where encoder, llm and memory were read from
         self.fingerprint = fingerprint
         self.tokens = PromptTokens(tokenizer, config.mapper.vectors, config.max_target_tokens)
+        told = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+        self.positions = max(0, told or 0)  # tokens the LLM was made to read and write; 0 where it does not say
         accepts = inspect.signature(self.causal_lm.forward).parameters
         self._keeps_logits = "logits_to_keep" in accepts
 
@@ -141,7 +144,7 @@ class MatsModel:
     def device(self) -> torch.device:
         return next(self.mapper.parameters()).device
 
-    def save(self, uri: str, include: Sequence[str] = (), **options: Any) -> None:
+    def save(self, uri: str | os.PathLike[str], include: Sequence[str] = (), **options: Any) -> None:
         """Write a model directory; see `checkpoint.save_model`."""
         from mats_core.checkpoint import save_model
 
@@ -293,7 +296,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def load_model(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> MatsModel:
+def load_model(uri: str | os.PathLike[str], device: str = "auto", dtype: str = "auto", **options: Any) -> MatsModel:
     """Load a model directory; `"builtin"` is the embedded one. See `checkpoint.load_model`."""
     from mats_core.checkpoint import load_model as load
 

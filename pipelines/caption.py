@@ -76,6 +76,9 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     decoding = facts.config.decoding.updated(
         checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
     )
+    if facts.positions and decoding.max_new_tokens >= facts.positions:
+        allowed = f"less than {facts.positions}, the tokens that the LLM was made to read and write"
+        raise SettingsError("max_new_tokens", decoding.max_new_tokens, allowed)
     santa = facts.config.santa
     over = {
         "mix": settings.santa_mix,

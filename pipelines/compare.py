@@ -19,7 +19,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import preview
 from pipelines.model_facts import read_model_facts
-from pipelines.report import PITCHES, add_media, page_environment
+from pipelines.report import PITCHES, add_media, check_page, page_environment
 
 PREVIEW_SECONDS = 20.0
 MEDIA_BYTES = 12_000_000
@@ -52,8 +52,10 @@ def compare_answers(
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
 
-    Raises SettingsError where there are no answers, or the two have no sound and question in common.
+    Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
+    written at `out`.
     """
+    check_page(out)
     facts = read_model_facts(model)
     old, key_a = _answers(run_a, "RUN_A")
     new, key_b = _answers(run_b, "RUN_B")

@@ -20,7 +20,8 @@ MSCLAP_RATE, MSCLAP_WINDOW_S = 44_100, 7.0
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """`sample_rate` in Hz, `window_s` of the encoder and `chunk_s` of a work row in seconds; `size` in bytes."""
+    """`sample_rate` in Hz, `window_s` of the encoder and `chunk_s` of a work row in seconds; `size` in bytes;
+    `positions` are the tokens that the LLM was made for, 0 where it does not say."""
 
     fingerprint: str
     encoder_fingerprint: str
@@ -29,6 +30,7 @@ class ModelFacts:
     chunk_s: float
     dim: int
     size: int
+    positions: int
     config: ModelConfig
 
 
@@ -46,6 +48,7 @@ def read_model_facts(uri: str) -> ModelFacts:
         chunk_s=chunk_seconds(window_s),
         dim=config.embedding_dim,
         size=_size(folder, config),
+        positions=_positions(folder, config),
         config=config,
     )
 
@@ -64,6 +67,15 @@ def _hearing(uri: str, folder: Path, config: ModelConfig) -> tuple[int, float]:
             values = values.get("feature_extractor", values)
             return int(values.get("sampling_rate", 48_000)), float(values.get("max_length_s", 10))
     raise SettingsError("encoder", where, "a ClapModel directory; preprocessor_config.json is missing")
+
+
+def _positions(folder: Path, config: ModelConfig) -> int:
+    where = part_uri(folder, config.llm)
+    told = Path(strip_scheme(where)).expanduser() / "config.json" if where is not None else None
+    if told is None or not told.is_file():
+        return 0
+    values = json.loads(told.read_bytes())
+    return int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
 
 
 def _size(folder: Path, config: ModelConfig) -> int:

@@ -10,6 +10,7 @@ import base64
 import heapq
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,13 +21,16 @@ from typing import Any
 import jinja2
 import numpy as np
 import pyarrow.dataset as ds
+from pydantic import BaseModel, ValidationError
 
 from mats_core import storage
 from mats_core.audio import DecodeLimits
+from mats_core.config import checked
 from mats_core.errors import SettingsError
 from mats_core.isolated import DecodeRequest, IsolatedDecoder
 from mats_core.soundworld.language import WORDS, parse_kinds
-from mats_core.uris import local_path, printable, public_uri
+from mats_core.stores import READ_ONLY
+from mats_core.uris import local_path, printable, public_uri, scheme
 from pipelines import preview
 
 FILE_COLUMNS = ("row_id", "uri", "format", "sample_rate", "channels", "start_s")
@@ -44,6 +48,24 @@ CHUNK_SECONDS = 60.0
 PITCHES = ((300.0, "300 Hz"), (1000.0, "1 kHz"), (4000.0, "4 kHz"))
 LABEL_TASKS = ("caption", "cla_label")
 DECODE_BATCH = 8
+
+
+class Minute(BaseModel):
+    """What a minute of a scene truly holds, in seconds of the file."""
+
+    start_s: float
+    end_s: float
+    labels: list[str]
+    caption: str | None = None
+
+
+class Truth(BaseModel):
+    """What a file truly holds: what the page reads of a row of `truth.jsonl`."""
+
+    path: str
+    labels: list[str]
+    minutes: list[Minute]
+    caption: str | None = None
 
 
 @dataclass
@@ -107,11 +129,13 @@ def write_report(
         workers: decoding processes.
 
     Raises:
-        SettingsError: there are no answers at ``answers``, or ``truth`` is not what it should be.
+        SettingsError: there are no answers at ``answers``, ``truth`` is not what it should be, or no page can be
+            written at ``out_path``. All this is known before anything is decoded.
     """
     folder, run = _find(answers)
-    totals, chosen = _survey(folder, max_files)
+    check_page(out_path)
     facts = _load_truth(truth)
+    totals, chosen = _survey(folder, max_files)
     files = _gather(folder, chosen)
     root = _common_root([str(file["uri"]) for file in files])
     for file in files:
@@ -133,6 +157,35 @@ def _find(answers: str) -> tuple[str, dict[str, Any]]:
             uri = storage.join(output, "_run.json")
             return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
     raise SettingsError("answers", public_uri(answers), "the OUTPUT of `mats caption`, with answers in it")
+
+
+def check_page(out: str) -> None:
+    """SettingsError where no page can be written. Leaves nothing there."""
+    why = _unwritable(out)
+    if why:
+        raise SettingsError("out", public_uri(out), f"a file that can be written; {why}")
+
+
+def _unwritable(out: str) -> str:
+    """Why no file can be written there, or "". A store is only asked what it has."""
+    path = local_path(out)
+    if path is None:
+        if scheme(out) in READ_ONLY:
+            return f"{scheme(out)}:// is read-only"
+        try:
+            return "this is a folder" if storage.is_dir(out) else ""
+        except storage.StorageError as error:
+            return str(error)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "this is a folder or a device"
+    folder = os.path.dirname(path)
+    while not os.path.exists(folder):  # these are made with the page
+        folder = os.path.dirname(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # note: permissions do not tell, as in /proc
+            return ""
+    except OSError:
+        return f"none can be made in {printable(folder)}"
 
 
 def _batches(folder: str, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
@@ -203,20 +256,31 @@ def _common_root(uris: list[str]) -> str:
     return "/".join([*shared, ""])
 
 
-def _load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Mapping[str, Any]] | None:
+def _load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Truth] | None:
+    """What is true, by path. Raises SettingsError that tells the first wrong line, and what is wrong with it."""
     if truth is None:
         return None
     if not isinstance(truth, str):
-        return {str(row["path"]): row for row in truth}
+        return {row.path: row for row in (checked(Truth, each, "truth") for each in truth)}
+    facts = {}
+    number = 0
     try:
-        lines = storage.read_bytes(truth).decode("utf-8").split("\n")
-        rows = [json.loads(line) for line in lines if line.strip()]
-        return {str(row["path"]): row for row in rows}
-    except (OSError, ValueError, TypeError, KeyError, storage.StorageError) as error:
-        raise SettingsError("truth", public_uri(truth), f"the truth.jsonl of an archive ({error})") from None
+        for line in storage.read_bytes(truth).decode("utf-8").split("\n"):
+            number += 1
+            if line.strip():
+                row = Truth.model_validate_json(line)
+                facts[row.path] = row
+        return facts
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ", ".join(str(part) for part in (f"line {number}", *first["loc"]))
+        why = f"{where}: {first['msg'].partition(' at line ')[0]}"
+    except (ValueError, storage.StorageError) as error:
+        why = str(error)
+    raise SettingsError("truth", public_uri(truth), f"the truth.jsonl of an archive ({why})")
 
 
-def _truth_of(uri: str, facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _truth_of(uri: str, facts: Mapping[str, Truth]) -> Truth | None:
     """The truth whose path ends the URI."""
     parts = _plain(uri).split("/")
     paths = (_shown("/".join(parts[start:])) for start in range(len(parts)))
@@ -226,7 +290,7 @@ def _truth_of(uri: str, facts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, 
 def _describe(
     file: dict[str, Any],
     root: str,
-    facts: Mapping[str, Mapping[str, Any]] | None,
+    facts: Mapping[str, Truth] | None,
     scores: Scores,
 ) -> None:
     """Add what the template shows of a file: names, facts, and labels right, missed and wrong by part."""
@@ -266,16 +330,16 @@ def _describe(
     file["search"] = " ".join(words).lower()
 
 
-def _compare(part: dict[str, Any], known: Mapping[str, Any], scores: Scores) -> None:
+def _compare(part: dict[str, Any], known: Truth, scores: Scores) -> None:
     """Put the truth of this part beside it; for tasks that name sounds, each label with its mark."""
     start = part["start"]
     end = start + (part["length"] or 0.0)
-    minutes = [m for m in known["minutes"] if m["start_s"] < end - 0.5 and m["end_s"] > start + 0.5]
-    pieces = minutes or [known]
-    part["truth"] = " ".join(str(piece["caption"]) for piece in pieces if piece.get("caption"))
+    minutes = [m for m in known.minutes if m.start_s < end - 0.5 and m.end_s > start + 0.5]
+    pieces: Sequence[Minute | Truth] = minutes or [known]
+    part["truth"] = " ".join(piece.caption for piece in pieces if piece.caption)
     if part.get("task") not in (None, *LABEL_TASKS):
         return
-    true = list(dict.fromkeys(str(label) for piece in pieces for label in piece["labels"]))
+    true = list(dict.fromkeys(label for piece in pieces for label in piece.labels))
     named = parse_kinds(part.get("text") or "")
     marks = [(kind, "right" if kind in named else "missed") for kind in true]
     marks += [(kind, "wrong") for kind in named if kind not in true]

@@ -306,7 +306,8 @@ class Run:
             return []
         prompts = [self.word(record, 0) for record in records]
         vectors = torch.stack([torch.from_numpy(record.vector) for record in records])
-        texts = self.model.generate(vectors.to(self.device), prompts, {"beams": 1, "max_new_tokens": 60})
+        short = {"beams": 1, "max_new_tokens": 60, "min_length": 1}
+        texts = self.model.generate(vectors.to(self.device), prompts, short)
         return [
             {"set": each.name, "prompt": prompt, "answer": text, "target": record.output}
             for (each, _), prompt, text, record in zip(picked, prompts, texts, records, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import soundfile
 from typer.testing import CliRunner
 
 import mats_core
+from jobs.ask import Asked, ask_files
 from jobs.cli import app
+from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE
 
 
@@ -76,6 +79,25 @@ def test_questions_are_read_until_end_of_input(sounds: list[str], tiny_model_dir
     asked = [model.answer(sounds[0], task="QA", question=question) for question in questions]
     assert done.stdout.splitlines() == asked
     assert "question: got" in done.stderr  # the marker of the vectors cannot be asked; the rest could
+
+
+def test_a_conversation_without_standard_input_is_refused_before_loading(
+    sounds: list[str], tiny_model_dir: str, loads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    with pytest.raises(SettingsError, match=r"interactive: got .* to read questions from"):
+        ask_files(sounds[:1], Asked(model=tiny_model_dir, interactive=True))
+    assert loads == []
+
+
+def test_a_question_longer_than_the_llm_can_read_leaves_the_next_ones(sounds: list[str], tiny_model_dir: str) -> None:
+    long = "rain " * 600
+    done = ask(tiny_model_dir, sounds[0], "--task", "QA", "--question", long)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert 'mats: question: got "a prompt of 6' in done.stderr
+    done = ask(tiny_model_dir, sounds[0], "-i", said=f"{long}\nIs there a dog ?\n")
+    assert (done.exit_code, done.stdout.count("\n")) == (0, 1)
+    assert "mats: question: got" in done.stderr
 
 
 def test_conversation_as_json_is_a_line_a_question(sounds: list[str], tiny_model_dir: str) -> None:

@@ -208,3 +208,20 @@ def test_what_only_a_ray_worker_finds_ends_the_run_with_code_2(model: Path, soun
     assert done.returncode == 2, done.stderr
     assert "lm_head.weight holds NaN" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("of_the_model", "given", "says"),
+    [
+        ({}, ["--min-length", "50", "--max-new-tokens", "5"], "min_length: got 50; allowed: at most 6: "),
+        ({"max_new_tokens": 12}, ["--min-length", "14"], "min_length: got 14; allowed: at most 13: "),
+        ({"min_length": 10}, ["--max-new-tokens", "5"], "min_length: got 10; allowed: at most 6: "),
+        ({}, ["--max-new-tokens", "100000"], "max_new_tokens: got 100000; allowed: less than "),
+    ],
+)
+def test_an_answer_cannot_be_longer_than_the_longest(
+    model: Path, sound: str, tmp_path: Path, of_the_model: dict[str, int], given: list[str], says: str
+) -> None:
+    _settings("mats.json", decoding=of_the_model)(model)
+    assert says in refused("caption", Path(sound).parent, tmp_path / "out", "--model", model, *given)
+    assert not (tmp_path / "out").exists()

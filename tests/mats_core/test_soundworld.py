@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mats_core
+from mats_core.errors import SettingsError
 from mats_core.soundworld import synth
 from mats_core.soundworld.clips import SPLITS, clip_recipe, feature_extractor_config, log_mel
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
@@ -232,3 +233,14 @@ def test_the_shipped_model_hears_what_it_is_shipped_for() -> None:
     asked = numbers["questions"]
     assert sum(asked[kind]["questions"] for kind in asked if kind != "all") == asked["all"]["questions"] == 48
     assert f"| captions, label F1 | {captions['label_f1']:.3f} |" in markdown(numbers, None)
+
+
+def test_a_clip_and_its_recipe_are_two_files(tmp_path: Path) -> None:
+    from jobs.soundworld import clip
+
+    for name in ("c.json", "c", "c.wav.json"):
+        with pytest.raises(SettingsError, match=r"out: got .*ends with \.wav"):
+            clip(tmp_path / "new" / name)
+    assert not list(tmp_path.iterdir())
+    assert clip(tmp_path / "c.WAV") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"c.WAV", "c.json"}

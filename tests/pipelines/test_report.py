@@ -16,9 +16,10 @@ import pytest
 import soundfile
 from PIL import Image
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import preview
-from pipelines.report import clock, write_report
+from pipelines.report import check_page, clock, write_report
 
 RATE = preview.SAMPLE_RATE
 HOSTILE = '"><script>alert(1)<script><img src=x onerror=alert(2)>.wav'
@@ -284,3 +285,60 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "truth.jsonl").write_text("not json")
     with pytest.raises(SettingsError, match="truth"):
         write_report(output, str(tmp_path / "r.html"), str(tmp_path / "truth.jsonl"))
+
+
+@pytest.fixture
+def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(*_: Any, **__: Any) -> None:
+        raise AssertionError("sounds were decoded")
+
+    monkeypatch.setattr("pipelines.report.add_media", decode)
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_decoded(tmp_path: Path) -> None:
+    output = write_run(tmp_path / "out", [row(0, wav(tmp_path / "in" / "a.wav", tone(440, 1.0)))])
+    storage.write_bytes("memory://report/folder/page.html", b"")
+    (tmp_path / "file").touch()
+    for out, why in (
+        (str(tmp_path), "this is a folder"),
+        (f"file://{tmp_path}", "this is a folder"),
+        ("memory://report/folder", "this is a folder"),
+        (str(tmp_path / "file" / "page.html"), f"none can be made in {tmp_path}/file"),
+        ("/proc/page.html", "none can be made in /proc"),
+        ("/dev/null", "this is a folder or a device"),
+        ("https://localhost/page.html", "https:// is read-only"),
+        ("nosuch://place/page.html", "refused: "),
+    ):
+        with pytest.raises(SettingsError) as refused:
+            write_report(output, out)
+        assert str(refused.value).startswith(f'out: got "{out}"; allowed: a file that can be written; {why}'), out
+    storage.remove_tree("memory://report")
+
+
+def test_a_look_at_where_the_page_goes_leaves_nothing_there(tmp_path: Path) -> None:
+    check_page(str(tmp_path / "new" / "folder" / "page.html"))
+    assert not list(tmp_path.iterdir())
+    check_page("memory://report/page.html")
+    assert not storage.exists("memory://report")
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_a_wrong_line_of_the_truth_is_told(tmp_path: Path) -> None:
+    output = write_run(tmp_path / "out", [row(0, "one.wav")])
+    truth = tmp_path / "truth.jsonl"
+    good = {"path": "two.wav", "caption": None, "labels": [], "minutes": []}
+    for line, wrong in (
+        ('{"path": "one.wav", "labels": []}', "line 3, minutes: Field required"),
+        ('{"labels": [], "minutes": []}', "line 3, path: Field required"),
+        ('{"path": "one.wav", "minutes": []}', "line 3, labels: Field required"),
+        ('{"path": "a", "labels": [], "minutes": [{"end_s": 1, "labels": []}]}', "line 3, minutes, 0, start_s: Field"),
+        ("not json", "line 3: Invalid JSON: expected ident)"),
+        ("[1]", "line 3: Input should be an object"),
+    ):
+        truth.write_text(f"{json.dumps(good)}\n\n{line}\n")
+        with pytest.raises(SettingsError) as refused:
+            write_report(output, str(tmp_path / "r.html"), str(truth))
+        assert str(refused.value).startswith(f'truth: got "{truth}"; allowed: the truth.jsonl of an archive ({wrong}')
+    with pytest.raises(SettingsError, match=r"truth\.minutes: got .nothing"):
+        write_report(output, str(tmp_path / "r.html"), [{"path": "one.wav", "labels": []}])
