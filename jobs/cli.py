@@ -59,6 +59,12 @@ def embed_audio(settings: EmbedSettings) -> int:
 def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
     from jobs.terminal import print_result
 
+    if result.begun_with:
+        typer.echo(
+            f"mats: OUTPUT was begun with INPUT {result.begun_with}; files of the same path, size and time are the "
+            "same ones to it",
+            err=True,
+        )
     if result.status == "interrupted":
         kept = "while INPUT was read; what was read is kept"
         if result.run:

@@ -84,6 +84,8 @@ class RunResult:
     seconds: float = 0.0
     wall_s: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)
+    begun_with: str = ""
+    """The INPUT of an earlier run into this OUTPUT, where it was another one."""
 
     @property
     def error_rate(self) -> float:
@@ -132,9 +134,8 @@ def run_rows(
     job.spec.run_id = run_id
     check_device(settings.device, settings.address)
     if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
-        raise SettingsError(
-            "output", storage.public_uri(settings.output), f"another folder than INPUT, its {source.kind}"
-        )
+        shown = storage.public_uri(settings.output)
+        raise SettingsError("output", shown, f"another folder than INPUT, which holds {source.kind}")
     if settings.overwrite and job.check is not None:
         for entry in source.requests():  # before anything is removed
             job.check(entry)
@@ -158,6 +159,7 @@ def run_rows(
             return RunResult("interrupted", settings.output, 0, 0)
         before = done.rows
         previous = read_run(settings.output)
+        begun_with = _other_input(previous, settings.input)
         if before == work.total and previous is not None and previous.get("status") == "complete":
             return RunResult(
                 "complete_before",
@@ -167,6 +169,7 @@ def run_rows(
                 dict(done.errors),
                 done.seconds,
                 run=previous,
+                begun_with=begun_with,
             )
         run = _run_record(settings, job, run_id, started, work.total, before)
         write_run(settings.output, run)
@@ -207,9 +210,15 @@ def run_rows(
             done.seconds,
             time.time() - started,
             run,
+            begun_with,
         )
     finally:
         lease.release()
+
+
+def _other_input(previous: dict[str, Any] | None, now: str) -> str:
+    before = str((previous or {}).get("settings", {}).get("input") or now)
+    return "" if storage.same_place(before, now) else before
 
 
 def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]) -> WorkList:

@@ -90,6 +90,11 @@ def test_new_and_changed_files_are_added_and_overwrite_begins_anew(tmp_path: Pat
     rows = read_answers(out)
     assert rows[:3] == before
     assert [Path(row["uri"]).name for row in rows[3:]] == ["0001.wav", "0000.wav"]
+    moved = archive.rename(tmp_path / "moved")
+    again = run_caption(settings.model_copy(update={"input": str(moved)}))
+    assert (again.status, again.begun_with) == ("complete_before", str(archive))
+    moved.rename(archive)
+    assert run_caption(settings).begun_with == ""
     anew = run_caption(settings.model_copy(update={"overwrite": True}))
     assert (anew.rows, anew.new_rows) == (4, 4)
 
