@@ -242,10 +242,10 @@ def test_what_a_killed_run_left_unfinished_is_removed(
 ) -> None:
     monkeypatch.setattr(_Training, "run", lambda self: None)
     out = tmp_path / "out"
-    for name in ("_state/checkpoints/step-000000005.ckpt.ab12.partial", "_run.json.cd34.partial"):
+    for name in ("_state/checkpoints/step-000000005.ckpt.0123abcd.partial", "_run.json.0123abcd.partial"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_bytes(b"half")
-    for name in (".model-ab12.partial/adapter", "_state/data/abcd.partial"):
+    for name in (".model-0123abcd.partial/adapter", "_state/data/abcd.partial"):
         (out / name).mkdir(parents=True)
     (out / "mine.txt").write_text("mine")
     run_train(settings(world, out))
