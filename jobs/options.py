@@ -38,7 +38,7 @@ def settings_command(
         def command(**given: Any) -> None:
             def body() -> int:
                 config = given.pop("config")
-                values = _read_config(config) if config else {}
+                values = {} if config is None else _read_config(config)
                 # note: an option that may come several times is an empty list when it does not
                 values.update({key: value for key, value in given.items() if value is not None and value != []})
                 for argument in arguments:
@@ -106,7 +106,7 @@ def _read_config(path: str) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # note: YAML's dates may be none
         raise SettingsError("config", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise SettingsError("config", path, "a YAML file of `setting: value` lines")

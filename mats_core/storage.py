@@ -229,6 +229,16 @@ def same_place(one: str, other: str) -> bool:
     return public_uri(one).rstrip("/") == public_uri(other).rstrip("/")
 
 
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether a URI is a folder or something below it; of a store by their names alone."""
+    paths = local_path(uri), local_path(folder)
+    if paths[0] is not None and paths[1] is not None:
+        one, other = os.fsdecode(os.path.realpath(paths[0])), os.fsdecode(os.path.realpath(paths[1]))
+    else:
+        one, other = public_uri(uri), public_uri(folder)
+    return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
+
+
 def is_dir(uri: str) -> bool:
     """Whether the URI names a folder (for object stores: a prefix with objects below it)."""
     path = local_path(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,8 +13,9 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 
 DATA_SETS = ("answers", "embeddings", "manifest")
-OUR_NAMES = (*DATA_SETS, "_run.json", "_embeddings.json", "_manifest.json", "_state/work_list", "_state/identity.json")
-"""What scan, embed-audio, caption and compact write. The identity goes last: until then the folder is a run's."""
+OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list", "_state/identity.json")
+"""What scan, embed-audio, caption and compact write, in the order in which it goes: first what says that the rest is
+whole, last what says whose it is."""
 _PARTIALS = {
     "": re.compile(r"(_\w+\.json\.|\.model-)[0-9a-f]{8}\.partial"),
     "_state": re.compile(r".+\.partial"),
@@ -21,13 +23,16 @@ _PARTIALS = {
 }
 
 
-def empty_output(output: str, names: Sequence[str] = OUR_NAMES) -> None:
-    """Remove `names`, never the lease. Raises SettingsError, with nothing removed, for what no run of ours has made."""
+def empty_output(output: str, job: str, names: Sequence[str] = OUR_NAMES) -> None:
+    """Remove `names`, never the lease. Raises SettingsError, with nothing removed, for what `job` has not made."""
     there = [name for name in names if storage.exists(_place(output, name))]
     shown = storage.public_uri(output)
+    maker = _maker(output)
     seen = [name for name in there if not name.startswith("_state/")]
-    if seen and not any(storage.exists(_place(output, name)) for name in ("_state/identity.json", "_run.json")):
+    if maker is None and seen:
         raise SettingsError("overwrite", shown, f"the OUTPUT of an earlier run; no run has made the `{seen[0]}` in it")
+    if maker not in (None, job):
+        raise SettingsError("overwrite", shown, f"an OUTPUT of `mats {job}`; this one is of `mats {maker}`")
     for name in set(DATA_SETS) & set(there):
         for info in storage.list_files(_place(output, name)):
             if not info.path.endswith((".parquet", ".partial")):
@@ -35,6 +40,18 @@ def empty_output(output: str, names: Sequence[str] = OUR_NAMES) -> None:
                 raise SettingsError("overwrite", shown, f"a folder that holds nothing but results; move {found} away")
     for name in there:
         storage.remove_tree(_place(output, name))
+
+
+def _maker(output: str) -> str | None:
+    """The job that began OUTPUT; None where none did."""
+    for name in ("_state/identity.json", "_run.json"):
+        try:
+            told = json.loads(storage.read_bytes(_place(output, name)))
+        except (storage.StorageError, ValueError):
+            continue
+        if isinstance(told, dict) and isinstance(told.get("job"), str):
+            return str(told["job"])
+    return None
 
 
 def remove_partials(output: str, names: Iterable[str] = DATA_SETS) -> None:

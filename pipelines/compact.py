@@ -9,6 +9,7 @@ compaction that was killed continues after the last row of each partition that i
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 import time
 import uuid
@@ -68,18 +69,24 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     started = time.time()
     run, name = _finished_run(settings.input)
     shown = storage.public_uri(settings.output)
-    if storage.same_place(settings.output, settings.input):
+    if storage.same_place(settings.output, settings.input) or storage.lies_in(
+        settings.output, storage.join(settings.input, name)
+    ):
         raise SettingsError("output", shown, "another folder than INPUT: the parts stay as they are")
     uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
+    rows = sum(part.rows for part in parts)
+    if rows != run.get("rows", rows):
+        allowed = f"all {run['rows']} rows of the run; its parts hold {rows}: run the same command again"
+        raise SettingsError("input", storage.public_uri(settings.input), allowed)
     counts = _count_values(parts, settings.partition_by)
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
     lease.acquire()
     try:
         if settings.overwrite:
-            empty_output(settings.output)
+            empty_output(settings.output, "compact")
         remove_partials(settings.output)
         identity = {
             "job": "compact",
@@ -87,7 +94,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             "partition_by": settings.partition_by,
             "file_mb": settings.file_mb,
         }
-        check_identity(settings.output, identity)
+        check_identity(settings.output, identity, name)
         folder = storage.join(settings.output, name)
         with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
             storage.abort_uploads(folder)
@@ -97,7 +104,6 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             new += outs.add(table)
         outs.close()
         files = outs.files()
-        rows = sum(part.rows for part in parts)
         for sidecar in SIDECARS:
             if storage.exists(storage.join(settings.input, sidecar)):
                 copy = storage.read_bytes(storage.join(settings.input, sidecar))
@@ -121,8 +127,10 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
     """`_run.json` of a finished run and the name of its folder of parts; raises SettingsError."""
     run = read_run(source)
     shown = storage.public_uri(source)
-    if run is None:
-        raise SettingsError("input", shown, "OUTPUT of `mats caption` or `mats embed-audio` (no _run.json is there)")
+    if run is None or run.get("job") not in ("caption", "embed-audio"):
+        raise SettingsError(
+            "input", shown, "OUTPUT of `mats caption` or `mats embed-audio`; it has no _run.json of one"
+        )
     if run.get("status") != "complete":
         raise SettingsError("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
     for name in FOLDERS:
@@ -133,10 +141,14 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
 
 def _read_footer(uri: str) -> _Part:
     with storage.open_binary(uri) as file:
-        meta = pq.ParquetFile(file).metadata
-        at = meta.schema.names.index("row_id")
-        firsts = [meta.row_group(i).column(at).statistics.min for i in range(meta.num_row_groups)]
-        return _Part(uri, min(firsts), meta.num_rows)
+        try:
+            meta = pq.ParquetFile(file).metadata
+            at = meta.schema.names.index("row_id")
+            firsts = [meta.row_group(i).column(at).statistics.min for i in range(meta.num_row_groups)]
+            return _Part(uri, min(firsts), meta.num_rows)
+        except (pa.ArrowInvalid, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
+            first = str(error).splitlines()[0][:200]
+            raise SettingsError("input", storage.public_uri(uri), f"a whole part of a run ({first})") from None
 
 
 def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
@@ -201,6 +213,9 @@ class _Open:
     rows: int = 0
 
 
+_FILE = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
+
+
 class _Outs:
     """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
 
@@ -231,7 +246,10 @@ class _Outs:
             name = above.rpartition("/")[2]
             if name not in self._open:  # a listing may write what a folder is called in another way
                 name = next((each for each in self._open if unquote(each) == unquote(name)), name)
-        return name, int(file.removesuffix(".parquet").split("-")[2])
+        ours = _FILE.fullmatch(file)
+        if ours is None:
+            raise SettingsError("output", storage.public_uri(uri), "what `mats compact` wrote; move this file away")
+        return name, int(ours[1])
 
     def files(self) -> dict[str, int]:
         """URI → size of every file in place."""

@@ -92,6 +92,8 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
     found: dict[str, storage.FileInfo] = {}
     for uri in [corpora] if isinstance(corpora, str) else corpora:
         shown = storage.public_uri(uri)
+        if not uri.strip():
+            raise SettingsError(setting, uri, "a path or URL (. is the folder you are in)")
         try:
             files = [f for f in storage.list_files(uri, CORPUS_ENDINGS) if not _hidden(f.path)]
         except storage.StorageError as error:

@@ -25,19 +25,20 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.fingerprint import hash_settings
 from pipelines.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
-from pipelines.clearing import empty_output
+from pipelines.clearing import empty_output, remove_partials
 from pipelines.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.encoder_facts import EncoderFacts, read_encoder_facts
 from pipelines.lease import Lease
 from pipelines.meter import peak_mb
-from pipelines.outputs import check_identity, prepare_output, read_run, versions, write_run
+from pipelines.outputs import check_identity, forget_beginning, prepare_output, read_run, versions, write_run
+from pipelines.ray_runtime import check_device
 from pipelines.run_rows import Progress
 from pipelines.sources import EMBEDDINGS_SIDECAR
 from pipelines.text_settings import EmbedTextSettings
 
 PARTS = "embeddings"
-OUR_NAMES = (PARTS, "_corpora.json", EMBEDDINGS_SIDECAR, "_run.json", "_state/identity.json")
 REPORT = "_corpora.json"
+OUR_NAMES = ("_run.json", EMBEDDINGS_SIDECAR, REPORT, PARTS, "_state/identity.json")
 RECORD_BYTES = {".parquet": 60, ".csv": 120}
 """Bytes a record takes on disk, about; 250 in JSON."""
 
@@ -78,6 +79,11 @@ def run_embed_text(
     started = time.time()
     check_columns(settings.columns)
     files = corpus_files(settings.corpora, "corpora")
+    check_device(settings.device, settings.address)
+    parts = storage.join(settings.output, PARTS)
+    for info in files:
+        if storage.lies_in(info.uri, parts):
+            raise SettingsError("output", storage.public_uri(settings.output), "another folder than the corpora's")
     facts = facts or read_encoder_facts(settings.encoder)
     prepare_output(settings.output)
     run_id = uuid.uuid4().hex[:12]
@@ -85,9 +91,10 @@ def run_embed_text(
     lease.acquire()
     try:
         if settings.overwrite:
-            empty_output(settings.output, OUR_NAMES)
+            empty_output(settings.output, "embed-text", OUR_NAMES)
+        remove_partials(settings.output, (PARTS,))
         buckets = _bucket_count(files, settings.bucket_records)
-        check_identity(settings.output, _identity(settings, files, facts, buckets))
+        begun = check_identity(settings.output, _identity(settings, files, facts, buckets), PARTS)
         previous = read_run(settings.output)
         whole = storage.exists(storage.join(settings.output, EMBEDDINGS_SIDECAR))
         if whole and previous is not None and previous.get("status") == "complete":
@@ -95,7 +102,6 @@ def run_embed_text(
             return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
         run = _record(settings, run_id, started, len(files), buckets)
         write_run(settings.output, run)
-        parts = storage.join(settings.output, PARTS)
         spec = TextSpec(
             parts=parts,
             encoder=facts.uri,
@@ -112,8 +118,10 @@ def run_embed_text(
             run["status"] = "complete"
         except KeyboardInterrupt:
             run["status"] = "interrupted"
-        except BaseException:
+        except BaseException as error:
             run["status"] = "failed"
+            if begun and isinstance(error, SettingsError):
+                forget_beginning(settings.output)
             raise
         finally:
             work.describe(run)
@@ -295,14 +303,18 @@ def _identity(
 
 
 def _done(parts: str) -> set[int]:
-    """Buckets whose parts are there. Files never put in place are removed."""
+    """Buckets whose parts are there; raises SettingsError for a file that is no part."""
     if not storage.is_dir(parts):
         return set()
-    names = list(storage.list_files(parts))
-    for info in names:
-        if info.uri.endswith(".partial"):
-            storage.remove_tree(info.uri)  # a writer was killed before its rename
-    return {bucket_of_part(info.path) for info in names if info.uri.endswith(".parquet")}
+    found = set()
+    for info in storage.list_files(parts):
+        if info.uri.endswith(".parquet"):
+            try:
+                found.add(bucket_of_part(info.path))
+            except (IndexError, ValueError):
+                allowed = "parts that `mats embed-text` wrote; move this file away"
+                raise SettingsError("output", storage.public_uri(info.uri), allowed) from None
+    return found
 
 
 def _rows(parts: str) -> int:

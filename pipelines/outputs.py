@@ -61,13 +61,18 @@ def prepare_output(output: str) -> None:
         raise SettingsError("output", shown, f"a folder that can be written ({error})") from None
 
 
-def check_identity(output: str, identity: dict[str, Any]) -> bool:
-    """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError).
+def check_identity(output: str, identity: dict[str, Any], folder: str = "") -> bool:
+    """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError), and one that no
+    run has begun, but with files in the `folder` where the results are to go.
 
     True where there was nothing yet: `identity` is now what OUTPUT is.
     """
     uri = storage.join(output, "_state", "identity.json")
     if not storage.exists(uri):
+        place = storage.join(output, folder) if folder else output
+        if folder and storage.is_dir(place) and next(storage.list_files(place), None) is not None:
+            shown = storage.public_uri(output)
+            raise SettingsError("output", shown, f"a folder of earlier results, or one without `{folder}` in it")
         storage.write_bytes(uri, json.dumps(identity, indent=1, sort_keys=True).encode())
         return True
     before = json.loads(storage.read_bytes(uri))
@@ -75,11 +80,9 @@ def check_identity(output: str, identity: dict[str, Any]) -> bool:
     different = [name for name in names if before.get(name) != identity.get(name)]
     if different:
         changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(identity.get(n))}" for n in different)
-        raise SettingsError(
-            "output",
-            storage.public_uri(output),
-            f"the settings it was begun with ({changes}); choose another OUTPUT, or --overwrite",
-        )
+        way = "choose another OUTPUT" + ("" if "job" in different else ", or --overwrite")
+        shown = storage.public_uri(output)
+        raise SettingsError("output", shown, f"the settings it was begun with ({changes}); {way}")
     return False
 
 
@@ -122,16 +125,14 @@ class Done:
 def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
     """What the part files of `folder` hold, for the holder of the lease: what should not be there is taken out.
 
-    That is files never put in place; a row that is there twice, since a writer who lost its lease while it wrote may
-    leave its part late; and rows with an error code of `again`, which are to be done anew.
+    That is a row that is there twice, since a writer who lost its lease while it wrote may leave its part late; and
+    rows with an error code of `again`, which are to be done anew.
     """
     done = Done(np.zeros(total, bool))
     if not storage.is_dir(folder):
         return done
     for info in storage.list_files(folder):
-        if info.uri.endswith(".partial"):
-            storage.remove_tree(info.uri)  # a writer was killed before its rename
-        elif info.uri.endswith(".parquet"):
+        if info.uri.endswith(".parquet"):
             table = _read_part(info.uri)
             kept = first_times(table["row_id"].to_numpy(), done.mask)
             if again:

@@ -144,9 +144,9 @@ def run_rows(
     lease.acquire(lambda _: tell(Progress("wait")))
     try:
         if settings.overwrite:
-            empty_output(settings.output)
+            empty_output(settings.output, job.name)
         remove_partials(settings.output)
-        begun = check_identity(settings.output, job.identity)
+        begun = check_identity(settings.output, job.identity, job.folder)
         parts = storage.join(settings.output, job.folder)
         try:
             work = _scan(settings, job, source, tell)

@@ -173,9 +173,10 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     lease.acquire()
     try:
         if settings.overwrite:
-            empty_output(settings.output)
+            empty_output(settings.output, "scan")
         remove_partials(settings.output)
-        begun = check_identity(settings.output, {"job": "scan", "chunk_seconds": facts.chunk_s})
+        identity = {"job": "scan", "chunk_seconds": facts.chunk_s}
+        begun = check_identity(settings.output, identity, "manifest")
         sidecar = storage.join(settings.output, MANIFEST_SIDECAR)
         rows = WorkList(storage.join(settings.output, "manifest"), source.own_schema, manifest_only=True)
         with Scanner(facts.chunk_s, settings, settings.decoders) as scanner:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import bisect
 import hashlib
 import io
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -95,7 +97,8 @@ class WorkList:
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
         if self._files:
-            last = pq.ParquetFile(storage.open_binary(self._files[-1]))
+            with _whole(self._files[-1]) as file:
+                last = pq.ParquetFile(file)
             self.schema = last.schema_arrow
             self.total = self._firsts[-1] + last.metadata.num_rows
             if own is not None:
@@ -135,9 +138,10 @@ class WorkList:
         return pa.concat_tables(tables)
 
     def _known(self) -> np.ndarray:
-        columns = [
-            pq.read_table(storage.open_binary(uri), columns=["entry_id"])["entry_id"].to_numpy() for uri in self._files
-        ]
+        columns = []
+        for uri in self._files:
+            with _whole(uri) as file:
+                columns.append(pq.read_table(file, columns=["entry_id"])["entry_id"].to_numpy())
         return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
 
     def extend(
@@ -247,4 +251,18 @@ def _parquet_files(folder: str) -> list[Any]:
 
 
 def _first_row(uri: str) -> int:
-    return int(uri.rsplit("rows-", 1)[1].removesuffix(".parquet"))
+    found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
+    if found is None:
+        raise SettingsError("output", storage.public_uri(uri), "files that a scan wrote; move this one away")
+    return int(found[1])
+
+
+@contextmanager
+def _whole(uri: str) -> Iterator[BinaryIO]:
+    """A file of the work list; raises SettingsError where it is damaged."""
+    try:
+        yield storage.open_binary(uri)
+    except pa.ArrowInvalid as error:
+        first = str(error).splitlines()[0][:200]
+        allowed = f"a whole file ({first}); begin anew with --overwrite"
+        raise SettingsError("output", storage.public_uri(uri), allowed) from None

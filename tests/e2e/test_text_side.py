@@ -160,6 +160,7 @@ def test_too_many_bad_records_are_refused_before_any_model(
     with pytest.raises(SettingsError, match=r"max_error_rate.*c.jsonl, first in line 6"):
         run_embed_text(settings(corpora, tmp_path, encoder_dir, max_error_rate=0.0001))
     assert json.loads((tmp_path / "_corpora.json").read_text())["files"][2]["bad"] == 2
+    assert not (tmp_path / "_state" / "identity.json").exists()  # the corpus may be put right
 
 
 def test_an_output_of_other_corpora_is_refused(embedded: Path, encoder_dir: str, tmp_path: Path) -> None:

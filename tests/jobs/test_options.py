@@ -125,3 +125,12 @@ def test_output_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stdout", Full())
     assert guarded(lambda: 0) == 1
     assert "No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["day: 2026-02-30", "a: [", "- 1", b"\xff"])
+def test_a_configuration_that_cannot_be_read_is_a_wrong_setting(
+    app: typer.Typer, tmp_path: Path, text: str | bytes
+) -> None:
+    (tmp_path / "run.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
+    for path in (str(tmp_path / "run.yaml"), ""):
+        assert CliRunner().invoke(app, ["run", "in", "--config", path]).exit_code == 2

@@ -351,3 +351,14 @@ def test_an_input_that_is_not_there_is_not_found(tmp_path: Path, memory: str):
     assert _code(storage.list_files, f"{tmp_path}/none") == "not_found"
     assert _code(storage.list_files, f"{memory}/none") == "not_found"
     assert _paths(str(tmp_path)) == []
+
+
+def test_whether_a_place_is_another_or_lies_in_it(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    here = str(tmp_path / "a")
+    assert storage.same_place(here, f"{tmp_path}/link/") and storage.same_place("s3://x/a/", "s3://x/a")
+    assert not storage.same_place(here, f"{here}b") and not storage.same_place("s3://x/a", here)
+    assert all(storage.lies_in(place, here) for place in (here, f"{tmp_path}/link/b/c.wav", f"{here}/b/../b"))
+    assert not any(storage.lies_in(place, here) for place in (f"{here}b", str(tmp_path), f"{here}/../x", "s3://a"))
+    assert storage.lies_in("s3://x/a/b", "s3://x/a/") and not storage.lies_in("s3://x/ab", "s3://x/a")

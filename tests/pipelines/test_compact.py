@@ -72,6 +72,42 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> float:
     return 0.05e6
 
 
+def test_a_run_that_lost_a_part_is_refused(tmp_path: Path) -> None:
+    write_parts(tmp_path / "run", 300)
+    next((tmp_path / "run" / "answers").glob("*.parquet")).unlink()
+    with pytest.raises(SettingsError, match=r"all 300 rows of the run; its parts hold 200"):
+        compacted(tmp_path / "run", tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"no Parquet", None])
+def test_a_part_that_is_none_is_a_wrong_setting(tmp_path: Path, content: bytes | None) -> None:
+    write_parts(tmp_path / "run", 300)
+    foreign = tmp_path / "run" / "answers" / "mine.parquet"
+    pq.write_table(pa.table({"a": [1]}), foreign)
+    if content is not None:
+        foreign.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"mine\.parquet.*a whole part of a run"):
+        compacted(tmp_path / "run", tmp_path / "out")
+
+
+def test_an_output_with_files_of_others_is_refused(tmp_path: Path) -> None:
+    """A name such as data-2024-7.parquet would be read as how far an earlier run had come."""
+    write_parts(tmp_path / "run", 300)
+    theirs = tmp_path / "out" / "answers" / "data-2024-7.parquet"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"theirs")
+    with pytest.raises(SettingsError, match="one without `answers` in it"):
+        compacted(tmp_path / "run", tmp_path / "out")
+    theirs.rename(tmp_path / "theirs")
+    compacted(tmp_path / "run", tmp_path / "out")
+    (tmp_path / "theirs").rename(theirs)
+    with pytest.raises(SettingsError, match="move this file away"):
+        compacted(tmp_path / "run", tmp_path / "out")
+    for inside in ("run", "run/answers", "run/answers/below"):
+        with pytest.raises(SettingsError, match="another folder than INPUT"):
+            compacted(tmp_path / "run", tmp_path / inside)
+
+
 def compacted(source: Path, out: Path | str, **given: object) -> compact.CompactResult:
     return run_compact(CompactSettings(input=str(source), output=str(out), **given))  # type: ignore[arg-type]
 

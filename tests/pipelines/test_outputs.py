@@ -78,10 +78,9 @@ def test_an_interrupt_while_a_part_is_written_waits_for_it(tmp_path: Path) -> No
     assert done.rows == 5
 
 
-def test_a_part_that_was_never_put_in_place_is_removed(tmp_path: Path) -> None:
+def test_a_part_that_was_never_put_in_place_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "part-0.parquet.12345678.partial").write_bytes(b"PAR1 torn")
     assert read_done(str(tmp_path), 3).rows == 0
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_part_that_came_late_leaves_no_row_twice(tmp_path: Path) -> None:
@@ -120,8 +119,8 @@ def test_an_output_keeps_its_settings_and_says_what_differs(tmp_path: Path) -> N
     check_identity(out, {"model": "m1", "task": "caption"})
     with pytest.raises(SettingsError, match="task was caption, is QA"):
         check_identity(out, {"model": "m1", "task": "QA"})
-    empty_output(out)
-    check_identity(out, {"model": "m1", "task": "QA"})
+    with pytest.raises(SettingsError, match=r"choose another OUTPUT$"):  # not one of another job
+        check_identity(out, {"model": "m1", "task": "caption", "job": "scan"})
 
 
 def test_settings_found_wrong_by_the_scan_can_be_put_right(tmp_path: Path, tiny_model_dir: str) -> None:
@@ -139,9 +138,11 @@ def test_emptying_an_output_leaves_what_is_not_ours(tmp_path: Path) -> None:
     (tmp_path / "answers" / "format=wav").mkdir(parents=True)
     (tmp_path / "answers" / "format=wav" / "part.parquet").touch()
     (tmp_path / "holiday.jpg").touch()
-    empty_output(str(tmp_path))
+    with pytest.raises(SettingsError, match="this one is of `mats caption`"):
+        empty_output(str(tmp_path), "scan")
+    empty_output(str(tmp_path), "caption")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["_state", "holiday.jpg"]
-    empty_output(str(tmp_path))  # nothing left: nothing to object to
+    empty_output(str(tmp_path), "scan")  # nothing left: nothing to object to
 
 
 def test_emptying_refuses_what_no_run_has_made(tmp_path: Path) -> None:
@@ -150,12 +151,27 @@ def test_emptying_refuses_what_no_run_has_made(tmp_path: Path) -> None:
     recordings.mkdir()
     (recordings / "part.parquet").touch()
     with pytest.raises(SettingsError, match="no run has made the `answers` in it"):
-        empty_output(str(tmp_path))
-    check_identity(str(tmp_path), {"job": "caption"})
+        empty_output(str(tmp_path), "caption")
+    with pytest.raises(SettingsError, match="or one without `answers` in it"):
+        check_identity(str(tmp_path), {"job": "caption"}, "answers")
+    check_identity(str(tmp_path), {"job": "caption"}, "embeddings")
     (recordings / "take1.wav").touch()
     with pytest.raises(SettingsError, match=r"move answers/take1\.wav away"):
-        empty_output(str(tmp_path))
+        empty_output(str(tmp_path), "caption")
     assert sorted(path.name for path in recordings.iterdir()) == ["part.parquet", "take1.wav"]
+
+
+def test_emptying_that_is_killed_leaves_nothing_that_looks_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_identity(str(tmp_path), {"job": "embed-audio"})
+    for name in ("_run.json", "_embeddings.json", "embeddings/a.parquet", "_state/work_list/rows.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    removed: list[str] = []
+    monkeypatch.setattr("mats_core.storage.remove_tree", lambda uri: removed.append(Path(uri).name))
+    empty_output(str(tmp_path), "embed-audio")
+    assert removed == ["_run.json", "_embeddings.json", "embeddings", "work_list", "identity.json"]
 
 
 def test_only_our_own_unfinished_files_are_removed_and_no_link_is_followed(tmp_path: Path) -> None:

@@ -90,3 +90,23 @@ def test_one_scan_writes_a_manifest_at_a_time_and_none_into_another_jobs_output(
     (out / "_state" / "identity.json").write_text('{"job": "caption"}')
     with pytest.raises(SettingsError, match="job was caption, is scan"):
         run_scan(ScanSettings(input=str(tmp_path / "in"), output=str(out)))
+
+
+def test_a_manifest_that_is_damaged_or_not_ours_is_named(tmp_path: Path) -> None:
+    tone(tmp_path / "in" / "a.wav", 1)
+    out = tmp_path / "out"
+    settings = ScanSettings(input=str(tmp_path / "in"), output=str(out))
+    (out / "manifest").mkdir(parents=True)
+    (out / "manifest" / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="one without `manifest` in it"):
+        run_scan(settings)
+    (out / "manifest" / "mine.parquet").unlink()
+    run_scan(settings)
+    (part,) = (out / "manifest").iterdir()
+    (out / "manifest" / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match=r"mine\.parquet.*move this one away"):
+        run_scan(settings)
+    (out / "manifest" / "mine.parquet").unlink()
+    part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(SettingsError, match=r"rows-0+\.parquet.*a whole file"):
+        run_scan(settings)
