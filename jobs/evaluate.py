@@ -171,7 +171,10 @@ def show(
 ) -> int:
     """Print the runs, or one metric over time with its interval, and draw it."""
     from pipelines.history_picture import series, terminal_plot, trend_svg
+    from pipelines.report import check_page
 
+    if out:
+        check_page(out)
     kept = _history(url)
     accepted, pinned = kept.accepted(), kept.pinned()
     rows = [row for row in kept.runs() if row["cell"] == cell]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,7 @@ def corpus(
     rounds: Annotated[int, typer.Option(min=1, help="times each is written up, in other words")] = 2,
 ) -> int:
     """Write the text the embedded model is trained on, for `mats embed-text` and `mats train`. No sound is made."""
-    from mats_core.soundworld.text_training import write_corpus
+    from mats_core.soundworld.corpus import write_corpus
 
     _writable(out)
     write_corpus(out, records, rounds)
@@ -77,15 +78,19 @@ def evaluate(
     from mats_core.checkpoint import check_model_dir
 
     check_model_dir(model)
+    if out is not None:
+        _writable(out)
+        if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise SettingsError("out", str(out), "a file that can be written")
     from mats_core import load_model
     from mats_core.soundworld.build import evaluate as measure
     from mats_core.soundworld.build import recorded_ablation
     from mats_core.soundworld.table import markdown
 
     numbers = measure(load_model(model, device="cpu", dtype="float32"), clips, scenes, _say)
+    typer.echo(markdown(numbers, recorded_ablation() if model == "builtin" else None))
     if out is not None:
         out.write_text(json.dumps(numbers, indent=1) + "\n")
-    typer.echo(markdown(numbers, recorded_ablation() if model == "builtin" else None))
     return 0
 
 

@@ -14,17 +14,21 @@ from typing import Any
 from mats_core.errors import SettingsError
 
 Log = Callable[[str], None]
+WORK_FOLDERS = ("encoder", "llm", "llm-ordered", "llm-words", "memory", "runs", "world")
 
 
 def build_model(work: Path, out: Path, log: Log) -> int:
     """Make the embedded model in ``work`` and copy it to ``out``; returns the exit code of the step that ended it.
 
-    Raises SettingsError when ``out`` holds something else. Finished steps are not repeated.
+    Raises SettingsError when ``out`` holds something else, or the work. Finished steps are not repeated.
     """
     if out.exists() and any(out.iterdir()) and not (out / "mats.json").is_file():
         raise SettingsError("out", str(out), "a folder that is empty, or holds a model to replace")
+    place, inside = out.resolve(), work.resolve()
+    if inside.is_relative_to(place) or any(place.is_relative_to(inside / name) for name in WORK_FOLDERS):
+        raise SettingsError("out", str(out), f"a folder that neither holds the work nor is a part of it ({work})")
     from mats_core.soundworld.build import Times, build_parts
-    from mats_core.soundworld.text_training import write_corpus
+    from mats_core.soundworld.corpus import write_corpus
 
     encoder, llm = build_parts(work, log)
     times = Times(work / "times.json", log)

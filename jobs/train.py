@@ -50,7 +50,7 @@ def read_config(path: str) -> dict[str, Any]:
     except FileNotFoundError:
         names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
         raise SettingsError("CONFIG", path, f"a YAML file, or one of {names}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, 2026-02-30
         raise SettingsError("CONFIG", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise SettingsError("CONFIG", path, "a YAML file of `setting: value` lines")
@@ -88,7 +88,7 @@ def _change(values: dict[str, Any], change: str) -> None:
             raise SettingsError("set", change, f"a name whose `{step}` holds settings")
     try:
         place[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (ValueError, yaml.YAMLError):  # ValueError: a date that is none
         raise SettingsError("set", change, "a value in YAML") from None
 
 

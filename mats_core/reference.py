@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -187,10 +189,13 @@ def import_with_report(
     memory: str | None = None,
 ) -> ImportReport:
     """Make a model directory of the authors' `.pth`, with a Santa memory where one is given; see `import_reference`."""
+    target = resolve_output(out).resolve()
+    if any(target.iterdir()):
+        raise SettingsError("out", out, "a folder that is empty, or not there yet")
     found = read_checkpoint(checkpoint)
     mapper_state, lora_state, skipped = split_state(found["model"])
     stored = _stored_config(found)
-    report = ImportReport(resolve_output(out), {}, skipped=skipped)
+    report = ImportReport(target, {}, skipped=skipped)
     values = _choose(config, stored, report)
     language_model, tokenizer, llm_part = parts.load_llm_outline(llm, trust_remote_code)
     hidden = int(language_model.get_input_embeddings().embedding_dim)
@@ -259,7 +264,12 @@ def import_with_report(
     )
     where = {"llm": llm} | ({"encoder": str(_clap_uri(clap))} if clap else {}) | ({"memory": memory} if memory else {})
     model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, memory=bank, parts=where)
-    model.save(str(report.directory))
+    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.partial")
+    try:
+        model.save(str(draft))
+        draft.rename(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return report
 
 

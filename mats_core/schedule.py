@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core.errors import SettingsError
 
 _WORDING_STREAM = 0x9E3779B97F4A7C15  # apart from the stream that draws rows
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(BaseModel):
@@ -39,7 +40,7 @@ class TrainingSettings(BaseModel):
     warmup_start: float = Field(1e-7, ge=0, description="learning rate of the first step")
     final_learning_rate: float = Field(0.0, ge=0)
     weight_decay: float = Field(0.05, ge=0, description="on matrices only")
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: not clipped")
     noise_variance: float = Field(0.015, ge=0)
     seed: int = Field(0, ge=0, lt=2**63)

@@ -46,6 +46,7 @@ from pipelines.outputs import prepare_output
 from pipelines.run_rows import Progress
 from pipelines.sources import EMBEDDINGS_SIDECAR
 from pipelines.text_settings import BuildMemorySettings
+from pipelines.training_data import part_rows
 
 SHARD_BYTES = 64 << 20
 TRAIN_ROWS_A_CLUSTER = 64
@@ -73,13 +74,14 @@ def run_build_memory(
     """Build the memory of `settings.embeddings` at `settings.output`.
 
     Raises SettingsError before any work: embeddings that are missing, unfinished or of another encoder, sources that no
-    row has, more clusters than rows.
+    row has, more clusters than rows, an OUTPUT with files that no build of a memory has written.
     """
     started = time.time()
     facts = _sidecar(settings)
-    pieces = _find_pieces(settings, int(facts["dim"]))
+    pieces = _find_pieces(settings, facts)
     if settings.clusters is not None:  # what can be refused at once, is
         _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
+    _check_replaceable(settings.output)
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
     lease.acquire()
@@ -108,13 +110,17 @@ def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
     """Facts of the embeddings; SettingsError unless they are finished, of captions, and of the encoder asked for."""
     shown = storage.public_uri(settings.embeddings)
     try:
-        facts: dict[str, Any] = json.loads(storage.read_bytes(storage.join(settings.embeddings, EMBEDDINGS_SIDECAR)))
-    except (storage.StorageError, ValueError) as error:
+        found = storage.read_bytes(storage.join(settings.embeddings, EMBEDDINGS_SIDECAR))
+        facts: dict[str, Any] = dict(json.loads(found))
+    except (storage.StorageError, ValueError, TypeError) as error:
         raise SettingsError("embeddings", shown, f'OUT of "mats embed-text" ({error})') from None
     if "window_seconds" in facts:
         raise SettingsError("embeddings", shown, 'OUT of "mats embed-text"; these are embeddings of audio')
     if facts.get("status") != "complete":
         raise SettingsError("embeddings", shown, 'a finished "mats embed-text"; run it again to finish')
+    for name, kind in (("dim", int), ("encoder_fingerprint", str)):
+        if type(facts.get(name)) is not kind:
+            raise SettingsError("embeddings", shown, f'OUT of "mats embed-text"; _embeddings.json has no {name}')
     if settings.encoder is not None:
         asked = read_encoder_facts(settings.encoder).fingerprint
         if facts["encoder_fingerprint"] != asked:
@@ -127,22 +133,28 @@ def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
     return facts
 
 
-def _find_pieces(settings: BuildMemorySettings, dim: int) -> list[Piece]:
-    """The parts, cut where one is longer than a shard."""
-    folder = storage.join(settings.embeddings, "embeddings")
-    size = _shard_rows(settings, dim)
+def _check_replaceable(output: str) -> None:
+    """SettingsError where OUTPUT holds a file of a memory's names that no build of a memory has written."""
     try:
-        uris = sorted(info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet"))
-        found = []
-        for uri in uris:
-            with storage.open_binary(uri) as file:
-                rows = pq.ParquetFile(file).metadata.num_rows
-            found += [Piece(uri, at, min(at + size, rows)) for at in range(0, rows, size)]
-    except (storage.StorageError, pa.ArrowException) as error:
-        raise SettingsError("embeddings", storage.public_uri(folder), f"whole Parquet parts ({error})") from None
-    if not found:
-        raise SettingsError("embeddings", storage.public_uri(settings.embeddings), "a table with rows in it")
-    return found
+        there = [name for name in FILES if storage.exists(storage.join(output, name))]
+    except storage.StorageError:
+        return  # an OUTPUT that cannot be written is told of later
+    if not there:
+        return
+    try:
+        note = json.loads(storage.read_bytes(storage.join(output, "memory.json")))
+    except (storage.StorageError, ValueError):
+        note = None
+    if not isinstance(note, dict) or not {"fingerprint", "encoder_fingerprint"} <= set(note):
+        allowed = f"an empty folder, or one with a memory to replace; {there[0]} in it is of no memory: move it away"
+        raise SettingsError("output", storage.public_uri(output), allowed)
+
+
+def _find_pieces(settings: BuildMemorySettings, facts: dict[str, Any]) -> list[Piece]:
+    """The parts, cut where one is longer than a shard."""
+    size = _shard_rows(settings, facts["dim"])
+    parts = part_rows(settings.embeddings, facts.get("rows"))
+    return [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
 
 
 def _shard_rows(settings: BuildMemorySettings, dim: int) -> int:

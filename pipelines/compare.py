@@ -26,6 +26,7 @@ MEDIA_BYTES = 12_000_000
 BINS = 20
 CAPTION_KEY = ("chunk_id", "task", "question", "tag")
 EVALUATION_KEY = ("benchmark", "item", "order")
+TABLE = ("uri", "text_a", "text_b", "distance")
 
 
 @dataclass
@@ -53,9 +54,11 @@ def compare_answers(
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
 
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
-    written at `out`.
+    written at `out`, or a table that is none of this command's is beside it.
     """
     check_page(out)
+    beside = out.removesuffix(".html") + ".parquet"
+    _check_table(beside)
     facts = read_model_facts(model)
     old, key_a = _answers(run_a, "RUN_A")
     new, key_b = _answers(run_b, "RUN_B")
@@ -83,7 +86,7 @@ def compare_answers(
     distances = np.array([change["distance"] for change in changes]) if changes else np.zeros(1)
     found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))
     found.largest = float(distances.max())
-    found.table = out.removesuffix(".html") + ".parquet"
+    found.table = beside
     _write_table(changes, key_a, found.table)
     found.cases = [_case(change) for change in changes[:top]]
     add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
@@ -150,6 +153,17 @@ def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str)
     for change in changes:
         a, b = change["before"]["text"], change["after"]["text"]
         change["distance"] = max(0.0, 1.0 - float(vectors[at[a]] @ vectors[at[b]])) if a and b else 1.0
+
+
+def _check_table(uri: str) -> None:
+    """Raise SettingsError where another file has the name of the table."""
+    try:
+        names = pq.read_schema(storage.open_binary(uri)).names if storage.exists(uri) else None
+    except (pa.ArrowInvalid, OSError, storage.StorageError):
+        names = []
+    if names not in (None, *([*key, *TABLE] for key in (CAPTION_KEY, EVALUATION_KEY))):
+        allowed = "a page whose table can be beside it; a file that is not of `mats compare` has that name"
+        raise SettingsError("out", storage.public_uri(uri), allowed)
 
 
 def _write_table(changes: list[dict[str, Any]], key: tuple[str, ...], uri: str) -> None:

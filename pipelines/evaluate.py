@@ -26,7 +26,7 @@ from mats_core.prompts import validate_request
 from mats_core.scoring import METRICS
 from pipelines.benchmarks import judge_file, load_benchmark, read
 from pipelines.caption import audio_mean, chosen_bridge, chosen_decoding
-from pipelines.evaluate_answers import Task, cell_folder, make_answers, read_replies
+from pipelines.evaluate_answers import Task, asked_rows, cell_folder, make_answers, read_replies
 from pipelines.evaluate_scores import Ears, Result, lengths, modality_gap, predictions, score_task
 from pipelines.evaluate_settings import Cell, EvaluateSettings, cells
 from pipelines.history import ANSWERED, History
@@ -37,6 +37,18 @@ from pipelines.outputs import prepare_output, read_run, versions
 from pipelines.run_rows import Progress, RunResult
 
 RECORD = "_evaluation.json"
+WRITTEN = (
+    "asked",
+    "asked.parquet",
+    "cells",
+    "heard",
+    "judge",
+    "metrics.json",
+    "predictions",
+    "report.html",
+    "sounds.parquet",
+)
+"""What runs write into OUT, besides the record."""
 FORMAT = 1
 
 
@@ -77,10 +89,10 @@ def run_evaluate(
     started = time.time()
     grid, tasks, facts, history = _check(settings)
     prepare_output(settings.out)
-    run_id, began = _record(settings, facts)
-    lease = Lease(storage.join(settings.out, "_state"), run_id)
+    lease = Lease(storage.join(settings.out, "_state"), uuid.uuid4().hex[:12])
     lease.acquire()
     try:
+        run_id, began = _record(settings, tasks, facts)
         with _one_ray(settings, tasks, facts, grid) as given:
             results = make_answers(given, tasks, grid, tell)
         answered = time.time()
@@ -101,7 +113,8 @@ def run_evaluate(
                     history, rows, settings.against, settings.tolerance, settings.seed, settings.ungated
                 )
             history.add(rows)
-            if settings.accept and (done.verdict is None or done.verdict.open):
+            passed = done.verdict is None or done.verdict.open
+            if settings.accept and passed and done.error_rate <= settings.max_error_rate:
                 history.mark("accept", run_id, by="gate")
                 done.accepted = True
         done.seconds = {"answers": answered - started, "scores": scored - answered}
@@ -122,6 +135,7 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
     names = settings.names()
     if not settings.out:
         raise SettingsError("out", settings.out, "a folder for predictions, metrics and the page")
+    _check_out(settings.out)
     grid = cells(settings)
     if (settings.against or settings.accept) and not settings.history:
         raise SettingsError("history", settings.history, "a folder (path or URL), which --against and --accept need")
@@ -150,11 +164,26 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
         tasks.append(Task(benchmark, read(benchmark, roots[benchmark.name], settings.limit)))
         for item in tasks[-1].items:
             validate_request(item.task, item.question or None, tuple(facts.config.tasks))
+    if history is not None:
+        history.check_writable()
     return grid, tasks, facts, history
 
 
-def _record(settings: EvaluateSettings, facts: ModelFacts) -> tuple[str, str]:
-    """(run id, when it began): of the run that OUT holds, or new ones."""
+def _check_out(out: str) -> None:
+    """Raise SettingsError for a folder that no evaluation began and that has files where one would write."""
+    try:
+        own = storage.exists(storage.join(out, RECORD))
+        taken = [] if own else [name for name in WRITTEN if storage.exists(storage.join(out, name))]
+    except storage.StorageError as error:
+        raise SettingsError("out", storage.public_uri(out), f"a folder that can be read ({error})") from None
+    if taken:
+        allowed = f"a new folder, or one of an evaluation; this one is none ({RECORD}) and has {', '.join(taken)}"
+        raise SettingsError("out", storage.public_uri(out), allowed)
+
+
+def _record(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFacts) -> tuple[str, str]:
+    """(run id, when it began): of the run that OUT holds, or new ones. For the holder of the lease."""
+    rows = asked_rows(tasks, settings.orders, settings.seed)
     uri = storage.join(settings.out, RECORD)
     mark = hash_settings(
         {
@@ -165,18 +194,25 @@ def _record(settings: EvaluateSettings, facts: ModelFacts) -> tuple[str, str]:
             "bridge": settings.bridge,
             "orders": settings.orders,
             "seed": settings.seed,
+            "asked": [{**row, "uri": storage.public_uri(row["uri"])} for row in rows],
+            "versions": [task.reading.versions for task in tasks],
         }
     )
     if storage.exists(uri):
         known = json.loads(storage.read_bytes(uri))
-        if known.get("mark") == mark:
-            return str(known["run_id"]), str(known["started"])
-        if not settings.overwrite:
+        same = known.get("mark") == mark
+        if not same and not settings.overwrite:
             raise SettingsError(
                 "out",
                 storage.public_uri(settings.out),
-                "another folder, or --overwrite: this one holds an evaluation of another model or other settings",
+                "another folder, or --overwrite: this one holds an evaluation of another model, of other settings or "
+                "of other items (their sounds, questions or tags)",
             )
+        if settings.overwrite:
+            for name in WRITTEN:
+                storage.remove_tree(storage.join(settings.out, name))
+        if same:
+            return str(known["run_id"]), str(known["started"])
     run_id, began = uuid.uuid4().hex[:12], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = {"format": FORMAT, "run_id": run_id, "started": began, "mark": mark, "model": facts.fingerprint}
     storage.write_bytes(uri, json.dumps(record, indent=1).encode())

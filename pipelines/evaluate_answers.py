@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
+from mats_core.errors import SettingsError
 from mats_core.scoring import Item, choices
 from pipelines.benchmarks import Benchmark, Reading
 from pipelines.caption import run_caption
@@ -34,6 +35,10 @@ from pipelines.sources import EMBEDDINGS_SIDECAR
 ASKED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("uri", "task", "question", "tag", "benchmark", "item")] + [("order", pa.int32())]
 )
+_REPLY_COLUMNS = [
+    *("benchmark", "item", "order", "uri", "version", "start_s"),
+    *("text", "decoded_s", "embedding", "error_code", "error_message"),
+]
 HEARD_ROWS = 4096  # rows in one file of questions put to stored embeddings
 
 
@@ -177,11 +182,11 @@ def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
     """Benchmark → a Reply an item, in the order of its items, out of a cell's answers.
 
     Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
+    Raises SettingsError where an item has answers to two sounds, or to two versions of one.
     """
-    columns = ["benchmark", "item", "order", "start_s", "text", "decoded_s", "embedding", "error_code", "error_message"]
     table = pa.concat_tables(
         [
-            pq.read_table(storage.open_binary(info.uri), columns=columns)
+            pq.read_table(storage.open_binary(info.uri), columns=_REPLY_COLUMNS)
             for info in storage.list_files(storage.join(folder, "answers"))
             if info.uri.endswith(".parquet")
         ]
@@ -198,10 +203,23 @@ def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
             reply = Reply()
             order = 0
             while rows := chunks.get((name, item.item_id, order)):
+                _check_one_sound(folder, name, item.item_id, rows)
                 _take(reply, sorted(rows, key=lambda row: row["start_s"] or 0.0), task.benchmark.kind)
                 order += 1
             found[name].append(reply)
     return found
+
+
+def _check_one_sound(folder: str, benchmark: str, item_id: str, rows: list[dict[str, Any]]) -> None:
+    """Raise SettingsError unless the rows are the chunks of one version of one sound."""
+    sounds = {(row["uri"], row.get("version")) for row in rows}
+    if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
+        raise SettingsError(
+            "out",
+            storage.public_uri(folder),
+            f"answers to one version of every sound; {item_id} of {benchmark} has {len(rows)} answers that do not go "
+            "together: its sound changed meanwhile. Take another folder, or --overwrite",
+        )
 
 
 def _take(reply: Reply, rows: list[dict[str, Any]], kind: str) -> None:

@@ -96,6 +96,8 @@ class EvaluateSettings(BaseModel):
         own = {}
         for value in self.data:
             name, equals, root = value.partition("=")
+            if not value.strip() or (equals and not root.strip()):
+                raise SettingsError("data", value, "ROOT, or NAME=ROOT; neither may be empty (. is where you are)")
             if equals and "/" not in name:
                 if name not in names:
                     raise SettingsError("data", value, f"ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")

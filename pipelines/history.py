@@ -11,7 +11,9 @@ from __future__ import annotations
 import io
 import json
 import time
+import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +99,13 @@ class History:
         self._put(uri, sink.getvalue())
         return uri
 
+    def check_writable(self) -> None:
+        """Raises SettingsError where no run can be added. Leaves no file where one may be removed."""
+        trial = storage.join(self.url, f"trial-{uuid.uuid4().hex[:8]}")
+        self._put(trial, b"")
+        with suppress(OSError, storage.StorageError):
+            storage.remove_tree(trial)
+
     def mark(self, kind: str, run_id: str, by: str = "hand") -> None:
         """Accept, reject or pin a run. Raises SettingsError for one that is not here, and for a grid as a standard."""
         if kind not in EVENTS:
@@ -175,7 +184,7 @@ class History:
         return next(iter([*self.pins()[::-1], *self.accepted()]), None)
 
     def _events(self) -> list[dict[str, Any]]:
-        return [json.loads(storage.read_bytes(uri)) for uri in self._files("events", ".json")]
+        return [_event(uri) for uri in self._files("events", ".json")]
 
     def _file(self, run_id: str) -> str:
         for uri in self._files("runs", ".parquet"):
@@ -206,6 +215,17 @@ class History:
 def _id_of(uri: str) -> str:
     """The run id in a file's name, which is the time without hyphens, a hyphen, and the id."""
     return uri.rsplit("/", 1)[-1].partition("-")[2].removesuffix(".parquet")
+
+
+def _event(uri: str) -> dict[str, Any]:
+    try:
+        event = json.loads(storage.read_bytes(uri))
+    except (ValueError, storage.StorageError):
+        event = None
+    if not isinstance(event, dict) or not {"kind", "run_id"} <= event.keys():
+        allowed = f"a JSON file with kind ({', '.join(EVENTS)}) and run_id; move this one away"
+        raise SettingsError("history", storage.public_uri(uri), allowed)
+    return event
 
 
 def _table(uri: str, columns: Iterable[str] | None) -> pa.Table:

@@ -16,6 +16,9 @@ from mats_core.errors import SettingsError
 from mats_core.scoring import OF_SET, paired_bootstrap
 from pipelines.history import History, Kept, Key
 
+LEAST_SHARE = 0.95
+"""Of an earlier run's items, which a run must have to be compared with it."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -203,6 +206,10 @@ def _compare(old: Kept, new: Mapping[str, Any] | None, against: str, tolerance: 
     if new["statistic"] in OF_SET and set(old.items) != set(now.items):
         sizes = f"{len(old.items)} then, {len(now.items)} now"
         return f"its values depend on which items there are, and these are others ({sizes})"
+    there = len(set(old.items) & set(now.items))
+    if there < LEAST_SHARE * len(old.items):
+        least = f"{LEAST_SHARE:.0%} must be, so give it the same --limit"
+        return f"only {there} of its {len(old.items)} items are in this run ({least})"
     places = {old.items[place]: row for row, place in enumerate(old.counted)}
     pairs = [(places[now.items[place]], row) for row, place in enumerate(now.counted) if now.items[place] in places]
     if not pairs:

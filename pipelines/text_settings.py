@@ -66,7 +66,7 @@ class BuildMemorySettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     embeddings: str = Field(description="OUT of `mats embed-text`.")
-    output: str = Field(description="Folder that receives the memory; replaced as a whole when it holds one.")
+    output: str = Field(description="Folder that receives the memory; a memory in it is replaced.")
     clusters: int | None = Field(None, gt=0, description="k-means centroids, Santa's clusters (default: √rows).")
     storage: Literal["float32", "float16", "int8"] = Field("float16", description="Numbers a stored vector is made of.")
     sources: list[str] | None = Field(None, description="Take captions of these sources only; once for each.")

@@ -24,9 +24,9 @@ from mats_core.fingerprint import cache_root
 from pipelines.clearing import empty_output, remove_partials
 from pipelines.lease import Lease
 from pipelines.outputs import check_identity, prepare_output, read_run, versions, write_run
-from pipelines.ray_runtime import Resources, RunFailed, ray_session, usable_cores
+from pipelines.ray_runtime import Resources, RunFailed, check_device, ray_session, usable_cores
 from pipelines.train_settings import MODEL, TrainSettings, identity
-from pipelines.training_check import Checked, check_settings
+from pipelines.training_check import Checked, check_output, check_settings
 from pipelines.training_data import held_out_notes, read_store, store_key
 from pipelines.training_log import FOLDER, flat, open_logs
 
@@ -41,8 +41,10 @@ OUR_NAMES = (
     "_state/ray",
     "_state/identity.json",
 )
+EXPORT_SETTINGS = ("include", "weights", "export")
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
+REFUSAL_PATIENCE_S = 10.0
 GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spread over several
 
 
@@ -76,6 +78,8 @@ class TrainResult:
 
 def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
     """Train, or go on training, into `settings.output`; raises SettingsError before any work when that cannot be."""
+    check_device(settings.device, settings.address)
+    check_output(settings)
     checked = check_settings(settings)
     tell = progress or (lambda _: None)
     prepare_output(settings.output)
@@ -84,17 +88,24 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
     lease.acquire()
     try:
         if settings.overwrite:
-            empty_output(settings.output, OUR_NAMES)
+            empty_output(settings.output, "train", OUR_NAMES)
         remove_partials(settings.output, ())
         found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
         check_identity(settings.output, found)
         model = storage.join(settings.output, MODEL)
         before = read_run(settings.output)
-        if before and before.get("status") == "complete" and storage.exists(storage.join(model, "mats.json")):
+        done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
+        if before and done and storage.exists(storage.join(model, "mats.json")):
             return TrainResult("complete_before", settings.output, model, before["step"], before)
         return _Training(settings, checked, run_id, tell, lease).run()
     finally:
         lease.release()
+
+
+def _exported_as(settings: TrainSettings, before: dict[str, Any]) -> bool:
+    """Whether an earlier run's model was written as it is asked for now; else its last checkpoint is written anew."""
+    now = settings.model_dump(mode="json", include=set(EXPORT_SETTINGS))
+    return now == {name: before.get("settings", {}).get(name, value) for name, value in now.items()}
 
 
 def data_folder(settings: TrainSettings) -> Path:
@@ -208,6 +219,9 @@ class _Training:
             try:
                 thread.join(POLL_S)
                 self._hear(ray.get(self.board.take.remote()))
+                if self.refused is not None:  # the other workers may wait for the one that has ended
+                    thread.join(REFUSAL_PATIENCE_S)
+                    break
                 if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
                     raise RunFailed("the workers did not stop; the last checkpoint is what is kept")
                 with suppress(storage.StorageError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mats_core import storage
@@ -12,10 +13,11 @@ from mats_core.config import ModelConfig, Part
 from mats_core.errors import SettingsError
 from mats_core.fetch import local_directory, strip_scheme
 from mats_core.fingerprint import fingerprint_directory
+from mats_core.inspection import check_weights
 from pipelines.corpus import check_columns, corpus_files
 from pipelines.encoder_facts import read_encoder_facts
-from pipelines.train_settings import TrainSettings
-from pipelines.training_data import TableFacts, tables
+from pipelines.train_settings import MODEL, TrainSettings
+from pipelines.training_data import TableFacts, part_rows, table_of, tables
 from pipelines.training_log import check_loggers
 
 
@@ -30,6 +32,36 @@ class Checked:
     fingerprints: dict[str, str]
 
 
+def check_output(settings: TrainSettings) -> None:
+    """SettingsError where writing OUTPUT/model would remove something the run reads, or a model of no earlier run."""
+    model = storage.join(settings.output, MODEL)
+    for name, uri in _sources(settings):
+        if storage.same_place(uri, settings.output) or storage.lies_in(uri, model):
+            allowed = f"a place outside OUTPUT/{MODEL}, which the run writes anew; choose another OUTPUT"
+            raise SettingsError(name, storage.public_uri(uri), allowed)
+    try:
+        begun = storage.exists(storage.join(settings.output, "_state", "identity.json"))
+        foreign = not begun and storage.exists(model)
+    except storage.StorageError:
+        return  # an OUTPUT that cannot be written is told of later
+    if foreign:
+        allowed = f"a folder that no run has begun, without a {MODEL} in it; choose another OUTPUT, or move it away"
+        raise SettingsError("output", storage.public_uri(settings.output), allowed)
+
+
+def _sources(settings: TrainSettings) -> Iterator[tuple[str, str]]:
+    """(setting, URI) of all that a run reads."""
+    for name in ("model", "llm", "encoder", "memory"):
+        if getattr(settings, name) is not None:
+            yield name, strip_scheme(getattr(settings, name)).removeprefix("msclap:")
+    for each in settings.data:
+        yield f"data.{each.name}.{'audio' if each.audio else 'embeddings'}", table_of(each, settings)
+        for name in ("corpus", "validation_corpus"):
+            corpus = getattr(each, name)
+            for uri in [corpus] if isinstance(corpus, str) else corpus or []:
+                yield f"data.{each.name}.{name}", uri
+
+
 def check_settings(settings: TrainSettings) -> Checked:
     """Everything that can be found wrong without loading anything; SettingsError names the setting."""
     check_loggers(list(settings.loggers))
@@ -38,11 +70,15 @@ def check_settings(settings: TrainSettings) -> Checked:
         for name, corpus in (("corpus", each.corpus), ("validation_corpus", each.validation_corpus)):
             if corpus is not None:
                 corpus_files(corpus, f"data.{each.name}.{name}")
-    facts = next(iter(tables(settings).values()))
+    found = tables(settings)
+    for table in found.values():
+        part_rows(table.uri, table.rows)
+    facts = next(iter(found.values()))
     encoder: Part | None
     fingerprints = {"encoder_fingerprint": facts.encoder_fingerprint}
     if settings.model is not None:
         config: ModelConfig = check_model_dir(settings.model)
+        check_weights(resolve(settings.model), config)
         encoder = config.encoder
         if config.adapter is None and settings.training.train == "mapper+adapter":
             raise SettingsError("training.train", "mapper+adapter", "mapper: this model has no adapter")

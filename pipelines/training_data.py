@@ -8,12 +8,15 @@ numbers of those to train on and to validate on, `NAME.train.npy` and `NAME.vali
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import SettingsError
@@ -38,12 +41,13 @@ _FORMAT = 2  # of the packed data, and of how records are held out
 
 @dataclass(frozen=True)
 class TableFacts:
-    """An embeddings table as its sidecar tells it: `kind` is text or audio."""
+    """An embeddings table as its sidecar tells it: `kind` is text or audio, `rows` None where it does not say."""
 
     uri: str
     kind: str
     dim: int
     encoder_fingerprint: str
+    rows: int | None = None
 
 
 @dataclass
@@ -62,15 +66,51 @@ def table_facts(uri: str, kind: str, setting: str) -> TableFacts:
     shown = storage.public_uri(uri)
     made_by = "mats embed-text" if kind == "text" else "mats embed-audio"
     try:
-        sidecar = json.loads(storage.read_bytes(storage.join(uri, EMBEDDINGS_SIDECAR)))
-    except (storage.StorageError, ValueError) as error:
+        sidecar = dict(json.loads(storage.read_bytes(storage.join(uri, EMBEDDINGS_SIDECAR))))
+        dim = int(sidecar["dim"])
+    except (storage.StorageError, ValueError, TypeError) as error:
         raise SettingsError(setting, shown, f'OUT of "{made_by}" ({error})') from None
+    except KeyError:
+        raise SettingsError(setting, shown, f'OUT of "{made_by}"; its {EMBEDDINGS_SIDECAR} tells no dim') from None
     is_audio = "window_seconds" in sidecar
     if is_audio != (kind == "audio"):
         raise SettingsError(setting, shown, f'OUT of "{made_by}"; this is of the other kind')
     if sidecar.get("status", "complete") != "complete":
         raise SettingsError(setting, shown, f'a finished "{made_by}"; run it again to finish')
-    return TableFacts(uri, kind, int(sidecar["dim"]), str(sidecar.get("encoder_fingerprint", "")))
+    return TableFacts(uri, kind, dim, str(sidecar.get("encoder_fingerprint", "")), sidecar.get("rows"))
+
+
+def list_parts(uri: str) -> list[storage.FileInfo]:
+    """The Parquet parts of the table in this folder, in order; another table may lie beside or below them."""
+    folder = storage.join(uri, "embeddings")
+    found = storage.list_files(folder) if storage.is_dir(folder) else ()
+    return sorted((info for info in found if info.uri.endswith(".parquet")), key=lambda info: info.uri)
+
+
+def part_rows(uri: str, rows: int | None) -> dict[str, int]:
+    """URI of every part → its rows. SettingsError when one is broken, or all hold other than the sidecar's `rows`."""
+    parts = {}
+    with whole_part(uri):
+        listed = list_parts(uri)
+    for info in listed:
+        with whole_part(info.uri), storage.open_binary(info.uri) as file:
+            parts[info.uri] = int(pq.ParquetFile(file).metadata.num_rows)
+    found = sum(parts.values())
+    if not found:
+        raise SettingsError("embeddings", storage.public_uri(uri), "a table with rows in it")
+    if rows is not None and rows != found:
+        raise SettingsError("embeddings", storage.public_uri(uri), f"a table of {rows} rows, not {found}: embed again")
+    return parts
+
+
+@contextmanager
+def whole_part(uri: str) -> Iterator[None]:
+    """SettingsError for parts that cannot be read."""
+    try:
+        yield
+    except (storage.StorageError, pa.ArrowException, OSError) as error:
+        why = str(error).splitlines()[0][:200]
+        raise SettingsError("embeddings", storage.public_uri(uri), f"whole Parquet parts ({why})") from None
 
 
 def tables(settings: TrainSettings) -> dict[str, TableFacts]:
@@ -106,7 +146,7 @@ def store_key(settings: TrainSettings) -> str:
             if corpus is not None:
                 files += [(f.uri, f.size, f.version) for f in corpus_files(corpus, f"data.{each.name}.corpus")]
     for uri in tables(settings):
-        files.append([(f.path, f.size, f.version) for f in storage.list_files(uri) if f.uri.endswith(".parquet")])
+        files.append([(f"embeddings/{f.path}", f.size, f.version) for f in list_parts(uri)])
     data = [each.model_dump(mode="json", exclude={"ratio"}) for each in settings.data]
     return hash_settings([_FORMAT, data, settings.embeddings, settings.validation, files])[:24]
 

@@ -20,7 +20,16 @@ from mats_core.errors import SettingsError
 from mats_core.prompts import FAMILIES
 from pipelines.corpus import FileReport, corpus_files, read_corpus
 from pipelines.train_settings import DataSet, TrainSettings
-from pipelines.training_data import RECORD_SCHEMA, TableFacts, read_store, store_key, table_of, tables
+from pipelines.training_data import (
+    RECORD_SCHEMA,
+    TableFacts,
+    part_rows,
+    read_store,
+    store_key,
+    table_of,
+    tables,
+    whole_part,
+)
 from pipelines.training_split import SetRows, split
 
 _BATCH = 8192
@@ -107,22 +116,19 @@ def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[Bina
         yield file
 
 
-def _parts(uri: str) -> list[str]:
-    """The Parquet parts of an embeddings table."""
-    found = [f.uri for f in storage.list_files(uri) if f.uri.endswith(".parquet") and "/_state/" not in f.uri]
-    if not found:
-        raise SettingsError("embeddings", storage.public_uri(uri), "a table with rows in it")
-    return sorted(found)
+def _batches(uri: str, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a part, `rows` at a time."""
+    with whole_part(uri):
+        yield from pq.ParquetFile(storage.open_binary(uri, read_ahead=8 << 20)).iter_batches(rows, columns=columns)
 
 
 def _pack_vectors(facts: TableFacts, folder: Path, name: str) -> _Table:
     """Copy a text table's vectors into one array, part by part."""
-    parts = [pq.ParquetFile(storage.open_binary(uri, read_ahead=8 << 20)) for uri in _parts(facts.uri)]
-    total = sum(part.metadata.num_rows for part in parts)
+    parts = part_rows(facts.uri, facts.rows)
     ids: list[np.ndarray] = []
-    with _array_file(folder / name, np.float16, (total, facts.dim)) as file:
-        for part in parts:
-            for batch in part.iter_batches(batch_size=_BATCH, columns=["caption_id", "embedding"]):
+    with _array_file(folder / name, np.float16, (sum(parts.values()), facts.dim)) as file:
+        for uri in parts:
+            for batch in _batches(uri, _BATCH, ["caption_id", "embedding"]):
                 file.write(_matrix(batch["embedding"], facts.dim).astype(np.float16).tobytes())
                 ids.append(_id_array(batch["caption_id"].to_pylist()))
     every = np.concatenate(ids)
@@ -225,9 +231,9 @@ def _pack_audio(data: DataSet, facts: TableFacts, folder: Path, file: str) -> di
     files: list[FileReport] = []
     vectors: list[np.ndarray] = []
     columns: dict[str, list[str]] = {name: [] for name in RECORD_SCHEMA.names[1:]}
-    for uri in _parts(facts.uri):
+    for uri in part_rows(facts.uri, facts.rows):
         files.append(FileReport(uri))
-        for batch in pq.ParquetFile(storage.open_binary(uri)).iter_batches(batch_size=1024):
+        for batch in _batches(uri, 1024):
             if "output" not in batch.schema.names:
                 raise SettingsError(
                     f"data.{data.name}.audio", storage.public_uri(facts.uri), "clips of a list with a column `output`"

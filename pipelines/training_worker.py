@@ -150,8 +150,8 @@ def train_worker(config: dict[str, Any]) -> None:
         Run(job, share, told, ray.train.torch.get_device()).run()
     except TrainingStopped as error:
         told.tell("failed", now=True, message=str(error))
-    except ForeignCheckpoint as error:  # every worker finds it, and a new one would
-        told.tell("refused", now=True, error=error)
+    except SettingsError as error:  # a new worker would find it too
+        Told(config["board"], True).tell("refused", now=True, error=error)
 
 
 class Run:

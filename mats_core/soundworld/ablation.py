@@ -25,9 +25,10 @@ from mats_core.model import load_model
 from mats_core.prompts import training_prompt
 from mats_core.santa import SantaMemory
 from mats_core.soundworld.clips import cached_mels, clip_recipe
+from mats_core.soundworld.corpus import TASK_SHARES
+from mats_core.soundworld.kept import keep_array, keep_text
 from mats_core.soundworld.language import Content, corpus_record
 from mats_core.soundworld.measure import Clips, caption_f1, split_recipes
-from mats_core.soundworld.pretrain_llm import TASK_SHARES
 from mats_core.soundworld.text_training import (
     Corpus,
     memory_captions,
@@ -76,10 +77,10 @@ def embed_mels(encoder: HfClapEncoder, mels: np.ndarray, batch: int = 64) -> tor
 
 
 def audio_embeddings(work: Path, encoder: HfClapEncoder, split: str, count: int, log: Log = print) -> torch.Tensor:
-    """Unit audio embeddings [N, D] of a split's first clips, made once and kept beside the encoder."""
-    path = work / f"audio-{split}-{count}.npy"
+    """Unit audio embeddings [N, D] of a split's first clips, made once for an encoder and kept beside it."""
+    path = work / f"audio-{split}-{count}-{encoder.fingerprint[:12]}.npy"
     if not path.exists():
-        np.save(path, embed_mels(encoder, cached_mels(work, split, count, log)).numpy())
+        keep_array(path, embed_mels(encoder, cached_mels(work, split, count, log)).numpy())
     return torch.from_numpy(np.load(path))
 
 
@@ -100,12 +101,12 @@ def audio_corpus(embeddings: torch.Tensor, rounds: int = 4) -> Corpus:
 
 
 def saved_text_corpus(work: Path, encoder: HfClapEncoder) -> Corpus:
-    """The text corpus; its embeddings are made once and kept beside the encoder."""
-    path = work / "text-corpus.npy"
+    """The text corpus; its embeddings are made once for an encoder and kept beside it."""
+    path = work / f"text-corpus-{encoder.fingerprint[:12]}.npy"
     if path.exists():
         return _kept_corpus(path)
     corpus = text_corpus(encoder.embed_text)
-    np.save(path, corpus.embeddings.numpy())
+    keep_array(path, corpus.embeddings.numpy())
     return corpus
 
 
@@ -168,7 +169,7 @@ def _measure(work: Path, run: Run, clips: Clips, mixes: tuple[float, ...], out: 
     for mix in mixes if run.source == "text" else (0.0,):
         numbers = caption_f1(model, clips, santa_settings(mix, run.noise_variance))
         result[f"{mix:g}"] = {k: numbers[k] for k in ("label_f1", "label_f1_macro", "order", "precision", "recall")}
-    out.write_text(json.dumps(result))
+    keep_text(out, json.dumps(result))
 
 
 def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
@@ -216,7 +217,7 @@ def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
         "mix": mix, "validation_by_mix": {f"{m:g}": f for m, f in by_mix.items()}, "upper_bound_noise": bound,
         "seeds": list(SEEDS), "test_clips": TEST_CLIPS, "validation_clips": VALIDATION_CLIPS, "table": table,
     }  # fmt: skip
-    (work / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
+    keep_text(work / "ablation.json", json.dumps(result, indent=1) + "\n")
     return result
 
 

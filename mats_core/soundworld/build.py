@@ -19,6 +19,7 @@ from mats_core.model import MatsModel
 from mats_core.prompts import SPEECH, training_prompt
 from mats_core.soundworld.ablation import saved_text_corpus
 from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
+from mats_core.soundworld.kept import keep_text
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds
 from mats_core.soundworld.measure import (
@@ -56,7 +57,7 @@ def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
     for name, texts in (("encoder", _encoder_texts), ("llm", _llm_texts)):
         if not (work / f"bpe-{name}.json").exists():
             with times(f"tokenizer of the {name}"):
-                (work / f"bpe-{name}.json").write_text(train_bpe(texts()))
+                keep_text(work / f"bpe-{name}.json", train_bpe(texts()))
     if not (work / "encoder" / "model.safetensors").exists():
         with times("clips"):
             mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
@@ -190,4 +191,4 @@ class Times:
         seconds = time.monotonic() - self.started
         self.log(f"{self.step}: {seconds / 60:.1f} min")
         kept = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.path.write_text(json.dumps({**kept, self.step: round(seconds, 1)}, indent=1) + "\n")
+        keep_text(self.path, json.dumps({**kept, self.step: round(seconds, 1)}, indent=1) + "\n")

@@ -18,21 +18,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mats_core.muon import Muon
 from mats_core.prompts import SPEECH, training_prompt
-from mats_core.soundworld.clips import clip_recipe
-from mats_core.soundworld.language import Content, corpus_record
+from mats_core.soundworld.corpus import text_record
 
 Log = Callable[[str], None]
-TASK_SHARES = {"caption": 0.4, "QA": 0.3, "cla_label": 0.18, "music_caption": 0.12}
-
-
-def text_record(index: int, round_: int = 0) -> dict[str, str]:
-    """Record ``index`` of the text corpus of the embedded world, in wording ``round_``.
-
-    Written from recipes of the ``text`` split, which are never synthesised.
-    """
-    rng = np.random.default_rng([17, index, round_])
-    task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
-    return corpus_record(Content.of(clip_recipe("text", index), rng), rng, task)
 
 
 def llm_config(vocabulary: int) -> LlamaConfig:

@@ -6,7 +6,6 @@ comes in as its text half only.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.model import MatsModel
 from mats_core.prompts import training_prompt
-from mats_core.soundworld.pretrain_llm import text_record
+from mats_core.soundworld.corpus import RECORDS, ROUNDS, text_record
 from mats_core.training import TrainingSettings, make_optimizer, sample_batch, train_step
 
 Log = Callable[[str], None]
@@ -33,9 +32,6 @@ ADAPTER = AdapterConfig(
 DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
 STEPS, ABLATION_STEPS = 1000, 500
 """Of the shipped model, and of every run of the ablation, which compares runs with one another."""
-
-RECORDS = 16_000
-ROUNDS = 2
 
 
 def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_STEPS) -> TrainingSettings:
@@ -68,16 +64,6 @@ def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROU
     embeddings = embed_text(captions).float().cpu()
     prompts = [training_prompt(row["task"], row["instruction"], "", i) for i, row in enumerate(rows)]
     return Corpus(embeddings, prompts, [row["output"] for row in rows], captions)
-
-
-def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS) -> None:
-    """The same records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all."""
-    draft = path.with_name(f".{path.name}.partial")
-    with draft.open("w", encoding="utf-8") as file:
-        for turn in range(rounds):
-            for index in range(records):
-                file.write(json.dumps(text_record(index, turn)) + "\n")
-    draft.replace(path)
 
 
 def train_mats(

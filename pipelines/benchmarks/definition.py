@@ -95,7 +95,7 @@ def load_benchmark(name_or_path: str) -> Benchmark:
         raise SettingsError("benchmarks", name_or_path, f"{', '.join(list_benchmarks())}, or a .yaml file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise SettingsError("benchmarks", name_or_path, f"a readable YAML file ({_first_line(error)})") from None
     if not isinstance(values, dict):
         raise SettingsError("benchmarks", name_or_path, "a YAML file of `field: value` lines")

@@ -52,11 +52,13 @@ class Folder:
     Attributes:
         uri: where it is.
         found: path relative to the folder → URI, of every file in it.
+        versions: URI → version, as they are listed.
     """
 
     benchmark: Benchmark
     uri: str
     found: dict[str, str]
+    versions: dict[str, str]
 
     def __post_init__(self) -> None:
         self._stems: dict[str, str] = {}
@@ -82,16 +84,24 @@ class Folder:
     def audio(self, fields: Mapping[str, Any]) -> tuple[str | None, str]:
         """(URI of an item's audio or None, why not), by the definition's patterns in turn.
 
-        ``.*`` is any ending of an audio or video file.
+        ``.*`` is any ending of an audio or video file. Raises SettingsError for fields that do not fit a pattern.
         """
         tried = []
         for pattern in self.benchmark.audio:
-            path = posixpath.normpath(filled(pattern, fields)).lstrip("/")
+            path = posixpath.normpath(self.filled("audio", pattern, fields)).lstrip("/")
             tried.append(path)
             known = self._stems.get(path[:-2]) if path.endswith(".*") else path
             if known is not None and known in self.found:
                 return self.found[known], ""
         return None, f"{NO_AUDIO}: {' or '.join(dict.fromkeys(tried))}"
+
+    def filled(self, where: str, template: str, fields: Mapping[str, Any]) -> str:
+        """A template with a row's fields put in; raises SettingsError for fields that do not fit it."""
+        try:
+            return filled(template, fields)
+        except (ArithmeticError, LookupError, ValueError) as error:
+            given = {name: fields[name] for name in columns_of(template) if name in fields}
+            raise self.wrong(where, given, f"fields that fit {template} ({error})") from None
 
     @property
     def shown(self) -> str:
@@ -106,7 +116,7 @@ def open_folder(benchmark: Benchmark, root: str) -> Folder:
     """List a benchmark's folder under ``root``; raises SettingsError when there is none."""
     uri = storage.join(root, benchmark.folder or benchmark.name)
     try:
-        found = {info.path: info.uri for info in storage.list_files(uri)}
+        listed = list(storage.list_files(uri))
     except StorageError as error:
         where = storage.public_uri(uri)
         raise SettingsError(
@@ -114,7 +124,8 @@ def open_folder(benchmark: Benchmark, root: str) -> Folder:
             where,
             f"the folder of its files ({error.code}); get them: {benchmark.source}",
         ) from None
-    return Folder(benchmark, uri, found)
+    found, versions = {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
+    return Folder(benchmark, uri, found, versions)
 
 
 def alternatives(benchmark: Benchmark, role: str) -> list[str]:

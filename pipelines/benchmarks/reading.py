@@ -29,6 +29,7 @@ class Reading:
 
     Attributes:
         items: in the order of the publisher's file; ids are unique.
+        versions: of each item's audio, as it was listed.
         labels: the label set (kinds ``label`` and ``labels``), else empty.
         left_out: (item id, why): items that the files name but that cannot be asked. A reason is its kind, and after a
             colon what is peculiar to the item.
@@ -36,6 +37,7 @@ class Reading:
     """
 
     items: list[Item]
+    versions: list[str] = field(default_factory=list)
     labels: LabelSet = field(default_factory=LabelSet)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -56,8 +58,9 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
     if root is None:
         raise SettingsError("data", root, f"the folder that holds {benchmark.folder or benchmark.name}/")
     if benchmark.reader == SOUNDWORLD:
-        return Reading(soundworld.read(benchmark, root, limit), soundworld.label_set(benchmark))
-    drafts = _reader(benchmark)(open_folder(benchmark, root))
+        return Reading(*soundworld.read(benchmark, root, limit), soundworld.label_set(benchmark))
+    folder = open_folder(benchmark, root)
+    drafts = _reader(benchmark)(folder)
     labels = LabelSet()
     if benchmark.kind in _LABELLED:
         labels = benchmark.label_set(benchmark.labels or drafts.labels)
@@ -69,7 +72,9 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
             f"{len(drafts.left_out)} items, none that can be asked",
             f"files as their publisher ships them ({first[0]}: {first[1]})",
         )
-    return Reading(drafts.items[:limit], labels, drafts.left_out, drafts.records)
+    items = drafts.items[:limit]
+    versions = [folder.versions[item.uri] for item in items]
+    return Reading(items, versions, labels, drafts.left_out, drafts.records)
 
 
 def missing(benchmark: Benchmark, root: str | None) -> list[str]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.benchmarks.definition import MMAU
 from pipelines.benchmarks.drafts import Drafts
-from pipelines.benchmarks.files import Folder, columns_of, filled, json_list, table
+from pipelines.benchmarks.files import Folder, columns_of, json_list, table
 from pipelines.benchmarks.tables import options_of
 
 
@@ -54,7 +54,7 @@ def read(folder: Folder) -> Drafts:
             raise folder.wrong(where, f"fields {', '.join(record)}", f"an object that also has {', '.join(absent)}")
         if any(str(record[name]) not in values for name, values in options.keep.items()):
             continue
-        item_id = filled(options.id, record | {"index": index})
+        item_id = folder.filled(where, options.id, record | {"index": index})
         drafts.once(folder, where, item_id)
         if folder.benchmark.judge == MMAU:
             drafts.records.append((item_id, record))

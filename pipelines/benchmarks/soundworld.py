@@ -31,8 +31,8 @@ class SoundworldOptions(BaseModel):
     clips: int = Field(1000, gt=0, description="How many clips; --limit takes fewer.")
 
 
-def read(benchmark: Benchmark, root: str, limit: int | None = None) -> list[Item]:
-    """The first clips of the split, written under ``root`` where they are not there yet.
+def read(benchmark: Benchmark, root: str, limit: int | None = None) -> tuple[list[Item], list[str]]:
+    """The first clips of the split, written under ``root`` where they are not there yet, and their versions.
 
     The same clip always has the same samples, captions and questions, whatever `limit` and machine.
     """
@@ -40,16 +40,20 @@ def read(benchmark: Benchmark, root: str, limit: int | None = None) -> list[Item
     count = options.clips if limit is None else min(limit, options.clips)
     folder = storage.join(root, benchmark.folder or benchmark.name)
     storage.make_dirs(folder)
-    there = {info.path for info in storage.list_files(folder)}
-    items = []
+    there = {info.path: info.version for info in storage.list_files(folder)}
+    items, names, new = [], [], False
     for i in range(count):
         recipe = clip_recipe(benchmark.split, i)
         name = f"{benchmark.split}-{i:05d}.wav"
         uri = storage.join(folder, name)
         if name not in there:
             storage.write_bytes(uri, _wav(recipe))
+            new = True
+        names.append(name)
         items.append(_item(benchmark, recipe, i, uri))
-    return items
+    if new:
+        there = {info.path: info.version for info in storage.list_files(folder)}
+    return items, [there[name] for name in names]
 
 
 def label_set(benchmark: Benchmark) -> LabelSet:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.errors import SettingsError
 from pipelines.benchmarks.drafts import Drafts
-from pipelines.benchmarks.files import Folder, Row, columns_of, filled, table
+from pipelines.benchmarks.files import Folder, Row, columns_of, table
 from pipelines.settings import build
 
 
@@ -64,10 +64,7 @@ def read(folder: Folder) -> Drafts:
             drafts.labels += [label for label in labels if label not in drafts.labels]
         if any(row[column] not in values for column, values in options.keep.items()):
             continue
-        try:
-            item_id = filled(options.id, row)
-        except ValueError as error:
-            raise folder.wrong(f"{path}:{line}", dict(row), f"a line that fits {options.id} ({error})") from None
+        item_id = folder.filled(f"{path}:{line}", options.id, row)
         if not options.group:
             drafts.once(folder, f"{path}:{line}", item_id)
         groups.setdefault(item_id, []).append(row)

@@ -20,6 +20,7 @@ from pipelines.run_rows import Progress
 from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
 from tests.e2e.conftest import read_answers, write_tones
 from tests.tiny import WORDS
+from tests.training_world import records, write_embeddings
 
 CAPTIONS = [f"{a} {b} with {c}" for a in ("a", "two", "three", "loud") for b in WORDS[38:50] for c in WORDS[40:48]]
 
@@ -94,7 +95,7 @@ def test_workers_and_a_restart_change_nothing(embedded: Path, corpora: Path, enc
     assert len(kept) > 0
     assert not (tmp_path / "_embeddings.json").exists()
     (tmp_path / "embeddings" / "part-00000.parquet").unlink(missing_ok=True)  # as if a kill had come before it
-    (tmp_path / "embeddings" / "part-00000.parquet.ab12.partial").write_bytes(b"half")
+    (tmp_path / "embeddings" / "part-00000.parquet.0123ab12.partial").write_bytes(b"half")
     second = run_embed_text(settings(corpora, tmp_path, encoder_dir, actors=1))
     assert (second.status, second.captions) == ("complete", len(CAPTIONS))
     assert parts(tmp_path) == parts(embedded)
@@ -251,3 +252,51 @@ def test_explain_writes_the_neighbours_into_the_answers(tmp_path: Path, tiny_mod
         weights = [each["weight"] for each in answer["neighbors"]]
         assert sum(weights) == pytest.approx(1.0, abs=1e-5)
         assert weights == pytest.approx([each["weight"] for each in near], abs=1e-5)
+
+
+def _table(folder: Path, **sidecar: Any) -> Path:
+    """56 captions, as `mats embed-text` leaves them."""
+    write_embeddings(folder, [record["caption"] for record in records()], "e" * 64)
+    told = {"encoder_fingerprint": "e" * 64, "dim": 32, "rows": 56, "status": "complete", **sidecar}
+    (folder / "_embeddings.json").write_text(json.dumps({name: v for name, v in told.items() if v is not None}))
+    return folder
+
+
+def _refused(table: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    def started(*_: Any) -> Any:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr("pipelines.ray_runtime.ray_session", started)
+    with pytest.raises(SettingsError) as refused:
+        run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(output), clusters=4))
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said"),
+    [
+        ({"rows": 57}, "a table of 57 rows, not 56"),
+        ({"dim": None}, "_embeddings.json has no dim"),
+        ({"encoder_fingerprint": None}, "_embeddings.json has no encoder_fingerprint"),
+    ],
+)
+def test_a_table_that_is_not_as_its_sidecar_says_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sidecar: dict[str, Any], said: str
+) -> None:
+    assert said in _refused(_table(tmp_path / "emb", **sidecar), tmp_path / "memory", monkeypatch)
+    assert not (tmp_path / "memory").exists()
+
+
+@pytest.mark.parametrize("name", ["captions.parquet", "index.faiss", "memory.json"])
+def test_files_that_are_of_no_memory_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).write_text('{"fingerprint": "of something else"}')
+    said = _refused(_table(tmp_path / "emb"), tmp_path / "mine", monkeypatch)
+    assert said.startswith("output: got") and f"{name} in it is of no memory" in said
+    assert (tmp_path / "mine" / name).read_text() == '{"fingerprint": "of something else"}'
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    (memory / "memory.json").write_text('{"fingerprint": "a", "encoder_fingerprint": "b"}')
+    with pytest.raises(AssertionError, match="Ray was started"):  # one of ours is replaced
+        run_build_memory(BuildMemorySettings(embeddings=str(tmp_path / "emb"), output=str(memory), clusters=4))

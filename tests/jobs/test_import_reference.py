@@ -159,3 +159,28 @@ def test_a_missing_or_wrong_flag_is_named(reference_dir: Path, tmp_path: Path) -
     assert (done.exit_code, done.stderr.startswith("mats: llm: got")) == (2, True)
     done = run("--checkpoint", "x.pth", "--llm", "l", "--out", tmp_path, "--mix", "7")
     assert (done.exit_code, done.stderr.startswith("mats: mix: got 7")) == (2, True)
+
+
+def test_a_folder_with_something_in_it_is_never_written_over(reference_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mats.json").write_text("mine")
+    given = ["--checkpoint", reference_dir / "checkpoint_29.pth", "--llm", reference_dir / "llm"]
+    done = run(*given, "--out", tmp_path / "model")
+    assert (done.exit_code, done.stderr.startswith("mats: out: got")) == (2, True)
+    assert [(path.name, path.read_text()) for path in (tmp_path / "model").iterdir()] == [("mats.json", "mine")]
+
+
+def test_a_model_that_cannot_be_written_whole_is_not_there(
+    reference_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(self: Any, uri: str) -> None:
+        Path(uri).mkdir()
+        (Path(uri) / "mapper.safetensors").write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mats_core.model.MatsModel.save", half)
+    with pytest.raises(OSError, match="No space left"):
+        mats_core.import_reference(
+            str(reference_dir / "checkpoint_29.pth"), str(reference_dir / "llm"), str(tmp_path / "model")
+        )
+    assert [path.name for path in tmp_path.rglob("*")] == ["model"]  # and nothing in it

@@ -68,7 +68,9 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("data: [", [], "CONFIG: got"),
         ("just text", [], "setting: value"),
+        ("output: 2026-02-30", [], "CONFIG: got"),
         ("output: x", ["training"], "set: got"),
+        ("output: x", ["output=2026-02-30"], "set: got"),
         ("output: x", ["output.more=1"], "set: got"),
         ("output: x\ncolour: red", [], "data: got"),
         ("output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: c, embeddings: e}]", ["training.steps=0"], "steps"),
@@ -162,6 +164,24 @@ def test_a_build_never_replaces_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="empty, or holds a model"):
         build_model(tmp_path / "work", tmp_path, print)
     assert (tmp_path / "letters.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["work", ".", "work/world/model", "work/encoder", "link/llm"])
+def test_a_build_never_replaces_its_own_work(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs.soundworld_build import build_model
+
+    def parts(*_: Any) -> Any:
+        raise AssertionError("the build began")
+
+    monkeypatch.setattr("mats_core.soundworld.build.build_parts", parts)
+    (tmp_path / "work" / "encoder").mkdir(parents=True)
+    (tmp_path / "work" / "mats.json").write_text("{}")
+    (tmp_path / "mats.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "work")
+    with pytest.raises(SettingsError, match=r"out: got .*neither holds the work nor is a part of it"):
+        build_model(tmp_path / "work", tmp_path / out, print)
+    with pytest.raises(AssertionError, match="the build began"):
+        build_model(tmp_path / "work", tmp_path / "work" / "made", print)
 
 
 def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -> None:

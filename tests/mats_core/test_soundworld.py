@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import mats_core
 from mats_core.errors import SettingsError
@@ -244,3 +249,89 @@ def test_a_clip_and_its_recipe_are_two_files(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     assert clip(tmp_path / "c.WAV") == 0
     assert {path.name for path in tmp_path.iterdir()} == {"c.WAV", "c.json"}
+
+
+def test_numbers_are_shown_before_they_are_written_and_a_bad_place_is_found_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.soundworld import evaluate
+
+    done: list[str] = []
+    monkeypatch.setattr("mats_core.model.load_model", lambda *_, **__: done.append("loaded"))
+    monkeypatch.setattr("mats_core.soundworld.build.evaluate", lambda *_: {"f1": 0.5})
+    monkeypatch.setattr("mats_core.soundworld.table.markdown", lambda numbers, _: f"a table of {numbers}")
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path, tmp_path / "file" / "x.json"):
+        with pytest.raises(SettingsError, match="out: got"):
+            evaluate("builtin", 10, 0, out)
+    assert done == []
+    assert evaluate("builtin", 10, 0, tmp_path / "missing" / "x.json") == 0
+    assert json.loads((tmp_path / "missing" / "x.json").read_text()) == {"f1": 0.5}
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    capsys.readouterr()
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate("builtin", 10, 0, tmp_path / "y.json")
+    assert capsys.readouterr().out == "a table of {'f1': 0.5}\n"
+
+
+class _Encoder:
+    """Embeds every text as the same number, which its fingerprint is."""
+
+    def __init__(self, number: int) -> None:
+        self.fingerprint, self.number, self.asked = f"{number}" * 64, float(number), 0
+
+    def embed_text(self, texts: list[str]) -> torch.Tensor:
+        self.asked += 1
+        return torch.full((len(texts), 2), self.number)
+
+
+def test_the_kept_text_corpus_is_its_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mats_core.soundworld import ablation
+    from mats_core.soundworld.text_training import text_corpus
+
+    monkeypatch.setattr(ablation, "text_corpus", lambda embed: text_corpus(embed, records=3, rounds=1))
+    one, two = _Encoder(1), _Encoder(2)
+    for encoder in (one, two, one):
+        made = ablation.saved_text_corpus(tmp_path, encoder)  # type: ignore[arg-type]
+        assert made.embeddings.unique().tolist() == [encoder.number]
+    assert (one.asked, two.asked) == (1, 1)
+
+
+def test_what_a_build_keeps_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mats_core.soundworld import ablation
+    from mats_core.soundworld.build import Times
+    from mats_core.soundworld.text_training import text_corpus
+
+    def half(file: Any, *_: object, **__: object) -> None:
+        (file.open("wb") if isinstance(file, Path) else file).write(b"half")
+        raise OSError(28, "No space left on device")
+
+    times = Times(tmp_path / "times.json", lambda _: None)
+    with times("first"):
+        pass
+    before = (tmp_path / "times.json").read_text()
+    monkeypatch.setattr(ablation, "text_corpus", lambda embed: text_corpus(embed, records=3, rounds=1))
+    monkeypatch.setattr(np, "save", half)
+    with pytest.raises(OSError, match="No space left"):
+        ablation.saved_text_corpus(tmp_path, _Encoder(1))  # type: ignore[arg-type]
+    monkeypatch.setattr(Path, "write_text", half)
+    with pytest.raises(OSError, match="No space left"), times("second"):
+        pass
+    assert (tmp_path / "times.json").read_text() == before
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".partial")] == ["times.json"]
+
+
+def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom jobs.soundworld import corpus\n"
+        "corpus(Path(sys.argv[1]), 3, 1)\n"
+        "print([name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "text.jsonl")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert len((tmp_path / "text.jsonl").read_text().splitlines()) == 3

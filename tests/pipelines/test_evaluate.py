@@ -9,18 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import jobs.evaluate
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import evaluate_answers, ray_runtime
 from pipelines.benchmarks import load_benchmark, read
 from pipelines.compare import compare_answers
 from pipelines.evaluate import Evaluation, run_evaluate
+from pipelines.evaluate_answers import Task, read_replies
 from pipelines.evaluate_scores import modality_gap
 from pipelines.evaluate_settings import EvaluateSettings
 from pipelines.history import History
+from pipelines.lease import Lease
+from pipelines.run_rows import RunResult
 from tests.pipelines.benchmarks.test_readers import write
 from tests.pipelines.evaluate_stand_in import StandIn
 
@@ -58,7 +63,17 @@ def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) ->
 
 def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     there = ray_runtime.Resources(2, 0, 1, own=False)
-    monkeypatch.setattr(evaluate_answers, "run_caption", model.caption)
+
+    def caption(*given: Any) -> RunResult:
+        """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
+        done = model.caption(*given)
+        part = Path(done.output) / "answers" / "part-0.parquet"
+        table = pq.read_table(part)
+        versions = [storage.stat(uri).version for uri in table["uri"].to_pylist()]
+        pq.write_table(table.append_column("version", [versions]), part)
+        return done
+
+    monkeypatch.setattr(evaluate_answers, "run_caption", caption)
     monkeypatch.setattr(evaluate_answers, "run_embed_audio", model.embed_audio)
     monkeypatch.setattr(ray_runtime, "ray_session", contextlib.contextmanager(lambda *_: iter([there])))
     return model
@@ -238,13 +253,15 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
         ({"history": "h", "accept": True, "axes": ["beams=1"]}, "accept: got True; allowed: a run without a grid"),
         ({"ungated": [f"{NAMES[0]}/mpa"]}, f"BENCHMARK/METRIC, one of {NAMES[0]}/map"),
         ({"bridge": "ferry"}, 'bridge: got "ferry"'),
+        ({"history": "a-file"}, "a folder to write to"),
     ],
 )
 def test_what_cannot_work_is_said_before_any_work(
     given: dict[str, Any], said: str, model: Any, data: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "a-file").touch()
     if "history" in given:
-        given = {**given, "history": str(tmp_path / "history")}
+        given = {**given, "history": str(tmp_path / given["history"])}
     values = {"out": str(tmp_path / "out"), **given}
     with pytest.raises(SettingsError) as told:
         run_evaluate(EvaluateSettings(**{"benchmarks": NAMES[0], "limit": CLIPS, "data": [data], **values}))
@@ -256,6 +273,99 @@ def test_a_folder_of_another_model_or_other_settings_is_refused(model: Any, data
     evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=4)
     with pytest.raises(SettingsError, match="another folder, or --overwrite"):
         evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=5)
+
+
+def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(StandIn(lambda row: "Dog"), monkeypatch)
+    out, data = tmp_path / "out", published(tmp_path / "data")
+    definition = tmp_path / "esc50.yaml"
+    definition.write_text(load_benchmark("esc50").model_dump_json())
+    given = {"benchmarks": str(definition), "limit": 3}
+    first = evaluate(data, out, **given)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_answers, "run_caption", lambda *_: RunResult("interrupted", str(out), 3, 1))
+        assert evaluate(data, out, **given).status == "interrupted"
+    (tmp_path / "data" / "esc50" / "audio" / "3.wav").write_bytes(b"a fourth sound, which is not asked for")
+    assert evaluate(data, out, **given).run_id == first.run_id
+    moved = tmp_path / "moved"
+    moved.symlink_to(data)
+    with pytest.raises(SettingsError, match="of other items"):
+        evaluate(str(moved), out, **given)
+    definition.write_text(load_benchmark("esc50").model_copy(update={"question": "What?"}).model_dump_json())
+    with pytest.raises(SettingsError, match="of other items"):
+        evaluate(data, out, **given)
+    definition.write_text(load_benchmark("esc50").model_dump_json())
+    (tmp_path / "data" / "esc50" / "audio" / "0.wav").write_bytes(b"another sound")
+    with pytest.raises(SettingsError, match="of other items"):
+        evaluate(data, out, **given)
+    assert evaluate(data, out, overwrite=True, **given).run_id != first.run_id
+
+
+def test_clips_written_by_the_first_run_are_the_same_for_the_second(model: Any, tmp_path: Path) -> None:
+    data, given = str(tmp_path / "data"), {"benchmarks": NAMES[0]}
+    assert evaluate(data, tmp_path / "out", **given).run_id == evaluate(data, tmp_path / "out", **given).run_id
+
+
+@pytest.mark.parametrize("column", ["uri", "version", "start_s"])
+def test_answers_to_two_versions_of_a_sound_are_not_joined(model: Any, data: str, tmp_path: Path, column: str) -> None:
+    evaluate(data, tmp_path / "out", benchmarks=NAMES[0])
+    part = tmp_path / "out" / "cells" / "run" / "answers" / "part-0.parquet"
+    rows = pq.read_table(part).to_pylist()
+    rows.append({**rows[0], "start_s": 60.0} | {column: 0.0 if column == "start_s" else "other"})
+    schema = pq.read_table(part).schema
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), part.with_name("part-1.parquet"))
+    part.unlink()
+    tasks = [Task(load_benchmark(NAMES[0]), read(load_benchmark(NAMES[0]), data, CLIPS))]
+    with pytest.raises(SettingsError, match=f"{rows[0]['item']} of {NAMES[0]} has 2 answers that do not go together"):
+        read_replies(str(part.parents[1]), tasks)
+    rows[-1] = {**rows[0], "start_s": 60.0}
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), part.with_name("part-1.parquet"))
+    assert len(read_replies(str(part.parents[1]), tasks)[NAMES[0]]) == CLIPS
+
+
+def test_overwrite_leaves_nothing_of_the_run_before(model: Any, data: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(data, out, benchmarks=NAMES[0], axes=["beams=1,2"])
+    (out / "judge" / "beams=1").mkdir(parents=True)
+    (out / "notes.txt").touch()
+    evaluate(data, out, benchmarks=NAMES[0], overwrite=True)
+    assert [path.name for path in (out / "predictions").iterdir()] == ["run.parquet"]
+    assert {path.name for path in out.iterdir()} == {
+        *("_evaluation.json", "_state", "asked.parquet", "cells", "metrics.json", "notes.txt"),
+        *("predictions", "report.html"),
+    }
+
+
+def test_overwrite_waits_for_who_holds_the_folder(model: Any, data: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    evaluate(data, out, benchmarks=NAMES[0], limit=4)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    lease = Lease(str(out / "_state"), "another")
+    lease.acquire()
+    try:
+        with pytest.raises(SettingsError, match="one run at a time"):
+            evaluate(data, out, benchmarks=NAMES[0], limit=5, overwrite=True)
+        assert {path: path.read_bytes() for path in before} == before
+    finally:
+        lease.release()
+
+
+@pytest.mark.parametrize("name", ["report.html", "asked/x.txt", "predictions/mine.parquet", "metrics.json"])
+def test_a_folder_of_something_else_is_refused(model: Any, data: str, tmp_path: Path, name: str) -> None:
+    write(tmp_path / "out", {name: "mine"})
+    for overwrite in (False, True):
+        with pytest.raises(SettingsError, match=r"out: got .* a new folder, or one of an evaluation"):
+            evaluate(data, tmp_path / "out", benchmarks=NAMES[0], overwrite=overwrite)
+    assert [str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()] == [name]
+
+
+def test_a_run_with_too_many_errors_is_not_accepted(model: Any, data: str, tmp_path: Path) -> None:
+    given = {"benchmarks": NAMES[0], "history": str(tmp_path / "h"), "accept": True}
+    assert not evaluate(data, tmp_path / "a", max_error_rate=0.12, **given).accepted  # one of eight fails
+    assert History(given["history"]).accepted() == []
+    assert evaluate(data, tmp_path / "a", max_error_rate=0.125, **given).accepted
 
 
 @pytest.mark.parametrize(

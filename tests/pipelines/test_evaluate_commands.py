@@ -53,6 +53,7 @@ def test_runs_are_shown_accepted_pinned_and_rejected(monkeypatch: pytest.MonkeyP
     assert mats("history", "reject", "b") == "rejected: b\n"
     assert (history.accepted(), history.pinned()) == (["a"], "a")
     mats("history", "show", "bells/f1", code=2)
+    assert "a file that can be written" in mats("history", "show", "bells/accuracy", "--out", str(tmp_path), code=2)
     mats("history", "accept", "c", code=2)
 
 
@@ -84,3 +85,11 @@ def test_two_runs_of_caption_are_compared(tmp_path: Path) -> None:
     )
     assert {row["chunk_id"]: row["distance"] for row in table}["2"] == 1.0
     assert page.read_text().count("data:audio/mpeg;base64,") == 2
+    mats("compare", str(tmp_path / "old"), str(tmp_path / "new"), "--out", str(page))  # its own table is replaced
+    for other in (pa.table({"uri": ["x"], "text": ["mine"]}), None):
+        path = tmp_path / "answers.parquet"
+        path.write_bytes(b"mine") if other is None else pq.write_table(other, path)
+        before = path.read_bytes()
+        told = mats("compare", "nowhere", "nowhere", "--out", str(tmp_path / "answers.html"), code=2)
+        assert "not of `mats compare`" in told.replace("\n", " ")
+        assert path.read_bytes() == before

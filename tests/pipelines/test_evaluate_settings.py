@@ -52,6 +52,12 @@ def test_roots_for_all_and_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
         EvaluateSettings(data=["esc=/x"]).roots(["gtzan"])
 
 
+@pytest.mark.parametrize("value", ["", " ", "gtzan=", "gtzan= "])
+def test_an_empty_root_is_not_the_root_folder(value: str) -> None:
+    with pytest.raises(SettingsError, match="neither may be empty"):
+        EvaluateSettings(data=[value]).roots(["gtzan"])
+
+
 def test_names_with_commas() -> None:
     assert EvaluateSettings(benchmarks="a, b,,a").names() == ["a", "b"]
     with pytest.raises(SettingsError, match="--list shows them"):

@@ -173,13 +173,24 @@ def test_a_metric_that_the_last_accepted_run_lacked_is_compared_with_an_earlier_
 
 
 def test_runs_are_compared_on_the_items_both_have(history: History) -> None:
-    history.add(run_rows("a", 1.0, items=4))
+    history.add(run_rows("a", 1.0, items=40))
     history.mark("accept", "a")
-    new = run_rows("b", 1.0, items=4)
-    new[0].update(items=["clip-3", "clip-0", "new"], rows=[[0.0], [1.0], [0.0]])
+    new = run_rows("b", 1.0, items=40)
+    new[0].update(items=[f"clip-{i}" for i in range(38)] + ["new"], rows=[[0.0], *[[1.0]] * 37, [0.0]])
     verdict = gate(history, new, "accepted", 0.01)
     (change,) = verdict.changes
-    assert (change.items, change.difference, verdict.lost) == (2, pytest.approx(-0.5), [])
+    assert (change.items, change.difference, verdict.lost) == (38, pytest.approx(-1 / 38), [])
+
+
+def test_a_run_of_far_fewer_items_closes_the_gate(history: History) -> None:
+    """Three items that are right say nothing of four hundred; of 95 % of them one hears."""
+    assert night(history, "a", 0.8, 1)
+    assert gate(history, run_rows("b", 320 / 380, items=380), "accepted", 0.01).open
+    few = run_rows("b", 1.0, items=379)
+    (lost,) = gate(history, few, "accepted", 0.01).lost
+    assert lost.why == "only 379 of its 400 items are in this run (95% must be, so give it the same --limit)"
+    assert "mats history accept b" in lost.remedy
+    assert gate(history, few, "accepted", 0.01, ungated=["bells/accuracy"]).open
 
 
 @pytest.mark.parametrize(
@@ -188,7 +199,10 @@ def test_runs_are_compared_on_the_items_both_have(history: History) -> None:
         ({"labels": "other"}, "its labels are others"),
         ({"statistic": "macro_f1"}, "it is counted in another way"),
         ({"metric": "macro_f1"}, "it could not be computed this time"),
-        ({"items": [f"other-{i}" for i in range(ITEMS)]}, "no item counts in both"),
+        (
+            {"items": [*(f"clip-{i}" for i in range(ITEMS)), "new"], "rows": [*[None] * ITEMS, [1.0]]},
+            "no item counts in both",
+        ),
     ],
 )
 def test_a_gate_that_can_compare_nothing_is_closed(history: History, changes: dict[str, Any], why: str) -> None:
@@ -273,6 +287,14 @@ def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:
     (Path(history.url) / "runs" / "20261102T000000Z-b.parquet").write_bytes(b"no parquet")
     with pytest.raises(SettingsError, match="a readable Parquet file"):
         history.runs()
+
+
+@pytest.mark.parametrize("text", ['{"hello": 1}', "[]", "no JSON"])
+def test_a_stray_file_among_the_events_is_named(history: History, text: str) -> None:
+    assert night(history, "a", 0.8, 1)
+    (Path(history.url) / "events" / "stray.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"events/stray\.json.*move this one away"):
+        history.accepted()
 
 
 def test_a_metric_over_time_as_text_and_picture(history: History) -> None:

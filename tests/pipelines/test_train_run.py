@@ -345,3 +345,133 @@ def test_samples_of_the_log_and_curves_of_the_card(world: Path, tmp_path: Path) 
     for picture in ("loss", "validation_loss", "validation_accuracy", "learning_rate", "tokens_per_s"):
         assert f"curves/{picture}.svg" in card
         assert (tmp_path / "out" / "model" / "curves" / f"{picture}.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"model": "out/model"}, "model"),
+        ({"llm": "out/model/llm"}, "llm"),
+        ({"encoder": "msclap:out/model/clap.pth"}, "encoder"),
+        ({"memory": "out"}, "memory"),
+        ({"embeddings": "out/model/emb"}, r"data\.one\.embeddings"),
+        ({"data": [{"name": "one", "corpus": ["out/model/*.jsonl"]}]}, r"data\.one\.corpus"),
+        ({"data": [{"name": "one", "audio": "out"}]}, r"data\.one\.audio"),
+    ],
+)
+def test_what_a_run_reads_never_lies_where_it_writes(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(SettingsError, match=rf"^{name}: got .*a place outside OUTPUT/model"):
+        run_train(settings(world, "out", overwrite=True, **changes))
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model", "mine.txt"]
+
+
+def test_a_model_that_no_run_has_made_stays(world: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    for overwrite in (False, True):
+        with pytest.raises(SettingsError, match=r"^output: got .*no run has begun, without a model in it"):
+            run_train(settings(world, tmp_path / "out", overwrite=overwrite))
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model"]
+
+
+def test_a_gpu_that_is_not_there_is_found_before_anything(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(SettingsError, match=r"^device: got .cuda"):
+        run_train(settings(world, tmp_path / "out", device="cuda"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors import safe_open
+
+    from pipelines.outputs import write_run
+
+    out = tmp_path / "out"
+    short: dict[str, Any] = {"training": {"steps": 2}}
+    chosen = settings(world, out, **short)
+    monkeypatch.setattr(_Training, "run", lambda self: "trained")
+    run_train(chosen)  # OUTPUT is begun
+    train(chosen)
+    write_run(str(out), {"status": "complete", "step": 2, "settings": chosen.model_dump(mode="json")})
+    assert run_train(chosen).status == "complete_before"
+    assert run_train(settings(world, out, **short, log_every=1)).status == "complete_before"
+    changes: list[dict[str, Any]] = [{"weights": "float16"}, {"include": ["llm"]}, {"export": "best"}]
+    for change in changes:
+        assert run_train(settings(world, out, **short, **change)) == "trained", change
+    heard = Heard()
+    train(settings(world, out, **short, weights="float16", include=["llm"]), heard)
+    assert [record["kind"] for record in heard.records if record["kind"] in ("step", "point")] == []
+    assert (out / "model" / "llm" / "config.json").is_file()
+    with safe_open(out / "model" / "mapper.safetensors", "np") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
+
+
+def test_a_wrong_setting_that_a_worker_finds_ends_the_run(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any worker tells it and ends normally, since one started in its place would find it again."""
+    import ray.train
+    import ray.train.torch
+
+    from pipelines import training_worker
+
+    told: list[tuple[str, Any]] = []
+
+    class Line(Heard):
+        def __init__(self, board: Any, speaks: bool) -> None:
+            super().__init__()
+            self.speaks = speaks
+
+        def tell(self, kind: str, now: bool = False, **facts: Any) -> None:
+            if self.speaks:
+                told.append((kind, facts.get("error")))
+
+    class Context:
+        def get_world_rank(self) -> int:
+            return 1
+
+        def get_world_size(self) -> int:
+            return 2
+
+    monkeypatch.setattr(training_worker, "Told", Line)
+    monkeypatch.setattr(ray.train, "get_context", Context)
+    monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    chosen = settings(world, tmp_path / "out", adapter={"rank": 2, "target_modules": ["no_such_layer"]})
+    training_worker.train_worker({"job": prepare(chosen, shards=2, cwd=os.getcwd()), "board": None})
+    ((kind, error),) = told
+    assert (kind, type(error)) == ("refused", SettingsError)
+    assert "no_such_layer" in str(error)
+
+
+def test_a_refusal_does_not_wait_for_workers_that_hang(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+    from types import SimpleNamespace
+
+    from pipelines.lease import Lease
+
+    refusal, hanging = SettingsError("adapter.target_modules", "x", "layers of the LLM"), threading.Event()
+    records: list[dict[str, Any]] = [{"kind": "refused", "error": refusal}]
+    board = SimpleNamespace(take=SimpleNamespace(remote=lambda: records))
+    trainer = SimpleNamespace(fit=lambda: hanging.wait(60))
+    monkeypatch.setattr("ray.get", lambda found: found)
+    monkeypatch.setattr("pipelines.train.REFUSAL_PATIENCE_S", 0.1)
+    monkeypatch.setattr(_Training, "_trainer", lambda self, there: (trainer, board))
+    chosen = settings(world, tmp_path / "out")
+    training = _Training(chosen, check_settings(chosen), "x", lambda _: None, Lease(str(tmp_path / "lease"), "x"))
+    try:
+        with pytest.raises(SettingsError) as caught:
+            training._fit(None)  # type: ignore[arg-type]
+        assert caught.value is refusal
+        assert not hanging.is_set()
+    finally:
+        hanging.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from mats_core.fingerprint import fingerprint_directory
 from mats_core.storage import StorageError
 from pipelines.train import fits_a_gpu
 from pipelines.train_settings import TrainSettings
 from pipelines.training_check import check_settings
 from pipelines.training_data import StoredSet, held_out_notes, open_store
 from pipelines.training_pack import ensure_store
+from tests.conftest import writable_copy
 from tests.training_world import DIM, embedding, make_world, records, settings, write_embeddings
 
 
@@ -165,7 +168,8 @@ def test_vectors_are_written_as_they_come(world: Path, tmp_path: Path, monkeypat
 
 def test_the_llms_weights_are_found_inside_a_model(world: Path, tmp_path: Path, tiny_model_dir: str) -> None:
     """`builtin` and a model with its LLM inside name it by "llm", relative to their own directory."""
-    (tmp_path / "emb").mkdir()
+    (tmp_path / "emb" / "embeddings").mkdir(parents=True)
+    pq.write_table(pa.table({"caption_id": ["x"]}), tmp_path / "emb" / "embeddings" / "part-0.parquet")
     for model, dim in (("builtin", 128), (tiny_model_dir, 32)):
         (tmp_path / "emb" / "_embeddings.json").write_text(json.dumps({"encoder_fingerprint": "", "dim": dim}))
         chosen = settings(world, tmp_path / "out", model=model, embeddings=str(tmp_path / "emb"))
@@ -245,6 +249,60 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     }
 
 
+def test_another_table_in_the_embeddings_folder_is_none_of_its_parts(world: Path, tmp_path: Path) -> None:
+    table = Path(shutil.copytree(world / "emb", tmp_path / "emb"))
+    before = ensure_store(settings(world, tmp_path / "out", embeddings=str(table)), tmp_path / "store")
+    write_embeddings(table / "alt", ["a rain with dog", "a new sound of rain with bell"], "of another encoder")
+    (table / "memory").mkdir()
+    pq.write_table(pa.table({"caption": ["a dog"]}), table / "memory" / "captions.parquet")
+    assert np.load(before / "vectors-0.npy").shape == (56, DIM)
+    assert ensure_store(settings(world, tmp_path / "out", embeddings=str(table)), tmp_path / "store") == before
+    assert np.load(ensure_store(settings(world, "o", embeddings=str(table)), tmp_path) / "vectors-0.npy").shape[0] == 56
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "said"),
+    [
+        ({"dim": DIM, "rows": 57}, "embeddings: got .*a table of 57 rows, not 56"),
+        ({"rows": 56}, r"data\.one\.embeddings: got .*tells no dim"),
+        ({"dim": "many"}, r"data\.one\.embeddings: got "),
+        (["dim"], r"data\.one\.embeddings: got "),
+    ],
+)
+def test_a_table_that_is_not_as_its_sidecar_says_is_refused(
+    world: Path, tmp_path: Path, sidecar: Any, said: str
+) -> None:
+    table = Path(shutil.copytree(world / "emb", tmp_path / "emb"))
+    if isinstance(sidecar, dict):
+        sidecar = {**sidecar, "encoder_fingerprint": fingerprint_directory(world / "encoder")}
+    (table / "_embeddings.json").write_text(json.dumps(sidecar))
+    with pytest.raises(SettingsError, match=said):
+        check_settings(settings(world, tmp_path / "out", embeddings=str(table)))
+
+
+def test_a_broken_part_is_refused(world: Path, tmp_path: Path) -> None:
+    """Its end is looked at before anything else; what is broken inside is found when it is packed."""
+    table = Path(shutil.copytree(world / "emb", tmp_path / "emb"))
+    part, chosen = table / "embeddings" / "part-1.parquet", settings(world, tmp_path / "out", embeddings=str(table))
+    whole = part.read_bytes()
+    part.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
+    check_settings(chosen)
+    with pytest.raises(SettingsError, match=r"embeddings: got .*part-1\.parquet.; allowed: whole Parquet parts"):
+        ensure_store(chosen, tmp_path / "store")
+    part.write_bytes(whole[:-20])
+    with pytest.raises(SettingsError, match=r"embeddings: got .*part-1\.parquet.; allowed: whole Parquet parts"):
+        check_settings(chosen)
+
+
+def test_broken_weights_of_the_model_to_go_on_from_are_found_first(
+    world: Path, tmp_path: Path, tiny_model_dir: str
+) -> None:
+    model = writable_copy(Path(tiny_model_dir), tmp_path / "model")
+    (model / "mapper.safetensors").write_bytes((model / "mapper.safetensors").read_bytes()[:-8])
+    with pytest.raises(SettingsError, match=r"model: got .*mapper\.safetensors"):
+        check_settings(settings(world, tmp_path / "out", model=str(model)))
+
+
 def test_wrong_data_is_found_before_anything_is_loaded(world: Path, tmp_path: Path) -> None:
     for changes, said in wrong(world, tmp_path).values():
         with pytest.raises(SettingsError, match=said):
@@ -264,6 +322,8 @@ def test_wrong_data_is_found_before_anything_is_loaded(world: Path, tmp_path: Pa
         ({"workers": [2, 1]}, "workers"),
         ({"wordings": "odd"}, "wordings"),
         ({"training": {"steps": 0}}, "training.steps"),
+        ({"training": {"betas": [0.9, 1.0]}}, r"training\.betas"),
+        ({"training": {"betas": [-0.1, 0.9]}}, r"training\.betas"),
         ({"training": {"learning_rate": float("nan")}}, "learning_rate"),
         ({"colour": "red"}, "colour: got"),
     ],

@@ -143,6 +143,30 @@ def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
     assert score("label", reading.items, ["Rain"], labels=reading.labels).metrics["accuracy"].value == 1.0
 
 
+@pytest.mark.parametrize("change", [{"audio": ["audio/{take:06d}.wav"]}, {"audio": ["audio/{}.wav"]}])
+def test_an_audio_pattern_that_does_not_fit(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "esc50.yaml"
+    path.write_text(load_benchmark("esc50").model_copy(update=change).model_dump_json())
+    assert "benchmarks: esc50: audio: got" in fails(str(path), esc50(tmp_path, "a.wav,1,0,dog,True,1,A\n", "a.wav"))
+
+
+def test_an_id_of_a_record_that_does_not_fit(tmp_path: Path) -> None:
+    values = load_benchmark("mmau_mini").model_dump()
+    values["options"]["id"] = "{id:06d}"
+    path = tmp_path / "mmau_mini.yaml"
+    path.write_text(yaml.safe_dump(values))
+    records = json.dumps([{**mmau_record("test-mini", "Helicopter"), "id": "abc"}])
+    root = write(tmp_path, {"mmau/mmau-test-mini.json": records})
+    assert "mmau-test-mini.json[0]: got {'id': 'abc'}" in fails(str(path), root)
+
+
+def test_a_date_that_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("name: mine\nnote: 2026-02-30\n")
+    with pytest.raises(SettingsError, match="a readable YAML file"):
+        load_benchmark(str(path))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

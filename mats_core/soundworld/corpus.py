@@ -1,0 +1,34 @@
+"""The text corpus of the embedded world: records written from recipes that are never synthesised. No torch here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from mats_core.soundworld.clips import clip_recipe
+from mats_core.soundworld.kept import whole
+from mats_core.soundworld.language import Content, corpus_record
+
+TASK_SHARES = {"caption": 0.4, "QA": 0.3, "cla_label": 0.18, "music_caption": 0.12}
+RECORDS = 16_000
+ROUNDS = 2
+
+
+def text_record(index: int, round_: int = 0) -> dict[str, str]:
+    """Record ``index`` of the text corpus of the embedded world, in wording ``round_``.
+
+    Written from recipes of the ``text`` split, which are never synthesised.
+    """
+    rng = np.random.default_rng([17, index, round_])
+    task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
+    return corpus_record(Content.of(clip_recipe("text", index), rng), rng, task)
+
+
+def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS) -> None:
+    """All records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all."""
+    with whole(path) as draft, draft.open("w", encoding="utf-8") as file:
+        for turn in range(rounds):
+            for index in range(records):
+                file.write(json.dumps(text_record(index, turn)) + "\n")
