@@ -57,7 +57,7 @@ def embed_audio(settings: EmbedSettings) -> int:
 
 
 def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
-    from jobs.terminal import print_result
+    from jobs.terminal import print_result, to_continue
 
     if result.begun_with:
         typer.echo(
@@ -71,7 +71,7 @@ def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
             print_result(result, what)
             kept = f"{result.run['rows_done']} of {result.rows} {what} are kept"
         typer.echo(
-            f"mats: interrupted; {kept}. To continue, give the same command again: "
+            f"mats: interrupted; {kept}. {to_continue(settings.overwrite)}: "
             f"mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …",
             err=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from jobs.options import EXIT_INTERRUPTED
-from jobs.terminal import RunDisplay, duration
+from jobs.terminal import RunDisplay, duration, to_continue
 from mats_core.uris import public_uri
 from pipelines.embed_text import EmbedTextResult, run_embed_text
 from pipelines.text_settings import EmbedTextSettings
@@ -17,7 +17,7 @@ def run(settings: EmbedTextSettings) -> int:
         result = run_embed_text(settings, display)
     print_result(result)
     if result.status == "interrupted":
-        print("mats: interrupted; finished parts are kept. To continue, give the same command again", file=sys.stderr)
+        print(f"mats: interrupted; finished parts are kept. {to_continue(settings.overwrite)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 

@@ -25,7 +25,7 @@ def run(settings: EvaluateSettings) -> int:
         return _list(settings)
     if not settings.history and os.environ.get("MATS_HISTORY"):
         settings = settings.model_copy(update={"history": os.environ["MATS_HISTORY"]})
-    from jobs.terminal import RunDisplay
+    from jobs.terminal import RunDisplay, to_continue
     from pipelines.evaluate import run_evaluate
 
     shown: dict[str, Any] = {"name": None, "display": None}
@@ -51,7 +51,7 @@ def run(settings: EvaluateSettings) -> int:
     finally:
         close()
     if done.status == "interrupted":
-        typer.echo("mats: interrupted; what is answered is kept. To continue, give the same command again", err=True)
+        typer.echo(f"mats: interrupted; what is answered is kept. {to_continue(settings.overwrite)}", err=True)
         return EXIT_INTERRUPTED
     if done.status != "complete":
         typer.echo("mats: answers are missing; run again", err=True)

@@ -104,6 +104,11 @@ _STAGES = {
 }
 
 
+def to_continue(overwrite: bool) -> str:
+    """What to do after an interruption."""
+    return "To continue, give the same command again" + (" without --overwrite, which starts anew" if overwrite else "")
+
+
 def duration(seconds: float) -> str:
     """A length of time for people: 42 s, 3 min 10 s, 5 h 20 min."""
     whole = round(seconds)

@@ -111,7 +111,7 @@ def answer_embeddings(
 
 def _check_room(model: MatsModel, prompts: Sequence[str], decoding: DecodingSettings) -> None:
     """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
-    longest = max(len(model.tokens.prompt(prompt)[0]) for prompt in prompts)
+    longest = max(len(model.tokens.prompt(prompt)[0]) for prompt in set(prompts))
     if model.positions and longest + decoding.max_new_tokens > model.positions:
         room = f"at most {model.positions} together with max_new_tokens, {decoding.max_new_tokens}"
         raise SettingsError("question", f"a prompt of {longest} tokens", f"{room}: the LLM has no more positions")

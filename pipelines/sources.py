@@ -100,8 +100,12 @@ class Source:
     def requests(self) -> Iterator[Entry]:
         """Every request that rows make, without their sounds; raises SettingsError for a table that cannot be read."""
         for uri in self.tables:
-            for batch in _read_table(uri)[1]:
-                named = batch.select([name for name in REQUEST_COLUMNS if name in batch.schema.names])
+            schema, batches = _read_table(uri)
+            names = [name for name in REQUEST_COLUMNS if name in schema.names]
+            if uri.endswith(".parquet"):  # no need to read the embeddings
+                _, batches = _read_table(uri, names)
+            for batch in batches:
+                named = batch.select(names)
                 asked = [_request(row) for row in named.to_pylist()]
                 for some in {tuple(request.items()) for request in asked}:
                     yield Entry("", "", request=dict(some))

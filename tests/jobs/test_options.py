@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
 from jobs.options import guarded, settings_command
-from jobs.terminal import duration, print_result
+from jobs.terminal import duration, print_result, to_continue
 from mats_core.errors import SettingsError
 from pipelines.run_rows import RunResult
 from pipelines.settings import build
@@ -134,3 +134,8 @@ def test_a_configuration_that_cannot_be_read_is_a_wrong_setting(
     (tmp_path / "run.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
     for path in (str(tmp_path / "run.yaml"), ""):
         assert CliRunner().invoke(app, ["run", "in", "--config", path]).exit_code == 2
+
+
+def test_what_continues_a_run_does_not_begin_it_anew() -> None:
+    assert to_continue(False) == "To continue, give the same command again"
+    assert "without --overwrite" in to_continue(True)
