@@ -12,11 +12,11 @@ import typer
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.prompts import validate_request
+from mats_core.model.prompts import validate_request
 
 if TYPE_CHECKING:
-    from mats_core.answering import Answer, Heard
-    from mats_core.model import MatsModel
+    from mats_core.model.asking import Answer, Heard
+    from mats_core.model.model import MatsModel
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Asked:
 
 def ask_files(files: list[str], asked: Asked) -> int:
     """Print one answer a chunk of every file; 1 when a file could not be answered. Raises SettingsError."""
-    from mats_core.checkpoint import check_model_dir, resolve
-    from mats_core.inspection import check_weights
+    from mats_core.model.directory import check_model_dir, resolve
+    from mats_core.model.inspection import check_weights
 
     config = check_model_dir(asked.model)
     if config.encoder is None:
@@ -67,8 +67,8 @@ def ask_files(files: list[str], asked: Asked) -> int:
 
 def _hear(model: MatsModel, file: str, asked: Asked) -> list[Heard] | None:
     """The file's embeddings; None, with its error shown, when it cannot be heard."""
-    from mats_core.answering import hear
-    from mats_core.audio import AudioError
+    from mats_core.audio.decode import AudioError
+    from mats_core.model.asking import hear
 
     try:
         return hear(model, file)
@@ -116,7 +116,7 @@ def _converse(model: MatsModel, file: str, asked: Asked) -> int:
 def _show(
     model: MatsModel, file: str, heard: list[Heard], asked: Asked, task: str, question: str | None, name: bool
 ) -> None:
-    from mats_core.answering import answer_heard
+    from mats_core.model.asking import answer_heard
 
     explain = asked.as_json and model.memory is not None
     found = answer_heard(model, heard, task, question, asked.tag, asked.segments, explain=explain)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jobs.terminal import RunDisplay, duration
-from mats_core.uris import public_uri
-from pipelines.build_memory import BuildMemoryResult, run_build_memory
-from pipelines.text_settings import BuildMemorySettings
+from jobs.terminal.display import RunDisplay, duration
+from mats_core.storage.uris import public_uri
+from pipelines.settings.text import BuildMemorySettings
+from pipelines.text.build_memory import BuildMemoryResult, run_build_memory
 
 
 def run(settings: BuildMemorySettings) -> int:

@@ -12,14 +12,14 @@ import typer
 
 import jobs.evaluate
 from jobs.import_reference import ImportSettings
-from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, guarded, settings_command
 from jobs.soundworld import app as soundworld
+from jobs.terminal.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, guarded, settings_command
 from mats_core.errors import SettingsError
-from mats_core.uris import public_uri
-from pipelines.compact_settings import CompactSettings
-from pipelines.evaluate_settings import EvaluateSettings
-from pipelines.settings import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
-from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
+from mats_core.storage.uris import public_uri
+from pipelines.settings.archive import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
+from pipelines.settings.compact import CompactSettings
+from pipelines.settings.evaluate import EvaluateSettings
+from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
 
 app = typer.Typer(
     name="mats",
@@ -37,8 +37,8 @@ def caption(settings: CaptionSettings) -> int:
         from jobs.dry_run import run
 
         return run(settings)
-    from jobs.terminal import RunDisplay
-    from pipelines.caption import run_caption
+    from jobs.terminal.display import RunDisplay
+    from pipelines.archive.caption import run_caption
 
     with RunDisplay("clips") as display:
         result = run_caption(settings, display)
@@ -48,8 +48,8 @@ def caption(settings: CaptionSettings) -> int:
 @settings_command(app, "embed-audio", EmbedSettings)
 def embed_audio(settings: EmbedSettings) -> int:
     """Embed every sound of INPUT into OUTPUT/embeddings, to be asked later by `mats caption OUTPUT …`."""
-    from jobs.terminal import RunDisplay
-    from pipelines.embed_audio import run_embed_audio
+    from jobs.terminal.display import RunDisplay
+    from pipelines.archive.embed_audio import run_embed_audio
 
     with RunDisplay("clips") as display:
         result = run_embed_audio(settings, display)
@@ -57,7 +57,7 @@ def embed_audio(settings: EmbedSettings) -> int:
 
 
 def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
-    from jobs.terminal import print_result, to_continue
+    from jobs.terminal.display import print_result, to_continue
 
     if result.begun_with:
         typer.echo(
@@ -92,9 +92,9 @@ def _finish(result: Any, settings: RunSettings, job: str, what: str) -> int:
 @settings_command(app, "scan", ScanSettings)
 def scan(settings: ScanSettings) -> int:
     """List INPUT and read its headers into a manifest, one row a chunk of about a minute."""
-    from jobs.terminal import RunDisplay
-    from pipelines.run_rows import Progress
-    from pipelines.scan import run_scan
+    from jobs.terminal.display import RunDisplay
+    from pipelines.archive.run import Progress
+    from pipelines.archive.scan import run_scan
 
     with RunDisplay("files") as display:
         result = run_scan(
@@ -190,7 +190,7 @@ def report(
     truth: str | None = typer.Option(None, help="JSON lines of what is true, a file each."),
 ) -> int:
     """Write a run as one self-contained HTML page."""
-    page = _later("pipelines.report", "report").write_report(run, out, truth)
+    page = _later("pipelines.pages.report", "report").write_report(run, out, truth)
     typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB)")
     return 0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from jobs.terminal import duration
+from jobs.terminal.display import duration
 from pipelines.compact import run_compact
-from pipelines.compact_settings import CompactSettings
+from pipelines.settings.compact import CompactSettings
 
 
 def run(settings: CompactSettings) -> int:

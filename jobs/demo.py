@@ -9,12 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.terminal import RunDisplay, duration, print_result
+from jobs.terminal.display import RunDisplay, duration, print_result
 from mats_core.errors import SettingsError
 from mats_core.soundworld.archive import write_archive, write_truth
-from pipelines.caption import run_caption
-from pipelines.report import ReportResult, clock, write_report
-from pipelines.settings import CaptionSettings, build
+from pipelines.archive.caption import run_caption
+from pipelines.pages.report import ReportResult, clock, write_report
+from pipelines.settings.archive import CaptionSettings, build
 
 TRUTH = "truth.jsonl"
 MARK = ".mats-demo"

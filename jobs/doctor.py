@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipelines.ray_runtime import free_memory, usable_cores
+from pipelines.cluster.session import free_memory, usable_cores
 
 DISTRIBUTION = "mats-audio"
 GIB = 1024**3
@@ -223,7 +223,7 @@ def _ray() -> list[Finding]:
 def _model() -> list[Finding]:
     import mats_core
 
-    folder = Path(mats_core.__file__).parent / "soundworld" / "assets" / "builtin"
+    folder = Path(mats_core.__file__).parent / "model" / "builtin"
     if not (folder / "mats.json").exists():
         detail = f"not in this installation ({folder}); `mats soundworld` makes it, or give --model DIRECTORY"
         return [Finding("model", "builtin", MISSING, detail)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipelines.settings import CaptionSettings
+from pipelines.settings.archive import CaptionSettings
 
 
 def run(settings: CaptionSettings) -> int:
@@ -10,8 +10,8 @@ def run(settings: CaptionSettings) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from jobs.terminal import RunDisplay, duration
-    from pipelines.dry_run import run_dry
+    from jobs.terminal.display import RunDisplay, duration
+    from pipelines.archive.dry_run import run_dry
 
     with RunDisplay("clips") as display:
         found = run_dry(settings, display)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from jobs.options import EXIT_INTERRUPTED
-from jobs.terminal import RunDisplay, duration, to_continue
-from mats_core.uris import public_uri
-from pipelines.embed_text import EmbedTextResult, run_embed_text
-from pipelines.text_settings import EmbedTextSettings
+from jobs.terminal.display import RunDisplay, duration, to_continue
+from jobs.terminal.options import EXIT_INTERRUPTED
+from mats_core.storage.uris import public_uri
+from pipelines.settings.text import EmbedTextSettings
+from pipelines.text.embed_text import EmbedTextResult, run_embed_text
 
 
 def run(settings: EmbedTextSettings) -> int:

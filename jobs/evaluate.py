@@ -8,10 +8,10 @@ from typing import Any
 
 import typer
 
-from jobs.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command
+from jobs.terminal.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command
 from mats_core.errors import SettingsError
-from mats_core.uris import public_uri
-from pipelines.evaluate_settings import EvaluateSettings
+from mats_core.storage.uris import public_uri
+from pipelines.settings.evaluate import EvaluateSettings
 
 EXIT_GATE_CLOSED = 4
 
@@ -25,8 +25,8 @@ def run(settings: EvaluateSettings) -> int:
         return _list(settings)
     if not settings.history and os.environ.get("MATS_HISTORY"):
         settings = settings.model_copy(update={"history": os.environ["MATS_HISTORY"]})
-    from jobs.terminal import RunDisplay, to_continue
-    from pipelines.evaluate import run_evaluate
+    from jobs.terminal.display import RunDisplay, to_continue
+    from pipelines.evaluate.run import run_evaluate
 
     shown: dict[str, Any] = {"name": None, "display": None}
 
@@ -79,7 +79,7 @@ def _verb(stage: str) -> str:
 
 def _list(settings: EvaluateSettings) -> int:
     """Every benchmark, whether it can run, and what is missing where it cannot."""
-    from pipelines.benchmarks import list_benchmarks, load_benchmark, missing
+    from pipelines.evaluate.datasets import list_benchmarks, load_benchmark, missing
 
     names = list_benchmarks()
     roots = settings.roots(names)
@@ -96,7 +96,7 @@ def _print(settings: EvaluateSettings, done: Any) -> None:
     from rich.table import Table
 
     from mats_core import storage
-    from pipelines.evaluate_page import leading
+    from pipelines.evaluate.page import leading
 
     console = Console()
     if len(done.cells) > 1:
@@ -153,7 +153,7 @@ def _figure(metric: Any) -> str:
 
 
 def _history(url: str) -> Any:
-    from pipelines.history import History
+    from pipelines.evaluate.history import History
 
     chosen = url or os.environ.get("MATS_HISTORY", "")
     if not chosen:
@@ -170,8 +170,8 @@ def show(
     cell: str = typer.Option("", help="A cell of grids (default: runs without a grid)."),
 ) -> int:
     """Print the runs, or one metric over time with its interval, and draw it."""
-    from pipelines.history_picture import series, terminal_plot, trend_svg
-    from pipelines.report import check_page
+    from pipelines.evaluate.trend import series, terminal_plot, trend_svg
+    from pipelines.pages.report import check_page
 
     if out:
         check_page(out)
@@ -265,7 +265,7 @@ def pin(named: str = _RUN, url: str = _URL) -> int:
 
 def compare(run_a: str, run_b: str, out: str, model: str, top: int, device: str) -> int:
     """Write the page of what changed between two runs, and print the totals."""
-    from pipelines.compare import compare_answers
+    from pipelines.evaluate.compare import compare_answers
 
     found = compare_answers(run_a, run_b, out, model=model, top=top, device=device)
     typer.echo(

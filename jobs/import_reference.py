@@ -49,10 +49,10 @@ def run(settings: ImportSettings) -> int:
     for name in ("checkpoint", "llm", "out"):
         if not getattr(settings, name):
             raise SettingsError(name, "nothing", ImportSettings.model_fields[name].description or "")
-    from mats_core.fetch import local_file
+    from mats_core.storage.fetch import local_file
 
     local_file(settings.checkpoint, "checkpoint")  # a wrong name is told before torch is there
-    from mats_core.reference import import_with_report
+    from mats_core.model.release import import_with_report
 
     given = settings.model_dump(exclude_none=True, exclude=set(PARTS))
     report = import_with_report(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from jobs.options import command
+from jobs.terminal.options import command
 from mats_core.errors import SettingsError
 
 app = typer.Typer(
@@ -61,7 +61,7 @@ def ablate(
     """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
     if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
         raise SettingsError("work", str(work), "a folder in which `mats soundworld build` has made encoder and llm")
-    from mats_core.soundworld.ablation import run_ablation
+    from mats_core.soundworld.made.ablation import run_ablation
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
     return 0
@@ -75,7 +75,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="also write all numbers there, as JSON")] = None,
 ) -> int:
     """Measure a model on clips from seeds that no training used, and print the table of the README."""
-    from mats_core.checkpoint import check_model_dir
+    from mats_core.model.directory import check_model_dir
 
     check_model_dir(model)
     if out is not None:
@@ -83,9 +83,9 @@ def evaluate(
         if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
             raise SettingsError("out", str(out), "a file that can be written")
     from mats_core import load_model
-    from mats_core.soundworld.build import evaluate as measure
-    from mats_core.soundworld.build import recorded_ablation
-    from mats_core.soundworld.table import markdown
+    from mats_core.soundworld.made.build import evaluate as measure
+    from mats_core.soundworld.made.build import recorded_ablation
+    from mats_core.soundworld.made.table import markdown
 
     numbers = measure(load_model(model, device="cpu", dtype="float32"), clips, scenes, _say)
     typer.echo(markdown(numbers, recorded_ablation() if model == "builtin" else None))
@@ -101,8 +101,8 @@ def card(
     model: Annotated[str, typer.Option(help="the model directory the numbers are of")] = "builtin",
 ) -> int:
     """Print the model card: how the model was made and what was measured."""
-    from mats_core.checkpoint import resolve
-    from mats_core.soundworld.card import model_card
+    from mats_core.model.directory import resolve
+    from mats_core.soundworld.made.card import model_card
 
     def read(path: Path) -> dict[str, object]:
         found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}

@@ -27,8 +27,8 @@ def build_model(work: Path, out: Path, log: Log) -> int:
     place, inside = out.resolve(), work.resolve()
     if inside.is_relative_to(place) or any(place.is_relative_to(inside / name) for name in WORK_FOLDERS):
         raise SettingsError("out", str(out), f"a folder that neither holds the work nor is a part of it ({work})")
-    from mats_core.soundworld.build import Times, build_parts
     from mats_core.soundworld.corpus import write_corpus
+    from mats_core.soundworld.made.build import Times, build_parts
 
     encoder, llm = build_parts(work, log)
     times = Times(work / "times.json", log)
@@ -55,7 +55,7 @@ def build_model(work: Path, out: Path, log: Log) -> int:
 
 def steps(encoder: Path, llm: Path, world: Path) -> dict[str, list[str]]:
     """Job → its arguments, in order. Each continues, or says that it is done, when it is run again."""
-    from mats_core.soundworld.ablation import MEMORY_ENTRIES
+    from mats_core.soundworld.made.ablation import MEMORY_ENTRIES
 
     embeddings, memory = world / "embeddings", world / "memory"
     places: dict[str, Any] = {"output": str(world / "trained"), "llm": str(llm), "encoder": str(encoder)}

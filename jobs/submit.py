@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.options import EXIT_INTERRUPTED
+from jobs.terminal.options import EXIT_INTERRUPTED
 from mats_core.errors import SettingsError
-from mats_core.uris import public_uri, redacted
+from mats_core.storage.uris import public_uri, redacted
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")

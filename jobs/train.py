@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.options import EXIT_INTERRUPTED
-from jobs.terminal import Display, duration
+from jobs.terminal.display import Display, duration
+from jobs.terminal.options import EXIT_INTERRUPTED
 from mats_core.errors import SettingsError
-from pipelines.settings import build
-from pipelines.train_settings import TrainSettings
+from pipelines.settings.archive import build
+from pipelines.settings.train import TrainSettings
 
 if TYPE_CHECKING:
-    from pipelines.train import TrainProgress, TrainResult
+    from pipelines.train.run import TrainProgress, TrainResult
 
 CONFIGS = Path(__file__).parent / "configs"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
@@ -29,7 +29,7 @@ def run(config: str, changes: list[str], flags: dict[str, Any]) -> int:
         _change(values, change)
     values.update({name: value for name, value in flags.items() if value is not None})
     settings = build(TrainSettings, values)
-    from pipelines.train import run_train
+    from pipelines.train.run import run_train
 
     with TrainDisplay() as display:
         result = run_train(settings, display)

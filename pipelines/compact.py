@@ -26,10 +26,10 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.clearing import empty_output, remove_partials
-from pipelines.compact_settings import CompactSettings
-from pipelines.lease import Lease
-from pipelines.outputs import check_identity, prepare_output, read_run, write_run
+from pipelines.output.lease import Lease
+from pipelines.output.parts import check_identity, prepare_output, read_run, write_run
+from pipelines.output.removal import empty_output, remove_partials
+from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
 SIDECARS = ("_embeddings.json",)

@@ -27,7 +27,7 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 SHARED_REFERENCE = _HERE.parents[1] / "shared" / "reference"
-COPIED_REFERENCE = _HERE / "data" / "reference"
+COPIED_REFERENCE = _HERE.parent / "jobs" / "benchmarks" / "reference"
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +37,7 @@ def reference_dir() -> Path:
     for folder in (Path(given) if given else None, SHARED_REFERENCE, COPIED_REFERENCE):
         if folder is not None and (folder / "generate.json").is_file():
             return folder
-    pytest.fail("the recorded runs are missing: tests/data/reference, or set MATS_REFERENCE")
+    pytest.fail("the recorded runs are missing: jobs/benchmarks/reference, or set MATS_REFERENCE")
 
 
 def writable_copy(source: Path, target: Path) -> Path:

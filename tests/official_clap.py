@@ -35,7 +35,7 @@ def narrow_towers() -> Iterator[None]:
 
     All else is official: rate, window, mel bands, positions, heads of the audio tower, 1024 dimensions.
     """
-    from mats_core import msclap, msclap_files
+    from mats_core.encoders import msclap, msclap_files
 
     real = msclap_files.package_settings
     with pytest.MonkeyPatch.context() as patch:
@@ -142,7 +142,7 @@ class OfficialClap:
 
 def write_official(folder: Path) -> OfficialClap:
     """`CLAP_weights_2023.pth` and a tokenizer beside it; as wide as the classes are just now."""
-    from mats_core import msclap
+    from mats_core.encoders import msclap
 
     torch.manual_seed(0)
     made = msclap.build_model(msclap.package_settings())

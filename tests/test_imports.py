@@ -44,6 +44,6 @@ def test_the_check_sees_an_import_inside_a_function(tmp_path: Path) -> None:
 
 def test_the_command_line_imports_neither_torch_nor_ray() -> None:
     heavy = "[name for name in ('torch', 'ray', 'transformers') if name in sys.modules]"
-    code = f"import sys, jobs.cli, pipelines.caption; print({heavy})"
+    code = f"import sys, jobs.cli, pipelines.archive.caption; print({heavy})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -133,8 +133,8 @@ def test_package_data_is_where_it_is_looked_for() -> None:
         for path in (ROOT / package.replace(".", "/")).glob(pattern)
         if path.is_file()
     }
-    assert "pipelines/templates/report.html.j2" in found
-    assert "mats_core/soundworld/assets/builtin/mats.json" in found
+    assert "pipelines/pages/templates/report.html.j2" in found
+    assert "mats_core/model/builtin/mats.json" in found
 
 
 def make(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -196,7 +196,9 @@ def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     )
     subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(copy)], check=True)
     shutil.rmtree(copy)
-    code = "import mats_core, pipelines.report, jobs.cli; mats_core.load_model('builtin'); print(mats_core.__file__)"
+    code = (
+        "import mats_core, pipelines.pages.report, jobs.cli; mats_core.load_model('builtin'); print(mats_core.__file__)"
+    )
     # A foreign working directory: neither the checkout nor this test's folder may be found.
     environment = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
     shown = subprocess.run(

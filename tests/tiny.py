@@ -117,7 +117,7 @@ def make_tiny_encoder(folder: Path, fused: bool = False) -> Path:
 
 def _spread(model: torch.nn.Module, folder: Path) -> None:
     """Random towers say nearly the same of everything: take what is common out of both projections."""
-    from mats_core.clap import HfClapEncoder
+    from mats_core.encoders.clap import HfClapEncoder
 
     encoder = HfClapEncoder(str(folder), device="cpu")
     seconds = torch.arange(SAMPLE_RATE * WINDOW_SECONDS) / SAMPLE_RATE
@@ -133,14 +133,14 @@ def _spread(model: torch.nn.Module, folder: Path) -> None:
 
 def make_tiny_model(folder: Path) -> Path:
     """Encoder, LLM, mapper, adapter and memory in one directory; random weights, answers without meaning."""
-    from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
-    from mats_core.model import MatsModel
-    from mats_core.santa import SantaMemory
+    from mats_core.memory.santa import SantaMemory
+    from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
+    from mats_core.model.model import MatsModel
 
     parts = folder / "parts"
     make_tiny_encoder(parts / "encoder")
     make_tiny_llm(parts / "llm")
-    from mats_core.clap import HfClapEncoder
+    from mats_core.encoders.clap import HfClapEncoder
 
     encoder = HfClapEncoder(str(parts / "encoder"))
     captions = [f"{a} {b} with {c}" for a in ("a", "two", "three") for b in WORDS[40:50] for c in WORDS[40:46]]

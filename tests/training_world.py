@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mats_core.fingerprint import fingerprint_directory
-from pipelines.corpus import caption_id
-from pipelines.settings import build
-from pipelines.train_settings import TrainSettings
+from mats_core.storage.fingerprint import fingerprint_directory
+from pipelines.data.corpus import caption_id
+from pipelines.settings.archive import build
+from pipelines.settings.train import TrainSettings
 from tests.tiny import make_tiny_encoder, make_tiny_llm
 
 KINDS = ["rain", "dog", "bell", "siren", "bird", "engine", "water", "wind"]

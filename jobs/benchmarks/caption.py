@@ -18,9 +18,9 @@ from statistics import fmean, harmonic_mean
 from typing import Any
 
 from jobs.benchmarks.audio import write_clips
-from mats_core.checkpoint import check_model_dir
 from mats_core.errors import SettingsError
-from pipelines.ray_runtime import CPU_BATCH, usable_cores
+from mats_core.model.directory import check_model_dir
+from pipelines.cluster.session import CPU_BATCH, usable_cores
 
 DRIVER_CLIPS = (1_000, 10_000)
 

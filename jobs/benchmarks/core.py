@@ -16,7 +16,7 @@ from mats_core.errors import SettingsError
 if TYPE_CHECKING:
     import torch
 
-    from mats_core.model import MatsModel
+    from mats_core.model.model import MatsModel
 
 # LLaMA's sizes: width, MLP width, layers, heads, vocabulary; and the mapper's.
 LLMS: dict[str, dict[str, int]] = {
@@ -31,7 +31,7 @@ NEW_TOKENS = {"small": 8, "full": 40}
 LEAST_GAIN = 1.03
 """A doubled batch that is not this much faster is the last one."""
 DIM = 1024
-RECORDED = Path(__file__).parents[2] / "tests" / "data" / "reference"
+RECORDED = Path(__file__).parent / "reference"
 
 
 def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_json: bool) -> int:
@@ -43,7 +43,7 @@ def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_
     recorded = Path(reference) if reference else RECORDED
     if reference and not (recorded / "generate.json").is_file():
         raise SettingsError("reference", reference, "a folder of recorded runs, with generate.json in it")
-    from mats_core.parts import pick_device
+    from mats_core.model.llm import pick_device
 
     place = pick_device(device)
     figures: dict[str, Any] = {"size": size, "device": _device_name(place)}
@@ -115,7 +115,7 @@ def _answers(model: MatsModel, recorded: Path, audio: torch.Tensor) -> tuple[int
 
 
 def _santa_difference(recorded: dict[str, Any], device: str) -> float:
-    from mats_core.santa import SantaMemory
+    from mats_core.memory.santa import SantaMemory
 
     worst = 0.0
     probes: tuple[tuple[str, Any], ...] = (("kmeans", 1), ("exact", "all"))
@@ -195,8 +195,8 @@ def write_model(size: str, device: str, folder: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
-    from mats_core.model import MatsModel
+    from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
+    from mats_core.model.model import MatsModel
 
     sizes = LLMS[size]
     config = LlamaConfig(
@@ -272,13 +272,13 @@ def encoder_speeds(size: str, device: str, clips: int, folder: Path) -> dict[str
     import torch
 
     if size == "small":
-        from mats_core.checkpoint import BUILTIN
+        from mats_core.model.directory import BUILTIN
 
         uri, name = str(BUILTIN / "encoder"), "embedded CLAP"
     elif importlib.util.find_spec("msclap") is None:
         return {"name": "Microsoft CLAP", "skipped": "the msclap package is not installed"}
     else:
-        from mats_core.msclap import build_model, package_settings
+        from mats_core.encoders.msclap import build_model, package_settings
 
         torch.save({"model": build_model(package_settings()).state_dict()}, folder / "clap.pth")
         _write_gpt2_tokens(folder / "gpt2")
@@ -291,8 +291,8 @@ def encoder_speed(uri: str, device: str, dtype: str, clips: int) -> dict[str, An
     """Load time, memory with weights alone and at most, windows/s and texts/s of one encoder."""
     import torch
 
-    from mats_core.clap import load_encoder
-    from mats_core.soundworld.pretrain_llm import text_record
+    from mats_core.encoders.clap import load_encoder
+    from mats_core.soundworld.made.pretrain_llm import text_record
 
     _say(f"the encoder in {dtype}")
     _empty(device)

@@ -19,7 +19,7 @@ import numpy as np
 
 from jobs.benchmarks.caption import workplace
 from mats_core.errors import SettingsError
-from pipelines.ray_runtime import usable_cores
+from pipelines.cluster.session import usable_cores
 
 RECORDS_A_CAPTION = 3
 PACKAGE_BATCH, PACKAGE_RECORDS = 64, 192
@@ -110,7 +110,7 @@ def random_weights(file: Path) -> Path:
     """A file in the official format with fresh weights: speed does not depend on what was learnt."""
     import torch
 
-    from mats_core.msclap import build_model, package_settings
+    from mats_core.encoders.msclap import build_model, package_settings
 
     if not file.exists():
         torch.manual_seed(0)
@@ -123,7 +123,7 @@ def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.n
     import torch
     from transformers import GPT2TokenizerFast
 
-    from mats_core.msclap import _Gpt2FromConfiguration
+    from mats_core.encoders.msclap import _Gpt2FromConfiguration
 
     for name in ("torchaudio", "torchaudio.transforms"):  # note: imported by the package, not used for text
         if name not in sys.modules:
@@ -196,9 +196,9 @@ class StandIn:
 def run_with_stand_in(corpus: str, out: str) -> None:
     """`mats embed-text` with StandIn."""
     from jobs.benchmarks.embed_text import StandIn as encoder  # note: by its real name, so that workers find it
-    from pipelines.embed_text import run_embed_text
-    from pipelines.encoder_facts import EncoderFacts
-    from pipelines.text_settings import EmbedTextSettings
+    from mats_core.encoders.facts import EncoderFacts
+    from pipelines.settings.text import EmbedTextSettings
+    from pipelines.text.embed_text import run_embed_text
 
     settings = EmbedTextSettings(corpora=[corpus], output=out, device="cpu", overwrite=True)
     run_embed_text(settings, facts=EncoderFacts("stand-in", "stand-in", STAND_IN_DIM, 0), load=encoder)

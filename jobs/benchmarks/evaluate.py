@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures, workplace
-from mats_core.checkpoint import check_model_dir
 from mats_core.errors import SettingsError
-from pipelines.benchmarks import load_benchmark, read
-from pipelines.ray_runtime import usable_cores
+from mats_core.model.directory import check_model_dir
+from pipelines.cluster.session import usable_cores
+from pipelines.evaluate.datasets import load_benchmark, read
 
 BENCHMARK = "soundworld"
 

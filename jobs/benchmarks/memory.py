@@ -15,7 +15,7 @@ import numpy as np
 from jobs.benchmarks.caption import workplace
 from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
 from mats_core.errors import SettingsError
-from pipelines.ray_runtime import usable_cores
+from pipelines.cluster.session import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -41,7 +41,7 @@ def compare(entries: int, clusters: int) -> dict[str, Any]:
     """The same entries and queries by plain PyTorch and by SantaMemory; seconds and their ratios."""
     import torch
 
-    from mats_core.santa import SantaMemory
+    from mats_core.memory.santa import SantaMemory
 
     torch.set_num_threads(usable_cores())
     bank, queries = embedded_captions(entries), embedded_clips(BATCH)
@@ -166,8 +166,8 @@ def masked_search(bank: Any, centroids: Any, labels: Any, query: Any) -> Any:
 
 def embedded_captions(count: int) -> np.ndarray:
     """Unit float32 [count, DIM]: captions of the embedded world by the builtin encoder, lifted."""
-    from mats_core.clap import load_encoder
-    from pipelines.encoder_facts import encoder_uri
+    from mats_core.encoders.clap import load_encoder
+    from mats_core.encoders.facts import encoder_uri
 
     encoder = load_encoder(encoder_uri("builtin"), device="cpu")
     vectors = encoder.embed_text(list(world_captions(count))).numpy()
@@ -178,10 +178,10 @@ def embedded_clips(count: int) -> np.ndarray:
     """Unit float32 [count, DIM]: sounds of the embedded world, as Santa is asked with."""
     import torch
 
-    from mats_core.clap import load_encoder
+    from mats_core.encoders.clap import load_encoder
+    from mats_core.encoders.facts import encoder_uri
     from mats_core.soundworld.recipe import sample_recipe
     from mats_core.soundworld.synth import render
-    from pipelines.encoder_facts import encoder_uri
 
     encoder = load_encoder(encoder_uri("builtin"), device="cpu")
     _say(f"{count} clips as queries")
@@ -198,7 +198,7 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
 
     Whatever is in the folder already (captions, embeddings) is taken as it is.
     """
-    from mats_core.santa import SantaMemory
+    from mats_core.memory.santa import SantaMemory
 
     _say(f"{entries} captions")
     write_captions(place / "captions.jsonl", entries)
@@ -245,7 +245,7 @@ def lift_table(source: Path, target: Path) -> None:
     """An embeddings table as a table of DIM numbers, part by part."""
     import pyarrow.parquet as pq
 
-    from pipelines.caption_buckets import Caption, embedding_table
+    from pipelines.text.caption_buckets import Caption, embedding_table
 
     sidecar = json.loads((source / "_embeddings.json").read_text())
     if (target / "_embeddings.json").exists():
@@ -272,7 +272,7 @@ def exact_search(table: Path, queries: np.ndarray) -> list[list[int]]:
     """The nearest NEIGHBORS rows of each query, in float32, part by part."""
     import pyarrow.parquet as pq
 
-    from pipelines.memory_shards import unit_rows
+    from pipelines.text.memory_shards import unit_rows
 
     scores, numbers = (np.full((len(queries), NEIGHBORS), fill) for fill in (-np.inf, -1.0))
     first = 0

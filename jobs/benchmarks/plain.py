@@ -22,8 +22,8 @@ def answer_files(model: Any, files: list[str], out: Path, batch_size: int) -> di
     """Answer `files` into one Parquet file; seconds of each stage, and of audio."""
     import torch
 
-    from mats_core.answering import Request
-    from mats_core.audio import decode, pool_windows, windows
+    from mats_core.audio.decode import decode, pool_windows, windows
+    from mats_core.model.asking import Request
 
     encoder = model.encoder
     stage = {"decode_s": 0.0, "embed_s": 0.0, "answer_s": 0.0, "write_s": 0.0, "audio_s": 0.0}

@@ -67,10 +67,10 @@ def measure(files: int, headers: int) -> dict[str, Any]:
 
 def _scan(count: int, kind: str) -> None:
     """`run_scan` over a bucket of `count` objects, in a process of its own; figures as JSON on stdout."""
-    from mats_core.audio import AudioInfo
-    from pipelines import scan
-    from pipelines.meter import peak_mb
-    from pipelines.settings import ScanSettings
+    from mats_core.audio.decode import AudioInfo
+    from pipelines.archive import scan
+    from pipelines.cluster.meter import peak_mb
+    from pipelines.settings.archive import ScanSettings
 
     if kind == "list":
         info = AudioInfo("wav", 8000, 1, 2.0, "header")

@@ -16,13 +16,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.columns import SEGMENTS_TYPE, timed, with_column
-from pipelines.decode import open_shard
-from pipelines.run_rows import Job, Progress, RunResult, run_rows
-from pipelines.settings import RunSettings
-from pipelines.sources import open_source
-from pipelines.stages import WORK_ONLY
-from pipelines.work_list import WorkList
+from pipelines.archive.decode_stage import open_shard
+from pipelines.archive.model_stage import WORK_ONLY
+from pipelines.archive.run import Job, Progress, RunResult, run_rows
+from pipelines.archive.work_list import WorkList
+from pipelines.data.columns import SEGMENTS_TYPE, timed, with_column
+from pipelines.data.inputs import open_source
+from pipelines.settings.archive import RunSettings
 
 RATE, CHUNK_S = 16_000, 60.0
 

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mats_core.errors import SettingsError
-from mats_core.schedule import TrainingSettings, sample_batch
+from mats_core.training.schedule import TrainingSettings, sample_batch
 
 if TYPE_CHECKING:
     import torch
 
-    from mats_core.model import MatsModel
-    from pipelines.training_batches import Sample
-    from pipelines.training_data import StoredSet
+    from mats_core.model.model import MatsModel
+    from pipelines.train.batches import Sample
+    from pipelines.train.data import StoredSet
 
 SIZES = ("builtin", "small", "7b")
 WARM_STEPS = 3
@@ -60,9 +60,9 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
     """The same steps three times over: stored embeddings, the text tower in every step, stored ones again (so that what
     a machine does besides falls on both)."""
 
-    from mats_core.clap import load_encoder
-    from mats_core.parts import pick_device
-    from pipelines.encoder_facts import encoder_uri
+    from mats_core.encoders.clap import load_encoder
+    from mats_core.encoders.facts import encoder_uri
+    from mats_core.model.llm import pick_device
 
     place = pick_device(device)
     say(f"loading: LLM {size}, encoder {encoder}, on {place}")
@@ -86,7 +86,7 @@ def _measure(
 ) -> dict[str, Any]:
     import torch
 
-    from pipelines.training_batches import draw_step, wording
+    from pipelines.train.batches import draw_step, wording
 
     batch = settings.batch_size
     stored: list[Timed] = []
@@ -137,12 +137,12 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
     """`count` records of the embedded world, packed as `mats train` packs them, and the caption of each record."""
     import pyarrow.parquet as pq
 
-    from mats_core.soundworld.pretrain_llm import text_record
-    from pipelines.caption_buckets import Caption, embedding_table
-    from pipelines.corpus import caption_id, normalize_caption
-    from pipelines.train_settings import DataSet, TrainSettings
-    from pipelines.training_data import open_store
-    from pipelines.training_pack import ensure_store
+    from mats_core.soundworld.made.pretrain_llm import text_record
+    from pipelines.data.corpus import caption_id, normalize_caption
+    from pipelines.settings.train import DataSet, TrainSettings
+    from pipelines.text.caption_buckets import Caption, embedding_table
+    from pipelines.train.data import open_store
+    from pipelines.train.pack import ensure_store
 
     records = [text_record(index) for index in range(count)]
     (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
@@ -175,12 +175,12 @@ def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from mats_core.checkpoint import BUILTIN
-    from mats_core.config import AdapterConfig, MapperConfig, ModelConfig, Part
-    from mats_core.mapper import build_mapper
-    from mats_core.model import MatsModel
-    from mats_core.parts import add_adapter, load_llm
-    from mats_core.soundworld.text_training import ADAPTER, MAPPER
+    from mats_core.model.config import AdapterConfig, MapperConfig, ModelConfig, Part
+    from mats_core.model.directory import BUILTIN
+    from mats_core.model.llm import add_adapter, load_llm
+    from mats_core.model.mapper import build_mapper
+    from mats_core.model.model import MatsModel
+    from mats_core.soundworld.made.text_training import ADAPTER, MAPPER
 
     torch.manual_seed(0)
     number = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -218,9 +218,9 @@ def timed_steps(
     """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step."""
     import torch
 
-    from mats_core.training import backward, make_optimizer, trained_weights, update
-    from pipelines.training_batches import Ahead, Share, step_batch
-    from pipelines.training_parallel import sum_gradients
+    from mats_core.training.step import backward, make_optimizer, trained_weights, update
+    from pipelines.train.batches import Ahead, Share, step_batch
+    from pipelines.train.parallel import sum_gradients
 
     torch.manual_seed(0)
     optimizer = make_optimizer(model, settings)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mats_core.metrics import label_f1
 from mats_core.scoring.bootstrap import interval
 from mats_core.scoring.choices import per_category
 from mats_core.scoring.items import Answers, Item, Metric, Scores, Unavailable
+from mats_core.scoring.label_scores import label_f1
 from mats_core.scoring.matching import (
     EXACT,
     HOWS,

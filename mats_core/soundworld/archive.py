@@ -22,7 +22,7 @@ from mats_core.soundworld.clips import SPLITS
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.recipe import Recipe, sample_recipe
 from mats_core.soundworld.synth import render, render_scene
-from mats_core.uris import printable
+from mats_core.storage.uris import printable
 
 # Front left, front right, centre, low frequencies, back left, back right.
 SURROUND_GAINS = (0.8, 0.8, 1.0, 0.5, 0.6, 0.6)

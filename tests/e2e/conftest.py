@@ -39,7 +39,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def shared_ray() -> Iterator[str]:
     """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
-    from pipelines.ray_runtime import ray_session
+    from pipelines.cluster.session import ray_session
 
     with ray_session(None, 4):
         import ray

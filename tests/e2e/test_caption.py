@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from pipelines.caption import run_caption
-from pipelines.embed_audio import run_embed_audio
-from pipelines.settings import CaptionSettings, EmbedSettings
+from pipelines.archive.caption import run_caption
+from pipelines.archive.embed_audio import run_embed_audio
+from pipelines.settings.archive import CaptionSettings, EmbedSettings
 from tests.e2e.conftest import read_answers, without, write_tones
 
 Mats = Callable[..., "subprocess.CompletedProcess[str]"]

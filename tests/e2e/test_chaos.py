@@ -14,8 +14,8 @@ import pytest
 
 from jobs.benchmarks.chaos import Chaos, ChaosFailed, check, torment
 from jobs.benchmarks.stand_in import Waits, run_stand_in
-from pipelines import run_rows as run_rows_module
-from pipelines.settings import RunSettings
+from pipelines.archive import run as run_rows_module
+from pipelines.settings.archive import RunSettings
 from tests.e2e.conftest import read_answers, write_tones
 
 

@@ -32,7 +32,7 @@ def worse_model(folder: Path) -> str:
 
     from safetensors.torch import load_file, save_file
 
-    from mats_core.checkpoint import BUILTIN
+    from mats_core.model.directory import BUILTIN
 
     shutil.copytree(BUILTIN, folder)
     weights = load_file(folder / "mapper.safetensors")

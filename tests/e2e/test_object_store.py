@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.caption import run_caption
-from pipelines.settings import CaptionSettings
+from pipelines.archive.caption import run_caption
+from pipelines.settings.archive import CaptionSettings
 from tests.e2e.conftest import ENV, read_answers, without, write_tones
 from tests.store_servers import KEYS, Faults, FaultyProxy, MotoStore
 

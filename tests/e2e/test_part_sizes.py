@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from jobs.benchmarks.stand_in import Waits, run_stand_in
-from pipelines.settings import RunSettings
+from pipelines.settings.archive import RunSettings
 
 
 @pytest.mark.usefixtures("shared_ray")

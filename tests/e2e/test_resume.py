@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.caption import run_caption
-from pipelines.lease import Lease, LeaseHeld
-from pipelines.settings import CaptionSettings
+from pipelines.archive.caption import run_caption
+from pipelines.output.lease import Lease, LeaseHeld
+from pipelines.settings.archive import CaptionSettings
 from tests.e2e.conftest import ENV, read_answers, without
 
 

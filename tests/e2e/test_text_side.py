@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
-from mats_core.santa import SantaMemory
-from pipelines.build_memory import run_build_memory
-from pipelines.corpus import caption_id
-from pipelines.embed_text import run_embed_text
-from pipelines.run_rows import Progress
-from pipelines.text_settings import BuildMemorySettings, EmbedTextSettings
+from mats_core.memory.santa import SantaMemory
+from pipelines.archive.run import Progress
+from pipelines.data.corpus import caption_id
+from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
+from pipelines.text.build_memory import run_build_memory
+from pipelines.text.embed_text import run_embed_text
 from tests.e2e.conftest import read_answers, write_tones
 from tests.tiny import WORDS
 from tests.training_world import records, write_embeddings
@@ -61,7 +61,7 @@ def parts(out: Path) -> dict[str, bytes]:
 
 
 def test_every_caption_is_there_once(embedded: Path, encoder_dir: str) -> None:
-    from mats_core.clap import HfClapEncoder
+    from mats_core.encoders.clap import HfClapEncoder
 
     table = pq.read_table(embedded / "embeddings")
     rows = {row["caption"]: row for row in table.to_pylist()}
@@ -107,7 +107,7 @@ def test_what_says_that_it_is_whole_is_written_first(
     embedded: Path, corpora: Path, encoder_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the two, an OUTPUT said "done already" while all who read it found it unfinished."""
-    from pipelines import embed_text
+    from pipelines.text import embed_text
 
     out = Path(shutil.copytree(embedded, tmp_path / "out"))
     (out / "_embeddings.json").unlink()
@@ -127,9 +127,9 @@ def test_what_says_that_it_is_whole_is_written_first(
 def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_done(
     corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str
 ) -> None:
-    from mats_core.clap import HfClapEncoder
-    from pipelines.encoder_facts import read_encoder_facts
-    from pipelines.ray_runtime import RunFailed
+    from mats_core.encoders.clap import HfClapEncoder
+    from mats_core.encoders.facts import read_encoder_facts
+    from pipelines.cluster.session import RunFailed
 
     def load(uri: str, device: str) -> HfClapEncoder:
         import errno
@@ -219,8 +219,8 @@ def test_sources_cap_and_seed_choose_rows(embedded: Path, tmp_path: Path) -> Non
 
 
 def test_explain_writes_the_neighbours_into_the_answers(tmp_path: Path, tiny_model_dir: str, shared_ray: str) -> None:
-    from pipelines.caption import run_caption
-    from pipelines.settings import CaptionSettings
+    from pipelines.archive.caption import run_caption
+    from pipelines.settings.archive import CaptionSettings
 
     write_tones(tmp_path / "tones", 2, 2.0)
     run_caption(
@@ -266,7 +266,7 @@ def _refused(table: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     def started(*_: Any) -> Any:
         raise AssertionError("Ray was started")
 
-    monkeypatch.setattr("pipelines.ray_runtime.ray_session", started)
+    monkeypatch.setattr("pipelines.cluster.session.ray_session", started)
     with pytest.raises(SettingsError) as refused:
         run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(output), clusters=4))
     return str(refused.value)

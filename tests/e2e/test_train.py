@@ -14,7 +14,7 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from pipelines.train import TrainProgress, TrainResult, run_train
+from pipelines.train.run import TrainProgress, TrainResult, run_train
 from tests.e2e.conftest import ENV, ROOT
 from tests.training_world import make_world, settings, values
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.train import TrainProgress, run_train
+from pipelines.train.run import TrainProgress, run_train
 from tests.training_world import make_world, settings
 
 pytestmark = pytest.mark.long

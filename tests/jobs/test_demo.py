@@ -11,7 +11,7 @@ import pytest
 from jobs.demo import run
 from mats_core.errors import SettingsError
 from mats_core.soundworld import archive
-from mats_core.uris import local_path, printable
+from mats_core.storage.uris import local_path, printable
 
 KEPT = (
     b"field/001.wav",

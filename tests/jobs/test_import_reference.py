@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 import mats_core
 from jobs.cli import app
 from jobs.import_reference import PARTS, ImportSettings
-from mats_core.model import Request
-from mats_core.reference import SETTINGS
-from mats_core.santa import SantaMemory
+from mats_core.memory.santa import SantaMemory
+from mats_core.model.model import Request
+from mats_core.model.release import SETTINGS
 from tests.conftest import writable_copy
 
 
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_written_whole_is_not_there(
         (Path(uri) / "mapper.safetensors").write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mats_core.model.MatsModel.save", half)
+    monkeypatch.setattr("mats_core.model.model.MatsModel.save", half)
     with pytest.raises(OSError, match="No space left"):
         mats_core.import_reference(
             str(reference_dir / "checkpoint_29.pth"), str(reference_dir / "llm"), str(tmp_path / "model")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from jobs.train import TrainDisplay, _finish, read_config, run, validation_text
-from mats_core.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.errors import SettingsError
-from mats_core.schedule import TrainingSettings
-from pipelines.settings import build
-from pipelines.train import TrainProgress, TrainResult
-from pipelines.train_settings import TrainSettings
+from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
+from mats_core.training.schedule import TrainingSettings
+from pipelines.settings.archive import build
+from pipelines.settings.train import TrainSettings
+from pipelines.train.run import TrainProgress, TrainResult
 
 PATHS = {
     "MATS_DATA": "/data/records, all",
@@ -126,8 +126,8 @@ def test_a_validation_reads_as_text() -> None:
 
 
 def test_the_embedded_worlds_config_trains_as_the_ablation_does() -> None:
-    from mats_core.soundworld.ablation import santa_settings
-    from mats_core.soundworld.text_training import ADAPTER, DECODING, MAPPER, STEPS, training_settings
+    from mats_core.soundworld.made.ablation import santa_settings
+    from mats_core.soundworld.made.text_training import ADAPTER, DECODING, MAPPER, STEPS, training_settings
 
     settings = build(TrainSettings, read_config("soundworld"))
     assert (settings.mapper, settings.adapter, settings.decoding) == (MAPPER, ADAPTER, DECODING)
@@ -173,7 +173,7 @@ def test_a_build_never_replaces_its_own_work(tmp_path: Path, out: str, monkeypat
     def parts(*_: Any) -> Any:
         raise AssertionError("the build began")
 
-    monkeypatch.setattr("mats_core.soundworld.build.build_parts", parts)
+    monkeypatch.setattr("mats_core.soundworld.made.build.build_parts", parts)
     (tmp_path / "work" / "encoder").mkdir(parents=True)
     (tmp_path / "work" / "mats.json").write_text("{}")
     (tmp_path / "mats.json").write_text("{}")

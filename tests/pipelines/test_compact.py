@@ -21,9 +21,9 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import compact
 from pipelines.compact import run_compact
-from pipelines.compact_settings import CompactSettings
-from pipelines.outputs import Done, PartWriter, write_run
-from pipelines.settings import build
+from pipelines.output.parts import Done, PartWriter, write_run
+from pipelines.settings.archive import build
+from pipelines.settings.compact import CompactSettings
 from tests.store_servers import KEYS, MotoStore
 
 ROOT = Path(__file__).parents[2]

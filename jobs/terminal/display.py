@@ -1,0 +1,148 @@
+"""What a run looks like in a terminal: a progress bar, or plain lines where nobody watches; a last table."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mats_core.storage.uris import public_uri
+from pipelines.archive.run import Progress, RunResult
+
+PLAIN_EVERY_S = 10.0
+Shown = TypeVar("Shown", bound="Display")
+
+
+class Display:
+    """A bar where somebody watches, else a line when the stage changes and now and then; on stderr: stdout is data."""
+
+    def __init__(self, first: str) -> None:
+        self._first = first
+        self._live = sys.stderr.isatty()
+        self._bar: Any = None
+        self._task: Any = None
+        self._stage = ""
+        self._last_line = 0.0
+
+    def __enter__(self: Shown) -> Shown:
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
+            more = (TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
+            console = Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True)
+            self._bar = Progress(*columns, *more, console=console, transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._first, total=None, figures="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, stage: str, done: int | None, total: int | None, figures: str) -> None:
+        """Where the work is, at this moment."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, description=stage, completed=done, total=total, figures=figures)
+        elif stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
+            self._last_line = now
+            self.say(f"{stage}: {figures}" if figures else stage)
+        self._stage = stage
+
+    def say(self, text: str) -> None:
+        """A line that stays, above the bar."""
+        if self._bar is not None:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+class RunDisplay(Display):
+    """Shows `Progress` as it comes: clips, clips/s, errors, time left."""
+
+    def __init__(self, what: str = "clips", verb: str = "answering") -> None:
+        super().__init__(_STAGES["scan"])
+        self._what = what
+        self._stages = {**_STAGES, "run": verb}
+        self._began: float | None = None
+        self._done_then = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """The callback of a pipeline."""
+        now = time.monotonic()
+        if progress.stage == "run" and self._began is None:
+            self._began, self._done_then = now, progress.done  # what came at once says nothing about the rate
+        done = progress.done if progress.total else None
+        self.show(self._stages[progress.stage], done, progress.total or None, self._figures(progress, now))
+
+    def _figures(self, progress: Progress, now: float) -> str:
+        if progress.stage == "scan":
+            return f"{progress.done} files, {progress.errors} errors"
+        text = f"{progress.done}/{progress.total} {self._what}, {progress.errors} errors"
+        busy = now - self._began if self._began is not None else 0.0
+        fresh = progress.done - self._done_then
+        if progress.stage == "run" and busy > 1 and fresh:
+            left = (progress.total - progress.done) * busy / fresh
+            text += f", {fresh / busy:.1f} {self._what}/s, {duration(left)} left"
+        return text
+
+
+_STAGES = {
+    "wait": "waiting whether another run that holds OUTPUT is still alive",
+    "scan": "reading the input",
+    "start": "starting Ray and the model",
+    "train": "k-means",
+    "merge": "merging",
+    "run": "answering",
+    "done": "done",
+}
+
+
+def to_continue(overwrite: bool) -> str:
+    """What to do after an interruption."""
+    return "To continue, give the same command again" + (" without --overwrite, which starts anew" if overwrite else "")
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: 42 s, 3 min 10 s, 5 h 20 min."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    if whole < 5400:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def print_result(result: RunResult, what: str) -> None:
+    """The end of a run, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    run = result.run
+    if result.status == "complete_before":
+        console.print(
+            f"done already: {result.rows} {what} in {public_uri(result.output)}", soft_wrap=True, markup=False
+        )
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_row(
+        what,
+        f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else ""),
+    )
+    table.add_row("audio", f"{result.seconds / 3600:.2f} h" if result.seconds > 5400 else duration(result.seconds))
+    errors = ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"
+    table.add_row("errors", errors)
+    table.add_row("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})")
+    if run["steady"].get("rows"):
+        steady = run["steady"]
+        rate = f"{steady['rows_per_s']:.1f} {what}/s once started, {steady['real_time_factor']:.0f} × real time"
+        table.add_row("rate", rate)
+    table.add_row("output", public_uri(result.output))
+    console.print(table)

@@ -1,0 +1,385 @@
+"""From a seekable file to a mono waveform and its windows. NumPy only: no torch, no Ray.
+
+Codes of AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, and those of storage
+(not_found, access_denied, io_error).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from math import gcd
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soxr
+from pydantic import BaseModel, ConfigDict, Field
+
+from mats_core.audio.readers import (
+    LEAST_BITS_A_SECOND,
+    AudioError,
+    AudioInfo,
+    Reader,
+    Source,
+    SourceFile,
+    open_source,
+    readers,
+)
+from mats_core.audio.repair import mend_flac, mend_sizes, ogg_is_chained
+from mats_core.storage import StorageError
+from mats_core.storage.uris import local_path
+
+__all__ = [
+    "AUDIO_EXTENSIONS",
+    "AudioError",
+    "AudioInfo",
+    "DecodeLimits",
+    "Decoded",
+    "Window",
+    "chunk_seconds",
+    "decode",
+    "pool_windows",
+    "probe",
+    "windows",
+]
+
+_EXTENSIONS = (
+    ".wav .wave .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .m4a .m4b .aac .mp4 "
+    ".m4v .mov .mkv .mka .webm .wma .wmv .asf .amr .awb .3gp .ac3 .eac3 .dts .wv .ape .tta .mpc .voc .sph .avi "
+    ".flv .mpg .mpeg .ts .m2ts"
+)
+AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())  # what is looked at in a folder
+_SMALL_FILE = 1 << 20  # read at once: cheaper than many small reads
+_LARGE_MP3 = 16 << 20  # above it, an MP3 whose length is an estimate is counted; half an hour at 72 kbit/s
+_COUNTED_AHEAD = 4 << 20
+_BEFORE_S, _AFTER_S = (
+    0.5,
+    0.1,
+)  # decoded beyond what was asked: the resampler's filter sees its neighbourhood,
+# and codecs with memory have settled
+
+TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it
+
+
+class DecodeLimits(BaseModel):
+    """What one file may cost; beyond it the file is answered with too_large or timeout instead."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_bytes: int = Field(8 << 30, gt=0, description="largest file, in bytes")
+    max_seconds: float = Field(1800.0, gt=0, description="longest stretch of audio decoded at once, in seconds")
+    max_sample_rate: int = Field(768_000, gt=0, description="highest sample rate a file may declare, in Hz")
+    min_sample_rate: int = Field(1000, gt=0, description="lowest sample rate a file may declare, in Hz")
+    max_channels: int = Field(64, gt=0, description="most channels a file may declare")
+    memory_bytes: int = Field(1 << 30, gt=0, description="memory a decoder process may take for one file, in bytes")
+    deadline_s: float = Field(20.0, gt=0, description="time one file may take, in seconds")
+    store_s: float = Field(100.0, gt=0, description="further time a file that is not local may take to arrive")
+
+    def for_uri(self, uri: str) -> DecodeLimits:
+        """The limits of one file: what comes from a store may take longer."""
+        if local_path(uri) is not None:
+            return self
+        return self.model_copy(update={"deadline_s": self.deadline_s + self.store_s})
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`samples`: int16 [T], mono, at the rate asked for. `decoded_s`: their length in seconds. `complete`
+    is False where the file broke off or was damaged inside the stretch asked for."""
+
+    samples: npt.NDArray[np.int16]
+    decoded_s: float
+    complete: bool
+
+
+@dataclass(frozen=True)
+class Window:
+    """samples[start:stop] of a chunk; `weight` is the seconds in it that no window before has covered."""
+
+    start: int
+    stop: int
+    weight: float
+
+
+def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) -> AudioInfo:
+    """What the header of a seekable file says. `name` tells playlists that their text does not. Raises
+    AudioError."""
+    limits = limits or DecodeLimits()
+    guarded = _guard(file, limits, time.monotonic() + limits.deadline_s)
+    _mend(guarded, until_s=0.0 if guarded.size <= _SMALL_FILE else None, whole=False)
+    with _open(guarded, name, limits, readers(guarded, seeks=False)) as source:
+        info = source.info()
+        # note: libsndfile estimates the length of an MP3 without header well; what PyAV says of one is a guess
+        least = _SMALL_FILE if source.container or not info.duration_s else _LARGE_MP3
+    if info.duration_source != "unknown" or guarded.size <= least:
+        return info
+    return _counted(file, guarded.joined, info, limits)
+
+
+def _counted(file: BinaryIO, joined: bool, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
+    """`info` with the length that the packets tell, where the header tells none and the file is long enough for it
+    to matter: the last chunk reads to the end of the file, so it must not be far away."""
+    from mats_core.audio.ffmpeg import count_seconds
+
+    # note: read in large pieces; a remote file was opened for small ones
+    large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
+    try:
+        counted = SourceFile(large or file, time.monotonic() + limits.deadline_s)
+        counted.joined = joined
+        seconds = count_seconds(counted)
+    except AudioError as error:
+        if error.code != "timeout":
+            raise
+        return info
+    finally:
+        if large is not None:
+            large.detach()
+    if seconds is None or file.seek(0, io.SEEK_END) * 8 / seconds < LEAST_BITS_A_SECOND:
+        return info
+    return replace(info, duration_s=seconds, duration_source="decoded")
+
+
+def decode(
+    file: BinaryIO,
+    *,
+    sample_rate: int,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    limits: DecodeLimits | None = None,
+    name: str = "",
+) -> Decoded:
+    """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped).
+
+    `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds,
+    whatever the stretch, so that consecutive stretches join without a seam. NaN and infinity count as
+    silence. A stretch that starts past the end is empty and no error; a file that breaks off gives what was
+    there.
+
+    Raises AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, io_error.
+    """
+    limits = limits or DecodeLimits()
+    if start_s < 0 or not math.isfinite(start_s) or (duration_s is not None and not duration_s >= 0):
+        raise ValueError(f"start_s and duration_s must be positive seconds, got {start_s} and {duration_s}")
+    if duration_s is not None and duration_s > limits.max_seconds:
+        raise AudioError("too_large", f"{duration_s:.0f} s asked at once, {limits.max_seconds:.0f} s are allowed")
+    deadline = time.monotonic() + limits.deadline_s
+    first = round(start_s * sample_rate)
+    count = None if duration_s is None else round((start_s + duration_s) * sample_rate) - first
+    guarded = _guard(file, limits, deadline)
+    whole = guarded.size <= _SMALL_FILE
+    if whole and not isinstance(file, io.BytesIO):
+        guarded = SourceFile(io.BytesIO(guarded.read_all()), deadline)
+    _mend(guarded, None if duration_s is None else start_s + duration_s + _AFTER_S, whole)
+    order = readers(guarded, seeks=first > 0)
+    found: list[Decoded] = []
+    failure: AudioError | None = None
+    declared_s: float | None = None
+    for tried in range(len(order)):
+        try:
+            # a reader that cannot open the file passes it on by itself
+            left = order if not tried else order[tried : tried + 1]
+            with _open(guarded, name, limits, left) as source:
+                found.append(_read(source, sample_rate, first, count, limits, deadline))
+                declared_s = declared_s or source.declared_s
+                if not source.broken or source.container == (order[-1] == "pyav"):
+                    break
+        except AudioError as error:
+            if error.code != "decode_failed":
+                raise
+            failure = failure or error
+    if not found:
+        assert failure is not None
+        raise failure
+    best = max(found, key=lambda each: len(each.samples))
+    if len(found) > 1:  # the first one met damage; the second may only have passed over it
+        # note: nor may it last longer than declared, as FFmpeg's output of a damaged FLAC does
+        declared = len(best.samples) if not declared_s else max(0, math.ceil(declared_s * sample_rate) - first)
+        samples = best.samples[: max(declared, len(found[0].samples))]
+        best = Decoded(samples, len(samples) / sample_rate, False)
+    if first == 0 and not len(best.samples) and count != 0:
+        if best.complete or not declared_s:
+            raise AudioError("empty_audio", "has a header but no samples")
+        raise AudioError("decode_failed", f"declares {declared_s:.1f} s of audio, but none of it can be decoded")
+    return best
+
+
+def _guard(file: BinaryIO, limits: DecodeLimits, deadline: float) -> SourceFile:
+    guarded = SourceFile(file, deadline)
+    if guarded.size == 0:
+        raise AudioError("empty_audio", "the file is empty (0 bytes)")
+    if guarded.size > limits.max_bytes:
+        raise AudioError("too_large", f"the file has {guarded.size} bytes, {limits.max_bytes} are allowed")
+    return guarded
+
+
+def _mend(file: SourceFile, until_s: float | None, whole: bool) -> None:
+    """Put right what its header tells wrongly of the length, as far as reading up to `until_s` needs it."""
+    mend_sizes(file)
+    mend_flac(file, until_s, whole)
+    file.joined = file.joined or ogg_is_chained(file)
+
+
+def _open(file: SourceFile, name: str, limits: DecodeLimits, order: tuple[Reader, ...]) -> Source:
+    source = open_source(file, order, name)
+    rate, channels = source.sample_rate, source.channels
+    error = None
+    if rate > limits.max_sample_rate:
+        allowed = f"{limits.max_sample_rate} are allowed"
+        error = AudioError("too_large", f"declares a sample rate of {rate} Hz, {allowed}")
+    elif channels > limits.max_channels:
+        error = AudioError("too_large", f"declares {channels} channels, {limits.max_channels} are allowed")
+    elif rate < limits.min_sample_rate or channels < 1:
+        error = AudioError("decode_failed", f"declares {channels} channels at {rate} Hz, which is no usable audio")
+    if error is not None:
+        source.close()
+        raise error
+    return source
+
+
+def _read(source: Source, rate: int, first: int, count: int | None, limits: DecodeLimits, deadline: float) -> Decoded:
+    """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
+    margin early."""
+    common = gcd(source.sample_rate, rate)
+    step_in, step_out = source.sample_rate // common, rate // common
+    before, after = math.ceil(_BEFORE_S * source.sample_rate), math.ceil(_AFTER_S * source.sample_rate)
+    periods = max(0, (first * step_in // step_out - before) // step_in)
+    stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
+    limit = math.ceil(limits.max_seconds * rate)
+    track = _Track(source.sample_rate, rate, skip=first - periods * step_out, count=count)
+    for block, block_rate in source.blocks(periods * step_in, stop):
+        track.add(block, block_rate)
+        if track.kept > limit:
+            raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
+        if time.monotonic() > deadline:
+            raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
+    samples = track.finish()
+    if len(samples) > limit:
+        raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
+    if track.heard and track.finite == 0:
+        raise AudioError("decode_failed", "holds no finite sample (all NaN or infinite)")
+    short = count is None or len(samples) < count
+    return Decoded(samples, len(samples) / rate, not source.broken and not (short and source.ended_early()))
+
+
+class _Track:
+    """Blocks float32 [T, C] in, int16 mono out: averaged, resampled as they come, cut to [skip, skip +
+    count)."""
+
+    def __init__(self, source_rate: int, rate: int, skip: int, count: int | None) -> None:
+        self._rate, self._source_rate = rate, source_rate
+        self._skip, self._count = skip, count
+        self._resampler = self._make_resampler(source_rate)
+        self._parts: list[npt.NDArray[np.int16]] = []
+        self.kept = 0  # output samples
+        self.heard = 0  # source samples seen, all channels
+        self.finite = 0  # of these, finite ones
+
+    def _make_resampler(self, source_rate: int) -> soxr.ResampleStream | None:
+        if source_rate == self._rate:
+            return None
+        return soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
+
+    def add(self, block: npt.NDArray[np.float32], source_rate: int) -> None:
+        if source_rate != self._source_rate:  # some streams change their rate on the way
+            self._flush()
+            self._source_rate = source_rate
+            self._resampler = self._make_resampler(source_rate)
+        self.heard += block.size
+        if block.max(initial=0.0) <= 100.0 and block.min(initial=0.0) >= -100.0:
+            self.finite += block.size
+        else:  # a float file with NaN, infinity, or values that would swamp the resampler
+            self.finite += int(np.isfinite(block).sum())
+            block = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -100.0, 100.0)
+        mono = np.ascontiguousarray(block[:, 0])
+        if block.shape[1] > 1:
+            mono = mono + block[:, 1]
+            for channel in range(2, block.shape[1]):  # note: five times as fast as a mean over the short axis
+                mono += block[:, channel]
+            mono *= np.float32(1.0 / block.shape[1])
+        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+
+    def finish(self) -> npt.NDArray[np.int16]:
+        self._flush()
+        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.int16)
+
+    def _flush(self) -> None:
+        if self._resampler is not None:
+            self._keep(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._resampler = None
+
+    def _keep(self, mono: npt.NDArray[np.float32]) -> None:
+        dropped = min(self._skip, len(mono))
+        self._skip -= dropped
+        mono = mono[dropped:]
+        if self._count is not None:
+            mono = mono[: self._count - self.kept]
+        if len(mono):
+            self.kept += len(mono)
+            scaled = mono * np.float32(32768.0)
+            np.rint(scaled, out=scaled)
+            np.clip(scaled, -32768.0, 32767.0, out=scaled)
+            self._parts.append(scaled.astype(np.int16))
+
+
+def windows(num_samples: int, sample_rate: int, window_seconds: float) -> list[Window]:
+    """Cut a chunk into consecutive windows (DESIGN.md, "Windows").
+
+    A last, shorter one is moved back to end with the chunk where a full one came before, and weighs by its
+    new seconds. A chunk shorter than a window is one window, for the encoder to pad. No samples, no
+    windows.
+    """
+    size = round(window_seconds * sample_rate)
+    if size <= 0:
+        raise ValueError(f"window_seconds {window_seconds} at {sample_rate} Hz is less than a sample")
+    cut = [Window(start, start + size, size / sample_rate) for start in range(0, num_samples - size + 1, size)]
+    rest = num_samples - len(cut) * size
+    if rest > 0:
+        cut.append(Window(max(0, num_samples - size), num_samples, rest / sample_rate))
+    return cut
+
+
+def chunk_seconds(window_seconds: float) -> float:
+    """Length of a chunk: as many whole windows as fit a minute, at least one (7 → 56, 10 → 60)."""
+    if not window_seconds > 0:
+        raise ValueError(f"window_seconds must be positive, got {window_seconds}")
+    return max(1, math.floor(60.0 / window_seconds + 1e-9)) * window_seconds
+
+
+def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
+    """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file.
+
+    A rest shorter than 50 ms belongs to the chunk before it: headers round.
+    """
+    if duration_s is None:
+        return [(0.0, None)]
+    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
+    return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
+
+
+def pool_windows(
+    embeddings: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]], weights: Iterable[float]
+) -> npt.NDArray[np.float32]:
+    """Weighted mean of unit window embeddings [W, D], normalised: float32 [D].
+
+    Summed in float64, so that the result does not depend on how it was batched. Where the windows cancel
+    out (a mean of zero has no direction), the heaviest window's embedding is taken. Raises ValueError for
+    no window or no weight.
+    """
+    stacked = np.asarray(embeddings, np.float64)
+    shares = np.asarray(list(weights), np.float64)
+    if stacked.ndim != 2 or len(stacked) != len(shares) or not len(shares) or shares.sum() <= 0:
+        raise ValueError(f"embeddings {stacked.shape} and weights {shares.shape} do not make a mean")
+    mean = (stacked * shares[:, None]).sum(axis=0) / shares.sum()
+    norm = float(np.linalg.norm(mean))
+    if norm < 1e-9:
+        return np.asarray(stacked[int(shares.argmax())], np.float32)
+    return np.asarray(mean / norm, np.float32)
+
+
+def as_audio_error(error: StorageError) -> AudioError:
+    """The same code and message as a decoder's error."""
+    return AudioError(error.code, error.message)

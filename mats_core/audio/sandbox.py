@@ -1,0 +1,308 @@
+"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends
+one.
+
+The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run
+the parent's main module again in every child, which in a Ray worker is Ray itself, and in a notebook or
+script anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mats_core.audio.decode import AudioError, AudioInfo, Decoded, DecodeLimits
+
+_TRIES = 2
+_START_S = 120.0
+_Answer: TypeAlias = tuple[dict[str, Any], memoryview]  # what a child says, and its samples as bytes
+_NOTHING = memoryview(b"")
+_AHEAD = 2  # requests at a child: one it works on, one it finds when done
+_BOOT = """
+import json, sys, types
+descriptor, rate, package, paths, limits = json.loads(sys.argv[1])
+sys.path[:] = paths
+# note: in place of mats_core/__init__, so that nothing a user of the package needs (torch) is loaded
+sys.modules["mats_core"] = types.ModuleType("mats_core")
+sys.modules["mats_core"].__path__ = [package]
+from mats_core.audio.sandbox_process import serve
+serve(descriptor, rate, limits)
+"""
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """A stretch of a file; `duration_s=None` reads to its end. `size` and `version`: what a listing said of it, so that
+    another file in its place is told (`storage.open_binary`)."""
+
+    uri: str
+    start_s: float = 0.0
+    duration_s: float | None = None
+    size: int = 0
+    version: str = ""
+
+
+@dataclass
+class _Job:
+    place: int  # in the caller's list
+    message: bytes
+    allowed_s: float
+    tries: int = 0
+
+
+@dataclass(eq=False)
+class _Child:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    since: float  # when it began the job it is at, or its start
+    ready: bool = False
+    jobs: deque[_Job] = field(default_factory=deque)
+
+
+class IsolatedDecoder:
+    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several
+    threads.
+
+    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new
+    child. A file that ends its process is tried twice. Children start on first use, load no torch and no
+    Ray, and end with `close`.
+    """
+
+    def __init__(self, workers: int = 1, sample_rate: int = 44100, limits: DecodeLimits | None = None) -> None:
+        if workers < 1 or sample_rate < 1:
+            raise ValueError(f"workers and sample_rate must be positive, got {workers} and {sample_rate}")
+        self.workers = workers
+        self.sample_rate = sample_rate
+        self.limits = limits or DecodeLimits()
+        self.cpu_s = 0.0  # what the children have spent on requests so far
+        self._children: list[_Child] = []
+        self._failed_starts = 0
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.workers, self.sample_rate, self.limits)
+
+    def __enter__(self) -> IsolatedDecoder:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            self.close()
+
+    def start(self) -> None:
+        """Start the children now, so that the first call need not wait for them."""
+        with self._lock:
+            self._fill(self.workers)
+
+    def close(self) -> None:
+        """End the children. The decoder can be used again; it starts new ones."""
+        with self._lock:
+            for child in self._children:
+                self._end(child)
+            self._children = []
+
+    def decode_many(self, requests: Sequence[DecodeRequest]) -> list[Decoded | AudioError]:
+        """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no
+        child starts."""
+        asked = [{"op": "decode", **asdict(each)} for each in requests]
+        return [self._decoded(*answer) for answer in self._run(asked)]
+
+    def probe_many(self, uris: Sequence[str]) -> list[AudioInfo | AudioError]:
+        """What the headers say, in order, or why they say nothing."""
+        answers = self._run([{"op": "probe", "uri": uri} for uri in uris])
+        return [_error(header) or AudioInfo(**header["info"]) for header, _ in answers]
+
+    def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded | AudioError:
+        error = _error(header)
+        if error is not None:
+            return error
+        samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
+        return Decoded(samples, len(samples) / self.sample_rate, bool(header["complete"]))
+
+    def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
+        with self._lock:
+            waiting = deque(
+                _Job(place, json.dumps(each).encode(), self.limits.for_uri(each["uri"]).deadline_s)
+                for place, each in enumerate(asked)
+            )
+            answers: dict[int, _Answer] = {}
+            try:
+                while len(answers) < len(asked):
+                    self._fill(min(self.workers, len(asked) - len(answers)))
+                    self._hand_out(waiting)
+                    self._collect(waiting, answers)
+            except BaseException:  # an interrupt, or no child starts: leave no child with half a conversation
+                for child in self._children:
+                    self._end(child)
+                self._children = []
+                raise
+            return [answers[place] for place in range(len(asked))]
+
+    def _fill(self, count: int) -> None:
+        while len(self._children) < count:
+            self._children.append(self._spawn())
+
+    def _spawn(self) -> _Child:
+        ours, theirs = Pipe()
+        package = str(Path(__file__).parents[1])
+        limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
+        settings = [theirs.fileno(), self.sample_rate, package, sys.path, limits.model_dump()]
+        single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        with _no_ctrl_c():
+            process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, json.dumps(settings)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # note: every malloc arena reserves 64 MB of address space, which the limit counts
+                env={**os.environ, **single, "MALLOC_ARENA_MAX": "2"},
+            )
+        theirs.close()
+        return _Child(process, ours, time.monotonic())
+
+    def _hand_out(self, waiting: deque[_Job]) -> None:
+        for depth in range(1, _AHEAD + 1):
+            for child in list(self._children):
+                if waiting and len(child.jobs) < depth:
+                    job = waiting.popleft()
+                    if not child.jobs and child.ready:
+                        child.since = time.monotonic()
+                    child.jobs.append(job)
+                    # a child that is gone shows in _collect, as the end of its connection
+                    with contextlib.suppress(OSError):
+                        child.connection.send_bytes(job.message)
+
+    def _collect(self, waiting: deque[_Job], answers: dict[int, _Answer]) -> None:
+        busy = {child.connection: child for child in self._children if child.jobs or not child.ready}
+        until = min(child.since + self._allowed(child) for child in busy.values())
+        heard = wait(list(busy), max(0.0, until - time.monotonic()))
+        for connection in heard:
+            child = busy[connection]  # type: ignore[index]
+            try:
+                header, raw = _parse(child.connection.recv_bytes())
+            except (EOFError, OSError, ValueError):
+                self._lost(child, waiting, answers, late=False)
+                continue
+            child.since = time.monotonic()
+            if header.get("ready"):
+                child.ready = True
+                self._failed_starts = 0
+                continue
+            job = child.jobs.popleft()
+            self.cpu_s += float(header.get("cpu_s", 0.0))
+            if header.get("code") == "memory":
+                self._again(job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode")
+            else:
+                answers[job.place] = header, raw
+            if header.get("retire"):
+                self._replace(child, waiting)
+        now = time.monotonic()
+        for connection, child in busy.items():
+            if connection not in heard and now >= child.since + self._allowed(child):
+                self._lost(child, waiting, answers, late=True)
+
+    def _allowed(self, child: _Child) -> float:
+        return child.jobs[0].allowed_s if child.ready and child.jobs else _START_S
+
+    def _lost(
+        self,
+        child: _Child,
+        waiting: deque[_Job],
+        answers: dict[int, _Answer],
+        late: bool,
+    ) -> None:
+        """A child died, or is to be ended: the job it was at pays for it, the next one does not."""
+        if child.ready and child.jobs:
+            job = child.jobs.popleft()
+            if late:
+                reason = f"decoding took longer than {job.allowed_s:g} s and was stopped"
+                answers[job.place] = {"code": "timeout", "message": reason}, _NOTHING
+            else:
+                self._again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")
+        elif not child.ready:
+            self._failed_starts += 1
+            if self._failed_starts >= 3:
+                raise RuntimeError("the decoder process does not start; its own error is in the log above")
+        self._replace(child, waiting)
+
+    def _again(
+        self,
+        job: _Job,
+        waiting: deque[_Job],
+        answers: dict[int, _Answer],
+        reason: str,
+    ) -> None:
+        job.tries += 1
+        if job.tries < _TRIES:
+            waiting.appendleft(job)
+        else:
+            answers[job.place] = {"code": "decode_failed", "message": f"{reason}, twice"}, _NOTHING
+
+    def _replace(self, child: _Child, waiting: deque[_Job]) -> None:
+        self._end(child)
+        self._children.remove(child)
+        waiting.extendleft(reversed(child.jobs))
+
+    def _end(self, child: _Child) -> None:
+        child.connection.close()
+        child.process.kill()  # it keeps nothing that would be lost
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(5)
+
+
+def probe_isolated(
+    uris: Sequence[str], workers: int = 1, limits: DecodeLimits | None = None
+) -> list[AudioInfo | AudioError]:
+    """`IsolatedDecoder.probe_many` for one call."""
+    with IsolatedDecoder(workers, limits=limits) as decoder:
+        return decoder.probe_many(uris)
+
+
+def _parse(answer: bytes) -> _Answer:
+    end = answer.find(b"\n")
+    header = json.loads(answer if end < 0 else answer[:end])
+    if not isinstance(header, dict):
+        raise ValueError("not an answer")
+    return header, memoryview(answer)[end + 1 :] if end >= 0 else _NOTHING
+
+
+def _error(header: dict[str, Any]) -> AudioError | None:
+    return AudioError(header["code"], header["message"]) if "code" in header else None
+
+
+@contextlib.contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """A child started here never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(1)
+    code = process.returncode
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-code).name
+    return f"signal {-code}"

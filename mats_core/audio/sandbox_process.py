@@ -1,0 +1,153 @@
+"""The child of `mats_core.audio.sandbox`: answers decode and probe requests, one at a time, within limits of its
+own.
+
+It trusts its files with nothing: memory is limited, an alarm ends it when a file takes too long, and its
+answers are JSON and raw samples, which the parent can read without running any of it (a pickle could not
+be).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from mats_core.audio import ffmpeg as container  # noqa: F401  (loaded now, so that its memory belongs to the baseline)
+from mats_core.audio.decode import AudioError, DecodeLimits, as_audio_error, decode, probe
+from mats_core.storage import Listed, StorageError, filesystem, open_binary, public_uri, scheme
+from mats_core.storage.uris import archive_of
+
+# Of a remote file, fetched at once: a header needs little; a minute of audio in small pieces needs many requests.
+_HEADER_BYTES_AHEAD, _BYTES_AHEAD, _FILE_BYTES_AHEAD = 1 << 16, 1 << 20, 8 << 20
+
+
+def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
+    """Answer requests from the connection until it closes."""
+    limits = DecodeLimits(**settings)
+    connection = Connection(descriptor)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _offer_to_the_oom_killer()
+    room = _Room(limits.memory_bytes)
+    connection.send_bytes(b'{"ready": true}')
+    _silence()
+    while True:
+        try:
+            request = json.loads(connection.recv_bytes())
+        except (EOFError, ConnectionError):
+            return
+        before = time.process_time()
+        header, samples = _answer(request, sample_rate, limits, room)
+        header["cpu_s"] = time.process_time() - before
+        header["retire"] = header.get("code") == "memory" or room.is_worn()
+        try:
+            connection.send_bytes(json.dumps(header).encode() + b"\n" + samples)
+        except (BrokenPipeError, ConnectionError):
+            return
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if header["retire"]:
+            return
+
+
+def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Room) -> tuple[dict[str, Any], bytes]:
+    uri = request["uri"]
+    limits = limits.for_uri(uri)
+    signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
+    name = public_uri(uri)
+    try:
+        room.prepare(uri)
+        read_ahead = _ahead(request)
+        listed = Listed(request.get("size") or 0, request.get("version") or "")
+        with open_binary(uri, limits.max_bytes, read_ahead, listed) as file:
+            if request["op"] == "probe":
+                info = probe(file, name, limits)
+                return {"info": vars(info)}, b""
+            decoded = decode(
+                file,
+                sample_rate=rate,
+                start_s=request["start_s"],
+                duration_s=request["duration_s"],
+                limits=limits,
+                name=name,
+            )
+            return {"complete": decoded.complete}, decoded.samples.tobytes()
+    except AudioError as error:
+        return {"code": error.code, "message": error.message}, b""
+    except StorageError as error:
+        return {"code": error.code, "message": as_audio_error(error).message}, b""
+    except MemoryError:
+        return {"code": "memory", "message": ""}, b""
+    except Exception as error:  # a decoder's own kind of failure: one row, not the process
+        return {"code": "decode_failed", "message": f"the decoder failed: {type(error).__name__}"}, b""
+
+
+def _ahead(request: dict[str, Any]) -> int:
+    if request["op"] == "probe":
+        return _HEADER_BYTES_AHEAD
+    return _FILE_BYTES_AHEAD if not request["start_s"] and request["duration_s"] is None else _BYTES_AHEAD
+
+
+class _Room:
+    """Address space above what the process takes when it does nothing. Linux only; elsewhere there is no
+    limit."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._schemes = {""}
+        self._enclose()
+
+    def _enclose(self) -> None:
+        self._baseline = _address_space()
+        if self._baseline:
+            hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+            wanted = self._baseline + self._memory_bytes
+            if hard != resource.RLIM_INFINITY:
+                wanted = min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+
+    def prepare(self, uri: str) -> None:
+        """Load the client library of a store outside the limit: it belongs to no file."""
+        uri = archive_of(uri)
+        kind = scheme(uri)
+        if kind in self._schemes:
+            return
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+        try:
+            filesystem(uri)
+            self._schemes.add(kind)
+        finally:
+            self._enclose()
+
+    def is_worn(self) -> bool:
+        """Whether files left so much memory behind that a fresh process is due."""
+        return bool(self._baseline) and _address_space() > self._baseline + self._memory_bytes // 3
+
+
+def _address_space() -> int:
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
+def _offer_to_the_oom_killer() -> None:
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("800")
+    except OSError:
+        return
+
+
+def _silence() -> None:
+    """Decoders print about every damaged frame; the answer says it better."""
+    sys.stderr.flush()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    os.close(nothing)

@@ -1,0 +1,436 @@
+"""Santa: move an audio embedding towards real text embeddings held in a memory (MATS paper, section 3.3).
+
+A memory is a directory: `index.faiss` (IVF; its k-means centroids are Santa's clusters), `captions.parquet`
+(row i of the index ↔ caption, source) and `memory.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mats_core.errors import SettingsError
+from mats_core.memory import faiss_index as ivf
+from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.storage.fingerprint import combine, fingerprint_file
+
+_KEPT_BYTES = 128 << 20
+"""Vectors of a memory up to this size are kept ready to be mixed, noise and all, once they have been asked for.
+
+They are the process's own, unlike the mapped file: reading them there and drawing their noise again made a lookup of
+256 queries 24 times slower (5172 × 1024, float16). Larger memories do that, and share every byte.
+"""
+
+_EACH_QUERY = 3  # FAISS's parallel_mode: threads share the queries of a batch
+_ROUGH = 1e-4  # squared distances nearer to one another than this are computed pair by pair
+
+_GATHERED = 256  # rows of the memory that are mixed at once: what fits a core's cache
+
+
+class SantaMemory:
+    """Text embeddings searched by cluster. Make one with `build` or `load`.
+
+    Attributes: count, dim, clusters; encoder_fingerprint ("" when not known); fingerprint.
+    """
+
+    def __init__(self, index: Any, captions: Any, encoder_fingerprint: str, fingerprint: str, storage: str) -> None:
+        self.index = index
+        self.count, self.dim, self.clusters = int(index.ntotal), int(index.d), int(index.nlist)
+        self.encoder_fingerprint, self.fingerprint, self.storage = encoder_fingerprint, fingerprint, storage
+        self._captions = captions  # a pyarrow table, the path of one, or None
+        self._centroids = np.ascontiguousarray(index.quantizer.reconstruct_n(0, self.clusters), np.float32)
+        self._centroid_norms = (self._centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
+        self._sizes = np.array([index.invlists.list_size(cluster) for cluster in range(self.clusters)])
+        self._kept: dict[tuple[float, int] | None, _Kept] = {}
+        index.make_direct_map(True)  # row → its place in the clusters, to read vectors back
+
+    @classmethod
+    def build(
+        cls,
+        embeddings: Any,
+        captions: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
+        clusters: int | None = None,
+        centroids: Any = None,
+        seed: int = 0,
+        storage: Literal["float32", "float16", "int8"] = "float32",
+        iterations: int = 10,
+        encoder_fingerprint: str = "",
+    ) -> SantaMemory:
+        """Cluster embeddings [N, D] (normalised here) and make them searchable.
+
+        clusters: number of k-means centroids, by default √N, but at least 39 rows each (FAISS's advice).
+        centroids: [K, D], used as they are instead of k-means. Every row is kept, duplicates too.
+        Raises SettingsError when sizes do not fit.
+        """
+        rows = _array(embeddings)
+        if rows.ndim != 2 or not len(rows):
+            raise SettingsError("embeddings", list(rows.shape), "a table of at least one row [N, D]")
+        if not np.isfinite(rows).all():
+            raise SettingsError("embeddings", "NaN or infinity", "finite numbers")
+        for name, column in (("captions", captions), ("sources", sources)):
+            if column is not None and len(column) != len(rows):
+                raise SettingsError(name, f"{len(column)} of them", f"{len(rows)}, one a row")
+        rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        if centroids is None:
+            wanted = clusters or ivf.default_clusters(len(rows))
+            centers = ivf.train_centroids(rows, wanted, seed, iterations)
+        else:
+            centers = _array(centroids)
+            if centers.ndim != 2 or centers.shape[1] != rows.shape[1]:
+                raise SettingsError("centroids", list(centers.shape), f"[clusters, {rows.shape[1]}]")
+        index = ivf.empty_index(centers, storage, rows)
+        ivf.fill(index, rows, 0)
+        table = _caption_table(captions, sources)
+        name = combine([("rows", _hash(rows)), ("centroids", _hash(centers)), ("storage", storage)])
+        return cls(index, table, encoder_fingerprint, name, storage)
+
+    def save(self, uri: str) -> None:
+        """Write the memory's directory."""
+        import faiss
+        import pyarrow.parquet as pq
+
+        folder = Path(uri.removeprefix("file://"))
+        folder.mkdir(parents=True, exist_ok=True)
+        self.index.make_direct_map(False)
+        faiss.write_index(self.index, str(folder / "index.faiss"))
+        self.index.make_direct_map(True)
+        table = self._table()
+        if table is not None:
+            pq.write_table(table, folder / "captions.parquet", compression="zstd")
+        note: dict[str, Any] = {
+            "fingerprint": fingerprint_file(folder / "index.faiss"),
+            "encoder_fingerprint": self.encoder_fingerprint,
+            "dim": self.dim,
+            "count": self.count,
+            "clusters": self.clusters,
+            "storage": self.storage,
+        }
+        self.fingerprint = note["fingerprint"]
+        (folder / "memory.json").write_text(json.dumps(note, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, uri: str, mmap: bool = True) -> SantaMemory:
+        """Read a memory's directory. mmap: leave the vectors on disk, shared by all processes of the machine.
+
+        Raises SettingsError when it is missing, broken or not what its memory.json says.
+        """
+        import faiss
+
+        from mats_core.storage.fetch import local_directory
+
+        folder = local_directory(uri, "memory")
+        try:
+            note = json.loads((folder / "memory.json").read_bytes())
+            file = folder / "index.faiss"
+            index: Any = ivf.open_mapped(file) if mmap else faiss.read_index(str(file))
+            found = (index.ntotal, index.d, index.nlist)
+            wanted = (note["count"], note["dim"], note["clusters"])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+            first = (str(error).splitlines() or [""])[0][:200]
+            raise SettingsError("memory", uri, f"a whole memory directory ({first})") from error
+        if found != wanted:
+            raise SettingsError("memory", uri, f"an index of (count, dim, clusters) {wanted}, not {found}")
+        actual = fingerprint_file(folder / "index.faiss")
+        if note.get("fingerprint") not in (None, "", actual):
+            raise SettingsError("memory", uri, "the index its memory.json was written with; this one has changed")
+        captions = folder / "captions.parquet"
+        return cls(
+            index,
+            captions if captions.is_file() else None,
+            note.get("encoder_fingerprint", ""),
+            actual,
+            note.get("storage", "float32"),
+        )
+
+    def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.
+
+        `probe` nearest clusters are searched; where they hold fewer than `neighbors` rows, more are, so that no row is
+        ever repeated. K is `neighbors`, or the memory's size where that is less.
+        """
+        order, _, distances, rows = self._search_in_order(queries, neighbors, probe)
+        back = np.argsort(order)
+        return distances[back], rows[back]
+
+    def _search_in_order(
+        self, queries: np.ndarray, neighbors: int, probe: int | str
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(order [B], queries[order], distances, rows): as `search`, with those of a cluster one after the other.
+
+        What the one has read, vectors of the index and later its neighbours, the next finds in the core's cache.
+        """
+        wanted = min(neighbors, self.count)
+        queries = np.ascontiguousarray(queries, np.float32)
+        least = self.clusters if probe == "all" else min(int(probe), self.clusters)
+        clusters = self._clusters(queries, wanted, least)
+        order = np.argsort(clusters[:, 0], kind="stable")
+        queries = queries[order]
+        self.index.nprobe, self.index.parallel_mode = clusters.shape[1], _EACH_QUERY
+        distances = np.zeros(clusters.shape, np.float32)  # to the centroids: what is stored is no residual
+        found = self.index.search_preassigned(queries, wanted, clusters[order], distances)
+        return (order, queries, *found)
+
+    def _clusters(self, queries: np.ndarray, wanted: int, least: int) -> np.ndarray:
+        """The clusters to search for each query, nearest first: int64 [B, P], -1 where there is none."""
+        unsure = np.arange(len(queries))
+        nearest = np.zeros(len(queries), np.int64)
+        if least == 1 and self.clusters > 1:
+            rough, two = self.index.quantizer.search(queries, 2)
+            nearest = two[:, 0]
+            unsure = np.flatnonzero((rough[:, 1] - rough[:, 0] < _ROUGH) | (self._sizes[nearest] < wanted))
+        clusters = np.full((len(queries), least), -1, np.int64)
+        clusters[:, 0] = nearest
+        if not len(unsure):
+            return clusters
+        exact = self._centroid_norms - 2.0 * dot_by_row(queries[unsure], self._centroids, None)
+        clusters[unsure] = _smallest(exact, least)
+        few = np.flatnonzero(self._sizes[clusters[unsure]].sum(axis=1) < wanted)
+        if len(few):
+            order = np.argsort(exact[few], axis=1, kind="stable")
+            enough = (np.cumsum(self._sizes[order], axis=1) < wanted).sum(axis=1) + 1
+            more = int(enough.max())
+            clusters = np.pad(clusters, ((0, 0), (0, more - least)), constant_values=-1)
+            past = np.arange(more) >= enough[:, None]
+            clusters[unsure[few]] = np.where(past, -1, order[:, :more])
+        return clusters
+
+    def vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Unit embeddings float32 [..., D] of memory rows int64 [...]."""
+        flat = np.ascontiguousarray(rows.reshape(-1), np.int64)
+        return self.index.reconstruct_batch(flat).reshape(*rows.shape, self.dim)
+
+    def transfer(
+        self,
+        audio_embedding: Any,
+        neighbors: int = 32,
+        scale: float = 10.0,
+        mix: float = 0.3,
+        probe: int | Literal["all"] = 1,
+        noise: Any = None,
+        noise_variance: float = 0.015,
+        normalize: bool = True,
+        seed: int = 0,
+        explain: bool = False,
+    ) -> Any:
+        """Mix each audio embedding [B, D] (normalised first) with its nearest texts: float32 [B, D].
+
+        weights = softmax(scale · ⟨a, t⟩) over the neighbours t; a' = (1 − mix) · a + mix · Σ weight · t, normalised
+        unless `normalize` is False. noise: None for none; "keyed" for each memory row's own draw from (seed, row); or
+        standard-normal draws [B, neighbors, D] in order of rising distance. Noisy neighbours are normalised again.
+        explain=True returns also, for each row, its neighbours as dicts: row, caption, source, weight, score (cosine
+        with the text as stored).
+        """
+        audio = torch.as_tensor(np.asarray(audio_embedding) if isinstance(audio_embedding, list) else audio_embedding)
+        audio = F.normalize(audio.float(), dim=-1)
+        if audio.ndim != 2 or audio.shape[1] != self.dim:
+            raise ValueError(f"audio_embedding must be [B, {self.dim}], got {list(audio.shape)}")
+        if isinstance(noise, str) and noise != "keyed":
+            raise ValueError(f'noise must be None, "keyed" or draws [B, neighbors, {self.dim}], got {noise!r}')
+        if noise is not None and not isinstance(noise, str):
+            noise = torch.as_tensor(np.asarray(noise) if isinstance(noise, (list, tuple)) else noise).float()
+            wanted = (len(audio), min(neighbors, self.count), self.dim)
+            if noise.ndim != 3 or any(size < least for size, least in zip(noise.shape, wanted, strict=True)):
+                raise ValueError(f"noise must be [B, neighbors, D] = {list(wanted)}, got {list(noise.shape)}")
+        order, queries, distances, rows = self._search_in_order(audio.cpu().numpy(), neighbors, probe)
+        asked = torch.from_numpy(queries).to(audio.device)
+        keyed = (noise_variance, seed) if isinstance(noise, str) and noise_variance > 0 else None
+        if audio.device.type == "cpu" and not isinstance(noise, torch.Tensor):
+            # Unit vectors: d² = 2 − 2 cos. Those stored as anything shorter than float32 are not quite that.
+            scores = 1.0 - distances / 2.0 if keyed is None and self.storage == "float32" else None
+            pulled, weights = self._pull(asked.numpy(), rows, scale, keyed, scores)
+        else:
+            given = noise[torch.from_numpy(order).to(noise.device)] if isinstance(noise, torch.Tensor) else noise
+            pulled, weights = self._pull_on_device(asked, rows, scale, keyed, given, noise_variance)
+        mixed = torch.lerp(asked, pulled, mix, out=pulled)
+        if normalize:
+            F.normalize(mixed, dim=-1, out=mixed)
+        back = np.argsort(order)
+        if mixed.device.type == "cpu":  # note: numpy takes rows in a quarter of torch's time
+            mixed = torch.from_numpy(mixed.numpy()[back])
+        else:
+            mixed = mixed[torch.from_numpy(back).to(mixed.device)]
+        return (mixed, self._explain(rows[back], distances[back], weights[back])) if explain else mixed
+
+    def _pull(
+        self,
+        audio: np.ndarray,
+        rows: np.ndarray,
+        scale: float,
+        keyed: tuple[float, int] | None,
+        scores: np.ndarray | None,
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """Weighted sums of neighbours [B, D] and the weights [B, K], on the CPU. scores [B, K]: where known.
+
+        Every row is summed by itself, so it does not depend on its batch, and never as a table [B, K, D]: to write
+        that down takes longer than the search.
+        """
+        kept = self._kept_for(keyed)
+        if kept is not None:
+            return _mix(audio, kept.table(rows), rows, scale, scores)
+        pulled, weights = torch.empty(len(rows), self.dim), np.empty(rows.shape, np.float32)
+        step = max(1, _GATHERED // max(1, rows.shape[1]))
+        for start in range(0, len(rows), step):
+            chosen = slice(start, start + step)
+            part = rows[chosen]
+            local = np.arange(part.size, dtype=np.int64).reshape(part.shape)
+            texts = self._texts(part.reshape(-1), keyed)
+            known = None if scores is None else scores[chosen]
+            pulled[chosen], weights[chosen] = _mix(audio[chosen], texts, local, scale, known)
+        return pulled, weights
+
+    def _pull_on_device(
+        self,
+        audio: torch.Tensor,
+        rows: np.ndarray,
+        scale: float,
+        keyed: tuple[float, int] | None,
+        noise: Any,
+        noise_variance: float,
+    ) -> tuple[torch.Tensor, np.ndarray]:
+        """As `_pull`, in one go on the audio's device, or with noise that was drawn elsewhere [B, K, D]."""
+        texts = torch.from_numpy(self.vectors(rows)).to(audio.device)
+        if keyed is not None:
+            draws = keyed_normal(keyed[1], torch.from_numpy(rows).to(audio.device), self.dim)
+            texts = inject_noise(texts, keyed[0], noise=draws)
+        elif isinstance(noise, torch.Tensor):
+            texts = inject_noise(texts, noise_variance, noise=noise[:, : rows.shape[1]].to(audio.device))
+        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)
+        return (weights[..., None] * texts).sum(dim=1), weights.cpu().numpy()
+
+    def _texts(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray:
+        """Vectors float32 [N, D] of memory rows [N], with their own noise when (variance, seed) is given."""
+        clean = self.vectors(rows)
+        if keyed is None:
+            return clean
+        draws = keyed_normal(keyed[1], torch.from_numpy(np.ascontiguousarray(rows)), self.dim)
+        noisy: np.ndarray = inject_noise(torch.from_numpy(clean), keyed[0], noise=draws).numpy()
+        return noisy
+
+    def _kept_for(self, keyed: tuple[float, int] | None) -> _Kept | None:
+        """The vectors kept ready, or None where the memory is too large for that."""
+        if self.count * self.dim * 4 > _KEPT_BYTES:
+            return None
+        if keyed not in self._kept:
+            self._kept = {keyed: _Kept(self, keyed)}  # one at a time: settings do not change from row to row
+        return self._kept[keyed]
+
+    def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
+        table = self._table()
+        flat = rows.reshape(-1)
+        if table is None:
+            captions, sources = [""] * len(flat), [""] * len(flat)
+        else:
+            taken = table.take(flat)
+            captions, sources = taken["caption"].to_pylist(), taken["source"].to_pylist()
+        found, width = [], rows.shape[1]
+        for at in range(len(rows)):
+            found.append(
+                [
+                    {
+                        "row": int(rows[at, k]),
+                        "caption": captions[at * width + k],
+                        "source": sources[at * width + k],
+                        "weight": float(weights[at, k]),
+                        "score": float(1.0 - distances[at, k] / 2.0),  # unit vectors: d² = 2 − 2 cos
+                    }
+                    for k in range(width)
+                ]
+            )
+        return found
+
+    def _table(self) -> Any:
+        if isinstance(self._captions, Path):
+            import pyarrow.parquet as pq
+
+            self._captions = pq.read_table(self._captions)
+        return self._captions
+
+
+class _Kept:
+    """A small memory's vectors, each made ready when it is first asked for: a row's noise never changes."""
+
+    def __init__(self, memory: SantaMemory, keyed: tuple[float, int] | None) -> None:
+        self._memory, self._keyed = memory, keyed
+        self._vectors = np.empty((memory.count, memory.dim), np.float32)
+        self._ready = np.zeros(memory.count, bool)
+
+    def table(self, rows: np.ndarray) -> np.ndarray:
+        """The vectors of the whole memory [N, D], of which those of `rows` are ready."""
+        if not self._ready[rows].all():
+            new = np.unique(rows[~self._ready[rows]])
+            self._vectors[new] = self._memory._texts(new, self._keyed)
+            self._ready[new] = True
+        return self._vectors
+
+
+def dot_by_row(queries: np.ndarray, table: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
+    """⟨query b, table row rows[b, k]⟩ as float32 [B, K]; rows None: with every row of the table.
+
+    Pair by pair: a matrix product takes another kernel for larger batches, and its last bits then differ.
+    """
+    import faiss
+
+    library: Any = faiss  # its wrapper is written at import: type checkers do not see all of it
+    queries, table = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(table, np.float32)
+    if rows is None:
+        rows = np.broadcast_to(np.arange(len(table), dtype=np.int64), (len(queries), len(table)))
+    rows = np.ascontiguousarray(rows, np.int64)
+    found = np.empty(rows.shape, np.float32)
+    library.fvec_inner_products_by_idx(
+        *(library.swig_ptr(each) for each in (found, queries, table, rows)), queries.shape[1], *rows.shape
+    )
+    return found
+
+
+def _mix(
+    audio: np.ndarray, table: np.ndarray, rows: np.ndarray, scale: float, scores: np.ndarray | None
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Softmax-weighted sums [B, D] of the table's rows [B, K], and the weights [B, K]; scores None: computed here."""
+    if scores is None:
+        scores = dot_by_row(audio, table, rows)
+    raised = np.exp(np.float32(scale) * (scores - scores.max(axis=1, keepdims=True)))
+    weights = raised / raised.sum(axis=1, keepdims=True)
+    sums = F.embedding_bag(
+        torch.from_numpy(rows), torch.from_numpy(table), mode="sum", per_sample_weights=torch.from_numpy(weights)
+    )
+    return sums, weights
+
+
+def _smallest(values: np.ndarray, count: int) -> np.ndarray:
+    """Columns of the `count` smallest values of each row, in rising order: int64 [B, count]."""
+    if count == 1:
+        return np.argmin(values, axis=1)[:, None]
+    if count >= values.shape[1]:
+        return np.argsort(values, axis=1, kind="stable")
+    chosen = np.sort(np.argpartition(values, count - 1, axis=1)[:, :count], axis=1)
+    order = np.argsort(np.take_along_axis(values, chosen, 1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, 1)
+
+
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _hash(values: np.ndarray) -> str:
+    import hashlib
+
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
+
+
+def _caption_table(captions: Sequence[str] | None, sources: Sequence[str] | None) -> Any:
+    if captions is None:
+        return None
+    import pyarrow as pa
+
+    return pa.table(
+        {"caption": pa.array(captions, pa.string()), "source": pa.array(sources or [""] * len(captions), pa.string())}
+    )

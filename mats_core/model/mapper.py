@@ -1,0 +1,114 @@
+"""From one CLAP embedding to the vectors the LLM reads in place of the sound."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mats_core.model.config import MapperConfig
+
+
+class _Attention(nn.Module):
+    """Multi-head self-attention without bias in queries, keys and values (reference name: `attn`)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_queries = nn.Linear(width, width, bias=False)
+        self.to_keys_values = nn.Linear(width, 2 * width, bias=False)  # keys first, then values
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, width = x.shape
+
+        def split(t: torch.Tensor) -> torch.Tensor:
+            return t.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+        keys, values = self.to_keys_values(x).chunk(2, dim=-1)
+        mixed = F.scaled_dot_product_attention(split(self.to_queries(x)), split(keys), split(values))
+        return self.project(mixed.transpose(1, 2).reshape(batch, length, width))
+
+
+class _FeedForward(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc2(F.relu(self.fc1(x)))
+
+
+class _Layer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = _FeedForward(width, hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, heads: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class TransformerMapper(nn.Module):
+    """The authors' mapper: embedding → clip tokens, learned queries appended, transformer, projector.
+
+    Parameter names are those of the reference checkpoint's `audio_mapper.*`; `projector` is its
+    `audio_llama_proj`.
+    """
+
+    def __init__(self, config: MapperConfig, embedding_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.clip_tokens, self.width = config.clip_tokens, config.width
+        self.linear = nn.Linear(embedding_dim, config.clip_tokens * config.width)
+        self.prefix_const = nn.Parameter(torch.randn(config.vectors, config.width))
+        self.transformer = _Transformer(config.width, config.heads, config.mlp_width, config.layers)
+        self.projector = nn.Linear(config.width, hidden_size)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """[B, D] unit → [B, vectors, hidden of the LLM]."""
+        clip = self.linear(embedding).view(-1, self.clip_tokens, self.width)
+        queries = self.prefix_const.expand(len(clip), -1, -1)
+        out = self.transformer(torch.cat((clip, queries), dim=1))
+        return self.projector(out[:, self.clip_tokens :])
+
+
+class MlpMapper(nn.Module):
+    """A cheaper mapper: two linear layers with tanh between them, all vectors at once (ClipCap's MLP)."""
+
+    def __init__(self, config: MapperConfig, embedding_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.vectors, self.hidden_size = config.vectors, hidden_size
+        self.fc1 = nn.Linear(embedding_dim, config.mlp_width)
+        self.fc2 = nn.Linear(config.mlp_width, config.vectors * hidden_size)
+        with torch.no_grad():
+            self.fc2.weight.mul_(0.3)  # closer to the size of an LLM's own token embeddings
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """[B, D] unit → [B, vectors, hidden of the LLM]."""
+        scaled = embedding * math.sqrt(embedding.shape[-1])  # coordinates of order 1, where tanh bends
+        return self.fc2(torch.tanh(self.fc1(scaled))).view(-1, self.vectors, self.hidden_size)
+
+
+def build_mapper(config: MapperConfig, embedding_dim: int, hidden_size: int) -> nn.Module:
+    """The mapper that `config.kind` names, with fresh weights."""
+    kinds = {"transformer": TransformerMapper, "mlp": MlpMapper}
+    return kinds[config.kind](config, embedding_dim, hidden_size)

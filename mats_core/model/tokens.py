@@ -1,0 +1,115 @@
+"""Prompts and answers as token sequences with room for the sound's vectors.
+
+For the loss, rows are padded on the right: under causal attention nothing before the padding can see it, so
+no mask is needed and a row's loss cannot depend on its batch. For generation they are padded on the left, with
+a mask. The two sides of `<SpeechHere>` are tokenised apart, as the reference does, once for each distinct text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mats_core.errors import SettingsError
+from mats_core.model.prompts import SPEECH
+
+_CACHED = 200_000  # distinct texts kept; then forgotten all at once
+
+
+@dataclass
+class Sequences:
+    """A batch of token ids with gaps for the vectors.
+
+    ids: int64 [B, T] (padding and gaps hold an id that is never read); sound: bool [B, T], true in the gaps;
+    real: bool [B, T], false in the padding; targets: int64 [B, T], -100 where nothing is learned.
+    """
+
+    ids: torch.Tensor
+    sound: torch.Tensor
+    real: torch.Tensor
+    targets: torch.Tensor | None = None
+    first_target: int = 0
+
+
+class PromptTokens:
+    """Tokenises prompts and answers for one tokenizer; remembers what it has seen."""
+
+    def __init__(self, tokenizer: Any, vectors: int, max_target_tokens: int) -> None:
+        if tokenizer.eos_token_id is None:
+            raise SettingsError("llm", "a tokenizer without an end token", "a tokenizer with an eos_token")
+        self.tokenizer, self.vectors, self.max_target_tokens = tokenizer, vectors, max_target_tokens
+        self.eos = int(tokenizer.eos_token_id)
+        self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+        self._prompts: dict[str, tuple[list[int], int]] = {}
+        self._answers: dict[str, list[int]] = {}
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def prompt(self, text: str) -> tuple[list[int], int]:
+        """Ids of the whole prompt, BOS first, zeros in the gap; and where the gap starts."""
+        found = self._prompts.get(text)
+        if found is None:
+            if text.count(SPEECH) != 1:
+                raise SettingsError("prompt", text, f"a prompt with {SPEECH} exactly once")
+            before, after = text.split(SPEECH)
+            head = self.bos + self._ids(before)
+            found = (head + [0] * self.vectors + self._ids(after), len(head))
+            _remember(self._prompts, text, found)
+        return found
+
+    def answer(self, text: str) -> list[int]:
+        """Ids of answer and end token, at most `max_target_tokens` (the end token falls away first)."""
+        found = self._answers.get(text)
+        if found is None:
+            found = [*self._ids(text), self.eos][: self.max_target_tokens]
+            _remember(self._answers, text, found)
+        return found
+
+    def for_loss(self, prompts: Sequence[str], outputs: Sequence[str], device: torch.device) -> Sequences:
+        """Prompt and answer behind one another, padded on the right."""
+        rows = [(*self.prompt(p), self.answer(o)) for p, o in zip(prompts, outputs, strict=True)]
+        length = max(len(ids) + len(answer) for ids, _, answer in rows)
+        ids = np.zeros((len(rows), length), np.int64)
+        sound = np.zeros((len(rows), length), bool)
+        real = np.zeros((len(rows), length), bool)
+        targets = np.full((len(rows), length), -100, np.int64)
+        for row, (prompt, gap, answer) in enumerate(rows):
+            end = len(prompt) + len(answer)
+            ids[row, : len(prompt)] = prompt
+            ids[row, len(prompt) : end] = answer
+            targets[row, len(prompt) : end] = answer
+            sound[row, gap : gap + self.vectors] = True
+            real[row, :end] = True
+        move = _mover(device)
+        first = min(len(prompt) for prompt, _, _ in rows)
+        return Sequences(move(ids), move(sound), move(real), move(targets), first)
+
+    def for_generation(self, prompts: Sequence[str], device: torch.device) -> Sequences:
+        """Prompts alone, padded on the left."""
+        rows = [self.prompt(text) for text in prompts]
+        length = max(len(ids) for ids, _ in rows)
+        ids = np.zeros((len(rows), length), np.int64)
+        sound = np.zeros((len(rows), length), bool)
+        real = np.zeros((len(rows), length), bool)
+        for row, (prompt, gap) in enumerate(rows):
+            start = length - len(prompt)
+            ids[row, start:] = prompt
+            sound[row, start + gap : start + gap + self.vectors] = True
+            real[row, start:] = True
+        move = _mover(device)
+        return Sequences(move(ids), move(sound), move(real))
+
+
+def _remember(cache: dict[str, Any], key: str, value: Any) -> None:
+    if len(cache) >= _CACHED:
+        cache.clear()
+    cache[key] = value
+
+
+def _mover(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
+    return lambda array: torch.from_numpy(array).to(device, non_blocking=True)

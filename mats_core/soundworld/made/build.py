@@ -1,0 +1,194 @@
+"""What the embedded model is made of, from scratch: tokenizers, CLAP, LLM; and the measures of a whole model.
+
+MATS itself is then made by `mats soundworld build`, through the same jobs as any other model.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mats_core.model.model import MatsModel
+from mats_core.model.prompts import SPEECH, training_prompt
+from mats_core.scoring.label_scores import label_f1
+from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
+from mats_core.soundworld.kept import keep_text
+from mats_core.soundworld.kinds import SAMPLE_RATE
+from mats_core.soundworld.language import Content, corpus_record, parse_kinds
+from mats_core.soundworld.made.ablation import saved_text_corpus
+from mats_core.soundworld.made.measure import (
+    Clips,
+    caption_f1,
+    chance_f1,
+    label_answers,
+    modality_gap,
+    question_numbers,
+    split_recipes,
+)
+from mats_core.soundworld.made.pretrain_clap import pretrain_clap
+from mats_core.soundworld.made.pretrain_llm import pretrain_llm
+from mats_core.soundworld.made.pretrain_reading import pretrain_reading
+from mats_core.soundworld.made.tokenizer import as_transformers, train_bpe
+from mats_core.soundworld.synth import render, render_scene
+
+Log = Callable[[str], None]
+
+PRETRAIN_CLIPS = 48_000
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
+    """Make the frozen parts, CLAP and LLM. Every finished step stays in ``work`` and is not repeated.
+
+    Args:
+        work: folder for spectrograms and parts (about 3 GB).
+
+    Returns:
+        The directories of the encoder and of the LLM.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    times = Times(work / "times.json", log)
+    for name, texts in (("encoder", _encoder_texts), ("llm", _llm_texts)):
+        if not (work / f"bpe-{name}.json").exists():
+            with times(f"tokenizer of the {name}"):
+                keep_text(work / f"bpe-{name}.json", train_bpe(texts()))
+    if not (work / "encoder" / "model.safetensors").exists():
+        with times("clips"):
+            mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
+        with times("clap"):
+            pretrain_clap(mels, work / "encoder", as_transformers(_bpe(work, "encoder"), ends=True, length=96), log=log)
+    if not (work / "llm" / "model.safetensors").exists():
+        _build_llm(work, times, log)
+    return work / "encoder", work / "llm"
+
+
+def _build_llm(work: Path, times: Times, log: Log) -> None:
+    """First on captions in words, then on what a throw-away mapper makes of their embeddings."""
+    if not (work / "llm-words" / "model.safetensors").exists():
+        with times("llm, words"):
+            words = as_transformers(_bpe(work, "llm"), ends=False, length=512)
+            pretrain_llm(work / "llm-ordered", words, log=log)
+            pretrain_llm(
+                work / "llm-words", words, start=work / "llm-ordered", steps=250, learning_rate=4e-3, shuffled=0.5,
+                first_record=100_000, log=log,
+            )  # fmt: skip
+    from mats_core.encoders.clap import HfClapEncoder
+
+    with times("text embeddings"):
+        corpus = saved_text_corpus(work, HfClapEncoder(str(work / "encoder"), device="cpu"))
+    with times("llm, reading vectors"):
+        pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm", log=log)
+
+
+def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = print) -> dict[str, Any]:
+    """All measures of a model on test clips no training met; see ``measure`` for what each number means."""
+    if model.encoder is None:
+        raise ValueError("the model has no encoder; it cannot be measured on sound")
+    santa = model.config.santa
+    recipes = split_recipes("test", clips)
+    parts = []
+    for at in range(0, clips, 32):
+        parts.append(model.embed_windows([_int16(render(r)) for r in recipes[at : at + 32]]))
+        if at % 320 == 0:
+            log(f"heard {at}/{clips} clips")
+    heard = Clips(torch.from_numpy(np.concatenate(parts)), recipes)
+    off = santa.model_copy(update={"mix": 0.0})
+    captions = caption_f1(model, heard, santa)
+    log("captions done")
+    without = caption_f1(model, heard, off)
+    numbers = {
+        "model": model.fingerprint,
+        "clips": clips,
+        "captions": {k: v for k, v in captions.items() if k != "captions"},
+        "captions_without_santa": {k: v for k, v in without.items() if k not in ("captions", "per_kind")},
+        "chance_f1": chance_f1(captions["captions"], recipes),
+        "cla_label_f1": label_answers(model, heard, santa),
+        "questions": question_numbers(model, heard, santa),
+        "gap": modality_gap(model, heard, santa),
+    }
+    log("questions done")
+    if scenes:
+        numbers["scenes"] = scene_numbers(model, scenes)
+    return numbers
+
+
+def scene_numbers(model: MatsModel, scenes: int) -> dict[str, Any]:
+    """Label F1 a minute in 3-minute scenes: one answer for the minute's chunk, and one for every window of it."""
+    single, segments, true = [], [], []
+    for scene in range(scenes):
+        waveform, recipes = render_scene(1000 + scene)
+        answers = model.answers((waveform, SAMPLE_RATE), task="caption", segments=True)
+        per_minute = len(recipes) // 3
+        for minute, answer in enumerate(answers):
+            stretch = recipes[minute * per_minute : (minute + 1) * per_minute]
+            true.append({k for r in stretch for k in r.labels()})
+            single.append(parse_kinds(answer.text))
+            segments.append({k for s in answer.segments or [] for k in parse_kinds(s.text)})
+    return {
+        "minutes": len(true),
+        "single_answer_f1": label_f1(single, true).micro,
+        "segments_f1": label_f1(segments, true).micro,
+    }
+
+
+def _int16(waveform: np.ndarray) -> np.ndarray:
+    """As audio travels between the stages of a run."""
+    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)[: WINDOW_SECONDS * SAMPLE_RATE]
+
+
+def _bpe(work: Path, name: str) -> str:
+    return (work / f"bpe-{name}.json").read_text()
+
+
+def _encoder_texts() -> Iterator[str]:
+    """What the vocabulary of CLAP's text tower is learned from: captions, questions and answers."""
+    for record in _tokenizer_records(20_000):
+        yield record["caption"]
+        yield f"USER: <Speech></Speech> {record['instruction']}\nASSISTANT: {record['output']}"
+
+
+def _llm_texts() -> Iterator[str]:
+    """What the LLM's vocabulary is learned from: whole prompts with a caption in words, and answers."""
+    for index, record in enumerate(_tokenizer_records(12_000)):
+        prompt = training_prompt(record["task"], record["instruction"], "", index)
+        yield f"{prompt.replace(SPEECH, ' ' + record['caption'])} {record['output']}"
+
+
+def _tokenizer_records(count: int) -> Iterator[dict[str, str]]:
+    tasks = ("QA", "caption", "cla_label", "music_caption")
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        yield corpus_record(Content.of(clip_recipe("tokenizer", i), rng), rng, tasks[i % 4])
+
+
+def recorded_ablation() -> dict[str, Any] | None:
+    """The ablation as it was measured when the shipped model was made, or None."""
+    path = ASSETS / "ablation.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+class Times:
+    """Wall time of every step, kept as JSON."""
+
+    def __init__(self, path: Path, log: Log) -> None:
+        self.path, self.log, self.step, self.started = path, log, "", 0.0
+
+    def __call__(self, step: str) -> Times:
+        self.step = step
+        return self
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+        self.log(f"{self.step} …")
+
+    def __exit__(self, *failed: object) -> None:
+        seconds = time.monotonic() - self.started
+        self.log(f"{self.step}: {seconds / 60:.1f} min")
+        kept = json.loads(self.path.read_text()) if self.path.exists() else {}
+        keep_text(self.path, json.dumps({**kept, self.step: round(seconds, 1)}, indent=1) + "\n")

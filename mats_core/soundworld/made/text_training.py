@@ -1,0 +1,98 @@
+"""MATS of the embedded world, trained on its text alone.
+
+Nothing here can reach audio: the corpus is written from recipes that are never synthesised, and the encoder
+comes in as its text half only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
+from mats_core.model.model import MatsModel
+from mats_core.model.prompts import training_prompt
+from mats_core.soundworld.corpus import RECORDS, ROUNDS, text_record
+from mats_core.training.step import TrainingSettings, make_optimizer, sample_batch, train_step
+
+Log = Callable[[str], None]
+EmbedText = Callable[[Sequence[str]], Tensor]
+
+MAPPER = MapperConfig(kind="mlp", vectors=12, width=256)
+ADAPTER = AdapterConfig(
+    rank=16,
+    alpha=32,
+    dropout=0.0,
+    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+)
+DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
+STEPS, ABLATION_STEPS = 1000, 500
+"""Of the shipped model, and of every run of the ablation, which compares runs with one another."""
+
+
+def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_STEPS) -> TrainingSettings:
+    """The settings every model of the embedded world is trained with; noise, seed and steps differ."""
+    return TrainingSettings(
+        steps=steps, batch_size=48, learning_rate=4e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
+        clip_norm=1.0, noise_variance=noise_variance, seed=seed,
+    )  # fmt: skip
+
+
+@dataclass
+class Corpus:
+    """What a model is trained on: unit embeddings [N, D] and, row by row, prompt and answer."""
+
+    embeddings: Tensor
+    prompts: list[str]
+    outputs: list[str]
+    captions: list[str]
+
+
+def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROUNDS) -> Corpus:
+    """The text corpus, its captions embedded by the text half of a CLAP.
+
+    Args:
+        embed_text: ``encoder.embed_text``.
+        records: recipes of the ``text`` split; each is written up ``rounds`` times in other words.
+    """
+    rows = [text_record(i, r) for r in range(rounds) for i in range(records)]
+    captions = [row["caption"] for row in rows]
+    embeddings = embed_text(captions).float().cpu()
+    prompts = [training_prompt(row["task"], row["instruction"], "", i) for i, row in enumerate(rows)]
+    return Corpus(embeddings, prompts, [row["output"] for row in rows], captions)
+
+
+def train_mats(
+    corpus: Corpus, encoder: Path, llm: Path, settings: TrainingSettings, log: Log = print, name: str = "mats"
+) -> MatsModel:
+    """Train mapper and adapter; encoder and LLM stay frozen. Returns the model, without a memory."""
+    model = MatsModel.new(
+        str(llm), encoder=str(encoder), mapper=MAPPER, adapter=ADAPTER, noise_variance=settings.noise_variance,
+        decoding=DECODING, seed=settings.seed, device="cpu", dtype="float32",
+    )  # fmt: skip
+    torch.manual_seed(settings.seed)
+    optimizer = make_optimizer(model, settings)
+    loss = accuracy = 0.0
+    for step in range(settings.steps):
+        rows = [row for _, row in sample_batch(settings.seed, step, settings.batch_size, [len(corpus.prompts)], [1.0])]
+        prompts, outputs = [corpus.prompts[i] for i in rows], [corpus.outputs[i] for i in rows]
+        result = train_step(model, optimizer, corpus.embeddings[rows], prompts, outputs, settings, step)
+        loss = result.loss if step == 0 else 0.95 * loss + 0.05 * result.loss
+        accuracy = 0.95 * accuracy + 0.05 * result.token_accuracy
+        if (step + 1) % 100 == 0:
+            log(f"{name} step {step + 1}/{settings.steps} loss {loss:.3f} token accuracy {accuracy:.3f}")
+    return model
+
+
+def memory_captions(count: int, corpus: Corpus) -> list[int]:
+    """Rows of the corpus whose captions Santa's memory holds: the first ``count`` distinct ones."""
+    seen: dict[str, int] = {}
+    for row, text in enumerate(corpus.captions):
+        seen.setdefault(text, row)
+        if len(seen) == count:
+            break
+    return list(seen.values())

@@ -1,0 +1,160 @@
+"""What file systems raise, told apart: one code of DESIGN.md and one sentence for each cause; and which of it
+passes by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from calendar import timegm
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import parse_qs
+
+from mats_core.errors import CodedError
+from mats_core.storage.uris import local_path, public_uri, scheme, web_parts
+
+
+class StorageError(CodedError):
+    """A path or URL that cannot be used; `code` is not_found, access_denied, io_error or refused."""
+
+
+# What a store calls the cause → our code and what to say of it. {bucket} and {name} are filled in.
+_CAUSES = {
+    "NoSuchBucket": ("not_found", "the bucket {bucket} does not exist"),
+    "ExpiredToken": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    "ExpiredTokenException": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    "TokenRefreshRequired": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    "InvalidToken": ("access_denied", "the session token for {bucket} is not valid"),
+    "InvalidAccessKeyId": ("access_denied", "the store of {bucket} does not know this access key"),
+    "SignatureDoesNotMatch": ("access_denied", "the secret key does not fit the access key for {bucket}"),
+    "RequestTimeTooSkewed": ("access_denied", "the clock of this machine is too far off for {bucket}"),
+    "NoCredentialsError": (
+        "access_denied",
+        "no credentials for {bucket} were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or "
+        "anonymous access (MATS_STORAGE)",
+    ),
+    "PreconditionFailed": ("io_error", "{name} was changed while it was read"),
+    "FileExpired": ("io_error", "{name} was changed while it was read"),
+    "InvalidObjectState": ("access_denied", "{name} is in cold storage; restore it first"),
+    "PermanentRedirect": ("io_error", "the bucket {bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
+    "AuthorizationHeaderMalformed": ("io_error", "{bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
+    "EndpointConnectionError": ("io_error", "the store of {bucket} does not answer; is its endpoint right?"),
+}
+_VAGUE = ("400", "403", "404", "Bad Request", "Forbidden", "Not Found")  # all that a HEAD request says
+_PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
+_PASSING_WORDS = ("Timeout", "Connection", "Connector", "Disconnected", "Payload", "IncompleteRead", "HTTPClient")
+_PASSING_CODES = frozenset(
+    {
+        "SlowDown",
+        "ServiceUnavailable",
+        "InternalError",
+        "RequestTimeout",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "IncompleteBody",
+        "BandwidthLimitExceeded",
+    }
+)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def store_code(error: BaseException) -> str:
+    """What the store itself called the error ("NoSuchBucket", "403", "NoCredentialsError"), or ""."""
+    found = ""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else type(each).__name__
+        if code in _CAUSES:
+            return code
+        if isinstance(response, dict):
+            found = found or code
+    return found
+
+
+def is_vague(error: BaseException) -> bool:
+    """Whether the store refused without saying why, as it does to a HEAD request."""
+    return store_code(error) in _VAGUE
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether to try again may help: the store is busy, a connection broke, an answer came too late or cut."""
+    if isinstance(error, StorageError):
+        return False
+    response = next((r for each in _chain(error) if isinstance(r := getattr(each, "response", None), dict)), None)
+    if response is not None:
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status in _PASSING_STATUS or response.get("Error", {}).get("Code") in _PASSING_CODES
+    for each in _chain(error):
+        status = getattr(each, "status", None) or getattr(each, "code", None)
+        if isinstance(status, int) and status >= 300:
+            return status in _PASSING_STATUS
+        kind = type(each).__name__
+        if isinstance(each, (ConnectionError, TimeoutError, asyncio.TimeoutError)):
+            return True
+        if any(word in kind for word in _PASSING_WORDS):
+            return True
+    return False
+
+
+def error_from(error: BaseException, uri: str) -> StorageError:
+    """The coded form of what a file system raised. Its own text is left out: it may hold signed URLs."""
+    if isinstance(error, StorageError):
+        return error
+    name = public_uri(uri)
+    cause = _CAUSES.get(store_code(error))
+    if cause is not None:
+        kind = scheme(name)
+        bucket = f"{kind}://{name.partition('://')[2].partition('/')[0]}"
+        return StorageError(cause[0], cause[1].format(bucket=bucket, name=name))
+    if scheme(uri) in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__  # note: fsspec says "not found" for a refused or failed connection, too
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == 404:
+        path = local_path(uri)
+        if path is not None and os.path.islink(path):
+            return StorageError("not_found", "the link points to a file that is not there")
+        return StorageError("not_found", f"{name} does not exist")
+    if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
+        ended = _signature_ended(uri)
+        if ended:
+            return StorageError("access_denied", f"the signature of {name} expired at {ended}; sign it anew")
+        return StorageError("access_denied", f"access to {name} is denied ({_kind(error, status)})")
+    if isinstance(error, NotImplementedError):
+        return StorageError("refused", f"{name}: {scheme(uri)}:// is read-only")
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _kind(error, status)
+    return StorageError("io_error", f"{name} cannot be read or written: {reason}")
+
+
+def _kind(error: BaseException, status: Any) -> str:
+    return f"HTTP {status}" if isinstance(status, int) else type(error).__name__
+
+
+def _signature_ended(uri: str) -> str | None:
+    """When the signature in a URL expired (UTC); None where it has not, or there is none that says."""
+    if scheme(uri) not in ("http", "https"):
+        return None
+    query = {name.lower(): values[0] for name, values in parse_qs(web_parts(uri)[2]).items()}
+    try:
+        if "x-amz-date" in query:
+            begun = timegm(time.strptime(query["x-amz-date"], "%Y%m%dT%H%M%SZ"))
+            ends = begun + int(query.get("x-amz-expires", "0"))
+        elif "x-goog-date" in query:
+            begun = timegm(time.strptime(query["x-goog-date"], "%Y%m%dT%H%M%SZ"))
+            ends = begun + int(query.get("x-goog-expires", "0"))
+        elif "expires" in query:
+            ends = int(query["expires"])
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(ends)) if ends < time.time() else None

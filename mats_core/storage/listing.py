@@ -1,0 +1,276 @@
+"""Listing of files below an input: local folders, globs, and fsspec file systems. Use it through
+`storage.list_files`."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+from fsspec.utils import glob_translate
+
+from mats_core.storage.retries import steady
+from mats_core.storage.uris import printable, scheme, uri_from_path, web_parts
+
+PAGE = 1000
+"""Objects listed by one request; the most that S3 allows."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """One file: `uri` opens it; `path` is relative to the input root (percent-encoded where it is not
+    UTF-8); `size` in bytes, 0 where unknown; `version` is an etag, or size and modification time, and empty
+    for a link that points to nothing."""
+
+    uri: str
+    path: str
+    size: int
+    version: str
+
+
+class Listed(NamedTuple):
+    """What a listing said of a file: bytes (0 where unknown) and version ("" where unknown)."""
+
+    size: int
+    version: str
+
+
+def local_version(status: os.stat_result) -> str:
+    """Size and modification time: changes when the file does."""
+    return f"{status.st_size}-{status.st_mtime_ns:x}"
+
+
+def remote_version(info: dict[str, Any]) -> str:
+    """The etag of an object, or its size and time where the store has none."""
+    for key in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
+        if info.get(key):
+            return str(info[key]).strip('"')
+    for key in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        if moment := info.get(key):  # note: listing and info may give the same moment in different types
+            text = f"{getattr(moment, 'timestamp', lambda: moment)():.6f}" if not isinstance(moment, str) else moment
+            return f"{info.get('size') or 0}-{text}"
+    return str(info.get("size") or "")
+
+
+def remote_name(uri: str) -> str:
+    """The last part of a remote URI, without its query string."""
+    path = web_parts(uri)[1] if scheme(uri) in ("http", "https") else uri
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+    """Files that a local path means: itself, a folder's, or a glob's."""
+    if os.path.lexists(path):
+        if os.path.isdir(path):
+            yield from _walk(path, path, extensions)
+        else:
+            yield _file(path, os.path.dirname(path))
+        return
+    if not glob.has_magic(path):
+        raise FileNotFoundError(errno.ENOENT, "no such file or folder")
+    root = _fixed_part(path)
+    matches = sorted(glob.glob(path, recursive=True))
+    wanted = None if _names_extension(path) else extensions
+    found = False
+    for match in matches:
+        if not os.path.isdir(match):
+            if has_extension(match, wanted):
+                found = True
+                yield _file(match, root)
+        elif b"**" not in path:  # "2024-*" means these folders; "**" already lists what is below
+            for each in _walk(match, root, extensions):
+                found = True
+                yield each
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "the pattern matches no file")
+
+
+def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+    """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its
+    real place only, one outside once: loops end and nothing comes twice."""
+    real_root = os.path.realpath(folder)
+    linked: set[bytes] = set()
+
+    def new_folder(path: bytes) -> bool:
+        if not os.path.islink(path):
+            return True
+        real = os.path.realpath(path)
+        if real in linked or (real + b"/").startswith(real_root.rstrip(b"/") + b"/"):
+            return False
+        linked.add(real)
+        return True
+
+    def below(path: bytes) -> Iterator[tuple[bytes, bool]]:
+        """(path, whether it is a folder) of what is listed in a folder; a name takes little, there may be millions."""
+        names: list[bytes] = []
+        folders: set[bytes] = set()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    try:
+                        is_dir = entry.is_dir()
+                    except OSError:  # a link to itself
+                        is_dir = False
+                    if is_dir:
+                        folders.add(entry.name)
+                    elif has_extension(entry.name, extensions):
+                        names.append(entry.name)
+        except OSError:
+            if path == folder:
+                raise
+            yield path, False  # a folder that may not be read, or is gone: a row with its error, later
+            return
+        names += [name for name in sorted(folders) if new_folder(os.path.join(path, name))]
+        names.sort()
+        for name in names:
+            yield os.path.join(path, name), name in folders
+
+    stack = [below(folder)]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif entry[1]:
+            stack.append(below(entry[0]))
+        else:
+            yield _file(entry[0], root)
+
+
+def _file(path: bytes, root: bytes) -> FileInfo:
+    relative = printable(os.path.relpath(path, root or b"."))
+    try:
+        status = os.stat(path)
+    except OSError:  # a link to nothing, or no access: a row with its error, later
+        return FileInfo(uri_from_path(path), relative, 0, "")
+    return FileInfo(uri_from_path(path), relative, status.st_size, local_version(status))
+
+
+def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+    """Files that a remote URL means, as `list_local` does it; folder by folder, sorted within each."""
+    kind = scheme(uri)
+    try:
+        info: dict[str, Any] | None = steady(lambda: remote_info(fs, name, kind))
+    except FileNotFoundError:
+        if not glob.has_magic(name):
+            raise
+        info = None
+    if info is not None and info.get("type") != "directory":
+        yield FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
+        return
+    shown = _uris_like(uri, name)
+    if info is not None:
+        for each in _below(fs, name, kind):
+            if has_extension(each["name"].encode(), extensions):
+                yield _object(each, name, kind, shown)
+        return
+    wanted = None if _names_extension(name.encode()) else extensions
+    root = _fixed_part(name.encode()).decode()
+    meant = re.compile(glob_translate(name))
+    found = False
+    for each in _below(fs, root, kind):
+        if meant.match(each["name"]) and has_extension(each["name"].encode(), wanted):
+            found = True
+            yield _object(each, root, kind, shown)
+    if not found:
+        raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
+
+
+def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:
+    """What the store says of one object or prefix; "type" is "directory" for a prefix. Raises what the client
+    raises."""
+    if kind in ("s3", "s3a") and "/" not in name.strip("/"):
+        # note: asking for the bucket itself needs other rights than listing it, and gives no reason when refused
+        fs.call_s3("list_objects_v2", fs.kwargs, Bucket=name.strip("/"), MaxKeys=1)
+        return {"name": name, "type": "directory", "size": 0}
+    return dict(fs.info(name))
+
+
+def _below(fs: Any, root: str, kind: str) -> Iterator[dict[str, Any]]:
+    return _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root)
+
+
+def _s3_objects(fs: Any, root: str) -> Iterator[dict[str, Any]]:
+    """All objects below a prefix, in the order of their keys, a page at a time: a folder of millions is never held
+    as a whole."""
+    bucket, prefix, _ = fs.split_path(root)
+    prefix = prefix.rstrip("/") + "/" if prefix else ""
+    more: dict[str, str] = {}
+    while True:
+        page = steady(
+            partial(fs.call_s3, "list_objects_v2", fs.kwargs, Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more)
+        )
+        for each in page.get("Contents", ()):
+            if not each["Key"].endswith("/"):  # an object that stands for a folder
+                yield {**each, "name": f"{bucket}/{each['Key']}", "size": each["Size"]}
+        if not page.get("IsTruncated"):
+            return
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
+    """All files below a folder, folder by folder, sorted within each; nothing that a listing (a web page, say)
+    places elsewhere."""
+    stack: list[dict[str, Any]] = [{"name": root, "type": "directory"}]
+    seen: set[str] = set()
+    inside = root.rstrip("/") + "/"
+    while stack:
+        entry = stack.pop()
+        if entry.get("type") != "directory":
+            yield entry
+            continue
+        if entry["name"] in seen:
+            continue
+        seen.add(entry["name"])
+        # note: an object store shows a prefix as an object of its own name; it is no file
+        below = [
+            each
+            for each in steady(partial(fs.ls, entry["name"], detail=True))
+            if each["name"].rstrip("/") != entry["name"].rstrip("/") and each["name"].startswith(inside)
+        ]
+        stack.extend(sorted(below, key=lambda each: each["name"], reverse=True))
+
+
+def _object(info: dict[str, Any], root: str, kind: str, shown: Callable[[str], str]) -> FileInfo:
+    name = info["name"]
+    relative = name[len(root.rstrip("/")) :].lstrip("/") if name.startswith(root.rstrip("/")) else name
+    if kind in ("http", "https"):
+        relative = re.split(r"[?#]", relative, maxsplit=1)[0]
+    return FileInfo(shown(name), relative, int(info.get("size") or 0), remote_version(info))
+
+
+def _uris_like(uri: str, name: str) -> Callable[[str], str]:
+    """From a client's names to URIs like the one listed, which it calls `name`: a client leaves out the account of
+    abfss://container@account/… and the host of sftp://host/…."""
+    kind, _, place = uri.partition("://")
+    if not place.strip("/"):
+        return lambda name: name if "://" in name else f"{kind}://{name.lstrip('/')}"
+    ours, theirs = uri.rstrip("/").split("/"), name.rstrip("/").split("/")
+    same = 0
+    while same < len(theirs) and ours[-1 - same] == theirs[-1 - same]:
+        same += 1
+    before, left_out = ours[: len(ours) - same], len(theirs) - same
+    return lambda name: name if "://" in name else "/".join([*before, *name.split("/")[left_out:]])
+
+
+def has_extension(name: bytes, extensions: AbstractSet[str] | None) -> bool:
+    """Whether a name ends with one of the extensions; None allows all."""
+    return extensions is None or os.path.splitext(name)[1].decode("utf-8", "replace").lower() in extensions
+
+
+def _names_extension(pattern: bytes) -> bool:
+    """Whether a glob says itself which files it means ("*.wav", "a/clip?.dat"), so that no filter is due."""
+    extension = os.path.splitext(pattern)[1]
+    return bool(extension) and not glob.has_magic(extension)
+
+
+def _fixed_part(pattern: bytes) -> bytes:
+    """The folder of a glob before its first magic character: the root that paths are relative to."""
+    parts = pattern.split(b"/")
+    first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return b"/".join(parts[:first]) or b"/"

@@ -1,0 +1,195 @@
+"""Audio (or audio embeddings) → answers, on Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.memory.bridges import KINDS as BRIDGES
+from mats_core.model.config import DecodingSettings, SantaSettings, checked
+from mats_core.model.facts import ModelFacts, read_model_facts
+from mats_core.model.prompts import validate_request
+from mats_core.storage.fingerprint import hash_settings
+from pipelines.archive.model_stage import Answer, ModelSpec
+from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
+from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
+
+ANSWERS = "answers"
+
+
+def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
+    """Answer every row of `settings.input` into `settings.output`/answers.
+
+    Raises SettingsError before any model is loaded when something asked for cannot work.
+    """
+    return run_rows(settings, *caption_job(settings), progress)
+
+
+def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
+    """What is to be done, and the entries of INPUT; raises SettingsError for what cannot work."""
+    facts = read_model_facts(settings.model)
+    decoding, santa = chosen_decoding(settings, facts)
+    check = _checker(settings, facts)
+    source = peek(open_source(settings.input, settings.schemes), settings.input)
+    embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
+    if source.kind != "list":
+        validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
+    bridge = chosen_bridge(settings, facts, embeddings)
+    spec = ModelSpec(
+        model=settings.model,
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
+        window_s=facts.window_s,
+        deterministic=settings.deterministic,
+        segments=settings.segments,
+        explain=settings.explain,
+        with_embedding=settings.with_embedding,
+        decoding=decoding,
+        santa=santa,
+        bridge=bridge,
+        fingerprint=facts.fingerprint,
+    )
+    job = Job(
+        name="caption",
+        folder=ANSWERS,
+        identity=_identity(settings, facts, source, decoding, santa, bridge),
+        chunk_s=facts.chunk_s,
+        sample_rate=facts.sample_rate,
+        model_bytes=facts.size,
+        defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
+        embeddings=embeddings,
+        check=check,
+        stage=Answer,
+        spec=spec,
+    )
+    return job, source
+
+
+def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Decoding and Santa settings: the model's, with what the user overrides. Raises SettingsError."""
+    given = {name: getattr(settings, name) for name in DECODING_FIELDS}
+    changes = {name: value for name, value in given.items() if value is not None}
+    decoding = facts.config.decoding.updated(
+        checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
+    )
+    if facts.positions and decoding.max_new_tokens >= facts.positions:
+        allowed = f"less than {facts.positions}, the tokens that the LLM was made to read and write"
+        raise SettingsError("max_new_tokens", decoding.max_new_tokens, allowed)
+    santa = facts.config.santa
+    over = {
+        "mix": settings.santa_mix,
+        "neighbors": settings.santa_neighbors,
+        "scale": settings.santa_scale,
+        "noise_variance": settings.santa_noise_variance,
+    }
+    santa = checked(
+        SantaSettings,
+        {**santa.model_dump(), **{name: value for name, value in over.items() if value is not None}},
+        "santa",
+    )
+    return decoding.model_dump(), santa.model_dump()
+
+
+def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str | None) -> dict[str, Any]:
+    """Settings of a bridge other than Santa, {} for Santa. Raises SettingsError.
+
+    embeddings: where the audio's embeddings are stored; mean-shift takes their mean.
+    """
+    if settings.bridge not in BRIDGES:
+        raise SettingsError("bridge", settings.bridge, ", ".join(BRIDGES))
+    if settings.bridge == "santa":
+        return {}
+    values: dict[str, Any] = {"kind": settings.bridge}
+    if settings.bridge != "none" and facts.config.memory is None:
+        raise SettingsError("bridge", settings.bridge, "santa or none: this model has no memory of texts")
+    if settings.bridge == "projection":
+        values["scale"] = settings.projection_scale
+    if settings.bridge == "retrieval":
+        values["captions"] = settings.retrieved
+    if settings.bridge == "mean-shift":
+        if embeddings is None:
+            raise SettingsError(
+                "bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean"
+            )
+        values["audio_mean"] = audio_mean(embeddings)
+    return values
+
+
+def audio_mean(embeddings: str) -> list[float]:
+    """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from mats_core.audio.decode import pool_windows
+
+    total, count = None, 0
+    for info in storage.list_files(storage.join(embeddings, "embeddings")):
+        if not info.uri.endswith(".parquet"):
+            continue
+        for batch in pq.ParquetFile(storage.open_binary(info.uri)).iter_batches(columns=["windows"], batch_size=1024):
+            for windows in batch["windows"].to_pylist():
+                if windows:
+                    vectors = np.array([window["embedding"] for window in windows], np.float32)
+                    pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
+                    total = pooled.astype(np.float64) if total is None else total + pooled
+                    count += 1
+    if total is None:
+        raise SettingsError("input", storage.public_uri(embeddings), "embeddings of at least one sound")
+    mean: list[float] = (total / count).astype(np.float32).tolist()
+    return mean
+
+
+def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
+    """Refuses an entry whose request cannot be answered, before any work starts."""
+    tasks = tuple(facts.config.tasks)
+
+    def check(entry: Entry) -> None:
+        task = entry.request.get("task") or settings.task
+        question, tag = (entry.request.get(name) or getattr(settings, name) for name in ("question", "tag"))
+        validate_request(task, question, tasks, tag)
+
+    return check
+
+
+def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
+    """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
+    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
+    made_with = sidecar.get("encoder_fingerprint", "")
+    if made_with != facts.encoder_fingerprint:
+        raise SettingsError(
+            "input",
+            storage.public_uri(settings.input),
+            f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
+            f'{made_with[:12]}: embed again with "mats embed-audio"',
+        )
+    if sidecar.get("status") != "complete":
+        raise SettingsError("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
+    return settings.input
+
+
+def _identity(
+    settings: CaptionSettings,
+    facts: ModelFacts,
+    source: Source,
+    decoding: dict[str, Any],
+    santa: dict[str, Any],
+    bridge: dict[str, Any],
+) -> dict[str, Any]:
+    """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
+    names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
+    identity = {
+        "job": "caption",
+        "model": facts.fingerprint,
+        "source": source.kind if source.kind == "embeddings" else "audio",
+        **{name: getattr(settings, name) for name in names},
+        "decoding": decoding,
+        "santa": santa,
+    }
+    if bridge:  # only then, so that outputs begun before there were others stay as they are
+        mean = {"audio_mean": hash_settings({"mean": bridge["audio_mean"]})} if "audio_mean" in bridge else {}
+        identity["bridge"] = {**bridge, **mean}
+    return identity

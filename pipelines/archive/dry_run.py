@@ -1,0 +1,163 @@
+"""What `mats caption` would do: files, hours, chunks, and the time and GPU hours that a measured sample promises.
+
+INPUT is listed and its headers are read as in a run; nothing is written. A sample of rows, drawn evenly over
+all of them, is decoded and answered in this process, by the stages of a run.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from pipelines.archive.caption import caption_job
+from pipelines.archive.run import Job, Progress
+from pipelines.archive.scan import ScanCounts, Scanner
+from pipelines.archive.work_list import WorkList
+from pipelines.cluster.session import Resources, free_memory, make_plan, usable_cores
+from pipelines.data.inputs import Source
+from pipelines.settings.archive import CaptionSettings, LimitSettings
+
+SAMPLE_ROWS = 24
+START_S = 30.0
+"""What it takes until Ray and the model are there, roughly."""
+
+
+@dataclass
+class Estimate:
+    """`seen`: entries that OUTPUT does not know yet; `rows` are to be answered, `done` are. `wall_s` and `gpu_hours`
+    are None where no row could be measured, `gpu_hours` also without a GPU. `per_row_s` names seconds a stage."""
+
+    seen: ScanCounts
+    known_files: int
+    rows: int
+    done: int
+    sample_rows: int = 0
+    sample_audio_s: float = 0.0
+    per_row_s: dict[str, float] | None = None
+    cores: int = 1
+    gpus: int = 0
+    actors: int = 1
+    wall_s: float | None = None
+    core_hours: float | None = None
+    gpu_hours: float | None = None
+
+
+class _Planned(WorkList):
+    """A work list that is counted, not written; `sample` is drawn evenly from the rows without an error."""
+
+    def __init__(self, folder: str, own: pa.Schema) -> None:
+        super().__init__(folder, own)
+        self.sample: list[dict[str, Any]] = []
+        self._drawn = 0
+        self._random = random.Random(0)
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        for offset, row in enumerate(rows):
+            row["row_id"] = self.total + offset
+            if row["error_code"] is None:
+                self.offer(row)
+        self.total += len(rows)
+
+    def offer(self, row: dict[str, Any]) -> None:
+        """Keep a row with the chance that every row has (reservoir sampling)."""
+        self._drawn += 1
+        if len(self.sample) < SAMPLE_ROWS:
+            self.sample.append(row)
+        elif (place := self._random.randrange(self._drawn)) < SAMPLE_ROWS:
+            self.sample[place] = row
+
+
+def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> Estimate:
+    """Scan, measure a sample, and multiply. Raises SettingsError as the run itself would."""
+    tell = progress or (lambda _: None)
+    job, source = caption_job(settings)
+    folder = storage.join(settings.output, "_state", "work_list")
+    if settings.overwrite or not storage.exists(settings.output):
+        folder, before = _nowhere(), 0
+        done = 0
+    else:
+        before = WorkList(folder).total
+        done = _rows_written(storage.join(settings.output, job.folder))
+    work = _Planned(folder, source.own_schema)
+    seen, known = _scan(settings, job, source, work, tell)
+    estimate = Estimate(seen, known, max(0, work.total - done), done, cores=usable_cores())
+    if not work.sample and before:
+        for row in work.read(0, min(before, 4096)).to_pylist():
+            if row["error_code"] is None:
+                work.offer(row)
+    if estimate.rows and work.sample:
+        tell(Progress("start", 0, estimate.rows))
+        _measure(settings, job, work, estimate)
+    return estimate
+
+
+def _nowhere() -> str:
+    """A folder that is not there, as that of a run that has not begun."""
+    return storage.join(tempfile.gettempdir(), f"mats-dry-run-{random.getrandbits(64):x}")
+
+
+def _rows_written(folder: str) -> int:
+    if not storage.is_dir(folder):
+        return 0
+    parts = [info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
+    return sum(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows for uri in parts)
+
+
+def _scan(
+    settings: CaptionSettings, job: Job, source: Source, work: WorkList, tell: Callable[[Progress], None]
+) -> tuple[ScanCounts, int]:
+    def scanned(counts: ScanCounts) -> None:
+        tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
+
+    with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
+        return work.extend(source, scanner, job.defaults, scanned, job.check)
+
+
+def _measure(settings: CaptionSettings, job: Job, work: _Planned, estimate: Estimate) -> None:
+    """Answer the sample, a first time to warm up, and fill in what follows from it."""
+    from pipelines.archive.decode_stage import Decode, Fetch
+
+    estimate.gpus = _gpus(settings.device)
+    there = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)
+    plan = make_plan(settings, estimate.rows, job.model_bytes, there)
+    job.spec.threads, job.spec.batch_size = (0 if estimate.gpus else 1), plan.batch_size
+    rows = pa.Table.from_pylist(work.sample, schema=work.schema)
+    model = job.stage(job.spec)
+    if job.embeddings:
+        read: Any = Fetch(work.folder, job.embeddings).fetch
+    else:
+        limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
+        read = Decode(work.folder, 1, job.sample_rate, limits, work.private.find).decode
+    model(read(rows.slice(0, 2)))
+    started = time.monotonic()
+    decoded = read(rows)
+    heard = time.monotonic()
+    model(decoded)
+    ended = time.monotonic()
+    count = len(rows)
+    estimate.sample_rows = count
+    estimate.sample_audio_s = sum(decoded["decoded_s"].to_pylist())
+    per_row = {"decode": (heard - started) / count, "model": (ended - heard) / count}
+    decode_s, model_s = (per_row[name] * estimate.rows for name in ("decode", "model"))
+    estimate.per_row_s, estimate.actors = per_row, plan.actors
+    estimate.core_hours = (decode_s + (0.0 if estimate.gpus else model_s)) / 3600
+    if estimate.gpus:
+        estimate.gpu_hours = model_s / 3600
+        decoders = plan.decode_actors * plan.decoder_workers
+        estimate.wall_s = START_S + max(model_s / plan.actors, decode_s / decoders)
+    else:  # decoding and the model share the cores
+        estimate.wall_s = START_S + (decode_s + model_s) / max(1, min(estimate.cores, plan.actors * plan.threads))
+
+
+def _gpus(device: str) -> int:
+    import torch
+
+    return torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0

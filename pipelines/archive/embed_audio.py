@@ -1,0 +1,61 @@
+"""Audio → audio embeddings: the front half of `caption`, kept for many questions, settings or models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.model.facts import read_model_facts
+from pipelines.archive.model_stage import Embed, ModelSpec
+from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
+from pipelines.data.inputs import EMBEDDINGS_SIDECAR, open_source
+from pipelines.settings.archive import EmbedSettings
+
+EMBEDDINGS = "embeddings"
+
+
+def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
+    """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
+    facts = read_model_facts(settings.model)
+    source = peek(open_source(settings.input, settings.schemes), settings.input)
+    if source.kind == "embeddings":
+        raise SettingsError("input", storage.public_uri(settings.input), "audio; these are embeddings already")
+    identity = {
+        "job": "embed-audio",
+        "encoder": facts.encoder_fingerprint,
+        "sample_rate": facts.sample_rate,
+        "window_seconds": facts.window_s,
+        "max_seconds": settings.max_seconds,
+    }
+    job = Job(
+        name="embed-audio",
+        folder=EMBEDDINGS,
+        identity=identity,
+        chunk_s=facts.chunk_s,
+        sample_rate=facts.sample_rate,
+        model_bytes=facts.size,
+        defaults={},
+        embeddings=None,
+        check=None,
+        stage=Embed,
+        spec=ModelSpec(
+            model=settings.model,
+            device=settings.device,
+            trust_remote_code=settings.trust_remote_code,
+            window_s=facts.window_s,
+            deterministic=settings.deterministic,
+        ),
+    )
+    result = run_rows(settings, job, source, progress)
+    sidecar = {
+        "encoder_fingerprint": facts.encoder_fingerprint,
+        "dim": facts.dim,
+        "sample_rate": facts.sample_rate,
+        "window_seconds": facts.window_s,
+        "rows": result.rows,
+        "status": "complete" if result.status == "complete_before" else result.status,
+    }
+    storage.write_bytes(storage.join(settings.output, EMBEDDINGS_SIDECAR), json.dumps(sidecar, indent=1).encode())
+    return result

@@ -1,0 +1,268 @@
+"""The frozen work list: what was asked, row by row, each with an int64 `row_id`.
+
+Parquet files of at most FILE_ROWS rows, named by their first row_id, written once and never changed.
+Scanning again appends what is new or changed; an entry's rows never straddle two files, so a scan that
+is killed leaves whole entries only.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import io
+import re
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.archive.scan import ScanCounts, Scanner
+from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
+from pipelines.data.private_uris import PrivateUris
+
+FILE_ROWS = 8192
+
+
+def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
+    """Columns of the work list: ids, manifest, request and the user's own."""
+    request = [(name, pa.string()) for name in REQUEST_COLUMNS]
+    place = [("last", pa.bool_()), ("part", pa.string()), ("part_row", pa.int64())]
+    return pa.schema(
+        [
+            pa.field("row_id", pa.int64()),
+            pa.field("entry_id", pa.int64()),
+            *MANIFEST_SCHEMA,
+            *[pa.field(name, kind) for name, kind in (place[:1] if manifest_only else request + place)],
+            *[pa.field(each.name, _known_type(each.type)) for each in own],
+        ]
+    )
+
+
+def _known_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
+    if pa.types.is_null(kind) or (pa.types.is_struct(kind) and not kind.num_fields):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_known_type(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(each.name, _known_type(each.type)) for each in kind])
+    return kind
+
+
+def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
+    """Whether all values of a column can be kept in the type that it has in the work list."""
+    if now == frozen or pa.types.is_null(now):
+        return True
+    if pa.types.is_nested(now) or pa.types.is_nested(frozen):
+        if pa.types.is_list(now) and pa.types.is_list(frozen):
+            return _fits(now.value_type, frozen.value_type)
+        return _known_type(now) == frozen
+    if pa.types.is_string(frozen) or pa.types.is_large_string(frozen):
+        return True
+    if pa.types.is_integer(now) and pa.types.is_floating(frozen):
+        return True
+    return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
+
+
+def _as(kind: pa.DataType, value: Any) -> Any:
+    """A value that `_fits`, in the type of the work list: the same when INPUT is read again with other rows in it."""
+    if isinstance(value, list) and pa.types.is_list(kind):
+        return [_as(kind.value_type, each) for each in value]
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        return {each.name: _as(each.type, value.get(each.name)) for each in kind}
+    if pa.types.is_floating(kind) and isinstance(value, int):
+        return float(value)
+    if (
+        (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        and value is not None
+        and not isinstance(value, str)
+    ):
+        return str(value)
+    return value
+
+
+class WorkList:
+    """The work list at a folder URI; `total` rows, `row_id` 0 … total-1 without gaps."""
+
+    def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
+        self.folder = folder
+        self._files = [info.uri for info in _parquet_files(folder)]
+        self._firsts = [_first_row(uri) for uri in self._files]
+        self._cached: tuple[int, pa.Table] | None = None
+        self.private = PrivateUris()
+        if self._files:
+            with _whole(self._files[-1]) as file:
+                last = pq.ParquetFile(file)
+            self.schema = last.schema_arrow
+            self.total = self._firsts[-1] + last.metadata.num_rows
+            if own is not None:
+                self._check_own(own, manifest_only)
+        else:
+            self.schema = work_schema(own if own is not None else pa.schema([]), manifest_only)
+            self.total = 0
+
+    def _check_own(self, own: pa.Schema, manifest_only: bool) -> None:
+        wanted = work_schema(own, manifest_only)
+        if wanted.names != self.schema.names:
+            ours = set(work_schema(pa.schema([]), manifest_only).names)
+            before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
+            now = ", ".join(own.names) or "none"
+            raise SettingsError("input", f"a list with own columns {now}", f"own columns as before: {before}")
+        for each in own:
+            frozen = self.schema.field(each.name).type
+            if not _fits(each.type, frozen):
+                raise SettingsError(
+                    "input",
+                    f"a list whose column `{each.name}` is {each.type}",
+                    f"the type that it had before: {frozen}; or another OUTPUT",
+                )
+
+    def read(self, first: int, stop: int) -> pa.Table:
+        """Rows first … stop-1, which must lie in one file or in consecutive ones."""
+        tables = []
+        at = first
+        while at < stop:
+            index = bisect.bisect_right(self._firsts, at) - 1
+            if self._cached is None or self._cached[0] != index:
+                self._cached = (index, pq.read_table(storage.open_binary(self._files[index])))
+            start = self._firsts[index]
+            piece = self._cached[1].slice(at - start, min(stop, start + len(self._cached[1])) - at)
+            tables.append(piece)
+            at += len(piece)
+        return pa.concat_tables(tables)
+
+    def _known(self) -> np.ndarray:
+        columns = []
+        for uri in self._files:
+            with _whole(uri) as file:
+                columns.append(pq.read_table(file, columns=["entry_id"])["entry_id"].to_numpy())
+        return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
+
+    def extend(
+        self,
+        source: Source,
+        scanner: Scanner,
+        defaults: dict[str, str | None],
+        progress: Callable[[ScanCounts], None] | None = None,
+        check: Callable[[Entry], None] | None = None,
+    ) -> tuple[ScanCounts, int]:
+        """Append the entries of `source` that are not known yet; (what was added, how many were known).
+
+        URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
+        `check` may raise SettingsError for an entry that cannot be asked.
+        """
+        known, counts = self._known(), ScanCounts()
+        seen = _Seen() if source.kind == "list" else None  # only lists repeat an entry
+        skipped = 0
+
+        def fresh() -> Iterator[Entry]:
+            nonlocal skipped
+            for entry in source.entries:
+                entry.own = {name: _as(self.schema.field(name).type, value) for name, value in entry.own.items()}
+                if check is not None:
+                    check(entry)
+                key = entry_key(entry, defaults, 0)
+                entry_id = _hash64(key)
+                if seen is not None and (nth := seen.times(entry_id)):
+                    entry_id = _hash64(entry_key(entry, defaults, nth))
+                if storage.public_uri(entry.uri) != entry.uri:
+                    self.private.add(entry_id, entry.uri)
+                at = int(np.searchsorted(known, entry_id))
+                if at < len(known) and known[at] == entry_id:
+                    skipped += 1
+                    continue
+                entry.request = {name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS}
+                ids.append(entry_id)
+                yield entry
+
+        ids: deque[int] = deque()  # of the entries the scanner holds, in order
+        rows: list[dict[str, Any]] = []
+        for entry, chunks in scanner.rows(fresh()):
+            entry_id = ids.popleft()
+            counts.add(chunks)
+            for chunk in chunks:
+                rows.append({**chunk, **entry.request, **entry.own, "entry_id": entry_id})
+            if len(rows) >= FILE_ROWS:
+                self._append(rows)
+                rows = []
+            if progress is not None and counts.files % 64 == 0:
+                progress(counts)
+        self._append(rows)
+        return counts, skipped
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        if not rows:
+            return
+        for offset, row in enumerate(rows):
+            row["row_id"] = self.total + offset
+        table = pa.Table.from_pylist(rows, schema=self.schema)
+        uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        storage.write_bytes(uri, sink.getvalue())
+        self._files.append(uri)
+        self._firsts.append(self.total)
+        self.total += len(rows)
+
+
+class _Seen:
+    """How often each id came before, in 12 bytes an id: a list of millions would not fit as Python objects."""
+
+    _RECENT = 1 << 16
+
+    def __init__(self) -> None:
+        self._ids, self._counts = np.empty(0, np.int64), np.empty(0, np.int32)
+        self._recent: dict[int, int] = {}
+
+    def times(self, number: int) -> int:
+        """How often it came before this time."""
+        before = self._recent.get(number)
+        if before is None:
+            at = int(np.searchsorted(self._ids, number))
+            before = int(self._counts[at]) if at < len(self._ids) and self._ids[at] == number else 0
+        self._recent[number] = before + 1
+        if len(self._recent) >= self._RECENT:
+            self._merge()
+        return before
+
+    def _merge(self) -> None:
+        ids = np.concatenate([np.fromiter(self._recent.keys(), np.int64), self._ids])
+        counts = np.concatenate([np.fromiter(self._recent.values(), np.int32), self._counts])
+        self._ids, first = np.unique(ids, return_index=True)  # of an id that is in both, the recent count
+        self._counts = counts[first]
+        self._recent.clear()
+
+
+def _hash64(key: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
+
+
+def _parquet_files(folder: str) -> list[Any]:
+    if not storage.is_dir(folder):
+        return []
+    found = [info for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
+    return sorted(found, key=lambda info: info.uri)
+
+
+def _first_row(uri: str) -> int:
+    found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
+    if found is None:
+        raise SettingsError("output", storage.public_uri(uri), "files that a scan wrote; move this one away")
+    return int(found[1])
+
+
+@contextmanager
+def _whole(uri: str) -> Iterator[BinaryIO]:
+    """A file of the work list; raises SettingsError where it is damaged."""
+    try:
+        yield storage.open_binary(uri)
+    except pa.ArrowInvalid as error:
+        first = str(error).splitlines()[0][:200]
+        allowed = f"a whole file ({first}); begin anew with --overwrite"
+        raise SettingsError("output", storage.public_uri(uri), allowed) from None

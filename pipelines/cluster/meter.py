@@ -1,0 +1,116 @@
+"""What a run measures of itself, out of the columns that the stages add to every block."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.cluster.prometheus import Counters
+from pipelines.output.parts import count_errors
+
+STAGES = ("decode", "embed", "answer")
+COUNTS = ("tokens", "asked", "places")
+"""Tokens written; questions put to the LLM; places for questions in the batches they went in."""
+MOMENTS = ("decoded", "began", "ready")
+
+
+@dataclass
+class _Block:
+    rows: int
+    audio_s: float
+    decode_cpu_s: float
+    decoded_at: float
+    began_at: float
+    ready_at: float
+
+
+class Meter:
+    """Sums up `_decode_s`, … and remembers when each block was worked on. One small record a block."""
+
+    def __init__(self) -> None:
+        self.seconds = {f"{name}_s": 0.0 for name in STAGES}
+        self.counts = dict.fromkeys(COUNTS, 0.0)
+        self.ended_at = 0.0  # when the last row was durable (epoch seconds); 0 before that
+        self._blocks: list[_Block] = []
+        self._counters: Counters | None = None
+
+    def publish(self, job: str) -> None:
+        """Count in Prometheus too from now on; a Ray must be connected."""
+        self._counters = Counters(job)
+
+    @property
+    def batch_fill(self) -> float | None:
+        """Share of the places in the LLM's batches that held a question; None before the first."""
+        return self.counts["asked"] / self.counts["places"] if self.counts["places"] else None
+
+    @property
+    def first_at(self) -> float:
+        """When the model began with its first block (epoch seconds); 0 before that."""
+        return min((block.began_at for block in self._blocks), default=0.0)
+
+    def take(self, table: pa.Table) -> pa.Table:
+        """Count a block; returns it without the measures."""
+        last = {name: table[f"_{name}_at"][0].as_py() for name in MOMENTS if f"_{name}_at" in table.schema.names}
+        spent = {name: _sum(table, f"_{name}_s") for name in STAGES}
+        counted = {name: _sum(table, f"_{name}") for name in COUNTS}
+        for name, value in spent.items():
+            self.seconds[f"{name}_s"] += value
+        for name, value in counted.items():
+            self.counts[name] += value
+        if self._counters is not None:
+            self._counters.work(spent, counted)
+        self._blocks.append(
+            _Block(
+                len(table),
+                pc.sum(table["decoded_s"]).as_py() or 0.0,
+                _sum(table, "_decode_cpu_s"),
+                *(last.get(name, 0.0) for name in MOMENTS),
+            )
+        )
+        return table.drop_columns([name for name in table.schema.names if name.startswith("_")])
+
+    def kept(self, table: pa.Table) -> None:
+        """Count rows that were new."""
+        if self._counters is not None and len(table):
+            self._counters.rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
+
+    def steady(self, ended: float, cores: int) -> dict[str, float]:
+        """Throughput from the moment the last model actor was ready: what a long run goes at.
+
+        The CPU time of decoding done before that moment is charged as if all cores had spent it after.
+        """
+        if not self._blocks:
+            return {}
+        ready = max(block.ready_at for block in self._blocks)
+        counted = [block for block in self._blocks if block.began_at >= ready]
+        early = sum(block.decode_cpu_s for block in counted if block.decoded_at < ready)
+        seconds = ended - ready + early / max(1, cores)
+        rows = sum(block.rows for block in counted)
+        audio = sum(block.audio_s for block in counted)
+        return {
+            "rows": rows,
+            "seconds": round(seconds, 3),
+            "rows_per_s": round(rows / seconds, 3),
+            "real_time_factor": round(audio / seconds, 2),
+        }
+
+
+def _sum(table: pa.Table, name: str) -> float:
+    return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else 0.0
+
+
+def peak_mb() -> float:
+    """Most memory this process has held, in MB."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # note: not getrusage, whose peak a process inherits from the one that started it
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    scale = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1)

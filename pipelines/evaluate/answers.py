@@ -1,0 +1,250 @@
+"""The answers of an evaluation, made by the captioning pipeline: what is asked, one list for all benchmarks.
+
+    items ─▶ asked.parquet ─▶ run_caption ─▶ cells/run/answers                   one cell, every sound asked once
+    items ─▶ sounds.parquet ─▶ run_embed_audio ─▶ heard/ ─▶ asked/ ─▶ run_caption, cell by cell        otherwise
+
+A sound is heard once, however many questions, orders of options and cells there are.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.scoring import Item, choices
+from pipelines.archive.caption import run_caption
+from pipelines.archive.embed_audio import run_embed_audio
+from pipelines.archive.run import Progress, RunResult
+from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.evaluate.datasets import Benchmark, Reading
+from pipelines.settings.archive import EmbedSettings, build
+from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
+
+ASKED_SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("uri", "task", "question", "tag", "benchmark", "item")] + [("order", pa.int32())]
+)
+_REPLY_COLUMNS = [
+    *("benchmark", "item", "order", "uri", "version", "start_s"),
+    *("text", "decoded_s", "embedding", "error_code", "error_message"),
+]
+HEARD_ROWS = 4096  # rows in one file of questions put to stored embeddings
+
+
+@dataclass
+class Task:
+    """One benchmark with its items."""
+
+    benchmark: Benchmark
+    reading: Reading
+
+    @property
+    def items(self) -> list[Item]:
+        return self.reading.items
+
+
+@dataclass
+class Reply:
+    """What the model said to one item: a text an order, the sound's embedding [D] before Santa (None: no answer)."""
+
+    texts: list[str | None] = field(default_factory=list)
+    embedding: np.ndarray | None = None
+    seconds: float = 0.0
+    start_s: float = 0.0
+    error: str = ""
+    chunks: int = 0
+
+
+def asked_rows(tasks: Sequence[Task], orders: int, seed: int) -> list[dict[str, Any]]:
+    """One row an item, and of items with options one for each order they are shown in."""
+    rows = []
+    for task in tasks:
+        for item in task.items:
+            for order in range(orders if item.choices else 1):
+                question = item.question
+                if item.choices:
+                    question = choices.ask(question, choices.order(item.choices, seed + order, item.item_id))
+                rows.append(
+                    {
+                        "uri": _absolute(item.uri),
+                        "task": item.task,
+                        "question": question or None,
+                        "tag": item.tag or None,
+                        "benchmark": task.benchmark.name,
+                        "item": item.item_id,
+                        "order": order,
+                    }
+                )
+    return rows
+
+
+def make_answers(
+    settings: EvaluateSettings,
+    tasks: Sequence[Task],
+    grid: Sequence[Cell],
+    progress: Callable[[str, Progress], None],
+) -> dict[str, RunResult]:
+    """Run every cell to its end; cell name → its result. Stops at the first that is not complete."""
+    rows = asked_rows(tasks, settings.orders, settings.seed)
+    schemes = sorted({storage.scheme(row["uri"]) or "file" for row in rows})
+    once = len({row["uri"] for row in rows}) == len(rows)
+    shifted = any(cell.changes.get("bridge", settings.bridge) == "mean-shift" for cell in grid)
+    asked = storage.join(settings.out, "asked.parquet")
+    if once and len(grid) == 1 and not shifted:
+        _write(asked, pa.Table.from_pylist(rows, schema=ASKED_SCHEMA))
+    else:
+        heard = _hear(settings, rows, schemes, progress)
+        if heard.status not in ("complete", "complete_before"):
+            return {"heard": heard}
+        asked = storage.join(settings.out, "asked")
+        _ask_heard(storage.join(settings.out, "heard"), asked, rows)
+    results: dict[str, RunResult] = {}
+    for cell in grid:
+        given = settings.caption_settings(
+            input=asked, output=cell_folder(settings.out, cell), schemes=schemes, with_embedding=True, **cell.changes
+        )
+        results[cell.name] = run_caption(given, partial(progress, cell.name))
+        if results[cell.name].status not in ("complete", "complete_before"):
+            break
+    return results
+
+
+def cell_folder(out: str, cell: Cell) -> str:
+    """Where a cell's captioning run is."""
+    return storage.join(out, "cells", cell.name)
+
+
+def _hear(
+    settings: EvaluateSettings, rows: list[dict[str, Any]], schemes: list[str], progress: Callable[..., None]
+) -> RunResult:
+    sounds = storage.join(settings.out, "sounds.parquet")
+    _write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
+    shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
+    heard = storage.join(settings.out, "heard")
+    given = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
+    return run_embed_audio(given, partial(progress, "heard"))
+
+
+def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
+    """Put every question to its sound's stored embeddings: a data set of embeddings that `mats caption` takes."""
+    by_uri: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        by_uri[storage.public_uri(row["uri"])].append(row)
+    storage.remove_tree(asked)
+    waiting: list[pa.Table] = []
+    parts = 0
+
+    def write(least: int) -> None:
+        nonlocal parts
+        if sum(len(table) for table in waiting) > least:
+            _write(storage.join(asked, "embeddings", f"part-{parts:06d}.parquet"), pa.concat_tables(waiting))
+            waiting.clear()
+            parts += 1
+
+    files = sorted(i.uri for i in storage.list_files(storage.join(heard, "embeddings")) if i.uri.endswith(".parquet"))
+    for uri in files:
+        table = pq.read_table(storage.open_binary(uri))
+        own = ("task", "question", "tag", "row_id", "run_id")
+        table = table.drop_columns([name for name in own if name in table.schema.names])
+        places, questions = [], []
+        for place, found in enumerate(table["uri"].to_pylist()):
+            for row in by_uri.get(found, []):
+                places.append(place)
+                questions.append(row)
+        for start in range(0, len(places), HEARD_ROWS):
+            part = table.take(pa.array(places[start : start + HEARD_ROWS], pa.int64()))
+            for name in ASKED_SCHEMA.names[1:]:
+                values = [row[name] for row in questions[start : start + HEARD_ROWS]]
+                part = part.append_column(name, pa.array(values, ASKED_SCHEMA.field(name).type))
+            waiting.append(part)
+            write(HEARD_ROWS)
+    write(0)
+    storage.write_bytes(storage.join(asked, EMBEDDINGS_SIDECAR), _sidecar(heard))
+
+
+def _sidecar(heard: str) -> bytes:
+    facts: dict[str, Any] = json.loads(storage.read_bytes(storage.join(heard, EMBEDDINGS_SIDECAR)))
+    return json.dumps(facts, indent=1).encode()
+
+
+def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
+    """Benchmark → a Reply an item, in the order of its items, out of a cell's answers.
+
+    Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
+    Raises SettingsError where an item has answers to two sounds, or to two versions of one.
+    """
+    table = pa.concat_tables(
+        [
+            pq.read_table(storage.open_binary(info.uri), columns=_REPLY_COLUMNS)
+            for info in storage.list_files(storage.join(folder, "answers"))
+            if info.uri.endswith(".parquet")
+        ]
+    )
+    chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
+    for batch in table.to_batches(max_chunksize=4096):
+        for row in batch.to_pylist():
+            chunks[row["benchmark"], row["item"], row["order"]].append(row)
+    found: dict[str, list[Reply]] = {}
+    for task in tasks:
+        name = task.benchmark.name
+        found[name] = []
+        for item in task.items:
+            reply = Reply()
+            order = 0
+            while rows := chunks.get((name, item.item_id, order)):
+                _check_one_sound(folder, name, item.item_id, rows)
+                _take(reply, sorted(rows, key=lambda row: row["start_s"] or 0.0), task.benchmark.kind)
+                order += 1
+            found[name].append(reply)
+    return found
+
+
+def _check_one_sound(folder: str, benchmark: str, item_id: str, rows: list[dict[str, Any]]) -> None:
+    """Raise SettingsError unless the rows are the chunks of one version of one sound."""
+    sounds = {(row["uri"], row.get("version")) for row in rows}
+    if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
+        raise SettingsError(
+            "out",
+            storage.public_uri(folder),
+            f"answers to one version of every sound; {item_id} of {benchmark} has {len(rows)} answers that do not go "
+            "together: its sound changed meanwhile. Take another folder, or --overwrite",
+        )
+
+
+def _take(reply: Reply, rows: list[dict[str, Any]], kind: str) -> None:
+    """Add the answer to one order; rows are its chunks."""
+    good = [row for row in rows if row["error_code"] is None and row["text"] is not None]
+    if not good:
+        reply.texts.append(None)
+        first = next((row for row in rows if row["error_code"]), rows[0])
+        reply.error = f"{first['error_code']}: {first['error_message']}" if first["error_code"] else "no answer"
+        return
+    whole = kind in ("caption", "chat")
+    reply.texts.append(" ".join(row["text"] for row in good) if whole else good[0]["text"])
+    reply.seconds = sum(row["decoded_s"] or 0.0 for row in rows)
+    reply.chunks = len(good)
+    heard = [(row["decoded_s"] or 1.0, row["embedding"]) for row in good if row["embedding"]]
+    if heard:
+        total = np.sum([seconds * np.asarray(vector, np.float64) for seconds, vector in heard], axis=0)
+        reply.embedding = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else os.path.abspath(uri)
+
+
+def _write(uri: str, table: pa.Table) -> None:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    storage.write_bytes(uri, sink.getvalue())

@@ -1,0 +1,194 @@
+"""Two runs over the same sounds → which answers changed and by how much, sorted, as a table and a page with players.
+
+What one wants before re-captioning an archive with a new model. The distance of two answers is 1 − cosine of their
+CLAP-text embeddings: 0 for the same words, about 1 for unrelated ones.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.model.facts import read_model_facts
+from pipelines.pages import preview
+from pipelines.pages.report import PITCHES, add_media, check_page, page_environment
+
+PREVIEW_SECONDS = 20.0
+MEDIA_BYTES = 12_000_000
+BINS = 20
+CAPTION_KEY = ("chunk_id", "task", "question", "tag")
+EVALUATION_KEY = ("benchmark", "item", "order")
+TABLE = ("uri", "text_a", "text_b", "distance")
+
+
+@dataclass
+class Comparison:
+    """Totals, and where page and table are. median, p95, largest: of the changed answers' distances."""
+
+    rows: int = 0
+    same: int = 0
+    changed: int = 0
+    only_a: int = 0
+    only_b: int = 0
+    failed_a: int = 0
+    failed_b: int = 0
+    median: float = 0.0
+    p95: float = 0.0
+    largest: float = 0.0
+    size_bytes: int = 0
+    table: str = ""
+    cases: list[dict[str, Any]] = field(default_factory=list, repr=False)
+
+
+def compare_answers(
+    run_a: str, run_b: str, out: str, *, model: str = "builtin", top: int = 100, device: str = "auto"
+) -> Comparison:
+    """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
+
+    Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
+    written at `out`, or a table that is none of this command's is beside it.
+    """
+    check_page(out)
+    beside = out.removesuffix(".html") + ".parquet"
+    _check_table(beside)
+    facts = read_model_facts(model)
+    old, key_a = _answers(run_a, "RUN_A")
+    new, key_b = _answers(run_b, "RUN_B")
+    if key_a != key_b:
+        raise SettingsError("RUN_B", storage.public_uri(run_b), "a run of the same kind as RUN_A")
+    found = Comparison()
+    found.only_a, found.only_b = len(old.keys() - new.keys()), len(new.keys() - old.keys())
+    changes: list[dict[str, Any]] = []
+    for key, before in old.items():
+        after = new.get(key)
+        if after is None:
+            continue
+        found.rows += 1
+        found.failed_a += before["text"] is None
+        found.failed_b += after["text"] is None
+        if before["text"] == after["text"]:
+            found.same += 1
+            continue
+        found.changed += 1
+        changes.append({"key": key, "before": before, "after": after})
+    if not found.rows:
+        raise SettingsError("RUN_B", storage.public_uri(run_b), "answers to sounds and questions that RUN_A has too")
+    _measure(changes, model, facts, device)
+    changes.sort(key=lambda change: (-change["distance"], change["key"]))
+    distances = np.array([change["distance"] for change in changes]) if changes else np.zeros(1)
+    found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))
+    found.largest = float(distances.max())
+    found.table = beside
+    _write_table(changes, key_a, found.table)
+    found.cases = [_case(change) for change in changes[:top]]
+    add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
+    bars = np.histogram(distances, bins=BINS, range=(0.0, max(1.0, found.largest)))[0] if changes else np.zeros(BINS)
+    page = (
+        page_environment()
+        .get_template("compare.html.j2")
+        .render(
+            title="What changed",
+            run_a=storage.public_uri(run_a),
+            run_b=storage.public_uri(run_b),
+            found=found,
+            model=storage.public_uri(model),
+            bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
+            right=max(1.0, found.largest),
+            preview_seconds=PREVIEW_SECONDS,
+            pitches=[(preview.height_of(hertz), label) for hertz, label in PITCHES],
+        )
+    )
+    data = page.encode("utf-8")
+    storage.write_bytes(out, data)
+    found.size_bytes = len(data)
+    return found
+
+
+def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]], tuple[str, ...]]:
+    """Answers by what was asked, and the columns of that key; of several rows with one key the first."""
+    for folder, key in (("predictions", EVALUATION_KEY), ("answers", CAPTION_KEY), ("", CAPTION_KEY)):
+        place = storage.join(run, folder) if folder else run
+        if not storage.is_dir(place):
+            continue
+        files = sorted(info.uri for info in storage.list_files(place) if info.uri.endswith(".parquet"))
+        if folder == "predictions" and len(files) > 1:
+            raise SettingsError(name, storage.public_uri(run), "an evaluation without a grid")
+        if files:
+            found: dict[tuple[Any, ...], dict[str, Any]] = {}
+            for row in _rows(files, key, name, run):
+                found.setdefault(tuple(row[column] for column in key), row)
+            return found, key
+    raise SettingsError(name, storage.public_uri(run), "the OUTPUT of `mats caption` or OUT of `mats evaluate`")
+
+
+def _rows(files: list[str], key: tuple[str, ...], name: str, run: str) -> Iterator[dict[str, Any]]:
+    wanted = [*key, "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
+    for uri in files:
+        file = pq.ParquetFile(storage.open_binary(uri))
+        present = [column for column in dict.fromkeys(wanted) if column in file.schema_arrow.names]
+        absent = [column for column in (*key, "text", "uri") if column not in present]
+        if absent:
+            raise SettingsError(name, storage.public_uri(run), f"answers with columns {', '.join(absent)}")
+        for batch in file.iter_batches(batch_size=8192, columns=present):
+            yield from batch.to_pylist()
+
+
+def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str) -> None:
+    """Add `distance` to every change; an answer that is missing on one side is as far as can be (1)."""
+    texts = sorted({c[side]["text"] for c in changes for side in ("before", "after") if c[side]["text"]})
+    at = {text: i for i, text in enumerate(texts)}
+    vectors = np.zeros((0, 1), np.float32)
+    if texts:
+        from pipelines.evaluate.scores import Ears
+
+        vectors = Ears(model, facts, device).embed_text(texts)
+    for change in changes:
+        a, b = change["before"]["text"], change["after"]["text"]
+        change["distance"] = max(0.0, 1.0 - float(vectors[at[a]] @ vectors[at[b]])) if a and b else 1.0
+
+
+def _check_table(uri: str) -> None:
+    """Raise SettingsError where another file has the name of the table."""
+    try:
+        names = pq.read_schema(storage.open_binary(uri)).names if storage.exists(uri) else None
+    except (pa.ArrowInvalid, OSError, storage.StorageError):
+        names = []
+    if names not in (None, *([*key, *TABLE] for key in (CAPTION_KEY, EVALUATION_KEY))):
+        allowed = "a page whose table can be beside it; a file that is not of `mats compare` has that name"
+        raise SettingsError("out", storage.public_uri(uri), allowed)
+
+
+def _write_table(changes: list[dict[str, Any]], key: tuple[str, ...], uri: str) -> None:
+    columns: dict[str, Any] = {name: [change["key"][i] for change in changes] for i, name in enumerate(key)}
+    columns["uri"] = [change["before"]["uri"] for change in changes]
+    columns["text_a"] = [change["before"]["text"] for change in changes]
+    columns["text_b"] = [change["after"]["text"] for change in changes]
+    columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    storage.write_bytes(uri, sink.getvalue())
+
+
+def _case(change: dict[str, Any]) -> dict[str, Any]:
+    before, after = change["before"], change["after"]
+    start = before.get("start_s") or 0.0
+    length = before.get("duration_s") or before.get("seconds")
+    return {
+        "uri": after["uri"],
+        "name": storage.public_uri(after["uri"]).rsplit("/", 1)[-1],
+        "question": before.get("question"),
+        "before": before["text"],
+        "after": after["text"],
+        "error_before": before.get("error_code") or before.get("error"),
+        "error_after": after.get("error_code") or after.get("error"),
+        "distance": change["distance"],
+        "parts": [{"start": start, "length": length, "error_code": None, "picture": None, "sound": None}],
+    }

@@ -1,0 +1,205 @@
+"""A benchmark's folder: the files its definition names, where its audio lies, tables with their line numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import posixpath
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mats_core import storage
+from mats_core.audio.decode import AUDIO_EXTENSIONS
+from mats_core.errors import SettingsError
+from mats_core.storage import StorageError
+from pipelines.evaluate.datasets.definition import Benchmark
+
+Row = dict[str, str]
+NO_AUDIO = "audio not found"
+
+
+class _Fields(string.Formatter):
+    """`{column}` of a row; `{column:06d}` as a whole number, `{column:name}` and `{column:stem}` of a path."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = str(value)
+        if format_spec.endswith("d"):
+            return format(int(float(text)), format_spec)
+        if format_spec == "name":
+            return posixpath.basename(text)
+        if format_spec == "stem":
+            return posixpath.splitext(posixpath.basename(text))[0]
+        return super().format_field(text, format_spec)
+
+
+def filled(template: str, fields: Mapping[str, Any]) -> str:
+    """A template with a row's fields put in. KeyError for a field that is not there, ValueError for a bad number."""
+    return _Fields().vformat(template, (), fields)
+
+
+def columns_of(template: str) -> list[str]:
+    """The columns that a template takes."""
+    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+
+
+@dataclass
+class Folder:
+    """The folder of one benchmark, listed once.
+
+    Attributes:
+        uri: where it is.
+        found: path relative to the folder → URI, of every file in it.
+        versions: URI → version, as they are listed.
+    """
+
+    benchmark: Benchmark
+    uri: str
+    found: dict[str, str]
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        self._stems: dict[str, str] = {}
+        for path in sorted(self.found):
+            stem, ending = posixpath.splitext(path)
+            if ending.lower() in AUDIO_EXTENSIONS:
+                self._stems.setdefault(stem, path)
+
+    def path(self, role: str) -> str | None:
+        """The path of a file the definition names, the first of its alternatives that is there; else None."""
+        return next((path for path in alternatives(self.benchmark, role) if path in self.found), None)
+
+    def read(self, role: str) -> tuple[str, str]:
+        """(path, text) of a file the definition names; raises SettingsError when it is not there or is no UTF-8."""
+        path = self.path(role)
+        if path is None:
+            raise self.wrong(role, "not there", f"{' or '.join(alternatives(self.benchmark, role))} in {self.shown}")
+        try:
+            return path, storage.read_bytes(self.found[path]).decode("utf-8-sig")
+        except (StorageError, UnicodeDecodeError) as error:
+            raise self.wrong(path, "unreadable", f"a text file in UTF-8 ({error})") from None
+
+    def audio(self, fields: Mapping[str, Any]) -> tuple[str | None, str]:
+        """(URI of an item's audio or None, why not), by the definition's patterns in turn.
+
+        ``.*`` is any ending of an audio or video file. Raises SettingsError for fields that do not fit a pattern.
+        """
+        tried = []
+        for pattern in self.benchmark.audio:
+            path = posixpath.normpath(self.filled("audio", pattern, fields)).lstrip("/")
+            tried.append(path)
+            known = self._stems.get(path[:-2]) if path.endswith(".*") else path
+            if known is not None and known in self.found:
+                return self.found[known], ""
+        return None, f"{NO_AUDIO}: {' or '.join(dict.fromkeys(tried))}"
+
+    def filled(self, where: str, template: str, fields: Mapping[str, Any]) -> str:
+        """A template with a row's fields put in; raises SettingsError for fields that do not fit it."""
+        try:
+            return filled(template, fields)
+        except (ArithmeticError, LookupError, ValueError) as error:
+            given = {name: fields[name] for name in columns_of(template) if name in fields}
+            raise self.wrong(where, given, f"fields that fit {template} ({error})") from None
+
+    @property
+    def shown(self) -> str:
+        return storage.public_uri(self.uri)
+
+    def wrong(self, where: str, given: object, allowed: str) -> SettingsError:
+        """An error about a file of this benchmark."""
+        return SettingsError(f"benchmarks: {self.benchmark.name}: {where}", given, allowed)
+
+
+def open_folder(benchmark: Benchmark, root: str) -> Folder:
+    """List a benchmark's folder under ``root``; raises SettingsError when there is none."""
+    uri = storage.join(root, benchmark.folder or benchmark.name)
+    try:
+        listed = list(storage.list_files(uri))
+    except StorageError as error:
+        where = storage.public_uri(uri)
+        raise SettingsError(
+            f"benchmarks: {benchmark.name}",
+            where,
+            f"the folder of its files ({error.code}); get them: {benchmark.source}",
+        ) from None
+    found, versions = {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
+    return Folder(benchmark, uri, found, versions)
+
+
+def alternatives(benchmark: Benchmark, role: str) -> list[str]:
+    """The paths a role may have."""
+    given = benchmark.files.get(role, [])
+    return [given] if isinstance(given, str) else list(given)
+
+
+def table(
+    folder: Folder,
+    role: str,
+    separator: str,
+    header: Sequence[str] | None,
+    needed: Sequence[str],
+    more: bool = False,
+) -> Iterator[tuple[int, Row]]:
+    """(line, row) of a CSV or TSV file.
+
+    Args:
+        header: column names of a file that has none of its own.
+        needed: columns that must be there.
+        more: lines may have more fields than the header has names; these are passed over.
+
+    Raises:
+        SettingsError: for missing columns and for lines with another number of fields, by line.
+    """
+    path, text = folder.read(role)
+    quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, quoting=quoting, skipinitialspace=False)
+    names = list(header) if header else None
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            raise folder.wrong(f"{path}:{line}", "a broken line", str(error)) from None
+        if not any(cell.strip() for cell in row):
+            continue
+        if names is None:
+            names = [name.strip() for name in row]
+            _check_columns(folder, path, names, needed)
+            continue
+        while len(row) > len(names) and not row[-1].strip():
+            row.pop()  # note: TUT's lists end their lines with a separator
+        if more:
+            row = row[: len(names)]
+        if len(row) != len(names):
+            raise folder.wrong(f"{path}:{line}", f"{len(row)} fields", f"{len(names)}: {', '.join(names)}")
+        yield line, {name: cell.strip() for name, cell in zip(names, row, strict=True)}
+    if names is None:
+        raise folder.wrong(path, "an empty file", f"columns {', '.join(needed)}")
+
+
+def _check_columns(folder: Folder, path: str, names: Sequence[str], needed: Sequence[str]) -> None:
+    absent = [name for name in dict.fromkeys(needed) if name not in names]
+    if absent:
+        raise folder.wrong(path, f"columns {', '.join(names)}", f"a table that also has {', '.join(absent)}")
+
+
+def json_list(folder: Folder, role: str, key: str | None) -> tuple[str, list[dict[str, Any]]]:
+    """(path, records) of a JSON list of objects, under ``key`` where the file is an object.
+
+    Raises:
+        SettingsError: when the file is not such a list.
+    """
+    path, text = folder.read(role)
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise folder.wrong(path, "broken JSON", f"a JSON list ({error})") from None
+    if key is not None:
+        value = value.get(key) if isinstance(value, dict) else None
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise folder.wrong(path, type(value).__name__, "a JSON list of objects" + (f" under `{key}`" if key else ""))
+    return path, value

@@ -1,0 +1,57 @@
+"""Reader `names`: benchmarks whose labels stand in the names of their audio files."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipelines.evaluate.datasets.drafts import Drafts
+from pipelines.evaluate.datasets.files import Folder
+from pipelines.evaluate.datasets.tables import options_of
+
+ENDINGS = (".wav", ".au", ".flac", ".mp3", ".ogg", ".m4a")
+
+
+class NameOptions(BaseModel):
+    """What a file's path says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pattern: str = Field(description="Regular expression of a path below the folder, with a group `label`.")
+    skip: str | None = Field(None, description="Paths of other splits or of no interest, as a regular expression.")
+    codes: dict[str, str] = Field(default_factory=dict, description="What the group `label` holds → the label.")
+
+    @field_validator("pattern", "skip")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"a regular expression ({error})") from None
+        return value
+
+
+def read(folder: Folder) -> Drafts:
+    """An item for every audio file whose path fits; audio files whose path does not are left out, and named."""
+    options: NameOptions = options_of(folder, NameOptions)
+    pattern, skip = re.compile(options.pattern, re.IGNORECASE), re.compile(options.skip) if options.skip else None
+    if "label" not in pattern.groupindex:
+        raise folder.wrong("options.pattern", options.pattern, "a regular expression with a group (?P<label>…)")
+    drafts = Drafts()
+    for path in sorted(folder.found):
+        if posixpath.splitext(path)[1].lower() not in ENDINGS or (skip and skip.search(path)):
+            continue
+        match = pattern.search(path)
+        code = match.group("label").lower() if match else None
+        label = None if code is None else options.codes.get(code, None if options.codes else code)
+        if label is None:
+            drafts.left_out.append((path, "its name does not say a label"))
+            continue
+        drafts.once(folder, path, path)
+        if label not in drafts.labels:
+            drafts.labels.append(label)
+        drafts.add(folder, path, {"path": path}, labels=(label,))
+    drafts.labels.sort()
+    return drafts

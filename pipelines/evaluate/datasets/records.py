@@ -1,0 +1,104 @@
+"""Reader `records`: benchmarks that come as a JSON list of objects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.evaluate.datasets.definition import MMAU
+from pipelines.evaluate.datasets.drafts import Drafts
+from pipelines.evaluate.datasets.files import Folder, columns_of, json_list, table
+from pipelines.evaluate.datasets.tables import options_of
+
+
+class RecordOptions(BaseModel):
+    """Which fields say what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    under: str | None = Field(None, description="Key of the list, where the file is an object.")
+    id: str = Field(description="Template of an item's id; {index} is the place in the list.")
+    keep: dict[str, list[str]] = Field(default_factory=dict, description="Field → values that are evaluated.")
+    question: str | None = Field(None, description="Field with the question.")
+    references: list[str] = Field(default_factory=list, description="Fields with a right answer each.")
+    label: str | None = Field(None, description="Field with the label.")
+    label_table: list[str] | None = Field(
+        None, description="Columns to take from the file `labels`: the label's code in records, and its name."
+    )
+    choices: str | None = Field(None, description="Field with the list of options.")
+    answer: str | None = Field(None, description="Field with the right option.")
+    answers_withheld: bool = Field(False, description="The publisher keeps the answers: items have none.")
+    category: str | None = Field(None, description="Field with a category.")
+    extra: list[str] = Field(default_factory=list, description="Fields that the judge's file repeats.")
+
+
+def read(folder: Folder) -> Drafts:
+    """Items of a JSON list; see `RecordOptions`.
+
+    A question whose options or answer make it impossible to score is left out and named.
+    """
+    options: RecordOptions = options_of(folder, RecordOptions)
+    path, found = json_list(folder, "records", options.under)
+    drafts = Drafts()
+    codes: dict[str, str] | None = None
+    if options.label_table:
+        code, name = options.label_table
+        codes = {row[code]: row[name] for _, row in table(folder, "labels", ",", None, [code, name])}
+        drafts.labels = list(codes.values())
+    needed = _needed(folder, options)
+    for index, record in enumerate(found):
+        where = f"{path}[{index}]"
+        absent = [name for name in needed if name not in record]
+        if absent:
+            raise folder.wrong(where, f"fields {', '.join(record)}", f"an object that also has {', '.join(absent)}")
+        if any(str(record[name]) not in values for name, values in options.keep.items()):
+            continue
+        item_id = folder.filled(where, options.id, record | {"index": index})
+        drafts.once(folder, where, item_id)
+        if folder.benchmark.judge == MMAU:
+            drafts.records.append((item_id, record))
+        facts, why = _facts(folder, options, where, record, codes)
+        if why:
+            drafts.left_out.append((item_id, f"{why} ({where})"))
+            continue
+        if options.label and options.label_table is None and facts["labels"][0] not in drafts.labels:
+            drafts.labels.append(facts["labels"][0])
+        drafts.add(folder, item_id, record, **facts)
+    return drafts
+
+
+def _needed(folder: Folder, options: RecordOptions) -> list[str]:
+    named = [options.question, options.label, options.choices, options.category]
+    named.append(None if options.answers_withheld else options.answer)
+    templates = [name for text in (options.id, *folder.benchmark.audio) for name in columns_of(text)]
+    every = [*templates, *options.keep, *options.references, *options.extra, *(name for name in named if name)]
+    return [name for name in dict.fromkeys(every) if name != "index"]
+
+
+def _facts(
+    folder: Folder, options: RecordOptions, where: str, record: dict[str, Any], codes: dict[str, str] | None
+) -> tuple[dict[str, Any], str]:
+    """Fields of an item, and why it cannot be asked or scored ("" where it can)."""
+    facts: dict[str, Any] = {
+        "question": record[options.question] if options.question else "",
+        "references": tuple(str(record[name]).strip() for name in options.references if str(record[name]).strip()),
+        "category": str(record[options.category]) if options.category else "",
+        "extra": {name: record[name] for name in options.extra},
+    }
+    if options.label:
+        code = str(record[options.label])
+        if codes is not None and code not in codes:
+            raise folder.wrong(where, code, f"a label of {folder.path('labels')}: {', '.join(codes)}")
+        facts["labels"] = (codes[code] if codes is not None else code,)
+    if options.choices:
+        given = record[options.choices]
+        # note: publishers repeat options here and there; the question is put with each once
+        choices = tuple(dict.fromkeys(str(choice).strip() for choice in given)) if isinstance(given, list) else ()
+        answer = str(record.get(options.answer or "", "")).strip()
+        facts |= {"choices": choices, "answer": answer if answer in choices else ""}
+        if len(choices) < 2:
+            return facts, f"fewer than two different options: {given}"
+        if not options.answers_withheld and answer not in choices:
+            return facts, f'answer not among its options: "{answer}" of {", ".join(choices)}'
+    return facts, ""

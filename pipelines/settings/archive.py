@@ -1,0 +1,223 @@
+"""The settings of every pipeline: one pydantic model each, shared by Python, YAML and the command line.
+
+A field's description is its documentation and its `--help` text. Wrong values raise
+`SettingsError` (exit code 2) before any work starts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mats_core.errors import ERROR_CODES, SettingsError
+from mats_core.memory.bridges import KINDS as BRIDGES
+from mats_core.model.prompts import TASKS
+from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError("auto, cpu, cuda, cuda:0, …")
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+
+
+def _error_code(name: str) -> str:
+    if name not in ERROR_CODES:
+        raise ValueError(", ".join(ERROR_CODES))
+    return name
+
+
+ErrorCode = Annotated[str, AfterValidator(_error_code)]
+Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""A list that YAML may give as one value."""
+
+
+def anchored(uri: str, only_there: bool = False) -> str:
+    """A relative local path from the root; other URIs as they are, and with `only_there` names of nothing here too.
+
+    For the workers of a cluster that is joined: they stand in another folder than whoever gave the path.
+    """
+    if scheme(uri) or is_file_url(uri) or (only_there and not os.path.exists(uri)):
+        return uri
+    return os.path.abspath(uri)
+
+
+_MOST_BYTES = 1 << 50
+_MOST_SECONDS = 1e7
+_MOST_HZ = 10**9
+
+
+class LimitSettings(BaseModel):
+    """Which files may be read, and what one may cost; the defaults are those of mats_core.audio.decode.DecodeLimits."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    max_file_bytes: int | None = Field(
+        None, gt=0, le=_MOST_BYTES, description="Refuse larger files (code too_large; default: 8 GiB)."
+    )
+    max_seconds: float | None = Field(
+        None, gt=0, le=_MOST_SECONDS, description="Most seconds decoded at once (default: 1800)."
+    )
+    decode_memory_bytes: int | None = Field(
+        None, gt=0, le=_MOST_BYTES, description="Bytes a decoder may use above its start (default: 1 GiB)."
+    )
+    decode_deadline: float | None = Field(
+        None, gt=0, le=_MOST_SECONDS, description="Seconds one file may take to decode (code timeout; default: 20)."
+    )
+    store_deadline: float | None = Field(
+        None,
+        gt=0,
+        le=_MOST_SECONDS,
+        description="Further seconds a file may take to come from its store (default: 100).",
+    )
+    max_sample_rate: int | None = Field(
+        None, gt=0, le=_MOST_HZ, description="Highest sample rate a file may declare, in Hz (default: 768000)."
+    )
+    min_sample_rate: int | None = Field(
+        None, gt=0, le=_MOST_HZ, description="Lowest sample rate a file may declare, in Hz (default: 1000)."
+    )
+    max_channels: int | None = Field(
+        None, gt=0, le=10**6, description="Most channels a file may declare (default: 64)."
+    )
+    schemes: Annotated[list[str] | None, Several] = Field(
+        None,
+        description="Kinds of storage that the rows of a list or manifest may name (file, s3, https, …; code refused "
+        "for others). Default: any for a list on a local disk, its own kind for one in a bucket or on the web.",
+    )
+
+
+class ScanSettings(LimitSettings):
+    """Archive → manifest."""
+
+    input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
+    output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
+    model: str = Field("builtin", description="Model whose window decides the chunk length.")
+    decoders: int | None = Field(None, gt=0, description="Processes that read headers (default: chosen).")
+    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+
+
+class RunSettings(LimitSettings):
+    """What caption and embed-audio have in common."""
+
+    input: str = Field(
+        description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
+        "or a manifest; for `caption` also a folder of audio embeddings."
+    )
+    output: str = Field(description="Folder that receives the result; run again to continue.")
+    model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
+    batch_size: int | None = Field(None, gt=0, description="Rows the model takes at once (default: chosen).")
+    actors: int | None = Field(
+        None, gt=0, description="Model processes (default: one a GPU, else by cores and memory)."
+    )
+    decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
+    device: Device = Field("auto", description="auto, cpu, cuda.")
+    trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
+    address: str | None = Field(
+        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
+    )
+    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+    commit_rows: int | None = Field(
+        None, gt=0, description="Rows in one part file (default: about two minutes of work)."
+    )
+    commit_seconds: float | None = Field(
+        None, gt=0, description="Write a part at least this often (default: 120, but never before --commit-rows)."
+    )
+    retry_errors: Annotated[list[ErrorCode] | None, Several] = Field(
+        None, description="Do rows anew that ended with one of these codes before: io_error, timeout, …"
+    )
+    max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
+    deterministic: bool = Field(
+        False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
+    )
+
+    @model_validator(mode="after")
+    def _anchor(self) -> RunSettings:
+        if self.address is not None:
+            self.input, self.output = anchored(self.input), anchored(self.output)
+            self.model = anchored(self.model, only_there=True)
+        return self
+
+
+class EmbedSettings(RunSettings):
+    """Audio → audio embeddings."""
+
+
+class CaptionSettings(RunSettings):
+    """Audio or audio embeddings → answers."""
+
+    task: str = Field("caption", description=f"One of {', '.join(TASKS)}; a list may set it a row.")
+    question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
+    tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
+    dry_run: bool = Field(
+        False, description="Write nothing: print files, hours, chunks, and the time a measured sample promises."
+    )
+    segments: bool = Field(False, description="Answer every window too, with its times.")
+    explain: bool = Field(False, description="Add Santa's neighbours to every row.")
+    with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")
+    beams: int | None = Field(None, gt=0, description="Beams (default: the model's).")
+    max_new_tokens: int | None = Field(None, gt=0, description="Longest answer (default: the model's).")
+    min_length: int | None = Field(None, ge=0, description="Shortest answer (default: the model's).")
+    no_repeat_ngram: int | None = Field(None, ge=0, description="No n-gram twice (default: the model's).")
+    repetition_penalty: float | None = Field(
+        None, gt=0, description="Above 1 discourages repeats (default: the model's)."
+    )
+    length_penalty: float | None = Field(None, description="Beam search's (default: the model's).")
+    santa_mix: float | None = Field(
+        None, ge=0, le=1, description="Share of memory text; 0 is no Santa (default: the model's)."
+    )
+    santa_neighbors: int | None = Field(None, gt=0, description="Memory entries Santa mixes (default: the model's).")
+    santa_scale: float | None = Field(
+        None, ge=0, description="Santa's factor before the softmax (default: the model's)."
+    )
+    santa_noise_variance: float | None = Field(
+        None, ge=0, description="Variance of the noise on Santa's memory entries (default: the model's)."
+    )
+    bridge: str = Field(
+        "santa", description=f"Way from audio to text embeddings: {', '.join(BRIDGES)}; mean-shift needs embeddings."
+    )
+    projection_scale: float = Field(100.0, ge=0, description="Bridge projection: factor before the softmax.")
+    retrieved: int = Field(4, gt=0, description="Bridge retrieval: captions placed in the prompt.")
+
+
+DECODING_FIELDS = (
+    "beams",
+    "max_new_tokens",
+    "min_length",
+    "no_repeat_ngram",
+    "repetition_penalty",
+    "length_penalty",
+)
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def build(kind: type[Model], values: dict[str, Any]) -> Model:
+    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting. What may be a secret is
+    not shown: the value of a setting that there is not, or that is called like one."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        if first["type"] == "extra_forbidden":
+            raise SettingsError(name, "a name that is no setting", ", ".join(kind.model_fields)) from None
+        allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
+        given = "nothing" if first["type"] == "missing" else _shown(name, first["input"])
+        raise SettingsError(name, given, allowed) from None
+
+
+def _shown(name: str, value: Any) -> Any:
+    """A wrong value as a message may hold it."""
+    if names_secret(name):
+        return "a value that is not shown"
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return f"a mapping of {', '.join(str(key) for key in value) or 'nothing'}"
+    return [_shown(name, each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,156 @@
+"""Settings of `mats evaluate`, and a grid of them: which cells there are and what each changes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mats_core.errors import SettingsError
+from mats_core.memory.bridges import KINDS as BRIDGES
+from mats_core.storage.fingerprint import cache_root
+from pipelines.settings.archive import CaptionSettings, Device, build
+
+AXES = {
+    "santa.mix": "santa_mix",
+    "santa.neighbors": "santa_neighbors",
+    "santa.scale": "santa_scale",
+    "noise.variance": "santa_noise_variance",
+    "bridge": "bridge",
+    "projection.scale": "projection_scale",
+    "retrieval.captions": "retrieved",
+    "beams": "beams",
+    "max_new_tokens": "max_new_tokens",
+    "repetition_penalty": "repetition_penalty",
+    "length_penalty": "length_penalty",
+}
+"""Names of grid axes → the setting of `mats caption` that each varies."""
+
+MOST_CELLS = 200
+RUN_FIELDS = ("batch_size", "actors", "decoders", "device", "address", "commit_rows", "commit_seconds", "deterministic")
+
+
+class EvaluateSettings(BaseModel):
+    """Benchmarks + model → predictions, metrics, a page."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    axes: list[str] = Field(default_factory=list, description="More axes of the grid: NAME=VALUE,VALUE …")
+    model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
+    benchmarks: str = Field("", description="Names with commas between them (see --list), or YAML files of your own.")
+    out: str = Field("", description="Folder of the run: predictions, metrics, page; run again to continue.")
+    data: list[str] = Field(
+        default_factory=list,
+        description="Where the benchmarks' folders are: ROOT for all, or NAME=ROOT for one; several times "
+        "(default: $MATS_BENCHMARKS, else the cache).",
+    )
+    limit: int | None = Field(None, gt=0, description="The first so many items of each benchmark.")
+    list_: bool = Field(False, description="Show the benchmarks, and what is missing to run each.")
+    grid: list[str] = Field(
+        default_factory=list,
+        description=f"A table of settings: NAME=VALUE,VALUE … of {', '.join(AXES)}.",
+    )
+    bridge: str = Field("santa", description=f"Way from audio to text embeddings: {', '.join(BRIDGES)}.")
+    orders: int = Field(3, gt=0, le=24, description="Orders in which the options of a question are asked.")
+    seed: int = Field(0, ge=0, description="Of the bootstrap, the shuffled baseline and the first order of options.")
+    players: int = Field(12, ge=0, le=100, description="Worst and best cases with players, for each benchmark.")
+    history: str = Field("", description="Folder (path or URL) where runs are kept; this one is added.")
+    against: str = Field("", description='"accepted", or a run id: compare with it and with the pinned run.')
+    tolerance: float = Field(0.01, ge=0, description="A larger fall of a metric ends with code 4.")
+    ungated: list[str] = Field(
+        default_factory=list,
+        description="BENCHMARK/METRIC that --against leaves out; several times. Any other metric that an accepted run "
+        "has and this one cannot show closes the gate.",
+    )
+    accept: bool = Field(
+        False,
+        description="Accept this run where the gate stays open. Without --against no gate is asked, and every complete "
+        "run is accepted.",
+    )
+    batch_size: int | None = Field(None, gt=0, description="Rows the model takes at once (default: chosen).")
+    actors: int | None = Field(None, gt=0, description="Model processes (default: chosen).")
+    decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
+    device: Device = Field("auto", description="auto, cpu, cuda.")
+    address: str | None = Field(None, description="Join this Ray cluster; default: a Ray of its own.")
+    commit_rows: int | None = Field(None, gt=0, description="Rows in one part file (default: chosen).")
+    commit_seconds: float | None = Field(
+        None, gt=0, description="Write a part at least this often (default: 120, but never before --commit-rows)."
+    )
+    deterministic: bool = Field(False, description="One row at a time in the model.")
+    overwrite: bool = Field(False, description="Start anew: remove the answers that OUT holds.")
+    max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
+
+    def names(self) -> list[str]:
+        """The benchmarks asked for, each once. Raises SettingsError when there are none."""
+        found = list(dict.fromkeys(name.strip() for name in self.benchmarks.split(",") if name.strip()))
+        if not found:
+            raise SettingsError("benchmarks", self.benchmarks, "names with commas between them; --list shows them")
+        return found
+
+    def roots(self, names: list[str]) -> dict[str, str]:
+        """Where each benchmark's files are: $MATS_BENCHMARKS, else a cache, where nothing was said."""
+        general = os.environ.get("MATS_BENCHMARKS") or str(cache_root() / "benchmarks")
+        own = {}
+        for value in self.data:
+            name, equals, root = value.partition("=")
+            if not value.strip() or (equals and not root.strip()):
+                raise SettingsError("data", value, "ROOT, or NAME=ROOT; neither may be empty (. is where you are)")
+            if equals and "/" not in name:
+                if name not in names:
+                    raise SettingsError("data", value, f"ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
+                own[name] = root
+            else:
+                general = value
+        return {name: own.get(name, general) for name in names}
+
+    def caption_settings(self, **values: Any) -> CaptionSettings:
+        """Settings of `mats caption` for one cell: what it shares with this run, and `values` over it."""
+        shared = self.model_dump(include={*RUN_FIELDS, "model", "bridge", "overwrite"})
+        return build(CaptionSettings, {**shared, **values})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a grid. `name` is a folder's and a table's name; `changes` go over CaptionSettings."""
+
+    name: str
+    values: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+
+def cells(settings: EvaluateSettings) -> list[Cell]:
+    """All combinations of the grid's values, the last axis fastest; one cell "run" without a grid.
+
+    Raises SettingsError for axes that are not known, values that are not allowed, and too many cells.
+    """
+    axes: dict[str, list[str]] = {}
+    for given in [*settings.grid, *settings.axes]:
+        for part in given.split():
+            name, equals, values = part.partition("=")
+            kept = list(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
+            if not equals or name not in AXES or not kept:
+                raise SettingsError("grid", part, f"NAME=VALUE,VALUE with NAME one of {', '.join(AXES)}")
+            if name in axes:
+                raise SettingsError("grid", part, f"every axis once; {name} comes twice")
+            axes[name] = kept
+    if not axes:
+        settings.caption_settings(input="", output="")
+        return [Cell("run")]
+    found = []
+    for combination in product(*axes.values()):
+        chosen = dict(zip(axes, combination, strict=True))
+        changes: dict[str, Any] = {AXES[name]: value for name, value in chosen.items()}
+        if changes.get("bridge", "santa") not in BRIDGES:
+            raise SettingsError("grid", f"bridge={changes['bridge']}", ", ".join(BRIDGES))
+        try:
+            checked = settings.caption_settings(input="", output="", **changes)
+        except SettingsError as error:
+            raise SettingsError(f"grid: {error.setting}", error.given, error.allowed) from None
+        changes = {name: getattr(checked, name) for name in changes}
+        found.append(Cell(",".join(f"{name}={value}" for name, value in chosen.items()), chosen, changes))
+    if len(found) > MOST_CELLS:
+        raise SettingsError("grid", f"{len(found)} cells", f"at most {MOST_CELLS}")
+    return found

@@ -1,0 +1,89 @@
+"""Settings of the text side: corpora → caption embeddings → memory."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from pipelines.settings.archive import anchored
+
+
+def _pairs(value: Any) -> Any:
+    """A mapping as the command line gives it: ["caption=text", …]."""
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        for each in value:
+            if "=" not in each:
+                raise ValueError(f"our field = their name, as in caption=text, not {each!r}")
+        return {name.strip(): theirs.strip() for name, _, theirs in (each.partition("=") for each in value)}
+    return value
+
+
+Columns = Annotated[dict[str, str], BeforeValidator(_pairs)]
+
+
+class EmbedTextSettings(BaseModel):
+    """Text corpora → caption embeddings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    corpora: list[str] = Field(
+        min_length=1,
+        description="Files, folders, globs or URLs: JSON lists, .jsonl, .csv, .parquet with a column `caption`.",
+    )
+    output: str = Field(description="Folder that receives the embeddings; run again to continue.")
+    encoder: str = Field(
+        "builtin", description="msclap:FILE, hf:NAME, a ClapModel directory, or a model directory (its encoder)."
+    )
+    columns: Columns = Field(
+        default_factory=dict, description="Our field=their name, as in caption=text; once for each field."
+    )
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="Share of records that may be unusable.")
+    batch_size: int = Field(128, gt=0, description="Captions the encoder takes at once.")
+    actors: int | None = Field(
+        None, gt=0, description="Encoder processes (default: one a GPU, else by cores and memory)."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu, cuda.")
+    address: str | None = Field(
+        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
+    )
+    bucket_records: int = Field(
+        8192, gt=0, description="Records a part file comes from, about; a part is what is durable."
+    )
+    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+
+    @model_validator(mode="after")
+    def _anchor(self) -> EmbedTextSettings:
+        if self.address is not None:
+            self.corpora, self.output = [anchored(each) for each in self.corpora], anchored(self.output)
+            self.encoder = anchored(self.encoder, only_there=True)
+        return self
+
+
+class BuildMemorySettings(BaseModel):
+    """Caption embeddings → Santa's memory."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    embeddings: str = Field(description="OUT of `mats embed-text`.")
+    output: str = Field(description="Folder that receives the memory; a memory in it is replaced.")
+    clusters: int | None = Field(None, gt=0, description="k-means centroids, Santa's clusters (default: √rows).")
+    storage: Literal["float32", "float16", "int8"] = Field("float16", description="Numbers a stored vector is made of.")
+    sources: list[str] | None = Field(None, description="Take captions of these sources only; once for each.")
+    cap: int | None = Field(None, gt=0, description="Take at most so many captions, drawn by --seed.")
+    seed: int = Field(0, ge=0, description="Of the draw and of k-means.")
+    iterations: int = Field(10, gt=0, description="Rounds of k-means.")
+    train_rows: int | None = Field(
+        None, gt=0, description="Rows k-means learns from (default: 64 a cluster, at least 50 000)."
+    )
+    encoder: str | None = Field(None, description="Refuse embeddings of any encoder but this one.")
+    shard_rows: int | None = Field(None, gt=0, description="Rows one task fills in (default: 64 MB of vectors).")
+    address: str | None = Field(
+        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
+    )
+
+    @model_validator(mode="after")
+    def _anchor(self) -> BuildMemorySettings:
+        if self.address is not None:
+            self.embeddings, self.output = anchored(self.embeddings), anchored(self.output)
+        return self

@@ -1,0 +1,161 @@
+"""What `mats train` is told: one YAML file, one pydantic model. No torch here, so that wrong settings are cheap."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig, SantaSettings, TaskPrompt
+from mats_core.model.prompts import WORDINGS
+from mats_core.training.schedule import TrainingSettings
+
+MODEL = "model"
+"""Folder in OUTPUT that holds the model directory."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class DataSet(_Settings):
+    """One data set of the mixture: records and, elsewhere, what their captions are as embeddings."""
+
+    name: str = Field(min_length=1, pattern=r"^[\w.+-]+$", description="Shown in logs, curves and the model card.")
+    corpus: str | list[str] | None = Field(
+        None, description="Files of records (JSON, JSONL, CSV, Parquet; any URL; globs)."
+    )
+    embeddings: str | None = Field(None, description="OUT of `mats embed-text` (default: the run's).")
+    audio: str | None = Field(
+        None,
+        description="Instead of both: OUTPUT of `mats embed-audio` on a list with a column `output` and, if you like, "
+        "`task`, `question` and `tag`. The clip's own embedding then stands where a caption's would.",
+    )
+    ratio: float = Field(1.0, ge=0, description="Share of the samples drawn, beside the other sets' ratios.")
+    task: str | None = Field(None, description="Task of records that name none.")
+    tag: str | None = Field(None, description="Tag in the prompt, where a record has none of its own.")
+    columns: dict[str, str] = Field(default_factory=dict, description="Our field: name of theirs.")
+    validation: int | None = Field(None, ge=0, description="Records held out (default: the run's).")
+    validation_corpus: str | list[str] | None = Field(
+        None, description="Records to validate on instead; no set trains on their captions, labels apart."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> DataSet:
+        if (self.corpus is None) == (self.audio is None):
+            raise ValueError(f"data set {self.name}: name either a corpus or audio embeddings")
+        if self.audio is not None and (self.embeddings or self.validation_corpus or self.columns):
+            raise ValueError(f"data set {self.name}: audio embeddings bring their records with them")
+        return self
+
+
+class TrainSettings(_Settings):
+    """A training run."""
+
+    output: str = Field(description="Folder for the model, checkpoints and curves; run again to continue.")
+    data: list[DataSet] = Field(min_length=1, description="The mixture.")
+    embeddings: str | None = Field(None, description="OUT of `mats embed-text`, for all data sets that name no other.")
+
+    model: str | None = Field(None, description="Continue from this model directory (stage 2).")
+    llm: str | None = Field(None, description="A causal LLM of transformers: directory, URL or hub name.")
+    encoder: str | None = Field(None, description="The CLAP whose embeddings these are. It is named, not loaded.")
+    memory: str | None = Field(None, description="Santa's memory the model is to use.")
+    include: list[Literal["encoder", "llm", "memory"]] = Field(
+        default_factory=list, description="Parts to copy into the model directory; others are named by URI."
+    )
+    weights: Literal["float32", "float16"] = Field("float32", description="Numbers the exported weights are stored in.")
+    mapper: MapperConfig | None = Field(None, description="Sizes of the mapper (default: the reference's).")
+    adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="LoRA; null: none at all.")
+    tasks: dict[str, TaskPrompt] | None = Field(None, description="Instruction and tag of each task at inference.")
+    wordings: str = Field("varied", description=f"Prompt wordings drawn in training: {', '.join(WORDINGS)}.")
+    answer_style: Literal["gentle", "reference"] = "gentle"
+    max_target_tokens: int = Field(150, ge=1)
+    santa: SantaSettings | None = Field(None, description="Santa at inference (default: noise as in training).")
+    decoding: DecodingSettings = Field(default_factory=DecodingSettings)
+    training: TrainingSettings = Field(default_factory=TrainingSettings)
+
+    workers: int | tuple[int, int] | None = Field(
+        None, description="Training processes, or [fewest, most] to go on with what there is (default: one a GPU)."
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="Of the frozen LLM.")
+    fsdp: Literal["auto", "always", "never"] = Field(
+        "auto", description="Spread the frozen LLM over the GPUs; auto: when it does not fit one."
+    )
+    address: str | None = Field(None, description="Join this Ray cluster; default: a Ray of its own.")
+    max_failures: int = Field(8, ge=0, description="Worker failures survived before the run gives up.")
+
+    checkpoint_every: int = Field(500, ge=1, description="Steps.")
+    keep_checkpoints: int = Field(2, ge=1, description="The last ones; the best by validation loss is kept besides.")
+    export: Literal["last", "best"] = Field("last", description="Which checkpoint becomes the model.")
+    validate_every: int = Field(1000, ge=1, description="Steps.")
+    validation: int = Field(
+        256, ge=0, description="Records held out a data set, by caption unless its captions are labels; 0: none."
+    )
+    sample_answers: int = Field(4, ge=0, description="Held-out records answered in the log at every validation.")
+    log_every: int = Field(10, ge=1, description="Steps a point of the curves is the mean of.")
+    loggers: list[Literal["wandb", "mlflow"]] = Field(
+        default_factory=list, description="Besides TensorBoard, which always is."
+    )
+    project: str = Field("mats", description="Project (wandb) or experiment (mlflow).")
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="Share of records that may be unusable.")
+    data_cache: str | None = Field(
+        None, description="Local folder for the packed data (default: in OUTPUT, or the cache where OUTPUT is a URL)."
+    )
+    overwrite: bool = Field(False, description="Start anew: remove what an earlier run left in OUTPUT.")
+
+    @field_validator("workers")
+    @classmethod
+    def _some_workers(cls, value: Any) -> Any:
+        low, high = value if isinstance(value, tuple) else (value or 1, value or 1)
+        if not 1 <= low <= high:
+            raise ValueError("at least one worker, or [fewest, most]")
+        return value
+
+    @field_validator("wordings")
+    @classmethod
+    def _known_wordings(cls, value: str) -> str:
+        if value not in WORDINGS:
+            raise ValueError(f"one of {', '.join(WORDINGS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainSettings:
+        names = [each.name for each in self.data]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"data set names that differ; {', '.join(twice)} is there twice")
+        if not any(each.ratio > 0 for each in self.data):
+            raise ValueError("at least one data set with a ratio above 0")
+        if (self.model is None) == (self.llm is None):
+            raise ValueError("either llm (a new model) or model (one to continue from)")
+        if self.model is not None:
+            new = [n for n in ("encoder", "mapper", "adapter", "tasks") if n in self.model_fields_set]
+            if new:
+                raise ValueError(f"no {', '.join(new)} beside model, which has its own")
+        if self.llm is not None and self.encoder is None:
+            raise ValueError("encoder: the CLAP that made the embeddings, which the model will hear with")
+        if self.training.train == "mapper+adapter" and self.model is None and self.adapter is None:
+            raise ValueError("training.train: mapper, where there is no adapter")
+        for each in self.data:
+            if each.corpus is not None and not (each.embeddings or self.embeddings):
+                raise ValueError(f"data set {each.name}: embeddings of its captions, made by mats embed-text")
+        return self
+
+    @property
+    def most_workers(self) -> int | None:
+        """The largest number of workers asked for; None: one a GPU."""
+        return self.workers[1] if isinstance(self.workers, tuple) else self.workers
+
+
+# What may differ between a run and its continuation, because it does not change what is learned.
+_FREE = """
+output address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every keep_checkpoints
+export include weights validate_every sample_answers log_every loggers project
+"""
+
+
+def identity(settings: TrainSettings) -> dict[str, Any]:
+    """Everything that decides what is learned, for comparison with an earlier run's."""
+    values = settings.model_dump(mode="json", exclude=set(_FREE.split()))
+    return {"job": "train", **values}

@@ -1,0 +1,360 @@
+"""Text corpora → caption embeddings, on Ray Data.
+
+    files ─Read (tasks)─▶ captions by bucket ─shuffle─▶ one bucket at a time ─EmbedBucket (actors)─▶ part file
+              └─▶ what was found in each file ─▶ _corpora.json, checked before any model is loaded
+
+A bucket is what caption_ids fall into by their value, so all records of a caption meet in one, and its part holds
+exactly its captions in the order of their ids. What a part holds depends on the corpora and on nothing else: not on
+the number of workers, not on a restart. A part that is there is done. The driver sees counts only.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
+from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import hash_settings
+from pipelines.archive.run import Progress
+from pipelines.cluster.meter import peak_mb
+from pipelines.cluster.session import check_device
+from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
+from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.output.lease import Lease
+from pipelines.output.parts import check_identity, forget_beginning, prepare_output, read_run, versions, write_run
+from pipelines.output.removal import empty_output, remove_partials
+from pipelines.settings.text import EmbedTextSettings
+from pipelines.text.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
+
+PARTS = "embeddings"
+REPORT = "_corpora.json"
+OUR_NAMES = ("_run.json", EMBEDDINGS_SIDECAR, REPORT, PARTS, "_state/identity.json")
+RECORD_BYTES = {".parquet": 60, ".csv": 120}
+"""Bytes a record takes on disk, about; 250 in JSON."""
+
+MOST_BUCKETS = 4096
+SHUFFLE_PARTITIONS = 256
+READ_TASKS = 2000
+BYTES_AN_ACTOR = 700e6
+READ_CPUS, ENCODER_CPUS = 0.5, 1.0
+
+
+@dataclass
+class EmbedTextResult:
+    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted."""
+
+    status: str
+    output: str
+    captions: int
+    records: int
+    bad: int
+    reports: list[FileReport] = field(default_factory=list)
+    wall_s: float = 0.0
+    run: dict[str, Any] = field(default_factory=dict)
+
+
+def run_embed_text(
+    settings: EmbedTextSettings,
+    progress: Callable[[Progress], None] | None = None,
+    facts: EncoderFacts | None = None,
+    load: Callable[[str, str], Any] | None = None,
+) -> EmbedTextResult:
+    """Embed every distinct caption of the corpora into OUTPUT/embeddings.
+
+    facts, load: an encoder of one's own, and how an actor makes it from (uri, device); default: `settings.encoder`.
+    Raises SettingsError before any model is loaded: files that are missing or not what they say, more bad records than
+    `max_error_rate`, an OUTPUT of other corpora or another encoder.
+    """
+    tell = progress or (lambda _: None)
+    started = time.time()
+    check_columns(settings.columns)
+    files = corpus_files(settings.corpora, "corpora")
+    check_device(settings.device, settings.address)
+    parts = storage.join(settings.output, PARTS)
+    for info in files:
+        if storage.lies_in(info.uri, parts):
+            raise SettingsError("output", storage.public_uri(settings.output), "another folder than the corpora's")
+    facts = facts or read_encoder_facts(settings.encoder)
+    prepare_output(settings.output)
+    run_id = uuid.uuid4().hex[:12]
+    lease = Lease(storage.join(settings.output, "_state"), run_id)
+    lease.acquire()
+    try:
+        if settings.overwrite:
+            empty_output(settings.output, "embed-text", OUR_NAMES)
+        remove_partials(settings.output, (PARTS,))
+        buckets = _bucket_count(files, settings.bucket_records)
+        begun = check_identity(settings.output, _identity(settings, files, facts, buckets), PARTS)
+        previous = read_run(settings.output)
+        whole = storage.exists(storage.join(settings.output, EMBEDDINGS_SIDECAR))
+        if whole and previous is not None and previous.get("status") == "complete":
+            captions, records, bad = (previous[name] for name in ("captions", "records", "bad"))
+            return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
+        run = _record(settings, run_id, started, len(files), buckets)
+        write_run(settings.output, run)
+        spec = TextSpec(
+            parts=parts,
+            encoder=facts.uri,
+            dim=facts.dim,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            buckets=buckets,
+            done=sorted(_done(parts)),
+            load=load,
+        )
+        work = _Work(settings, spec, facts, lease, tell)
+        try:
+            work.run(files)
+            run["status"] = "complete"
+        except KeyboardInterrupt:
+            run["status"] = "interrupted"
+        except BaseException as error:
+            run["status"] = "failed"
+            if begun and isinstance(error, SettingsError):
+                forget_beginning(settings.output)
+            raise
+        finally:
+            work.describe(run)
+            run.update(ended=_iso(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
+            lease.check()
+            if run["status"] == "complete":  # first, since a run that is complete is not taken up again
+                _write_sidecar(settings, facts, run)
+            write_run(settings.output, run)
+        return EmbedTextResult(
+            run["status"],
+            settings.output,
+            run["captions"],
+            run["records"],
+            run["bad"],
+            work.reports,
+            run["wall_s"],
+            run,
+        )
+    finally:
+        lease.release()
+
+
+class _Work:
+    """One run's way through Ray, and what it counted."""
+
+    def __init__(
+        self,
+        settings: EmbedTextSettings,
+        spec: TextSpec,
+        facts: EncoderFacts,
+        lease: Lease,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self.settings, self.spec, self.facts, self.lease, self.tell = settings, spec, facts, lease, tell
+        self.reports: list[FileReport] = []
+        self.usable = self.before = self.new = self.captions = 0
+        self.embed_s = 0.0
+        self.first_at: float | None = None
+        self.last_at = 0.0
+
+    @property
+    def bad(self) -> int:
+        return sum(report.bad for report in self.reports)
+
+    def run(self, files: list[storage.FileInfo]) -> None:
+        """Read, check, shuffle, embed."""
+        from pipelines.cluster.session import ray_session, readable_errors
+
+        self.tell(Progress("start"))
+        with ray_session(self.settings.address, self.settings.actors or 0) as there:
+            captions = self._read(files, there)
+            self._check()
+            if self.before < self.usable:
+                for block in readable_errors(self._embed(captions, there)):
+                    self._count(block)
+
+    def _read(self, files: list[storage.FileInfo], there: Any) -> Any:
+        """Captions by bucket as a Ray Data set, all read; fills `reports`."""
+        import ray
+
+        from pipelines.cluster.session import readable_errors
+
+        told = storage.join(self.settings.output, "_state", "reports")
+        storage.remove_tree(told)
+        uris = [info.uri for info in files]
+        size = -(-len(uris) // READ_TASKS)
+        shards = [
+            pa.table({"uri": uris[at : at + size], "number": range(at, min(at + size, len(uris)))})
+            for at in range(0, len(uris), size)
+        ]
+        read = ray.data.from_arrow(shards).map_batches(
+            read_corpora,
+            fn_args=(self.settings.columns, self.spec.buckets, self.spec.done, told),
+            batch_format="pyarrow",
+            batch_size=None,
+            num_cpus=READ_CPUS,
+        )
+        captions = next(readable_errors(_call(read.materialize)))
+        for number in range(len(uris)):
+            self._take_report(json.loads(storage.read_bytes(report_uri(told, number))))
+        storage.remove_tree(told)
+        return captions
+
+    def _take_report(self, found: dict[str, Any]) -> None:
+        self.before += found.pop("done")
+        report = FileReport(**{**found, "problems": Counter(found["problems"])})
+        self.usable += report.records - report.bad
+        self.reports.append(report)
+
+    def _check(self) -> None:
+        """Write what was found in the files, then refuse too many bad records, or nothing at all."""
+        told = {"files": [report.as_dict() for report in self.reports]}
+        storage.write_bytes(storage.join(self.settings.output, REPORT), json.dumps(told, indent=1).encode())
+        check_error_rate(self.reports, self.settings.max_error_rate)
+        if not self.usable:
+            raise SettingsError("corpora", ", ".join(self.settings.corpora), "at least one record with a caption")
+
+    def _embed(self, captions: Any, there: Any) -> Iterator[pa.Table]:
+        """Counts of each bucket as it is done."""
+        from ray.data import ActorPoolStrategy
+        from ray.data.grouped_data import GroupedData
+
+        from pipelines.cluster.session import bounded_retries
+
+        on_gpu = there.gpus >= 1 and self.settings.device != "cpu"
+        left = self.spec.buckets - len(self.spec.done)
+        actors = self.settings.actors or _actor_count(there, on_gpu, self.facts.size, left)
+        if not there.own and actors * ENCODER_CPUS + READ_CPUS > there.cpus:
+            raise SettingsError(
+                "address", f"a cluster of {there.cpus:g} CPUs", f"more CPUs than {actors} actors take (see --actors)"
+            )
+        grouped = captions.groupby("bucket", num_partitions=min(self.spec.buckets, SHUFFLE_PARTITIONS))
+        counts = grouped.map_groups(
+            EmbedBucket,
+            fn_constructor_args=(self.spec,),
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=actors),
+            num_cpus=ENCODER_CPUS,
+            num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
+            **bounded_retries(GroupedData.map_groups),
+        )
+        yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+
+    def _count(self, block: pa.Table) -> None:
+        self.lease.check()
+        for row in block.to_pylist():
+            self.new += row["records"]
+            self.captions += row["captions"]
+            self.embed_s += row["embed_s"]
+            self.first_at = min(self.first_at or row["began_at"], row["began_at"])
+            self.last_at = max(self.last_at, row["ended_at"])
+        self.tell(Progress("run", self.before + self.new, self.usable, self.before, self.bad))
+
+    def describe(self, run: dict[str, Any]) -> None:
+        """Fill in the run's record. Rates are from the first bucket's start to the last one's end."""
+        busy = self.last_at - self.first_at if self.first_at else 0.0
+        run.update(
+            records=sum(report.records for report in self.reports),
+            bad=self.bad,
+            problems=dict(sum((report.problems for report in self.reports), Counter())),
+            records_new=self.new,
+            captions_new=self.captions,
+            captions=_rows(self.spec.parts),
+            embed_s=round(self.embed_s, 3),
+            busy_s=round(busy, 3),
+            records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
+        )
+
+
+def _call(make: Callable[[], Any]) -> Iterator[Any]:
+    yield make()
+
+
+def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:
+    """How many parts there are to be: by the corpora's sizes alone, so that every run of them agrees."""
+    records = sum(info.size / RECORD_BYTES.get(ending(info.uri), 250) for info in files)
+    return int(min(MOST_BUCKETS, max(1, -(-records // bucket_records))))
+
+
+def _actor_count(there: Any, on_gpu: bool, model_bytes: int, buckets: int) -> int:
+    if on_gpu:
+        return max(1, min(int(there.gpus), buckets))
+    fitting = int(0.6 * there.memory / (2 * model_bytes + BYTES_AN_ACTOR))
+    return max(1, min(int(there.cpus) if there.own else int(there.cpus) - 1, fitting, buckets))
+
+
+def _identity(
+    settings: EmbedTextSettings, files: list[storage.FileInfo], facts: EncoderFacts, buckets: int
+) -> dict[str, Any]:
+    """What must stay the same in one OUTPUT. A file is known by its name, size and time or etag."""
+    return {
+        "job": "embed-text",
+        "encoder": facts.fingerprint,
+        "corpora": f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}",
+        "columns": settings.columns,
+        "batch_size": settings.batch_size,
+        "buckets": buckets,
+    }
+
+
+def _done(parts: str) -> set[int]:
+    """Buckets whose parts are there; raises SettingsError for a file that is no part."""
+    if not storage.is_dir(parts):
+        return set()
+    found = set()
+    for info in storage.list_files(parts):
+        if info.uri.endswith(".parquet"):
+            try:
+                found.add(bucket_of_part(info.path))
+            except (IndexError, ValueError):
+                allowed = "parts that `mats embed-text` wrote; move this file away"
+                raise SettingsError("output", storage.public_uri(info.uri), allowed) from None
+    return found
+
+
+def _rows(parts: str) -> int:
+    if not storage.is_dir(parts):
+        return 0
+    uris = [info.uri for info in storage.list_files(parts) if info.uri.endswith(".parquet")]
+    return sum(int(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows) for uri in uris)
+
+
+def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int, buckets: int) -> dict[str, Any]:
+    shown = settings.model_dump()
+    shown.update(
+        corpora=[storage.public_uri(uri) for uri in settings.corpora], output=storage.public_uri(settings.output)
+    )
+    return {
+        "job": "embed-text",
+        "status": "running",
+        "run_id": run_id,
+        "started": _iso(started),
+        "settings": shown,
+        "versions": versions(),
+        "files": files,
+        "buckets": buckets,
+    }
+
+
+def _write_sidecar(settings: EmbedTextSettings, facts: EncoderFacts, run: dict[str, Any]) -> None:
+    sidecar = {
+        "encoder": storage.public_uri(settings.encoder),
+        "encoder_fingerprint": facts.fingerprint,
+        "dim": facts.dim,
+        "dtype": "float16",
+        "rows": run["captions"],
+        "records": run["records"] - run["bad"],
+        "corpora": run["settings"]["corpora"],
+        "status": "complete",
+    }
+    uri = storage.join(settings.output, EMBEDDINGS_SIDECAR)
+    storage.write_bytes(uri, json.dumps(sidecar, indent=1, ensure_ascii=False).encode())
+
+
+def _iso(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

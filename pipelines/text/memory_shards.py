@@ -1,0 +1,158 @@
+"""What the workers of `mats build-memory` do: read pieces of an embeddings table, choose rows, fill a shard.
+
+Which rows are taken, and which k-means learns from, is a function of (seed, caption_id) alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.memory import faiss_index as ivf
+
+ALL = 2**64 - 1
+"""A threshold that every row's draw is below."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows start … stop-1 of a part file."""
+
+    uri: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows of these sources (None: all) whose draw for `seed` is at most `threshold`."""
+
+    sources: tuple[str, ...] | None
+    seed: int
+    threshold: int = ALL
+
+
+def draws(ids: list[str], seed: int, salt: str) -> np.ndarray:
+    """A uniform uint64 a caption_id, the same in every run."""
+    key = f"{salt}:{seed}".encode()
+    found = (hashlib.blake2b(each.encode(), digest_size=8, key=key).digest() for each in ids)
+    return np.frombuffer(b"".join(found), "<u8")
+
+
+def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
+    """The piece's rows, a row group or less at a time."""
+    with storage.open_binary(piece.uri, read_ahead=8 << 20) as file:
+        part = pq.ParquetFile(file)
+        at = 0
+        for group in range(part.metadata.num_row_groups):
+            rows = part.metadata.row_group(group).num_rows
+            if at < piece.stop and at + rows > piece.start:
+                start, stop = max(piece.start - at, 0), min(piece.stop - at, rows)
+                yield part.read_row_group(group, columns=columns).slice(start, stop - start)
+            at += rows
+
+
+def chosen(table: pa.Table, choice: Choice) -> pa.Table:
+    """The rows of `table` (caption_id, sources) that are taken."""
+    if choice.sources is not None:
+        wanted = pa.array(choice.sources, pa.string())
+        flat, parents = pc.list_flatten(table["sources"]), pc.list_parent_indices(table["sources"])
+        rows = np.unique(np.asarray(pc.filter(parents, pc.is_in(flat, value_set=wanted))))
+        table = table.take(pa.array(rows, pa.int64()))
+    if choice.threshold < ALL:
+        kept = draws(table["caption_id"].to_pylist(), choice.seed, "cap") <= np.uint64(choice.threshold)
+        table = table.filter(pa.array(kept))
+    return table
+
+
+def count_piece(work: pa.Table, choice: Choice, with_draws: bool) -> pa.Table:
+    """How many rows of each piece are taken, and their draws where a cap is still to be found."""
+    numbers, counts, found = [], [], []
+    for number, piece in _pieces(work):
+        numbers.append(number)
+        tables = [chosen(table, choice) for table in read_piece(piece, ["caption_id", "sources"])]
+        counts.append(sum(len(table) for table in tables))
+        ids = [each for table in tables for each in table["caption_id"].to_pylist()] if with_draws else []
+        found.append(draws(ids, choice.seed, "cap"))
+    return pa.table({"number": numbers, "rows": counts, "draws": pa.array(found, pa.list_(pa.uint64()))})
+
+
+def sample_piece(work: pa.Table, choice: Choice, threshold: int) -> Iterator[pa.Table]:
+    """Embeddings of the taken rows whose second draw is at most `threshold`, with the number of their piece."""
+    for number, piece in _pieces(work):
+        for table in read_piece(piece, ["caption_id", "sources", "embedding"]):
+            table = chosen(table, choice)
+            if threshold < ALL:
+                kept = draws(table["caption_id"].to_pylist(), choice.seed, "sample") <= np.uint64(threshold)
+                table = table.filter(pa.array(kept))
+            if len(table):
+                yield pa.table({"number": [number] * len(table), "embedding": table["embedding"]})
+
+
+def fill_shard(work: pa.Table, choice: Choice, empty: bytes, folder: str) -> pa.Table:
+    """Write each shard's index and its captions below `folder`; `work` tells its pieces and its first row number."""
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    numbers, counts = [], []
+    for row in work.to_pylist():
+        index = ivf.from_bytes(empty)
+        captions: list[pa.Table] = []
+        first = row["first"]
+        for piece in json.loads(row["pieces"]):
+            for table in read_piece(Piece(**piece), ["caption_id", "caption", "sources", "embedding"]):
+                table = chosen(table, choice)
+                ivf.fill(index, unit_rows(table["embedding"]), first)
+                first += len(table)
+                captions.append(_captions(table, choice.sources))
+        sink = io.BytesIO()
+        pq.write_table(pa.concat_tables(captions), sink, compression="zstd")
+        storage.write_bytes(shard_uri(folder, row["number"], "captions.parquet"), sink.getvalue())
+        storage.write_bytes(shard_uri(folder, row["number"], "faiss"), ivf.to_bytes(index))
+        numbers.append(row["number"])
+        counts.append(first - row["first"])
+    return pa.table({"number": numbers, "rows": counts})
+
+
+def shard_uri(folder: str, number: int, ending: str) -> str:
+    """A file of a shard."""
+    return storage.join(folder, f"shard-{number:05d}.{ending}")
+
+
+def unit_rows(column: Any) -> np.ndarray:
+    """float32 [N, D] of unit length, of a fixed-size list column. ValueError for NaN or infinity."""
+    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    dim = flat.type.list_size
+    rows = np.asarray(flat.flatten()).reshape(-1, dim).astype(np.float32)
+    if not np.isfinite(rows).all():
+        raise ValueError("an embedding holds NaN or infinity")
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _captions(table: pa.Table, sources: tuple[str, ...] | None) -> pa.Table:
+    """Caption and one source of each row: the first that was asked for."""
+    wanted = None if sources is None else set(sources)
+    first = [
+        next((each for each in found if wanted is None or each in wanted), "") for found in table["sources"].to_pylist()
+    ]
+    return pa.table({"caption": table["caption"], "source": pa.array(first, pa.string())})
+
+
+def piece_table(numbers: list[int], pieces: list[Piece]) -> pa.Table:
+    """Pieces as rows for a task."""
+    return pa.table({"number": numbers, "piece": [json.dumps(asdict(piece)) for piece in pieces]})
+
+
+def _pieces(work: pa.Table) -> Iterator[tuple[int, Piece]]:
+    for row in work.to_pylist():
+        yield row["number"], Piece(**json.loads(row["piece"]))

@@ -1,0 +1,133 @@
+"""What is wrong with a training run's settings, found before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mats_core import storage
+from mats_core.encoders.facts import read_encoder_facts
+from mats_core.errors import SettingsError
+from mats_core.model.config import ModelConfig, Part
+from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
+from mats_core.model.inspection import check_weights
+from mats_core.storage.fetch import local_directory, strip_scheme
+from mats_core.storage.fingerprint import fingerprint_directory
+from pipelines.data.corpus import check_columns, corpus_files
+from pipelines.settings.train import MODEL, TrainSettings
+from pipelines.train.data import TableFacts, part_rows, table_of, tables
+from pipelines.train.loggers import check_loggers
+
+
+@dataclass
+class Checked:
+    """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on."""
+
+    facts: TableFacts
+    llm: str
+    encoder: Part | None
+    memory: Part | None
+    fingerprints: dict[str, str]
+
+
+def check_output(settings: TrainSettings) -> None:
+    """SettingsError where writing OUTPUT/model would remove something the run reads, or a model of no earlier run."""
+    model = storage.join(settings.output, MODEL)
+    for name, uri in _sources(settings):
+        if storage.same_place(uri, settings.output) or storage.lies_in(uri, model):
+            allowed = f"a place outside OUTPUT/{MODEL}, which the run writes anew; choose another OUTPUT"
+            raise SettingsError(name, storage.public_uri(uri), allowed)
+    try:
+        begun = storage.exists(storage.join(settings.output, "_state", "identity.json"))
+        foreign = not begun and storage.exists(model)
+    except storage.StorageError:
+        return  # an OUTPUT that cannot be written is told of later
+    if foreign:
+        allowed = f"a folder that no run has begun, without a {MODEL} in it; choose another OUTPUT, or move it away"
+        raise SettingsError("output", storage.public_uri(settings.output), allowed)
+
+
+def _sources(settings: TrainSettings) -> Iterator[tuple[str, str]]:
+    """(setting, URI) of all that a run reads."""
+    for name in ("model", "llm", "encoder", "memory"):
+        if getattr(settings, name) is not None:
+            yield name, strip_scheme(getattr(settings, name)).removeprefix("msclap:")
+    for each in settings.data:
+        yield f"data.{each.name}.{'audio' if each.audio else 'embeddings'}", table_of(each, settings)
+        for name in ("corpus", "validation_corpus"):
+            corpus = getattr(each, name)
+            for uri in [corpus] if isinstance(corpus, str) else corpus or []:
+                yield f"data.{each.name}.{name}", uri
+
+
+def check_settings(settings: TrainSettings) -> Checked:
+    """Everything that can be found wrong without loading anything; SettingsError names the setting."""
+    check_loggers(list(settings.loggers))
+    for each in settings.data:
+        check_columns(each.columns, f"data.{each.name}.columns")
+        for name, corpus in (("corpus", each.corpus), ("validation_corpus", each.validation_corpus)):
+            if corpus is not None:
+                corpus_files(corpus, f"data.{each.name}.{name}")
+    found = tables(settings)
+    for table in found.values():
+        part_rows(table.uri, table.rows)
+    facts = next(iter(found.values()))
+    encoder: Part | None
+    fingerprints = {"encoder_fingerprint": facts.encoder_fingerprint}
+    if settings.model is not None:
+        config: ModelConfig = check_model_dir(settings.model)
+        check_weights(resolve(settings.model), config)
+        encoder = config.encoder
+        if config.adapter is None and settings.training.train == "mapper+adapter":
+            raise SettingsError("training.train", "mapper+adapter", "mapper: this model has no adapter")
+        if config.embedding_dim != facts.dim:
+            raise SettingsError("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
+        known = encoder.fingerprint if encoder else ""
+        llm = str(part_uri(resolve(settings.model), config.llm))
+        fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
+    else:
+        llm = llm_uri(str(settings.llm))
+        encoder_facts = read_encoder_facts(str(settings.encoder))
+        known = encoder_facts.fingerprint
+        encoder = Part(uri=_kept(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
+    if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
+        raise SettingsError(
+            "embeddings",
+            storage.public_uri(facts.uri),
+            f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
+            'embed the corpora again with "mats embed-text"',
+        )
+    fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
+    return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
+
+
+def llm_uri(uri: str) -> str:
+    """`uri` itself, or the LLM's own where it names a model directory or "builtin"."""
+    if uri != "builtin" and not os.path.isfile(os.path.join(strip_scheme(uri), "mats.json")):
+        return uri
+    return str(part_uri(resolve(uri), check_model_dir(uri).llm))
+
+
+def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
+    if uri is None:
+        return None
+    folder = local_directory(uri, "memory")
+    try:
+        note = json.loads((folder / "memory.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
+    made_with = note.get("encoder_fingerprint", "")
+    if made_with and facts.encoder_fingerprint and made_with != facts.encoder_fingerprint:
+        raise SettingsError(
+            "memory",
+            uri,
+            f"a memory of the encoder {facts.encoder_fingerprint[:12]}; this one was built with {made_with[:12]}: "
+            'rebuild it with "mats build-memory"',
+        )
+    return Part(uri=_kept(uri), fingerprint=note.get("fingerprint", ""))
+
+
+def _kept(uri: str) -> str:
+    return os.path.abspath(uri) if os.path.exists(uri) else uri

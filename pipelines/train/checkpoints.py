@@ -1,0 +1,184 @@
+"""Checkpoints of a training run: one file each, at any URL, put in place whole or not at all.
+
+A checkpoint holds what is trained, the optimizer's moments, and as JSON the rest: the step, which is also the position
+in the data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so
+far.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mats_core.model.model import MatsModel
+
+_NAME = re.compile(r"step-(\d{9})\.ckpt$")
+_OPTIMIZER = "optimizer"
+log = logging.getLogger(__name__)
+
+
+class ForeignCheckpoint(SettingsError):
+    """A checkpoint that this run cannot go on from, though nothing is wrong with it."""
+
+
+@dataclass
+class TrainState:
+    """How far a run is. `step` counts finished steps; `history` holds the points of the curves; `dtype` is the frozen
+    LLM's; `threads` of a worker, each number the run was continued with."""
+
+    step: int = 0
+    tokens: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    best_step: int | None = None
+    best_loss: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    dtype: str = ""
+    threads: list[int] = field(default_factory=list)
+
+
+def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
+    """What is trained, by name (`mapper.…`, `llm.…`). The optimizer must be made already."""
+    named = {f"mapper.{name}": weight for name, weight in model.mapper.named_parameters()}
+    for name, weight in model.llm.named_parameters():
+        if weight.requires_grad:
+            named[f"llm.{name}"] = weight
+    return named
+
+
+def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
+    """Write a checkpoint and return its URI. Raises StorageError (a full disk, say); earlier ones stay as they are."""
+    from safetensors.torch import save
+
+    tensors: dict[str, torch.Tensor] = {}
+    for name, weight in named_weights(model).items():
+        tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
+        for kind, value in optimizer.state.get(weight, {}).items():
+            tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
+    uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
+    storage.write_bytes(uri, save(tensors, {"state": json.dumps(asdict(state))}))
+    return uri
+
+
+def list_checkpoints(folder: str) -> dict[int, str]:
+    """Step → URI, in order."""
+    if not storage.is_dir(folder):
+        return {}
+    found = {}
+    for info in storage.list_files(folder):
+        match = _NAME.search(info.uri)
+        if match:
+            found[int(match[1])] = info.uri
+    return dict(sorted(found.items()))
+
+
+def read_state(uri: str) -> TrainState:
+    """The JSON part of a checkpoint. Raises ValueError when the file is not a whole checkpoint."""
+    return _parse(storage.read_bytes(uri))[0]
+
+
+def load_newest(
+    folder: str,
+    model: MatsModel,
+    optimizer: torch.optim.Optimizer,
+    keeper: bool = True,
+    warn: Callable[[str], None] = log.warning,
+) -> TrainState:
+    """Restore the newest checkpoint that can be read; a fresh state when there is none.
+
+    A damaged file is passed over for the one before it, and the `keeper` (one of the workers) renames it to
+    `….damaged`, so that it is not counted among those to keep. Raises ForeignCheckpoint for one of other weights.
+    """
+    for step, uri in reversed(list_checkpoints(folder).items()):
+        try:
+            return load_checkpoint(uri, model, optimizer)
+        except ForeignCheckpoint:
+            raise
+        except ValueError as error:
+            warn(f"the checkpoint of step {step} is damaged and set aside: {error}")
+            if keeper:
+                _set_aside(uri)
+        except storage.StorageError as error:
+            if keeper or error.code != "not_found":  # else the keeper was faster
+                raise
+    return TrainState()
+
+
+def _set_aside(uri: str) -> None:
+    path = storage.local_path(uri)
+    if path is not None:
+        os.replace(path, path + b".damaged")
+        return
+    storage.write_bytes(f"{uri}.damaged", storage.read_bytes(uri))
+    storage.remove_tree(uri)
+
+
+def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
+    """Restore one checkpoint into model and, where given, optimizer.
+
+    Raises ForeignCheckpoint when it holds other weights than are trained here, ValueError when it is damaged.
+    """
+    import torch
+
+    state, tensors = _parse(storage.read_bytes(uri))
+    weights = named_weights(model)
+    shapes = {f"weight/{name}": weight.shape for name, weight in weights.items()}
+    if shapes != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weight/")}:
+        raise ForeignCheckpoint(
+            "output",
+            storage.public_uri(uri),
+            "checkpoints of this run; this one holds other weights than are trained here: choose another OUTPUT, or "
+            "--overwrite",
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(tensors[f"weight/{name}"])
+    if optimizer is not None:
+        kinds = sorted({name.split("/", 2)[1] for name in tensors if name.startswith(f"{_OPTIMIZER}/")})
+        fused = bool(optimizer.defaults.get("fused"))
+        for name, weight in weights.items():
+            kept = {
+                kind: tensors[f"{_OPTIMIZER}/{kind}/{name}"]
+                for kind in kinds
+                if f"{_OPTIMIZER}/{kind}/{name}" in tensors
+            }
+            # note: step counts stay on the CPU unless the optimizer's kernels read them on the device
+            optimizer.state[weight] = {k: v.to(weight.device) if v.ndim or fused else v for k, v in kept.items()}
+    return state
+
+
+def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(data)
+        length = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + length])
+        return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error
+
+
+def prune(folder: str, keep: int, best: int | None) -> list[int]:
+    """Remove all but the last `keep` checkpoints and the best one; returns the steps that stay."""
+    found = list_checkpoints(folder)
+    stay = {*list(found)[-keep:], *([best] if best in found else [])}
+    _remove(uri for step, uri in found.items() if step not in stay)
+    return sorted(step for step in stay if step is not None)
+
+
+def _remove(uris: Iterable[str]) -> None:
+    for uri in uris:
+        storage.remove_tree(uri)

@@ -1,0 +1,309 @@
+"""Corpora and embeddings, joined once into a local folder that training maps into memory (see training_data.py)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.model.prompts import FAMILIES
+from pipelines.data.corpus import FileReport, corpus_files, read_corpus
+from pipelines.settings.train import DataSet, TrainSettings
+from pipelines.train.data import (
+    RECORD_SCHEMA,
+    TableFacts,
+    part_rows,
+    read_store,
+    store_key,
+    table_of,
+    tables,
+    whole_part,
+)
+from pipelines.train.split import SetRows, split
+
+_BATCH = 8192
+
+
+@dataclass
+class _Table:
+    """A packed embeddings table; `ids` (sorted) and `rows` find a caption, for text."""
+
+    file: str
+    ids: np.ndarray
+    rows: np.ndarray
+
+
+def ensure_store(settings: TrainSettings, folder: Path, report: str | None = None) -> Path:
+    """The packed data of these settings below `folder`; packed now unless it is there. One process packs, others wait.
+
+    report: URI that receives what was found in each file of each set. Raises SettingsError: a missing file, embeddings
+    of several encoders, too many unusable records; StorageError: no room to pack.
+    """
+    from filelock import FileLock
+
+    key = store_key(settings)
+    place = folder / key
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder / f"{key}.lock")):
+            if not (place / "store.json").is_file():
+                draft = folder / f"{key}.partial"
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                try:
+                    _pack(settings, draft)
+                    draft.rename(place)
+                finally:
+                    shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:  # a full disk, say
+        raise storage.error_from(error, str(folder)) from error
+    store = read_store(place)
+    if report is not None:
+        files = [{"set": each["name"], **file} for each in store["sets"] for file in each["files"]]
+        storage.write_bytes(report, json.dumps({"files": files}, indent=1).encode())
+    _check_errors(store, settings.max_error_rate)
+    return place
+
+
+def _pack(settings: TrainSettings, folder: Path) -> None:
+    facts = tables(settings)
+    packed: dict[str, _Table] = {}
+    reports: list[dict[str, Any]] = []
+    sets: list[SetRows] = []
+    for number, data in enumerate(settings.data):
+        uri = table_of(data, settings)
+        if data.audio is not None:
+            table = _Table(f"vectors-{number}.npy", np.empty(0), np.empty(0))
+            reports.append(_pack_audio(data, facts[uri], folder, table.file))
+        else:
+            if uri not in packed:
+                packed[uri] = _pack_vectors(facts[uri], folder, f"vectors-{number}.npy")
+            table = packed[uri]
+            reports.append(_pack_corpus(data, table, folder))
+        wanted = settings.validation if data.validation is None else data.validation
+        sets.append(_set_rows(data.name, reports[-1], table, wanted, folder))
+    for report, each in zip(reports, split(sets), strict=True):
+        for name, numbers in (("train", each.train), ("validation", each.validation)):
+            with _array_file(folder / f"{report['name']}.{name}.npy", np.int64, numbers.shape) as file:
+                file.write(numbers.astype(np.int64).tobytes())
+            report[name] = len(numbers)
+        report.update(held_by=each.held_by, given_up=each.given_up, met=each.met)
+    dim = next(iter(facts.values())).dim
+    store = {"dim": dim, "encoder_fingerprint": next(iter(facts.values())).encoder_fingerprint, "sets": reports}
+    (folder / "store.json").write_text(json.dumps(store, indent=1) + "\n")
+
+
+@contextmanager
+def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+    """A .npy file whose numbers are written one after the other.
+
+    note: a full disk ends a write with an error, but a process that fills a new file through a mapping with SIGBUS.
+    """
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, described)
+        yield file
+
+
+def _batches(uri: str, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of a part, `rows` at a time."""
+    with whole_part(uri):
+        yield from pq.ParquetFile(storage.open_binary(uri, read_ahead=8 << 20)).iter_batches(rows, columns=columns)
+
+
+def _pack_vectors(facts: TableFacts, folder: Path, name: str) -> _Table:
+    """Copy a text table's vectors into one array, part by part."""
+    parts = part_rows(facts.uri, facts.rows)
+    ids: list[np.ndarray] = []
+    with _array_file(folder / name, np.float16, (sum(parts.values()), facts.dim)) as file:
+        for uri in parts:
+            for batch in _batches(uri, _BATCH, ["caption_id", "embedding"]):
+                file.write(_matrix(batch["embedding"], facts.dim).astype(np.float16).tobytes())
+                ids.append(_id_array(batch["caption_id"].to_pylist()))
+    every = np.concatenate(ids)
+    order = np.argsort(every, kind="stable")
+    return _Table(name, every[order], order)
+
+
+def _matrix(column: Any, dim: int) -> np.ndarray:
+    """[rows, dim] of a list column."""
+    values = column.flatten()
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), dim)
+
+
+def _id_array(ids: list[str]) -> np.ndarray:
+    return np.array([each.encode() for each in ids])
+
+
+@dataclass
+class _Found:
+    """A usable record, and where it stands."""
+
+    record: dict[str, str]
+    report: FileReport
+    line: int
+
+
+def _pack_corpus(data: DataSet, table: _Table, folder: Path) -> dict[str, Any]:
+    """Write a set's records with the rows of their embeddings; returns what was read and why records fell out."""
+    files: list[FileReport] = []
+    rows = 0
+    held_from: int | None = None
+    with pa.OSFile(str(folder / f"{data.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
+        for corpus in (data.corpus, data.validation_corpus):
+            if corpus is None:
+                continue
+            if corpus is data.validation_corpus:
+                held_from = rows
+            for found in _batched(_records(data, corpus, files)):
+                batch = _joined(found, table)
+                rows += len(batch)
+                writer.write_batch(batch)
+    return _told(data.name, table.file, rows, files, held_from)
+
+
+def _told(name: str, vectors: str, rows: int, files: list[FileReport], held_from: int | None) -> dict[str, Any]:
+    """What is known of a packed set."""
+    problems = sum((each.problems for each in files), Counter())
+    first = [(storage.public_uri(each.uri), each.lines[0]) for each in files if each.lines]
+    return {
+        "name": name,
+        "vectors": vectors,
+        "records": rows,
+        "problems": dict(sorted(problems.items())),
+        "examples": [
+            f"{uri} line {at['line']}: {at['code']}" + (f" ({at['detail']})" if at["detail"] else "")
+            for uri, at in first[:5]
+        ],
+        "held_from": held_from,
+        "files": [each.as_dict() for each in files],
+    }
+
+
+def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) -> Iterator[_Found]:
+    """Usable records of all files of a corpus; what is not usable is counted in `reports`, one a file."""
+    for info in corpus_files(corpus, f"data.{data.name}.corpus"):
+        report = FileReport(info.uri)
+        reports.append(report)
+        for record in read_corpus(info.uri, report, data.columns, True, data.task):
+            tagged = record if record["tag"] or not data.tag else {**record, "tag": data.tag}
+            yield _Found(tagged, report, report.line)
+
+
+def _batched(records: Iterator[_Found]) -> Iterator[list[_Found]]:
+    batch: list[_Found] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _joined(found: list[_Found], table: _Table) -> pa.RecordBatch:
+    """Records whose caption has an embedding, as rows; the others are counted in their files."""
+    ids = _id_array([each.record["caption_id"] for each in found])
+    at = np.minimum(np.searchsorted(table.ids, ids), len(table.ids) - 1)
+    there = table.ids[at] == ids
+    for number in np.flatnonzero(~there):
+        each = found[number]
+        each.report.add(each.line, "no_embedding", repr(each.record["caption"]))
+    kept = [each.record for each, has in zip(found, there, strict=True) if has]
+    columns: list[Any] = [pa.array(table.rows[at[there]], pa.int64())]
+    columns += [pa.array([r[name] for r in kept], pa.string()) for name in RECORD_SCHEMA.names[1:]]
+    return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
+
+
+def _pack_audio(data: DataSet, facts: TableFacts, folder: Path, file: str) -> dict[str, Any]:
+    """A clip's embedding is the weighted mean of its unit windows; its record is what its list said of it."""
+    files: list[FileReport] = []
+    vectors: list[np.ndarray] = []
+    columns: dict[str, list[str]] = {name: [] for name in RECORD_SCHEMA.names[1:]}
+    for uri in part_rows(facts.uri, facts.rows):
+        files.append(FileReport(uri))
+        for batch in _batches(uri, 1024):
+            if "output" not in batch.schema.names:
+                raise SettingsError(
+                    f"data.{data.name}.audio", storage.public_uri(facts.uri), "clips of a list with a column `output`"
+                )
+            for row in batch.to_pylist():
+                files[-1].records += 1
+                record = _audio_record(row, data)
+                if isinstance(record, str):
+                    files[-1].add(files[-1].records, record)
+                    continue
+                for name, value in record.items():
+                    columns[name].append(value)
+                vectors.append(_mean_window(row["windows"]))
+    table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
+    with _array_file(folder / file, np.float32, table.shape) as out:
+        out.write(table.astype(np.float32).tobytes())
+    arrays = [pa.array(range(len(vectors)), pa.int64()), *(pa.array(columns[n]) for n in RECORD_SCHEMA.names[1:])]
+    with pa.OSFile(str(folder / f"{data.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
+        writer.write_table(pa.Table.from_arrays(arrays, schema=RECORD_SCHEMA))
+    return _told(data.name, file, len(vectors), files, None)
+
+
+def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
+    """The record of a row of audio embeddings, or why it has none."""
+    if row.get("error_code") or not row.get("windows"):
+        return "no_sound"
+    task = str(row.get("task") or data.task or "caption")
+    if task.strip().lower() not in FAMILIES:
+        return "unknown_task"
+    question = str(row.get("question") or row.get("instruction") or "")
+    if FAMILIES[task.strip().lower()] == "QA" and not question.strip():
+        return "missing_instruction"
+    output = str(row.get("output") or "").strip()
+    if not output:
+        return "missing_output"
+    return {"task": task, "instruction": question, "output": output, "tag": str(row.get("tag") or data.tag or "")}
+
+
+def _mean_window(windows: list[dict[str, Any]]) -> np.ndarray:
+    weights = np.array([each["weight"] for each in windows], np.float64)
+    stacked = np.array([each["embedding"] for each in windows], np.float64)
+    mean = (stacked * weights[:, None]).sum(axis=0)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+
+def _set_rows(name: str, report: dict[str, Any], table: _Table, wanted: int, folder: Path) -> SetRows:
+    """A packed set as `split` takes it; its texts stay on disk."""
+    with pa.memory_map(str(folder / f"{name}.arrow")) as source:
+        packed = pa.ipc.open_file(source).read_all()
+        rows = np.array(packed["vector"].to_numpy(zero_copy_only=False))
+    if len(table.rows):  # captions in the order of their ids, which are hashes
+        rank = np.empty(len(table.rows), np.int64)
+        rank[table.rows] = np.arange(len(table.rows))
+    else:  # clips have no caption's hash; a fixed shuffle will do
+        rank = np.random.default_rng(0).permutation(report["records"])
+    return SetRows(rows, report["vectors"], rank, min(wanted, len(rows) // 5), report["held_from"])
+
+
+def _check_errors(store: dict[str, Any], most: float) -> None:
+    for each in store["sets"]:
+        bad = sum(each["problems"].values())
+        if bad > most * (bad + each["records"]):
+            why = ", ".join(f"{name} {count}" for name, count in each["problems"].items())
+            hint = '; embed this corpus with "mats embed-text"' if "no_embedding" in each["problems"] else ""
+            first = f"; first: {each['examples'][0]}" if each["examples"] else ""
+            raise SettingsError(
+                f"data.{each['name']}",
+                f"{bad} of {bad + each['records']} records that cannot be used ({why})",
+                f"at most {most:.1%} of them (max_error_rate){hint}{first}",
+            )
+        if not each["train"]:
+            why = "; other sets hold its captions out" if each["given_up"] else ""
+            raise SettingsError(f"data.{each['name']}", "no record to train on", f"at least one{why}")

@@ -1,0 +1,80 @@
+"""What several workers of one step must agree on: the gradient, a few sums, and where the frozen LLM lies.
+
+The trained weights are few and lie whole on every worker; their gradients are summed in one flat buffer, once a step.
+This is data parallelism as DistributedDataParallel does it, less two habits of its: it lays its buckets out anew after
+the first step, so that a resumed run would add in another order, and it wants as many passes from every worker.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+from mats_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from mats_core.model.model import MatsModel
+
+
+def sum_gradients(weights: Sequence[torch.Tensor], sums: Sequence[float | torch.Tensor]) -> list[float] | None:
+    """Sum every weight's gradient, and `sums`, over all workers; returns the latter, or None where a gradient is
+    infinite or not a number. Every worker gets the same answer."""
+    device = weights[0].device
+    extra = torch.stack([torch.as_tensor(each, dtype=torch.float32, device=device) for each in sums])
+    grads = [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
+    if world_size() > 1:
+        flat = torch.cat([*(g.reshape(-1) for g in grads), extra])
+        dist.all_reduce(flat)
+        at = 0
+        for weight, grad in zip(weights, grads, strict=True):
+            weight.grad = flat[at : at + grad.numel()].view_as(grad)
+            at += grad.numel()
+        extra = flat[at:]
+        finite = bool(torch.isfinite(flat).all())
+    else:
+        finite = all(bool(torch.isfinite(grad).all()) for grad in grads) and bool(torch.isfinite(extra).all())
+    return extra.tolist() if finite else None
+
+
+def sum_numbers(numbers: Sequence[float], device: torch.device) -> list[float]:
+    """Sum numbers over all workers, in float64."""
+    if world_size() == 1:
+        return [float(each) for each in numbers]
+    whole = torch.tensor(list(numbers), dtype=torch.float64, device=device)
+    dist.all_reduce(whole)
+    return whole.tolist()
+
+
+def world_size() -> int:
+    """How many workers there are now."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def shard_llm(model: MatsModel, device: torch.device) -> None:
+    """Spread the frozen LLM's layers over all workers (FSDP2); what is trained stays whole on each.
+
+    The layers' weights are gathered for their forward and backward pass and let go again. Embeddings and the head,
+    which are used outside of the layers, stay whole too.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    if "ignored_params" not in inspect.signature(fully_shard).parameters:
+        raise SettingsError("fsdp", f"torch {torch.__version__}", "never, or torch 2.7 and newer")
+    llm = model.causal_lm
+    lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
+    layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))
+    frozen = {id(weight) for weight in layers.parameters() if not weight.requires_grad}
+    whole = {weight for weight in model.llm.parameters() if id(weight) not in frozen}
+    mesh = init_device_mesh(device.type, (world_size(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+    for weight in whole:
+        weight.data = weight.data.to(device)
+    for buffer in model.llm.buffers():
+        buffer.data = buffer.data.to(device)
+    model.mapper.to(device)

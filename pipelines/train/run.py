@@ -1,0 +1,397 @@
+"""Caption embeddings and corpora → model directory, with Ray Train around mats_core.training.step.
+
+Ray Train starts the workers, replaces those that fail and follows the cluster's size. Checkpoints, and where a run
+goes on, are ours (training_state.py): exact to the bit, at any URL.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.storage.fetch import local_directory
+from mats_core.storage.fingerprint import cache_root
+from pipelines.cluster.session import Resources, RunFailed, check_device, ray_session, usable_cores
+from pipelines.output.lease import Lease
+from pipelines.output.parts import check_identity, prepare_output, read_run, versions, write_run
+from pipelines.output.removal import empty_output, remove_partials
+from pipelines.settings.train import MODEL, TrainSettings, identity
+from pipelines.train.check import Checked, check_output, check_settings
+from pipelines.train.data import held_out_notes, read_store, store_key
+from pipelines.train.loggers import FOLDER, flat, open_logs
+
+REPORT = "_corpora.json"
+OUR_NAMES = (
+    MODEL,
+    FOLDER,
+    REPORT,
+    "_run.json",
+    "_state/checkpoints",
+    "_state/data",
+    "_state/ray",
+    "_state/identity.json",
+)
+EXPORT_SETTINGS = ("include", "weights", "export")
+POLL_S = 0.25
+STOP_PATIENCE_S = 120.0
+REFUSAL_PATIENCE_S = 10.0
+GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spread over several
+
+
+@dataclass
+class TrainProgress:
+    """What a display shows: stage, steps, the newest numbers; `validated` and `warning` when new; `pid` of the first
+    worker."""
+
+    stage: str
+    step: int = 0
+    steps: int = 0
+    first_step: int = 0
+    workers: int = 0
+    pid: int = 0
+    point: dict[str, Any] = field(default_factory=dict)
+    validated: dict[str, Any] | None = None
+    warning: str | None = None
+
+
+@dataclass
+class TrainResult:
+    """status: complete, complete_before, interrupted or failed; `message` says why it failed."""
+
+    status: str
+    output: str
+    model: str
+    step: int
+    run: dict[str, Any]
+    message: str = ""
+
+
+def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
+    """Train, or go on training, into `settings.output`; raises SettingsError before any work when that cannot be."""
+    check_device(settings.device, settings.address)
+    check_output(settings)
+    checked = check_settings(settings)
+    tell = progress or (lambda _: None)
+    prepare_output(settings.output)
+    run_id = uuid.uuid4().hex[:12]
+    lease = Lease(storage.join(settings.output, "_state"), run_id)
+    lease.acquire()
+    try:
+        if settings.overwrite:
+            empty_output(settings.output, "train", OUR_NAMES)
+        remove_partials(settings.output, ())
+        found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
+        check_identity(settings.output, found)
+        model = storage.join(settings.output, MODEL)
+        before = read_run(settings.output)
+        done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
+        if before and done and storage.exists(storage.join(model, "mats.json")):
+            return TrainResult("complete_before", settings.output, model, before["step"], before)
+        return _Training(settings, checked, run_id, tell, lease).run()
+    finally:
+        lease.release()
+
+
+def _exported_as(settings: TrainSettings, before: dict[str, Any]) -> bool:
+    """Whether an earlier run's model was written as it is asked for now; else its last checkpoint is written anew."""
+    now = settings.model_dump(mode="json", include=set(EXPORT_SETTINGS))
+    return now == {name: before.get("settings", {}).get(name, value) for name, value in now.items()}
+
+
+def data_folder(settings: TrainSettings) -> Path:
+    """Where the packed data lies: what is set, else in a local OUTPUT, else in the cache."""
+    if settings.data_cache is not None:
+        return Path(settings.data_cache).expanduser()
+    local = storage.local_path(settings.output)
+    if local is not None:
+        return Path(local.decode("utf-8", "surrogateescape")) / "_state" / "data"
+    return cache_root() / "training"
+
+
+class _Training:
+    """One run as the driver sees it."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        checked: Checked,
+        run_id: str,
+        tell: Callable[[TrainProgress], None],
+        lease: Lease,
+    ) -> None:
+        self.settings, self.checked, self.run_id, self.lease = settings, checked, run_id, lease
+        self.tell = tell
+        self.shown = TrainProgress("packing the data", steps=settings.training.steps)
+        self.logs: list[Any] = []
+        self.ended: dict[str, Any] | None = None
+        self.refused: SettingsError | None = None
+        self.restarts = -1
+        self.run_facts: dict[str, Any] = {
+            "job": "train", "run_id": run_id, "status": "running", "settings": settings.model_dump(mode="json"),
+            "versions": versions(), "started": time.time(),
+        }  # fmt: skip
+
+    def run(self) -> TrainResult:
+        from pipelines.train.pack import ensure_store
+
+        self.tell(self.shown)
+        report = storage.join(self.settings.output, REPORT)
+        self._count(read_store(ensure_store(self.settings, data_folder(self.settings), report))["sets"])
+        write_run(self.settings.output, self.run_facts)
+        self.shown.stage = "starting Ray"
+        self.tell(self.shown)
+        _quicker_controller()
+        began = time.monotonic()
+        try:
+            with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
+                self._fit(there)
+        except BaseException as error:
+            write_run(self.settings.output, {**self.run_facts, "status": "failed", "message": str(error)})
+            raise
+        finally:
+            for log in self.logs:
+                log.close()
+        ended = self.ended or {"kind": "failed", "message": "the workers ended without a word"}
+        status = {"finished": "complete", "interrupted": "interrupted"}.get(ended["kind"], "failed")
+        facts = {k: v for k, v in ended.items() if k not in ("kind", "history")}
+        history = ended.get("history") or []
+        last: dict[str, Any] = next((each for each in reversed(history) if "validation" in each), {})
+        self.run_facts |= {
+            "status": status, "wall_s": round(time.monotonic() - began, 2), "restarts": max(self.restarts, 0), **facts,
+            "validation": last.get("validation", {}),
+        }  # fmt: skip
+        self.run_facts.setdefault("step", self.shown.step)
+        write_run(self.settings.output, self.run_facts)
+        if status == "complete":
+            storage.remove_tree(storage.join(self.settings.output, "_state", "ray"))
+            storage.remove_tree(storage.join(self.settings.output, "_state", "data"))
+        model = storage.join(self.settings.output, MODEL)
+        step = int(self.run_facts["step"])
+        return TrainResult(status, self.settings.output, model, step, self.run_facts, str(ended.get("message", "")))
+
+    def _count(self, sets: list[dict[str, Any]]) -> None:
+        """What was read and what of it is trained on, for the run's record."""
+        files = [file for each in sets for file in each["files"]]
+        names = ("records", "train", "validation", "held_by", "given_up", "met", "problems")
+        self.run_facts |= {
+            "records": sum(file["records"] for file in files),
+            "bad": sum(file["bad"] for file in files),
+            "problems": dict(sum((Counter(each["problems"]) for each in sets), Counter())),
+            "data": {each["name"]: {name: each[name] for name in names} for each in sets},
+        }
+        for text in held_out_notes(sets):
+            self._warn(text)
+
+    def _warn(self, text: str) -> None:
+        self.run_facts.setdefault("warnings", []).append(text)
+        self.shown.warning = text
+        self.tell(self.shown)
+        self.shown.warning = None
+
+    def _fit(self, there: Resources) -> None:
+        """Start the workers and follow what they tell, until they have ended."""
+        import ray
+
+        trainer, self.board = self._trainer(there)
+        failure: list[BaseException] = []
+
+        def fit() -> None:
+            try:
+                trainer.fit()
+            except BaseException as error:  # note: told where it can be seen, below
+                failure.append(error)
+
+        # note: not in the main thread, where Ray Train would take Ctrl-C for itself and drop the last steps
+        thread = threading.Thread(target=fit, daemon=True)
+        thread.start()
+        asked_at: float | None = None
+        while thread.is_alive():
+            try:
+                thread.join(POLL_S)
+                self._hear(ray.get(self.board.take.remote()))
+                if self.refused is not None:  # the other workers may wait for the one that has ended
+                    thread.join(REFUSAL_PATIENCE_S)
+                    break
+                if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
+                    raise RunFailed("the workers did not stop; the last checkpoint is what is kept")
+                with suppress(storage.StorageError):
+                    self.lease.check()
+            except KeyboardInterrupt:
+                if asked_at is not None:
+                    raise
+                asked_at = time.monotonic()
+                self.board.stop.remote()
+                self.shown.stage = "stopping after this step"
+                self.tell(self.shown)
+        self._hear(ray.get(self.board.take.remote()))
+        if self.refused is not None:
+            raise self.refused
+        if failure and self.ended is None:
+            raise _readable(failure[0]) from failure[0]
+
+    def _trainer(self, there: Resources) -> tuple[Any, Any]:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        from pipelines.train.worker import TrainJob, train_worker
+
+        settings = self.settings
+        on_gpu = there.gpus >= 1 and settings.device != "cpu"
+        if settings.device == "cuda" and not on_gpu:
+            raise SettingsError("device", "cuda", "auto or cpu: no GPU is available")
+        workers = settings.workers or (int(there.gpus) if on_gpu else 1)
+        fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
+        if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
+            raise SettingsError("workers", fewest, f"at most {int(there.gpus if on_gpu else there.cpus)} here")
+        fsdp = settings.fsdp == "always" or (
+            settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(self.checked.llm)
+        )
+        job = TrainJob(
+            settings=settings,
+            dim=self.checked.facts.dim,
+            llm=self.checked.llm,
+            encoder=self.checked.encoder,
+            memory=self.checked.memory,
+            data_folder=str(data_folder(settings).absolute()),
+            shards=most,
+            threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
+            fsdp=fsdp,
+            cwd=os.getcwd(),
+            dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
+        )
+        fs, path = storage.arrow(storage.join(settings.output, "_state", "ray"))
+        storage.make_dirs(storage.join(settings.output, "_state", "ray"))
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()  # no lost node takes it along
+        elastic = isinstance(workers, tuple) and fewest < most
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job, "board": board},
+            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=(fewest, most) if elastic else most,
+                use_gpu=on_gpu,
+                resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},
+                elastic_resize_monitor_interval_s=15.0,
+            ),
+            run_config=RunConfig(
+                name=self.run_id,
+                storage_path=path,
+                storage_filesystem=fs,
+                failure_config=FailureConfig(max_failures=settings.max_failures),
+            ),
+        )
+        return trainer, board
+
+    def _hear(self, records: list[dict[str, Any]]) -> None:
+        """Take the workers' records: curves into the logs, the rest to the display."""
+        for record in records:
+            kind = record["kind"]
+            self.shown.validated = None
+            if kind == "warning":
+                self._warn(record["text"])
+            elif kind == "refused":
+                self.refused = record["error"]
+            elif kind == "stage":
+                self.shown.stage, self.shown.workers = record["stage"], record["workers"]
+            elif kind == "started":
+                self._begin(record)
+            elif kind in ("point", "validated"):
+                numbers = flat(record)
+                answers = record.get("answers") or []
+                for log in self.logs:
+                    log.write(record["step"], numbers, {"answers": _as_text(answers)} if answers else {})
+                self.shown.step = record["step"]
+                if kind == "point":
+                    self.shown.point = record
+                else:
+                    self.shown.validated = record
+            elif kind == "step":
+                self.shown.step = record["step"]
+                self.shown.point = {**self.shown.point, "loss": record["loss"]}
+            elif kind in ("finished", "failed", "interrupted"):
+                self.ended = record
+            self.tell(self.shown)
+
+    def _begin(self, record: dict[str, Any]) -> None:
+        """Workers begin at a checkpoint: the first time, or after one of them was lost or came."""
+        self.restarts += 1
+        self.shown.stage, self.shown.workers = "training", record["workers"]
+        self.shown.step = self.shown.first_step = record["step"]
+        self.shown.pid = record["pid"]
+        self.run_facts |= {"workers": record["workers"], "trained_weights": record["trained"]}
+        for log in self.logs:
+            log.close()
+        self.logs = open_logs(self.settings, record["step"])
+
+
+def fits_a_gpu(llm: str) -> bool:
+    """Whether a frozen LLM, at two bytes a weight, leaves a GPU room for the rest."""
+    import torch
+
+    folder = local_directory(llm, "llm")
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    # note: a driver without a GPU assumes cards of 24 GB
+    room = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 24e9
+    return sum(file.stat().st_size for file in files) < GPU_SHARE * room
+
+
+class _Board:
+    """An actor between workers and driver: records one way, the wish to stop the other."""
+
+    def __init__(self) -> None:
+        self._records: list[dict[str, Any]] = []
+        self._stop = False
+
+    def post(self, records: list[dict[str, Any]]) -> bool:
+        """Take records; returns whether the run is to stop."""
+        self._records += records
+        return self._stop
+
+    def take(self) -> list[dict[str, Any]]:
+        """What has come since the last time."""
+        taken, self._records = self._records, []
+        return taken
+
+    def stop(self) -> None:
+        """Ask the workers to stop after the step they are in."""
+        self._stop = True
+
+
+def _quicker_controller() -> None:
+    """Ray Train looks after its workers every 2 s unless told otherwise, and gives a new group 60 s to start."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
+
+
+def _as_text(answers: list[dict[str, str]]) -> str:
+    return "\n\n".join(f"**{a['set']}** {a['prompt']}  \nsaid: {a['answer']}  \ntrue: {a['target']}" for a in answers)
+
+
+def _readable(error: BaseException) -> Exception:
+    """What a worker raised, without Ray's account of it."""
+    failures = getattr(error, "worker_failures", None)
+    inner = next(iter(failures.values())) if failures else error
+    for _ in range(5):
+        if isinstance(inner, SettingsError):
+            return inner
+        deeper = getattr(inner, "cause", None) or getattr(inner, "base_exc", None) or inner.__cause__
+        if deeper is None or not isinstance(deeper, BaseException):
+            break
+        inner = deeper
+    if isinstance(inner, SettingsError):
+        return inner
+    lines = [line for line in str(inner).strip().splitlines() if line.strip()]
+    return RunFailed(f"{type(inner).__name__}: {lines[-1] if lines else ''}"[:400])

@@ -1,0 +1,193 @@
+"""The model directory: round trips, and what is wrong with one is said, quickly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import mats_core
+from mats_core.errors import SettingsError
+from mats_core.model.directory import check_model_dir
+from mats_core.model.model import MatsModel, Request
+
+
+@pytest.fixture
+def copy(tiny_model_dir: str, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_model_dir, tmp_path / "copy"))
+
+
+def _answers(model: MatsModel) -> list[Any]:
+    embedding = np.random.default_rng(0).standard_normal((6, 32)).astype(np.float32)
+    return model.answer_embeddings(embedding, [Request("caption")] * 6)
+
+
+def test_round_trip_keeps_answers_and_fingerprint(tiny_model_dir: str, tmp_path: Path) -> None:
+    first = mats_core.load_model(tiny_model_dir, device="cpu")
+    first.save(str(tmp_path / "again"), include=("encoder", "llm", "memory"))
+    second = mats_core.load_model(str(tmp_path / "again"), device="cpu")
+    assert second.fingerprint == first.fingerprint
+    assert second.config == first.config
+    assert _answers(second) == _answers(first)
+
+
+def test_parts_may_lie_elsewhere(tiny_model_dir: str, tmp_path: Path) -> None:
+    first = mats_core.load_model(tiny_model_dir, device="cpu")
+    first.save(str(tmp_path / "outside"))
+    assert not (tmp_path / "outside" / "llm").exists()
+    second = mats_core.load_model(str(tmp_path / "outside"), device="cpu")
+    assert Path(second.config.llm.uri).is_absolute()
+    assert second.fingerprint == first.fingerprint
+    assert _answers(second) == _answers(first)
+
+
+def test_half_the_size_in_float16(tiny_model_dir: str, tmp_path: Path) -> None:
+    model = mats_core.load_model(tiny_model_dir, device="cpu")
+    model.save(str(tmp_path / "half"), include=("encoder", "llm", "memory"), weights="float16")
+    assert load_file(tmp_path / "half" / "mapper.safetensors")["linear.weight"].dtype == torch.float16
+    read = mats_core.load_model(str(tmp_path / "half"), device="cpu")
+    assert next(read.mapper.parameters()).dtype == torch.float32
+    embedding = torch.eye(32)[:4]
+    with torch.no_grad():
+        torch.testing.assert_close(read.prefix(embedding), model.prefix(embedding), atol=5e-3, rtol=5e-3)
+
+
+def test_merged_adapter_says_the_same(tiny_model_dir: str) -> None:
+    merged = mats_core.load_model(tiny_model_dir, device="cpu", merge_adapter=True)
+    apart = mats_core.load_model(tiny_model_dir, device="cpu", merge_adapter=False)
+    assert _answers(merged) == _answers(apart)
+    prompts, outputs = [merged.prompt("caption")] * 2, ["rain", "a dog"]
+    with torch.no_grad():
+        one, other = (m.loss(torch.eye(32)[:2], prompts, outputs) for m in (merged, apart))
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_the_directory_names_no_place_of_the_machine_it_was_made_on(tiny_model_dir: str) -> None:
+    for file in Path(tiny_model_dir).rglob("*.json"):
+        assert str(Path(tiny_model_dir).parent) not in file.read_text(), file
+
+
+def test_fingerprint_follows_what_changes_answers(copy: Path) -> None:
+    before = mats_core.load_model(str(copy), device="cpu", encoder=False).fingerprint
+    settings = json.loads((copy / "mats.json").read_text())
+    settings["wordings"] = "fixed"  # how it was trained: answers stay
+    (copy / "mats.json").write_text(json.dumps(settings))
+    assert mats_core.load_model(str(copy), device="cpu", encoder=False).fingerprint == before
+    settings["decoding"]["beams"] = 2
+    (copy / "mats.json").write_text(json.dumps(settings))
+    assert mats_core.load_model(str(copy), device="cpu", encoder=False).fingerprint != before
+
+
+def _edit(name: str, change: Any) -> Any:
+    def run(folder: Path) -> None:
+        values = json.loads((folder / name).read_text())
+        change(values)
+        (folder / name).write_text(json.dumps(values))
+
+    return run
+
+
+def _weights(name: str, change: Any) -> Any:
+    def run(folder: Path) -> None:
+        tensors = load_file(folder / name)
+        change(tensors)
+        save_file(tensors, folder / name)
+
+    return run
+
+
+def _cut(name: str) -> Any:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:300])
+
+
+CHEAP = {
+    "no mats.json": (lambda folder: (folder / "mats.json").unlink(), "mats.json"),
+    "not JSON": (lambda folder: (folder / "mats.json").write_text("{"), "JSON"),
+    "no mapper": (lambda folder: (folder / "mapper.safetensors").unlink(), "mapper.safetensors is missing"),
+    "no adapter": (lambda folder: shutil.rmtree(folder / "adapter"), "adapter/adapter_config.json is missing"),
+    "no llm": (lambda folder: shutil.rmtree(folder / "llm"), "llm is missing"),
+    "empty encoder": (
+        lambda folder: (folder / "encoder/config.json").unlink(),
+        "CLAP_weights_2023.pth is missing",
+    ),
+    "unknown setting": (_edit("mats.json", lambda v: v.update(colour=1)), "mats.json.colour"),
+    "wrong setting": (_edit("mats.json", lambda v: v["mapper"].update(vectors=-1)), "mats.json.mapper.vectors"),
+}
+LOADED = {
+    "truncated mapper": (_cut("mapper.safetensors"), "whole safetensors"),
+    "truncated adapter": (_cut("adapter/adapter_model.safetensors"), "whole safetensors"),
+    "truncated llm": (_cut("llm/model.safetensors"), "llm"),
+    "misshapen mapper": (_edit("mats.json", lambda v: v["mapper"].update(vectors=5)), "expected [5, 32]"),
+    "far wider mapper": (
+        _edit("mats.json", lambda v: v["mapper"].update(width=99_968, vectors=10_000, clip_tokens=10_000)),
+        "linear.weight is [64, 32], expected [999680000, 32]",
+    ),
+    "adapter of a far higher rank": (
+        _edit("mats.json", lambda v: v["adapter"].update(rank=10_000)),
+        "an adapter of rank 10000",
+    ),
+    "nan mapper": (_weights("mapper.safetensors", lambda t: t["linear.bias"].fill_(float("nan"))), "linear.bias holds"),
+    "nan llm": (_weights("llm/model.safetensors", lambda t: t["lm_head.weight"].fill_(float("inf"))), "lm_head"),
+    "incomplete llm": (_weights("llm/model.safetensors", lambda t: t.pop("lm_head.weight")), "lm_head.weight"),
+    "incomplete adapter": (
+        _weights("adapter/adapter_model.safetensors", lambda t: t.pop(sorted(t)[0])),
+        "an adapter of this LLM",
+    ),
+    "another llm": (
+        _weights("llm/model.safetensors", lambda t: t["lm_head.weight"].mul_(2)),
+        "the llm this model was made with",
+    ),
+    "another encoder": (
+        _edit("encoder/preprocessor_config.json", lambda v: v.update(hop_length=400)),
+        "the encoder this model was made with",
+    ),
+    "memory of another encoder": (
+        _edit("memory/memory.json", lambda v: v.update(encoder_fingerprint="0" * 64)),
+        'rebuild it with "mats build-memory',
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHEAP)
+def test_broken_directory_found_before_loading(copy: Path, case: str) -> None:
+    change, says = CHEAP[case]
+    change(copy)
+    with pytest.raises(SettingsError) as caught:
+        check_model_dir(str(copy))
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("case", LOADED)
+def test_broken_weights_found_while_loading(copy: Path, case: str) -> None:
+    change, says = LOADED[case]
+    change(copy)
+    check_model_dir(str(copy))
+    with pytest.raises(SettingsError) as caught:
+        mats_core.load_model(str(copy), device="cpu")
+    assert says in str(caught.value)
+
+
+def test_missing_directory_and_wrong_device(tiny_model_dir: str) -> None:
+    with pytest.raises(SettingsError, match="model"):
+        check_model_dir("/nowhere/at/all")
+    for options in ({"device": "gpu7"}, {"dtype": "int3"}):
+        with pytest.raises(SettingsError):
+            mats_core.load_model(tiny_model_dir, **options)
+
+
+def test_checking_a_model_imports_nothing_heavy(tiny_model_dir: str) -> None:
+    code = (
+        "import sys; from mats_core.model.directory import check_model_dir; "
+        f"check_model_dir({tiny_model_dir!r}); import mats_core; "
+        "print([m for m in ('torch', 'transformers', 'ray', 'faiss', 'soundfile', 'av') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,220 @@
+"""Model parts by URI: buckets and hub names are copied once, however many processes ask, and only whole."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import multiprocessing
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mats_core.errors import SettingsError
+from mats_core.storage.fetch import local_directory, local_file
+from tests.store_servers import KEYS, Faults, FaultyProxy, MotoStore
+
+NAMES = ("config.json", "model.safetensors")
+
+
+def _weights() -> bytes:
+    """A safetensors file of one tensor of 1 MB."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2**18], "data_offsets": [0, 2**20]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(2**20)
+
+
+PARTS = {"config.json": b'{"model_type": "llama"}', "model.safetensors": _weights()}
+
+
+def _fetch(uri: str, ready: Any, results: Any) -> None:
+    ready.wait(120)
+    try:
+        results.put(str(local_directory(uri, "llm")))
+    except SettingsError as error:
+        results.put(f"refused: {error}")
+
+
+def in_processes(count: int, uri: str) -> list[str]:
+    """What so many processes, all at once, get for `uri`: a folder, or "refused: …"."""
+    context = multiprocessing.get_context("spawn")
+    ready, results = context.Barrier(count), context.Queue()
+    workers = [context.Process(target=_fetch, args=(uri, ready, results)) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    found = [results.get(timeout=240) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+    return found
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[MotoStore]:
+    store = MotoStore()
+    client = store.client()
+    client.create_bucket(Bucket="parts")
+    for name, data in PARTS.items():
+        client.put_object(Bucket="parts", Key=f"llm/{name}", Body=data)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def bucket(moto: MotoStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    """s3:// goes through a proxy that counts requests."""
+    proxy = FaultyProxy(moto)
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MATS_STORAGE", json.dumps({"s3://": {"endpoint": proxy.endpoint}}))
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    yield proxy
+    proxy.close()
+
+
+def downloads(proxy: FaultyProxy) -> int:
+    return sum(method == "GET" and path.startswith("/parts/llm/model.safetensors") for method, path in proxy.requests)
+
+
+def assert_whole(folder: str) -> None:
+    assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == PARTS
+
+
+def test_three_processes_at_once_download_a_directory_once(bucket: FaultyProxy) -> None:
+    found = in_processes(3, "s3://parts/llm")
+    assert len(set(found)) == 1
+    assert_whole(found[0])
+    assert downloads(bucket) == 1
+    assert [path.name for path in Path(found[0]).parent.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_a_copy_that_was_cut_short_later_is_fetched_again(bucket: FaultyProxy) -> None:
+    folder = local_directory("s3://parts/llm", "llm")
+    assert downloads(bucket) == 1
+    assert local_directory("s3://parts/llm", "llm") == folder
+    assert downloads(bucket) == 1
+    (folder / "model.safetensors").write_bytes(PARTS["model.safetensors"][:1000])
+    assert_whole(str(local_directory("s3://parts/llm", "llm")))
+    assert downloads(bucket) == 2
+
+
+def test_answers_that_break_off_are_asked_for_again(bucket: FaultyProxy) -> None:
+    bucket.faults = Faults(cut=0.4, seed=3)
+    assert_whole(str(local_directory("s3://parts/llm", "llm")))
+    assert bucket.faults.happened["cut"] > 0
+
+
+def test_weights_that_are_broken_in_the_store_are_refused(bucket: FaultyProxy, moto: MotoStore, tmp_path: Path) -> None:
+    moto.client().put_object(Bucket="parts", Key="broken/model.safetensors", Body=PARTS["model.safetensors"][:5000])
+    with pytest.raises(SettingsError, match=r"llm: got .*model\.safetensors.*a whole safetensors file"):
+        local_directory("s3://parts/broken", "llm")
+    assert not any(path.is_dir() for path in (tmp_path / "cache" / "parts").iterdir())  # nothing is kept of it
+    with pytest.raises(SettingsError, match="clap: got"):
+        local_directory("s3://parts/nothing-here", "clap")
+
+
+def test_one_file_of_a_bucket(bucket: FaultyProxy) -> None:
+    assert local_file("s3://parts/llm/config.json", "checkpoint").read_bytes() == PARTS["config.json"]
+
+
+# -- the hub -------------------------------------------------------------------------------------------------------
+
+
+class Hub:
+    """A hub of one repository `owner/llm`. `broken`: how many times its weights are served half."""
+
+    def __init__(self) -> None:
+        self.files = dict(PARTS)
+        self.broken = 0
+        self.served: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        hub = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                hub.answer(self)
+
+            do_HEAD = do_GET
+
+            def log_message(self, *_: object) -> None:
+                """Quiet."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
+
+    def answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
+        commit = hashlib.sha1(b"".join(self.files.values())).hexdigest()
+        path = handler.path.partition("?")[0]
+        headers = {"Content-Type": "application/json"}
+        status, body = 404, b"{}"
+        if path.startswith("/api/models/owner/llm/tree/"):  # what newer clients list by
+            files = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in self.files.items()
+            ]
+            body, status = json.dumps(files).encode(), 200
+        elif path.startswith("/api/models/owner/llm"):
+            siblings = [{"rfilename": name} for name in self.files]
+            body = json.dumps({"id": "owner/llm", "sha": commit, "siblings": siblings}).encode()
+            status = 200
+        elif path.startswith("/owner/llm/resolve/") and (name := path.rpartition("/")[2]) in self.files:
+            body, status = self.files[name], 200
+            headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": commit}
+            with self._lock:
+                if handler.command == "GET":
+                    self.served[name] += 1
+                if name.endswith(".safetensors") and self.broken:
+                    self.broken -= handler.command == "GET"
+                    body = body[:5000]
+        handler.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            handler.send_header(key, value)
+        handler.end_headers()
+        if handler.command == "GET":
+            handler.wfile.write(body)
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    found = Hub()
+    settings = {"HF_ENDPOINT": found.endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    settings |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)  # read by the processes below when they import the hub's package
+    yield found
+    found.close()
+
+
+def test_three_processes_at_once_download_from_the_hub_once(hub: Hub) -> None:
+    hub.files["pytorch_model.bin"] = b"the same weights, as a pickle"
+    found = in_processes(3, "owner/llm")
+    assert len(set(found)) == 1
+    assert {path.name for path in Path(found[0]).iterdir()} == set(NAMES)  # safetensors first: no pickle is fetched
+    assert_whole(found[0])
+    assert hub.served == dict.fromkeys(NAMES, 1)
+
+
+def test_a_half_download_from_the_hub_is_fetched_again_and_refused_when_it_stays_so(hub: Hub) -> None:
+    hub.broken = 1
+    (found,) = in_processes(1, "hf:owner/llm")
+    assert_whole(found)
+    assert hub.served["model.safetensors"] == 2
+    hub.files["model.safetensors"] = PARTS["model.safetensors"][:-1]  # so a new commit
+    (found,) = in_processes(1, "owner/llm")
+    assert found.startswith("refused: llm: got")
+    assert "a whole safetensors file" in found
+
+
+def test_a_hub_name_that_is_not_there(hub: Hub) -> None:
+    (found,) = in_processes(1, "owner/none")
+    assert found.startswith('refused: llm: got "owner/none"; allowed: a local directory, or a hub name')

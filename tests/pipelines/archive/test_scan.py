@@ -1,0 +1,112 @@
+"""Archive → manifest rows: chunks, ids, rescans."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+from mats_core.audio.decode import chunk_starts
+from mats_core.errors import SettingsError
+from pipelines.archive.scan import chunk_id, run_scan
+from pipelines.output.lease import Lease, LeaseHeld
+from pipelines.settings.archive import ScanSettings
+
+
+@pytest.mark.parametrize("seconds", [0.3, 59.99, 60.0, 60.04, 60.06, 119.0, 180.0, 3601.0])
+def test_chunks_cover_the_file_and_the_last_reads_to_its_end(seconds: float) -> None:
+    cuts = chunk_starts(seconds, 60.0)
+    assert cuts[-1][1] is None
+    assert sum(length or 0 for _, length in cuts) == pytest.approx(cuts[-1][0])
+    assert 0 < seconds - cuts[-1][0] <= 60.05
+
+
+def test_chunks_by_hand() -> None:
+    assert chunk_starts(130.0, 60.0) == [(0.0, 60.0), (60.0, 60.0), (120.0, None)]
+    assert chunk_starts(None, 60.0) == [(0.0, None)]
+
+
+def test_a_chunk_id_knows_path_version_and_start_only() -> None:
+    ids = {chunk_id(p, v, s) for p in ("a.wav", "b.wav") for v in ("1", "2") for s in (0.0, 60.0)}
+    assert len(ids) == 8
+    assert chunk_id("a.wav", "1", 60.0) == chunk_id("a.wav", "1", 60.0000001)
+
+
+def tone(path: Path, seconds: float) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(seconds * 8000)) / 8000
+    soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time), 8000)
+
+
+def test_a_manifest_grows_by_what_is_new_or_changed(tmp_path: Path, tiny_model_dir: str) -> None:
+    archive, out = tmp_path / "archive", tmp_path / "manifest"
+    tone(archive / "short.wav", 2.0)
+    tone(archive / "long.flac", 130.0)
+    (archive / "text.wav").write_text("hello")
+    settings = ScanSettings(input=str(archive), output=str(out), model=tiny_model_dir)
+    first = run_scan(settings)
+    assert (first.added.files, first.added.chunks, first.total_rows) == (3, 5, 5)
+    assert first.added.errors == {"not_audio": 1}
+    assert first.added.formats == {"flac": 1, "wav": 1}
+    rows = pq.read_table(out / "manifest").to_pylist()
+    assert [row["start_s"] for row in rows if row["format"] == "flac"] == [0.0, 60.0, 120.0]
+    assert {row["duration_source"] for row in rows if row["format"]} == {"header"}
+    before = {path.name: path.read_bytes() for path in (out / "manifest").iterdir()}
+
+    tone(archive / "new.wav", 1.0)
+    tone(archive / "short.wav", 3.0)
+    again = run_scan(settings)
+    assert (again.added.files, again.known_files, again.total_rows) == (2, 2, 7)
+    assert {name: (out / "manifest" / name).read_bytes() for name in before} == before
+    assert run_scan(settings).added.files == 0
+
+
+def test_ids_do_not_depend_on_where_the_archive_lies(tmp_path: Path, tiny_model_dir: str) -> None:
+    import shutil
+
+    tone(tmp_path / "here" / "sub" / "a.wav", 1.0)
+    shutil.copytree(tmp_path / "here", tmp_path / "there", copy_function=shutil.copy2)
+    found = []
+    for name in ("here", "there"):
+        out = tmp_path / f"manifest-{name}"
+        run_scan(ScanSettings(input=str(tmp_path / name), output=str(out), model=tiny_model_dir))
+        found.append(pq.read_table(out / "manifest")["chunk_id"].to_pylist())
+    assert found[0] == found[1]
+
+
+def test_one_scan_writes_a_manifest_at_a_time_and_none_into_another_jobs_output(tmp_path: Path) -> None:
+    tone(tmp_path / "in" / "a.wav", 1)
+    out = tmp_path / "out"
+    other = Lease(str(out / "_state"), "another")
+    other.acquire()
+    settings = ScanSettings(input=str(tmp_path / "in"), output=str(out), overwrite=True)
+    with pytest.raises(LeaseHeld):
+        run_scan(settings)
+    other.release()
+    assert run_scan(settings).total_rows == 1
+    (out / "_state" / "identity.json").write_text('{"job": "caption"}')
+    with pytest.raises(SettingsError, match="job was caption, is scan"):
+        run_scan(ScanSettings(input=str(tmp_path / "in"), output=str(out)))
+
+
+def test_a_manifest_that_is_damaged_or_not_ours_is_named(tmp_path: Path) -> None:
+    tone(tmp_path / "in" / "a.wav", 1)
+    out = tmp_path / "out"
+    settings = ScanSettings(input=str(tmp_path / "in"), output=str(out))
+    (out / "manifest").mkdir(parents=True)
+    (out / "manifest" / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="one without `manifest` in it"):
+        run_scan(settings)
+    (out / "manifest" / "mine.parquet").unlink()
+    run_scan(settings)
+    (part,) = (out / "manifest").iterdir()
+    (out / "manifest" / "mine.parquet").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match=r"mine\.parquet.*move this one away"):
+        run_scan(settings)
+    (out / "manifest" / "mine.parquet").unlink()
+    part.write_bytes(part.read_bytes()[:50])
+    with pytest.raises(SettingsError, match=r"rows-0+\.parquet.*a whole file"):
+        run_scan(settings)

@@ -1,0 +1,246 @@
+"""Corpora in every format, and what of them cannot be used: counted by file, with its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines.data import corpus_formats
+from pipelines.data.corpus import FileReport, caption_id, check_error_rate, corpus_files, normalize_caption, read_corpus
+
+RECORDS = [
+    {"caption": "A dog barks.", "instruction": "", "output": "a dog", "task": "caption"},
+    {"caption": "A  dog\tbarks. ", "instruction": "What is it?", "output": "a dog", "task": "audio_qa"},
+    {"caption": "Cafe\u0301 noise", "output": "people", "task": "cla_label", "source": "mine", "tag": "[x]"},
+]
+
+
+def read(path: Path, **options: Any) -> tuple[list[dict[str, str]], FileReport]:
+    report = FileReport(str(path))
+    return list(read_corpus(str(path), report, **options)), report
+
+
+def write(folder: Path, kind: str) -> Path:
+    """RECORDS in one format."""
+    path = folder / f"some.{kind.split('-')[0]}"
+    if kind == "json-list":
+        path.write_text(json.dumps(RECORDS, indent=2))
+    elif kind == "json-annotation":
+        path.write_text(json.dumps({"info": {"annotation": 1}, "annotation": RECORDS, "more": [1]}))
+    elif kind == "jsonl":
+        path.write_text("\ufeff" + "\n\n".join(json.dumps(record) for record in RECORDS))
+    elif kind == "csv":
+        names = ("caption", "instruction", "output", "task", "source", "tag")
+        rows = [",".join(f'"{record.get(name, "")}"' for name in names) for record in RECORDS]
+        path.write_text("\n".join([",".join(names), *rows]))
+    else:
+        names = ("caption", "instruction", "output", "task", "source", "tag")
+        pq.write_table(pa.table({name: [record.get(name) for record in RECORDS] for name in names}), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["json-list", "json-annotation", "jsonl", "csv", "parquet"])
+def test_every_format_gives_the_same_records(tmp_path: Path, kind: str) -> None:
+    records, report = read(write(tmp_path, kind))
+    assert (report.records, report.bad) == (3, 0)
+    dog, question, noise = sorted(
+        records, key=lambda record: ("caption", "audio_qa", "cla_label").index(record["task"])
+    )
+    assert dog["caption"] == question["caption"] == "A dog barks."
+    assert dog["caption_id"] == question["caption_id"] != noise["caption_id"]
+    assert (question["instruction"], question["output"], question["source"]) == ("What is it?", "a dog", "some")
+    assert (noise["caption"], noise["source"], noise["tag"]) == ("Caf\u00e9 noise", "mine", "[x]")
+
+
+def test_a_caption_is_its_normal_form() -> None:
+    assert normalize_caption("  Cafe\u0301 \n noise\u00a0here ") == "Caf\u00e9 noise here"
+    assert caption_id(" a  b") == caption_id("a b") != caption_id("A b")
+    assert len(caption_id("x")) == 32
+
+
+def test_bad_lines_are_counted_where_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    good = {"caption": "x", "output": "y"}
+    lines: list[Any] = [
+        json.dumps({**good, "id": 7}),
+        "{not json",
+        "3",
+        json.dumps({"output": "y"}),
+        json.dumps({"caption": " \t", "output": "y"}),
+        json.dumps({"caption": "x"}),
+        json.dumps({**good, "task": "sing"}),
+        json.dumps({**good, "task": "audio_qa"}),
+        json.dumps({**good, "output": ["a", "b"]}),
+        json.dumps({**good, "id": 7}),
+        '{"caption": "\\ud800", "output": "y"}',
+        json.dumps({**good, "id": 8}),
+    ]
+    path.write_bytes(b"\n".join(line.encode() for line in lines) + b'\n{"caption": "\xff", "output": "y"}\n')
+    records, report = read(path)
+    assert len(records) == 2
+    assert (report.records, report.bad) == (13, 11)
+    assert [(each["line"], each["code"]) for each in report.lines] == [
+        (2, "broken_line"),
+        (3, "not_an_object"),
+        (4, "missing_caption"),
+        (5, "missing_caption"),
+        (6, "missing_output"),
+        (7, "unknown_task"),
+        (8, "missing_instruction"),
+        (9, "wrong_type"),
+        (10, "duplicate_id"),
+        (11, "not_text"),
+        (13, "not_text"),
+    ]
+    assert report.as_dict()["problems"]["missing_caption"] == 2
+    captions_only, report = read(path, complete=False)
+    assert len(captions_only) == 4  # lines 6 and 8 have a caption and say nothing of an output or a question
+    assert {each["line"] for each in report.lines} == {2, 3, 4, 5, 7, 9, 10, 11, 13}
+
+
+def test_csv_tells_the_line_a_record_begins_in(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_bytes(b'caption,output\n"two\nlines",x\na,b,c\n,x\ncaf\xe9,x\nlast,x\n')
+    records, report = read(path)
+    assert [record["caption"] for record in records] == ["two lines", "last"]
+    assert [(each["line"], each["code"]) for each in report.lines] == [
+        (4, "broken_line"),
+        (5, "missing_caption"),
+        (6, "not_text"),
+    ]
+
+
+def test_a_stray_quote_in_csv_counts_for_every_line_it_swallows(tmp_path: Path) -> None:
+    lines = [f"caption {n},out {n}" for n in range(1, 1001)]
+    lines[499] = '"' + lines[499]
+    path = tmp_path / "some.csv"
+    path.write_text("\n".join(["caption,output", *lines]))
+    records, report = read(path)
+    assert (len(records), report.records, report.bad) == (499, 1000, 501)
+    assert [each["line"] for each in report.lines] == list(range(501, 1002))
+    assert report.lines[1]["detail"] == "inside the row that begins in line 501"
+    with pytest.raises(SettingsError, match=r"501 of 1000 .* first in line 501: broken_line"):
+        check_error_rate([report], 0.01)
+
+    lines[700] += '"'  # closed by another one: the row has too few fields
+    path.write_text("\n".join(["caption,output", *lines]))
+    assert (read(path)[1].records, read(path)[1].bad) == (1000, 202)
+
+    path.write_text("\n".join(["caption", *(line.partition(",")[0] for line in lines[:700]), 'end"', "last"]))
+    records, report = read(path, complete=False)  # one column: nothing but its length tells such a row
+    assert (records[-1]["caption"], report.records, report.bad) == ("last", 702, 202)
+
+
+def test_a_cell_of_many_lines_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text('caption,output\na,"' + "\n".join("line" for _ in range(100)) + '"\nb,x\n')
+    records, report = read(path)
+    assert [record["caption"] for record in records] == ["a", "b"]
+    assert records[0]["output"].count("\n") == 99
+    assert report.bad == 0
+
+
+def test_ids_are_compared_as_text_within_a_file(tmp_path: Path) -> None:
+    for name in ("one.jsonl", "two.jsonl"):
+        lines = [{"caption": "x", "output": "y", "id": 1}, {"caption": "x", "output": "y", "id": "1"}]
+        (tmp_path / name).write_text("\n".join(map(json.dumps, lines)))
+        records, report = read(tmp_path / name)
+        assert (len(records), report.problems) == (1, {"duplicate_id": 1})
+
+
+def test_parquet_columns_of_other_types_are_bad_records(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"caption": ["a", "b"], "output": [1, None]}), tmp_path / "some.parquet")
+    _, report = read(tmp_path / "some.parquet")
+    assert [(each["line"], each["code"]) for each in report.lines] == [(1, "wrong_type"), (2, "missing_output")]
+
+
+def test_column_mapping_and_default_task(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text("text,answer,id\nA dog,yes,1\nA cat,no,1\n")
+    names = {"caption": "text", "output": "answer"}
+    records, _ = read(path, columns={**names, "id": ""}, task="cla_label")
+    assert [(r["caption"], r["output"], r["task"]) for r in records] == [
+        ("A dog", "yes", "cla_label"),
+        ("A cat", "no", "cla_label"),
+    ]
+    assert read(path, columns=names)[1].problems == {"duplicate_id": 1}
+    with pytest.raises(SettingsError, match=r"text, answer, id \(map it"):
+        read(path)
+    with pytest.raises(SettingsError, match="our fields are"):
+        read(path, columns={"cap": "text"})
+
+
+def test_a_json_list_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that straddle the pieces, numbers among them, and their lines."""
+    path = tmp_path / "some.json"
+    records = [{"caption": f"caption {n} \u00e9", "output": "x" * (n % 7), "n": n} for n in range(2000)]
+    path.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n, 12345]")
+    monkeypatch.setattr(corpus_formats, "PIECE", 37)
+    found, report = read(path)
+    assert [record["caption"] for record in found] == [r["caption"] for r in records if r["output"]]
+    assert report.problems == {"missing_output": 286, "not_an_object": 1}
+    assert report.lines[0]["line"] == 2  # record 0 is in the second line
+    assert report.lines[-1] == {"line": 2002, "code": "not_an_object", "detail": "int"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is empty"),
+        ("12", "begins with"),
+        ('{"data": []}', 'no list "annotation"'),
+        ('[{"caption": "a"},\n{"caption" "b"}]', "line 2"),
+        ('[{"caption": "a"},\n{"cap', "line 2"),
+        ('[{"caption": "a"}\n{"caption": "b"}]', "line 2: expected"),
+        ('[{"caption": "a"},\n]', "line 2: a comma before"),
+        ('[{"caption": "a"}]\n garbage', "line 2: 'g' after the end"),
+        ('[{"caption": "a"}]\n[{"caption": "b"}]', "line 2: '\\[' after the end"),
+        ('{"annotation": [{"caption": "a"}]\n', "line 2: it ends where ',' should come"),
+        ('{"annotation": [{"caption": "a"}],\n"annotation": []}', 'line 2: .*a second "annotation"'),
+        ('{"annotation": [{"caption": "a"}], "more": 1}\n}', "line 2: '}' after the end"),
+        ("{1: []}", "expected a name, found 1"),
+    ],
+)
+def test_a_broken_json_list_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=said) as refused:
+        read(path)
+    assert str(path) in str(refused.value)
+
+
+def test_files_of_folders_globs_and_names(tmp_path: Path) -> None:
+    for name in ("a.json", "b/c.jsonl", "b/_corpora.json", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[]")
+    assert [f.path for f in corpus_files(str(tmp_path))] == ["a.json", "b/c.jsonl"]
+    assert len(corpus_files([str(tmp_path), str(tmp_path / "a.json"), f"{tmp_path}/*.json"])) == 2
+    for wrong in ("notes.txt", "nowhere.json", "*.csv"):
+        with pytest.raises(SettingsError, match="corpora"):
+            corpus_files(str(tmp_path / wrong), "corpora")
+
+
+def test_memory_urls_are_read_too() -> None:
+    from mats_core import storage
+
+    storage.write_bytes("memory://corpus-test/some.jsonl", json.dumps(RECORDS[0]).encode())
+    (info,) = corpus_files("memory://corpus-test")
+    report = FileReport(info.uri)
+    assert next(read_corpus(info.uri, report))["source"] == "some"
+
+
+def test_too_many_bad_records_name_the_worst_file() -> None:
+    fine, bad = FileReport("fine.jsonl", records=97), FileReport("bad.jsonl", records=3)
+    bad.add(2, "missing_caption", "it has output")
+    check_error_rate([fine, bad], 0.01)
+    bad.add(3, "broken_line")
+    with pytest.raises(
+        SettingsError, match=r"2 of 100 .*bad.jsonl, first in line 2: missing_caption \(it has output\)"
+    ):
+        check_error_rate([fine, bad], 0.01)
