@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.model.prompts import validate_request
 
 if TYPE_CHECKING:
@@ -41,20 +41,20 @@ def ask_files(files: list[str], asked: Asked) -> int:
 
     config = check_model_dir(asked.model)
     if config.encoder is None:
-        raise SettingsError("model", asked.model, "a model with an encoder; this one answers embeddings only")
+        raise got_allowed("model", asked.model, "a model with an encoder; this one answers embeddings only")
     if asked.interactive:
         if sys.stdin is None:
-            raise SettingsError("interactive", "a closed standard input", "one to read questions from")
+            raise got_allowed("interactive", "a closed standard input", "one to read questions from")
         if len(files) != 1:
-            raise SettingsError("FILE", f"{len(files)} files", "one file with --interactive")
+            raise got_allowed("FILE", f"{len(files)} files", "one file with --interactive")
         if asked.question is not None:
-            raise SettingsError("question", asked.question, "no --question with --interactive, which reads them")
+            raise got_allowed("question", asked.question, "no --question with --interactive, which reads them")
         validate_request("caption", None, tag=asked.tag)
     else:
         validate_request(asked.task, asked.question, tuple(config.tasks), asked.tag)
     for file in files:
         if storage.is_dir(file):
-            raise SettingsError("FILE", file, "a file; for folders there is `mats caption`")
+            raise got_allowed("FILE", file, "a file; for folders there is `mats caption`")
     check_weights(resolve(asked.model), config)
     from mats_core import load_model
 

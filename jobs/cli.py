@@ -14,7 +14,7 @@ import jobs.evaluate
 from jobs.import_reference import ImportSettings
 from jobs.soundworld import app as soundworld
 from jobs.terminal.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command, guarded, settings_command
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.storage.uris import public_uri
 from pipelines.settings.archive import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
 from pipelines.settings.compact import CompactSettings
@@ -393,7 +393,7 @@ def _later(module: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module:
             raise
-        raise SettingsError("command", name, "a command of this installation (its module is missing)") from None
+        raise got_allowed("command", name, "a command of this installation (its module is missing)") from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.terminal.display import RunDisplay, duration, print_result
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.soundworld.archive import write_archive, write_truth
 from pipelines.archive.caption import run_caption
 from pipelines.pages.report import ReportResult, clock, write_report
@@ -54,12 +54,12 @@ def _make_room(root: Path) -> None:
     """Remove an earlier demo; refuse a folder that is something else."""
     try:
         if root.exists() and any(root.iterdir()) and not (root / MARK).exists():
-            raise SettingsError("folder", str(root), "a new or empty folder, or an earlier demo")
+            raise got_allowed("folder", str(root), "a new or empty folder, or an earlier demo")
         root.mkdir(parents=True, exist_ok=True)
         (root / MARK).touch()  # from here on the folder is known as a demo's, however far it gets
         shutil.rmtree(os.fsencode(root / "archive"), ignore_errors=True)
     except OSError as error:
-        raise SettingsError("folder", str(root), f"a folder that can be written ({error})") from None
+        raise got_allowed("folder", str(root), f"a folder that can be written ({error})") from None
 
 
 def _print_answers(report: ReportResult) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from jobs.terminal.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.storage.uris import public_uri
 from pipelines.settings.evaluate import EvaluateSettings
 
@@ -157,7 +157,7 @@ def _history(url: str) -> Any:
 
     chosen = url or os.environ.get("MATS_HISTORY", "")
     if not chosen:
-        raise SettingsError("history", chosen, "a folder (path or URL): --history, or $MATS_HISTORY")
+        raise got_allowed("history", chosen, "a folder (path or URL): --history, or $MATS_HISTORY")
     return History(chosen)
 
 
@@ -179,7 +179,7 @@ def show(
     accepted, pinned = kept.accepted(), kept.pinned()
     rows = [row for row in kept.runs() if row["cell"] == cell]
     if not rows:
-        raise SettingsError("history", public_uri(kept.url), "a history with runs in it")
+        raise got_allowed("history", public_uri(kept.url), "a history with runs in it")
     ids = list(dict.fromkeys(row["run_id"] for row in rows))[-last:]
     marks = {i: "pinned" if i == pinned else "accepted" if i in accepted else "" for i in ids}
     if not metric:
@@ -187,7 +187,7 @@ def show(
         return 0
     known = sorted({f"{row['benchmark']}/{row['metric']}" for row in rows})
     if metric not in known:
-        raise SettingsError("metric", metric, ", ".join(known))
+        raise got_allowed("metric", metric, ", ".join(known))
     points = series(rows, metric, ids)
     for point in points:
         mark = marks[point.run_id]
@@ -232,7 +232,7 @@ def _run_id(named: str, kept: Any) -> str:
     if named == "last":
         ids = kept.ids()
         if not ids:
-            raise SettingsError("RUN", named, "a run; this history has none yet")
+            raise got_allowed("RUN", named, "a run; this history has none yet")
         return str(ids[-1])
     if named not in kept.ids():
         record = storage.join(named, "_evaluation.json") if not Path(named).is_file() else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 
 class ImportSettings(BaseModel):
@@ -48,7 +48,7 @@ def run(settings: ImportSettings) -> int:
     """Import and say where everything came from; raises SettingsError that lists what does not fit."""
     for name in ("checkpoint", "llm", "out"):
         if not getattr(settings, name):
-            raise SettingsError(name, "nothing", ImportSettings.model_fields[name].description or "")
+            raise got_allowed(name, "nothing", ImportSettings.model_fields[name].description or "")
     from mats_core.storage.fetch import local_file
 
     local_file(settings.checkpoint, "checkpoint")  # a wrong name is told before torch is there

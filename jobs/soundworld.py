@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from jobs.terminal.options import command
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 app = typer.Typer(
     help="The embedded world: synthesised sounds with captions, and the small model trained on it.",
@@ -60,7 +60,7 @@ def ablate(
 ) -> int:
     """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
     if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
-        raise SettingsError("work", str(work), "a folder in which `mats soundworld build` has made encoder and llm")
+        raise got_allowed("work", str(work), "a folder in which `mats soundworld build` has made encoder and llm")
     from mats_core.soundworld.made.ablation import run_ablation
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
@@ -81,7 +81,7 @@ def evaluate(
     if out is not None:
         _writable(out)
         if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-            raise SettingsError("out", str(out), "a file that can be written")
+            raise got_allowed("out", str(out), "a file that can be written")
     from mats_core import load_model
     from mats_core.soundworld.made.build import evaluate as measure
     from mats_core.soundworld.made.build import recorded_ablation
@@ -109,7 +109,7 @@ def card(
         return found
 
     if not numbers.is_file():
-        raise SettingsError("numbers", str(numbers), "the JSON that `mats soundworld evaluate --out` wrote")
+        raise got_allowed("numbers", str(numbers), "the JSON that `mats soundworld evaluate --out` wrote")
     size = sum(f.stat().st_size for f in resolve(model).rglob("*") if f.is_file()) / 1e6
     times: dict[str, float] = read(work / "times.json")  # type: ignore[assignment]
     typer.echo(model_card(read(numbers), read(work / "ablation.json") or None, times, size))
@@ -134,15 +134,15 @@ def clip(
     names = [k.strip() for k in kinds.split(",") if k.strip()]
     unknown = sorted(set(names) - set(KINDS))
     if unknown or 0 < len(names) < 3:
-        raise SettingsError("kinds", kinds, f"three or more of {', '.join(KINDS)}")
+        raise got_allowed("kinds", kinds, f"three or more of {', '.join(KINDS)}")
     if out.suffix.lower() != ".wav":
-        raise SettingsError("out", str(out), "a name that ends with .wav; the recipe goes beside it as .json")
+        raise got_allowed("out", str(out), "a name that ends with .wav; the recipe goes beside it as .json")
     _writable(out)
     recipe = sample_recipe(seed, kinds=names or None)
     try:
         soundfile.write(out, render(recipe), SAMPLE_RATE, format="WAV")
     except soundfile.LibsndfileError as error:
-        raise SettingsError("out", str(out), f"a file that can be written ({error.error_string})") from None
+        raise got_allowed("out", str(out), f"a file that can be written ({error.error_string})") from None
     out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
     typer.echo(recipe.caption())
     return 0
@@ -152,4 +152,4 @@ def _writable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError("out", str(path), f"a path that can be written ({error.strerror})") from error
+        raise got_allowed("out", str(path), f"a path that can be written ({error.strerror})") from error

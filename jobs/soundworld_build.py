@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 Log = Callable[[str], None]
 WORK_FOLDERS = ("encoder", "llm", "llm-ordered", "llm-words", "memory", "runs", "world")
@@ -23,10 +23,10 @@ def build_model(work: Path, out: Path, log: Log) -> int:
     Raises SettingsError when ``out`` holds something else, or the work. Finished steps are not repeated.
     """
     if out.exists() and any(out.iterdir()) and not (out / "mats.json").is_file():
-        raise SettingsError("out", str(out), "a folder that is empty, or holds a model to replace")
+        raise got_allowed("out", str(out), "a folder that is empty, or holds a model to replace")
     place, inside = out.resolve(), work.resolve()
     if inside.is_relative_to(place) or any(place.is_relative_to(inside / name) for name in WORK_FOLDERS):
-        raise SettingsError("out", str(out), f"a folder that neither holds the work nor is a part of it ({work})")
+        raise got_allowed("out", str(out), f"a folder that neither holds the work nor is a part of it ({work})")
     from mats_core.soundworld.corpus import write_corpus
     from mats_core.soundworld.made.build import Times, build_parts
 

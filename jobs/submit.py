@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.terminal.options import EXIT_INTERRUPTED
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.storage.uris import public_uri, redacted
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -25,7 +25,7 @@ def entrypoint(job: list[str]) -> str:
     """The command that the cluster runs, quoted for its shell. Raises SettingsError for what is no job, and for a URL
     with a secret in it: Ray's dashboard, its table of jobs and its logs show the command."""
     if not job or job[0] not in JOBS:
-        raise SettingsError("JOB", redacted(job[0]) if job else "nothing", ", ".join(JOBS))
+        raise got_allowed("JOB", redacted(job[0]) if job else "nothing", ", ".join(JOBS))
     for word in job:
         _check_shown("JOB", word)
     return shlex.join(["python", "-m", "jobs", *job])
@@ -33,7 +33,7 @@ def entrypoint(job: list[str]) -> str:
 
 def _check_shown(setting: str, word: str) -> None:
     if redacted(word) != word:
-        raise SettingsError(
+        raise got_allowed(
             setting,
             redacted(word),
             "URLs without password or signature, since the cluster shows its commands to all; put signed URLs into a "
@@ -47,14 +47,14 @@ def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
     for item in env:
         name, given, value = item.partition("=")
         if not given and name not in os.environ:
-            raise SettingsError("env", name, "NAME=VALUE, or the name of a variable that is set here")
+            raise got_allowed("env", name, "NAME=VALUE, or the name of a variable that is set here")
         values[name] = value if given else os.environ[name]
     found: dict[str, Any] = {"env_vars": values}
     folder = working_dir or _checkout()
     if folder is not None:
         _check_shown("working_dir", folder)
         if "://" not in folder and not Path(folder).is_dir():
-            raise SettingsError("working_dir", folder, "a folder, or a URL of a zip file")
+            raise got_allowed("working_dir", folder, "a folder, or a URL of a zip file")
         found["working_dir"] = folder
         if "://" not in folder:
             found["excludes"] = LEFT_HERE
@@ -73,7 +73,7 @@ def run(job: list[str], address: str | None, working_dir: str | None, env: list[
     where = address or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), DEFAULT_ADDRESS)
     runtime_env = environment(working_dir, env)
     if not where.startswith(("http://", "https://")):
-        raise SettingsError("address", where, "the dashboard's URL, such as http://127.0.0.1:8265")
+        raise got_allowed("address", where, "the dashboard's URL, such as http://127.0.0.1:8265")
     client = _client(where)
     job_id = _submit(client, command, runtime_env)
     shown = public_uri(where)
@@ -112,7 +112,7 @@ def _client(where: str) -> Any:
     except urllib.error.HTTPError:
         pass  # somebody answers; Ray's client knows about tokens
     except OSError as error:
-        raise SettingsError("address", where, f"a Ray dashboard that answers ({error})") from None
+        raise got_allowed("address", where, f"a Ray dashboard that answers ({error})") from None
     from ray.job_submission import JobSubmissionClient
 
     return JobSubmissionClient(where)

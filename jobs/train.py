@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.terminal.display import Display, duration
 from jobs.terminal.options import EXIT_INTERRUPTED
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from pipelines.settings.archive import build
 from pipelines.settings.train import TrainSettings
 
@@ -49,11 +49,11 @@ def read_config(path: str) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
-        raise SettingsError("CONFIG", path, f"a YAML file, or one of {names}") from None
+        raise got_allowed("CONFIG", path, f"a YAML file, or one of {names}") from None
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, 2026-02-30
-        raise SettingsError("CONFIG", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
+        raise got_allowed("CONFIG", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
-        raise SettingsError("CONFIG", path, "a YAML file of `setting: value` lines")
+        raise got_allowed("CONFIG", path, "a YAML file of `setting: value` lines")
     return {str(name): _with_variables(value) for name, value in values.items()}
 
 
@@ -69,7 +69,7 @@ def _with_variables(value: Any) -> Any:
 def _variable(match: re.Match[str]) -> str:
     found = os.environ.get(match[1], match[2])
     if found is None:
-        raise SettingsError(f"${match[1]}", "nothing", "a variable of the environment, which the config needs")
+        raise got_allowed(f"${match[1]}", "nothing", "a variable of the environment, which the config needs")
     return found
 
 
@@ -79,17 +79,17 @@ def _change(values: dict[str, Any], change: str) -> None:
 
     name, equals, text = change.partition("=")
     if not equals or not name:
-        raise SettingsError("set", change, "name=value, such as training.steps=100")
+        raise got_allowed("set", change, "name=value, such as training.steps=100")
     *path, last = name.split(".")
     place = values
     for step in path:
         place = place.setdefault(step, {})
         if not isinstance(place, dict):
-            raise SettingsError("set", change, f"a name whose `{step}` holds settings")
+            raise got_allowed("set", change, f"a name whose `{step}` holds settings")
     try:
         place[last] = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):  # ValueError: a date that is none
-        raise SettingsError("set", change, "a value in YAML") from None
+        raise got_allowed("set", change, "a value in YAML") from None
 
 
 class TrainDisplay(Display):

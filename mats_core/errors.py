@@ -4,21 +4,30 @@ from __future__ import annotations
 
 
 class SettingsError(ValueError):
-    """A setting that cannot work, found before any work starts.
+    """A setting or an input that cannot work, found before any work starts.
 
-    The command line ends with exit code 2 on it. `setting` is the name the user knows, `given` what they
-    gave, `allowed` what would have been right.
+    The command line ends with exit code 2 on it. `setting` is the name the user knows, `problem` says what is wrong,
+    `remedy` what to do about it: "output: another run is writing into it; wait until it has ended".
     """
 
-    def __init__(self, setting: str, given: object, allowed: str) -> None:
-        self.setting = setting
-        self.given = given
-        self.allowed = allowed
-        shown = f'"{given}"' if isinstance(given, str) else str(given)
-        super().__init__(f"{setting}: got {shown}; allowed: {allowed}")
+    def __init__(self, setting: str, problem: str, remedy: str) -> None:
+        self.setting, self.problem, self.remedy = setting, problem, remedy
+        super().__init__(f"{setting}: {problem}; {remedy}")
 
-    def __reduce__(self) -> tuple[type[SettingsError], tuple[str, object, str]]:
-        return (SettingsError, (self.setting, self.given, self.allowed))
+    def __reduce__(self) -> tuple[type[SettingsError], tuple[str, str, str]]:
+        return (type(self), (self.setting, self.problem, self.remedy))
+
+
+def got_allowed(setting: str, given: object, allowed: str) -> SettingsError:
+    """The old wording of a SettingsError. To be replaced, call by call, by a sentence."""
+    shown = f'"{given}"' if isinstance(given, str) else str(given)
+    return SettingsError(setting, f"got {shown}", f"allowed: {allowed}")
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of what an error says, cut to `most` characters; its type's name where it says nothing."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return text[:most] or type(error).__name__
 
 
 ERROR_CODES = (

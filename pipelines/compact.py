@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from pipelines.output.lease import Lease
 from pipelines.output.parts import check_identity, prepare_output, read_run, write_run
 from pipelines.output.removal import empty_output, remove_partials
@@ -72,14 +72,14 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     if storage.same_place(settings.output, settings.input) or storage.lies_in(
         settings.output, storage.join(settings.input, name)
     ):
-        raise SettingsError("output", shown, "another folder than INPUT: the parts stay as they are")
+        raise got_allowed("output", shown, "another folder than INPUT: the parts stay as they are")
     uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
     rows = sum(part.rows for part in parts)
     if rows != run.get("rows", rows):
         allowed = f"all {run['rows']} rows of the run; its parts hold {rows}: run the same command again"
-        raise SettingsError("input", storage.public_uri(settings.input), allowed)
+        raise got_allowed("input", storage.public_uri(settings.input), allowed)
     counts = _count_values(parts, settings.partition_by)
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
@@ -128,15 +128,13 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
     run = read_run(source)
     shown = storage.public_uri(source)
     if run is None or run.get("job") not in ("caption", "embed-audio"):
-        raise SettingsError(
-            "input", shown, "OUTPUT of `mats caption` or `mats embed-audio`; it has no _run.json of one"
-        )
+        raise got_allowed("input", shown, "OUTPUT of `mats caption` or `mats embed-audio`; it has no _run.json of one")
     if run.get("status") != "complete":
-        raise SettingsError("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
+        raise got_allowed("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
     for name in FOLDERS:
         if storage.is_dir(storage.join(source, name)):
             return run, name
-    raise SettingsError("input", shown, f"a folder with {' or '.join(FOLDERS)} in it")
+    raise got_allowed("input", shown, f"a folder with {' or '.join(FOLDERS)} in it")
 
 
 def _read_footer(uri: str) -> _Part:
@@ -148,7 +146,7 @@ def _read_footer(uri: str) -> _Part:
             return _Part(uri, min(firsts), meta.num_rows)
         except (pa.ArrowInvalid, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
             first = str(error).splitlines()[0][:200]
-            raise SettingsError("input", storage.public_uri(uri), f"a whole part of a run ({first})") from None
+            raise got_allowed("input", storage.public_uri(uri), f"a whole part of a run ({first})") from None
 
 
 def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
@@ -162,13 +160,13 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
             kind = source.schema_arrow.field(column).type if column in source.schema_arrow.names else None
             if kind is None or pa.types.is_nested(kind) or column == "row_id":
                 names = [f.name for f in source.schema_arrow if not pa.types.is_nested(f.type) and f.name != "row_id"]
-                raise SettingsError("partition_by", column, ", ".join(names))
+                raise got_allowed("partition_by", column, ", ".join(names))
             values = pc.value_counts(source.read(columns=[column])[column]).to_pylist()
         for item in values:
             name = _folder(column, item["values"])
             counts[name] = counts.get(name, 0) + item["counts"]
         if len(counts) > MOST_PARTITIONS:
-            raise SettingsError("partition_by", column, f"a column of at most {MOST_PARTITIONS} different values")
+            raise got_allowed("partition_by", column, f"a column of at most {MOST_PARTITIONS} different values")
     return counts
 
 
@@ -248,7 +246,7 @@ class _Outs:
                 name = next((each for each in self._open if unquote(each) == unquote(name)), name)
         ours = _FILE.fullmatch(file)
         if ours is None:
-            raise SettingsError("output", storage.public_uri(uri), "what `mats compact` wrote; move this file away")
+            raise got_allowed("output", storage.public_uri(uri), "what `mats compact` wrote; move this file away")
         return name, int(ours[1])
 
     def files(self) -> dict[str, int]:

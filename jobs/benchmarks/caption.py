@@ -18,7 +18,7 @@ from statistics import fmean, harmonic_mean
 from typing import Any
 
 from jobs.benchmarks.audio import write_clips
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.session import CPU_BATCH, usable_cores
 
@@ -30,7 +30,7 @@ def run_benchmark(
 ) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or seconds <= 0 or rounds < 1:
-        raise SettingsError("files, seconds, rounds", f"{files}, {seconds}, {rounds}", "numbers above 0")
+        raise got_allowed("files, seconds, rounds", f"{files}, {seconds}, {rounds}", "numbers above 0")
     check_model_dir(model)
     with workplace(folder) as place:
         figures = measure_driver(place, model) if driver_memory else compare(place, files, model, seconds, rounds)

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +37,12 @@ RECORDED = Path(__file__).parent / "reference"
 def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_json: bool) -> int:
     """Measure and print; 1 when a recorded run does not come out. Raises SettingsError."""
     if size not in LLMS:
-        raise SettingsError("size", size, ", ".join(LLMS))
+        raise got_allowed("size", size, ", ".join(LLMS))
     if clips < 1:
-        raise SettingsError("clips", clips, "at least 1")
+        raise got_allowed("clips", clips, "at least 1")
     recorded = Path(reference) if reference else RECORDED
     if reference and not (recorded / "generate.json").is_file():
-        raise SettingsError("reference", reference, "a folder of recorded runs, with generate.json in it")
+        raise got_allowed("reference", reference, "a folder of recorded runs, with generate.json in it")
     from mats_core.model.llm import pick_device
 
     place = pick_device(device)

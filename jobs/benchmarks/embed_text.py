@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jobs.benchmarks.caption import workplace
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from pipelines.cluster.session import usable_cores
 
 RECORDS_A_CAPTION = 3
@@ -33,7 +33,7 @@ STAND_IN_DIM = 64
 def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if captions < PACKAGE_BATCH:
-        raise SettingsError("captions", captions, f"at least {PACKAGE_BATCH}")
+        raise got_allowed("captions", captions, f"at least {PACKAGE_BATCH}")
     with workplace(folder) as place:
         figures = measure_driver(place) if driver_memory else compare(place, weights, captions)
     if as_json:

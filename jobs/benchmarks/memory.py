@@ -14,7 +14,7 @@ import numpy as np
 
 from jobs.benchmarks.caption import workplace
 from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from pipelines.cluster.session import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
@@ -27,7 +27,7 @@ SCRATCH_BYTES = 64 << 20
 def run_benchmark(entries: int, clusters: int, alone: bool, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if not 1 <= clusters <= entries:
-        raise SettingsError("clusters", clusters, f"1 to {entries}, the number of entries")
+        raise got_allowed("clusters", clusters, f"1 to {entries}, the number of entries")
     with workplace(folder) as place:
         figures = measure_alone(place, entries, clusters) if alone else compare(entries, clusters)
     if as_json:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 SIZES = (10_000, 100_000)
 PAGE = 1000
@@ -29,7 +29,7 @@ PAGE = 1000
 def run_benchmark(files: int, headers: int, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or headers < 1:
-        raise SettingsError("files, headers", f"{files}, {headers}", "numbers above 0")
+        raise got_allowed("files, headers", f"{files}, {headers}", "numbers above 0")
     figures = measure(files, headers)
     if as_json:
         print(json.dumps(figures, indent=1))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.training.schedule import TrainingSettings, sample_batch
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class Timed:
 def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if size not in SIZES:
-        raise SettingsError("size", size, ", ".join(SIZES))
+        raise got_allowed("size", size, ", ".join(SIZES))
     if steps < 1 or batch < 1:
-        raise SettingsError("steps, batch", f"{steps}, {batch}", "numbers of at least 1")
+        raise got_allowed("steps, batch", f"{steps}, {batch}", "numbers of at least 1")
     figures = measure(size, steps, batch, device, encoder)
     if as_json:
         print(json.dumps(figures, indent=1))

@@ -15,7 +15,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.uris import redacted
 from pipelines.settings.archive import build
 
@@ -43,7 +43,7 @@ def settings_command(
                 values.update({key: value for key, value in given.items() if value is not None and value != []})
                 for argument in arguments:
                     if argument not in values and kind.model_fields[argument].is_required():
-                        raise SettingsError(argument.upper(), "nothing", kind.model_fields[argument].description or "")
+                        raise got_allowed(argument.upper(), "nothing", kind.model_fields[argument].description or "")
                 return run(build(kind, values))
 
             raise typer.Exit(guarded(body))
@@ -107,9 +107,9 @@ def _read_config(path: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # note: YAML's dates may be none
-        raise SettingsError("config", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
+        raise got_allowed("config", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
-        raise SettingsError("config", path, "a YAML file of `setting: value` lines")
+        raise got_allowed("config", path, "a YAML file of `setting: value` lines")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
 
 

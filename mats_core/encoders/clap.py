@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import checked
 from mats_core.model.directory import is_msclap
 from mats_core.storage.fetch import local_directory
@@ -113,10 +113,10 @@ class HfClapEncoder:
                     str(folder), dtype=self.dtype, local_files_only=True, output_loading_info=True
                 )
         except Exception as error:  # transformers raises anything, from OSError to pickle's errors
-            raise SettingsError("encoder", directory, f"a ClapModel directory with its tokenizer ({error})") from error
+            raise got_allowed("encoder", directory, f"a ClapModel directory with its tokenizer ({error})") from error
         if report["missing_keys"] or report["mismatched_keys"]:
             wrong = [*report["missing_keys"], *report["mismatched_keys"]]
-            raise SettingsError("encoder", directory, f"a complete ClapModel; missing or misshapen: {wrong[:5]}")
+            raise got_allowed("encoder", directory, f"a complete ClapModel; missing or misshapen: {wrong[:5]}")
         check_finite("encoder", directory, model)
         self.model = model.to(self.device).eval().requires_grad_(False)
         self.mel = MelSpectrogram(self.features).to(self.device)
@@ -194,7 +194,7 @@ def _feature_settings(folder: Path) -> FeatureSettings:
         if path.is_file():
             values = json.loads(path.read_bytes())
             return checked(FeatureSettings, values.get("feature_extractor", values), name)
-    raise SettingsError("encoder", str(folder), "a ClapModel directory; preprocessor_config.json is missing")
+    raise got_allowed("encoder", str(folder), "a ClapModel directory; preprocessor_config.json is missing")
 
 
 def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mats_core.encoders.msclap_files import read_msclap_facts
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.directory import BUILTIN, check_model_dir, is_msclap, part_uri, resolve
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
@@ -36,9 +36,9 @@ def read_encoder_facts(uri: str, setting: str = "encoder") -> EncoderFacts:
             raise ValueError(f"its config.json is of a {config.get('model_type')}")
         dim = int(config["projection_dim"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(setting, uri, f"a ClapModel directory ({error})") from None
+        raise got_allowed(setting, uri, f"a ClapModel directory ({error})") from None
     if not list(folder.glob("*.safetensors")) + list(folder.glob("*.bin")):
-        raise SettingsError(setting, uri, "a complete ClapModel directory; its weights are missing")
+        raise got_allowed(setting, uri, "a complete ClapModel directory; its weights are missing")
     return EncoderFacts(where, fingerprint_directory(folder), dim, _size(folder))
 
 
@@ -50,7 +50,7 @@ def encoder_uri(uri: str, setting: str = "encoder") -> str:
     config = check_model_dir(uri)
     where = part_uri(BUILTIN if uri == "builtin" else resolve(uri), config.encoder)
     if where is None:
-        raise SettingsError(setting, uri, "a model with an encoder; its mats.json names none")
+        raise got_allowed(setting, uri, "a model with an encoder; its mats.json names none")
     return where
 
 

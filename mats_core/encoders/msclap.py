@@ -30,7 +30,7 @@ from mats_core.encoders.msclap_files import (
     tokenizer_folder,
     weights_file,
 )
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 _PACKAGE = "_mats_msclap"  # ours, so that a later `import msclap` still finds the real one
 
@@ -77,9 +77,7 @@ class MsClapEncoder:
         self._end = int(self.tokenizer.convert_tokens_to_ids(END_OF_TEXT))
         if len(self.tokenizer) > model.caption_encoder.base.wte.num_embeddings:
             rows = model.caption_encoder.base.wte.num_embeddings
-            raise SettingsError(
-                "encoder", uri, f"a GPT-2 tokenizer of at most {rows} tokens, not {len(self.tokenizer)}"
-            )
+            raise got_allowed("encoder", uri, f"a GPT-2 tokenizer of at most {rows} tokens, not {len(self.tokenizer)}")
         self.model = model.to(self.device).eval().requires_grad_(False)
         if self.dtype is not torch.float32:
             self._lower_precision()
@@ -158,7 +156,7 @@ class _Gpt2FromConfiguration:
         from transformers import GPT2Config, GPT2Model
 
         if name != "gpt2":
-            raise SettingsError("encoder", name, "an msclap package whose 2023 text tower is gpt2")
+            raise got_allowed("encoder", name, "an msclap package whose 2023 text tower is gpt2")
         return GPT2Model(GPT2Config())
 
 
@@ -184,10 +182,10 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
     found = read_pickle(file, "encoder", str(file), expected)
     state = found.get("model") if isinstance(found, dict) else None
     if not isinstance(state, dict) or not any(str(name).startswith("caption_encoder.base.wte") for name in state):
-        raise SettingsError("encoder", str(file), f"{expected}; this is {what_it_is(found)}")
+        raise got_allowed("encoder", str(file), f"{expected}; this is {what_it_is(found)}")
     wrong = [fault for name, value in state.items() if (fault := tensor_fault(name, value, floating=False))]
     if wrong:
-        raise SettingsError("encoder", str(file), f"{expected}; {some(wrong)}")
+        raise got_allowed("encoder", str(file), f"{expected}; {some(wrong)}")
     return state
 
 
@@ -211,7 +209,7 @@ def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) ->
     wrong = [f"{name} is {have}, expected {want}" for name, (have, want) in shapes.items() if have != want]
     if missing or unknown or wrong:
         said = _some("missing", missing) + _some("unknown", unknown) + _some("misshapen", wrong)
-        raise SettingsError("encoder", str(file), f"the tensors of {WEIGHTS}: {'; '.join(said)}; {what_it_is(state)}")
+        raise got_allowed("encoder", str(file), f"the tensors of {WEIGHTS}: {'; '.join(said)}; {what_it_is(state)}")
     model.load_state_dict({name: state[name] for name in shapes}, strict=False)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.directory import MSCLAP_WEIGHTS as WEIGHTS
 from mats_core.storage.fetch import local_directory, local_file, looks_like_hub_name, strip_scheme
 from mats_core.storage.fingerprint import cached, combine, fingerprint_file, hash_settings
@@ -77,9 +77,9 @@ def split_uri(uri: str) -> tuple[str, str | None]:
     """`msclap:PLACE?tokenizer=WHERE` → (PLACE, WHERE or None)."""
     place, mark, query = uri.removeprefix("msclap:").partition("?tokenizer=")
     if mark and not query:
-        raise SettingsError("encoder", uri, "msclap:FILE?tokenizer=DIRECTORY")
+        raise got_allowed("encoder", uri, "msclap:FILE?tokenizer=DIRECTORY")
     if not place:
-        raise SettingsError("encoder", uri, f"msclap:FILE, the path or URL of {WEIGHTS}")
+        raise got_allowed("encoder", uri, f"msclap:FILE, the path or URL of {WEIGHTS}")
     return place, query or None
 
 
@@ -91,9 +91,7 @@ def weights_file(place: str) -> Path:
         folder = Path(place).expanduser()
         if folder.is_dir():
             if not (folder / WEIGHTS).is_file():
-                raise SettingsError(
-                    "encoder", f"msclap:{place}", f"a directory with {WEIGHTS} in it, or the file itself"
-                )
+                raise got_allowed("encoder", f"msclap:{place}", f"a directory with {WEIGHTS} in it, or the file itself")
             return folder / WEIGHTS
     return local_file(place, "encoder")
 
@@ -102,7 +100,7 @@ def package_folder() -> Path:
     """Where the installed `msclap` package lies, without importing it."""
     found = importlib.util.find_spec("msclap")
     if found is None or not found.submodule_search_locations:
-        raise SettingsError("encoder", "msclap:…", 'hf:… here; Microsoft CLAP needs `pip install "mats-audio[msclap]"`')
+        raise got_allowed("encoder", "msclap:…", 'hf:… here; Microsoft CLAP needs `pip install "mats-audio[msclap]"`')
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -122,10 +120,10 @@ def load_gpt2_tokenizer(folder: Path) -> Any:
             tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises anything
         first = (str(error).strip().splitlines() or [""])[0][:160]
-        raise SettingsError("encoder.tokenizer", str(folder), f"a directory of GPT-2's tokenizer ({first})") from None
+        raise got_allowed("encoder.tokenizer", str(folder), f"a directory of GPT-2's tokenizer ({first})") from None
     if tokenizer.convert_tokens_to_ids("!") != 0 or END_OF_TEXT not in tokenizer.get_vocab():
         allowed = f'GPT-2\'s own tokenizer, where "!" is 0 and {END_OF_TEXT} is known'
-        raise SettingsError("encoder.tokenizer", str(folder), allowed)
+        raise got_allowed("encoder.tokenizer", str(folder), allowed)
     tokenizer.add_special_tokens({"pad_token": "!"})
     return tokenizer
 
@@ -163,7 +161,7 @@ def tokenizer_folder(where: str | None, beside: Path) -> Path:
             continue
         if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
             return folder
-    raise SettingsError(
+    raise got_allowed(
         "encoder.tokenizer",
         where or "nothing",
         "GPT-2's tokenizer (tokenizer.json, or vocab.json and merges.txt): a directory named by "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 if TYPE_CHECKING:
     import torch
@@ -51,9 +51,9 @@ class Bridge:
     def __init__(self, settings: BridgeSettings, memory: SantaMemory | None) -> None:
         needs_memory = settings.kind in ("mean-shift", "projection", "retrieval")
         if needs_memory and memory is None:
-            raise SettingsError("bridge", settings.kind, "santa or none: the model has no memory of texts")
+            raise got_allowed("bridge", settings.kind, "santa or none: the model has no memory of texts")
         if settings.kind == "mean-shift" and settings.audio_mean is None:
-            raise SettingsError("audio_mean", None, "the mean audio embedding, which mean-shift needs")
+            raise got_allowed("audio_mean", None, "the mean audio embedding, which mean-shift needs")
         self.settings, self.memory = settings, memory
         self._text_mean: np.ndarray | None = None
         self._table: np.ndarray | None = None

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.memory import faiss_index as ivf
 from mats_core.memory.noise import inject_noise, keyed_normal
 from mats_core.storage.fingerprint import combine, fingerprint_file
@@ -71,12 +71,12 @@ class SantaMemory:
         """
         rows = _array(embeddings)
         if rows.ndim != 2 or not len(rows):
-            raise SettingsError("embeddings", list(rows.shape), "a table of at least one row [N, D]")
+            raise got_allowed("embeddings", list(rows.shape), "a table of at least one row [N, D]")
         if not np.isfinite(rows).all():
-            raise SettingsError("embeddings", "NaN or infinity", "finite numbers")
+            raise got_allowed("embeddings", "NaN or infinity", "finite numbers")
         for name, column in (("captions", captions), ("sources", sources)):
             if column is not None and len(column) != len(rows):
-                raise SettingsError(name, f"{len(column)} of them", f"{len(rows)}, one a row")
+                raise got_allowed(name, f"{len(column)} of them", f"{len(rows)}, one a row")
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         if centroids is None:
             wanted = clusters or ivf.default_clusters(len(rows))
@@ -84,7 +84,7 @@ class SantaMemory:
         else:
             centers = _array(centroids)
             if centers.ndim != 2 or centers.shape[1] != rows.shape[1]:
-                raise SettingsError("centroids", list(centers.shape), f"[clusters, {rows.shape[1]}]")
+                raise got_allowed("centroids", list(centers.shape), f"[clusters, {rows.shape[1]}]")
         index = ivf.empty_index(centers, storage, rows)
         ivf.fill(index, rows, 0)
         table = _caption_table(captions, sources)
@@ -134,12 +134,12 @@ class SantaMemory:
             wanted = (note["count"], note["dim"], note["clusters"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             first = (str(error).splitlines() or [""])[0][:200]
-            raise SettingsError("memory", uri, f"a whole memory directory ({first})") from error
+            raise got_allowed("memory", uri, f"a whole memory directory ({first})") from error
         if found != wanted:
-            raise SettingsError("memory", uri, f"an index of (count, dim, clusters) {wanted}, not {found}")
+            raise got_allowed("memory", uri, f"an index of (count, dim, clusters) {wanted}, not {found}")
         actual = fingerprint_file(folder / "index.faiss")
         if note.get("fingerprint") not in (None, "", actual):
-            raise SettingsError("memory", uri, "the index its memory.json was written with; this one has changed")
+            raise got_allowed("memory", uri, "the index its memory.json was written with; this one has changed")
         captions = folder / "captions.parquet"
         return cls(
             index,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import DecodingSettings, SantaSettings, checked
 from mats_core.model.text import clean_answer
 
@@ -76,7 +76,7 @@ def _as_float(window: np.ndarray) -> np.ndarray:
 
 def _encoder(model: MatsModel) -> Any:
     if model.encoder is None:
-        raise SettingsError("model", "a model without an encoder", "embeddings as input, or a model with an encoder")
+        raise got_allowed("model", "a model without an encoder", "embeddings as input, or a model with an encoder")
     return model.encoder
 
 
@@ -114,7 +114,7 @@ def _check_room(model: MatsModel, prompts: Sequence[str], decoding: DecodingSett
     longest = max(len(model.tokens.prompt(prompt)[0]) for prompt in set(prompts))
     if model.positions and longest + decoding.max_new_tokens > model.positions:
         room = f"at most {model.positions} together with max_new_tokens, {decoding.max_new_tokens}"
-        raise SettingsError("question", f"a prompt of {longest} tokens", f"{room}: the LLM has no more positions")
+        raise got_allowed("question", f"a prompt of {longest} tokens", f"{room}: the LLM has no more positions")
 
 
 def santa_transfer(
@@ -258,7 +258,7 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         ]
         return [(start, part) for start, part in parts if len(part)]
     if not isinstance(source, (str, bytes, os.PathLike)):
-        raise SettingsError("source", type(source).__name__, "a path, a URI, or (waveform, sample_rate)")
+        raise got_allowed("source", type(source).__name__, "a path, a URI, or (waveform, sample_rate)")
     from mats_core import storage
 
     uri = storage.uri_from_path(os.fspath(source))
@@ -279,7 +279,7 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
 def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
     """A waveform [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
     if waveform.ndim != 1:
-        raise SettingsError("source", f"a waveform of shape {list(waveform.shape)}", "mono samples [T]")
+        raise got_allowed("source", f"a waveform of shape {list(waveform.shape)}", "mono samples [T]")
     if waveform.dtype == np.int16:
         waveform = waveform.astype(np.float32) / 32768.0
     waveform = np.nan_to_num(waveform.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)

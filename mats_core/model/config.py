@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.prompts import PROMPT_TEMPLATE, TASKS, default_tasks
 
 
@@ -80,7 +80,7 @@ class DecodingSettings(_Settings):
         longest = chosen.max_new_tokens + 1  # min_length counts the BOS
         if chosen.min_length > longest:
             allowed = f"at most {longest}: max_new_tokens, {chosen.max_new_tokens}, and the BOS"
-            raise SettingsError("min_length", chosen.min_length, allowed)
+            raise got_allowed("min_length", chosen.min_length, allowed)
         return chosen
 
 
@@ -152,9 +152,9 @@ def checked(kind: type[Any], values: Any, where: str) -> Any:
         name = ".".join([where, *(str(part) for part in first["loc"])])
         if first["type"] == "extra_forbidden":
             fields = ", ".join(kind.model_fields)
-            raise SettingsError(name, first["input"], f"no such setting; there are: {fields}") from None
+            raise got_allowed(name, first["input"], f"no such setting; there are: {fields}") from None
         given = "nothing" if first["type"] == "missing" else first["input"]
-        raise SettingsError(name, given, first["msg"]) from None
+        raise got_allowed(name, given, first["msg"]) from None
 
 
 def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:
@@ -168,4 +168,4 @@ def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> A
         return rules.validate_python(value)
     except ValidationError as error:
         shown = value if value is None or isinstance(value, (int, float)) else repr(value).strip("'\"")[:80]
-        raise SettingsError(name, shown, error.errors()[0]["msg"]) from None
+        raise got_allowed(name, shown, error.errors()[0]["msg"]) from None

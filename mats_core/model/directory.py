@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import ModelConfig, Part, checked
 from mats_core.storage.fetch import looks_like_hub_name, strip_scheme
 from mats_core.storage.fingerprint import combine, fingerprint_file, hash_settings
@@ -37,7 +37,7 @@ def resolve(uri: str) -> Path:
     """The local directory of a model; `"builtin"` is the embedded one."""
     if uri == "builtin":
         if not (BUILTIN / "mats.json").is_file():
-            raise SettingsError("model", uri, f"a model directory; the embedded one is not at {BUILTIN}")
+            raise got_allowed("model", uri, f"a model directory; the embedded one is not at {BUILTIN}")
         return BUILTIN
     if "://" in uri and not uri.startswith("file://"):
         from mats_core.storage.fetch import local_directory
@@ -45,7 +45,7 @@ def resolve(uri: str) -> Path:
         return local_directory(uri, "model")
     folder = Path(uri.removeprefix("file://")).expanduser()
     if not folder.is_dir():
-        raise SettingsError("model", uri, '"builtin", or a model directory that exists')
+        raise got_allowed("model", uri, '"builtin", or a model directory that exists')
     return folder
 
 
@@ -53,16 +53,16 @@ def _read(folder: Path, uri: str) -> ModelConfig:
     try:
         values = json.loads((folder / "mats.json").read_bytes())
     except FileNotFoundError:
-        raise SettingsError("model", uri, "a model directory; it holds a mats.json") from None
+        raise got_allowed("model", uri, "a model directory; it holds a mats.json") from None
     except ValueError as error:
-        raise SettingsError("model", uri, f"a model directory whose mats.json is JSON ({error})") from None
+        raise got_allowed("model", uri, f"a model directory whose mats.json is JSON ({error})") from None
     config: ModelConfig = checked(ModelConfig, values, "mats.json")
     needed = ["mapper.safetensors"]
     if config.adapter is not None:
         needed += ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
     for name in needed:
         if not (folder / name).is_file():
-            raise SettingsError("model", uri, f"a complete model directory; {name} is missing")
+            raise got_allowed("model", uri, f"a complete model directory; {name} is missing")
     for name in _PARTS:
         part: Part | None = getattr(config, name)
         where = part_uri(folder, part)
@@ -77,11 +77,11 @@ def _read(folder: Path, uri: str) -> ModelConfig:
             continue
         path = Path(strip_scheme(where))
         if not path.is_dir() and not looks_like_hub_name(part.uri):
-            raise SettingsError("model", uri, f"a complete model directory; its {name} {part.uri} is missing")
+            raise got_allowed("model", uri, f"a complete model directory; its {name} {part.uri} is missing")
         proofs = {"memory": ["memory.json"], "llm": ["config.json"], "encoder": ["config.json", MSCLAP_WEIGHTS]}[name]
         proof = " or ".join(proofs)
         if path.is_dir() and not any((path / each).is_file() for each in proofs):
-            raise SettingsError("model", uri, f"a complete model directory; {part.uri}/{proof} is missing")
+            raise got_allowed("model", uri, f"a complete model directory; {part.uri}/{proof} is missing")
     return config
 
 
@@ -131,7 +131,7 @@ def load_model(
     _same("llm", where["llm"], config.llm, llm_part)
     hidden = int(llm.get_input_embeddings().embedding_dim)
     if hidden != config.hidden_size:
-        raise SettingsError("llm", where["llm"], f"an LLM of width {config.hidden_size}, not {hidden}")
+        raise got_allowed("llm", where["llm"], f"an LLM of width {config.hidden_size}, not {hidden}")
     with torch.device("meta"):  # shapes alone, until they are known to be those of the file
         mapper = build_mapper(config.mapper, config.embedding_dim, hidden)
     load_weights(mapper, read_tensors(folder / "mapper.safetensors", "model"), "mapper.safetensors")
@@ -174,7 +174,7 @@ def model_fingerprint(folder: Path, config: ModelConfig) -> str:
 def _same(name: str, where: str | None, recorded: Part | None, found: Part | None) -> None:
     if recorded is None or found is None or recorded.fingerprint in ("", found.fingerprint):
         return
-    raise SettingsError(
+    raise got_allowed(
         name,
         where,
         f"the {name} this model was made with ({recorded.fingerprint[:12]}); this one is {found.fingerprint[:12]}",
@@ -199,9 +199,9 @@ def save_model(
 
     unknown = sorted(set(include) - set(_PARTS))
     if unknown:
-        raise SettingsError("include", ", ".join(unknown), ", ".join(_PARTS))
+        raise got_allowed("include", ", ".join(unknown), ", ".join(_PARTS))
     if weights not in ("float32", "float16"):
-        raise SettingsError("weights", weights, "float32, float16")
+        raise got_allowed("weights", weights, "float32, float16")
     number = getattr(torch, weights)
 
     def stored(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -235,12 +235,12 @@ def save_model(
 def resolve_output(uri: str) -> Path:
     """The local directory to write to, made when missing; SettingsError when that cannot be."""
     if "://" in uri and not uri.startswith("file://"):
-        raise SettingsError("out", uri, "a local directory; copy it to an object store afterwards")
+        raise got_allowed("out", uri, "a local directory; copy it to an object store afterwards")
     folder = Path(uri.removeprefix("file://")).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError("out", uri, f"a directory that can be written ({error})") from None
+        raise got_allowed("out", uri, f"a directory that can be written ({error})") from None
     return folder
 
 
@@ -290,10 +290,10 @@ def read_tensors(path: Path, setting: str) -> dict[str, torch.Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise SettingsError(setting, str(path), f"a whole safetensors file ({error})") from error
+        raise got_allowed(setting, str(path), f"a whole safetensors file ({error})") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise SettingsError(setting, str(path), f"finite weights; {name} holds NaN or infinity")
+            raise got_allowed(setting, str(path), f"finite weights; {name} holds NaN or infinity")
     return tensors
 
 
@@ -307,7 +307,7 @@ def load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], name: 
     expected = module.state_dict()
     wrong = compare_keys(expected, state)
     if wrong:
-        raise SettingsError("model", name, "weights that fit mats.json; " + some(wrong))
+        raise got_allowed("model", name, "weights that fit mats.json; " + some(wrong))
     # copies: what was read may be a view of the file, and the file may be written again
     copies = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in state.items()}
     module.load_state_dict(copies, assign=True)
@@ -322,7 +322,7 @@ def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
     expected = get_peft_model_state_dict(llm)
     wrong = compare_keys(expected, state)
     if wrong:
-        raise SettingsError("model", "adapter", "an adapter of this LLM; " + some(wrong))
+        raise got_allowed("model", "adapter", "an adapter of this LLM; " + some(wrong))
     set_peft_model_state_dict(llm, {key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
 
 
@@ -331,7 +331,7 @@ def _check_rank(state: dict[str, torch.Tensor], rank: int) -> None:
     for key, tensor in state.items():
         if ".lora_A." in key and tensor.shape[:1] != (rank,):
             expected = f"an adapter of rank {rank}, as mats.json says; {key} is {list(tensor.shape)}"
-            raise SettingsError("model", "adapter", expected)
+            raise got_allowed("model", "adapter", expected)
 
 
 def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mats_core.audio.decode import chunk_seconds
 from mats_core.encoders.msclap_files import split_uri
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import check_model_dir, is_msclap, model_fingerprint, part_uri, resolve
 from mats_core.model.inspection import check_weights
@@ -57,7 +57,7 @@ def _hearing(uri: str, folder: Path, config: ModelConfig) -> tuple[int, float]:
     """Sample rate and window of the model's encoder."""
     where = part_uri(folder, config.encoder)
     if where is None:
-        raise SettingsError("model", uri, "a model with an encoder; mats.json names none")
+        raise got_allowed("model", uri, "a model with an encoder; mats.json names none")
     if is_msclap(where):
         return MSCLAP_RATE, MSCLAP_WINDOW_S
     encoder = local_directory(strip_scheme(where), "encoder")
@@ -66,7 +66,7 @@ def _hearing(uri: str, folder: Path, config: ModelConfig) -> tuple[int, float]:
             values: dict[str, Any] = json.loads((encoder / name).read_bytes())
             values = values.get("feature_extractor", values)
             return int(values.get("sampling_rate", 48_000)), float(values.get("max_length_s", 10))
-    raise SettingsError("encoder", where, "a ClapModel directory; preprocessor_config.json is missing")
+    raise got_allowed("encoder", where, "a ClapModel directory; preprocessor_config.json is missing")
 
 
 def _positions(folder: Path, config: ModelConfig) -> int:

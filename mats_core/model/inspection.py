@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import part_uri
 from mats_core.storage.fetch import check_safetensors, strip_scheme
@@ -34,7 +34,7 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
     if llm:
         width = _told_size(told, ("hidden_size", "n_embd"), llm)
         if width is not None and width != config.hidden_size:
-            raise SettingsError("llm", str(llm), f"an LLM of width {config.hidden_size}, not {width}")
+            raise got_allowed("llm", str(llm), f"an LLM of width {config.hidden_size}, not {width}")
         for part in sorted(llm.glob("*.safetensors")):
             check_safetensors(part, "llm", str(part))
     if config.adapter is not None:
@@ -52,7 +52,7 @@ def _told_size(told: dict[str, Any], names: tuple[str, ...], llm: Path | None) -
         if type(size) is int:
             return size
         if size is not None:
-            raise SettingsError("llm", str(llm), f"a config.json whose {name} is a whole number, not {size!r:.80}")
+            raise got_allowed("llm", str(llm), f"a config.json whose {name} is a whole number, not {size!r:.80}")
     return None
 
 
@@ -60,10 +60,10 @@ def _check_memory(memory: Path, config: ModelConfig) -> None:
     """SettingsError for a memory of another size or encoder, or captions that are cut short."""
     note = _read_json(memory / "memory.json", "memory")
     if note.get("dim", config.embedding_dim) != config.embedding_dim:
-        raise SettingsError("memory", str(memory), f"{config.embedding_dim} dimensions, not {note['dim']}")
+        raise got_allowed("memory", str(memory), f"{config.embedding_dim} dimensions, not {note['dim']}")
     made_with = note.get("encoder_fingerprint", "")
     if not isinstance(made_with, str):
-        raise SettingsError(
+        raise got_allowed(
             "memory", str(memory), f"a memory.json whose encoder_fingerprint is text, not {made_with!r:.80}"
         )
     if config.encoder is not None and made_with not in ("", config.encoder.fingerprint):
@@ -71,7 +71,7 @@ def _check_memory(memory: Path, config: ModelConfig) -> None:
             f"a memory of this model's encoder {config.encoder.fingerprint[:12]}, not of {made_with[:12]}; "
             f'rebuild it with "mats build-memory"'
         )
-        raise SettingsError("memory", str(memory), allowed)
+        raise got_allowed("memory", str(memory), allowed)
     captions = memory / "captions.parquet"
     if captions.is_file():
         _check_captions(captions, note.get("count"))
@@ -86,9 +86,9 @@ def _check_captions(path: Path, count: Any) -> None:
             names, rows = set(file.schema_arrow.names), file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         first = str(error).splitlines()[0][:200]
-        raise SettingsError("memory", str(path), f"a whole Parquet file of captions ({first})") from None
+        raise got_allowed("memory", str(path), f"a whole Parquet file of captions ({first})") from None
     if not {"caption", "source"} <= names or count not in (None, rows):
-        raise SettingsError(
+        raise got_allowed(
             "memory", str(path), f"columns caption and source of {count} rows, not {rows} rows of {sorted(names)}"
         )
 
@@ -100,7 +100,7 @@ def _check_adapter(path: Path, rank: int, layers: int | None) -> None:
                 _check_shape(file, path, name, 0, rank)
             found = _LAYER.search(name)
             if found and layers is not None and int(found[1]) >= layers:
-                raise SettingsError("model", str(path), f"an adapter of this LLM of {layers} layers; {name} is unknown")
+                raise got_allowed("model", str(path), f"an adapter of this LLM of {layers} layers; {name} is unknown")
         _check_finite(file, path)
 
 
@@ -128,7 +128,7 @@ def _check_shape(file: Any, path: Path, name: str, axis: int, size: int) -> None
     shape = list(file.get_slice(name).get_shape())
     if len(shape) <= axis or shape[axis] != size:
         expected = ", ".join(str(size) if at == axis else "…" for at in range(2))
-        raise SettingsError("model", str(path), f"weights that fit mats.json: {name} is {shape}, expected [{expected}]")
+        raise got_allowed("model", str(path), f"weights that fit mats.json: {name} is {shape}, expected [{expected}]")
 
 
 def _check_finite(file: Any, path: Path) -> None:
@@ -136,14 +136,14 @@ def _check_finite(file: Any, path: Path) -> None:
         if file.get_slice(name).get_dtype() not in ("F16", "F32", "F64"):
             continue  # numpy has no bfloat16; loading looks at those
         if not np.isfinite(file.get_tensor(name)).all():
-            raise SettingsError("model", str(path), f"finite weights; {name} holds NaN or infinity")
+            raise got_allowed("model", str(path), f"finite weights; {name} holds NaN or infinity")
 
 
 def _read_json(path: Path, setting: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SettingsError(setting, str(path), f"a readable JSON file ({error})") from None
+        raise got_allowed(setting, str(path), f"a readable JSON file ({error})") from None
     if not isinstance(values, dict):
-        raise SettingsError(setting, str(path), f"a JSON object, not a {type(values).__name__}")
+        raise got_allowed(setting, str(path), f"a JSON object, not a {type(values).__name__}")
     return values

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.model.config import AdapterConfig, Part
 from mats_core.storage.fetch import check_safetensors, local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
@@ -24,9 +24,9 @@ def pick_device(device: str) -> torch.device:
     try:
         place = torch.device(device)
     except RuntimeError:
-        raise SettingsError("device", device, "auto, cpu, cuda, cuda:0, …") from None
+        raise got_allowed("device", device, "auto, cpu, cuda, cuda:0, …") from None
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError("device", device, "auto or cpu: no CUDA device is available here")
+        raise got_allowed("device", device, "auto or cpu: no CUDA device is available here")
     return place
 
 
@@ -36,7 +36,7 @@ def pick_dtype(dtype: str, device: str) -> torch.dtype:
     if dtype == "auto":
         return torch.bfloat16 if pick_device(device).type == "cuda" else torch.float32
     if dtype not in kinds:
-        raise SettingsError("dtype", dtype, "auto, " + ", ".join(kinds))
+        raise got_allowed("dtype", dtype, "auto, " + ", ".join(kinds))
     return kinds[dtype]
 
 
@@ -60,13 +60,13 @@ def load_llm(
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything, from OSError to pickle's errors
-        raise SettingsError("llm", uri, _expected_llm(error)) from error
+        raise got_allowed("llm", uri, _expected_llm(error)) from error
     tied = set(getattr(llm, "_tied_weights_keys", None) or ()) if llm.config.tie_word_embeddings else set()
     missing = sorted(set(report["missing_keys"]) - tied)
     if missing:
-        raise SettingsError("llm", uri, f"a complete LLM; weights are missing for {', '.join(missing[:5])}")
+        raise got_allowed("llm", uri, f"a complete LLM; weights are missing for {', '.join(missing[:5])}")
     if report["mismatched_keys"]:
-        raise SettingsError("llm", uri, f"weights that fit config.json, not {report['mismatched_keys'][:3]}")
+        raise got_allowed("llm", uri, f"weights that fit config.json, not {report['mismatched_keys'][:3]}")
     check_finite("llm", uri, llm)
     llm.generation_config = GenerationConfig()  # the model's own habits (sampling, …) never change an answer
     llm.requires_grad_(False)
@@ -99,12 +99,12 @@ def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, An
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything
-        raise SettingsError("llm", uri, _expected_llm(error)) from error
+        raise got_allowed("llm", uri, _expected_llm(error)) from error
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
         check_safetensors(file, "llm", str(file))
     if not weights and not list(folder.glob("*.bin")):
-        raise SettingsError("llm", uri, "an LLM with its weights, model.safetensors or pytorch_model.bin")
+        raise got_allowed("llm", uri, "an LLM with its weights, model.safetensors or pytorch_model.bin")
     return llm.requires_grad_(False).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
 
 
@@ -124,7 +124,7 @@ def add_adapter(llm: Any, config: AdapterConfig) -> Any:
     try:
         return get_peft_model(llm, settings)
     except ValueError as error:
-        raise SettingsError("adapter.target_modules", config.target_modules, _short(error)) from error
+        raise got_allowed("adapter.target_modules", config.target_modules, _short(error)) from error
 
 
 def load_encoder_part(uri: str | None, device: torch.device) -> tuple[Any, Part | None]:
@@ -145,9 +145,9 @@ def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part |
 
     memory = SantaMemory.load(uri)
     if not isinstance(memory.encoder_fingerprint, str):
-        raise SettingsError("memory", uri, "a memory.json whose encoder_fingerprint is text")
+        raise got_allowed("memory", uri, "a memory.json whose encoder_fingerprint is text")
     if encoder is not None and memory.encoder_fingerprint not in ("", encoder.fingerprint):
-        raise SettingsError(
+        raise got_allowed(
             "memory",
             uri,
             f"a memory of this model's encoder {encoder.fingerprint[:12]}, not of "
@@ -160,7 +160,7 @@ def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
     """SettingsError naming the first weight or stored buffer (a batch norm's means) that holds NaN or infinity."""
     for name, weight in module.state_dict().items():
         if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise SettingsError(setting, uri, f"finite weights; {name} holds NaN or infinity")
+            raise got_allowed(setting, uri, f"finite weights; {name} holds NaN or infinity")
 
 
 def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
@@ -173,7 +173,7 @@ def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
             warnings.simplefilter("ignore")  # torch also warns of what it then refuses
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a truncated zip, not a pickle, a pickle that wants to run something
-        raise SettingsError(setting, shown, f"{expected}; {_why_unread(file, error)}") from None
+        raise got_allowed(setting, shown, f"{expected}; {_why_unread(file, error)}") from None
 
 
 def tensor_fault(name: Any, value: Any, floating: bool = True) -> str | None:

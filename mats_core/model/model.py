@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.asking import Answer, Reply, Request
 from mats_core.model.config import (
     AdapterConfig,
@@ -100,7 +100,7 @@ class MatsModel:
         from mats_core.model import llm as loading
 
         if encoder is None and embedding_dim is None:
-            raise SettingsError("embedding_dim", None, "a size, when no encoder is given")
+            raise got_allowed("embedding_dim", None, "a size, when no encoder is given")
         place, number = loading.pick_device(device), loading.pick_dtype(dtype, device)
         language_model, tokenizer, llm_part = loading.load_llm(llm, place, number, trust_remote_code)
         listener, encoder_part = loading.load_encoder_part(encoder, place)

@@ -16,7 +16,7 @@ from peft import get_peft_model_state_dict
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 from pydantic import BaseModel
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model import llm as parts
 from mats_core.model.config import (
     AdapterConfig,
@@ -89,10 +89,10 @@ def read_checkpoint(path: str) -> dict[str, Any]:
     found = parts.read_pickle(file, "checkpoint", path, "a checkpoint of tensors and plain values")
     state = found.get("model") if isinstance(found, dict) else None
     if not isinstance(state, dict):
-        raise SettingsError("checkpoint", path, 'a dict whose "model" holds tensors by name')
+        raise got_allowed("checkpoint", path, 'a dict whose "model" holds tensors by name')
     wrong = [fault for name, value in state.items() if (fault := parts.tensor_fault(name, value))]
     if wrong:
-        raise SettingsError("checkpoint", path, "dense, finite tensors by name; " + parts.some(wrong))
+        raise got_allowed("checkpoint", path, "dense, finite tensors by name; " + parts.some(wrong))
     return found
 
 
@@ -191,7 +191,7 @@ def import_with_report(
     """Make a model directory of the authors' `.pth`, with a Santa memory where one is given; see `import_reference`."""
     target = resolve_output(out).resolve()
     if any(target.iterdir()):
-        raise SettingsError("out", out, "a folder that is empty, or not there yet")
+        raise got_allowed("out", out, "a folder that is empty, or not there yet")
     found = read_checkpoint(checkpoint)
     mapper_state, lora_state, skipped = split_state(found["model"])
     stored = _stored_config(found)
@@ -201,12 +201,12 @@ def import_with_report(
     hidden = int(language_model.get_input_embeddings().embedding_dim)
     sizes = report.sizes = sizes_of(mapper_state, lora_state, stored | (config or {}), hidden)
     if hidden != sizes["hidden_size"]:
-        raise SettingsError(
+        raise got_allowed(
             "llm", llm, f"the LLM this checkpoint was trained with, {sizes['hidden_size']} wide, not {hidden}"
         )
     if sizes["width"] % values["heads"]:
         name = _said("heads", report.chosen["heads"][1])
-        raise SettingsError(name, values["heads"], f"a divisor of the mapper's width {sizes['width']}")
+        raise got_allowed(name, values["heads"], f"a divisor of the mapper's width {sizes['width']}")
     mapper_config: MapperConfig = checked(
         MapperConfig,
         {name: sizes[name] for name in ("vectors", "clip_tokens", "width", "layers")}
@@ -231,7 +231,7 @@ def import_with_report(
     given = {name: tensor for name, tensor in found["model"].items() if name not in unread}
     wrong = compare_keys({their_name(name): tensor for name, tensor in expected.items()}, given)
     if wrong:
-        raise SettingsError("checkpoint", checkpoint, "the reference's tensors; " + parts.some(wrong))
+        raise got_allowed("checkpoint", checkpoint, "the reference's tensors; " + parts.some(wrong))
     load_weights(mapper, mapper_state, checkpoint)
     if adapter is not None:
         for name, tensor in lora_state.items():  # the LLM is an outline without weights; the adapter is not
@@ -239,10 +239,10 @@ def import_with_report(
             language_model.get_submodule(layer).weight = torch.nn.Parameter(tensor, requires_grad=False)
     encoder, encoder_part = parts.load_encoder_part(_clap_uri(clap), torch.device("cpu"))
     if encoder is not None and encoder.dim != sizes["embedding_dim"]:
-        raise SettingsError("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
+        raise got_allowed("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
     bank, memory_part = parts.load_memory_part(memory, encoder_part)
     if bank is not None and bank.dim != sizes["embedding_dim"]:
-        raise SettingsError("memory", memory, f"a memory of {sizes['embedding_dim']} dimensions, not {bank.dim}")
+        raise got_allowed("memory", memory, f"a memory of {sizes['embedding_dim']} dimensions, not {bank.dim}")
     model_config: ModelConfig = checked(
         ModelConfig,
         {
@@ -306,7 +306,7 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
         if ours is not None:
             known[ours] = value
         elif name not in _TOLD_BY_TENSORS:
-            raise SettingsError(f"config.{name}", value, "one of " + ", ".join(SETTINGS))
+            raise got_allowed(f"config.{name}", value, "one of " + ", ".join(SETTINGS))
     values = {}
     for ours, setting in SETTINGS.items():
         if ours in known:

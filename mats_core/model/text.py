@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Literal
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 AnswerStyle = Literal["gentle", "reference"]
 
@@ -48,7 +48,7 @@ def clean_answer(text: str, style: AnswerStyle = "gentle") -> str:
         text = _CONTROL.sub("", unicodedata.normalize("NFC", text)).strip()
         text = text[:1].upper() + text[1:]
     else:
-        raise SettingsError("answer_style", style, "gentle, reference")
+        raise got_allowed("answer_style", style, "gentle, reference")
     text = re.sub(r"\s*,(?!\d)\s*", ", ", text) if style == "gentle" else re.sub(r"\s*,\s*", ", ", text)
     return re.sub(r"\s+", " ", text).strip()
 

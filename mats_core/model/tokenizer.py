@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 
 class SentencePieceTokenizer:
@@ -21,11 +21,11 @@ class SentencePieceTokenizer:
         try:
             from sentencepiece import SentencePieceProcessor
         except ImportError:
-            raise SettingsError("llm", str(file), 'a tokenizer.json, or "pip install sentencepiece" first') from None
+            raise got_allowed("llm", str(file), 'a tokenizer.json, or "pip install sentencepiece" first') from None
         try:
             self._processor = SentencePieceProcessor(model_file=str(file))
         except (OSError, RuntimeError) as error:
-            raise SettingsError("llm", str(file), f"a whole SentencePiece model ({error})") from None
+            raise got_allowed("llm", str(file), f"a whole SentencePiece model ({error})") from None
         self.bos_token_id = self._known(self._processor.bos_id())
         self.eos_token_id = self._known(self._processor.eos_id())
         self.pad_token_id = self._known(self._processor.pad_id())

@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.storage.errors import StorageError
 from mats_core.storage.uris import public_uri, scheme
 
@@ -63,21 +63,21 @@ def _parsed(text: str) -> dict[str, StoreRule]:
     try:
         given = json.loads(text)
     except ValueError:
-        raise SettingsError(VARIABLE, "text that is no JSON", allowed) from None
+        raise got_allowed(VARIABLE, "text that is no JSON", allowed) from None
     if not isinstance(given, dict):
-        raise SettingsError(VARIABLE, "no mapping", allowed)
+        raise got_allowed(VARIABLE, "no mapping", allowed)
     found = {}
     for prefix, rule in given.items():
         shown = public_uri(prefix)
         if not isinstance(rule, dict):
-            raise SettingsError(VARIABLE, f"{shown} without settings", allowed)
+            raise got_allowed(VARIABLE, f"{shown} without settings", allowed)
         if not scheme(prefix):
-            raise SettingsError(VARIABLE, shown, "prefixes that begin with s3://, gs:// or az://")
+            raise got_allowed(VARIABLE, shown, "prefixes that begin with s3://, gs:// or az://")
         try:
             found[prefix] = StoreRule(**rule)
         except ValidationError as error:
             wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
-            raise SettingsError(VARIABLE, f"{shown} with a wrong {wrong}", allowed) from None
+            raise got_allowed(VARIABLE, f"{shown} with a wrong {wrong}", allowed) from None
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
 
 

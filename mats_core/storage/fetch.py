@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.errors import StorageError
 from mats_core.storage.fingerprint import cache_root, hash_settings
 
@@ -42,7 +42,7 @@ def local_directory(uri: str, setting: str, code: bool = False) -> Path:
         return folder
     if looks_like_hub_name(name) and not folder.exists():
         return _from_hub(name, setting, code)
-    raise SettingsError(setting, uri, "a directory that exists, an s3:// or other fsspec URL, or a hub name")
+    raise got_allowed(setting, uri, "a directory that exists, an s3:// or other fsspec URL, or a hub name")
 
 
 def local_file(uri: str, setting: str) -> Path:
@@ -56,7 +56,7 @@ def local_file(uri: str, setting: str) -> Path:
         return _from_store(uri, setting) / uri.rpartition("/")[2]
     file = Path(uri.removeprefix("file://")).expanduser()
     if not file.is_file():
-        raise SettingsError(setting, uri, "a file that exists, or its URL")
+        raise got_allowed(setting, uri, "a file that exists, or its URL")
     return file
 
 
@@ -66,11 +66,11 @@ def _file_from_hub(uri: str, setting: str) -> Path:
     owner, _, rest = uri[3:].partition("/")
     name, _, file = rest.partition("/")
     if not (owner and name and file):
-        raise SettingsError(setting, uri, "hf:OWNER/NAME/FILE")
+        raise got_allowed(setting, uri, "hf:OWNER/NAME/FILE")
     try:
         return Path(hf_hub_download(f"{owner}/{name}", file))
     except Exception as error:  # no network, no such name, no permission
-        raise SettingsError(setting, uri, f"a file of the hub that can be read ({_short(error)})") from error
+        raise got_allowed(setting, uri, f"a file of the hub that can be read ({_short(error)})") from error
 
 
 def _from_hub(name: str, setting: str, code: bool) -> Path:
@@ -91,7 +91,7 @@ def _from_hub(name: str, setting: str, code: bool) -> Path:
             snapshot_download(name, allow_patterns=broken, force_download=True)
     except Exception as error:  # no network, no such name, no permission
         allowed = f"a local directory, or a hub name that can be read ({_short(error)})"
-        raise SettingsError(setting, name, allowed) from error
+        raise got_allowed(setting, name, allowed) from error
     for file in broken:
         check_safetensors(folder / file, setting, f"{name}/{file}")
     return folder
@@ -114,9 +114,9 @@ def _from_store(uri: str, setting: str) -> Path:
     try:
         files = sorted(reading.list_files(uri), key=lambda info: info.path)
     except StorageError as error:
-        raise SettingsError(setting, uri, f"something that can be read ({error})") from error
+        raise got_allowed(setting, uri, f"something that can be read ({error})") from error
     if not files:
-        raise SettingsError(setting, uri, "a directory with files in it")
+        raise got_allowed(setting, uri, "a directory with files in it")
     key = hash_settings([(info.path, info.size, info.version) for info in files])
     folder = cache_root() / "parts" / key[:32]
     if _holds(folder, files):
@@ -136,7 +136,7 @@ def _from_store(uri: str, setting: str) -> Path:
                 finally:
                     shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        raise SettingsError(setting, uri, f"room to keep it in {cache_root()} ($MATS_CACHE; {error})") from error
+        raise got_allowed(setting, uri, f"room to keep it in {cache_root()} ($MATS_CACHE; {error})") from error
     return folder
 
 
@@ -161,11 +161,11 @@ def _download(info: FileInfo, target: Path, setting: str) -> None:
                 size += len(block)
         now = reading.stat(info.uri)
     except StorageError as error:
-        raise SettingsError(setting, info.uri, f"a file that can be read ({error})") from error
+        raise got_allowed(setting, info.uri, f"a file that can be read ({error})") from error
     if size != info.size:
-        raise SettingsError(setting, info.uri, f"a file of {info.size} bytes; {size} arrived")
+        raise got_allowed(setting, info.uri, f"a file of {info.size} bytes; {size} arrived")
     if (now.size, now.version) != (info.size, info.version):
-        raise SettingsError(setting, info.uri, "a file that stays as it is; it was changed during the download")
+        raise got_allowed(setting, info.uri, "a file that stays as it is; it was changed during the download")
     if target.suffix == ".safetensors":
         check_safetensors(target, setting, info.uri)
 
@@ -178,7 +178,7 @@ def check_safetensors(file: Path, setting: str, shown: str) -> None:
         with safe_open(file, "np"):
             pass
     except (SafetensorError, OSError) as error:
-        raise SettingsError(setting, shown, f"a whole safetensors file ({error})") from error
+        raise got_allowed(setting, shown, f"a whole safetensors file ({error})") from error
 
 
 def _short(error: Exception) -> str:

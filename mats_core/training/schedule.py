@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 _WORDING_STREAM = 0x9E3779B97F4A7C15  # apart from the stream that draws rows
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -77,9 +77,9 @@ def sample_batch(
     weights = np.asarray(ratios, dtype=np.float64)
     counts = np.asarray(sizes, dtype=np.int64)
     if len(weights) != len(counts) or not len(counts) or (weights < 0).any() or weights.sum() <= 0:
-        raise SettingsError("ratios", list(ratios), f"{len(counts)} weights, none negative, not all zero")
+        raise got_allowed("ratios", list(ratios), f"{len(counts)} weights, none negative, not all zero")
     if (counts[weights > 0] < 1).any():
-        raise SettingsError("sizes", list(sizes), "at least one row in each data set that is drawn from")
+        raise got_allowed("sizes", list(sizes), "at least one row in each data set that is drawn from")
     uniform = _draws(seed, step).random((batch_size, 2))
     if per == "batch":
         uniform[:, 0] = uniform[0, 0]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.config import DecodingSettings, SantaSettings, checked
 from mats_core.model.facts import ModelFacts, read_model_facts
@@ -78,7 +78,7 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     )
     if facts.positions and decoding.max_new_tokens >= facts.positions:
         allowed = f"less than {facts.positions}, the tokens that the LLM was made to read and write"
-        raise SettingsError("max_new_tokens", decoding.max_new_tokens, allowed)
+        raise got_allowed("max_new_tokens", decoding.max_new_tokens, allowed)
     santa = facts.config.santa
     over = {
         "mix": settings.santa_mix,
@@ -100,21 +100,19 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
     embeddings: where the audio's embeddings are stored; mean-shift takes their mean.
     """
     if settings.bridge not in BRIDGES:
-        raise SettingsError("bridge", settings.bridge, ", ".join(BRIDGES))
+        raise got_allowed("bridge", settings.bridge, ", ".join(BRIDGES))
     if settings.bridge == "santa":
         return {}
     values: dict[str, Any] = {"kind": settings.bridge}
     if settings.bridge != "none" and facts.config.memory is None:
-        raise SettingsError("bridge", settings.bridge, "santa or none: this model has no memory of texts")
+        raise got_allowed("bridge", settings.bridge, "santa or none: this model has no memory of texts")
     if settings.bridge == "projection":
         values["scale"] = settings.projection_scale
     if settings.bridge == "retrieval":
         values["captions"] = settings.retrieved
     if settings.bridge == "mean-shift":
         if embeddings is None:
-            raise SettingsError(
-                "bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean"
-            )
+            raise got_allowed("bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean")
         values["audio_mean"] = audio_mean(embeddings)
     return values
 
@@ -138,7 +136,7 @@ def audio_mean(embeddings: str) -> list[float]:
                     total = pooled.astype(np.float64) if total is None else total + pooled
                     count += 1
     if total is None:
-        raise SettingsError("input", storage.public_uri(embeddings), "embeddings of at least one sound")
+        raise got_allowed("input", storage.public_uri(embeddings), "embeddings of at least one sound")
     mean: list[float] = (total / count).astype(np.float32).tolist()
     return mean
 
@@ -160,14 +158,14 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
     sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
     made_with = sidecar.get("encoder_fingerprint", "")
     if made_with != facts.encoder_fingerprint:
-        raise SettingsError(
+        raise got_allowed(
             "input",
             storage.public_uri(settings.input),
             f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
             f'{made_with[:12]}: embed again with "mats embed-audio"',
         )
     if sidecar.get("status") != "complete":
-        raise SettingsError("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
+        raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
     return settings.input
 
 

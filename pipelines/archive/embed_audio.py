@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
 from pipelines.archive.model_stage import Embed, ModelSpec
 from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
@@ -21,7 +21,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
     facts = read_model_facts(settings.model)
     source = peek(open_source(settings.input, settings.schemes), settings.input)
     if source.kind == "embeddings":
-        raise SettingsError("input", storage.public_uri(settings.input), "audio; these are embeddings already")
+        raise got_allowed("input", storage.public_uri(settings.input), "audio; these are embeddings already")
     identity = {
         "job": "embed-audio",
         "encoder": facts.encoder_fingerprint,

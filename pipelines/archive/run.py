@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from pipelines.archive.scan import ScanCounts, Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.meter import Meter, peak_mb
@@ -116,7 +116,7 @@ def peek(source: Source, uri: str) -> Source:
     """The source with its first entry looked at; raises SettingsError when there is none."""
     first = next(source.entries, None)
     if first is None:
-        raise SettingsError("input", storage.public_uri(uri), "a place with audio files in it")
+        raise got_allowed("input", storage.public_uri(uri), "a place with audio files in it")
     source.entries = chain([first], source.entries)
     return source
 
@@ -135,7 +135,7 @@ def run_rows(
     check_device(settings.device, settings.address)
     if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
         shown = storage.public_uri(settings.output)
-        raise SettingsError("output", shown, f"another folder than INPUT, which holds {source.kind}")
+        raise got_allowed("output", shown, f"another folder than INPUT, which holds {source.kind}")
     if settings.overwrite and job.check is not None:
         for entry in source.requests():  # before anything is removed
             job.check(entry)

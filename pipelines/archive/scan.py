@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from pipelines.data.inputs import MANIFEST_SIDECAR, Entry, open_source
 from pipelines.settings.archive import LimitSettings, ScanSettings
 
@@ -167,7 +167,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     facts = read_model_facts(settings.model)
     source = open_source(settings.input, settings.schemes)
     if source.kind in ("manifest", "embeddings"):
-        raise SettingsError("input", f"a folder of {source.kind}", "audio files or a list of them")
+        raise got_allowed("input", f"a folder of {source.kind}", "audio files or a list of them")
     prepare_output(settings.output)
     lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
     lease.acquire()
@@ -184,7 +184,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
         if rows.total == 0:
             if begun:
                 forget_beginning(settings.output)
-            raise SettingsError("input", storage.public_uri(settings.input), "a place with audio files in it")
+            raise got_allowed("input", storage.public_uri(settings.input), "a place with audio files in it")
         lease.check()
         told = {
             "rows": rows.total,

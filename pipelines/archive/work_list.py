@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from pipelines.archive.scan import ScanCounts, Scanner
 from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
 from pipelines.data.private_uris import PrivateUris
@@ -113,11 +113,11 @@ class WorkList:
             ours = set(work_schema(pa.schema([]), manifest_only).names)
             before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
             now = ", ".join(own.names) or "none"
-            raise SettingsError("input", f"a list with own columns {now}", f"own columns as before: {before}")
+            raise got_allowed("input", f"a list with own columns {now}", f"own columns as before: {before}")
         for each in own:
             frozen = self.schema.field(each.name).type
             if not _fits(each.type, frozen):
-                raise SettingsError(
+                raise got_allowed(
                     "input",
                     f"a list whose column `{each.name}` is {each.type}",
                     f"the type that it had before: {frozen}; or another OUTPUT",
@@ -253,7 +253,7 @@ def _parquet_files(folder: str) -> list[Any]:
 def _first_row(uri: str) -> int:
     found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
     if found is None:
-        raise SettingsError("output", storage.public_uri(uri), "files that a scan wrote; move this one away")
+        raise got_allowed("output", storage.public_uri(uri), "files that a scan wrote; move this one away")
     return int(found[1])
 
 
@@ -265,4 +265,4 @@ def _whole(uri: str) -> Iterator[BinaryIO]:
     except pa.ArrowInvalid as error:
         first = str(error).splitlines()[0][:200]
         allowed = f"a whole file ({first}); begin anew with --overwrite"
-        raise SettingsError("output", storage.public_uri(uri), allowed) from None
+        raise got_allowed("output", storage.public_uri(uri), allowed) from None

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from pipelines.settings.archive import RunSettings
 
 DECODER_CPUS = 0.5
@@ -133,7 +133,7 @@ def check_fits(plan: Plan, there: Resources) -> None:
     cpus = plan.actors * MODEL_CPUS + plan.decode_actors * DECODER_CPUS
     gpus = plan.gpus_per_actor * plan.actors
     if cpus > there.cpus or gpus > there.gpus:
-        raise SettingsError(
+        raise got_allowed(
             "address",
             f"a cluster of {there.cpus:g} CPUs and {there.gpus:g} GPUs",
             f"at least {cpus:g} CPUs and {gpus:g} GPUs for {plan.actors} actors and {plan.decode_actors} "
@@ -157,7 +157,7 @@ def check_answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except OSError as error:
-        raise SettingsError("address", address, f"a Ray cluster that answers ({error})") from None
+        raise got_allowed("address", address, f"a Ray cluster that answers ({error})") from None
 
 
 @contextmanager
@@ -187,7 +187,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
                 ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except (ConnectionError, ValueError, RuntimeError) as error:
             first = str(error).splitlines()[0]
-            raise SettingsError("address", address, f"a Ray cluster that answers ({first})") from None
+            raise got_allowed("address", address, f"a Ray cluster that answers ({first})") from None
         resources = _cluster(ray)
     session = ray._private.worker._global_node.get_session_dir_path() if address is None else None
     try:

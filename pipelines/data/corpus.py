@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.prompts import FAMILIES
 from mats_core.model.text import has_surrogate
 
@@ -93,16 +93,16 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
     for uri in [corpora] if isinstance(corpora, str) else corpora:
         shown = storage.public_uri(uri)
         if not uri.strip():
-            raise SettingsError(setting, uri, "a path or URL (. is the folder you are in)")
+            raise got_allowed(setting, uri, "a path or URL (. is the folder you are in)")
         try:
             files = [f for f in storage.list_files(uri, CORPUS_ENDINGS) if not _hidden(f.path)]
         except storage.StorageError as error:
-            raise SettingsError(setting, shown, f"files that can be read ({error})") from None
+            raise got_allowed(setting, shown, f"files that can be read ({error})") from None
         if not files:
-            raise SettingsError(setting, shown, f"a place with files in it ({', '.join(sorted(CORPUS_ENDINGS))})")
+            raise got_allowed(setting, shown, f"a place with files in it ({', '.join(sorted(CORPUS_ENDINGS))})")
         for info in files:
             if ending(info.uri) not in CORPUS_ENDINGS:
-                raise SettingsError(setting, storage.public_uri(info.uri), ", ".join(sorted(CORPUS_ENDINGS)))
+                raise got_allowed(setting, storage.public_uri(info.uri), ", ".join(sorted(CORPUS_ENDINGS)))
             found.setdefault(info.uri, info)
     return list(found.values())
 
@@ -120,7 +120,7 @@ def check_columns(columns: Mapping[str, str], setting: str = "columns") -> dict[
     """A mapping of our fields to theirs; raises SettingsError for a field that is not ours."""
     for name in columns:
         if name not in FIELDS:
-            raise SettingsError(setting, name, f"our field = their name; our fields are {', '.join(FIELDS)}")
+            raise got_allowed(setting, name, f"our field = their name; our fields are {', '.join(FIELDS)}")
     return dict(columns)
 
 
@@ -209,7 +209,7 @@ def check_error_rate(reports: Sequence[FileReport], most: float, setting: str = 
     why = ", ".join(f"{code} {count}" for code, count in sum((r.problems for r in reports), Counter()).most_common())
     first = worst.lines[0]
     detail = f" ({first['detail']})" if first["detail"] else ""
-    raise SettingsError(
+    raise got_allowed(
         setting,
         most,
         f"at least {bad / records:.2%}, or corpora with fewer bad records: {bad} of {records} cannot be used ({why}); "

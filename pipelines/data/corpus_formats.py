@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 READ_AHEAD = 8 << 20
 MOST_RECORD = 16 << 20
@@ -54,9 +54,9 @@ def raw_records(uri: str, ending: str, wanted: Mapping[str, str]) -> Iterator[Ra
             else:
                 yield from _json_lines(file)
     except storage.StorageError as error:
-        raise SettingsError("corpus", storage.public_uri(uri), f"a file that can be read ({error})") from None
+        raise got_allowed("corpus", storage.public_uri(uri), f"a file that can be read ({error})") from None
     except OSError as error:  # the store failed half way
-        raise SettingsError("corpus", storage.public_uri(uri), f"a whole file ({error})") from None
+        raise got_allowed("corpus", storage.public_uri(uri), f"a whole file ({error})") from None
 
 
 def _json_lines(file: BinaryIO) -> Iterator[Raw]:
@@ -94,7 +94,7 @@ def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
             break
         except csv.Error as error:
             if header is None:
-                raise SettingsError("corpus", storage.public_uri(uri), f"a CSV file ({error})") from None
+                raise got_allowed("corpus", storage.public_uri(uri), f"a CSV file ({error})") from None
             yield from _swallowed(line, reader.line_num, str(error))
             continue
         if not row:
@@ -121,7 +121,7 @@ def _swallowed(first: int, last: int, why: str) -> Iterator[Raw]:
 def _check_header(names: list[str], uri: str, wanted: Mapping[str, str]) -> None:
     theirs = wanted.get("caption", "caption")
     if theirs not in names:
-        raise SettingsError(
+        raise got_allowed(
             "corpus",
             storage.public_uri(uri),
             f"a column `{theirs}`; it has {', '.join(names) or 'none'} (map it: --column caption=NAME)",
@@ -144,7 +144,7 @@ def _parquet(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Ra
                 yield line, row
     except pa.ArrowException as error:
         first = str(error).splitlines()[0]
-        raise SettingsError("corpus", storage.public_uri(uri), f"a whole Parquet file ({first})") from None
+        raise got_allowed("corpus", storage.public_uri(uri), f"a whole Parquet file ({first})") from None
 
 
 def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:
@@ -170,7 +170,7 @@ class _JsonStream:
 
     def fail(self, why: str) -> None:
         """Raise SettingsError: after a syntax error nobody can say where the next record begins."""
-        raise SettingsError(
+        raise got_allowed(
             "corpus",
             storage.public_uri(self._uri),
             f'a JSON list, an object with a list "annotation", or JSON lines in a .jsonl; line {self._line}: {why}',

@@ -21,7 +21,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
 from pipelines.settings.archive import anchored
@@ -118,7 +118,7 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
     for a list on a local disk, and its own kind for one that lies elsewhere.
     """
     if not uri.strip():
-        raise SettingsError("input", uri, "a path or URL (. is the folder you are in)")
+        raise got_allowed("input", uri, "a path or URL (. is the folder you are in)")
     may_name = _may_name(uri, schemes)
     try:
         if storage.is_dir(uri):
@@ -129,12 +129,12 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
             return Source("files", _file_entries(uri))
         if _is_list(uri):
             if not storage.exists(uri):
-                raise SettingsError("input", storage.public_uri(uri), "a list that exists")
+                raise got_allowed("input", storage.public_uri(uri), "a list that exists")
             return _list_source(uri, may_name)
         if storage.public_uri(uri).lower().endswith(OTHER_LISTS):
-            raise SettingsError("input", storage.public_uri(uri), f"sound, or a list that ends in {_ENDINGS}")
+            raise got_allowed("input", storage.public_uri(uri), f"sound, or a list that ends in {_ENDINGS}")
     except storage.StorageError as error:
-        raise SettingsError("input", storage.public_uri(uri), f"something readable ({error})") from None
+        raise got_allowed("input", storage.public_uri(uri), f"something readable ({error})") from None
     return Source("files", _file_entries(uri))
 
 
@@ -147,7 +147,7 @@ def _may_name(uri: str, schemes: list[str] | None) -> frozenset[str] | None:
     if schemes is not None:
         for name in schemes:
             if not storage.is_known_scheme(name):
-                raise SettingsError("schemes", name, "file, s3, gs, az, http, https, or another kind that fsspec knows")
+                raise got_allowed("schemes", name, "file, s3, gs, az, http, https, or another kind that fsspec knows")
         return frozenset(schemes)
     kind = storage.scheme(uri)
     return frozenset({kind}) if kind else None
@@ -186,7 +186,7 @@ def _file_entries(uri: str) -> Iterator[Entry]:
         for info in storage.list_files(uri, extensions):
             yield from _members(info) if is_tar(info.path) else [Entry(info.uri, info.path, info.size, info.version)]
     except storage.StorageError as error:
-        raise SettingsError("input", storage.public_uri(uri), f"something readable ({error})") from None
+        raise got_allowed("input", storage.public_uri(uri), f"something readable ({error})") from None
 
 
 def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
@@ -209,18 +209,18 @@ def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = 
 def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     schema, batches = _read_table(uri)
     if "uri" not in schema.names:
-        raise SettingsError("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
+        raise got_allowed("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
     ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
     for name, times in Counter(schema.names).items():
         if times > 1:
-            raise SettingsError("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
+            raise got_allowed("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
         if name.startswith("__index_level_"):
-            raise SettingsError("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
+            raise got_allowed("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
         if name in ours or name.startswith("_"):
-            raise SettingsError("input", f"a list with a column `{name}`", "names that are not this program's")
+            raise got_allowed("input", f"a list with a column `{name}`", "names that are not this program's")
     kind = schema.field("uri").type
     if not _is_text(kind):
-        raise SettingsError("input", f"a list whose `uri` is {kind}", "paths or URLs, as strings")
+        raise got_allowed("input", f"a list whose `uri` is {kind}", "paths or URLs, as strings")
     own = pa.schema([f for f in schema if f.name != "uri" and f.name not in REQUEST_COLUMNS])
     return Source("list", _list_entries(uri, batches, own.names, may_name), own, [uri])
 
@@ -256,7 +256,7 @@ def _not_all_blank(list_uri: str, rows: Iterator[dict[str, Any]]) -> Iterator[di
         if not _is_blank(row["uri"]):
             break
     if blank and _is_blank(blank[-1]["uri"]):
-        raise SettingsError("input", storage.public_uri(list_uri), "a list with a path or URL in its column `uri`")
+        raise got_allowed("input", storage.public_uri(list_uri), "a list with a path or URL in its column `uri`")
     yield from blank
     yield from rows
 
@@ -303,7 +303,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
     parts = sorted(info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet"))
     if not parts:
-        raise SettingsError("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
+        raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
     schema, _ = _read_table(parts[0])
     ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
     own = pa.schema([f for f in schema if f.name not in ours])
@@ -397,12 +397,12 @@ def _readable(uri: str) -> Iterator[None]:
         yield
     except pa.ArrowInvalid as error:
         first = redacted(str(error).splitlines()[0])
-        raise SettingsError("input", storage.public_uri(uri), f"a readable list ({first})") from None
+        raise got_allowed("input", storage.public_uri(uri), f"a readable list ({first})") from None
     except UnicodeDecodeError as error:
-        raise SettingsError("input", storage.public_uri(uri), f"a list in UTF-8 ({error})") from None
+        raise got_allowed("input", storage.public_uri(uri), f"a list in UTF-8 ({error})") from None
     except OSError as error:
         shown = storage.error_from(error, uri)
-        raise SettingsError("input", storage.public_uri(uri), f"something readable ({shown})") from None
+        raise got_allowed("input", storage.public_uri(uri), f"something readable ({shown})") from None
 
 
 def entry_key(entry: Entry, defaults: dict[str, str | None], occurrence: int) -> bytes:

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.scoring import Item, choices
 from pipelines.archive.caption import run_caption
 from pipelines.archive.embed_audio import run_embed_audio
@@ -214,7 +214,7 @@ def _check_one_sound(folder: str, benchmark: str, item_id: str, rows: list[dict[
     """Raise SettingsError unless the rows are the chunks of one version of one sound."""
     sounds = {(row["uri"], row.get("version")) for row in rows}
     if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
-        raise SettingsError(
+        raise got_allowed(
             "out",
             storage.public_uri(folder),
             f"answers to one version of every sound; {item_id} of {benchmark} has {len(rows)} answers that do not go "

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
 from pipelines.pages import preview
 from pipelines.pages.report import PITCHES, add_media, check_page, page_environment
@@ -63,7 +63,7 @@ def compare_answers(
     old, key_a = _answers(run_a, "RUN_A")
     new, key_b = _answers(run_b, "RUN_B")
     if key_a != key_b:
-        raise SettingsError("RUN_B", storage.public_uri(run_b), "a run of the same kind as RUN_A")
+        raise got_allowed("RUN_B", storage.public_uri(run_b), "a run of the same kind as RUN_A")
     found = Comparison()
     found.only_a, found.only_b = len(old.keys() - new.keys()), len(new.keys() - old.keys())
     changes: list[dict[str, Any]] = []
@@ -80,7 +80,7 @@ def compare_answers(
         found.changed += 1
         changes.append({"key": key, "before": before, "after": after})
     if not found.rows:
-        raise SettingsError("RUN_B", storage.public_uri(run_b), "answers to sounds and questions that RUN_A has too")
+        raise got_allowed("RUN_B", storage.public_uri(run_b), "answers to sounds and questions that RUN_A has too")
     _measure(changes, model, facts, device)
     changes.sort(key=lambda change: (-change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes]) if changes else np.zeros(1)
@@ -120,13 +120,13 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
             continue
         files = sorted(info.uri for info in storage.list_files(place) if info.uri.endswith(".parquet"))
         if folder == "predictions" and len(files) > 1:
-            raise SettingsError(name, storage.public_uri(run), "an evaluation without a grid")
+            raise got_allowed(name, storage.public_uri(run), "an evaluation without a grid")
         if files:
             found: dict[tuple[Any, ...], dict[str, Any]] = {}
             for row in _rows(files, key, name, run):
                 found.setdefault(tuple(row[column] for column in key), row)
             return found, key
-    raise SettingsError(name, storage.public_uri(run), "the OUTPUT of `mats caption` or OUT of `mats evaluate`")
+    raise got_allowed(name, storage.public_uri(run), "the OUTPUT of `mats caption` or OUT of `mats evaluate`")
 
 
 def _rows(files: list[str], key: tuple[str, ...], name: str, run: str) -> Iterator[dict[str, Any]]:
@@ -136,7 +136,7 @@ def _rows(files: list[str], key: tuple[str, ...], name: str, run: str) -> Iterat
         present = [column for column in dict.fromkeys(wanted) if column in file.schema_arrow.names]
         absent = [column for column in (*key, "text", "uri") if column not in present]
         if absent:
-            raise SettingsError(name, storage.public_uri(run), f"answers with columns {', '.join(absent)}")
+            raise got_allowed(name, storage.public_uri(run), f"answers with columns {', '.join(absent)}")
         for batch in file.iter_batches(batch_size=8192, columns=present):
             yield from batch.to_pylist()
 
@@ -163,7 +163,7 @@ def _check_table(uri: str) -> None:
         names = []
     if names not in (None, *([*key, *TABLE] for key in (CAPTION_KEY, EVALUATION_KEY))):
         allowed = "a page whose table can be beside it; a file that is not of `mats compare` has that name"
-        raise SettingsError("out", storage.public_uri(uri), allowed)
+        raise got_allowed("out", storage.public_uri(uri), allowed)
 
 
 def _write_table(changes: list[dict[str, Any]], key: tuple[str, ...], uri: str) -> None:

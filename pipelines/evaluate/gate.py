@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.scoring import OF_SET, paired_bootstrap
 from pipelines.evaluate.history import History, Kept, Key
 
@@ -94,7 +94,7 @@ def check_against(history: History, against: str, benchmarks: Collection[str]) -
     history.check_single(against)
     absent = sorted(set(benchmarks) - {benchmark for _, benchmark, _ in history.keys(against)})
     if absent:
-        raise SettingsError("against", against, f"a run that has {', '.join(absent)}")
+        raise got_allowed("against", against, f"a run that has {', '.join(absent)}")
 
 
 def gate(

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 EVENTS = ("accept", "reject", "pin")
 ANSWERED = "answered"
@@ -109,7 +109,7 @@ class History:
     def mark(self, kind: str, run_id: str, by: str = "hand") -> None:
         """Accept, reject or pin a run. Raises SettingsError for one that is not here, and for a grid as a standard."""
         if kind not in EVENTS:
-            raise SettingsError("event", kind, ", ".join(EVENTS))
+            raise got_allowed("event", kind, ", ".join(EVENTS))
         self.check_run(run_id)
         if kind != "reject":
             self.check_single(run_id)
@@ -148,12 +148,12 @@ class History:
     def check_single(self, run_id: str) -> None:
         """Raises SettingsError for the run of a grid: its cells are settings tried out, no standard."""
         if not any(cell == "" for cell, _, _ in self.keys(run_id)):
-            raise SettingsError("run", run_id, "a run without a grid, which later ones can be compared with")
+            raise got_allowed("run", run_id, "a run without a grid, which later ones can be compared with")
 
     def check_run(self, run_id: str) -> None:
         """Raises SettingsError when a run is not here."""
         if run_id not in self.ids():
-            raise SettingsError("run", run_id, self._known())
+            raise got_allowed("run", run_id, self._known())
 
     def ids(self) -> list[str]:
         """Run ids, oldest first."""
@@ -190,7 +190,7 @@ class History:
         for uri in self._files("runs", ".parquet"):
             if _id_of(uri) == run_id:
                 return uri
-        raise SettingsError("run", run_id, self._known())
+        raise got_allowed("run", run_id, self._known())
 
     def _files(self, folder: str, ending: str) -> list[str]:
         try:
@@ -199,13 +199,13 @@ class History:
                 return []
             return sorted(info.uri for info in storage.list_files(place) if info.uri.endswith(ending))
         except storage.StorageError as error:
-            raise SettingsError("history", storage.public_uri(self.url), f"a folder to read ({error})") from None
+            raise got_allowed("history", storage.public_uri(self.url), f"a folder to read ({error})") from None
 
     def _put(self, uri: str, data: bytes) -> None:
         try:
             storage.write_bytes(uri, data)
         except (OSError, storage.StorageError) as error:
-            raise SettingsError("history", storage.public_uri(self.url), f"a folder to write to ({error})") from None
+            raise got_allowed("history", storage.public_uri(self.url), f"a folder to write to ({error})") from None
 
     def _known(self) -> str:
         ids = self.ids()
@@ -224,7 +224,7 @@ def _event(uri: str) -> dict[str, Any]:
         event = None
     if not isinstance(event, dict) or not {"kind", "run_id"} <= event.keys():
         allowed = f"a JSON file with kind ({', '.join(EVENTS)}) and run_id; move this one away"
-        raise SettingsError("history", storage.public_uri(uri), allowed)
+        raise got_allowed("history", storage.public_uri(uri), allowed)
     return event
 
 
@@ -233,4 +233,4 @@ def _table(uri: str, columns: Iterable[str] | None) -> pa.Table:
         return pq.read_table(storage.open_binary(uri), columns=list(columns) if columns is not None else None)
     except (pa.ArrowInvalid, OSError, storage.StorageError) as error:
         first = str(error).splitlines()[0]
-        raise SettingsError("history", storage.public_uri(uri), f"a readable Parquet file ({first})") from None
+        raise got_allowed("history", storage.public_uri(uri), f"a readable Parquet file ({first})") from None

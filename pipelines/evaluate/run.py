@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.scoring import METRICS
@@ -134,14 +134,14 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
     """All that can be wrong before work starts: settings, files of benchmarks, model, history."""
     names = settings.names()
     if not settings.out:
-        raise SettingsError("out", settings.out, "a folder for predictions, metrics and the page")
+        raise got_allowed("out", settings.out, "a folder for predictions, metrics and the page")
     _check_out(settings.out)
     grid = cells(settings)
     if (settings.against or settings.accept) and not settings.history:
-        raise SettingsError("history", settings.history, "a folder (path or URL), which --against and --accept need")
+        raise got_allowed("history", settings.history, "a folder (path or URL), which --against and --accept need")
     for name in ("against", "accept"):
         if getattr(settings, name) and grid[0].values:
-            raise SettingsError(name, getattr(settings, name), "a run without a grid")
+            raise got_allowed(name, getattr(settings, name), "a run without a grid")
     facts = read_model_facts(settings.model)
     for cell in grid:
         given = settings.caption_settings(input="", output="", **cell.changes)
@@ -149,7 +149,7 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
         if given.bridge != "mean-shift":
             chosen_bridge(given, facts, None)
         elif facts.config.memory is None:
-            raise SettingsError("bridge", given.bridge, "santa or none: this model has no memory of texts")
+            raise got_allowed("bridge", given.bridge, "santa or none: this model has no memory of texts")
     history = History(settings.history) if settings.history else None
     benchmarks = [load_benchmark(name) for name in names]
     if history is not None and settings.against:
@@ -157,7 +157,7 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFac
     metrics = [f"{each.name}/{metric}" for each in benchmarks for metric in (*METRICS[each.kind], ANSWERED)]
     for name in settings.ungated:
         if name not in metrics:
-            raise SettingsError("ungated", name, f"BENCHMARK/METRIC, one of {', '.join(dict.fromkeys(metrics))}")
+            raise got_allowed("ungated", name, f"BENCHMARK/METRIC, one of {', '.join(dict.fromkeys(metrics))}")
     roots = settings.roots([benchmark.name for benchmark in benchmarks])
     tasks = []
     for benchmark in benchmarks:
@@ -175,10 +175,10 @@ def _check_out(out: str) -> None:
         own = storage.exists(storage.join(out, RECORD))
         taken = [] if own else [name for name in WRITTEN if storage.exists(storage.join(out, name))]
     except storage.StorageError as error:
-        raise SettingsError("out", storage.public_uri(out), f"a folder that can be read ({error})") from None
+        raise got_allowed("out", storage.public_uri(out), f"a folder that can be read ({error})") from None
     if taken:
         allowed = f"a new folder, or one of an evaluation; this one is none ({RECORD}) and has {', '.join(taken)}"
-        raise SettingsError("out", storage.public_uri(out), allowed)
+        raise got_allowed("out", storage.public_uri(out), allowed)
 
 
 def _record(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFacts) -> tuple[str, str]:
@@ -202,7 +202,7 @@ def _record(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFacts
         known = json.loads(storage.read_bytes(uri))
         same = known.get("mark") == mark
         if not same and not settings.overwrite:
-            raise SettingsError(
+            raise got_allowed(
                 "out",
                 storage.public_uri(settings.out),
                 "another folder, or --overwrite: this one holds an evaluation of another model, of other settings or "

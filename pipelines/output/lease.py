@@ -58,12 +58,12 @@ class Lease:
             if holder is None:
                 continue  # given back in this moment
             if not self._is_gone(holder, waiting):
-                raise LeaseHeld("output", "an OUTPUT that another run is writing", _who(holder))
+                raise _held(holder)
             storage.remove_tree(self.uri)
         time.sleep(SETTLE_S)  # note: not every store makes a file only where there is none; there the later writer wins
         holder = self._read()
         if holder is None or holder.get("run_id") != self.run_id:
-            raise LeaseHeld("output", "an OUTPUT that another run is writing", _who(holder or {}))
+            raise _held(holder or {})
         self._renewed = time.monotonic()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
@@ -169,6 +169,11 @@ def _process_start(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
+def _held(holder: dict[str, Any]) -> LeaseHeld:
+    problem = f"another run is writing into it ({_who(holder)})"
+    return LeaseHeld("output", problem, "wait until it has ended, or choose another OUTPUT")
+
+
 def _who(holder: dict[str, Any]) -> str:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
-    return f"one run at a time; process {holder.get('pid', '?')} on {holder.get('host', '?')} holds it since {since}"
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')} holds it since {since}"

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 PACKAGES = (
     "numpy",
@@ -50,15 +50,15 @@ def prepare_output(output: str) -> None:
     """Make sure OUTPUT can be written. Raises SettingsError."""
     shown = storage.public_uri(output)
     if not output.strip():
-        raise SettingsError("output", output, "a folder (. is the one you are in)")
+        raise got_allowed("output", output, "a folder (. is the one you are in)")
     try:
         if storage.exists(output) and not storage.is_dir(output):
-            raise SettingsError("output", shown, "a folder (this is a file)")
+            raise got_allowed("output", shown, "a folder (this is a file)")
         trial = storage.join(output, "_state", f"trial-{uuid.uuid4().hex[:8]}")
         storage.write_bytes(trial, b"")
         storage.remove_tree(trial)
     except (OSError, storage.StorageError) as error:
-        raise SettingsError("output", shown, f"a folder that can be written ({error})") from None
+        raise got_allowed("output", shown, f"a folder that can be written ({error})") from None
 
 
 def check_identity(output: str, identity: dict[str, Any], folder: str = "") -> bool:
@@ -72,7 +72,7 @@ def check_identity(output: str, identity: dict[str, Any], folder: str = "") -> b
         place = storage.join(output, folder) if folder else output
         if folder and storage.is_dir(place) and next(storage.list_files(place), None) is not None:
             shown = storage.public_uri(output)
-            raise SettingsError("output", shown, f"a folder of earlier results, or one without `{folder}` in it")
+            raise got_allowed("output", shown, f"a folder of earlier results, or one without `{folder}` in it")
         storage.write_bytes(uri, json.dumps(identity, indent=1, sort_keys=True).encode())
         return True
     before = json.loads(storage.read_bytes(uri))
@@ -82,7 +82,7 @@ def check_identity(output: str, identity: dict[str, Any], folder: str = "") -> b
         changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(identity.get(n))}" for n in different)
         way = "choose another OUTPUT" + ("" if "job" in different else ", or --overwrite")
         shown = storage.public_uri(output)
-        raise SettingsError("output", shown, f"the settings it was begun with ({changes}); {way}")
+        raise got_allowed("output", shown, f"the settings it was begun with ({changes}); {way}")
     return False
 
 
@@ -157,7 +157,7 @@ def _read_part(uri: str) -> pa.Table:
         allowed = (
             f"a part of earlier results, which this file is not ({first}); move it away, and its rows are done anew"
         )
-        raise SettingsError("output", storage.public_uri(uri), allowed) from None
+        raise got_allowed("output", storage.public_uri(uri), allowed) from None
 
 
 def first_times(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 DATA_SETS = ("answers", "embeddings", "manifest")
 OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list", "_state/identity.json")
@@ -30,14 +30,14 @@ def empty_output(output: str, job: str, names: Sequence[str] = OUR_NAMES) -> Non
     maker = _maker(output)
     seen = [name for name in there if not name.startswith("_state/")]
     if maker is None and seen:
-        raise SettingsError("overwrite", shown, f"the OUTPUT of an earlier run; no run has made the `{seen[0]}` in it")
+        raise got_allowed("overwrite", shown, f"the OUTPUT of an earlier run; no run has made the `{seen[0]}` in it")
     if maker not in (None, job):
-        raise SettingsError("overwrite", shown, f"an OUTPUT of `mats {job}`; this one is of `mats {maker}`")
+        raise got_allowed("overwrite", shown, f"an OUTPUT of `mats {job}`; this one is of `mats {maker}`")
     for name in set(DATA_SETS) & set(there):
         for info in storage.list_files(_place(output, name)):
             if not info.path.endswith((".parquet", ".partial")):
                 found = f"{name}/{info.path}"
-                raise SettingsError("overwrite", shown, f"a folder that holds nothing but results; move {found} away")
+                raise got_allowed("overwrite", shown, f"a folder that holds nothing but results; move {found} away")
     for name in there:
         storage.remove_tree(_place(output, name))
 

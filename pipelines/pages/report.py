@@ -26,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from mats_core import storage
 from mats_core.audio.decode import DecodeLimits
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import checked
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.storage.clients import READ_ONLY
@@ -156,14 +156,14 @@ def _find(answers: str) -> tuple[str, dict[str, Any]]:
         if any(info.uri.endswith(".parquet") for info in storage.list_files(folder)):
             uri = storage.join(output, "_run.json")
             return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
-    raise SettingsError("answers", public_uri(answers), "the OUTPUT of `mats caption`, with answers in it")
+    raise got_allowed("answers", public_uri(answers), "the OUTPUT of `mats caption`, with answers in it")
 
 
 def check_page(out: str) -> None:
     """SettingsError where no page can be written. Leaves nothing there."""
     why = _unwritable(out)
     if why:
-        raise SettingsError("out", public_uri(out), f"a file that can be written; {why}")
+        raise got_allowed("out", public_uri(out), f"a file that can be written; {why}")
 
 
 def _unwritable(out: str) -> str:
@@ -277,7 +277,7 @@ def _load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Tr
         why = f"{where}: {first['msg'].partition(' at line ')[0]}"
     except (ValueError, storage.StorageError) as error:
         why = str(error)
-    raise SettingsError("truth", public_uri(truth), f"the truth.jsonl of an archive ({why})")
+    raise got_allowed("truth", public_uri(truth), f"the truth.jsonl of an archive ({why})")
 
 
 def _truth_of(uri: str, facts: Mapping[str, Truth]) -> Truth | None:

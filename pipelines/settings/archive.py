@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mats_core.errors import ERROR_CODES, SettingsError
+from mats_core.errors import ERROR_CODES, got_allowed
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS
 from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
@@ -206,10 +206,10 @@ def build(kind: type[Model], values: dict[str, Any]) -> Model:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or kind.__name__
         if first["type"] == "extra_forbidden":
-            raise SettingsError(name, "a name that is no setting", ", ".join(kind.model_fields)) from None
+            raise got_allowed(name, "a name that is no setting", ", ".join(kind.model_fields)) from None
         allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
         given = "nothing" if first["type"] == "missing" else _shown(name, first["input"])
-        raise SettingsError(name, given, allowed) from None
+        raise got_allowed(name, given, allowed) from None
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
 from pipelines.settings.archive import CaptionSettings, Device, build
@@ -87,7 +87,7 @@ class EvaluateSettings(BaseModel):
         """The benchmarks asked for, each once. Raises SettingsError when there are none."""
         found = list(dict.fromkeys(name.strip() for name in self.benchmarks.split(",") if name.strip()))
         if not found:
-            raise SettingsError("benchmarks", self.benchmarks, "names with commas between them; --list shows them")
+            raise got_allowed("benchmarks", self.benchmarks, "names with commas between them; --list shows them")
         return found
 
     def roots(self, names: list[str]) -> dict[str, str]:
@@ -97,10 +97,10 @@ class EvaluateSettings(BaseModel):
         for value in self.data:
             name, equals, root = value.partition("=")
             if not value.strip() or (equals and not root.strip()):
-                raise SettingsError("data", value, "ROOT, or NAME=ROOT; neither may be empty (. is where you are)")
+                raise got_allowed("data", value, "ROOT, or NAME=ROOT; neither may be empty (. is where you are)")
             if equals and "/" not in name:
                 if name not in names:
-                    raise SettingsError("data", value, f"ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
+                    raise got_allowed("data", value, f"ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
                 own[name] = root
             else:
                 general = value
@@ -132,9 +132,9 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
             name, equals, values = part.partition("=")
             kept = list(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
             if not equals or name not in AXES or not kept:
-                raise SettingsError("grid", part, f"NAME=VALUE,VALUE with NAME one of {', '.join(AXES)}")
+                raise got_allowed("grid", part, f"NAME=VALUE,VALUE with NAME one of {', '.join(AXES)}")
             if name in axes:
-                raise SettingsError("grid", part, f"every axis once; {name} comes twice")
+                raise got_allowed("grid", part, f"every axis once; {name} comes twice")
             axes[name] = kept
     if not axes:
         settings.caption_settings(input="", output="")
@@ -144,13 +144,13 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
         chosen = dict(zip(axes, combination, strict=True))
         changes: dict[str, Any] = {AXES[name]: value for name, value in chosen.items()}
         if changes.get("bridge", "santa") not in BRIDGES:
-            raise SettingsError("grid", f"bridge={changes['bridge']}", ", ".join(BRIDGES))
+            raise got_allowed("grid", f"bridge={changes['bridge']}", ", ".join(BRIDGES))
         try:
             checked = settings.caption_settings(input="", output="", **changes)
         except SettingsError as error:
-            raise SettingsError(f"grid: {error.setting}", error.given, error.allowed) from None
+            raise SettingsError(f"grid: {error.setting}", error.problem, error.remedy) from None
         changes = {name: getattr(checked, name) for name in changes}
         found.append(Cell(",".join(f"{name}={value}" for name, value in chosen.items()), chosen, changes))
     if len(found) > MOST_CELLS:
-        raise SettingsError("grid", f"{len(found)} cells", f"at most {MOST_CELLS}")
+        raise got_allowed("grid", f"{len(found)} cells", f"at most {MOST_CELLS}")
     return found

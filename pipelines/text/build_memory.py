@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.encoders.facts import read_encoder_facts
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.memory import faiss_index as ivf
 from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
@@ -114,18 +114,18 @@ def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
         found = storage.read_bytes(storage.join(settings.embeddings, EMBEDDINGS_SIDECAR))
         facts: dict[str, Any] = dict(json.loads(found))
     except (storage.StorageError, ValueError, TypeError) as error:
-        raise SettingsError("embeddings", shown, f'OUT of "mats embed-text" ({error})') from None
+        raise got_allowed("embeddings", shown, f'OUT of "mats embed-text" ({error})') from None
     if "window_seconds" in facts:
-        raise SettingsError("embeddings", shown, 'OUT of "mats embed-text"; these are embeddings of audio')
+        raise got_allowed("embeddings", shown, 'OUT of "mats embed-text"; these are embeddings of audio')
     if facts.get("status") != "complete":
-        raise SettingsError("embeddings", shown, 'a finished "mats embed-text"; run it again to finish')
+        raise got_allowed("embeddings", shown, 'a finished "mats embed-text"; run it again to finish')
     for name, kind in (("dim", int), ("encoder_fingerprint", str)):
         if type(facts.get(name)) is not kind:
-            raise SettingsError("embeddings", shown, f'OUT of "mats embed-text"; _embeddings.json has no {name}')
+            raise got_allowed("embeddings", shown, f'OUT of "mats embed-text"; _embeddings.json has no {name}')
     if settings.encoder is not None:
         asked = read_encoder_facts(settings.encoder).fingerprint
         if facts["encoder_fingerprint"] != asked:
-            raise SettingsError(
+            raise got_allowed(
                 "embeddings",
                 shown,
                 f"embeddings of encoder {asked[:12]}; these were made with {facts['encoder_fingerprint'][:12]}: embed "
@@ -148,7 +148,7 @@ def _check_replaceable(output: str) -> None:
         note = None
     if not isinstance(note, dict) or not {"fingerprint", "encoder_fingerprint"} <= set(note):
         allowed = f"an empty folder, or one with a memory to replace; {there[0]} in it is of no memory: move it away"
-        raise SettingsError("output", storage.public_uri(output), allowed)
+        raise got_allowed("output", storage.public_uri(output), allowed)
 
 
 def _find_pieces(settings: BuildMemorySettings, facts: dict[str, Any]) -> list[Piece]:
@@ -164,7 +164,7 @@ def _shard_rows(settings: BuildMemorySettings, dim: int) -> int:
 
 def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
     if settings.clusters is not None and settings.clusters > rows:
-        raise SettingsError("clusters", settings.clusters, f"1 to {rows}, the number of captions")
+        raise got_allowed("clusters", settings.clusters, f"1 to {rows}, the number of captions")
 
 
 class _Builder:
@@ -192,7 +192,7 @@ class _Builder:
             counts = self._timed_call("count", self._count)
             total = sum(counts)
             if not total:
-                raise SettingsError("sources", self.settings.sources, "sources that some caption has")
+                raise got_allowed("sources", self.settings.sources, "sources that some caption has")
             _check_clusters(self.settings, total)
             sample = self._timed_call("sample", partial(self._sample, total))
             clusters = self.settings.clusters or ivf.default_clusters(total)

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
@@ -83,7 +83,7 @@ def run_embed_text(
     parts = storage.join(settings.output, PARTS)
     for info in files:
         if storage.lies_in(info.uri, parts):
-            raise SettingsError("output", storage.public_uri(settings.output), "another folder than the corpora's")
+            raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
     facts = facts or read_encoder_facts(settings.encoder)
     prepare_output(settings.output)
     run_id = uuid.uuid4().hex[:12]
@@ -217,7 +217,7 @@ class _Work:
         storage.write_bytes(storage.join(self.settings.output, REPORT), json.dumps(told, indent=1).encode())
         check_error_rate(self.reports, self.settings.max_error_rate)
         if not self.usable:
-            raise SettingsError("corpora", ", ".join(self.settings.corpora), "at least one record with a caption")
+            raise got_allowed("corpora", ", ".join(self.settings.corpora), "at least one record with a caption")
 
     def _embed(self, captions: Any, there: Any) -> Iterator[pa.Table]:
         """Counts of each bucket as it is done."""
@@ -230,7 +230,7 @@ class _Work:
         left = self.spec.buckets - len(self.spec.done)
         actors = self.settings.actors or _actor_count(there, on_gpu, self.facts.size, left)
         if not there.own and actors * ENCODER_CPUS + READ_CPUS > there.cpus:
-            raise SettingsError(
+            raise got_allowed(
                 "address", f"a cluster of {there.cpus:g} CPUs", f"more CPUs than {actors} actors take (see --actors)"
             )
         grouped = captions.groupby("bucket", num_partitions=min(self.spec.buckets, SHUFFLE_PARTITIONS))
@@ -313,7 +313,7 @@ def _done(parts: str) -> set[int]:
                 found.add(bucket_of_part(info.path))
             except (IndexError, ValueError):
                 allowed = "parts that `mats embed-text` wrote; move this file away"
-                raise SettingsError("output", storage.public_uri(info.uri), allowed) from None
+                raise got_allowed("output", storage.public_uri(info.uri), allowed) from None
     return found
 
 

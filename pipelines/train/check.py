@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mats_core import storage
 from mats_core.encoders.facts import read_encoder_facts
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.config import ModelConfig, Part
 from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
 from mats_core.model.inspection import check_weights
@@ -38,7 +38,7 @@ def check_output(settings: TrainSettings) -> None:
     for name, uri in _sources(settings):
         if storage.same_place(uri, settings.output) or storage.lies_in(uri, model):
             allowed = f"a place outside OUTPUT/{MODEL}, which the run writes anew; choose another OUTPUT"
-            raise SettingsError(name, storage.public_uri(uri), allowed)
+            raise got_allowed(name, storage.public_uri(uri), allowed)
     try:
         begun = storage.exists(storage.join(settings.output, "_state", "identity.json"))
         foreign = not begun and storage.exists(model)
@@ -46,7 +46,7 @@ def check_output(settings: TrainSettings) -> None:
         return  # an OUTPUT that cannot be written is told of later
     if foreign:
         allowed = f"a folder that no run has begun, without a {MODEL} in it; choose another OUTPUT, or move it away"
-        raise SettingsError("output", storage.public_uri(settings.output), allowed)
+        raise got_allowed("output", storage.public_uri(settings.output), allowed)
 
 
 def _sources(settings: TrainSettings) -> Iterator[tuple[str, str]]:
@@ -81,9 +81,9 @@ def check_settings(settings: TrainSettings) -> Checked:
         check_weights(resolve(settings.model), config)
         encoder = config.encoder
         if config.adapter is None and settings.training.train == "mapper+adapter":
-            raise SettingsError("training.train", "mapper+adapter", "mapper: this model has no adapter")
+            raise got_allowed("training.train", "mapper+adapter", "mapper: this model has no adapter")
         if config.embedding_dim != facts.dim:
-            raise SettingsError("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
+            raise got_allowed("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
         known = encoder.fingerprint if encoder else ""
         llm = str(part_uri(resolve(settings.model), config.llm))
         fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
@@ -93,7 +93,7 @@ def check_settings(settings: TrainSettings) -> Checked:
         known = encoder_facts.fingerprint
         encoder = Part(uri=_kept(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
     if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
-        raise SettingsError(
+        raise got_allowed(
             "embeddings",
             storage.public_uri(facts.uri),
             f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
@@ -117,10 +117,10 @@ def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
     try:
         note = json.loads((folder / "memory.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise SettingsError("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
+        raise got_allowed("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
     made_with = note.get("encoder_fingerprint", "")
     if made_with and facts.encoder_fingerprint and made_with != facts.encoder_fingerprint:
-        raise SettingsError(
+        raise got_allowed(
             "memory",
             uri,
             f"a memory of the encoder {facts.encoder_fingerprint[:12]}; this one was built with {made_with[:12]}: "

@@ -137,9 +137,8 @@ def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer
     if shapes != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weight/")}:
         raise ForeignCheckpoint(
             "output",
-            storage.public_uri(uri),
-            "checkpoints of this run; this one holds other weights than are trained here: choose another OUTPUT, or "
-            "--overwrite",
+            f"its checkpoint {storage.public_uri(uri)} holds other weights than are trained here",
+            "choose another OUTPUT, or --overwrite",
         )
     with torch.no_grad():
         for name, weight in weights.items():

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.data.corpus import corpus_files
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
@@ -69,14 +69,14 @@ def table_facts(uri: str, kind: str, setting: str) -> TableFacts:
         sidecar = dict(json.loads(storage.read_bytes(storage.join(uri, EMBEDDINGS_SIDECAR))))
         dim = int(sidecar["dim"])
     except (storage.StorageError, ValueError, TypeError) as error:
-        raise SettingsError(setting, shown, f'OUT of "{made_by}" ({error})') from None
+        raise got_allowed(setting, shown, f'OUT of "{made_by}" ({error})') from None
     except KeyError:
-        raise SettingsError(setting, shown, f'OUT of "{made_by}"; its {EMBEDDINGS_SIDECAR} tells no dim') from None
+        raise got_allowed(setting, shown, f'OUT of "{made_by}"; its {EMBEDDINGS_SIDECAR} tells no dim') from None
     is_audio = "window_seconds" in sidecar
     if is_audio != (kind == "audio"):
-        raise SettingsError(setting, shown, f'OUT of "{made_by}"; this is of the other kind')
+        raise got_allowed(setting, shown, f'OUT of "{made_by}"; this is of the other kind')
     if sidecar.get("status", "complete") != "complete":
-        raise SettingsError(setting, shown, f'a finished "{made_by}"; run it again to finish')
+        raise got_allowed(setting, shown, f'a finished "{made_by}"; run it again to finish')
     return TableFacts(uri, kind, dim, str(sidecar.get("encoder_fingerprint", "")), sidecar.get("rows"))
 
 
@@ -97,9 +97,9 @@ def part_rows(uri: str, rows: int | None) -> dict[str, int]:
             parts[info.uri] = int(pq.ParquetFile(file).metadata.num_rows)
     found = sum(parts.values())
     if not found:
-        raise SettingsError("embeddings", storage.public_uri(uri), "a table with rows in it")
+        raise got_allowed("embeddings", storage.public_uri(uri), "a table with rows in it")
     if rows is not None and rows != found:
-        raise SettingsError("embeddings", storage.public_uri(uri), f"a table of {rows} rows, not {found}: embed again")
+        raise got_allowed("embeddings", storage.public_uri(uri), f"a table of {rows} rows, not {found}: embed again")
     return parts
 
 
@@ -110,7 +110,7 @@ def whole_part(uri: str) -> Iterator[None]:
         yield
     except (storage.StorageError, pa.ArrowException, OSError) as error:
         why = str(error).splitlines()[0][:200]
-        raise SettingsError("embeddings", storage.public_uri(uri), f"whole Parquet parts ({why})") from None
+        raise got_allowed("embeddings", storage.public_uri(uri), f"whole Parquet parts ({why})") from None
 
 
 def tables(settings: TrainSettings) -> dict[str, TableFacts]:
@@ -124,7 +124,7 @@ def tables(settings: TrainSettings) -> dict[str, TableFacts]:
     first = next(iter(found.values()))
     for facts in found.values():
         if (facts.encoder_fingerprint, facts.dim) != (first.encoder_fingerprint, first.dim):
-            raise SettingsError(
+            raise got_allowed(
                 "embeddings",
                 storage.public_uri(facts.uri),
                 f"embeddings of one encoder; these are of {facts.encoder_fingerprint[:12]} [{facts.dim}], those of "

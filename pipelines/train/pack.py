@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.model.prompts import FAMILIES
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
 from pipelines.settings.train import DataSet, TrainSettings
@@ -235,7 +235,7 @@ def _pack_audio(data: DataSet, facts: TableFacts, folder: Path, file: str) -> di
         files.append(FileReport(uri))
         for batch in _batches(uri, 1024):
             if "output" not in batch.schema.names:
-                raise SettingsError(
+                raise got_allowed(
                     f"data.{data.name}.audio", storage.public_uri(facts.uri), "clips of a list with a column `output`"
                 )
             for row in batch.to_pylist():
@@ -299,11 +299,11 @@ def _check_errors(store: dict[str, Any], most: float) -> None:
             why = ", ".join(f"{name} {count}" for name, count in each["problems"].items())
             hint = '; embed this corpus with "mats embed-text"' if "no_embedding" in each["problems"] else ""
             first = f"; first: {each['examples'][0]}" if each["examples"] else ""
-            raise SettingsError(
+            raise got_allowed(
                 f"data.{each['name']}",
                 f"{bad} of {bad + each['records']} records that cannot be used ({why})",
                 f"at most {most:.1%} of them (max_error_rate){hint}{first}",
             )
         if not each["train"]:
             why = "; other sets hold its captions out" if each["given_up"] else ""
-            raise SettingsError(f"data.{each['name']}", "no record to train on", f"at least one{why}")
+            raise got_allowed(f"data.{each['name']}", "no record to train on", f"at least one{why}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 
 if TYPE_CHECKING:
     from mats_core.model.model import MatsModel
@@ -64,7 +64,7 @@ def shard_llm(model: MatsModel, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise SettingsError("fsdp", f"torch {torch.__version__}", "never, or torch 2.7 and newer")
+        raise got_allowed("fsdp", f"torch {torch.__version__}", "never, or torch 2.7 and newer")
     llm = model.causal_lm
     lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
     layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))

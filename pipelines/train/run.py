@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_root
 from pipelines.cluster.session import Resources, RunFailed, check_device, ray_session, usable_cores
@@ -250,11 +250,11 @@ class _Training:
         settings = self.settings
         on_gpu = there.gpus >= 1 and settings.device != "cpu"
         if settings.device == "cuda" and not on_gpu:
-            raise SettingsError("device", "cuda", "auto or cpu: no GPU is available")
+            raise got_allowed("device", "cuda", "auto or cpu: no GPU is available")
         workers = settings.workers or (int(there.gpus) if on_gpu else 1)
         fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
         if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
-            raise SettingsError("workers", fewest, f"at most {int(there.gpus if on_gpu else there.cpus)} here")
+            raise got_allowed("workers", fewest, f"at most {int(there.gpus if on_gpu else there.cpus)} here")
         fsdp = settings.fsdp == "always" or (
             settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(self.checked.llm)
         )

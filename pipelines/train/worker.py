@@ -179,7 +179,8 @@ class Run:
         """Note what the sums of this run are made with; refuse to go on in another number type."""
         state, job = self.state, self.job
         if state.dtype not in ("", job.dtype):
-            raise ForeignCheckpoint("dtype", job.dtype, f"{state.dtype}, in which this run was begun")
+            problem = f"this run was begun in {state.dtype}, not {job.dtype}"
+            raise ForeignCheckpoint("dtype", problem, f"say dtype: {state.dtype}")
         state.dtype = job.dtype
         if job.threads and state.threads[-1:] != [job.threads]:
             state.threads.append(job.threads)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.model.prompts import TASKS
 from mats_core.scoring import METRICS, Kind, LabelSet
 from mats_core.scoring.chat import AIR_BENCH_FIELDS
@@ -92,17 +92,17 @@ def load_benchmark(name_or_path: str) -> Benchmark:
     given = Path(name_or_path)
     path = given if given.suffix in (".yaml", ".yml") else FOLDER / f"{name_or_path}.yaml"
     if path is not given and name_or_path not in list_benchmarks():
-        raise SettingsError("benchmarks", name_or_path, f"{', '.join(list_benchmarks())}, or a .yaml file")
+        raise got_allowed("benchmarks", name_or_path, f"{', '.join(list_benchmarks())}, or a .yaml file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SettingsError("benchmarks", name_or_path, f"a readable YAML file ({_first_line(error)})") from None
+        raise got_allowed("benchmarks", name_or_path, f"a readable YAML file ({_first_line(error)})") from None
     if not isinstance(values, dict):
-        raise SettingsError("benchmarks", name_or_path, "a YAML file of `field: value` lines")
+        raise got_allowed("benchmarks", name_or_path, "a YAML file of `field: value` lines")
     try:
         return build(Benchmark, values)
     except SettingsError as error:
-        raise SettingsError(f"benchmarks: {path.name}: {error.setting}", error.given, error.allowed) from None
+        raise SettingsError(f"benchmarks: {path.name}: {error.setting}", error.problem, error.remedy) from None
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.audio.decode import AUDIO_EXTENSIONS
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage import StorageError
 from pipelines.evaluate.datasets.definition import Benchmark
 
@@ -109,7 +109,7 @@ class Folder:
 
     def wrong(self, where: str, given: object, allowed: str) -> SettingsError:
         """An error about a file of this benchmark."""
-        return SettingsError(f"benchmarks: {self.benchmark.name}: {where}", given, allowed)
+        return got_allowed(f"benchmarks: {self.benchmark.name}: {where}", given, allowed)
 
 
 def open_folder(benchmark: Benchmark, root: str) -> Folder:
@@ -119,7 +119,7 @@ def open_folder(benchmark: Benchmark, root: str) -> Folder:
         listed = list(storage.list_files(uri))
     except StorageError as error:
         where = storage.public_uri(uri)
-        raise SettingsError(
+        raise got_allowed(
             f"benchmarks: {benchmark.name}",
             where,
             f"the folder of its files ({error.code}); get them: {benchmark.source}",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.scoring import Item, LabelSet
 from pipelines.evaluate.datasets import names, records, soundworld, tables
 from pipelines.evaluate.datasets.definition import Benchmark
@@ -56,7 +56,7 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
             one item is left.
     """
     if root is None:
-        raise SettingsError("data", root, f"the folder that holds {benchmark.folder or benchmark.name}/")
+        raise got_allowed("data", root, f"the folder that holds {benchmark.folder or benchmark.name}/")
     if benchmark.reader == SOUNDWORLD:
         return Reading(*soundworld.read(benchmark, root, limit), soundworld.label_set(benchmark))
     folder = open_folder(benchmark, root)
@@ -67,7 +67,7 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
         _check_labels(benchmark, drafts, labels)
     if not drafts.items:
         first = next(iter(drafts.left_out), ("", "its files name none"))
-        raise SettingsError(
+        raise got_allowed(
             f"benchmarks: {benchmark.name}",
             f"{len(drafts.left_out)} items, none that can be asked",
             f"files as their publisher ships them ({first[0]}: {first[1]})",
@@ -107,9 +107,7 @@ def missing(benchmark: Benchmark, root: str | None) -> list[str]:
 
 def _reader(benchmark: Benchmark) -> Callable[[Folder], Drafts]:
     if benchmark.reader not in READERS:
-        raise SettingsError(
-            f"benchmarks: {benchmark.name}: reader", benchmark.reader, ", ".join((*READERS, SOUNDWORLD))
-        )
+        raise got_allowed(f"benchmarks: {benchmark.name}: reader", benchmark.reader, ", ".join((*READERS, SOUNDWORLD)))
     return READERS[benchmark.reader]
 
 
@@ -118,7 +116,7 @@ def _check_labels(benchmark: Benchmark, drafts: Drafts, labels: LabelSet) -> Non
     for item in drafts.items:
         unknown = [label for label in item.labels if label not in known]
         if unknown or not item.labels:
-            raise SettingsError(
+            raise got_allowed(
                 f"benchmarks: {benchmark.name}: label of {item.item_id}",
                 ", ".join(unknown) or "none",
                 f"one of its {len(known)} labels: {', '.join(labels.names[:8])}{', …' if len(known) > 8 else ''}",

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import got_allowed
 from mats_core.scoring import Item, LabelSet
 from mats_core.soundworld.clips import SPLITS, clip_recipe
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
@@ -66,7 +66,7 @@ def label_set(benchmark: Benchmark) -> LabelSet:
 def _options(benchmark: Benchmark) -> SoundworldOptions:
     options = build(SoundworldOptions, benchmark.options)
     if benchmark.split not in SPLITS:
-        raise SettingsError(f"benchmarks: {benchmark.name}: split", benchmark.split, ", ".join(SPLITS))
+        raise got_allowed(f"benchmarks: {benchmark.name}: split", benchmark.split, ", ".join(SPLITS))
     return options
 
 

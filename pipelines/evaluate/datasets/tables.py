@@ -41,7 +41,8 @@ def options_of(folder: Folder, kind: type[BaseModel]) -> Any:
     try:
         return build(kind, folder.benchmark.options)
     except SettingsError as error:
-        raise folder.wrong(f"options.{error.setting}", error.given, error.allowed) from None
+        name = f"benchmarks: {folder.benchmark.name}: options.{error.setting}"
+        raise SettingsError(name, error.problem, error.remedy) from None
 
 
 def read(folder: Folder) -> Drafts:

@@ -63,7 +63,11 @@ def raising(error: BaseException) -> int:
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        (SettingsError("task", "sing", "caption"), 2, 'mats: task: got "sing"; allowed: caption\n'),
+        (
+            SettingsError("task", "there is no task sing", "say caption"),
+            2,
+            "mats: task: there is no task sing; say caption\n",
+        ),
         (KeyboardInterrupt(), 130, "mats: interrupted\n"),
         (RuntimeError("no luck\nat all"), 1, "mats: RuntimeError: no luck (MATS_DEBUG=1 shows where)\n"),
     ],

@@ -346,7 +346,7 @@ def test_overwrite_waits_for_who_holds_the_folder(model: Any, data: str, tmp_pat
     lease = Lease(str(out / "_state"), "another")
     lease.acquire()
     try:
-        with pytest.raises(SettingsError, match="one run at a time"):
+        with pytest.raises(SettingsError, match="another run is writing into it"):
             evaluate(data, out, benchmarks=NAMES[0], limit=5, overwrite=True)
         assert {path: path.read_bytes() for path in before} == before
     finally:

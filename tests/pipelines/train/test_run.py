@@ -203,7 +203,7 @@ def test_numbers_and_threads_of_a_continued_run(world: Path, tmp_path: Path) -> 
     chosen = settings(world, tmp_path / "out", training={"steps": 4}, checkpoint_every=2)
     with pytest.raises(SystemExit):
         train(chosen, Heard(dies_after=3))
-    with pytest.raises(SettingsError, match=r"dtype: got .bfloat16.; allowed: float32, in which this run was begun"):
+    with pytest.raises(SettingsError, match="dtype: this run was begun in float32, not bfloat16; say dtype: float32"):
         Run(prepare(chosen, dtype="bfloat16"), Share(0, 1, 1), Heard(), torch.device("cpu"))  # type: ignore[arg-type]
     heard = Heard()
     Run(prepare(chosen, threads=2), Share(0, 1, 1), heard, torch.device("cpu")).run()  # type: ignore[arg-type]
