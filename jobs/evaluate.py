@@ -170,7 +170,7 @@ def show(
     cell: str = typer.Option("", help="A cell of grids (default: runs without a grid)."),
 ) -> int:
     """Print the runs, or one metric over time with its interval, and draw it."""
-    from pipelines.evaluate.trend import series, terminal_plot, trend_svg
+    from pipelines.pages.charts import series, terminal_plot, trend_svg
     from pipelines.pages.report import check_page
 
     if out:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
-from pipelines.pages import preview
+from pipelines.pages import media
 from pipelines.pages.report import PITCHES, add_media, check_page, page_environment
 
 PREVIEW_SECONDS = 20.0
@@ -103,7 +103,7 @@ def compare_answers(
             bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
             right=max(1.0, found.largest),
             preview_seconds=PREVIEW_SECONDS,
-            pitches=[(preview.height_of(hertz), label) for hertz, label in PITCHES],
+            pitches=[(media.height_of(hertz), label) for hertz, label in PITCHES],
         )
     )
     data = page.encode("utf-8")

@@ -12,7 +12,7 @@ from mats_core import storage
 from mats_core.scoring import Metric, Scores
 from pipelines.evaluate.history import History
 from pipelines.evaluate.scores import Gap, Result, lengths
-from pipelines.pages import preview
+from pipelines.pages import media
 from pipelines.pages.report import PITCHES, add_media, page_environment
 from pipelines.settings.evaluate import EvaluateSettings
 
@@ -51,7 +51,7 @@ def write_page(settings: EvaluateSettings, done: Evaluation, history: History | 
             verdict=done.verdict,
             tolerance=settings.tolerance,
             preview_seconds=PREVIEW_SECONDS,
-            pitches=[(preview.height_of(hertz), label) for hertz, label in PITCHES],
+            pitches=[(media.height_of(hertz), label) for hertz, label in PITCHES],
             versions=best.run.get("versions") or {},
         )
     )

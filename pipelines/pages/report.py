@@ -31,7 +31,7 @@ from mats_core.model.config import checked
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.storage.clients import READ_ONLY
 from mats_core.storage.uris import local_path, printable, public_uri, scheme
-from pipelines.pages import preview
+from pipelines.pages import media
 
 FILE_COLUMNS = ("row_id", "uri", "format", "sample_rate", "channels", "start_s")
 PART_COLUMNS = (
@@ -355,7 +355,7 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
     weight = count = 0
     if not parts:
         return 0
-    with IsolatedDecoder(workers=workers, sample_rate=preview.SAMPLE_RATE, limits=DecodeLimits()) as decoder:
+    with IsolatedDecoder(workers=workers, sample_rate=media.SAMPLE_RATE, limits=DecodeLimits()) as decoder:
         for at in range(0, len(parts), DECODE_BATCH):
             batch = parts[at : at + DECODE_BATCH]
             requests = [
@@ -370,7 +370,7 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
                 if weight + len(picture) + len(sound) > max_bytes:
                     return count
                 weight += len(picture) + len(sound)
-                shown_s = len(samples) / preview.SAMPLE_RATE
+                shown_s = len(samples) / media.SAMPLE_RATE
                 part.update(picture=picture, sound=sound, shown_s=shown_s)
                 part["heard_share"] = min(1.0, preview_seconds / shown_s)
                 count += 1
@@ -378,8 +378,8 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
 
 
 def _media(samples: np.ndarray, seconds: float) -> tuple[str, str]:
-    picture = base64.b64encode(preview.spectrogram_webp(samples)).decode("ascii")
-    sound = base64.b64encode(preview.preview_mp3(samples, seconds)).decode("ascii")
+    picture = base64.b64encode(media.spectrogram_webp(samples)).decode("ascii")
+    sound = base64.b64encode(media.preview_mp3(samples, seconds)).decode("ascii")
     return f"data:image/webp;base64,{picture}", f"data:audio/mpeg;base64,{sound}"
 
 
@@ -435,5 +435,5 @@ def _render(
         run=run,
         has_truth=has_truth,
         preview_seconds=preview_seconds,
-        pitches=[(preview.height_of(hertz), label) for hertz, label in PITCHES],
+        pitches=[(media.height_of(hertz), label) for hertz, label in PITCHES],
     )

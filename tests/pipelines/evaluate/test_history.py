@@ -11,7 +11,7 @@ import pytest
 from mats_core.errors import SettingsError
 from pipelines.evaluate.gate import check_against, gate
 from pipelines.evaluate.history import History
-from pipelines.evaluate.trend import series, terminal_plot, trend_svg
+from pipelines.pages.charts import series, terminal_plot, trend_svg
 
 ITEMS = 400
 

@@ -18,10 +18,10 @@ from PIL import Image
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.pages import preview
+from pipelines.pages import media
 from pipelines.pages.report import check_page, clock, write_report
 
-RATE = preview.SAMPLE_RATE
+RATE = media.SAMPLE_RATE
 HOSTILE = '"><script>alert(1)<script><img src=x onerror=alert(2)>.wav'
 
 
@@ -104,11 +104,11 @@ def wav(path: Path, samples: np.ndarray) -> str:
 
 def test_a_tone_is_a_line_at_its_height() -> None:
     for hertz in (300.0, 1000.0, 4000.0):
-        picture = preview.mel_picture(tone(hertz, 2.0))
-        assert picture.shape == (preview.PICTURE_HEIGHT, preview.PICTURE_WIDTH)
+        picture = media.mel_picture(tone(hertz, 2.0))
+        assert picture.shape == (media.PICTURE_HEIGHT, media.PICTURE_WIDTH)
         loudest = picture[:, 20:-20].mean(axis=1).argmax()
-        from_bottom = 1 - (loudest + 0.5) / preview.PICTURE_HEIGHT
-        assert from_bottom == pytest.approx(preview.height_of(hertz), abs=0.02)
+        from_bottom = 1 - (loudest + 0.5) / media.PICTURE_HEIGHT
+        assert from_bottom == pytest.approx(media.height_of(hertz), abs=0.02)
 
 
 def test_time_runs_from_left_to_right_over_the_whole_width() -> None:
@@ -117,26 +117,26 @@ def test_time_runs_from_left_to_right_over_the_whole_width() -> None:
         clicked = quiet.copy()
         at = int(share * len(quiet))
         clicked[at : at + 200] = 20000
-        column = preview.mel_picture(clicked).mean(axis=0).argmax()
-        assert column / preview.PICTURE_WIDTH == pytest.approx(share, abs=0.02)
+        column = media.mel_picture(clicked).mean(axis=0).argmax()
+        assert column / media.PICTURE_WIDTH == pytest.approx(share, abs=0.02)
 
 
 def test_silence_is_dark_and_one_sample_is_enough() -> None:
-    assert preview.mel_picture(np.zeros(RATE, np.int16)).max() == 0
-    assert preview.mel_picture(np.zeros(1, np.int16)).max() == 0
+    assert media.mel_picture(np.zeros(RATE, np.int16)).max() == 0
+    assert media.mel_picture(np.zeros(1, np.int16)).max() == 0
 
 
 def test_picture_is_small_webp() -> None:
     noise = np.random.default_rng(0).normal(0, 3000, 5 * RATE).astype(np.int16)
-    data = preview.spectrogram_webp(noise)
+    data = media.spectrogram_webp(noise)
     with Image.open(io.BytesIO(data)) as image:
-        assert (image.format, image.size) == ("WEBP", (preview.PICTURE_WIDTH, preview.PICTURE_HEIGHT))
+        assert (image.format, image.size) == ("WEBP", (media.PICTURE_WIDTH, media.PICTURE_HEIGHT))
     assert len(data) < 30_000
 
 
 def test_preview_is_the_first_seconds_at_about_32_kbit_a_second() -> None:
     samples = np.concatenate([tone(500, 4.0), tone(3000, 4.0)])
-    data = preview.preview_mp3(samples, 4.0)
+    data = media.preview_mp3(samples, 4.0)
     heard, rate = soundfile.read(io.BytesIO(data))
     assert rate == RATE
     assert heard.ndim == 1

@@ -8,8 +8,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.errors import SettingsError
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import Folder, Row, columns_of, table
+from pipelines.evaluate.datasets.folder import Folder, Row, columns_of, table
+from pipelines.evaluate.datasets.found_items import Drafts
 from pipelines.settings.archive import build
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pipelines.evaluate.datasets.csv_reader import options_of
 from pipelines.evaluate.datasets.definition import MMAU
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import Folder, columns_of, json_list, table
-from pipelines.evaluate.datasets.tables import options_of
+from pipelines.evaluate.datasets.folder import Folder, columns_of, json_list, table
+from pipelines.evaluate.datasets.found_items import Drafts
 
 
 class RecordOptions(BaseModel):

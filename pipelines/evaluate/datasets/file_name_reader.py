@@ -7,9 +7,9 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import Folder
-from pipelines.evaluate.datasets.tables import options_of
+from pipelines.evaluate.datasets.csv_reader import options_of
+from pipelines.evaluate.datasets.folder import Folder
+from pipelines.evaluate.datasets.found_items import Drafts
 
 ENDINGS = (".wav", ".au", ".flac", ".mp3", ".ogg", ".m4a")
 

@@ -6,7 +6,7 @@ from mats_core.scoring import Answers
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, Benchmark
-from pipelines.evaluate.datasets.reading import Reading
+from pipelines.evaluate.datasets.loading import Reading
 
 AIR_BENCH_FILE = "Chat_result_modelx.jsonl"
 

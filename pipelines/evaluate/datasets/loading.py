@@ -9,15 +9,15 @@ from typing import Any
 
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.scoring import Item, LabelSet
-from pipelines.evaluate.datasets import names, records, soundworld, tables
+from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
 from pipelines.evaluate.datasets.definition import Benchmark
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import NO_AUDIO, Folder, alternatives, open_folder
+from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, alternatives, open_folder
+from pipelines.evaluate.datasets.found_items import Drafts
 
 READERS: dict[str, Callable[[Folder], Drafts]] = {
-    "table": tables.read,
-    "names": names.read,
-    "records": records.read,
+    "table": csv_reader.read,
+    "names": file_name_reader.read,
+    "records": json_reader.read,
 }
 SOUNDWORLD = "soundworld"
 _LABELLED = ("label", "labels")
@@ -58,7 +58,7 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
     if root is None:
         raise got_allowed("data", root, f"the folder that holds {benchmark.folder or benchmark.name}/")
     if benchmark.reader == SOUNDWORLD:
-        return Reading(*soundworld.read(benchmark, root, limit), soundworld.label_set(benchmark))
+        return Reading(*soundworld_reader.read(benchmark, root, limit), soundworld_reader.label_set(benchmark))
     folder = open_folder(benchmark, root)
     drafts = _reader(benchmark)(folder)
     labels = LabelSet()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core.scoring import Item
-from pipelines.evaluate.datasets.files import Folder
+from pipelines.evaluate.datasets.folder import Folder
 
 
 @dataclass
