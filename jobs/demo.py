@@ -13,7 +13,8 @@ from jobs.terminal.display import RunDisplay, duration, print_result
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.soundworld.archive import write_archive, write_truth
 from pipelines.archive.caption import run_caption
-from pipelines.pages.report import ReportResult, clock, write_report
+from pipelines.pages.render import clock
+from pipelines.pages.report import ReportResult, write_report
 from pipelines.settings.archive import CaptionSettings, build
 
 TRUTH = "truth.jsonl"
@@ -92,8 +93,8 @@ def _print_answers(report: ReportResult) -> None:
             )
             name = ""
     console.print(table)
-    if report.totals.scores.f1 is not None:
-        s = report.totals.scores
+    if report.labels.f1 is not None:
+        s = report.labels
         console.print(f"labels: {s.right} right, {s.missed} missed, {s.wrong} wrong (F1 {s.f1:.3f})\n")
 
 

@@ -1,11 +1,14 @@
-"""A metric over time: points out of a history, as text for a terminal and as an SVG picture."""
+"""Charts: a metric over time, as text for a terminal and as an SVG picture.
+
+Pictures are SVG by hand, so that they need no plotting package, read anywhere, and tell a point's figures where it is
+pointed at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 import numpy as np
 
@@ -28,18 +31,8 @@ class Point:
     n: int
 
 
-def series(rows: Sequence[Mapping[str, Any]], metric: str, run_ids: Sequence[str]) -> list[Point]:
-    """Points of BENCHMARK/METRIC in the order of `run_ids`; runs without it are left out."""
-    benchmark, _, name = metric.rpartition("/")
-    found = {
-        row["run_id"]: Point(row["run_id"], row["started"], row["value"], row["low"], row["high"], row["n"])
-        for row in rows
-        if row["benchmark"] == benchmark and row["metric"] == name
-    }
-    return [found[run_id] for run_id in run_ids if run_id in found]
-
-
 def _range(points: Sequence[Point]) -> tuple[float, float]:
+    """Lowest and highest value to draw: all intervals, and a little room."""
     low, high = min(p.low for p in points), max(p.high for p in points)
     pad = 0.06 * (high - low) or max(abs(high) * 0.05, 0.01)
     return low - pad, high + pad
@@ -68,7 +61,7 @@ def terminal_plot(points: Sequence[Point], marks: Mapping[str, str]) -> str:
     return "\n".join([*lines, f"{'':9} {first}{' ' * space}{last}", f"{'':9} ◆ pinned  ● accepted  ○ other"])
 
 
-def trend_svg(title: str, points: Sequence[Point], marks: Mapping[str, str]) -> str:
+def history_svg(title: str, points: Sequence[Point], marks: Mapping[str, str]) -> str:
     """The same as a picture: points with their intervals, joined in order of time; a line at the pinned value."""
     low, high = _range(points)
 

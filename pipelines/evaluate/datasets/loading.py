@@ -1,4 +1,4 @@
-"""Files of a benchmark → items, and what is missing to run it."""
+"""The files of a data set → its items, and what is missing to evaluate it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError
 from mats_core.scoring import Item, LabelSet
 from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
-from pipelines.evaluate.datasets.definition import Benchmark
-from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, alternatives, open_folder
-from pipelines.evaluate.datasets.found_items import Drafts
+from pipelines.evaluate.datasets.definition import EvaluationSet
+from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, open_folder
+from pipelines.evaluate.datasets.found_items import FoundItems
 
-READERS: dict[str, Callable[[Folder], Drafts]] = {
+READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "table": csv_reader.read,
     "names": file_name_reader.read,
     "records": json_reader.read,
@@ -24,8 +24,8 @@ _LABELLED = ("label", "labels")
 
 
 @dataclass
-class Reading:
-    """What a benchmark's files hold.
+class LoadedSet:
+    """A data set with its items, ready to be asked.
 
     Attributes:
         items: in the order of the publisher's file; ids are unique.
@@ -36,18 +36,24 @@ class Reading:
         records: (item id, the publisher's record) in its order, where a file to submit repeats all of them.
     """
 
+    definition: EvaluationSet
     items: list[Item]
     versions: list[str] = field(default_factory=list)
     labels: LabelSet = field(default_factory=LabelSet)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """Its short name, as in --benchmarks."""
+        return self.definition.name
 
-def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Reading:
-    """Items of a benchmark whose files lie under ``root``/its folder (a path or fsspec URL).
+
+def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -> LoadedSet:
+    """Items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
 
     Args:
-        root: folder of all benchmarks' folders; ``soundworld`` writes its clips there.
+        root: folder of all data sets' folders; ``soundworld`` writes its clips there.
         limit: the first so many items only.
 
     Raises:
@@ -55,69 +61,64 @@ def read(benchmark: Benchmark, root: str | None, limit: int | None = None) -> Re
             duplicate ids, labels outside the label set), naming file, line and what was expected; and when not
             one item is left.
     """
-    if root is None:
-        raise got_allowed("data", root, f"the folder that holds {benchmark.folder or benchmark.name}/")
-    if benchmark.reader == SOUNDWORLD:
-        return Reading(*soundworld_reader.read(benchmark, root, limit), soundworld_reader.label_set(benchmark))
-    folder = open_folder(benchmark, root)
-    drafts = _reader(benchmark)(folder)
+    if definition.reader == SOUNDWORLD:
+        items, versions = soundworld_reader.read(definition, root, limit)
+        return LoadedSet(definition, items, versions, soundworld_reader.label_set(definition))
+    folder = open_folder(definition, root)
+    found = _reader(folder)(folder)
     labels = LabelSet()
-    if benchmark.kind in _LABELLED:
-        labels = benchmark.label_set(benchmark.labels or drafts.labels)
-        _check_labels(benchmark, drafts, labels)
-    if not drafts.items:
-        first = next(iter(drafts.left_out), ("", "its files name none"))
-        raise got_allowed(
-            f"benchmarks: {benchmark.name}",
-            f"{len(drafts.left_out)} items, none that can be asked",
-            f"files as their publisher ships them ({first[0]}: {first[1]})",
-        )
-    items = drafts.items[:limit]
+    if definition.kind in _LABELLED:
+        labels = definition.label_set(definition.labels or found.labels)
+        _check_labels(found, labels)
+    if not found.items:
+        item_id, why = next(iter(found.left_out), ("", "its files name none"))
+        problem = f"{len(found.left_out)} items, none that can be asked ({item_id}: {why})"
+        raise SettingsError(f"benchmarks: {definition.name}", problem, f"get its files: {definition.source}")
+    items = found.items[:limit]
     versions = [folder.versions[item.uri] for item in items]
-    return Reading(items, versions, labels, drafts.left_out, drafts.records)
+    return LoadedSet(definition, items, versions, labels, found.left_out, found.records)
 
 
-def missing(benchmark: Benchmark, root: str | None) -> list[str]:
-    """What is missing to run a benchmark, a sentence each with what to do; empty when it can run."""
+def missing(definition: EvaluationSet, root: str) -> list[str]:
+    """What is missing to evaluate a data set, a sentence each with what to do; empty when nothing is."""
     absent: list[str] = []
-    if benchmark.reader == SOUNDWORLD:
+    if definition.reader == SOUNDWORLD:
         return absent
-    if benchmark.kind == "caption" and importlib.util.find_spec("aac_metrics") is None:
+    if definition.kind == "caption" and importlib.util.find_spec("aac_metrics") is None:
         absent.append('caption metrics need aac-metrics: pip install "aac-metrics<0.5.5" nltk')
-    where = benchmark.folder or benchmark.name
-    if root is None:
-        return [*absent, f"no --data folder; put its files into DATA/{where}/. Get them: {benchmark.source}"]
+    where = definition.folder or definition.name
     try:
-        folder = open_folder(benchmark, root)
+        folder = open_folder(definition, root)
     except SettingsError:
-        return [*absent, f"no folder {where}/. Get it: {benchmark.source}"]
-    for role in benchmark.files:
+        return [*absent, f"no folder {where}/. Get it: {definition.source}"]
+    for role in definition.files:
         if folder.path(role) is None:
-            absent.append(
-                f"{where}/{' or '.join(alternatives(benchmark, role))} is not there. Get it: {benchmark.source}"
-            )
+            names = " or ".join(definition.paths(role))
+            absent.append(f"{where}/{names} is not there. Get it: {definition.source}")
     if len(absent) or not folder.found:
-        return absent or [f"{where}/ is empty. Get its files: {benchmark.source}"]
+        return absent or [f"{where}/ is empty. Get its files: {definition.source}"]
     try:
-        left = [pair for pair in read(benchmark, root).left_out if pair[1].startswith(NO_AUDIO)]
+        left = [pair for pair in load_items(definition, root).left_out if pair[1].startswith(NO_AUDIO)]
     except SettingsError as error:
         return [str(error)]
     return [f"the audio of {len(left)} items is not there, e.g. {left[0][0]}: {left[0][1]}"] if left else []
 
 
-def _reader(benchmark: Benchmark) -> Callable[[Folder], Drafts]:
-    if benchmark.reader not in READERS:
-        raise got_allowed(f"benchmarks: {benchmark.name}: reader", benchmark.reader, ", ".join((*READERS, SOUNDWORLD)))
-    return READERS[benchmark.reader]
+def _reader(folder: Folder) -> Callable[[Folder], FoundItems]:
+    name = folder.definition.reader
+    if name not in READERS:
+        remedy = f"choose one of {', '.join((*READERS, SOUNDWORLD))}"
+        raise folder.wrong("reader", f'"{name}" is not a reader', remedy)
+    return READERS[name]
 
 
-def _check_labels(benchmark: Benchmark, drafts: Drafts, labels: LabelSet) -> None:
+def _check_labels(found: FoundItems, labels: LabelSet) -> None:
+    """Raise SettingsError for the first item without a label, or with one that is not in the set."""
     known = set(labels.names)
-    for item in drafts.items:
+    for item in found.items:
         unknown = [label for label in item.labels if label not in known]
         if unknown or not item.labels:
-            raise got_allowed(
-                f"benchmarks: {benchmark.name}: label of {item.item_id}",
-                ", ".join(unknown) or "none",
-                f"one of its {len(known)} labels: {', '.join(labels.names[:8])}{', …' if len(known) > 8 else ''}",
-            )
+            first = f"{', '.join(labels.names[:8])}{', …' if len(known) > 8 else ''}"
+            given = f'"{", ".join(unknown)}" is not one' if unknown else "it has none"
+            problem = f"{given} of the {len(known)} labels {first}"
+            raise found.folder.wrong(f"label of {item.item_id}", problem, AS_PUBLISHED)

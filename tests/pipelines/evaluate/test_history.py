@@ -10,8 +10,8 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.evaluate.gate import check_against, gate
-from pipelines.evaluate.history import History
-from pipelines.pages.charts import series, terminal_plot, trend_svg
+from pipelines.evaluate.history import History, series
+from pipelines.pages.charts import history_svg, terminal_plot
 
 ITEMS = 400
 
@@ -138,9 +138,9 @@ def test_a_named_run_is_compared_with_beside_the_pin(history: History) -> None:
         night(history, run_id, 0.8, day)
     assert gate(history, run_rows("c", 0.8), "b", 0.01).against == {"run": ["b"], "pinned": ["a"]}
     check_against(history, "b", ["bells"])
-    with pytest.raises(SettingsError, match=r'run: got "x"; allowed: a run of this history: a, b'):
+    with pytest.raises(SettingsError, match="run: x is not a run of this history; choose one of a, b"):
         check_against(history, "x", ["bells"])
-    with pytest.raises(SettingsError, match="a run that has gongs"):
+    with pytest.raises(SettingsError, match="run b has no gongs"):
         check_against(history, "b", ["bells", "gongs"])
 
 
@@ -179,7 +179,7 @@ def test_runs_are_compared_on_the_items_both_have(history: History) -> None:
     new[0].update(items=[f"clip-{i}" for i in range(38)] + ["new"], rows=[[0.0], *[[1.0]] * 37, [0.0]])
     verdict = gate(history, new, "accepted", 0.01)
     (change,) = verdict.changes
-    assert (change.items, change.difference, verdict.lost) == (38, pytest.approx(-1 / 38), [])
+    assert (change.items, change.difference, verdict.not_comparable) == (38, pytest.approx(-1 / 38), [])
 
 
 def test_a_run_of_far_fewer_items_closes_the_gate(history: History) -> None:
@@ -187,9 +187,9 @@ def test_a_run_of_far_fewer_items_closes_the_gate(history: History) -> None:
     assert night(history, "a", 0.8, 1)
     assert gate(history, run_rows("b", 320 / 380, items=380), "accepted", 0.01).open
     few = run_rows("b", 1.0, items=379)
-    (lost,) = gate(history, few, "accepted", 0.01).lost
-    assert lost.why == "only 379 of its 400 items are in this run (95% must be, so give it the same --limit)"
-    assert "mats history accept b" in lost.remedy
+    (missing,) = gate(history, few, "accepted", 0.01).not_comparable
+    assert missing.why == "only 379 of its 400 items are in this run (95% must be, so give it the same --limit)"
+    assert "mats history accept b" in missing.remedy
     assert gate(history, few, "accepted", 0.01, ungated=["bells/accuracy"]).open
 
 
@@ -224,7 +224,7 @@ def test_accepted_and_pinned_by_hand_the_new_way_of_counting_is_the_standard(his
     history.add(run_rows("b", 0.8, labels="other"))
     history.mark("accept", "b")
     again = gate(history, run_rows("c", 0.8, labels="other"), "accepted", 0.01)
-    assert [each.against for each in again.lost] == ["pinned run a"]
+    assert [each.against for each in again.not_comparable] == ["pinned run a"]
     assert "mats history pin c" in again.reasons[0]
     history.mark("pin", "b")
     assert gate(history, run_rows("c", 0.8, labels="other"), "accepted", 0.01).open
@@ -239,23 +239,23 @@ def test_cider_is_compared_only_over_the_same_items(history: History) -> None:
     same[0]["rows"] = [None, *same[0]["rows"][1:]]
     verdict = gate(history, same, "accepted", 0.01)
     assert (verdict.open, verdict.changes[0].items) == (True, ITEMS - 1)
-    (lost,) = gate(history, run_rows("b", 0.8, items=ITEMS - 1, **cider), "accepted", 0.01).lost
-    assert lost.why == "its values depend on which items there are, and these are others (400 then, 399 now)"
+    (missing,) = gate(history, run_rows("b", 0.8, items=ITEMS - 1, **cider), "accepted", 0.01).not_comparable
+    assert missing.why == "its values depend on which items there are, and these are others (400 then, 399 now)"
 
 
 def test_a_grid_is_no_standard(history: History) -> None:
     history.add(run_rows("grid", 0.8, cell="santa.mix=0.3"))
     for kind in ("accept", "pin"):
-        with pytest.raises(SettingsError, match="a run without a grid"):
+        with pytest.raises(SettingsError, match="choose a run without a grid"):
             history.mark(kind, "grid")
-    with pytest.raises(SettingsError, match="a run without a grid"):
+    with pytest.raises(SettingsError, match="choose a run without a grid"):
         check_against(history, "grid", ["bells"])
     event = Path(history.url) / "events" / f"{1:020d}-accept-grid.json"  # accepted before that was refused
     event.parent.mkdir()
     event.write_text('{"kind": "accept", "run_id": "grid"}')
     verdict = gate(history, run_rows("b", 0.1), "accepted", 0.01)
     assert not verdict.open
-    assert [(each.benchmark, each.metric) for each in verdict.lost] == [("bells", "")]
+    assert [(each.benchmark, each.metric) for each in verdict.not_comparable] == [("bells", "")]
 
 
 def test_what_items_contributed_stays_numbers_of_arrow(history: History) -> None:
@@ -263,10 +263,10 @@ def test_what_items_contributed_stays_numbers_of_arrow(history: History) -> None
     table = np.random.default_rng(1).random((300, 400))
     wide = {"metric": "map", "statistic": "mean_average_precision", "items": [str(i) for i in range(301)]}
     history.add([{**run_rows("a", 0.8)[0], **wide, "rows": [None, *table]}])
-    (kept,) = history.kept("a", {("", "bells", "map")}).values()
-    assert kept.counted.tolist() == list(range(1, 301))
-    assert np.array_equal(kept.table, table)
-    assert not kept.table.flags.owndata  # a view of what Parquet gave
+    (values,) = history.item_values("a", {("", "bells", "map")}).values()
+    assert values.counted.tolist() == list(range(1, 301))
+    assert np.array_equal(values.table, table)
+    assert not values.table.flags.owndata  # a view of what Parquet gave
 
 
 def test_a_run_added_again_is_one_run(history: History) -> None:
@@ -274,8 +274,8 @@ def test_a_run_added_again_is_one_run(history: History) -> None:
     history.add(run_rows("a", 0.9))
     assert history.ids() == ["a"]
     assert [row["value"] for row in history.runs()] == [0.9]
-    (kept,) = history.kept("a", history.keys("a")).values()
-    assert kept.table.sum() == pytest.approx(0.9 * ITEMS)
+    (values,) = history.item_values("a", history.keys("a")).values()
+    assert values.table.sum() == pytest.approx(0.9 * ITEMS)
 
 
 def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:
@@ -285,7 +285,7 @@ def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:
     with pytest.raises(SettingsError, match="which has none yet"):
         History(history.url + "-other").mark("accept", "a")
     (Path(history.url) / "runs" / "20261102T000000Z-b.parquet").write_bytes(b"no parquet")
-    with pytest.raises(SettingsError, match="a readable Parquet file"):
+    with pytest.raises(SettingsError, match="not a readable Parquet file"):
         history.runs()
 
 
@@ -293,7 +293,7 @@ def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:
 def test_a_stray_file_among_the_events_is_named(history: History, text: str) -> None:
     assert night(history, "a", 0.8, 1)
     (Path(history.url) / "events" / "stray.json").write_text(text)
-    with pytest.raises(SettingsError, match=r"events/stray\.json.*move this one away"):
+    with pytest.raises(SettingsError, match=r"events/stray\.json is not an event .*move this file away"):
         history.accepted()
 
 
@@ -306,7 +306,7 @@ def test_a_metric_over_time_as_text_and_picture(history: History) -> None:
     lines = terminal_plot(points, marks).splitlines()
     height = {mark: next(i for i, line in enumerate(lines) if mark in line) for mark in "◆●○"}
     assert height["●"] < height["◆"] < height["○"]
-    picture = trend_svg("bells/accuracy <night>", points, marks)
+    picture = history_svg("bells/accuracy <night>", points, marks)
     assert picture.count("<title>") == 3
     assert "&lt;night&gt;" in picture
     from xml.etree import ElementTree

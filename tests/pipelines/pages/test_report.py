@@ -19,7 +19,8 @@ from PIL import Image
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.pages import media
-from pipelines.pages.report import check_page, clock, write_report
+from pipelines.pages.render import check_page, clock
+from pipelines.pages.report import write_report
 
 RATE = media.SAMPLE_RATE
 HOSTILE = '"><script>alert(1)<script><img src=x onerror=alert(2)>.wav'
@@ -224,7 +225,7 @@ def test_labels_right_missed_and_wrong(tmp_path: Path) -> None:
     output = write_run(tmp_path / "out", [row(0, uri, text="A dog barks while rain falls.")])
     result = write_report(output, str(tmp_path / "r.html"), truth)
     assert result.files[0]["parts"][0]["labels"] == [("rain", "right"), ("siren", "missed"), ("dog", "wrong")]
-    scores = result.totals.scores
+    scores = result.labels
     assert (scores.right, scores.missed, scores.wrong, scores.f1) == (1, 1, 1, 0.5)
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [len(page.all("li", kind)) for kind in ("right", "missed", "wrong")] == [1, 1, 1]
@@ -312,7 +313,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_decoded(tmp
     ):
         with pytest.raises(SettingsError) as refused:
             write_report(output, out)
-        assert str(refused.value).startswith(f'out: got "{out}"; allowed: a file that can be written; {why}'), out
+        assert str(refused.value).startswith(f"out: no page can be written to {out}: {why}"), out
     storage.remove_tree("memory://report")
 
 
@@ -339,6 +340,6 @@ def test_a_wrong_line_of_the_truth_is_told(tmp_path: Path) -> None:
         truth.write_text(f"{json.dumps(good)}\n\n{line}\n")
         with pytest.raises(SettingsError) as refused:
             write_report(output, str(tmp_path / "r.html"), str(truth))
-        assert str(refused.value).startswith(f'truth: got "{truth}"; allowed: the truth.jsonl of an archive ({wrong}')
+        assert str(refused.value).startswith(f"truth: {truth} is not the truth.jsonl of an archive ({wrong}")
     with pytest.raises(SettingsError, match=r"truth\.minutes: got .nothing"):
         write_report(output, str(tmp_path / "r.html"), [{"path": "one.wav", "labels": []}])
