@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.encoders.facts import read_encoder_facts
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.memory import faiss_index as ivf
 from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
@@ -147,8 +147,8 @@ def _check_replaceable(output: str) -> None:
     except (storage.StorageError, ValueError):
         note = None
     if not isinstance(note, dict) or not {"fingerprint", "encoder_fingerprint"} <= set(note):
-        allowed = f"an empty folder, or one with a memory to replace; {there[0]} in it is of no memory: move it away"
-        raise got_allowed("output", storage.public_uri(output), allowed)
+        problem = f"{there[0]} in {storage.public_uri(output)} is of no memory that `mats build-memory` wrote"
+        raise SettingsError("output", problem, "move it away, or choose another folder")
 
 
 def _find_pieces(settings: BuildMemorySettings, facts: dict[str, Any]) -> list[Piece]:
@@ -164,7 +164,8 @@ def _shard_rows(settings: BuildMemorySettings, dim: int) -> int:
 
 def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
     if settings.clusters is not None and settings.clusters > rows:
-        raise got_allowed("clusters", settings.clusters, f"1 to {rows}, the number of captions")
+        problem = f"{settings.clusters} clusters cannot be made of {rows} captions"
+        raise SettingsError("clusters", problem, f"choose 1 to {rows}")
 
 
 class _Builder:
@@ -192,7 +193,8 @@ class _Builder:
             counts = self._timed_call("count", self._count)
             total = sum(counts)
             if not total:
-                raise got_allowed("sources", self.settings.sources, "sources that some caption has")
+                problem = f"no caption is of {', '.join(self.settings.sources or ['any source'])}"
+                raise SettingsError("sources", problem, "choose sources that the embeddings have")
             _check_clusters(self.settings, total)
             sample = self._timed_call("sample", partial(self._sample, total))
             clusters = self.settings.clusters or ivf.default_clusters(total)

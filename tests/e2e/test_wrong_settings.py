@@ -90,7 +90,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "evaluate: no benchmark": (["evaluate", "--out", o, *m], "benchmarks: none is named"),
         "evaluate: unknown benchmark": (
             ["evaluate", "--out", o, *m, "--benchmarks", "gongs"],
-            '"gongs" is not a data set',
+            '"gongs" is not a',
         ),
         "evaluate: no files": (["evaluate", "--out", o, *m, "--benchmarks", "esc50", "--data", a], "esc50"),
         "evaluate: no out": (["evaluate", *m, "--benchmarks", "soundworld"], "out: no folder was given"),

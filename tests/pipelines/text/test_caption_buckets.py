@@ -63,9 +63,7 @@ def test_buckets_are_even_and_named_after_their_parts() -> None:
 def test_a_bucket_is_sorted_by_length_for_the_encoder_and_by_id_in_its_part(tmp_path: Path) -> None:
     encoder = Lengths()
     texts = ["x" * length for length in (9, 2, 30, 4, 17)]
-    stage = EmbedBucket(
-        TextSpec(parts=str(tmp_path), encoder="", dim=2, batch_size=2, load=lambda uri, device: encoder)
-    )
+    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2, batch_size=2), encoder)
     told = stage(pa.concat_tables([rows_of(texts), rows_of(texts[:2], "b")])).to_pylist()[0]
     assert (told["bucket"], told["captions"], told["records"]) == (3, 5, 7)
     assert [[len(text) for text in batch] for batch in encoder.batches] == [[2, 4], [9, 17], [30]]
@@ -82,7 +80,7 @@ def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
         def embed_text(self, texts: list[str]) -> torch.Tensor:
             return torch.full((len(texts), 2), float("nan"))
 
-    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2, load=lambda uri, device: Broken()))
+    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2), Broken())
     with pytest.raises(ValueError, match="NaN"):
         stage(rows_of(["a"]))
     assert list(tmp_path.iterdir()) == []
@@ -92,7 +90,7 @@ def test_a_full_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.Mon
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2, load=lambda uri, device: Lengths()))
+    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2), Lengths())
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(storage.StorageError, match="No space left on device"):
         stage(rows_of(["a"]))
@@ -158,8 +156,8 @@ def test_unit_rows_and_what_they_refuse() -> None:
 @pytest.mark.parametrize(
     ("change", "settings", "said"),
     [
-        ({}, {"clusters": 101}, "clusters: got 101; allowed: 1 to 100"),
-        ({}, {"clusters": 11, "cap": 10}, "clusters: got 11; allowed: 1 to 10"),
+        ({}, {"clusters": 101}, "clusters: 101 clusters cannot be made of 100 captions; choose 1 to 100"),
+        ({}, {"clusters": 11, "cap": 10}, "clusters: 11 clusters cannot be made of 10 captions; choose 1 to 10"),
         ({}, {"encoder": "builtin"}, "these were made with eeeeeeeeeeee"),
         ({"status": "running"}, {}, "a finished"),
         ({"window_seconds": 5}, {}, "embeddings of audio"),
