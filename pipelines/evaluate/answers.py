@@ -38,6 +38,9 @@ _ANSWER_COLUMNS = [
     *("benchmark", "item", "order", "uri", "version", "start_s"),
     *("text", "decoded_s", "embedding", "error_code", "error_message"),
 ]
+HEARD = "heard"
+"""The run that only embeds the sounds, and its folder in OUT."""
+
 QUESTION_ROWS = 4096
 """Rows in one file of questions put to stored embeddings."""
 
@@ -91,7 +94,7 @@ def make_answers(
 ) -> dict[str, RunResult]:
     """Run every cell to its end; cell name → its result. Stops at the first that is not complete.
 
-    The run that only embeds the sounds is called "heard", where one is needed and did not end.
+    Where the sounds must be embedded first and that run did not end, the result is that of HEARD alone.
     """
     rows = asked_rows(data_sets, settings.orders, settings.seed)
     schemes = sorted({storage.scheme(row["uri"]) or "file" for row in rows})
@@ -103,9 +106,9 @@ def make_answers(
     else:
         heard = _embed_sounds(settings, rows, schemes, progress)
         if heard.status not in ("complete", "complete_before"):
-            return {"heard": heard}
+            return {HEARD: heard}
         asked = storage.join(settings.out, "asked")
-        _ask_embeddings(storage.join(settings.out, "heard"), asked, rows)
+        _ask_embeddings(storage.join(settings.out, HEARD), asked, rows)
     results: dict[str, RunResult] = {}
     for cell in grid:
         given = settings.caption_settings(
@@ -128,9 +131,9 @@ def _embed_sounds(
     sounds = storage.join(settings.out, "sounds.parquet")
     _write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
     shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
-    heard = storage.join(settings.out, "heard")
+    heard = storage.join(settings.out, HEARD)
     given = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
-    return run_embed_audio(given, partial(progress, "heard"))
+    return run_embed_audio(given, partial(progress, HEARD))
 
 
 def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:

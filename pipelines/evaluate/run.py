@@ -27,7 +27,7 @@ from mats_core.scoring import METRICS
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.archive.run import Progress
-from pipelines.evaluate.answers import asked_rows, cell_folder, make_answers, read_answers
+from pipelines.evaluate.answers import HEARD, asked_rows, cell_folder, make_answers, read_answers
 from pipelines.evaluate.datasets import LoadedSet, judge_file, load_evaluation_set, load_items
 from pipelines.evaluate.gate import check_against, gate
 from pipelines.evaluate.history import ANSWERED, History
@@ -44,7 +44,7 @@ WRITTEN = (
     "asked",
     "asked.parquet",
     "cells",
-    "heard",
+    HEARD,
     "judge",
     "metrics.json",
     "predictions",
@@ -70,8 +70,8 @@ def run_evaluate(
             results = make_answers(given, data_sets, grid, tell)
         answered = time.time()
         done = Evaluation("complete", run_id, settings.out)
-        done.rows = sum(r.rows for name, r in results.items() if name != "heard")
-        done.failed = sum(sum(r.errors.values()) for name, r in results.items() if name != "heard")
+        done.rows = sum(r.rows for name, r in results.items() if name != HEARD)
+        done.failed = sum(sum(r.errors.values()) for name, r in results.items() if name != HEARD)
         unfinished = next((r for r in results.values() if r.status not in ("complete", "complete_before")), None)
         if unfinished is not None:
             done.status, done.rows = unfinished.status, unfinished.rows

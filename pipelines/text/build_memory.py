@@ -38,8 +38,8 @@ from pipelines.output.parts import prepare_output
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_shards import (
     ALL,
-    Choice,
     Piece,
+    Selection,
     count_piece,
     fill_shard,
     piece_table,
@@ -179,7 +179,7 @@ class _Builder:
         tell: Callable[[Progress], None],
     ) -> None:
         self.settings, self.facts, self.pieces, self.tell = settings, facts, pieces, tell
-        self.choice = Choice(tuple(settings.sources) if settings.sources is not None else None, settings.seed)
+        self.selection = Selection(tuple(settings.sources) if settings.sources is not None else None, settings.seed)
         self.times: dict[str, float] = {}
         self.tasks = 1
 
@@ -244,10 +244,10 @@ class _Builder:
         """Rows taken of each piece; settles the threshold of a cap."""
         whole = [piece.stop - piece.start for piece in self.pieces]
         cap = self.settings.cap
-        if self.choice.sources is None and (cap is None or cap >= sum(whole)):
+        if self.selection.sources is None and (cap is None or cap >= sum(whole)):
             return whole
         found: list[tuple[int, np.ndarray]] = [(0, np.empty(0, np.uint64))] * len(whole)
-        for table in self._map(self._work(), count_piece, self.choice, cap is not None):
+        for table in self._map(self._work(), count_piece, self.selection, cap is not None):
             for number, rows, values in zip(*(table[name].to_pylist() for name in table.schema.names), strict=True):
                 found[number] = (rows, np.array(values, np.uint64))
         total = sum(rows for rows, _ in found)
@@ -255,7 +255,7 @@ class _Builder:
             return [rows for rows, _ in found]
         every = np.concatenate([values for _, values in found])
         threshold = int(np.partition(every, cap - 1)[cap - 1])
-        self.choice = Choice(self.choice.sources, self.choice.seed, threshold)
+        self.selection = Selection(self.selection.sources, self.selection.seed, threshold)
         return [int((values <= np.uint64(threshold)).sum()) for _, values in found]
 
     def _sample(self, total: int) -> np.ndarray:
@@ -266,7 +266,7 @@ class _Builder:
         share = (max(wanted, clusters) * 1.02 + 50) / total
         threshold = ALL if share >= 1 else int(share * ALL)
         found: dict[int, list[np.ndarray]] = {}
-        for table in self._map(self._work(), sample_piece, self.choice, threshold):
+        for table in self._map(self._work(), sample_piece, self.selection, threshold):
             numbers, rows = table["number"].to_numpy(), unit_rows(table["embedding"])
             for number in np.unique(numbers):
                 found.setdefault(int(number), []).append(rows[numbers == number])
@@ -298,7 +298,7 @@ class _Builder:
         folder = storage.join(self.settings.output, "_state", "shards")
         storage.remove_tree(folder)
         done = 0
-        for table in self._map(tables, _fill_from, self.choice, ray.put(empty), folder):
+        for table in self._map(tables, _fill_from, self.selection, ray.put(empty), folder):
             done += sum(table["rows"].to_pylist())
             self.tell(Progress("run", done, first))
         return list(range(len(groups)))
@@ -334,11 +334,11 @@ class _Builder:
         return note
 
 
-def _fill_from(work: pa.Table, choice: Choice, empty: Any, folder: str) -> pa.Table:
+def _fill_from(work: pa.Table, selection: Selection, empty: Any, folder: str) -> pa.Table:
     """`fill_shard` with the empty index taken from Ray's object store."""
     import ray
 
-    return fill_shard(work, choice, ray.get(empty), folder)
+    return fill_shard(work, selection, ray.get(empty), folder)
 
 
 def _local_state(output: str) -> Path | None:

@@ -34,7 +34,7 @@ from pipelines.text.caption_buckets import (
     part_name,
     read_corpora,
 )
-from pipelines.text.memory_shards import Choice, Piece, chosen, draws, fill_shard, read_piece, unit_rows
+from pipelines.text.memory_shards import Piece, Selection, draws, fill_shard, read_piece, select_rows, unit_rows
 
 
 class Lengths:
@@ -135,14 +135,15 @@ def test_a_piece_is_exactly_its_rows(table: Path, start: int, stop: int) -> None
 
 def test_rows_are_chosen_by_source_and_draw(table: Path) -> None:
     rows = pq.read_table(table / "embeddings")
-    assert [c[1:] for c in chosen(rows, Choice(("a",), 0))["caption"].to_pylist()] == [str(n) for n in range(0, 100, 2)]
-    assert len(chosen(rows, Choice(("b", "c"), 0))) == 100
+    of_a = select_rows(rows, Selection(("a",), 0))
+    assert of_a["caption"].to_pylist() == [f"c{n}" for n in range(0, 100, 2)]
+    assert len(select_rows(rows, Selection(("b", "c"), 0))) == 100
     ids = rows["caption_id"].to_pylist()
     threshold = int(np.sort(draws(ids, 5, "cap"))[24])
-    some = chosen(rows, Choice(None, 5, threshold))
+    some = select_rows(rows, Selection(None, 5, threshold))
     assert len(some) == 25
-    assert chosen(rows.slice(50), Choice(None, 5, threshold)).num_rows < 25  # a row's draw is its own
-    assert chosen(rows, Choice(None, 6, threshold))["caption"] != some["caption"]
+    assert select_rows(rows.slice(50), Selection(None, 5, threshold)).num_rows < 25  # a row's draw is its own
+    assert select_rows(rows, Selection(None, 6, threshold))["caption"] != some["caption"]
 
 
 def test_unit_rows_and_what_they_refuse() -> None:
@@ -186,7 +187,7 @@ def build(table: Path, output: str, seed: int = 0) -> dict[str, Any]:
     empty = ivf.empty_index(ivf.train_centroids(sample, 4, seed), "float32", sample)
     work = pa.table({"number": [0], "first": [0], "pieces": [json.dumps([asdict(piece)])]})
     folder = storage.join(output, "_state", "shards")
-    fill_shard(work, Choice(None, 0), ivf.to_bytes(empty), folder)
+    fill_shard(work, Selection(None, 0), ivf.to_bytes(empty), folder)
     return builder._merge(empty, [0], 100)
 
 
