@@ -1,90 +1,26 @@
-"""Evaluation from answers to page, gate and comparison; the answers are made up (evaluate_stand_in.py)."""
+"""Evaluation from answers to page, gate and comparison; the answers are made up (stand_in.py)."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import jobs.evaluate
-from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.scoring import Item, LabelSet, Scores
 from pipelines.archive.run import RunResult
-from pipelines.cluster import session as ray_runtime
 from pipelines.evaluate import answers as evaluate_answers
-from pipelines.evaluate.answers import ItemAnswer, read_answers
 from pipelines.evaluate.compare import compare_answers
-from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set, load_items
+from pipelines.evaluate.datasets import load_evaluation_set
 from pipelines.evaluate.history import History
-from pipelines.evaluate.results import Evaluation, SetResult
 from pipelines.evaluate.run import run_evaluate
-from pipelines.evaluate.scores import modality_gap
 from pipelines.output.lease import Lease
 from pipelines.settings.evaluate import EvaluateSettings
 from tests.pipelines.evaluate.datasets.test_readers import write
-from tests.pipelines.evaluate.stand_in import StandIn
-
-CLIPS = 8
-NAMES = ("soundworld_labels", "soundworld_choice")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("benchmarks"))
-
-
-@pytest.fixture(scope="module")
-def truth(data: str) -> dict[tuple[str, str], Any]:
-    sets = [load_items(load_evaluation_set(name), data, CLIPS) for name in NAMES]
-    return {(each.name, item.item_id): item for each in sets for item in each.items}
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) -> StandIn:
-    """Knows everything, but for one sound it cannot read; a stand-in's `good` is the share of clips it knows."""
-
-    def say(row: dict[str, Any]) -> str | None:
-        item = truth[row["benchmark"], row["item"]]
-        number = int(row["item"].rsplit("-", 1)[1])
-        if number == CLIPS - 1:
-            return None
-        if number >= model.good * CLIPS or row["bridge"] == "none":
-            return next((choice for choice in item.choices if choice != item.answer), "thunder")
-        return item.answer or ", ".join(item.labels)
-
-    model = install(StandIn(say), monkeypatch)
-    model.good = 1.0  # type: ignore[attr-defined]
-    return model
-
-
-def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    there = ray_runtime.Resources(2, 0, 1, own=False)
-
-    def caption(*given: Any) -> RunResult:
-        """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
-        done = model.caption(*given)
-        part = Path(done.output) / "answers" / "part-0.parquet"
-        table = pq.read_table(part)
-        versions = [storage.stat(uri).version for uri in table["uri"].to_pylist()]
-        pq.write_table(table.append_column("version", [versions]), part)
-        return done
-
-    monkeypatch.setattr(evaluate_answers, "run_caption", caption)
-    monkeypatch.setattr(evaluate_answers, "run_embed_audio", model.embed_audio)
-    monkeypatch.setattr(ray_runtime, "ray_session", contextlib.contextmanager(lambda *_: iter([there])))
-    return model
-
-
-def evaluate(data: str, out: Path, **given: Any) -> Evaluation:
-    values = {"benchmarks": ",".join(NAMES), "limit": CLIPS, "data": [data], "players": 2}
-    return run_evaluate(EvaluateSettings(**{**values, "out": str(out), **given}))
+from tests.pipelines.evaluate.stand_in import CLIPS, NAMES, StandIn, evaluate, install
 
 
 def test_two_nights_the_gate_and_what_changed(model: Any, data: str, tmp_path: Path) -> None:
@@ -314,25 +250,6 @@ def test_clips_written_by_the_first_run_are_the_same_for_the_second(model: Any, 
     assert evaluate(data, tmp_path / "out", **given).run_id == evaluate(data, tmp_path / "out", **given).run_id
 
 
-@pytest.mark.parametrize("column", ["uri", "version", "start_s"])
-def test_answers_to_two_versions_of_a_sound_are_not_joined(model: Any, data: str, tmp_path: Path, column: str) -> None:
-    evaluate(data, tmp_path / "out", benchmarks=NAMES[0])
-    part = tmp_path / "out" / "cells" / "run" / "answers" / "part-0.parquet"
-    rows = pq.read_table(part).to_pylist()
-    rows.append({**rows[0], "start_s": 60.0} | {column: 0.0 if column == "start_s" else "other"})
-    schema = pq.read_table(part).schema
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), part.with_name("part-1.parquet"))
-    part.unlink()
-    data_sets = [load_items(load_evaluation_set(NAMES[0]), data, CLIPS)]
-    with pytest.raises(
-        SettingsError, match=f"2 answers to {rows[0]['item']} of {NAMES[0]}, whose sound changed between them"
-    ):
-        read_answers(str(part.parents[1]), data_sets)
-    rows[-1] = {**rows[0], "start_s": 60.0}
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), part.with_name("part-1.parquet"))
-    assert len(read_answers(str(part.parents[1]), data_sets)[NAMES[0]]) == CLIPS
-
-
 def test_overwrite_leaves_nothing_of_the_run_before(model: Any, data: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(data, out, benchmarks=NAMES[0], axes=["beams=1,2"])
@@ -374,29 +291,3 @@ def test_a_run_with_too_many_errors_is_not_accepted(model: Any, data: str, tmp_p
     assert not evaluate(data, tmp_path / "a", max_error_rate=0.12, **given).accepted  # one of eight fails
     assert History(given["history"]).accepted() == []
     assert evaluate(data, tmp_path / "a", max_error_rate=0.125, **given).accepted
-
-
-@pytest.mark.parametrize(
-    ("references", "expected"), [((), "The sound of rain., The sound of wind."), (("It rains.",), "It rains.")]
-)
-def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
-    references: tuple[str, ...], expected: str
-) -> None:
-    """Sounds [1, 0] beside texts [0, 1], moved half-way: cosines 0 and 1/√2, and the distances that go with them."""
-    spoken = {"rain": "The sound of rain.", "wind": "The sound of wind."}
-    labels = LabelSet(tuple(spoken), tuple(spoken), tuple(spoken.values()))
-    item = Item(item_id="a", uri="a.wav", task="caption", references=references, labels=("rain", "wind"))
-    data = LoadedSet(load_evaluation_set("esc50"), [item] * 3, labels=labels)
-    answers = [ItemAnswer(embedding=np.array([1.0, 0.0], np.float32))] * 3
-    asked: list[str] = []
-
-    def embed_text(texts: list[str]) -> Any:
-        asked.extend(texts)
-        return np.array([[0.0, 1.0]] * len(texts), np.float32)
-
-    result = SetResult(data, answers, Scores(), {})
-    gap = modality_gap(result, embed_text, lambda audio: np.full_like(audio, 0.5**0.5))
-    assert asked == [expected] * 3
-    assert gap is not None
-    assert gap.cosine == pytest.approx({"audio": 0.0, "moved": 0.5**0.5})
-    assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})
