@@ -28,7 +28,7 @@ from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.archive.run import Progress
 from pipelines.evaluate.answers import HEARD, asked_rows, cell_folder, make_answers, read_answers
-from pipelines.evaluate.datasets import LoadedSet, judge_file, load_evaluation_set, load_items
+from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set, load_items
 from pipelines.evaluate.gate import check_against, gate
 from pipelines.evaluate.history import ANSWERED, History
 from pipelines.evaluate.page import write_page
@@ -230,7 +230,7 @@ def _score(
         for data in data_sets:
             result = score_answers(data, answers[data.name], encoder, settings.seed, fixed[data.name])
             result.gap = modality_gap(result, encoder.embed_text, partial(_move, settings, cell, facts, encoder))
-            judged = judge_file(data, result.texts, settings.seed)
+            judged = data.judge_file(result.texts, settings.seed)
             if judged is not None:
                 result.judge_file = storage.join("judge", cell.name, data.name, judged[0])
                 storage.write_bytes(storage.join(settings.out, result.judge_file), judged[1].encode("utf-8"))

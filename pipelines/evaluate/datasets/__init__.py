@@ -1,11 +1,10 @@
 """Evaluation data sets: definitions (YAML), readers of the files as their publishers ship them, and what is missing.
 
     definition         a data set as data: kind, task, metrics, files; one YAML file each in definitions/
-    loading            files → items with their labels; what is missing where it cannot
+    loading            files → items with their labels; the file for a publisher's judge; what is missing
     folder             the files of a data set, where its audio lies, tables and JSON lists with their places
     found_items        what a reader collects
     csv_reader, json_reader, file_name_reader, soundworld_reader    `reader: table`, `records`, `names`, `soundworld`
-    judges             the file that a publisher's own judge takes
 
 Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of
 files is a reader, entered in `loading.READERS`.
@@ -13,16 +12,12 @@ files is a reader, entered in `loading.READERS`.
 
 from __future__ import annotations
 
-from mats_core.scoring import Item
 from pipelines.evaluate.datasets.definition import EvaluationSet, list_evaluation_sets, load_evaluation_set
-from pipelines.evaluate.datasets.judges import judge_file
 from pipelines.evaluate.datasets.loading import LoadedSet, load_items, missing
 
 __all__ = [
     "EvaluationSet",
-    "Item",
     "LoadedSet",
-    "judge_file",
     "list_evaluation_sets",
     "load_evaluation_set",
     "load_items",

@@ -1,4 +1,4 @@
-"""The files of a data set → its items, and what is missing to evaluate it."""
+"""The files of a data set → its items, the file for its judge, and what is missing to evaluate it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core.errors import SettingsError
-from mats_core.scoring import Item, LabelSet
+from mats_core.scoring import Answers, Item, LabelSet
+from mats_core.scoring.chat import air_bench_lines
+from mats_core.scoring.choices import mmau_records
 from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
-from pipelines.evaluate.datasets.definition import EvaluationSet
+from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, open_folder
 from pipelines.evaluate.datasets.found_items import FoundItems
 
@@ -47,6 +49,18 @@ class LoadedSet:
     def name(self) -> str:
         """Its short name, as in --benchmarks."""
         return self.definition.name
+
+    def judge_file(self, answers: Answers, seed: int = 0) -> tuple[str, str] | None:
+        """(file name, text) for the publisher's own judge; None where the data set has none.
+
+        AIR-Bench: the JSON lines that its score_chat.py reads. MMAU's test part, whose answers are withheld: all its
+        own records with ``model_prediction``.
+        """
+        if self.definition.judge == AIR_BENCH:
+            return "Chat_result_modelx.jsonl", air_bench_lines(self.items, answers)
+        if self.definition.judge == MMAU:
+            return f"{self.name}_predictions.json", mmau_records(self.records, self.items, answers, seed)
+        return None
 
 
 def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -> LoadedSet:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mats_core.scoring import Item
-from pipelines.evaluate.datasets import judge_file, list_evaluation_sets, load_evaluation_set, load_items, missing
+from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set, load_items, missing
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> str:
@@ -259,14 +259,14 @@ def test_mmau(tmp_path: Path) -> None:
     withheld = load_items(load_evaluation_set("mmau"), root)
     assert [(i.choices, i.answer) for i in withheld.items] == [(("Car honking", "Helicopter"), "")]
     assert [item_id for item_id, _ in withheld.left_out] == ["gone"]
-    name, text = judge_file(withheld, ["helicopter."]) or ("", "")
+    name, text = withheld.judge_file(["helicopter."]) or ("", "")
     assert name == "mmau_predictions.json"
     assert json.loads(text) == [
         {**test[0], "model_prediction": "Helicopter"},  # the publisher's record as it was, the repeated option too
         {**test[1], "model_prediction": ""},
     ]
     mini = load_evaluation_set("mmau_mini")
-    assert judge_file(load_items(mini, root), ["x"]) is None
+    assert load_items(mini, root).judge_file(["x"]) is None
     assert item.extra["sub-category"] == "Event"
 
 
@@ -287,7 +287,7 @@ def test_air_bench_chat(tmp_path: Path) -> None:
     items = items_of("air_bench_chat", root)
     assert list(items) == ["4"] and items["4"].extra == record("sound_QA", 4) and items["4"].category == "sound_QA"
     definition = load_evaluation_set("air_bench_chat")
-    name, text = judge_file(load_items(definition, root), ["Wind."]) or ("", "")
+    name, text = load_items(definition, root).judge_file(["Wind."]) or ("", "")
     assert name == "Chat_result_modelx.jsonl" and json.loads(text) == {**record("sound_QA", 4), "response": "Wind."}
 
 
