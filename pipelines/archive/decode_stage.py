@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
+from pipelines.archive.headers import make_decoder
 from pipelines.archive.work_list import WorkList
 from pipelines.data.columns import WINDOWS_TYPE, timed, with_column
 from pipelines.data.private_uris import Find
@@ -21,25 +22,6 @@ from pipelines.settings.archive import LimitSettings
 
 BLOCK_ROWS = 32
 """Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
-
-
-def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
-    """A `mats_core.audio.sandbox.IsolatedDecoder` with the user's limits over its defaults."""
-    from mats_core.audio.decode import DecodeLimits
-    from mats_core.audio.sandbox import IsolatedDecoder
-
-    given = {
-        "max_bytes": limits.max_file_bytes,
-        "max_seconds": limits.max_seconds,
-        "memory_bytes": limits.decode_memory_bytes,
-        "deadline_s": limits.decode_deadline,
-        "store_s": limits.store_deadline,
-        "max_sample_rate": limits.max_sample_rate,
-        "min_sample_rate": limits.min_sample_rate,
-        "max_channels": limits.max_channels,
-    }
-    chosen = DecodeLimits(**{name: value for name, value in given.items() if value is not None})
-    return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 
 
 def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:

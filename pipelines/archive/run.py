@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError, got_allowed
-from pipelines.archive.scan import ScanCounts, Scanner
+from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.meter import Meter, peak_mb
 from pipelines.cluster.session import (

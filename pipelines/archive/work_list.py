@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
-from pipelines.archive.scan import ScanCounts, Scanner
+from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
 from pipelines.data.private_uris import PrivateUris
 

@@ -16,7 +16,7 @@ import soundfile
 
 from mats_core.audio.decode import AudioError, DecodeLimits, decode, probe
 from mats_core.errors import SettingsError
-from pipelines.archive.decode_stage import make_decoder
+from pipelines.archive.headers import make_decoder
 from pipelines.settings.archive import CaptionSettings, LimitSettings, build
 from tests.recordings import encode, melody
 

@@ -13,7 +13,7 @@ import soundfile
 
 from mats_core.audio.decode import decode
 from pipelines.archive.decode_stage import Decode
-from pipelines.archive.scan import Scanner
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.data.inputs import open_source
 from pipelines.settings.archive import LimitSettings

@@ -14,8 +14,8 @@ import mats_core
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.decode_stage import Decode, shard_table
+from pipelines.archive.headers import Scanner
 from pipelines.archive.model_stage import Answer, Embed, ModelSpec
-from pipelines.archive.scan import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.data.inputs import open_source
 from pipelines.settings.archive import LimitSettings

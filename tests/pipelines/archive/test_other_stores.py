@@ -15,7 +15,7 @@ from fsspec.spec import AbstractFileSystem
 from mats_core import storage
 from mats_core.audio.decode import decode, probe
 from mats_core.storage import Listed, StorageError
-from pipelines.archive.scan import Scanner
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.data.inputs import open_source
 from pipelines.settings.archive import LimitSettings
@@ -123,7 +123,7 @@ def test_an_archive_there_becomes_a_work_list_there(bucket: type[Bucket], monkey
                 found.append(probe(file))
         return found
 
-    monkeypatch.setattr(Scanner, "_probe", here)
+    monkeypatch.setattr(Scanner, "read_headers", here)
     for known in (0, 3):
         work = WorkList("gs://box/out/work")
         with Scanner(60.0, LimitSettings()) as scanner:

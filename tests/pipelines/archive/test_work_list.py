@@ -12,7 +12,7 @@ import pytest
 from mats_core.errors import SettingsError
 from pipelines.archive import work_list
 from pipelines.archive.decode_stage import Decode
-from pipelines.archive.scan import Scanner
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.data.inputs import Entry, Source, open_source
 from pipelines.settings.archive import LimitSettings

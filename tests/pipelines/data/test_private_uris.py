@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from mats_core.storage.uris import redacted
 from pipelines.archive.decode_stage import Decode
-from pipelines.archive.scan import Scanner
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.data.inputs import Entry, Source
 from pipelines.data.private_uris import PrivateUris
