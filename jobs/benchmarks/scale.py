@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.benchmarks.stand_in import CHUNK_S, Waits, run_stand_in
-from pipelines.archive.run import Progress
+from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import MANIFEST_SCHEMA
 from pipelines.settings.archive import RunSettings
 

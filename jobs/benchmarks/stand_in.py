@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from pipelines.archive.decode_stage import open_shard
 from pipelines.archive.model_stage import WORK_ONLY
-from pipelines.archive.run import Job, Progress, RunResult, run_rows
+from pipelines.archive.run import Job, RunResult, run_rows
 from pipelines.archive.work_list import WorkList
+from pipelines.cluster.progress import Progress
 from pipelines.data.columns import SEGMENTS_TYPE, timed, with_column
 from pipelines.data.inputs import open_source
 from pipelines.settings.archive import RunSettings

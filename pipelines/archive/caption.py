@@ -14,7 +14,8 @@ from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.model_stage import Answer, ModelSpec
-from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
+from pipelines.archive.run import Job, RunResult, peek, run_rows
+from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 

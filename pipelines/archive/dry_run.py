@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from pipelines.archive.caption import caption_job
 from pipelines.archive.headers import ScanCounts, Scanner
-from pipelines.archive.run import Job, Progress
+from pipelines.archive.run import Job
 from pipelines.archive.work_list import WorkList
+from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import Resources, free_memory, make_plan, usable_cores
 from pipelines.data.inputs import Source
 from pipelines.settings.archive import CaptionSettings, LimitSettings

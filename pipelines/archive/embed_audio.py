@@ -9,7 +9,8 @@ from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
 from pipelines.archive.model_stage import Embed, ModelSpec
-from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
+from pipelines.archive.run import Job, RunResult, peek, run_rows
+from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR, open_source
 from pipelines.settings.archive import EmbedSettings
 

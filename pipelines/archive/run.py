@@ -23,6 +23,7 @@ from mats_core.errors import SettingsError, got_allowed
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.meter import Meter, peak_mb
+from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import (
     DECODER_CPUS,
     MODEL_CPUS,
@@ -58,18 +59,6 @@ from pipelines.settings.archive import RunSettings
 
 MOST_COMMIT_ROWS = 20_000
 COMMIT_S = 120.0
-
-
-@dataclass
-class Progress:
-    """Where a run is. `stage`: wait (for another run's lease), scan, start, run, done. Seconds are of audio."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    before: int = 0
-    errors: int = 0
-    seconds: float = 0.0
 
 
 @dataclass

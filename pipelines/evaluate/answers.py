@@ -26,7 +26,8 @@ from mats_core.errors import got_allowed
 from mats_core.scoring import Item, choices
 from pipelines.archive.caption import run_caption
 from pipelines.archive.embed_audio import run_embed_audio
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
 from pipelines.evaluate.datasets import Benchmark, Reading
 from pipelines.settings.archive import EmbedSettings, build

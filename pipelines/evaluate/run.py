@@ -26,7 +26,8 @@ from mats_core.model.prompts import validate_request
 from mats_core.scoring import METRICS
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
 from pipelines.evaluate.answers import Task, asked_rows, cell_folder, make_answers, read_replies
 from pipelines.evaluate.datasets import judge_file, load_benchmark, read
 from pipelines.evaluate.gate import Verdict, check_against, gate

@@ -30,8 +30,8 @@ from mats_core import storage
 from mats_core.encoders.facts import read_encoder_facts
 from mats_core.errors import got_allowed
 from mats_core.memory import faiss_index as ivf
-from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
+from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
 from pipelines.output.lease import Lease
 from pipelines.output.parts import prepare_output

@@ -25,8 +25,8 @@ from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
+from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import check_device
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR

@@ -15,6 +15,7 @@ import pytest
 from jobs.benchmarks.chaos import Chaos, ChaosFailed, check, torment
 from jobs.benchmarks.stand_in import Waits, run_stand_in
 from pipelines.archive import run as run_rows_module
+from pipelines.cluster.progress import Progress
 from pipelines.settings.archive import RunSettings
 from tests.e2e.conftest import read_answers, write_tones
 
@@ -73,7 +74,7 @@ def test_two_cpus_are_enough_parts_come_early_and_nothing_loads_when_done(
     ray.get(holder.ping.remote())
     seen: list[int] = []
 
-    def interrupted(progress: run_rows_module.Progress) -> None:
+    def interrupted(progress: Progress) -> None:
         seen.append(len(list(out.glob("answers/*.parquet"))))
         if seen[-1] >= 2 and progress.stage == "run":
             raise KeyboardInterrupt

@@ -13,7 +13,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from mats_core.memory.santa import SantaMemory
-from pipelines.archive.run import Progress
+from pipelines.cluster.progress import Progress
 from pipelines.data.corpus import caption_id
 from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
 from pipelines.text.build_memory import run_build_memory

@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
 from pipelines.data.columns import WINDOWS_TYPE
 from pipelines.settings.archive import CaptionSettings, EmbedSettings
 
