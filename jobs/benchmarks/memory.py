@@ -15,7 +15,7 @@ import numpy as np
 from jobs.benchmarks.caption import workplace
 from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
 from mats_core.errors import got_allowed
-from pipelines.cluster.session import usable_cores
+from pipelines.cluster.plan import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)

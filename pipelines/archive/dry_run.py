@@ -21,8 +21,8 @@ from pipelines.archive.caption import caption_job
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.archive.run import Job
 from pipelines.archive.work_list import WorkList
+from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
-from pipelines.cluster.session import Resources, free_memory, make_plan, usable_cores
 from pipelines.data.inputs import Source
 from pipelines.settings.archive import CaptionSettings, LimitSettings
 

@@ -23,22 +23,10 @@ from mats_core.errors import SettingsError, got_allowed
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.meter import Meter, peak_mb
+from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS, Plan, check_fits, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
-from pipelines.cluster.session import (
-    DECODER_CPUS,
-    MODEL_CPUS,
-    Plan,
-    RunFailed,
-    bounded_retries,
-    check_device,
-    check_fits,
-    described,
-    make_plan,
-    pool,
-    ray_session,
-    readable_errors,
-    usable_cores,
-)
+from pipelines.cluster.session import RunFailed, check_device, describe_ray, ray_session, readable_errors
+from pipelines.cluster.stages import actor_pool, bounded_retries
 from pipelines.data.inputs import Entry, Source
 from pipelines.data.private_uris import share
 from pipelines.output.lease import Lease
@@ -248,11 +236,11 @@ def _stream(
         plan = make_plan(settings, work.total - before, job.model_bytes, there)
         if not there.own:
             check_fits(plan, there)
-        run.update(plan=asdict(plan), ray=described(there))
+        run.update(plan=asdict(plan), ray=describe_ray(there))
         meter.publish(job.name)
         for table in readable_errors(_dataset(settings, job, work, done, plan)):
-            table = meter.take(table)
-            meter.kept(writer.add(table))
+            table = meter.count_block(table)
+            meter.count_new(writer.add(table))
             tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()
@@ -284,7 +272,7 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         fn_constructor_args=arguments,
         batch_format="pyarrow",
         batch_size=None,
-        compute=pool(plan.decode_actors, plan.decode_actors, plan.elastic),
+        compute=actor_pool(plan.decode_actors, plan.decode_actors, plan.elastic),
         num_cpus=DECODER_CPUS,
         **retries,
     )
@@ -295,7 +283,7 @@ def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: 
         # The stage cuts blocks into batches itself, so an answer never waits for a block to fill. For GPUs Ray wants
         # a number, and joins blocks up to it.
         batch_size=plan.batch_size if plan.gpus_per_actor else None,
-        compute=pool(plan.actors, plan.first_actors, plan.elastic),
+        compute=actor_pool(plan.actors, plan.first_actors, plan.elastic),
         num_cpus=MODEL_CPUS,
         num_gpus=plan.gpus_per_actor or None,
         **retries,
@@ -353,7 +341,7 @@ def _complete(
         busy_s=round(last - first, 3) if first else 0.0,
         rows_per_s=round(new / max(1e-9, ended - started), 3),
         parts_written=writer.parts,
-        steady=meter.steady(last, usable_cores()),
+        steady=meter.sustained_rate(last, usable_cores()),
         stage_s={**{k: round(v, 3) for k, v in meter.seconds.items()}, "write_s": round(writer.seconds, 3)},
         tokens=round(meter.counts["tokens"]),
         batch_fill=None if meter.batch_fill is None else round(meter.batch_fill, 4),

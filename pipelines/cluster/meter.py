@@ -30,7 +30,7 @@ class _Block:
 
 
 class Meter:
-    """Sums up `_decode_s`, … and remembers when each block was worked on. One small record a block."""
+    """Counts the blocks of a run: seconds of work by stage, tokens, and when each block was worked on."""
 
     def __init__(self) -> None:
         self.seconds = {f"{name}_s": 0.0 for name in STAGES}
@@ -53,8 +53,8 @@ class Meter:
         """When the model began with its first block (epoch seconds); 0 before that."""
         return min((block.began_at for block in self._blocks), default=0.0)
 
-    def take(self, table: pa.Table) -> pa.Table:
-        """Count a block; returns it without the measures."""
+    def count_block(self, table: pa.Table) -> pa.Table:
+        """Count a block of rows with the measures that stages added (`timed`); returns it without them."""
         last = {name: table[f"_{name}_at"][0].as_py() for name in MOMENTS if f"_{name}_at" in table.schema.names}
         spent = {name: _sum(table, f"_{name}_s") for name in STAGES}
         counted = {name: _sum(table, f"_{name}") for name in COUNTS}
@@ -74,15 +74,17 @@ class Meter:
         )
         return table.drop_columns([name for name in table.schema.names if name.startswith("_")])
 
-    def kept(self, table: pa.Table) -> None:
-        """Count rows that were new."""
+    def count_new(self, table: pa.Table) -> None:
+        """Count, for Prometheus, rows that no earlier block had."""
         if self._counters is not None and len(table):
             self._counters.rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
 
-    def steady(self, ended: float, cores: int) -> dict[str, float]:
-        """Throughput from the moment the last model actor was ready: what a long run goes at.
+    def sustained_rate(self, ended: float, cores: int) -> dict[str, float]:
+        """Throughput once all model actors are ready, as a long run has it; {} before the first block.
 
-        The CPU time of decoding done before that moment is charged as if all cores had spent it after.
+        Counted are the blocks that the model began after that, over the seconds from then to `ended` (epoch). Where
+        such a block was decoded earlier, the CPU time of that is added, as if all `cores` had spent it. rows,
+        seconds, rows_per_s; real_time_factor: seconds of audio a second.
         """
         if not self._blocks:
             return {}
@@ -105,7 +107,7 @@ def _sum(table: pa.Table, name: str) -> float:
 
 
 def peak_mb() -> float:
-    """Most memory this process has held, in MB."""
+    """Most memory this process has held at once, in MB (10^6 bytes); what its parent held does not count."""
     status = Path("/proc/self/status")
     if status.exists():
         # note: not getrusage, whose peak a process inherits from the one that started it

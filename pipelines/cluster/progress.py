@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class Progress:
     """Where a run is; a pipeline calls its `progress` argument with one whenever that changes.
 
-    stage: wait (another run holds the lease of OUTPUT), scan, start (Ray and the models), run, done. done: rows that are
-    finished, `before` of them by earlier runs, `errors` of them with an error code; total: rows there are, 0 while they
-    are still being counted. seconds: audio in the finished rows.
+    stage: wait (another run holds the lease of OUTPUT), scan, start (Ray and the models), run, done. done: rows that
+    are finished, `before` of them by earlier runs, `errors` of them with an error code; total: rows there are, 0 while
+    they are still being counted. seconds: of audio in the finished rows.
     """
 
     stage: str

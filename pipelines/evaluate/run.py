@@ -231,7 +231,8 @@ def _one_ray(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFact
     if single or storage.exists(storage.join(settings.out, "metrics.json")):
         yield settings
         return
-    from pipelines.cluster.session import make_plan, ray_session
+    from pipelines.cluster.plan import make_plan
+    from pipelines.cluster.session import ray_session
 
     with ray_session(settings.address, settings.actors or 0) as there:
         if settings.actors is None and there.own:

@@ -224,7 +224,7 @@ class _Work:
         from ray.data import ActorPoolStrategy
         from ray.data.grouped_data import GroupedData
 
-        from pipelines.cluster.session import bounded_retries
+        from pipelines.cluster.stages import bounded_retries
 
         on_gpu = there.gpus >= 1 and self.settings.device != "cpu"
         left = self.spec.buckets - len(self.spec.done)

@@ -21,7 +21,8 @@ from mats_core import storage
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_root
-from pipelines.cluster.session import Resources, RunFailed, check_device, ray_session, usable_cores
+from pipelines.cluster.plan import Resources, usable_cores
+from pipelines.cluster.session import RunFailed, check_device, ray_session
 from pipelines.output.lease import Lease
 from pipelines.output.parts import check_identity, prepare_output, read_run, versions, write_run
 from pipelines.output.removal import empty_output, remove_partials

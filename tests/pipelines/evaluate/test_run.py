@@ -18,6 +18,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.run import RunResult
 from pipelines.cluster import session as ray_runtime
+from pipelines.cluster.plan import Resources
 from pipelines.evaluate import answers as evaluate_answers
 from pipelines.evaluate.answers import Task, read_replies
 from pipelines.evaluate.compare import compare_answers
@@ -63,7 +64,7 @@ def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) ->
 
 
 def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    there = ray_runtime.Resources(2, 0, 1, own=False)
+    there = Resources(2, 0, 1, own=False)
 
     def caption(*given: Any) -> RunResult:
         """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
