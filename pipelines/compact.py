@@ -12,7 +12,6 @@ import hashlib
 import re
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,9 +25,8 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, prepare_output, read_run, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import read_run
 from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
@@ -81,24 +79,17 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         allowed = f"all {run['rows']} rows of the run; its parts hold {rows}: run the same command again"
         raise got_allowed("input", storage.public_uri(settings.input), allowed)
     counts = _count_values(parts, settings.partition_by)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "compact")
-        remove_partials(settings.output)
-        identity = {
-            "job": "compact",
-            "parts": listed,
-            "partition_by": settings.partition_by,
-            "file_mb": settings.file_mb,
-        }
-        check_identity(settings.output, identity, name)
-        folder = storage.join(settings.output, name)
+    identity = {
+        "job": "compact",
+        "parts": listed,
+        "partition_by": settings.partition_by,
+        "file_mb": settings.file_mb,
+    }
+    with open_output(settings.output, identity, results=name, overwrite=settings.overwrite) as out:
+        folder = out.join(name)
         with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
             storage.abort_uploads(folder)
-        outs = _Outs(folder, settings, counts, lease)
+        outs = _Outs(folder, settings, counts, out)
         new = 0
         for table in _sweep(parts):
             new += outs.add(table)
@@ -107,7 +98,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         for sidecar in SIDECARS:
             if storage.exists(storage.join(settings.input, sidecar)):
                 copy = storage.read_bytes(storage.join(settings.input, sidecar))
-                storage.write_bytes(storage.join(settings.output, sidecar), copy)
+                storage.write_bytes(out.join(sidecar), copy)
         size = sum(files.values())
         compacted = {
             "input": storage.public_uri(settings.input),
@@ -116,11 +107,8 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             "bytes": size,
             "partition_by": settings.partition_by,
         }
-        lease.check()
-        write_run(settings.output, {**run, "compacted": compacted})
+        out.write_run({**run, "compacted": compacted})
         return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, storage.public_uri(folder))
-    finally:
-        lease.release()
 
 
 def _finished_run(source: str) -> tuple[dict[str, Any], str]:
@@ -217,12 +205,12 @@ _FILE = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
 class _Outs:
     """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
 
-    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], lease: Lease) -> None:
+    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], out: Output) -> None:
         self._folder, self._column = folder, settings.partition_by
         self._size = int(settings.file_mb * MEGABYTE)
         self._group = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
         self._group = min(self._group, max(1, self._size // 8))
-        self._lease = lease
+        self._output = out
         self._local = storage.local_path(folder) is not None
         self._open = {name: _Open(left) for name, left in counts.items()}
         for uri in self._listed():
@@ -315,7 +303,7 @@ class _Outs:
     def _put(self, name: str, out: _Open) -> None:
         assert out.writer is not None
         out.writer.close()
-        self._lease.check()
+        self._output.check()
         uri = self._uri(name, f"part-{out.first:012d}-{out.last:012d}.parquet")
         if self._local:
             out.sink.close()

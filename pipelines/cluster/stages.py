@@ -1,4 +1,4 @@
-"""A run on Ray Data as a list of stages, each declared as data: what an actor takes, and the columns it reads and writes.
+"""A run on Ray Data is a list of stages, declared as data: what an actor takes, which columns it reads and writes.
 
 `check_stages` finds a list that cannot work before anything starts; `run_stages` runs one.
 """

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
+from pipelines.output.record import utc
 
 EVENTS = ("accept", "reject", "pin")
 ANSWERED = "answered"
@@ -114,7 +115,7 @@ class History:
         if kind != "reject":
             self.check_single(run_id)
         now = time.time_ns()
-        event = {"kind": kind, "run_id": run_id, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "by": by}
+        event = {"kind": kind, "run_id": run_id, "at": utc(time.time()), "by": by}
         uri = storage.join(self.url, "events", f"{now:020d}-{kind}-{run_id}.json")
         self._put(uri, json.dumps(event, indent=1).encode())
 

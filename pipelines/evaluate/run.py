@@ -33,8 +33,8 @@ from pipelines.evaluate.datasets import judge_file, load_benchmark, read
 from pipelines.evaluate.gate import Verdict, check_against, gate
 from pipelines.evaluate.history import ANSWERED, History
 from pipelines.evaluate.scores import Ears, Result, lengths, modality_gap, predictions, score_task
-from pipelines.output.lease import Lease
-from pipelines.output.parts import prepare_output, read_run, versions
+from pipelines.output.folder import open_output
+from pipelines.output.record import read_run, utc, versions
 from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
 
 RECORD = "_evaluation.json"
@@ -89,10 +89,7 @@ def run_evaluate(
     tell = progress or (lambda stage, _: None)
     started = time.time()
     grid, tasks, facts, history = _check(settings)
-    prepare_output(settings.out)
-    lease = Lease(storage.join(settings.out, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
+    with open_output(settings.out, written=()):
         run_id, began = _record(settings, tasks, facts)
         with _one_ray(settings, tasks, facts, grid) as given:
             results = make_answers(given, tasks, grid, tell)
@@ -127,8 +124,6 @@ def run_evaluate(
         done.seconds["page"] = time.time() - scored
         _write_metrics(settings, facts, done, began)
         return done
-    finally:
-        lease.release()
 
 
 def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFacts, History | None]:
@@ -214,7 +209,7 @@ def _record(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFacts
                 storage.remove_tree(storage.join(settings.out, name))
         if same:
             return str(known["run_id"]), str(known["started"])
-    run_id, began = uuid.uuid4().hex[:12], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    run_id, began = uuid.uuid4().hex[:12], utc(time.time())
     record = {"format": FORMAT, "run_id": run_id, "started": began, "mark": mark, "model": facts.fingerprint}
     storage.write_bytes(uri, json.dumps(record, indent=1).encode())
     return run_id, began

@@ -1,4 +1,4 @@
-"""An OUTPUT folder: who may use it, which rows it holds already, how rows become durable.
+"""Part files: which rows an OUTPUT holds already, and how new rows become durable.
 
 The part files are the only record of what is done. The driver, who holds the lease, is the only writer: it keeps one
 bit a row, drops a row that comes twice, and puts every part in place whole.
@@ -11,18 +11,13 @@ and its filter waits for ever where no CPU is left for it.
 from __future__ import annotations
 
 import io
-import json
-import platform
 import signal
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,81 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
-
-PACKAGES = (
-    "numpy",
-    "torch",
-    "transformers",
-    "ray",
-    "pyarrow",
-    "peft",
-    "faiss-cpu",
-    "soundfile",
-    "av",
-    "soxr",
-)
-
-
-def prepare_output(output: str) -> None:
-    """Make sure OUTPUT can be written. Raises SettingsError."""
-    shown = storage.public_uri(output)
-    if not output.strip():
-        raise got_allowed("output", output, "a folder (. is the one you are in)")
-    try:
-        if storage.exists(output) and not storage.is_dir(output):
-            raise got_allowed("output", shown, "a folder (this is a file)")
-        trial = storage.join(output, "_state", f"trial-{uuid.uuid4().hex[:8]}")
-        storage.write_bytes(trial, b"")
-        storage.remove_tree(trial)
-    except (OSError, storage.StorageError) as error:
-        raise got_allowed("output", shown, f"a folder that can be written ({error})") from None
-
-
-def check_identity(output: str, identity: dict[str, Any], folder: str = "") -> bool:
-    """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError), and one that no
-    run has begun, but with files in the `folder` where the results are to go.
-
-    True where there was nothing yet: `identity` is now what OUTPUT is.
-    """
-    uri = storage.join(output, "_state", "identity.json")
-    if not storage.exists(uri):
-        place = storage.join(output, folder) if folder else output
-        if folder and storage.is_dir(place) and next(storage.list_files(place), None) is not None:
-            shown = storage.public_uri(output)
-            raise got_allowed("output", shown, f"a folder of earlier results, or one without `{folder}` in it")
-        storage.write_bytes(uri, json.dumps(identity, indent=1, sort_keys=True).encode())
-        return True
-    before = json.loads(storage.read_bytes(uri))
-    names = sorted(set(before) | set(identity))
-    different = [name for name in names if before.get(name) != identity.get(name)]
-    if different:
-        changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(identity.get(n))}" for n in different)
-        way = "choose another OUTPUT" + ("" if "job" in different else ", or --overwrite")
-        shown = storage.public_uri(output)
-        raise got_allowed("output", shown, f"the settings it was begun with ({changes}); {way}")
-    return False
-
-
-def forget_beginning(output: str) -> None:
-    """Undo `check_identity` and the scan after it: what was wrong with the settings can be put right."""
-    for name in ("identity.json", "work_list"):
-        storage.remove_tree(storage.join(output, "_state", name))
-
-
-def _show(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def versions() -> dict[str, str]:
-    """Python and the packages that could change a result."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+from mats_core.errors import SettingsError, first_line
 
 
 @dataclass
@@ -153,11 +74,8 @@ def _read_part(uri: str) -> pa.Table:
     try:
         return pq.read_table(storage.open_binary(uri), columns=["row_id", "error_code", "decoded_s"])
     except pa.ArrowInvalid as error:
-        first = str(error).splitlines()[0][:200]
-        allowed = (
-            f"a part of earlier results, which this file is not ({first}); move it away, and its rows are done anew"
-        )
-        raise got_allowed("output", storage.public_uri(uri), allowed) from None
+        problem = f"{storage.public_uri(uri)} is no part of earlier results ({first_line(error)})"
+        raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
 
 
 def first_times(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -286,20 +204,3 @@ class PartWriter:
         self.written_rows += rows
         self._since = time.monotonic()
         self.seconds += self._since - started
-
-
-def write_run(output: str, run: dict[str, Any]) -> None:
-    """Put `_run.json` in place."""
-    storage.write_bytes(storage.join(output, "_run.json"), json.dumps(run, indent=1, default=str).encode())
-
-
-def read_run(output: str) -> dict[str, Any] | None:
-    """The last `_run.json` of OUTPUT, or None."""
-    uri = storage.join(output, "_run.json")
-    if not storage.exists(uri):
-        return None
-    try:
-        run = json.loads(storage.read_bytes(uri))
-    except ValueError:
-        return None
-    return run if isinstance(run, dict) else None

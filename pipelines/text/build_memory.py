@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -33,8 +32,7 @@ from mats_core.memory import faiss_index as ivf
 from pipelines.cluster.meter import peak_mb
 from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
-from pipelines.output.lease import Lease
-from pipelines.output.parts import prepare_output
+from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_shards import (
     ALL,
@@ -83,13 +81,13 @@ def run_build_memory(
     if settings.clusters is not None:  # what can be refused at once, is
         _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
     _check_replaceable(settings.output)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
-        _remove_unfinished(settings.output)
-        builder = _Builder(settings, facts, pieces, progress or (lambda _: None))
-        note = builder.run(lease)
+    with open_output(settings.output, written=()) as out:
+        try:
+            _remove_unfinished(settings.output)
+            builder = _Builder(settings, facts, pieces, progress or (lambda _: None))
+            note = builder.run(out)
+        finally:
+            storage.remove_tree(out.join("_state", "shards"))
         result = BuildMemoryResult(
             settings.output,
             note["count"],
@@ -102,9 +100,6 @@ def run_build_memory(
         )
         builder.tell(Progress("done", result.count, result.count))
         return result
-    finally:
-        storage.remove_tree(storage.join(settings.output, "_state", "shards"))
-        lease.release()
 
 
 def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
@@ -182,7 +177,7 @@ class _Builder:
         self.times: dict[str, float] = {}
         self.tasks = 1
 
-    def run(self, lease: Lease) -> dict[str, Any]:
+    def run(self, out: Output) -> dict[str, Any]:
         """Everything but the settings' checks; returns what memory.json says."""
         from pipelines.cluster.session import ray_session
 
@@ -199,7 +194,7 @@ class _Builder:
             empty = self._timed_call("k-means", partial(self._train, sample, clusters))
             del sample
             shards = self._timed_call("fill", partial(self._fill, counts, ivf.to_bytes(empty)))
-        lease.check()
+        out.check()
         return self._timed_call("merge", partial(self._merge, empty, shards, total))
 
     @contextmanager

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -30,9 +29,8 @@ from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import check_device
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, forget_beginning, prepare_output, read_run, versions, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.text.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
 
@@ -85,23 +83,16 @@ def run_embed_text(
         if storage.lies_in(info.uri, parts):
             raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
     facts = facts or read_encoder_facts(settings.encoder)
-    prepare_output(settings.output)
-    run_id = uuid.uuid4().hex[:12]
-    lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "embed-text", OUR_NAMES)
-        remove_partials(settings.output, (PARTS,))
-        buckets = _bucket_count(files, settings.bucket_records)
-        begun = check_identity(settings.output, _identity(settings, files, facts, buckets), PARTS)
-        previous = read_run(settings.output)
+    buckets = _bucket_count(files, settings.bucket_records)
+    identity = _identity(settings, files, facts, buckets)
+    with open_output(settings.output, identity, results=PARTS, overwrite=settings.overwrite, written=OUR_NAMES) as out:
+        previous = out.read_run()
         whole = storage.exists(storage.join(settings.output, EMBEDDINGS_SIDECAR))
         if whole and previous is not None and previous.get("status") == "complete":
             captions, records, bad = (previous[name] for name in ("captions", "records", "bad"))
             return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
-        run = _record(settings, run_id, started, len(files), buckets)
-        write_run(settings.output, run)
+        run = _record(settings, out.run_id, started, len(files), buckets)
+        out.write_run(run)
         spec = TextSpec(
             parts=parts,
             encoder=facts.uri,
@@ -112,7 +103,7 @@ def run_embed_text(
             done=sorted(_done(parts)),
             load=load,
         )
-        work = _Work(settings, spec, facts, lease, tell)
+        work = _Work(settings, spec, facts, out, tell)
         try:
             work.run(files)
             run["status"] = "complete"
@@ -120,16 +111,16 @@ def run_embed_text(
             run["status"] = "interrupted"
         except BaseException as error:
             run["status"] = "failed"
-            if begun and isinstance(error, SettingsError):
-                forget_beginning(settings.output)
+            if isinstance(error, SettingsError):
+                out.forget()
             raise
         finally:
             work.describe(run)
-            run.update(ended=_iso(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
-            lease.check()
+            run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
+            out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
                 _write_sidecar(settings, facts, run)
-            write_run(settings.output, run)
+            out.write_run(run)
         return EmbedTextResult(
             run["status"],
             settings.output,
@@ -140,8 +131,6 @@ def run_embed_text(
             run["wall_s"],
             run,
         )
-    finally:
-        lease.release()
 
 
 class _Work:
@@ -152,10 +141,10 @@ class _Work:
         settings: EmbedTextSettings,
         spec: TextSpec,
         facts: EncoderFacts,
-        lease: Lease,
+        out: Output,
         tell: Callable[[Progress], None],
     ) -> None:
-        self.settings, self.spec, self.facts, self.lease, self.tell = settings, spec, facts, lease, tell
+        self.settings, self.spec, self.facts, self.out, self.tell = settings, spec, facts, out, tell
         self.reports: list[FileReport] = []
         self.usable = self.before = self.new = self.captions = 0
         self.embed_s = 0.0
@@ -246,7 +235,7 @@ class _Work:
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
     def _count(self, block: pa.Table) -> None:
-        self.lease.check()
+        self.out.check()
         for row in block.to_pylist():
             self.new += row["records"]
             self.captions += row["captions"]
@@ -333,7 +322,7 @@ def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int
         "job": "embed-text",
         "status": "running",
         "run_id": run_id,
-        "started": _iso(started),
+        "started": utc(started),
         "settings": shown,
         "versions": versions(),
         "files": files,
@@ -354,7 +343,3 @@ def _write_sidecar(settings: EmbedTextSettings, facts: EncoderFacts, run: dict[s
     }
     uri = storage.join(settings.output, EMBEDDINGS_SIDECAR)
     storage.write_bytes(uri, json.dumps(sidecar, indent=1, ensure_ascii=False).encode())
-
-
-def _iso(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

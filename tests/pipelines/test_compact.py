@@ -21,7 +21,8 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import compact
 from pipelines.compact import run_compact
-from pipelines.output.parts import Done, PartWriter, write_run
+from pipelines.output.parts import Done, PartWriter
+from pipelines.output.record import write_run
 from pipelines.settings.archive import build
 from pipelines.settings.compact import CompactSettings
 from tests.store_servers import KEYS, MotoStore
