@@ -13,7 +13,8 @@ from mats_core.model.config import DecodingSettings, SantaSettings, checked
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.model_stage import Answer, ModelSpec
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
+from pipelines.archive.model_stage import ModelSpec, answer_stage
 from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
@@ -59,13 +60,13 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
         folder=ANSWERS,
         identity=_identity(settings, facts, source, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
-        sample_rate=facts.sample_rate,
         model_bytes=facts.size,
         defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
-        embeddings=embeddings,
+        stages=[
+            decode_stage(settings, facts.sample_rate) if embeddings is None else fetch_stage(embeddings),
+            answer_stage(spec, "pcm" if embeddings is None else "windows"),
+        ],
         check=check,
-        stage=Answer,
-        spec=spec,
     )
     return job, source
 

@@ -18,13 +18,15 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from pipelines.archive.caption import caption_job
+from pipelines.archive.decode_stage import ShardStage
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.archive.run import Job
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
+from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import Source
-from pipelines.settings.archive import CaptionSettings, LimitSettings
+from pipelines.settings.archive import CaptionSettings
 
 SAMPLE_ROWS = 24
 START_S = 30.0
@@ -124,29 +126,24 @@ def _scan(
 
 def _measure(settings: CaptionSettings, job: Job, work: _Planned, estimate: Estimate) -> None:
     """Answer the sample, a first time to warm up, and fill in what follows from it."""
-    from pipelines.archive.decode_stage import Decode, Fetch
-
     estimate.gpus = _gpus(settings.device)
-    there = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)
-    plan = make_plan(settings, estimate.rows, job.model_bytes, there)
-    job.spec.threads, job.spec.batch_size = (0 if estimate.gpus else 1), plan.batch_size
+    resources = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)
+    plan = make_plan(settings, estimate.rows, job.model_bytes, resources)
+    threads = 0 if estimate.gpus else 1
+    context = StageContext(work.folder, "", 1, threads, plan.batch_size, work.private.find)
     rows = pa.Table.from_pylist(work.sample, schema=work.schema)
-    model = job.stage(job.spec)
-    if job.embeddings:
-        read: Any = Fetch(work.folder, job.embeddings).fetch
-    else:
-        limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-        read = Decode(work.folder, 1, job.sample_rate, limits, work.private.find).decode
-    model(read(rows.slice(0, 2)))
+    model, reader = job.stages[-1].make(context), job.stages[0].make(context)
+    assert isinstance(reader, ShardStage)
+    model(reader.load(rows.slice(0, 2)))
     started = time.monotonic()
-    decoded = read(rows)
-    heard = time.monotonic()
+    decoded = reader.load(rows)
+    loaded = time.monotonic()
     model(decoded)
     ended = time.monotonic()
     count = len(rows)
     estimate.sample_rows = count
     estimate.sample_audio_s = sum(decoded["decoded_s"].to_pylist())
-    per_row = {"decode": (heard - started) / count, "model": (ended - heard) / count}
+    per_row = {"decode": (loaded - started) / count, "model": (ended - loaded) / count}
     decode_s, model_s = (per_row[name] * estimate.rows for name in ("decode", "model"))
     estimate.per_row_s, estimate.actors = per_row, plan.actors
     estimate.core_hours = (decode_s + (0.0 if estimate.gpus else model_s)) / 3600

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
-from pipelines.archive.model_stage import Embed, ModelSpec
+from pipelines.archive.decode_stage import decode_stage
+from pipelines.archive.model_stage import ModelSpec, embed_stage
 from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR, open_source
@@ -30,24 +31,21 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "window_seconds": facts.window_s,
         "max_seconds": settings.max_seconds,
     }
+    spec = ModelSpec(
+        model=settings.model,
+        device=settings.device,
+        trust_remote_code=settings.trust_remote_code,
+        window_s=facts.window_s,
+        deterministic=settings.deterministic,
+    )
     job = Job(
         name="embed-audio",
         folder=EMBEDDINGS,
         identity=identity,
         chunk_s=facts.chunk_s,
-        sample_rate=facts.sample_rate,
         model_bytes=facts.size,
         defaults={},
-        embeddings=None,
-        check=None,
-        stage=Embed,
-        spec=ModelSpec(
-            model=settings.model,
-            device=settings.device,
-            trust_remote_code=settings.trust_remote_code,
-            window_s=facts.window_s,
-            deterministic=settings.deterministic,
-        ),
+        stages=[decode_stage(settings, facts.sample_rate), embed_stage(spec)],
     )
     result = run_rows(settings, job, source, progress)
     sidecar = {

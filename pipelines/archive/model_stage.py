@@ -1,9 +1,9 @@
 """The model stage of a run, a block of rows at a time, Arrow in and Arrow out.
 
-    shard (first, stop, mask) ──Decode──▶ rows + pcm ──Answer──▶ answers
-                              └─Fetch───▶ rows + windows ──┘└──Embed──▶ audio embeddings
+    shard (first, stop, mask) ──DecodeStage──▶ rows + pcm ──AnswerStage──▶ answers
+                              └─FetchStage───▶ rows + windows ──┘└──EmbedStage──▶ audio embeddings
 
-An exception of one row costs that row: Ray would throw away its whole block. Decode and Fetch are in decode.py.
+An exception of one row costs that row: Ray would throw away its whole block. The stages before are in decode_stage.py.
 """
 
 from __future__ import annotations
@@ -18,13 +18,24 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core.errors import SettingsError
-from pipelines.data.columns import NEIGHBORS_TYPE, SEGMENTS_TYPE, WINDOWS_TYPE, timed, with_column
+from pipelines.cluster.plan import MODEL_CPUS
+from pipelines.cluster.stages import Stage, StageContext
+from pipelines.data.inputs import REQUEST_COLUMNS
+from pipelines.data.schemas import (
+    ANSWER_COLUMNS,
+    EMBEDDING_COLUMNS,
+    WORK_COLUMNS,
+    timed,
+    wanted_columns,
+    with_column,
+)
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
 
-WORK_ONLY = ("entry_id", "last", "part", "part_row")
-"""Columns of the work list that end with it."""
+
+EMBED_DROPS = ("pcm", "entry_id", "part", "part_row")
+ANSWER_DROPS = ("pcm", "windows", *WORK_COLUMNS)
 
 
 @dataclass
@@ -46,8 +57,6 @@ class ModelSpec:
     device: str = "auto"
     trust_remote_code: bool = False
     window_s: float = 0.0
-    threads: int = 0
-    batch_size: int = 16
     deterministic: bool = False
     segments: bool = False
     explain: bool = False
@@ -55,22 +64,22 @@ class ModelSpec:
     decoding: dict[str, Any] = field(default_factory=dict)
     santa: dict[str, Any] = field(default_factory=dict)
     bridge: dict[str, Any] = field(default_factory=dict)
-    run_id: str = ""
     fingerprint: str = ""
 
 
 class ModelStage:
     """What Embed and Answer share: the loaded model, audio → window embeddings, the row-by-row fallback."""
 
-    def __init__(self, spec: ModelSpec) -> None:
-        if spec.threads:
-            os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+    def __init__(self, context: StageContext, spec: ModelSpec) -> None:
+        if context.threads:
+            os.environ["OMP_NUM_THREADS"] = str(context.threads)
             import torch
 
-            torch.set_num_threads(spec.threads)
+            torch.set_num_threads(context.threads)
         from mats_core import load_model
 
-        self.spec = spec
+        self.spec, self.run_id = spec, context.run_id
+        self.batch_size = 1 if spec.deterministic else context.batch_size
         self._wrong: SettingsError | None = None
         try:
             self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
@@ -162,7 +171,7 @@ def _stored_clip(value: list[dict[str, Any]] | None) -> Clip | None:
     )
 
 
-class Embed(ModelStage):
+class EmbedStage(ModelStage):
     """Rows + pcm → audio embeddings: the manifest's columns and `windows`."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -181,15 +190,16 @@ class Embed(ModelStage):
                     for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
                 ]
             )
-        rows = rows.drop_columns([n for n in ("pcm", "entry_id", "part", "part_row") if n in rows.schema.names])
+        rows = rows.drop_columns([n for n in EMBED_DROPS if n in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "windows", values, WINDOWS_TYPE)
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        written = {"windows": values, "run_id": [self.run_id] * len(rows)}
+        for column in EMBEDDING_COLUMNS:
+            rows = with_column(rows, column.name, written[column.name], column.type)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
-class Answer(ModelStage):
+class AnswerStage(ModelStage):
     """Rows + pcm or windows → answers."""
 
     _bridge: Any = None
@@ -220,7 +230,6 @@ class Answer(ModelStage):
             if self.spec.segments:
                 jobs.extend((index, w, each) for w, each in enumerate(clip.embeddings))
         replies = self._ask([(vector, requests[index]) for index, _, vector in jobs])
-        size = 1 if self.spec.deterministic else self.spec.batch_size
         texts = ["" if code is None else None for code in codes]
         segments: list[Any] = [[] if self.spec.segments and code is None else None for code in codes]
         neighbors: list[Any] = [None] * len(codes)
@@ -235,24 +244,26 @@ class Answer(ModelStage):
         for index, code in enumerate(codes):
             if code is not None:  # one failed window fails its row
                 texts[index] = segments[index] = neighbors[index] = pooled[index] = None
-        rows = rows.drop_columns([n for n in ("pcm", "windows", *WORK_ONLY) if n in rows.schema.names])
+        rows = rows.drop_columns([n for n in ANSWER_DROPS if n in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "text", texts, pa.string())
-        rows = with_column(rows, "segments", segments, SEGMENTS_TYPE)
-        rows = with_column(rows, "model_fingerprint", [self.spec.fingerprint] * len(rows), pa.string())
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
-        if self.spec.with_embedding:
-            rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
-        if self.spec.explain:
-            rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
+        values = {
+            "text": texts,
+            "segments": segments,
+            "model_fingerprint": [self.spec.fingerprint] * len(rows),
+            "run_id": [self.run_id] * len(rows),
+            "embedding": pooled,
+            "neighbors": [_plain(each) for each in neighbors],
+        }
+        for column in wanted_columns(ANSWER_COLUMNS, self.spec):
+            rows = with_column(rows, column.name, values[column.name], column.type)
         return timed(
             rows,
             embed_s=embedded - started,
             answer_s=time.monotonic() - embedded,
             tokens=float(sum(reply.tokens for reply in replies if not isinstance(reply, Exception))),
             asked=float(len(jobs)),
-            places=float(math.ceil(len(jobs) / size) * size),
+            places=float(math.ceil(len(jobs) / self.batch_size) * self.batch_size),
             began_at=began,
             ready_at=self.ready_at,
         )
@@ -265,10 +276,9 @@ class Answer(ModelStage):
         return {"start_s": base + start, "end_s": base + end, "text": text}
 
     def _ask(self, asked: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
-        size = 1 if self.spec.deterministic else self.spec.batch_size
         found: list[Any] = []
-        for at in range(0, len(asked), size):
-            batch = asked[at : at + size]
+        for at in range(0, len(asked), self.batch_size):
+            batch = asked[at : at + self.batch_size]
             try:
                 found.extend(self._answer(batch))
             except Exception:
@@ -301,3 +311,31 @@ def _plain(neighbors: Any) -> list[dict[str, Any]] | None:
         {name: (each.get(name) if isinstance(each, dict) else getattr(each, name, None)) for name in names}
         for each in neighbors
     ]
+
+
+def embed_stage(spec: ModelSpec) -> Stage:
+    """Declares the stage that embeds decoded sound."""
+    return Stage(
+        name="embed",
+        actor=EmbedStage,
+        arguments=(spec,),
+        reads=("pcm", "error_code", "error_message"),
+        writes=("error_code", "error_message", *(each.name for each in EMBEDDING_COLUMNS)),
+        drops=EMBED_DROPS,
+        cpus=MODEL_CPUS,
+        gpus=1.0,
+    )
+
+
+def answer_stage(spec: ModelSpec, sound: str = "pcm") -> Stage:
+    """Declares the stage that answers; sound: the column that holds it, pcm or windows."""
+    return Stage(
+        name="answer",
+        actor=AnswerStage,
+        arguments=(spec,),
+        reads=(sound, "start_s", "error_code", "error_message", *REQUEST_COLUMNS),
+        writes=("error_code", "error_message", *(each.name for each in wanted_columns(ANSWER_COLUMNS, spec))),
+        drops=ANSWER_DROPS,
+        cpus=MODEL_CPUS,
+        gpus=1.0,
+    )

@@ -1,6 +1,6 @@
-"""The run that `mats caption` and `mats embed-audio` share: work list → decode → model → part files.
+"""The run that `mats caption` and `mats embed-audio` share: work list → stages → part files.
 
-    check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ Decode actors ─ model actors ─ PartWriter ─ _run.json
+    check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ the job's stages ─ PartWriter ─ _run.json
 
 The driver writes the parts, so what is durable is decided in one place (`output.parts`), and holds no
 more than one part of rows at a time.
@@ -20,12 +20,12 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError, got_allowed
 from pipelines.archive.headers import ScanCounts, Scanner
-from pipelines.archive.work_list import WorkList
+from pipelines.archive.work_list import WorkList, shard_table, work_schema
+from pipelines.cluster import session
 from pipelines.cluster.meter import Meter, peak_mb
-from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS, Plan, check_fits, make_plan, usable_cores
+from pipelines.cluster.plan import check_fits, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
-from pipelines.cluster.session import RunFailed, check_device, describe_ray, ray_session, readable_errors
-from pipelines.cluster.stages import actor_pool, bounded_retries
+from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stages
 from pipelines.data.inputs import Entry, Source
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
@@ -60,21 +60,22 @@ class RunResult:
 
 @dataclass
 class Job:
-    """What makes a run a caption or an embedding run."""
+    """What a run does with the rows of its work list.
+
+    folder: of the part files in OUTPUT. identity: what must stay the same in one OUTPUT. chunk_s: seconds of a row.
+    model_bytes: size of the model, by which actors are planned. defaults: the request of an entry that has none.
+    stages: from the shards of the work list to finished rows. check: raises SettingsError for an entry that cannot
+    be answered.
+    """
 
     name: str
     folder: str
     identity: dict[str, Any]
     chunk_s: float
-    sample_rate: int
     model_bytes: int
     defaults: dict[str, str | None]
-    embeddings: str | None
-    check: Callable[[Entry], None] | None
-    stage: type
-    spec: Any
-    front: tuple[type, tuple[Any, ...]] | None = None
-    """In place of decoding: a class and its arguments after the work list's folder."""
+    stages: list[Stage]
+    check: Callable[[Entry], None] | None = None
 
 
 def peek(source: Source, uri: str) -> Source:
@@ -95,7 +96,8 @@ def run_rows(
     """
     tell = progress or (lambda _: None)
     started = time.time()
-    check_device(settings.device, settings.address)
+    check_stages(job.stages, work_schema(source.own_schema).names)
+    session.check_device(settings.device, settings.address)
     if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
         shown = storage.public_uri(settings.output)
         raise got_allowed("output", shown, f"another folder than INPUT, which holds {source.kind}")
@@ -109,7 +111,6 @@ def run_rows(
         overwrite=settings.overwrite,
         waiting=lambda _: tell(Progress("wait")),
     ) as out:
-        job.spec.run_id = out.run_id
         parts = out.join(job.folder)
         try:
             work = _scan(settings, job, source, tell)
@@ -155,7 +156,7 @@ def run_rows(
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
-        except RunFailed:
+        except session.RunFailed:
             writer.flush()  # what came before is kept
             raise
         finally:
@@ -192,8 +193,7 @@ def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progr
 
 
 def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
-    from pipelines.archive.decode_stage import shard_table
-
+    """`rows` rows of the work list at a time, those that have unfinished ones."""
     for first in range(0, work.total, rows):
         stop = min(first + rows, work.total)
         mask = done.mask[first:stop]
@@ -214,66 +214,22 @@ def _stream(
     """Run the stages on Ray and hand every row to the writer; where and how it ran goes into `run`."""
     before = done.rows
     tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
-    with ray_session(settings.address, settings.actors or 0) as there:
-        plan = make_plan(settings, work.total - before, job.model_bytes, there)
-        if not there.own:
-            check_fits(plan, there)
-        run.update(plan=asdict(plan), ray=describe_ray(there))
+    with session.ray_session(settings.address, settings.actors or 0) as resources:
+        plan = make_plan(settings, work.total - before, job.model_bytes, resources)
+        if not resources.own:
+            check_fits(plan, resources)
+        run.update(plan=asdict(plan), ray=session.describe_ray(resources))
         meter.publish(job.name)
-        for table in readable_errors(_dataset(settings, job, work, done, plan)):
+        context = StageContext(
+            work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
+        )
+        shards = list(_shards(work, done, plan.shard_rows))
+        for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
             table = meter.count_block(table)
             meter.count_new(writer.add(table))
             tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()
-
-
-def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: Plan) -> Iterator[pa.Table]:
-    import ray
-
-    from pipelines.archive import decode_stage as decode
-    from pipelines.settings.archive import LimitSettings
-
-    job.spec.threads, job.spec.batch_size = plan.threads, plan.batch_size
-    rows = ray.data.from_blocks(list(_shards(work, done, plan.shard_rows)))  # from_arrow: a task and 45 kB a shard
-    front: Any
-    arguments: tuple[Any, ...]
-    if job.front is not None:
-        front, arguments = job.front[0], (work.folder, *job.front[1])
-    elif job.embeddings:
-        front, arguments = decode.Fetch, (work.folder, job.embeddings)
-    else:
-        limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-        private = share(work.private)
-        again = tuple(settings.retry_errors or ())
-        arguments = (work.folder, plan.decoder_workers, job.sample_rate, limits, private, again)
-        front = decode.Decode
-    retries = bounded_retries(ray.data.Dataset.map_batches)
-    rows = rows.map_batches(
-        front,
-        fn_constructor_args=arguments,
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=actor_pool(plan.decode_actors, plan.decode_actors, plan.elastic),
-        num_cpus=DECODER_CPUS,
-        **retries,
-    )
-    rows = rows.map_batches(
-        job.stage,
-        fn_constructor_args=(job.spec,),
-        batch_format="pyarrow",
-        # The stage cuts blocks into batches itself, so an answer never waits for a block to fill. For GPUs Ray wants
-        # a number, and joins blocks up to it.
-        batch_size=plan.batch_size if plan.gpus_per_actor else None,
-        compute=actor_pool(plan.actors, plan.first_actors, plan.elastic),
-        num_cpus=MODEL_CPUS,
-        num_gpus=plan.gpus_per_actor or None,
-        **retries,
-    )
-    # note: with prefetching a block is handed over when the next one is there, so it is durable that much later
-    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        if len(block):
-            yield block
 
 
 def _run_record(

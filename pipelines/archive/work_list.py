@@ -211,6 +211,19 @@ class WorkList:
         self.total += len(rows)
 
 
+def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:
+    """The unfinished rows first … stop-1 of the work list; mask: packed bits, 1 is finished."""
+    table = work.read(shard["first"], shard["stop"])
+    finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
+    return table.filter(pa.array(~finished)) if finished.any() else table
+
+
+def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
+    """One shard as the row that Ray sends to a decoding actor. mask: bool [stop-first], True is finished."""
+    packed = np.packbits(mask).tobytes()
+    return pa.table({"first": [first], "stop": [stop], "mask": pa.array([packed], pa.binary())})
+
+
 class _Seen:
     """How often each id came before, in 12 bytes an id: a list of millions would not fit as Python objects."""
 

@@ -24,6 +24,7 @@ from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
+from pipelines.data.schemas import NESTED_COLUMNS, ROW_COLUMNS
 from pipelines.settings.archive import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -53,22 +54,6 @@ MANIFEST_SCHEMA = pa.schema(
     ]
 )
 REQUEST_COLUMNS = ("task", "question", "tag")
-ROW_COLUMNS = (
-    "row_id",
-    "text",
-    "segments",
-    "decoded_s",
-    "model_fingerprint",
-    "run_id",
-    "neighbors",
-    "embedding",
-    "windows",
-    "entry_id",
-    "last",
-    "part",
-    "part_row",
-)
-"""Columns that answers and the work list add; a user's list may not have them."""
 
 
 @dataclass
@@ -210,7 +195,7 @@ def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     schema, batches = _read_table(uri)
     if "uri" not in schema.names:
         raise got_allowed("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
-    ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
+    ours = set(MANIFEST_SCHEMA.names) - {"uri"} | ROW_COLUMNS
     for name, times in Counter(schema.names).items():
         if times > 1:
             raise got_allowed("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
@@ -305,7 +290,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
     if not parts:
         raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
     schema, _ = _read_table(parts[0])
-    ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
+    ours = set(MANIFEST_SCHEMA.names) | ROW_COLUMNS | set(REQUEST_COLUMNS)
     own = pa.schema([f for f in schema if f.name not in ours])
     return Source(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
@@ -313,7 +298,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         schema, _ = _read_table(part)
-        wanted = [n for n in schema.names if n not in ("windows", "segments", "embedding", "neighbors")]
+        wanted = [n for n in schema.names if n not in NESTED_COLUMNS]
         _, batches = _read_table(part, wanted)
         position = 0
         for batch in batches:

@@ -12,9 +12,10 @@ import pytest
 import soundfile
 
 from mats_core.audio.decode import decode
-from pipelines.archive.decode_stage import Decode
+from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
+from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import open_source
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import KINDS, bursts, clicks, encode, melody
@@ -35,7 +36,8 @@ def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
     source = open_source(str(folder))
     with Scanner(CHUNK_S, LimitSettings()) as scanner:
         work.extend(source, scanner, {"task": "caption"})
-    rows = Decode(work.folder, 2, RATE, LimitSettings()).decode(work.read(0, work.total))
+    stage = DecodeStage(StageContext(work.folder, decoder_workers=2), RATE, LimitSettings())
+    rows = stage.load(work.read(0, work.total))
     found: dict[str, list[tuple[float, np.ndarray]]] = {}
     for row in rows.to_pylist():
         assert row["error_code"] is None, row

@@ -11,9 +11,10 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.archive import work_list
-from pipelines.archive.decode_stage import Decode
+from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
+from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import Entry, Source, open_source
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import encode, melody
@@ -121,8 +122,8 @@ def test_a_file_that_changes_after_the_scan_is_one_error_and_then_a_new_entry(tm
     def scanned() -> pa.Table:
         work = WorkList(str(tmp_path / "work"))
         extend(work, open_source(str(tmp_path / "sounds")))
-        with_sound = Decode(work.folder, 1, 8000, LimitSettings())
-        return with_sound.decode(work.read(0, work.total))
+        with_sound = DecodeStage(StageContext(work.folder), 8000, LimitSettings())
+        return with_sound.load(work.read(0, work.total))
 
     (tmp_path / "sounds").mkdir()
     path = tmp_path / "sounds" / "a.wav"
