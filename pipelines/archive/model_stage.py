@@ -297,8 +297,13 @@ class AnswerStage(ModelStage):
         if self._bridge is None:
             self._bridge = Bridge(BridgeSettings(**self.spec.bridge), self.model.memory)
         santa = SantaSettings(**self.spec.santa) if self.spec.santa else None
-        return self._bridge.answer(
-            self.model, vectors, requests, self.spec.decoding or None, santa, explain=self.spec.explain
+        return self.model.answer_embeddings(
+            vectors,
+            requests,
+            decoding=self.spec.decoding or None,
+            santa=santa,
+            explain=self.spec.explain,
+            bridge=self._bridge,
         )
 
 

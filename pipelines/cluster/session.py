@@ -39,7 +39,7 @@ class RunFailed(RuntimeError):
 def check_device(device: str, address: str | None) -> None:
     """Raises SettingsError for a GPU that this machine does not have; a cluster that is joined has its own."""
     if device.startswith("cuda") and address is None and IN_A_JOB not in os.environ:
-        from mats_core.model.llm import pick_device
+        from mats_core.device import pick_device
 
         pick_device(device)
 

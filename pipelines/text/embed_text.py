@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
 from mats_core.errors import SettingsError, got_allowed
+from mats_core.model.directory import encoder_uri
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.cluster.meter import peak_mb
 from pipelines.cluster.progress import Progress
@@ -82,7 +83,7 @@ def run_embed_text(
     for info in files:
         if storage.lies_in(info.uri, parts):
             raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
-    facts = facts or read_encoder_facts(settings.encoder)
+    facts = facts or read_encoder_facts(encoder_uri(settings.encoder))
     buckets = _bucket_count(files, settings.bucket_records)
     identity = _identity(settings, files, facts, buckets)
     with open_output(settings.output, identity, results=PARTS, overwrite=settings.overwrite, written=OUR_NAMES) as out:
