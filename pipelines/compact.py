@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import first_line, got_allowed
+from pipelines.data import parquet
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
 from pipelines.settings.compact import CompactSettings
@@ -71,7 +72,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         settings.output, storage.join(settings.input, name)
     ):
         raise got_allowed("output", shown, "another folder than INPUT: the parts stay as they are")
-    uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
+    uris = parquet.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
     rows = sum(part.rows for part in parts)
@@ -126,15 +127,13 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_footer(uri: str) -> _Part:
-    with storage.open_binary(uri) as file:
-        try:
-            meta = pq.ParquetFile(file).metadata
-            at = meta.schema.names.index("row_id")
-            firsts = [meta.row_group(i).column(at).statistics.min for i in range(meta.num_row_groups)]
-            return _Part(uri, min(firsts), meta.num_rows)
-        except (pa.ArrowInvalid, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
-            first = str(error).splitlines()[0][:200]
-            raise got_allowed("input", storage.public_uri(uri), f"a whole part of a run ({first})") from None
+    try:
+        with parquet.opened(uri) as file:
+            at = file.metadata.schema.names.index("row_id")
+            firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
+            return _Part(uri, min(firsts), file.metadata.num_rows)
+    except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
+        raise got_allowed("input", storage.public_uri(uri), f"a whole part of a run ({first_line(error)})") from None
 
 
 def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
@@ -143,13 +142,11 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
         return {"": sum(part.rows for part in parts)}
     counts: dict[str, int] = {}
     for part in parts:
-        with storage.open_binary(part.uri) as file:
-            source = pq.ParquetFile(file)
-            kind = source.schema_arrow.field(column).type if column in source.schema_arrow.names else None
-            if kind is None or pa.types.is_nested(kind) or column == "row_id":
-                names = [f.name for f in source.schema_arrow if not pa.types.is_nested(f.type) and f.name != "row_id"]
-                raise got_allowed("partition_by", column, ", ".join(names))
-            values = pc.value_counts(source.read(columns=[column])[column]).to_pylist()
+        schema = parquet.schema(part.uri)
+        plain = [each.name for each in schema if not pa.types.is_nested(each.type) and each.name != "row_id"]
+        if column not in plain:
+            raise got_allowed("partition_by", column, ", ".join(plain))
+        values = pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist()
         for item in values:
             name = _folder(column, item["values"])
             counts[name] = counts.get(name, 0) + item["counts"]
@@ -169,8 +166,7 @@ def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
     waiting: pa.Table | None = None
     last = -1
     for index, part in enumerate(parts):
-        with storage.open_binary(part.uri) as file:
-            table = pq.read_table(file)
+        table = parquet.read(part.uri)
         waiting = table if waiting is None else pa.concat_tables([waiting, table.select(waiting.schema.names)])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()

@@ -18,6 +18,7 @@ from pipelines.archive.decode_stage import decode_stage, fetch_stage
 from pipelines.archive.model_stage import ModelSpec, answer_stage
 from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
@@ -123,15 +124,12 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
 def audio_mean(embeddings: str) -> list[float]:
     """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
     import numpy as np
-    import pyarrow.parquet as pq
 
     from mats_core.audio.decode import pool_windows
 
     total, count = None, 0
-    for info in storage.list_files(storage.join(embeddings, "embeddings")):
-        if not info.uri.endswith(".parquet"):
-            continue
-        for batch in pq.ParquetFile(storage.open_binary(info.uri)).iter_batches(columns=["windows"], batch_size=1024):
+    for info in parquet.files(storage.join(embeddings, "embeddings")):
+        for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in batch["windows"].to_pylist():
                 if windows:
                     vectors = np.array([window["embedding"] for window in windows], np.float32)

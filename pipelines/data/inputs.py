@@ -21,9 +21,10 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import first_line, got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
+from pipelines.data import parquet
 from pipelines.data.schemas import NESTED_COLUMNS, ROW_COLUMNS
 from pipelines.settings.archive import anchored
 
@@ -286,7 +287,7 @@ def _looked_up(entry: Entry) -> Entry:
 
 def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> Source:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
-    parts = sorted(info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet"))
+    parts = [info.uri for info in parquet.files(folder)]
     if not parts:
         raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
     schema, _ = _read_table(parts[0])
@@ -327,12 +328,9 @@ def _read_table(uri: str, columns: list[str] | None = None) -> tuple[pa.Schema, 
     """Schema and row batches of a Parquet, CSV or JSONL file; raises SettingsError when it is not one."""
     name = storage.public_uri(uri).lower()
     with _readable(uri):
-        file = storage.open_binary(uri, read_ahead=_LIST_AHEAD)
         if name.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            table = pq.ParquetFile(file)
-            return table.schema_arrow, _batches(uri, table.iter_batches(batch_size=4096, columns=columns))
+            return parquet.schema(uri), _batches(uri, parquet.batches(uri, 4096, columns))
+        file = storage.open_binary(uri, read_ahead=_LIST_AHEAD)
         small = file.seek(0, io.SEEK_END) <= _SMALL_LIST
         file.seek(0)
         if name.endswith(".csv"):
@@ -380,8 +378,8 @@ def _readable(uri: str) -> Iterator[None]:
     """A damaged list, one that is none, and one whose store fails, as SettingsError."""
     try:
         yield
-    except pa.ArrowInvalid as error:
-        first = redacted(str(error).splitlines()[0])
+    except (pa.ArrowInvalid, parquet.NotParquet) as error:
+        first = redacted(first_line(error))
         raise got_allowed("input", storage.public_uri(uri), f"a readable list ({first})") from None
     except UnicodeDecodeError as error:
         raise got_allowed("input", storage.public_uri(uri), f"a list in UTF-8 ({error})") from None

@@ -7,7 +7,6 @@ Run again with the same OUT, what is answered is not asked again.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import uuid
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
@@ -28,6 +26,7 @@ from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.archive.run import RunResult
 from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
 from pipelines.evaluate.answers import Task, asked_rows, cell_folder, make_answers, read_replies
 from pipelines.evaluate.datasets import judge_file, load_benchmark, read
 from pipelines.evaluate.gate import Verdict, check_against, gate
@@ -261,9 +260,8 @@ def _score(
                 result.judge_file = storage.join("judge", cell.name, name, judged[0])
                 storage.write_bytes(storage.join(settings.out, result.judge_file), judged[1].encode("utf-8"))
             results.append(result)
-        sink = io.BytesIO()
-        pq.write_table(predictions(results, facts.fingerprint, run_id, settings.seed), sink, compression="zstd")
-        storage.write_bytes(storage.join(settings.out, "predictions", f"{cell.name}.parquet"), sink.getvalue())
+        rows = predictions(results, facts.fingerprint, run_id, settings.seed)
+        parquet.write(storage.join(settings.out, "predictions", f"{cell.name}.parquet"), rows)
         found.append(CellResult(cell, results, read_run(folder) or {}))
     return found
 

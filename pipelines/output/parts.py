@@ -10,7 +10,6 @@ and its filter waits for ever where no CPU is left for it.
 
 from __future__ import annotations
 
-import io
 import signal
 import threading
 import time
@@ -22,10 +21,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError, first_line
+from mats_core.errors import SettingsError
+from pipelines.data import parquet
 
 
 @dataclass
@@ -50,31 +49,28 @@ def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
     rows with an error code of `again`, which are to be done anew.
     """
     done = Done(np.zeros(total, bool))
-    if not storage.is_dir(folder):
-        return done
-    for info in storage.list_files(folder):
-        if info.uri.endswith(".parquet"):
-            table = _read_part(info.uri)
-            kept = first_times(table["row_id"].to_numpy(), done.mask)
-            if again:
-                kept &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
-            if not kept.all():
-                table = table.filter(pa.array(kept))
-                _keep_rows(info.uri, kept)
-            if len(table):
-                done.mask[table["row_id"].to_numpy()] = True
-                done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
-                done.errors.update(count_errors(table["error_code"]))
-                done.parts.add(info.path)
+    for info in parquet.files(folder):
+        table = _read_part(info.uri)
+        stays = first_times(table["row_id"].to_numpy(), done.mask)
+        if again:
+            stays &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
+        if not stays.all():
+            table = table.filter(pa.array(stays))
+            _rewrite(info.uri, stays)
+        if len(table):
+            done.mask[table["row_id"].to_numpy()] = True
+            done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+            done.errors.update(count_errors(table["error_code"]))
+            done.parts.add(info.path)
     return done
 
 
 def _read_part(uri: str) -> pa.Table:
     """What tells how far a part goes. Raises SettingsError for a file that is none."""
     try:
-        return pq.read_table(storage.open_binary(uri), columns=["row_id", "error_code", "decoded_s"])
-    except pa.ArrowInvalid as error:
-        problem = f"{storage.public_uri(uri)} is no part of earlier results ({first_line(error)})"
+        return parquet.read(uri, ["row_id", "error_code", "decoded_s"])
+    except parquet.NotParquet as error:
+        problem = f"{storage.public_uri(uri)} is no part of earlier results ({error.message})"
         raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
 
 
@@ -85,15 +81,12 @@ def first_times(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return new & ~mask[ids]
 
 
-def _keep_rows(uri: str, kept: np.ndarray) -> None:
-    """Write a part anew with the rows that are kept; without any it is removed."""
-    if not kept.any():
+def _rewrite(uri: str, stays: np.ndarray) -> None:
+    """Write a part anew with the rows that stay, bool [rows]; without any it is removed."""
+    if stays.any():
+        parquet.write(uri, parquet.read(uri).filter(pa.array(stays)))
+    else:
         storage.remove_tree(uri)
-        return
-    sink = io.BytesIO()
-    table = pq.read_table(storage.open_binary(uri)).filter(pa.array(kept))
-    pq.write_table(table, sink, compression="zstd")
-    storage.write_bytes(uri, sink.getvalue())
 
 
 def settled(folder: str, done: Done) -> Done:
@@ -194,11 +187,9 @@ class PartWriter:
         part, rest = table.slice(0, rows), table.slice(rows)
         part = part.sort_by("row_id")
         self._waiting, self._rows = ([rest] if len(rest) else []), len(rest)
-        sink = io.BytesIO()
-        pq.write_table(part, sink, compression="zstd")
         name = f"part-{part['row_id'][0].as_py():012d}-{self._run_id}-{self.parts:05d}.parquet"
         self._guard()
-        storage.write_bytes(storage.join(self.folder, name), sink.getvalue())
+        parquet.write(storage.join(self.folder, name), part)
         self._done.parts.add(name)
         self.parts += 1
         self.written_rows += rows

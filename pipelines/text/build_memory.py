@@ -32,6 +32,7 @@ from mats_core.memory import faiss_index as ivf
 from mats_core.model.directory import encoder_uri
 from pipelines.cluster.meter import peak_mb
 from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
 from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
@@ -407,5 +408,4 @@ def _write_captions(parts: list[str], target: Path) -> None:
     schema = pa.schema([("caption", pa.string()), ("source", pa.string())])
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for uri in parts:
-            with storage.open_binary(uri) as file:
-                writer.write_table(pq.read_table(file).cast(schema))
+            writer.write_table(parquet.read(uri).cast(schema))

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
@@ -28,6 +27,7 @@ from mats_core.storage.fingerprint import hash_settings
 from pipelines.cluster.meter import peak_mb
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import check_device
+from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
 from pipelines.output.folder import Output, open_output
@@ -254,7 +254,7 @@ class _Work:
             problems=dict(sum((report.problems for report in self.reports), Counter())),
             records_new=self.new,
             captions_new=self.captions,
-            captions=_rows(self.spec.parts),
+            captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.spec.parts)),
             embed_s=round(self.embed_s, 3),
             busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
@@ -294,24 +294,14 @@ def _identity(
 
 def _done(parts: str) -> set[int]:
     """Buckets whose parts are there; raises SettingsError for a file that is no part."""
-    if not storage.is_dir(parts):
-        return set()
     found = set()
-    for info in storage.list_files(parts):
-        if info.uri.endswith(".parquet"):
-            try:
-                found.add(bucket_of_part(info.path))
-            except (IndexError, ValueError):
-                allowed = "parts that `mats embed-text` wrote; move this file away"
-                raise got_allowed("output", storage.public_uri(info.uri), allowed) from None
+    for info in parquet.files(parts):
+        try:
+            found.add(bucket_of_part(info.path))
+        except (IndexError, ValueError):
+            allowed = "parts that `mats embed-text` wrote; move this file away"
+            raise got_allowed("output", storage.public_uri(info.uri), allowed) from None
     return found
-
-
-def _rows(parts: str) -> int:
-    if not storage.is_dir(parts):
-        return 0
-    uris = [info.uri for info in storage.list_files(parts) if info.uri.endswith(".parquet")]
-    return sum(int(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows) for uri in uris)
 
 
 def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int, buckets: int) -> dict[str, Any]:

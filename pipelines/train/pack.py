@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.model.prompts import FAMILIES
+from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
 from pipelines.settings.train import DataSet, TrainSettings
 from pipelines.train.data import (
@@ -119,7 +119,7 @@ def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[Bina
 def _batches(uri: str, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a part, `rows` at a time."""
     with whole_part(uri):
-        yield from pq.ParquetFile(storage.open_binary(uri, read_ahead=8 << 20)).iter_batches(rows, columns=columns)
+        yield from parquet.batches(uri, rows, columns)
 
 
 def _pack_vectors(facts: TableFacts, folder: Path, name: str) -> _Table:
