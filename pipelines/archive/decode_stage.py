@@ -110,7 +110,17 @@ def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
         name="decode",
         actor=DecodeStage,
         arguments=(sample_rate, limits, tuple(settings.retry_errors or ())),
-        reads=("entry_id", "uri", "size_bytes", "version", "start_s", "duration_s", "last", "error_code"),
+        reads=(
+            "entry_id",
+            "uri",
+            "size_bytes",
+            "version",
+            "start_s",
+            "duration_s",
+            "last",
+            "error_code",
+            "error_message",
+        ),
         writes=("pcm", "decoded_s", "error_code", "error_message"),
         cpus=DECODER_CPUS,
     )

@@ -13,13 +13,13 @@ import soundfile
 import mats_core
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.archive.decode_stage import DecodeStage
+from pipelines.archive.decode_stage import DecodeStage, decode_stage
 from pipelines.archive.headers import Scanner
-from pipelines.archive.model_stage import AnswerStage, EmbedStage, ModelSpec
+from pipelines.archive.model_stage import AnswerStage, EmbedStage, ModelSpec, answer_stage, embed_stage
 from pipelines.archive.work_list import WorkList, shard_table
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import open_source
-from pipelines.settings.archive import LimitSettings
+from pipelines.settings.archive import LimitSettings, RunSettings
 
 RATE, WINDOW_S = 16_000, 5.0
 SECONDS = (0.4, 1.0, 5.0, 6.5, 9.9, 12.0, 3.3, 7.7, 2.2, 65.0)
@@ -129,6 +129,28 @@ def test_neighbours_of_santa_come_along_when_asked(answerer: AnswerStage, decode
     row = run(answerer, decoded.slice(0, 1), 1)[0]
     assert len(row["neighbors"]) > 1
     assert sum(each["weight"] for each in row["neighbors"]) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_stages_read_write_and_drop_what_they_declare(
+    answerer: AnswerStage, archive: Path, tmp_path: Path, tiny_model_dir: str
+) -> None:
+    work = WorkList(str(tmp_path), pa.schema([]))
+    with Scanner(60.0, LimitSettings()) as scanner:
+        work.extend(open_source(str(archive / "01.wav")), scanner, {"task": "caption"})
+    rows = work.read(0, work.total)
+    decode = decode_stage(RunSettings(input="in", output="out"), RATE)
+    embedder = EmbedStage(StageContext(), ModelSpec(tiny_model_dir, window_s=WINDOW_S))
+    for stages, actor in (
+        ([decode, answer_stage(answerer.spec)], answerer),
+        ([decode, embed_stage(embedder.spec)], embedder),
+    ):
+        table, columns = rows, set(rows.schema.names)
+        for stage, made in zip(stages, (decode.make(StageContext(str(tmp_path))).load, actor), strict=True):
+            columns = (columns | set(stage.writes)) - set(stage.drops)
+            enough = table.select([name for name in table.schema.names if name in stage.reads])
+            assert len(made(enough)) == len(rows)  # it reads nothing else
+            table = made(table)
+            assert {name for name in table.schema.names if not name.startswith("_")} == columns
 
 
 def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: AnswerStage) -> None:
