@@ -8,7 +8,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.encoders.facts import refuse_other_encoder
-from mats_core.errors import checked, got_allowed
+from mats_core.errors import SettingsError, checked
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
@@ -81,8 +81,10 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
         checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
     )
     if facts.positions and decoding.max_new_tokens >= facts.positions:
-        allowed = f"less than {facts.positions}, the tokens that the LLM was made to read and write"
-        raise got_allowed("max_new_tokens", decoding.max_new_tokens, allowed)
+        problem = (
+            f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions} together"
+        )
+        raise SettingsError("max_new_tokens", problem, f"choose less than {facts.positions}")
     santa = facts.config.santa
     over = {
         "mix": settings.santa_mix,
@@ -104,19 +106,21 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
     embeddings: where the audio's embeddings are stored; mean-shift takes their mean.
     """
     if settings.bridge not in BRIDGES:
-        raise got_allowed("bridge", settings.bridge, ", ".join(BRIDGES))
+        raise SettingsError("bridge", f'"{settings.bridge}" is no bridge', f"choose {', '.join(BRIDGES)}")
     if settings.bridge == "santa":
         return {}
     values: dict[str, Any] = {"kind": settings.bridge}
     if settings.bridge != "none" and facts.config.memory is None:
-        raise got_allowed("bridge", settings.bridge, "santa or none: this model has no memory of texts")
+        problem = f"{settings.bridge} needs a memory of texts, and this model has none"
+        raise SettingsError("bridge", problem, "choose santa or none")
     if settings.bridge == "projection":
         values["scale"] = settings.projection_scale
     if settings.bridge == "retrieval":
         values["captions"] = settings.retrieved
     if settings.bridge == "mean-shift":
         if embeddings is None:
-            raise got_allowed("bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean")
+            problem = "mean-shift needs the mean of the audio embeddings, and INPUT is audio"
+            raise SettingsError("bridge", problem, "give the OUTPUT of `mats embed-audio` as INPUT")
         values["audio_mean"] = audio_mean(embeddings)
     return values
 
@@ -137,7 +141,8 @@ def audio_mean(embeddings: str) -> list[float]:
                     total = pooled.astype(np.float64) if total is None else total + pooled
                     count += 1
     if total is None:
-        raise got_allowed("input", storage.public_uri(embeddings), "embeddings of at least one sound")
+        problem = f"{storage.public_uri(embeddings)} holds no embedding of a sound"
+        raise SettingsError("input", problem, "embed an archive that has sounds with `mats embed-audio`")
     mean: list[float] = (total / count).astype(np.float32).tolist()
     return mean
 
@@ -161,7 +166,8 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
     remedy = 'embed the audio again with "mats embed-audio"'
     refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
     if sidecar.get("status") != "complete":
-        raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
+        problem = f"the audio embeddings in {storage.public_uri(settings.input)} are not complete"
+        raise SettingsError("input", problem, "let `mats embed-audio` end first: run it again to continue it")
     return settings.input
 
 

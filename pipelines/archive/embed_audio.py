@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
 from pipelines.archive.decode_stage import decode_stage
 from pipelines.archive.model_stage import ModelSpec, embed_stage
@@ -23,7 +23,8 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
     facts = read_model_facts(settings.model)
     source = peek(open_source(settings.input, settings.schemes), settings.input)
     if source.kind == "embeddings":
-        raise got_allowed("input", storage.public_uri(settings.input), "audio; these are embeddings already")
+        problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
+        raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {
         "job": "embed-audio",
         "encoder": facts.encoder_fingerprint,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core import storage
+from mats_core.errors import SettingsError
 from pipelines.data.inputs import Entry
 from pipelines.settings.archive import LimitSettings
 
@@ -86,6 +87,15 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
         }
         for start, duration in chunks
     ]
+
+
+def no_audio(uri: str) -> SettingsError:
+    """The refusal of an INPUT without a single entry."""
+    return SettingsError(
+        "input",
+        f"there is no audio file in {storage.public_uri(uri)}",
+        "choose a file, a folder or a list that has some",
+    )
 
 
 class Scanner:

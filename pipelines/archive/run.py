@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError, got_allowed
-from pipelines.archive.headers import ScanCounts, Scanner
+from mats_core.errors import SettingsError
+from pipelines.archive.headers import ScanCounts, Scanner, no_audio
 from pipelines.archive.work_list import WorkList, shard_table, work_schema
 from pipelines.cluster import session
 from pipelines.cluster.meter import Meter, peak_mb
@@ -82,7 +82,7 @@ def peek(source: Source, uri: str) -> Source:
     """The source with its first entry looked at; raises SettingsError when there is none."""
     first = next(source.entries, None)
     if first is None:
-        raise got_allowed("input", storage.public_uri(uri), "a place with audio files in it")
+        raise no_audio(uri)
     source.entries = chain([first], source.entries)
     return source
 
@@ -100,7 +100,7 @@ def run_rows(
     session.check_device(settings.device, settings.address)
     if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
         shown = storage.public_uri(settings.output)
-        raise got_allowed("output", shown, f"another folder than INPUT, which holds {source.kind}")
+        raise SettingsError("output", f"{shown} is INPUT too, which holds {source.kind}", "choose another folder")
     if settings.overwrite and job.check is not None:
         for entry in source.requests():  # before anything is removed
             job.check(entry)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mats_core import storage
-from mats_core.errors import got_allowed
-from pipelines.archive.headers import ScanCounts, Scanner
+from mats_core.errors import SettingsError
+from pipelines.archive.headers import ScanCounts, Scanner, no_audio
 from pipelines.archive.work_list import WorkList
 from pipelines.data.inputs import MANIFEST_SIDECAR, open_source
 from pipelines.settings.archive import ScanSettings
@@ -35,7 +35,8 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     facts = read_model_facts(settings.model)
     source = open_source(settings.input, settings.schemes)
     if source.kind in ("manifest", "embeddings"):
-        raise got_allowed("input", f"a folder of {source.kind}", "audio files or a list of them")
+        problem = f"{storage.public_uri(settings.input)} is a folder of {source.kind}, which has been scanned already"
+        raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {"job": "scan", "chunk_seconds": facts.chunk_s}
     with open_output(settings.output, identity, results="manifest", overwrite=settings.overwrite) as out:
         rows = WorkList(out.join("manifest"), source.own_schema, manifest_only=True)
@@ -43,12 +44,12 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
             added, known = rows.extend(source, scanner, {}, progress)
         if rows.total == 0:
             out.forget()
-            raise got_allowed("input", storage.public_uri(settings.input), "a place with audio files in it")
+            raise no_audio(settings.input)
         out.check()
-        told = {
+        sidecar = {
             "rows": rows.total,
             "chunk_seconds": facts.chunk_s,
             "input": storage.public_uri(settings.input),
         }
-        storage.write_bytes(out.join(MANIFEST_SIDECAR), json.dumps(told, indent=1).encode())
+        storage.write_bytes(out.join(MANIFEST_SIDECAR), json.dumps(sidecar, indent=1).encode())
         return ScanResult(settings.output, added, known, rows.total, time.monotonic() - started)

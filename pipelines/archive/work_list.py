@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
 from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
@@ -111,15 +111,13 @@ class WorkList:
             ours = set(work_schema(pa.schema([]), manifest_only).names)
             before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
             now = ", ".join(own.names) or "none"
-            raise got_allowed("input", f"a list with own columns {now}", f"own columns as before: {before}")
+            problem = f"its own columns are {now}, and those of the list that OUTPUT was begun with are {before}"
+            raise SettingsError("input", problem, "give a list with the columns as before, or choose another OUTPUT")
         for each in own:
             frozen = self.schema.field(each.name).type
             if not _fits(each.type, frozen):
-                raise got_allowed(
-                    "input",
-                    f"a list whose column `{each.name}` is {each.type}",
-                    f"the type that it had before: {frozen}; or another OUTPUT",
-                )
+                problem = f"its column `{each.name}` is {each.type}, and was {frozen} when OUTPUT was begun"
+                raise SettingsError("input", problem, "give it the type as before, or choose another OUTPUT")
 
     def read(self, first: int, stop: int) -> pa.Table:
         """Rows first … stop-1, which must lie in one file or in consecutive ones."""
@@ -255,7 +253,7 @@ def _hash64(key: bytes) -> int:
 def _first_row(uri: str) -> int:
     found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
     if found is None:
-        raise got_allowed("output", storage.public_uri(uri), "files that a scan wrote; move this one away")
+        raise SettingsError("output", f"{storage.public_uri(uri)} is no file that a scan wrote", "move it away")
     return int(found[1])
 
 
@@ -265,5 +263,5 @@ def _refusing_damage(uri: str) -> Iterator[None]:
     try:
         yield
     except parquet.NotParquet as error:
-        allowed = f"a whole file ({error.message}); begin anew with --overwrite"
-        raise got_allowed("output", storage.public_uri(uri), allowed) from None
+        problem = f"{storage.public_uri(uri)} is damaged ({error.message})"
+        raise SettingsError("output", problem, "begin anew with --overwrite") from None

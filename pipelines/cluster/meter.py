@@ -6,11 +6,11 @@ import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.cluster.prometheus import Counters
 from pipelines.output.parts import count_errors
 
 STAGES = ("decode", "embed", "answer")
@@ -63,7 +63,7 @@ class Meter:
         for name, value in counted.items():
             self.counts[name] += value
         if self._counters is not None:
-            self._counters.work(spent, counted)
+            self._counters.add_work(spent, counted)
         self._blocks.append(
             _Block(
                 len(table),
@@ -77,7 +77,7 @@ class Meter:
     def count_new(self, table: pa.Table) -> None:
         """Count, for Prometheus, rows that no earlier block had."""
         if self._counters is not None and len(table):
-            self._counters.rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
+            self._counters.add_rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
 
     def sustained_rate(self, ended: float, cores: int) -> dict[str, float]:
         """Throughput once all model actors are ready, as a long run has it; {} before the first block.
@@ -100,6 +100,60 @@ class Meter:
             "rows_per_s": round(rows / seconds, 3),
             "real_time_factor": round(audio / seconds, 2),
         }
+
+
+class Counters:
+    """Prometheus counters of one run, made when a Ray is connected: each of its nodes serves them on its metrics port.
+
+    | name | labels | |
+    |---|---|---|
+    | mats_clips_total | job | rows that were new, each counted once |
+    | mats_audio_seconds_total | job | seconds of sound in them |
+    | mats_errors_total | job, code | rows with an error |
+    | mats_tokens_total | job | tokens the LLM wrote |
+    | mats_stage_seconds_total | job, stage | seconds of work in decode, embed, answer, over all processes |
+    | mats_batch_asked_total | job | questions put to the LLM |
+    | mats_batch_places_total | job | places in the batches they went in; asked / places is the fill |
+    | mats_batch_fill | job | that ratio for the newest block |
+
+    The driver counts, because it alone knows which rows are new. Ray puts `ray_` before the names.
+    """
+
+    def __init__(self, job: str) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        self._job = {"job": job}
+
+        def counter(name: str, text: str, *labels: str) -> Any:
+            return Counter(f"mats_{name}_total", text, tag_keys=("job", *labels))
+
+        self._clips = counter("clips", "rows that were new")
+        self._audio = counter("audio_seconds", "seconds of sound in new rows")
+        self._errors = counter("errors", "new rows with an error, by code", "code")
+        self._tokens = counter("tokens", "tokens the LLM wrote")
+        self._stages = counter("stage_seconds", "seconds of work, over all processes", "stage")
+        self._asked = counter("batch_asked", "questions put to the LLM")
+        self._places = counter("batch_places", "places in the batches of the LLM")
+        self._fill = Gauge("mats_batch_fill", "share of places that held a question, newest block", tag_keys=("job",))
+
+    def add_rows(self, count: int, audio_s: float, errors: dict[str, int]) -> None:
+        """New rows, their seconds of sound, and how many of them have which error code."""
+        self._clips.inc(count, self._job)
+        if audio_s > 0:
+            self._audio.inc(audio_s, self._job)
+        for code, number in errors.items():
+            self._errors.inc(number, {**self._job, "code": code})
+
+    def add_work(self, seconds: dict[str, float], counts: dict[str, float]) -> None:
+        """Work on one block: seconds by stage; tokens, asked and places."""
+        for stage, spent in seconds.items():
+            if spent > 0:
+                self._stages.inc(spent, {**self._job, "stage": stage})
+        for counter, name in ((self._tokens, "tokens"), (self._asked, "asked"), (self._places, "places")):
+            if counts.get(name, 0) > 0:
+                counter.inc(counts[name], self._job)
+        if counts.get("places", 0) > 0:
+            self._fill.set(counts["asked"] / counts["places"], self._job)
 
 
 def _sum(table: pa.Table, name: str) -> float:

@@ -101,7 +101,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         ),
         "history: no such run": (["history", "accept", "x", "--history", o], 'run: got "x"'),
         "compare: no answers": (["compare", a, o, *m], "RUN_A: got"),
-        "caption: bridge": (["caption", a, o, *m, "--bridge", "ferry"], 'bridge: got "ferry"'),
+        "caption: bridge": (
+            ["caption", a, o, *m, "--bridge", "ferry"],
+            'bridge: "ferry" is no bridge; choose santa',
+        ),
         "caption: mean-shift": (["caption", a, o, *m, "--bridge", "mean-shift"], "embed-audio"),
         "unknown option": (["caption", a, o, "--colour", "red"], "--colour"),
         "not a number": (["caption", a, o, "--actors", "many"], "--actors"),

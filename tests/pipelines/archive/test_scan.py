@@ -84,9 +84,9 @@ def test_a_manifest_that_is_damaged_or_not_ours_is_named(tmp_path: Path) -> None
     run_scan(settings)
     (part,) = (out / "manifest").iterdir()
     (out / "manifest" / "mine.parquet").write_bytes(b"mine")
-    with pytest.raises(SettingsError, match=r"mine\.parquet.*move this one away"):
+    with pytest.raises(SettingsError, match=r"mine\.parquet is no file that a scan wrote; move it away"):
         run_scan(settings)
     (out / "manifest" / "mine.parquet").unlink()
     part.write_bytes(part.read_bytes()[:50])
-    with pytest.raises(SettingsError, match=r"rows-0+\.parquet.*a whole file"):
+    with pytest.raises(SettingsError, match=r"rows-0+\.parquet is damaged .*; begin anew with --overwrite"):
         run_scan(settings)

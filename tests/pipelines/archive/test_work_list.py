@@ -112,7 +112,7 @@ def test_a_column_of_another_type_is_refused_by_name(tmp_path: Path, before: Any
         given = open_source(str(tmp_path / "list.jsonl"))
         if value == before:
             extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
-    with pytest.raises(SettingsError, match=r"column `note` is .*before: .*; or another OUTPUT"):
+    with pytest.raises(SettingsError, match=r"column `note` is .*, and was .*; .* or choose another OUTPUT"):
         WorkList(str(tmp_path / "work"), given.own_schema)
 
 

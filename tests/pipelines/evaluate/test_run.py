@@ -254,7 +254,7 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
         ({"history": "h", "against": "accepted", "axes": ["beams=1,2"]}, "a run without a grid"),
         ({"history": "h", "accept": True, "axes": ["beams=1"]}, "accept: got True; allowed: a run without a grid"),
         ({"ungated": [f"{NAMES[0]}/mpa"]}, f"BENCHMARK/METRIC, one of {NAMES[0]}/map"),
-        ({"bridge": "ferry"}, 'bridge: got "ferry"'),
+        ({"bridge": "ferry"}, 'bridge: "ferry" is no bridge; choose santa, none'),
         ({"history": "a-file"}, "a folder to write to"),
     ],
 )
