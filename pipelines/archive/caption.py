@@ -81,9 +81,7 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
         checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
     )
     if facts.positions and decoding.max_new_tokens >= facts.positions:
-        problem = (
-            f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions} together"
-        )
+        problem = f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions}"
         raise SettingsError("max_new_tokens", problem, f"choose less than {facts.positions}")
     santa = facts.config.santa
     over = {

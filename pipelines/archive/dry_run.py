@@ -18,25 +18,28 @@ import pyarrow as pa
 from mats_core import storage
 from pipelines.archive.caption import caption_job
 from pipelines.archive.decode_stage import ShardStage
-from pipelines.archive.headers import ScanCounts, Scanner
-from pipelines.archive.run import Job
+from pipelines.archive.headers import ScanCounts
+from pipelines.archive.run import Job, scan_into
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import StageContext
 from pipelines.data import parquet
-from pipelines.data.inputs import Source
 from pipelines.settings.archive import CaptionSettings
 
 SAMPLE_ROWS = 24
 START_S = 30.0
-"""What it takes until Ray and the model are there, roughly."""
+"""Seconds until Ray and the model are there, roughly."""
 
 
 @dataclass
 class Estimate:
-    """`seen`: entries that OUTPUT does not know yet; `rows` are to be answered, `done` are. `wall_s` and `gpu_hours`
-    are None where no row could be measured, `gpu_hours` also without a GPU. `per_row_s` names seconds a stage."""
+    """What a run would do and take.
+
+    seen: the entries that OUTPUT does not know yet, beside `known_files` that it does; rows: to be answered; done: rows
+    answered already. sample_rows, sample_audio_s: what was measured; per_row_s: seconds of a row, by stage. wall_s,
+    core_hours and gpu_hours are None where no row could be measured, gpu_hours also without a GPU.
+    """
 
     seen: ScanCounts
     known_files: int
@@ -53,7 +56,7 @@ class Estimate:
     gpu_hours: float | None = None
 
 
-class _Planned(WorkList):
+class _CountedWorkList(WorkList):
     """A work list that is counted, not written; `sample` is drawn evenly from the rows without an error."""
 
     def __init__(self, folder: str, own: pa.Schema) -> None:
@@ -62,7 +65,8 @@ class _Planned(WorkList):
         self._drawn = 0
         self._random = random.Random(0)
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Count rows, and offer those without an error to the sample."""
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
             if row["error_code"] is None:
@@ -80,30 +84,30 @@ class _Planned(WorkList):
 
 def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> Estimate:
     """Scan, measure a sample, and multiply. Raises SettingsError as the run itself would."""
-    tell = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     job, source = caption_job(settings)
     folder = storage.join(settings.output, "_state", "work_list")
     if settings.overwrite or not storage.exists(settings.output):
-        folder, before = _nowhere(), 0
+        folder, before = _missing_folder(), 0
         done = 0
     else:
         before = WorkList(folder).total
         done = _rows_written(storage.join(settings.output, job.folder))
-    work = _Planned(folder, source.own_schema)
-    seen, known = _scan(settings, job, source, work, tell)
+    work = _CountedWorkList(folder, source.own_schema)
+    seen, known = scan_into(work, settings, job, source, report)
     estimate = Estimate(seen, known, max(0, work.total - done), done, cores=usable_cores())
     if not work.sample and before:
         for row in work.read(0, min(before, 4096)).to_pylist():
             if row["error_code"] is None:
                 work.offer(row)
     if estimate.rows and work.sample:
-        tell(Progress("start", 0, estimate.rows))
+        report(Progress("start", 0, estimate.rows))
         _measure(settings, job, work, estimate)
     return estimate
 
 
-def _nowhere() -> str:
-    """A folder that is not there, as that of a run that has not begun."""
+def _missing_folder() -> str:
+    """A folder that does not exist, like the work list of a run that has not begun."""
     return storage.join(tempfile.gettempdir(), f"mats-dry-run-{random.getrandbits(64):x}")
 
 
@@ -111,17 +115,7 @@ def _rows_written(folder: str) -> int:
     return sum(parquet.row_count(info.uri) for info in parquet.files(folder))
 
 
-def _scan(
-    settings: CaptionSettings, job: Job, source: Source, work: WorkList, tell: Callable[[Progress], None]
-) -> tuple[ScanCounts, int]:
-    def scanned(counts: ScanCounts) -> None:
-        tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
-
-    with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
-        return work.extend(source, scanner, job.defaults, scanned, job.check)
-
-
-def _measure(settings: CaptionSettings, job: Job, work: _Planned, estimate: Estimate) -> None:
+def _measure(settings: CaptionSettings, job: Job, work: _CountedWorkList, estimate: Estimate) -> None:
     """Answer the sample, a first time to warm up, and fill in what follows from it."""
     estimate.gpus = _gpus(settings.device)
     resources = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)

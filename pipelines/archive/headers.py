@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from mats_core import storage
@@ -124,24 +125,20 @@ class Scanner:
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
         """(entry, its manifest rows), in order."""
+        entries = iter(entries)
+        while batch := list(islice(entries, PROBE_BATCH)):
+            yield from self._batch_rows(batch)
+
+    def _batch_rows(self, batch: list[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
         from mats_core.audio.decode import AudioError
 
-        waiting: list[Entry] = []
-        for entry in entries:
-            waiting.append(entry)
-            if len(waiting) == PROBE_BATCH:
-                yield from self._flush(waiting, AudioError)
-                waiting = []
-        yield from self._flush(waiting, AudioError)
-
-    def _flush(self, batch: list[Entry], error_type: Any) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
         ask = [entry.uri for entry in batch if entry.chunk is None and entry.error is None]
         infos = iter(self.read_headers(ask) if ask else [])
         for entry in batch:
             if entry.chunk is not None:
                 yield entry, [entry.chunk]
             elif entry.error is not None:
-                yield entry, chunk_rows(entry, error_type(*entry.error), self.chunk_s)
+                yield entry, chunk_rows(entry, AudioError(*entry.error), self.chunk_s)
             else:
                 yield entry, chunk_rows(entry, next(infos), self.chunk_s)
 

@@ -94,7 +94,7 @@ def run_rows(
 
     KeyboardInterrupt ends it with status "interrupted": what is done is kept.
     """
-    tell = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     started = time.time()
     check_stages(job.stages, work_schema(source.own_schema).names)
     session.check_device(settings.device, settings.address)
@@ -109,17 +109,22 @@ def run_rows(
         job.identity,
         results=job.folder,
         overwrite=settings.overwrite,
-        waiting=lambda _: tell(Progress("wait")),
+        waiting=lambda _: report(Progress("wait")),
     ) as out:
         parts = out.join(job.folder)
         try:
-            work = _scan(settings, job, source, tell)
+            work = WorkList(out.join("_state", "work_list"), source.own_schema)
+            scan_into(work, settings, job, source, report)
             done = read_done(parts, work.total, settings.retry_errors or ())
         except SettingsError:
             out.forget()
             raise
         except KeyboardInterrupt:
             return RunResult("interrupted", settings.output, 0, 0)
+
+        def report_rows(stage: str) -> None:
+            report(Progress(stage, done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+
         before = done.rows
         previous = out.read_run()
         begun_with = _other_input(previous, settings.input)
@@ -149,7 +154,7 @@ def run_rows(
         status = "failed"
         try:
             if before < work.total:
-                _stream(settings, job, work, done, writer, meter, run, tell)
+                _run_on_ray(settings, job, work, done, writer, meter, run, report_rows)
             writer.flush()
             done = settled(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
@@ -162,7 +167,7 @@ def run_rows(
         finally:
             _complete(run, status, started, scanned, done, before, writer, meter)
             out.write_run(run)
-        tell(Progress("done", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+        report_rows("done")
         return RunResult(
             status,
             settings.output,
@@ -177,19 +182,21 @@ def run_rows(
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:
+    """The INPUT of the run before this one, where it was another place than `now`; else an empty string."""
     before = str((previous or {}).get("settings", {}).get("input") or now)
     return "" if storage.same_place(before, now) else before
 
 
-def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]) -> WorkList:
-    work = WorkList(storage.join(settings.output, "_state", "work_list"), source.own_schema)
+def scan_into(
+    work: WorkList, settings: RunSettings, job: Job, source: Source, report: Callable[[Progress], None]
+) -> tuple[ScanCounts, int]:
+    """Append to the work list what it lacks of `source`; (what was added, how many entries it knew)."""
 
-    def scanned(counts: ScanCounts) -> None:
-        tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
+    def report_scan(counts: ScanCounts) -> None:
+        report(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
 
     with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
-        work.extend(source, scanner, job.defaults, scanned, job.check)
-    return work
+        return work.extend(source, scanner, job.defaults, report_scan, job.check)
 
 
 def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
@@ -201,7 +208,7 @@ def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
             yield shard_table(first, stop, mask)
 
 
-def _stream(
+def _run_on_ray(
     settings: RunSettings,
     job: Job,
     work: WorkList,
@@ -209,13 +216,12 @@ def _stream(
     writer: PartWriter,
     meter: Meter,
     run: dict[str, Any],
-    tell: Callable[[Progress], None],
+    report_rows: Callable[[str], None],
 ) -> None:
     """Run the stages on Ray and hand every row to the writer; where and how it ran goes into `run`."""
-    before = done.rows
-    tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
+    report_rows("start")
     with session.ray_session(settings.address, settings.actors or 0) as resources:
-        plan = make_plan(settings, work.total - before, job.model_bytes, resources)
+        plan = make_plan(settings, work.total - done.rows, job.model_bytes, resources)
         if not resources.own:
             check_fits(plan, resources)
         run.update(plan=asdict(plan), ray=session.describe_ray(resources))
@@ -227,7 +233,7 @@ def _stream(
         for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
             table = meter.count_block(table)
             meter.count_new(writer.add(table))
-            tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+            report_rows("run")
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()
 
@@ -235,6 +241,7 @@ def _stream(
 def _run_record(
     settings: RunSettings, job: Job, run_id: str, started: float, total: int, before: int
 ) -> dict[str, Any]:
+    """What `_run.json` says of a run that has begun; `_complete` adds the rest."""
     shown = settings.model_dump()
     for name in ("input", "output", "model"):
         shown[name] = storage.public_uri(shown[name])

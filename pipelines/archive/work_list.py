@@ -69,12 +69,12 @@ def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
     return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
 
 
-def _as(kind: pa.DataType, value: Any) -> Any:
+def _cast(kind: pa.DataType, value: Any) -> Any:
     """A value that `_fits`, in the type of the work list: the same when INPUT is read again with other rows in it."""
     if isinstance(value, list) and pa.types.is_list(kind):
-        return [_as(kind.value_type, each) for each in value]
+        return [_cast(kind.value_type, each) for each in value]
     if isinstance(value, dict) and pa.types.is_struct(kind):
-        return {each.name: _as(each.type, value.get(each.name)) for each in kind}
+        return {each.name: _cast(each.type, value.get(each.name)) for each in kind}
     if pa.types.is_floating(kind) and isinstance(value, int):
         return float(value)
     if (
@@ -133,7 +133,8 @@ class WorkList:
             at += len(piece)
         return pa.concat_tables(tables)
 
-    def _known(self) -> np.ndarray:
+    def _known_ids(self) -> np.ndarray:
+        """Sorted entry ids of all rows, int64 [N]."""
         columns = []
         for uri in self._files:
             with _refusing_damage(uri):
@@ -153,19 +154,19 @@ class WorkList:
         URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
         `check` may raise SettingsError for an entry that cannot be asked.
         """
-        known, counts = self._known(), ScanCounts()
-        seen = _Seen() if source.kind == "list" else None  # only lists repeat an entry
+        known, counts = self._known_ids(), ScanCounts()
+        occurrences = _Occurrences() if source.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
             for entry in source.entries:
-                entry.own = {name: _as(self.schema.field(name).type, value) for name, value in entry.own.items()}
+                entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
                 key = entry_key(entry, defaults, 0)
                 entry_id = _hash64(key)
-                if seen is not None and (nth := seen.times(entry_id)):
+                if occurrences is not None and (nth := occurrences.count(entry_id)):
                     entry_id = _hash64(entry_key(entry, defaults, nth))
                 if storage.public_uri(entry.uri) != entry.uri:
                     self.private.add(entry_id, entry.uri)
@@ -185,14 +186,15 @@ class WorkList:
             for chunk in chunks:
                 rows.append({**chunk, **entry.request, **entry.own, "entry_id": entry_id})
             if len(rows) >= FILE_ROWS:
-                self._append(rows)
+                self.append(rows)
                 rows = []
             if progress is not None and counts.files % 64 == 0:
                 progress(counts)
-        self._append(rows)
+        self.append(rows)
         return counts, skipped
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows as a further file; they get the next row_ids."""
         if not rows:
             return
         for offset, row in enumerate(rows):
@@ -218,7 +220,7 @@ def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
     return pa.table({"first": [first], "stop": [stop], "mask": pa.array([packed], pa.binary())})
 
 
-class _Seen:
+class _Occurrences:
     """How often each id came before, in 12 bytes an id: a list of millions would not fit as Python objects."""
 
     _RECENT = 1 << 16
@@ -227,8 +229,8 @@ class _Seen:
         self._ids, self._counts = np.empty(0, np.int64), np.empty(0, np.int32)
         self._recent: dict[int, int] = {}
 
-    def times(self, number: int) -> int:
-        """How often it came before this time."""
+    def count(self, number: int) -> int:
+        """How often the id came before; this time is counted too."""
         before = self._recent.get(number)
         if before is None:
             at = int(np.searchsorted(self._ids, number))
