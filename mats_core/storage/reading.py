@@ -28,7 +28,7 @@ from mats_core.storage.listing import (
     remote_version,
 )
 from mats_core.storage.retries import SteadyFile, steady
-from mats_core.storage.s3_file import CHANGED, S3File
+from mats_core.storage.files import CHANGED, S3File
 from mats_core.storage.tar import Slice, archive_version, members
 from mats_core.storage.uris import (
     is_file_url,
