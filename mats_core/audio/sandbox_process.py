@@ -19,7 +19,8 @@ from typing import Any
 
 from mats_core.audio import ffmpeg as container  # noqa: F401  (loaded now, so that its memory belongs to the baseline)
 from mats_core.audio.decode import AudioError, DecodeLimits, as_audio_error, decode, probe
-from mats_core.storage import Listed, StorageError, filesystem, open_binary, public_uri, scheme
+from mats_core.storage import Listed, StorageError, open_binary, public_uri, scheme
+from mats_core.storage.clients import coded, open_client
 from mats_core.storage.uris import archive_of
 
 # Of a remote file, fetched at once: a header needs little; a minute of audio in small pieces needs many requests.
@@ -118,7 +119,8 @@ class _Room:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         try:
-            filesystem(uri)
+            with coded(uri):
+                open_client(uri)
             self._schemes.add(kind)
         finally:
             self._enclose()

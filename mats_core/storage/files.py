@@ -1,19 +1,60 @@
-"""An S3 object as a seekable file of ranged GETs. The first GET tells its size and ETag, so no HEAD comes before it.
+"""Seekable files that are read by position: an object of S3, a file of any other store; `tar.Slice` is a third.
 
-Every answer must carry the ETag of the first: an object that is written anew while it is read is an error, never a
-mixture of two.
+An S3 object is read by ranged GETs. The first tells its size and ETag, so no HEAD comes before it. Every answer must
+carry the ETag of the first: an object that is written anew while it is read is an error, never a mixture of two.
 """
 
 from __future__ import annotations
 
+import io
+from collections.abc import Callable
 from typing import Any
 
-from mats_core.storage.errors import StorageError, store_code
-from mats_core.storage.ranged import RangedFile
-from mats_core.storage.retries import steady
+from mats_core.errors import StorageError
+from mats_core.storage.errors import store_code, with_retries
 
+CHANGED = "was changed since it was listed; scan again"
+"""What is said of a file that is not the one listed."""
 _MOST_AHEAD = 8 << 20
-_KEPT = 3  # blocks: the one at the start, where headers are, and the last two, of which one may be the file's end
+_BLOCKS_HELD = 3  # the one at the start, where headers are, and the last two, of which one may be the file's end
+
+
+class RangedFile(io.RawIOBase):
+    """A file of `size` bytes to read. A subclass sets `size` and gives the bytes, by `_bytes(at, count)`."""
+
+    size = 0
+    _at = 0
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        """`count` bytes from `at` on, all of them below `size`; fewer where the file ends before."""
+        raise NotImplementedError
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self.size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, count: int | None = -1) -> bytes:
+        left = max(0, self.size - self._at)
+        wanted = left if count is None or count < 0 else min(count, left)
+        data = self._bytes(self._at, wanted) if wanted else b""
+        self._at += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 class S3File(RangedFile):
@@ -29,10 +70,10 @@ class S3File(RangedFile):
         self._bucket, self._key, _ = fs.split_path(name)
         if not self._key:
             raise StorageError("io_error", "is a bucket, not a file")
-        self._least = self._ahead = read_ahead
+        self._least_ahead = self._ahead = read_ahead
         self._blocks: list[tuple[int, bytes]] = []
         self.etag = ""
-        steady(lambda: self._fetch(0, read_ahead))
+        with_retries(lambda: self._fetch(0, read_ahead))
         if version and self.etag and version != self.etag:
             raise StorageError("io_error", CHANGED)
 
@@ -51,9 +92,9 @@ class S3File(RangedFile):
             if first <= at < first + len(data):
                 return data[at - first : at - first + count]
         goes_on = any(at == first + len(data) for first, data in self._blocks)
-        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if goes_on else self._least
+        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if goes_on else self._least_ahead
         stop = min(self.size, at + max(count, self._ahead))
-        return steady(lambda: self._fetch(at, stop))[:count]
+        return with_retries(lambda: self._fetch(at, stop))[:count]
 
     def _fetch(self, first: int, stop: int) -> bytes:
         from fsspec.asyn import sync
@@ -79,10 +120,36 @@ class S3File(RangedFile):
         elif etag != self.etag:
             raise StorageError("io_error", "was changed while it was read")
         self._blocks.append((first, data))
-        if len(self._blocks) > _KEPT:
+        if len(self._blocks) > _BLOCKS_HELD:
             del self._blocks[1]
         return data
 
 
-CHANGED = "was changed since it was listed; scan again"
-"""What is said of a file that is not the one listed."""
+class ReopenedFile(RangedFile):
+    """A seekable remote file, made by `open_file`; opened again where a read fails or gives less than there is."""
+
+    def __init__(self, file: Any, open_file: Callable[[], Any]) -> None:
+        self._file: Any = file
+        self._open = open_file
+        self.size = int(file.seek(0, io.SEEK_END))
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        return with_retries(lambda: self._read_once(at, count))
+
+    def _read_once(self, at: int, count: int) -> bytes:
+        if self._file is None:
+            self._file = self._open()
+        try:
+            self._file.seek(at)
+            data: bytes = self._file.read(count)
+            if len(data) < count:
+                raise ConnectionError("the answer was cut")
+            return data
+        except BaseException:
+            self._file = None  # note: what the client keeps of a failed read may be half an answer
+            raise
+
+    def close(self) -> None:
+        if not self.closed and self._file is not None:
+            self._file.close()
+        super().close()

@@ -158,8 +158,8 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     while uri.startswith("tar+"):
         try:
             uri = split_member(uri)[0]
-        except ValueError as error:
-            return str(error)
+        except storage.StorageError as error:
+            return error.message
     reason = wrong_url(uri)
     if reason is not None:
         return reason
