@@ -179,7 +179,7 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
 
 
 def _file_entries(uri: str) -> Iterator[Entry]:
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     extensions = AUDIO_EXTENSIONS | TAR_ENDINGS if storage.is_dir(uri) else None
     try:
@@ -192,7 +192,7 @@ def _file_entries(uri: str) -> Iterator[Entry]:
 def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
     """The sounds in a tar archive; what makes it unreadable becomes one entry with that error, after those
     before it."""
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     try:
         for member in storage.list_members(archive, AUDIO_EXTENSIONS):

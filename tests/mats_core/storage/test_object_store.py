@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core import storage
-from mats_core.audio.decode import AudioError
+from mats_core.audio.file import AudioError
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from mats_core.errors import SettingsError
 from mats_core.storage import StorageError, errors, listing
