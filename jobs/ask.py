@@ -67,7 +67,7 @@ def ask_files(files: list[str], asked: Asked) -> int:
 
 def _hear(model: MatsModel, file: str, asked: Asked) -> list[Heard] | None:
     """The file's embeddings; None, with its error shown, when it cannot be heard."""
-    from mats_core.audio.decode import AudioError
+    from mats_core.audio.file import AudioError
     from mats_core.model.asking import hear
 
     try:

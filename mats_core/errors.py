@@ -54,3 +54,8 @@ class CodedError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+class StorageError(CodedError):
+    """A path or URL that cannot be used; `code` is not_found, access_denied, io_error, refused or what is wrong with an
+    archive there (not_audio, decode_failed, too_large)."""

@@ -159,7 +159,8 @@ def hear(model: MatsModel, source: Any, batch_size: int = 16) -> list[Heard]:
     source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
     cannot be heard.
     """
-    from mats_core.audio.decode import AudioError, windows
+    from mats_core.audio.file import AudioError
+    from mats_core.audio.windows import windows
 
     encoder = _encoder(model)
     rate = encoder.sample_rate
@@ -192,7 +193,7 @@ def answer_heard(
     batch_size: int = 16,
 ) -> list[Answer]:
     """One answer a chunk of what `hear` gave; segments=True also answers every window. Raises SettingsError."""
-    from mats_core.audio.decode import pool_windows
+    from mats_core.audio.windows import pool_windows
 
     model.validate_request(task, question, tag)
     request = Request(task, question, tag)
@@ -245,13 +246,15 @@ def answers(
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
     """(start in seconds, samples int16 or float32 at `rate`) of each chunk that has sound in it."""
     from mats_core.audio import decode as audio
+    from mats_core.audio.file import as_audio_error
+    from mats_core.audio.windows import chunk_seconds, chunk_starts
 
-    chunk_s = audio.chunk_seconds(window_seconds)
+    chunk_s = chunk_seconds(window_seconds)
     if isinstance(source, tuple):
         waveform, given_rate = source
         samples = _resampled(np.asarray(waveform), int(given_rate), rate)
         size = round(chunk_s * rate)
-        starts = audio.chunk_starts(len(samples) / rate, chunk_s)
+        starts = chunk_starts(len(samples) / rate, chunk_s)
         parts = [
             (start, samples[round(start * rate) : None if length is None else round(start * rate) + size])
             for start, length in starts
@@ -266,13 +269,13 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
     try:
         with storage.open_binary(uri) as file:
             info = audio.probe(file, uri)
-            for start, length in audio.chunk_starts(info.duration_s, chunk_s):
+            for start, length in chunk_starts(info.duration_s, chunk_s):
                 file.seek(0)
                 decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
                 if len(decoded.samples):
                     found.append((start, decoded.samples))
     except storage.StorageError as error:
-        raise audio.AudioError(error.code, error.message) from error
+        raise as_audio_error(error) from error
     return found
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mats_core.audio.decode import chunk_seconds
+from mats_core.audio.windows import chunk_seconds
 from mats_core.encoders.msclap_files import split_uri
 from mats_core.errors import got_allowed
 from mats_core.model.config import ModelConfig

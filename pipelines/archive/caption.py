@@ -122,7 +122,7 @@ def audio_mean(embeddings: str) -> list[float]:
     import numpy as np
     import pyarrow.parquet as pq
 
-    from mats_core.audio.decode import pool_windows
+    from mats_core.audio.windows import pool_windows
 
     total, count = None, 0
     for info in storage.list_files(storage.join(embeddings, "embeddings")):

@@ -81,7 +81,7 @@ class Decode:
 
     def decode(self, rows: pa.Table) -> pa.Table:
         """`rows` with pcm and decoded_s; errors of decoding in error_code and error_message."""
-        from mats_core.audio.decode import AudioError
+        from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s

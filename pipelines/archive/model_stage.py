@@ -87,7 +87,7 @@ class ModelStage:
             raise self._wrong
         if "windows" in rows.schema.names:
             return [_stored_clip(value) for value in rows["windows"].to_pylist()]
-        from mats_core.audio.decode import windows
+        from mats_core.audio.windows import windows
 
         encoder = self.model.encoder
         rate = encoder.sample_rate
@@ -195,7 +195,7 @@ class Answer(ModelStage):
     _bridge: Any = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        from mats_core.audio.decode import pool_windows
+        from mats_core.audio.windows import pool_windows
 
         began, started = time.time(), time.monotonic()
         clips = self.clips(rows)

@@ -33,7 +33,7 @@ def chunk_id(path: str, version: str, start_s: float) -> str:
 
 def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
     """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
-    from mats_core.audio.decode import chunk_starts
+    from mats_core.audio.windows import chunk_starts
 
     base: dict[str, Any] = {
         "uri": storage.public_uri(entry.uri),
@@ -99,7 +99,7 @@ class Scanner:
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
         """(entry, its manifest rows), in order."""
-        from mats_core.audio.decode import AudioError
+        from mats_core.audio.file import AudioError
 
         waiting: list[Entry] = []
         for entry in entries:

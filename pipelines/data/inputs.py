@@ -158,8 +158,8 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     while uri.startswith("tar+"):
         try:
             uri = split_member(uri)[0]
-        except ValueError as error:
-            return str(error)
+        except storage.StorageError as error:
+            return error.message
     reason = wrong_url(uri)
     if reason is not None:
         return reason
@@ -179,7 +179,7 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
 
 
 def _file_entries(uri: str) -> Iterator[Entry]:
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     extensions = AUDIO_EXTENSIONS | TAR_ENDINGS if storage.is_dir(uri) else None
     try:
@@ -192,7 +192,7 @@ def _file_entries(uri: str) -> Iterator[Entry]:
 def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
     """The sounds in a tar archive; what makes it unreadable becomes one entry with that error, after those
     before it."""
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     try:
         for member in storage.list_members(archive, AUDIO_EXTENSIONS):

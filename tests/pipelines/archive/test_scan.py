@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from mats_core.audio.decode import chunk_starts
+from mats_core.audio.windows import chunk_starts
 from mats_core.errors import SettingsError
 from pipelines.archive.scan import chunk_id, run_scan
 from pipelines.output.lease import Lease, LeaseHeld

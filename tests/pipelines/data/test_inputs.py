@@ -12,7 +12,7 @@ import pytest
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.storage import retries as steady
+from mats_core.storage import errors
 from pipelines.data.inputs import open_source
 
 
@@ -70,7 +70,7 @@ def test_a_list_without_uri_or_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_query_string_never_becomes_part_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(errors, "FIRST_PAUSE_S", 0.0)
     (tmp_path / "list.csv").write_text("uri\nhttps://127.0.0.1:9/a.wav?X-Amz-Signature=secret\n")
     entry = next(open_source(str(tmp_path / "list.csv")).entries)
     assert "secret" not in entry.path
