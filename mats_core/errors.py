@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 
 class SettingsError(ValueError):
     """A setting or an input that cannot work, found before any work starts.
@@ -59,3 +64,49 @@ class CodedError(Exception):
 class StorageError(CodedError):
     """A path or URL that cannot be used; `code` is not_found, access_denied, io_error, refused or what is wrong with an
     archive there (not_audio, decode_failed, too_large)."""
+
+
+def checked(kind: type[Any], values: Any, where: str) -> Any:
+    """`values` as settings of `kind`, a pydantic model; SettingsError names the first wrong field, below `where`."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join([where, *(str(part) for part in first["loc"])])
+        if first["type"] == "extra_forbidden":
+            there = ", ".join(kind.model_fields)
+            raise SettingsError(name, "there is no such setting", f"choose one of {there}") from None
+        if first["type"] == "missing":
+            raise SettingsError(name, "it is missing", "give it a value") from None
+        raise SettingsError(name, f"{_shown(first['input'])} cannot be used", _rule(first["msg"])) from None
+
+
+def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:
+    """`value` as that field of `kind` would hold it, or a SettingsError that calls it `name`."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    found = kind.model_fields[field]
+    annotation: Any = found.annotation
+    for rule in found.metadata:  # the bounds; an alias is of no use outside its model
+        annotation = Annotated[annotation, rule]
+    rules: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    try:
+        return rules.validate_python(value)
+    except ValidationError as error:
+        raise SettingsError(name, f"{_shown(value)} cannot be used", _rule(error.errors()[0]["msg"])) from None
+
+
+def _shown(value: Any) -> str:
+    """A wrong value in a message: text in quotes, cut to 80 letters."""
+    if isinstance(value, str):
+        return f'"{value[:80]}"'
+    return str(value) if value is None or isinstance(value, (int, float)) else repr(value)[:80]
+
+
+def _rule(message: str) -> str:
+    """pydantic's message as what to do: "Input should be …" and "Value error, …" without their beginnings."""
+    if message.startswith("Input should be "):
+        return "it must be " + message.removeprefix("Input should be ")
+    return message.removeprefix("Value error, ")

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.errors import checked, got_allowed
 from mats_core.memory.bridges import KINDS as BRIDGES
-from mats_core.model.config import DecodingSettings, SantaSettings, checked
+from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
@@ -157,13 +158,8 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
     sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
     made_with = sidecar.get("encoder_fingerprint", "")
-    if made_with != facts.encoder_fingerprint:
-        raise got_allowed(
-            "input",
-            storage.public_uri(settings.input),
-            f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
-            f'{made_with[:12]}: embed again with "mats embed-audio"',
-        )
+    remedy = 'embed the audio again with "mats embed-audio"'
+    refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
     if sidecar.get("status") != "complete":
         raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
     return settings.input

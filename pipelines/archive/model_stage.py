@@ -12,7 +12,7 @@ import math
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,22 +20,14 @@ import pyarrow as pa
 from mats_core.errors import SettingsError
 from pipelines.data.columns import NEIGHBORS_TYPE, SEGMENTS_TYPE, WINDOWS_TYPE, timed, with_column
 
+if TYPE_CHECKING:
+    from mats_core.model.asking import Clip
+
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
 
 WORK_ONLY = ("entry_id", "last", "part", "part_row")
 """Columns of the work list that end with it."""
-
-
-@dataclass
-class Clip:
-    """One row inside the model stage: window embeddings [W, D] unit, weights [W], starts [W] in the chunk (s)."""
-
-    embeddings: np.ndarray
-    weights: np.ndarray
-    starts: np.ndarray
-    seconds: float = 0.0
-    error: tuple[str, str] | None = None
 
 
 @dataclass
@@ -78,88 +70,47 @@ class ModelStage:
             self._wrong = error
         self.ready_at = time.time()
 
-    def clips(self, rows: pa.Table) -> list[Clip | None]:
-        """A Clip a row; None where there is no sound to embed (an error, or past the end of the file).
+    def clips(self, rows: pa.Table) -> list[Clip | Exception | None]:
+        """A Clip a row, or the exception its sound ended with; None where there is no sound to embed (an error, or past
+        the end of the file).
 
         Raises SettingsError when the model could not be loaded.
         """
         if self._wrong is not None:
             raise self._wrong
+        starts = [start or 0.0 for start in rows["start_s"].to_pylist()]
         if "windows" in rows.schema.names:
-            return [_stored_clip(value) for value in rows["windows"].to_pylist()]
-        from mats_core.audio.windows import windows
+            stored = zip(rows["windows"].to_pylist(), starts, strict=True)
+            return [self._stored_clip(windows, start) if windows else None for windows, start in stored]
+        from mats_core.model.asking import embed_clips
 
-        encoder = self.model.encoder
-        rate = encoder.sample_rate
-        cuts: list[Any] = []
-        sounds: list[np.ndarray] = []
-        for value in rows["pcm"]:
-            if not value.is_valid or value.as_buffer().size == 0:
-                cuts.append(None)
-                continue
-            samples = np.frombuffer(value.as_buffer(), "<i2")
-            cut = windows(len(samples), rate, encoder.window_seconds)
-            cuts.append((len(samples) / rate, cut))
-            sounds.extend(samples[window.start : window.stop] for window in cut)
-        vectors = self._embed_windows(sounds)
-        found: list[Clip | None] = []
-        at = 0
-        for each in cuts:
-            if each is None:
-                found.append(None)
-                continue
-            seconds, cut = each
-            part = vectors[at : at + len(cut)]
-            at += len(cut)
-            error = next((v for v in part if isinstance(v, Exception)), None)
-            found.append(
-                Clip(
-                    np.empty(0) if error else np.stack(part).astype(np.float32),
-                    np.array([window.weight for window in cut], np.float32),
-                    np.array([window.start / rate for window in cut]),
-                    seconds,
-                    _model_error(error) if error else None,
-                )
-            )
-        return found
-
-    def _embed_windows(self, sounds: list[np.ndarray]) -> list[Any]:
+        sounds = {
+            index: (starts[index], np.frombuffer(value.as_buffer(), "<i2"))
+            for index, value in enumerate(rows["pcm"])
+            if value.is_valid and value.as_buffer().size
+        }
         size = 1 if self.spec.deterministic else WINDOW_BATCH
-        found: list[Any] = []
-        for at in range(0, len(sounds), size):
-            batch = sounds[at : at + size]
-            try:
-                found.extend(self.model.embed_windows(batch))
-            except Exception:
-                found.extend(_each(batch, lambda sound: self.model.embed_windows([sound])[0]))
-        return found
+        found = dict(zip(sounds, embed_clips(self.model, list(sounds.values()), size), strict=True))
+        return [found.get(index) for index in range(len(rows))]
 
+    def _stored_clip(self, windows: list[dict[str, Any]], start_s: float) -> Clip:
+        """A row of stored audio embeddings as the model's encoder gave it."""
+        from mats_core.model.asking import Clip
 
-def _each(items: list[Any], run: Any) -> list[Any]:
-    """`run` for every item on its own: its result, or the exception it ended with."""
-    results = []
-    for item in items:
-        try:
-            results.append(run(item))
-        except Exception as error:
-            results.append(error)
-    return results
+        weights = np.array([window["weight"] for window in windows], np.float32)
+        return Clip(
+            np.array([window["embedding"] for window in windows], np.float32),
+            weights,
+            np.array([window["start_s"] for window in windows]),
+            float(sum(window["weight"] for window in windows)),
+            self.spec.window_s,
+            start_s,
+        )
 
 
 def _model_error(error: Exception) -> tuple[str, str]:
     first = (str(error).splitlines() or [""])[0]
     return "model_error", f"the model failed on this row: {type(error).__name__}: {first}"[:500]
-
-
-def _stored_clip(value: list[dict[str, Any]] | None) -> Clip | None:
-    if not value:
-        return None
-    return Clip(
-        np.array([window["embedding"] for window in value], np.float32),
-        np.array([window["weight"] for window in value], np.float32),
-        np.array([window["start_s"] for window in value]),
-        float(sum(window["weight"] for window in value)),
-    )
 
 
 class Embed(ModelStage):
@@ -170,10 +121,10 @@ class Embed(ModelStage):
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         values: list[Any] = []
         for index, clip in enumerate(self.clips(rows)):
-            if clip is None or clip.error:
+            if clip is None or isinstance(clip, Exception):
                 values.append([])
-                if clip is not None and clip.error:
-                    codes[index], messages[index] = clip.error
+                if clip is not None:
+                    codes[index], messages[index] = _model_error(clip)
                 continue
             values.append(
                 [
@@ -195,46 +146,31 @@ class Answer(ModelStage):
     _bridge: Any = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        from mats_core.audio.windows import pool_windows
-
         began, started = time.time(), time.monotonic()
         clips = self.clips(rows)
         embedded = time.monotonic()
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
-        requests = [
-            {"task": task, "question": question, "tag": tag}
-            for task, question, tag in zip(
-                *(rows[name].to_pylist() for name in ("task", "question", "tag")), strict=True
-            )
-        ]
-        jobs: list[tuple[int, int, np.ndarray]] = []  # (row, window or -1 for the whole, embedding [D])
-        pooled: list[np.ndarray | None] = [None] * len(codes)
+        asked: dict[int, Clip] = {}
         for index, clip in enumerate(clips):
-            if clip is None or codes[index] is not None:
-                continue
-            if clip.error:
-                codes[index], messages[index] = clip.error
-                continue
-            pooled[index] = vector = pool_windows(clip.embeddings, clip.weights)
-            jobs.append((index, -1, vector))
-            if self.spec.segments:
-                jobs.extend((index, w, each) for w, each in enumerate(clip.embeddings))
-        replies = self._ask([(vector, requests[index]) for index, _, vector in jobs])
+            if isinstance(clip, Exception) and codes[index] is None:
+                codes[index], messages[index] = _model_error(clip)
+            elif clip is not None and not isinstance(clip, Exception) and codes[index] is None:
+                asked[index] = clip
         size = 1 if self.spec.deterministic else self.spec.batch_size
-        texts = ["" if code is None else None for code in codes]
+        found = dict(zip(asked, self._ask(rows, asked, size), strict=True))
+        for index, answer in found.items():
+            if isinstance(answer, Exception):
+                codes[index], messages[index] = _model_error(answer)
+        answers = {index: answer for index, answer in found.items() if not isinstance(answer, Exception)}
+        places = range(len(codes))
+        texts = [answers[i].text if i in answers else "" if codes[i] is None else None for i in places]
         segments: list[Any] = [[] if self.spec.segments and code is None else None for code in codes]
-        neighbors: list[Any] = [None] * len(codes)
-        for (index, window, _), reply in zip(jobs, replies, strict=True):
-            if isinstance(reply, Exception):
-                codes[index], messages[index] = _model_error(reply)
-            elif window < 0:
-                texts[index] = reply.text
-                neighbors[index] = reply.neighbors
-            else:
-                segments[index].append(self._segment(rows, index, clips[index], window, reply.text))
-        for index, code in enumerate(codes):
-            if code is not None:  # one failed window fails its row
-                texts[index] = segments[index] = neighbors[index] = pooled[index] = None
+        for index, answer in answers.items():
+            if answer.segments is not None:
+                segments[index] = [vars(segment) for segment in answer.segments]
+        pooled = [answers[i].embedding if i in answers else None for i in places]
+        neighbors = [answers[i].neighbors if i in answers else None for i in places]
+        jobs = sum(1 + len(clip.embeddings) if self.spec.segments else 1 for clip in asked.values())
         rows = rows.drop_columns([n for n in ("pcm", "windows", *WORK_ONLY) if n in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
@@ -250,45 +186,33 @@ class Answer(ModelStage):
             rows,
             embed_s=embedded - started,
             answer_s=time.monotonic() - embedded,
-            tokens=float(sum(reply.tokens for reply in replies if not isinstance(reply, Exception))),
-            asked=float(len(jobs)),
-            places=float(math.ceil(len(jobs) / size) * size),
+            tokens=float(sum(answer.tokens for answer in answers.values())),
+            asked=float(jobs),
+            places=float(math.ceil(jobs / size) * size),
             began_at=began,
             ready_at=self.ready_at,
         )
 
-    def _segment(self, rows: pa.Table, index: int, clip: Clip | None, window: int, text: str) -> dict[str, Any]:
-        assert clip is not None
-        base = rows["start_s"][index].as_py() or 0.0
-        start = float(clip.starts[window])
-        end = min(start + self.spec.window_s, clip.seconds)
-        return {"start_s": base + start, "end_s": base + end, "text": text}
-
-    def _ask(self, asked: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
-        size = 1 if self.spec.deterministic else self.spec.batch_size
-        found: list[Any] = []
-        for at in range(0, len(asked), size):
-            batch = asked[at : at + size]
-            try:
-                found.extend(self._answer(batch))
-            except Exception:
-                found.extend(_each(batch, lambda one: self._answer([one])[0]))
-        return found
-
-    def _answer(self, batch: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
-        import torch
-
+    def _ask(self, rows: pa.Table, clips: dict[int, Clip], size: int) -> list[Any]:
+        """The answers to the requests of these rows, or the exception that the model ended with."""
         from mats_core.memory.bridges import Bridge, BridgeSettings
-        from mats_core.model.asking import Request
+        from mats_core.model.asking import Request, ask_clips
         from mats_core.model.config import SantaSettings
 
-        vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))
-        requests = [Request(**request) for _, request in batch]
+        columns = {name: rows[name].to_pylist() for name in ("task", "question", "tag")}
+        requests = [Request(**{name: values[index] for name, values in columns.items()}) for index in clips]
         if self._bridge is None:
             self._bridge = Bridge(BridgeSettings(**self.spec.bridge), self.model.memory)
-        santa = SantaSettings(**self.spec.santa) if self.spec.santa else None
-        return self._bridge.answer(
-            self.model, vectors, requests, self.spec.decoding or None, santa, explain=self.spec.explain
+        return ask_clips(
+            self.model,
+            list(clips.values()),
+            requests,
+            segments=self.spec.segments,
+            decoding=self.spec.decoding or None,
+            santa=SantaSettings(**self.spec.santa) if self.spec.santa else None,
+            bridge=self._bridge,
+            explain=self.spec.explain,
+            batch_size=size,
         )
 
 

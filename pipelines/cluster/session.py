@@ -144,7 +144,7 @@ def check_fits(plan: Plan, there: Resources) -> None:
 def check_device(device: str, address: str | None) -> None:
     """Refuse a GPU that this machine does not have, before anything starts (SettingsError)."""
     if device.startswith("cuda") and address is None and IN_A_JOB not in os.environ:  # not a cluster's
-        from mats_core.model.llm import pick_device
+        from mats_core.device import pick_device
 
         pick_device(device)
 

@@ -26,8 +26,7 @@ from pydantic import BaseModel, ValidationError
 from mats_core import storage
 from mats_core.audio.decode import DecodeLimits
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
-from mats_core.errors import got_allowed
-from mats_core.model.config import checked
+from mats_core.errors import checked, got_allowed
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.storage.clients import READ_ONLY
 from mats_core.storage.uris import local_path, printable, public_uri, scheme

@@ -27,9 +27,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.encoders.facts import read_encoder_facts
+from mats_core.encoders.facts import read_encoder_facts, refuse_other_encoder
 from mats_core.errors import got_allowed
 from mats_core.memory import faiss_index as ivf
+from mats_core.model.directory import encoder_uri
 from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
@@ -123,14 +124,9 @@ def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
         if type(facts.get(name)) is not kind:
             raise got_allowed("embeddings", shown, f'OUT of "mats embed-text"; _embeddings.json has no {name}')
     if settings.encoder is not None:
-        asked = read_encoder_facts(settings.encoder).fingerprint
-        if facts["encoder_fingerprint"] != asked:
-            raise got_allowed(
-                "embeddings",
-                shown,
-                f"embeddings of encoder {asked[:12]}; these were made with {facts['encoder_fingerprint'][:12]}: embed "
-                'again with "mats embed-text"',
-            )
+        asked = read_encoder_facts(encoder_uri(settings.encoder)).fingerprint
+        remedy = 'embed the corpora again with "mats embed-text"'
+        refuse_other_encoder("embeddings", shown, facts["encoder_fingerprint"], asked, remedy)
     return facts
 
 

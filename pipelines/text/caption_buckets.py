@@ -128,7 +128,7 @@ class EmbedBucket:
     def __init__(self, spec: TextSpec) -> None:
         import torch
 
-        from mats_core.encoders.clap import load_encoder
+        from mats_core.encoders.load import load_encoder
 
         # note: one thread a process on a CPU, however many processes: with another number the sums of a matrix product
         # may be taken in another order, and a caption's last bit would depend on --actors

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
 from mats_core.errors import SettingsError, got_allowed
+from mats_core.model.directory import encoder_uri
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
@@ -84,7 +85,7 @@ def run_embed_text(
     for info in files:
         if storage.lies_in(info.uri, parts):
             raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
-    facts = facts or read_encoder_facts(settings.encoder)
+    facts = facts or read_encoder_facts(encoder_uri(settings.encoder))
     prepare_output(settings.output)
     run_id = uuid.uuid4().hex[:12]
     lease = Lease(storage.join(settings.output, "_state"), run_id)

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.data.corpus import corpus_files
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
@@ -123,13 +124,11 @@ def tables(settings: TrainSettings) -> dict[str, TableFacts]:
             found[uri] = table_facts(uri, kind, f"data.{each.name}.{'audio' if each.audio else 'embeddings'}")
     first = next(iter(found.values()))
     for facts in found.values():
-        if (facts.encoder_fingerprint, facts.dim) != (first.encoder_fingerprint, first.dim):
-            raise got_allowed(
-                "embeddings",
-                storage.public_uri(facts.uri),
-                f"embeddings of one encoder; these are of {facts.encoder_fingerprint[:12]} [{facts.dim}], those of "
-                f"{storage.public_uri(first.uri)} of {first.encoder_fingerprint[:12]} [{first.dim}]",
-            )
+        shown, other = storage.public_uri(facts.uri), storage.public_uri(first.uri)
+        remedy = f"train on embeddings of one encoder, such as those of {other}"
+        refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, first.encoder_fingerprint, remedy)
+        if facts.dim != first.dim:
+            raise SettingsError("embeddings", f"{shown} has {facts.dim} dimensions, {other} has {first.dim}", remedy)
     return found
 
 

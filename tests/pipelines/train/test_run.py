@@ -15,7 +15,8 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from mats_core.errors import SettingsError
-from mats_core.model.directory import check_model_dir, load_model
+from mats_core.model.directory import check_model_dir
+from mats_core.model.load import load_model
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import Share
 from pipelines.train.check import check_settings
