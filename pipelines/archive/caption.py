@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,8 @@ from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.model_stage import Answer, ModelSpec
 from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
 from pipelines.data import parquet
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.data.embeddings import list_parts, read_facts
+from pipelines.data.inputs import Entry, Source, open_source
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -125,7 +125,7 @@ def audio_mean(embeddings: str) -> list[float]:
     from mats_core.audio.decode import pool_windows
 
     total, count = None, 0
-    for info in parquet.files(storage.join(embeddings, "embeddings")):
+    for info in list_parts(embeddings):
         for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in batch["windows"].to_pylist():
                 if windows:
@@ -153,8 +153,7 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
 
 def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
-    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
-    made_with = sidecar.get("encoder_fingerprint", "")
+    made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
     if made_with != facts.encoder_fingerprint:
         raise got_allowed(
             "input",
@@ -162,8 +161,6 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
             f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
             f'{made_with[:12]}: embed again with "mats embed-audio"',
         )
-    if sidecar.get("status") != "complete":
-        raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
     return settings.input
 
 

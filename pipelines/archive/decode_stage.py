@@ -16,6 +16,7 @@ from mats_core import storage
 from pipelines.archive.work_list import WorkList
 from pipelines.data import parquet
 from pipelines.data.columns import WINDOWS_TYPE, timed, with_column
+from pipelines.data.embeddings import FOLDER
 from pipelines.data.private_uris import Find
 from pipelines.settings.archive import LimitSettings
 
@@ -144,7 +145,7 @@ class Fetch:
         windows, seconds = [], []
         for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._cached is None or self._cached[0] != part:
-                uri = storage.join(self._embeddings, "embeddings", part)
+                uri = storage.join(self._embeddings, FOLDER, part)
                 self._cached = (part, parquet.read(uri, ["windows", "decoded_s"]))
             windows.append(self._cached[1]["windows"][at].as_py())
             seconds.append(self._cached[1]["decoded_s"][at].as_py())

@@ -24,7 +24,7 @@ from mats_core import storage
 from mats_core.errors import first_line, got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
-from pipelines.data import parquet
+from pipelines.data import embeddings, parquet
 from pipelines.settings.archive import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -34,7 +34,6 @@ _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
 _SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
 _LIST_AHEAD = 4 << 20
-EMBEDDINGS_SIDECAR = "_embeddings.json"
 MANIFEST_SIDECAR = "_manifest.json"
 
 MANIFEST_SCHEMA = pa.schema(
@@ -123,8 +122,8 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
     may_name = _may_name(uri, schemes)
     try:
         if storage.is_dir(uri):
-            if storage.exists(storage.join(uri, EMBEDDINGS_SIDECAR)):
-                return _table_source(storage.join(uri, "embeddings"), "embeddings", may_name)
+            if embeddings.has_facts(uri):
+                return _table_source(storage.join(uri, embeddings.FOLDER), "embeddings", may_name)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
                 return _table_source(storage.join(uri, "manifest"), "manifest", may_name)
             return Source("files", _file_entries(uri))

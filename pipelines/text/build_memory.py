@@ -27,12 +27,12 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.encoders.facts import read_encoder_facts
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.memory import faiss_index as ivf
 from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
 from pipelines.data import parquet
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_shards import (
@@ -46,7 +46,6 @@ from pipelines.text.memory_shards import (
     shard_uri,
     unit_rows,
 )
-from pipelines.train.data import part_rows
 
 SHARD_BYTES = 64 << 20
 TRAIN_ROWS_A_CLUSTER = 64
@@ -77,7 +76,7 @@ def run_build_memory(
     row has, more clusters than rows, an OUTPUT with files that no build of a memory has written.
     """
     started = time.time()
-    facts = _sidecar(settings)
+    facts = _read_table(settings)
     pieces = _find_pieces(settings, facts)
     if settings.clusters is not None:  # what can be refused at once, is
         _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
@@ -103,28 +102,20 @@ def run_build_memory(
         return result
 
 
-def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
+def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
     """Facts of the embeddings; SettingsError unless they are finished, of captions, and of the encoder asked for."""
+    facts = read_facts(settings.embeddings, "text", "embeddings")
     shown = storage.public_uri(settings.embeddings)
-    try:
-        found = storage.read_bytes(storage.join(settings.embeddings, EMBEDDINGS_SIDECAR))
-        facts: dict[str, Any] = dict(json.loads(found))
-    except (storage.StorageError, ValueError, TypeError) as error:
-        raise got_allowed("embeddings", shown, f'OUT of "mats embed-text" ({error})') from None
-    if "window_seconds" in facts:
-        raise got_allowed("embeddings", shown, 'OUT of "mats embed-text"; these are embeddings of audio')
-    if facts.get("status") != "complete":
-        raise got_allowed("embeddings", shown, 'a finished "mats embed-text"; run it again to finish')
-    for name, kind in (("dim", int), ("encoder_fingerprint", str)):
-        if type(facts.get(name)) is not kind:
-            raise got_allowed("embeddings", shown, f'OUT of "mats embed-text"; _embeddings.json has no {name}')
+    if not facts.encoder_fingerprint:
+        problem = f"{shown} does not say which encoder made it: its _embeddings.json has no encoder_fingerprint"
+        raise SettingsError("embeddings", problem, 'give the OUTPUT of "mats embed-text"')
     if settings.encoder is not None:
         asked = read_encoder_facts(settings.encoder).fingerprint
-        if facts["encoder_fingerprint"] != asked:
+        if facts.encoder_fingerprint != asked:
             raise got_allowed(
                 "embeddings",
                 shown,
-                f"embeddings of encoder {asked[:12]}; these were made with {facts['encoder_fingerprint'][:12]}: embed "
+                f"embeddings of encoder {asked[:12]}; these were made with {facts.encoder_fingerprint[:12]}: embed "
                 'again with "mats embed-text"',
             )
     return facts
@@ -147,10 +138,10 @@ def _check_replaceable(output: str) -> None:
         raise got_allowed("output", storage.public_uri(output), allowed)
 
 
-def _find_pieces(settings: BuildMemorySettings, facts: dict[str, Any]) -> list[Piece]:
+def _find_pieces(settings: BuildMemorySettings, facts: EmbeddingsFacts) -> list[Piece]:
     """The parts, cut where one is longer than a shard."""
-    size = _shard_rows(settings, facts["dim"])
-    parts = part_rows(settings.embeddings, facts.get("rows"))
+    size = _shard_rows(settings, facts.dim)
+    parts = part_rows(settings.embeddings, facts.rows)
     return [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
 
 
@@ -169,7 +160,7 @@ class _Builder:
     def __init__(
         self,
         settings: BuildMemorySettings,
-        facts: dict[str, Any],
+        facts: EmbeddingsFacts,
         pieces: list[Piece],
         tell: Callable[[Progress], None],
     ) -> None:
@@ -275,7 +266,7 @@ class _Builder:
         """Fill the shards; returns their numbers."""
         import ray
 
-        size = _shard_rows(self.settings, int(self.facts["dim"]))
+        size = _shard_rows(self.settings, self.facts.dim)
         groups: list[tuple[int, list[Piece]]] = []
         first = rows = 0
         for piece, count in zip(self.pieces, counts, strict=True):
@@ -313,8 +304,8 @@ class _Builder:
         _write_captions([shard_uri(folder, n, "captions.parquet") for n in shards], place / "captions.parquet")
         note = {
             "fingerprint": fingerprint,
-            "encoder_fingerprint": self.facts["encoder_fingerprint"],
-            "dim": int(self.facts["dim"]),
+            "encoder_fingerprint": self.facts.encoder_fingerprint,
+            "dim": self.facts.dim,
             "count": total,
             "clusters": int(empty.nlist),
             "storage": self.settings.storage,
