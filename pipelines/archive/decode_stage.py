@@ -15,9 +15,9 @@ import pyarrow as pa
 from mats_core import storage
 from pipelines.archive.work_list import WorkList
 from pipelines.data import parquet
-from pipelines.data.columns import WINDOWS_TYPE, timed, with_column
 from pipelines.data.embeddings import FOLDER
 from pipelines.data.private_uris import Find
+from pipelines.data.schemas import WINDOWS_TYPE, timed, with_column
 from pipelines.settings.archive import LimitSettings
 
 BLOCK_ROWS = 32

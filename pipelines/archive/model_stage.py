@@ -18,13 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core.errors import SettingsError
-from pipelines.data.columns import NEIGHBORS_TYPE, SEGMENTS_TYPE, WINDOWS_TYPE, timed, with_column
+from pipelines.data.schemas import timed, with_column, with_output
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
-
-WORK_ONLY = ("entry_id", "last", "part", "part_row")
-"""Columns of the work list that end with it."""
 
 
 @dataclass
@@ -181,11 +178,10 @@ class Embed(ModelStage):
                     for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
                 ]
             )
-        rows = rows.drop_columns([n for n in ("pcm", "entry_id", "part", "part_row") if n in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "windows", values, WINDOWS_TYPE)
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        found = {"windows": values, "run_id": [self.spec.run_id] * len(rows)}
+        rows = with_output(rows, "embed-audio", self.spec, found)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
@@ -235,17 +231,17 @@ class Answer(ModelStage):
         for index, code in enumerate(codes):
             if code is not None:  # one failed window fails its row
                 texts[index] = segments[index] = neighbors[index] = pooled[index] = None
-        rows = rows.drop_columns([n for n in ("pcm", "windows", *WORK_ONLY) if n in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "text", texts, pa.string())
-        rows = with_column(rows, "segments", segments, SEGMENTS_TYPE)
-        rows = with_column(rows, "model_fingerprint", [self.spec.fingerprint] * len(rows), pa.string())
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
-        if self.spec.with_embedding:
-            rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
-        if self.spec.explain:
-            rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
+        found = {
+            "text": texts,
+            "segments": segments,
+            "model_fingerprint": [self.spec.fingerprint] * len(rows),
+            "run_id": [self.spec.run_id] * len(rows),
+            "embedding": pooled,
+            "neighbors": [_plain(each) for each in neighbors],
+        }
+        rows = with_output(rows, "caption", self.spec, found)
         return timed(
             rows,
             embed_s=embedded - started,

@@ -25,6 +25,7 @@ from mats_core.errors import first_line, got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
 from pipelines.data import embeddings, parquet
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
 from pipelines.settings.archive import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -35,40 +36,6 @@ _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but 
 _SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
 _LIST_AHEAD = 4 << 20
 MANIFEST_SIDECAR = "_manifest.json"
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
-        ("format", pa.string()),
-        ("sample_rate", pa.int32()),
-        ("channels", pa.int32()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("duration_source", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
-REQUEST_COLUMNS = ("task", "question", "tag")
-ROW_COLUMNS = (
-    "row_id",
-    "text",
-    "segments",
-    "decoded_s",
-    "model_fingerprint",
-    "run_id",
-    "neighbors",
-    "embedding",
-    "windows",
-    "entry_id",
-    "last",
-    "part",
-    "part_row",
-)
-"""Columns that answers and the work list add; a user's list may not have them."""
 
 
 @dataclass
@@ -210,13 +177,12 @@ def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     schema, batches = _read_table(uri)
     if "uri" not in schema.names:
         raise got_allowed("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
-    ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
     for name, times in Counter(schema.names).items():
         if times > 1:
             raise got_allowed("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
         if name.startswith("__index_level_"):
             raise got_allowed("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
-        if name in ours or name.startswith("_"):
+        if name in RESERVED or name.startswith("_"):
             raise got_allowed("input", f"a list with a column `{name}`", "names that are not this program's")
     kind = schema.field("uri").type
     if not _is_text(kind):
@@ -305,7 +271,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
     if not parts:
         raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
     schema, _ = _read_table(parts[0])
-    ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
+    ours = {"uri", *RESERVED, *REQUEST_COLUMNS}
     own = pa.schema([f for f in schema if f.name not in ours])
     return Source(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
@@ -313,7 +279,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         schema, _ = _read_table(part)
-        wanted = [n for n in schema.names if n not in ("windows", "segments", "embedding", "neighbors")]
+        wanted = [name for name in schema.names if name not in NESTED]
         _, batches = _read_table(part, wanted)
         position = 0
         for batch in batches:
