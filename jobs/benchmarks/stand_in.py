@@ -17,11 +17,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.archive.decode_stage import open_shard
-from pipelines.archive.model_stage import WORK_ONLY
 from pipelines.archive.run import Job, Progress, RunResult, run_rows
 from pipelines.archive.work_list import WorkList
-from pipelines.data.columns import SEGMENTS_TYPE, timed, with_column
 from pipelines.data.inputs import open_source
+from pipelines.data.schemas import timed, with_column, with_output
 from pipelines.settings.archive import RunSettings
 
 RATE, CHUNK_S = 16_000, 60.0
@@ -52,11 +51,13 @@ class StandIn:
         sounds = rows["pcm"].to_pylist() if "pcm" in rows.schema.names else rows["uri"].to_pylist()
         time.sleep(self._row_s * len(rows))
         texts = [None if sound is None else _digest(sound) for sound in sounds]
-        rows = rows.drop_columns([n for n in ("pcm", *WORK_ONLY) if n in rows.schema.names])
-        rows = with_column(rows, "text", texts, pa.string())
-        rows = with_column(rows, "segments", [None] * len(rows), SEGMENTS_TYPE)
-        rows = with_column(rows, "model_fingerprint", ["stand-in"] * len(rows), pa.string())
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        found = {
+            "text": texts,
+            "segments": [None] * len(rows),
+            "model_fingerprint": ["stand-in"] * len(rows),
+            "run_id": [self.spec.run_id] * len(rows),
+        }
+        rows = with_output(rows, "caption", self.spec, found)
         return timed(
             rows,
             answer_s=time.monotonic() - started,

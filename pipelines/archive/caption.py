@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +15,9 @@ from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.model_stage import Answer, ModelSpec
 from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.data import parquet
+from pipelines.data.embeddings import list_parts, read_facts
+from pipelines.data.inputs import Entry, Source, open_source
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -121,15 +122,12 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
 def audio_mean(embeddings: str) -> list[float]:
     """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
     import numpy as np
-    import pyarrow.parquet as pq
 
     from mats_core.audio.windows import pool_windows
 
     total, count = None, 0
-    for info in storage.list_files(storage.join(embeddings, "embeddings")):
-        if not info.uri.endswith(".parquet"):
-            continue
-        for batch in pq.ParquetFile(storage.open_binary(info.uri)).iter_batches(columns=["windows"], batch_size=1024):
+    for info in list_parts(embeddings):
+        for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in batch["windows"].to_pylist():
                 if windows:
                     vectors = np.array([window["embedding"] for window in windows], np.float32)
@@ -156,12 +154,9 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
 
 def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
-    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
-    made_with = sidecar.get("encoder_fingerprint", "")
+    made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
     remedy = 'embed the audio again with "mats embed-audio"'
     refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
-    if sidecar.get("status") != "complete":
-        raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
     return settings.input
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from pipelines.archive.work_list import WorkList
-from pipelines.data.columns import WINDOWS_TYPE, timed, with_column
+from pipelines.data import parquet
+from pipelines.data.embeddings import FOLDER
 from pipelines.data.private_uris import Find
+from pipelines.data.schemas import WINDOWS_TYPE, timed, with_column
 from pipelines.settings.archive import LimitSettings
 
 BLOCK_ROWS = 32
@@ -144,8 +145,8 @@ class Fetch:
         windows, seconds = [], []
         for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._cached is None or self._cached[0] != part:
-                file = storage.open_binary(storage.join(self._embeddings, "embeddings", part))
-                self._cached = (part, pq.read_table(file, columns=["windows", "decoded_s"]))
+                uri = storage.join(self._embeddings, FOLDER, part)
+                self._cached = (part, parquet.read(uri, ["windows", "decoded_s"]))
             windows.append(self._cached[1]["windows"][at].as_py())
             seconds.append(self._cached[1]["decoded_s"][at].as_py())
         rows = with_column(rows, "decoded_s", seconds, pa.float64())

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from pipelines.archive.caption import caption_job
@@ -22,6 +21,7 @@ from pipelines.archive.run import Job, Progress
 from pipelines.archive.scan import ScanCounts, Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.session import Resources, free_memory, make_plan, usable_cores
+from pipelines.data import parquet
 from pipelines.data.inputs import Source
 from pipelines.settings.archive import CaptionSettings, LimitSettings
 
@@ -105,10 +105,7 @@ def _nowhere() -> str:
 
 
 def _rows_written(folder: str) -> int:
-    if not storage.is_dir(folder):
-        return 0
-    parts = [info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
-    return sum(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows for uri in parts)
+    return sum(parquet.row_count(info.uri) for info in parquet.files(folder))
 
 
 def _scan(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from mats_core import storage
@@ -10,10 +9,9 @@ from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
 from pipelines.archive.model_stage import Embed, ModelSpec
 from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, open_source
+from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
+from pipelines.data.inputs import open_source
 from pipelines.settings.archive import EmbedSettings
-
-EMBEDDINGS = "embeddings"
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
@@ -31,7 +29,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
     }
     job = Job(
         name="embed-audio",
-        folder=EMBEDDINGS,
+        folder=FOLDER,
         identity=identity,
         chunk_s=facts.chunk_s,
         sample_rate=facts.sample_rate,
@@ -49,13 +47,15 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         ),
     )
     result = run_rows(settings, job, source, progress)
-    sidecar = {
-        "encoder_fingerprint": facts.encoder_fingerprint,
-        "dim": facts.dim,
-        "sample_rate": facts.sample_rate,
-        "window_seconds": facts.window_s,
-        "rows": result.rows,
-        "status": "complete" if result.status == "complete_before" else result.status,
-    }
-    storage.write_bytes(storage.join(settings.output, EMBEDDINGS_SIDECAR), json.dumps(sidecar, indent=1).encode())
+    write_facts(
+        EmbeddingsFacts(
+            settings.output,
+            encoder_fingerprint=facts.encoder_fingerprint,
+            dim=facts.dim,
+            sample_rate=facts.sample_rate,
+            window_seconds=facts.window_s,
+            rows=result.rows,
+            status="complete" if result.status == "complete_before" else result.status,
+        )
+    )
     return result

@@ -2,7 +2,7 @@
 
     check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ Decode actors ─ model actors ─ PartWriter ─ _run.json
 
-The driver writes the parts, so what is durable is decided in one place (see outputs.py), and holds no
+The driver writes the parts, so what is durable is decided in one place (`output.parts`), and holds no
 more than one part of rows at a time.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -40,20 +39,9 @@ from pipelines.cluster.session import (
 )
 from pipelines.data.inputs import Entry, Source
 from pipelines.data.private_uris import share
-from pipelines.output.lease import Lease
-from pipelines.output.parts import (
-    Done,
-    PartWriter,
-    check_identity,
-    forget_beginning,
-    prepare_output,
-    read_done,
-    read_run,
-    settled,
-    versions,
-    write_run,
-)
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.output.folder import open_output
+from pipelines.output.parts import Done, PartWriter, read_done, settled
+from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
 MOST_COMMIT_ROWS = 20_000
@@ -130,8 +118,6 @@ def run_rows(
     """
     tell = progress or (lambda _: None)
     started = time.time()
-    run_id = uuid.uuid4().hex[:12]
-    job.spec.run_id = run_id
     check_device(settings.device, settings.address)
     if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
         shown = storage.public_uri(settings.output)
@@ -139,26 +125,25 @@ def run_rows(
     if settings.overwrite and job.check is not None:
         for entry in source.requests():  # before anything is removed
             job.check(entry)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire(lambda _: tell(Progress("wait")))
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, job.name)
-        remove_partials(settings.output)
-        begun = check_identity(settings.output, job.identity, job.folder)
-        parts = storage.join(settings.output, job.folder)
+    with open_output(
+        settings.output,
+        job.identity,
+        results=job.folder,
+        overwrite=settings.overwrite,
+        waiting=lambda _: tell(Progress("wait")),
+    ) as out:
+        job.spec.run_id = out.run_id
+        parts = out.join(job.folder)
         try:
             work = _scan(settings, job, source, tell)
             done = read_done(parts, work.total, settings.retry_errors or ())
         except SettingsError:
-            if begun:
-                forget_beginning(settings.output)
+            out.forget()
             raise
         except KeyboardInterrupt:
             return RunResult("interrupted", settings.output, 0, 0)
         before = done.rows
-        previous = read_run(settings.output)
+        previous = out.read_run()
         begun_with = _other_input(previous, settings.input)
         if before == work.total and previous is not None and previous.get("status") == "complete":
             return RunResult(
@@ -171,16 +156,16 @@ def run_rows(
                 run=previous,
                 begun_with=begun_with,
             )
-        run = _run_record(settings, job, run_id, started, work.total, before)
-        write_run(settings.output, run)
+        run = _run_record(settings, job, out.run_id, started, work.total, before)
+        out.write_run(run)
         scanned = time.time()
         writer = PartWriter(
             parts,
-            run_id,
+            out.run_id,
             done,
             settings.commit_rows or MOST_COMMIT_ROWS,
             settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S),
-            lease.check,
+            out.check,
         )
         meter = Meter()
         status = "failed"
@@ -198,8 +183,7 @@ def run_rows(
             raise
         finally:
             _complete(run, status, started, scanned, done, before, writer, meter)
-            lease.check()
-            write_run(settings.output, run)
+            out.write_run(run)
         tell(Progress("done", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
         return RunResult(
             status,
@@ -212,8 +196,6 @@ def run_rows(
             run,
             begun_with,
         )
-    finally:
-        lease.release()
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:
@@ -327,7 +309,7 @@ def _run_record(
         "job": job.name,
         "status": "running",
         "run_id": run_id,
-        "started": _iso(started),
+        "started": utc(started),
         "settings": shown,
         "identity": job.identity,
         "versions": versions(),
@@ -353,7 +335,7 @@ def _complete(
     first = meter.first_at
     run.update(
         status=status,
-        ended=_iso(ended),
+        ended=utc(ended),
         rows_done=done.rows - writer.waiting_rows,
         rows_new=new,
         errors=dict(sorted(done.errors.items())),
@@ -371,7 +353,3 @@ def _complete(
         error_rate=round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
         driver_peak_mb=peak_mb(),
     )
-
-
-def _iso(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -9,36 +9,35 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
 from pipelines.archive.scan import ScanCounts, Scanner
-from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
+from pipelines.data import parquet
+from pipelines.data.inputs import Entry, Source, entry_key
 from pipelines.data.private_uris import PrivateUris
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
 FILE_ROWS = 8192
 
 
 def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     """Columns of the work list: ids, manifest, request and the user's own."""
-    request = [(name, pa.string()) for name in REQUEST_COLUMNS]
-    place = [("last", pa.bool_()), ("part", pa.string()), ("part_row", pa.int64())]
+    ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
+    request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
     return pa.schema(
         [
-            pa.field("row_id", pa.int64()),
-            pa.field("entry_id", pa.int64()),
+            *ids,
             *MANIFEST_SCHEMA,
-            *[pa.field(name, kind) for name, kind in (place[:1] if manifest_only else request + place)],
+            *([last] if manifest_only else [*request, last, *place]),
             *[pa.field(each.name, _known_type(each.type)) for each in own],
         ]
     )
@@ -92,15 +91,14 @@ class WorkList:
 
     def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
         self.folder = folder
-        self._files = [info.uri for info in _parquet_files(folder)]
+        self._files = [info.uri for info in parquet.files(folder)]
         self._firsts = [_first_row(uri) for uri in self._files]
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
         if self._files:
-            with _whole(self._files[-1]) as file:
-                last = pq.ParquetFile(file)
-            self.schema = last.schema_arrow
-            self.total = self._firsts[-1] + last.metadata.num_rows
+            with _refusing_damage(self._files[-1]), parquet.opened(self._files[-1]) as last:
+                self.schema = last.schema_arrow
+                self.total = self._firsts[-1] + last.metadata.num_rows
             if own is not None:
                 self._check_own(own, manifest_only)
         else:
@@ -130,7 +128,7 @@ class WorkList:
         while at < stop:
             index = bisect.bisect_right(self._firsts, at) - 1
             if self._cached is None or self._cached[0] != index:
-                self._cached = (index, pq.read_table(storage.open_binary(self._files[index])))
+                self._cached = (index, parquet.read(self._files[index]))
             start = self._firsts[index]
             piece = self._cached[1].slice(at - start, min(stop, start + len(self._cached[1])) - at)
             tables.append(piece)
@@ -140,8 +138,8 @@ class WorkList:
     def _known(self) -> np.ndarray:
         columns = []
         for uri in self._files:
-            with _whole(uri) as file:
-                columns.append(pq.read_table(file, columns=["entry_id"])["entry_id"].to_numpy())
+            with _refusing_damage(uri):
+                columns.append(parquet.read(uri, ["entry_id"])["entry_id"].to_numpy())
         return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
 
     def extend(
@@ -203,9 +201,7 @@ class WorkList:
             row["row_id"] = self.total + offset
         table = pa.Table.from_pylist(rows, schema=self.schema)
         uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
-        storage.write_bytes(uri, sink.getvalue())
+        parquet.write(uri, table)
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)
@@ -243,13 +239,6 @@ def _hash64(key: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
 
 
-def _parquet_files(folder: str) -> list[Any]:
-    if not storage.is_dir(folder):
-        return []
-    found = [info for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
-    return sorted(found, key=lambda info: info.uri)
-
-
 def _first_row(uri: str) -> int:
     found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
     if found is None:
@@ -258,11 +247,10 @@ def _first_row(uri: str) -> int:
 
 
 @contextmanager
-def _whole(uri: str) -> Iterator[BinaryIO]:
-    """A file of the work list; raises SettingsError where it is damaged."""
+def _refusing_damage(uri: str) -> Iterator[None]:
+    """Raises SettingsError where a file of the work list is damaged."""
     try:
-        yield storage.open_binary(uri)
-    except pa.ArrowInvalid as error:
-        first = str(error).splitlines()[0][:200]
-        allowed = f"a whole file ({first}); begin anew with --overwrite"
+        yield
+    except parquet.NotParquet as error:
+        allowed = f"a whole file ({error.message}); begin anew with --overwrite"
         raise got_allowed("output", storage.public_uri(uri), allowed) from None

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 
 from mats_core import storage
 from mats_core.errors import got_allowed
+from pipelines.data import parquet
 
 READ_AHEAD = 8 << 20
 MOST_RECORD = 16 << 20
@@ -44,10 +45,11 @@ def raw_records(uri: str, ending: str, wanted: Mapping[str, str]) -> Iterator[Ra
     Raises SettingsError when the file cannot be opened, is not what its ending says, or has no caption column.
     """
     try:
+        if ending == ".parquet":
+            yield from _parquet(uri, wanted)
+            return
         with storage.open_binary(uri, read_ahead=READ_AHEAD) as file:
-            if ending == ".parquet":
-                yield from _parquet(file, uri, wanted)
-            elif ending == ".csv":
+            if ending == ".csv":
                 yield from _csv(file, uri, wanted)
             elif ending == ".json":
                 yield from _json(file, uri)
@@ -128,23 +130,10 @@ def _check_header(names: list[str], uri: str, wanted: Mapping[str, str]) -> None
         )
 
 
-def _parquet(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-        names = table.schema_arrow.names
-        _check_header(names, uri, wanted)
-        columns = [name for name in dict.fromkeys(wanted.values()) if name in names]
-        line = 0
-        for batch in table.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
-            for row in batch.to_pylist():
-                line += 1
-                yield line, row
-    except pa.ArrowException as error:
-        first = str(error).splitlines()[0]
-        raise got_allowed("corpus", storage.public_uri(uri), f"a whole Parquet file ({first})") from None
+def _parquet(uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
+    _check_header(parquet.schema(uri).names, uri, wanted)
+    batches = parquet.batches(uri, _PARQUET_BATCH, list(dict.fromkeys(wanted.values())))
+    yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
 
 
 def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:

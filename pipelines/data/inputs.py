@@ -21,9 +21,11 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import first_line, got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
+from pipelines.data import embeddings, parquet
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
 from pipelines.settings.archive import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -33,42 +35,7 @@ _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
 _SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
 _LIST_AHEAD = 4 << 20
-EMBEDDINGS_SIDECAR = "_embeddings.json"
 MANIFEST_SIDECAR = "_manifest.json"
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
-        ("format", pa.string()),
-        ("sample_rate", pa.int32()),
-        ("channels", pa.int32()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("duration_source", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
-REQUEST_COLUMNS = ("task", "question", "tag")
-ROW_COLUMNS = (
-    "row_id",
-    "text",
-    "segments",
-    "decoded_s",
-    "model_fingerprint",
-    "run_id",
-    "neighbors",
-    "embedding",
-    "windows",
-    "entry_id",
-    "last",
-    "part",
-    "part_row",
-)
-"""Columns that answers and the work list add; a user's list may not have them."""
 
 
 @dataclass
@@ -122,8 +89,8 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
     may_name = _may_name(uri, schemes)
     try:
         if storage.is_dir(uri):
-            if storage.exists(storage.join(uri, EMBEDDINGS_SIDECAR)):
-                return _table_source(storage.join(uri, "embeddings"), "embeddings", may_name)
+            if embeddings.has_facts(uri):
+                return _table_source(storage.join(uri, embeddings.FOLDER), "embeddings", may_name)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
                 return _table_source(storage.join(uri, "manifest"), "manifest", may_name)
             return Source("files", _file_entries(uri))
@@ -210,13 +177,12 @@ def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     schema, batches = _read_table(uri)
     if "uri" not in schema.names:
         raise got_allowed("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
-    ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
     for name, times in Counter(schema.names).items():
         if times > 1:
             raise got_allowed("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
         if name.startswith("__index_level_"):
             raise got_allowed("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
-        if name in ours or name.startswith("_"):
+        if name in RESERVED or name.startswith("_"):
             raise got_allowed("input", f"a list with a column `{name}`", "names that are not this program's")
     kind = schema.field("uri").type
     if not _is_text(kind):
@@ -301,11 +267,11 @@ def _looked_up(entry: Entry) -> Entry:
 
 def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> Source:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
-    parts = sorted(info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet"))
+    parts = [info.uri for info in parquet.files(folder)]
     if not parts:
         raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
     schema, _ = _read_table(parts[0])
-    ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
+    ours = {"uri", *RESERVED, *REQUEST_COLUMNS}
     own = pa.schema([f for f in schema if f.name not in ours])
     return Source(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
@@ -313,7 +279,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         schema, _ = _read_table(part)
-        wanted = [n for n in schema.names if n not in ("windows", "segments", "embedding", "neighbors")]
+        wanted = [name for name in schema.names if name not in NESTED]
         _, batches = _read_table(part, wanted)
         position = 0
         for batch in batches:
@@ -342,12 +308,9 @@ def _read_table(uri: str, columns: list[str] | None = None) -> tuple[pa.Schema, 
     """Schema and row batches of a Parquet, CSV or JSONL file; raises SettingsError when it is not one."""
     name = storage.public_uri(uri).lower()
     with _readable(uri):
-        file = storage.open_binary(uri, read_ahead=_LIST_AHEAD)
         if name.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            table = pq.ParquetFile(file)
-            return table.schema_arrow, _batches(uri, table.iter_batches(batch_size=4096, columns=columns))
+            return parquet.schema(uri), _batches(uri, parquet.batches(uri, 4096, columns))
+        file = storage.open_binary(uri, read_ahead=_LIST_AHEAD)
         small = file.seek(0, io.SEEK_END) <= _SMALL_LIST
         file.seek(0)
         if name.endswith(".csv"):
@@ -395,8 +358,8 @@ def _readable(uri: str) -> Iterator[None]:
     """A damaged list, one that is none, and one whose store fails, as SettingsError."""
     try:
         yield
-    except pa.ArrowInvalid as error:
-        first = redacted(str(error).splitlines()[0])
+    except (pa.ArrowInvalid, parquet.NotParquet) as error:
+        first = redacted(first_line(error))
         raise got_allowed("input", storage.public_uri(uri), f"a readable list ({first})") from None
     except UnicodeDecodeError as error:
         raise got_allowed("input", storage.public_uri(uri), f"a list in UTF-8 ({error})") from None

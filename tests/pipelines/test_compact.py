@@ -21,7 +21,8 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import compact
 from pipelines.compact import run_compact
-from pipelines.output.parts import Done, PartWriter, write_run
+from pipelines.output.parts import Done, PartWriter
+from pipelines.output.record import write_run
 from pipelines.settings.archive import build
 from pipelines.settings.compact import CompactSettings
 from tests.store_servers import KEYS, MotoStore
@@ -96,7 +97,7 @@ def test_an_output_with_files_of_others_is_refused(tmp_path: Path) -> None:
     theirs = tmp_path / "out" / "answers" / "data-2024-7.parquet"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"theirs")
-    with pytest.raises(SettingsError, match="one without `answers` in it"):
+    with pytest.raises(SettingsError, match="has a folder `answers` with files that no run has made"):
         compacted(tmp_path / "run", tmp_path / "out")
     theirs.rename(tmp_path / "theirs")
     compacted(tmp_path / "run", tmp_path / "out")

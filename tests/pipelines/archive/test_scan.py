@@ -98,7 +98,7 @@ def test_a_manifest_that_is_damaged_or_not_ours_is_named(tmp_path: Path) -> None
     settings = ScanSettings(input=str(tmp_path / "in"), output=str(out))
     (out / "manifest").mkdir(parents=True)
     (out / "manifest" / "mine.parquet").write_bytes(b"mine")
-    with pytest.raises(SettingsError, match="one without `manifest` in it"):
+    with pytest.raises(SettingsError, match="has a folder `manifest` with files that no run has made"):
         run_scan(settings)
     (out / "manifest" / "mine.parquet").unlink()
     run_scan(settings)

@@ -147,7 +147,7 @@ def test_a_list_that_lies_elsewhere_reaches_no_local_file(tmp_path: Path) -> Non
 
 
 def test_a_manifest_from_elsewhere_is_checked_as_well() -> None:
-    from pipelines.data.inputs import MANIFEST_SCHEMA
+    from pipelines.data.schemas import MANIFEST_SCHEMA
 
     row = dict.fromkeys(MANIFEST_SCHEMA.names)
     rows = [{**row, "uri": uri, "chunk_id": "1"} for uri in ("/etc/passwd", "memory://a.wav?X-Amz-Signature=secret")]
