@@ -61,6 +61,11 @@ class CodedError(Exception):
         return f"{self.code}: {self.message}"
 
 
+class StorageError(CodedError):
+    """A path or URL that cannot be used; `code` is not_found, access_denied, io_error, refused or what is wrong with an
+    archive there (not_audio, decode_failed, too_large)."""
+
+
 def checked(kind: type[Any], values: Any, where: str) -> Any:
     """`values` as settings of `kind`, a pydantic model; SettingsError names the first wrong field, below `where`."""
     from pydantic import ValidationError

@@ -26,12 +26,12 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import first_line, got_allowed
 from pipelines.data import parquet
+from pipelines.data.embeddings import copy_facts, has_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
 from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
-SIDECARS = ("_embeddings.json",)
 MOST_PARTITIONS = 256
 NULL_PARTITION = "null"
 """Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
@@ -96,10 +96,8 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             new += outs.add(table)
         outs.close()
         files = outs.files()
-        for sidecar in SIDECARS:
-            if storage.exists(storage.join(settings.input, sidecar)):
-                copy = storage.read_bytes(storage.join(settings.input, sidecar))
-                storage.write_bytes(out.join(sidecar), copy)
+        if has_facts(settings.input):
+            copy_facts(settings.input, settings.output)
         size = sum(files.values())
         compacted = {
             "input": storage.public_uri(settings.input),

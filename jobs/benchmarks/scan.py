@@ -67,7 +67,7 @@ def measure(files: int, headers: int) -> dict[str, Any]:
 
 def _scan(count: int, kind: str) -> None:
     """`run_scan` over a bucket of `count` objects, in a process of its own; figures as JSON on stdout."""
-    from mats_core.audio.decode import AudioInfo
+    from mats_core.audio.file import AudioInfo
     from pipelines.archive.headers import Scanner
     from pipelines.archive.scan import run_scan
     from pipelines.cluster.meter import peak_mb

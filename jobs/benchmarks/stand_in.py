@@ -21,7 +21,7 @@ from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext
 from pipelines.data.inputs import open_source
-from pipelines.data.schemas import SEGMENTS_TYPE, WORK_COLUMNS, timed, with_column
+from pipelines.data.schemas import dropped_columns, timed, with_column, with_output
 from pipelines.settings.archive import RunSettings
 
 RATE, CHUNK_S = 16_000, 60.0
@@ -49,11 +49,13 @@ class StandIn:
         sounds = rows["pcm"].to_pylist() if "pcm" in rows.schema.names else rows["uri"].to_pylist()
         time.sleep(self._row_s * len(rows))
         texts = [None if sound is None else _digest(sound) for sound in sounds]
-        rows = rows.drop_columns([n for n in ("pcm", *WORK_COLUMNS) if n in rows.schema.names])
-        rows = with_column(rows, "text", texts, pa.string())
-        rows = with_column(rows, "segments", [None] * len(rows), SEGMENTS_TYPE)
-        rows = with_column(rows, "model_fingerprint", ["stand-in"] * len(rows), pa.string())
-        rows = with_column(rows, "run_id", [self.run_id] * len(rows), pa.string())
+        values = {
+            "text": texts,
+            "segments": [None] * len(rows),
+            "model_fingerprint": ["stand-in"] * len(rows),
+            "run_id": [self.run_id] * len(rows),
+        }
+        rows = with_output(rows, "caption", None, values)
         return timed(
             rows,
             answer_s=time.monotonic() - started,
@@ -116,7 +118,7 @@ def run_stand_in(
                 (waits,),
                 reads=("uri",),
                 writes=("text", "segments", "model_fingerprint", "run_id"),
-                drops=("pcm", *WORK_COLUMNS),
+                drops=dropped_columns("caption", None),
                 cpus=MODEL_CPUS,
                 gpus=1.0,
             ),

@@ -94,7 +94,7 @@ class Clip:
     @property
     def pooled(self) -> np.ndarray:
         """The clip's own embedding: the weighted mean of its windows, float32 [D] unit."""
-        from mats_core.audio.decode import pool_windows
+        from mats_core.audio.windows import pool_windows
 
         return pool_windows(self.embeddings, self.weights)
 
@@ -136,7 +136,7 @@ def embed_clips(
     least 1. The windows of all sounds go through the encoder `batch_size` at a time; where a batch fails, each window
     of it goes alone. Raises SettingsError where the model has no encoder.
     """
-    from mats_core.audio.decode import windows
+    from mats_core.audio.windows import windows
 
     encoder = model_encoder(model)
     rate, window_s = encoder.sample_rate, encoder.window_seconds
@@ -281,13 +281,14 @@ def as_float(window: np.ndarray) -> np.ndarray:
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
     """(start in seconds, samples int16 [T] at `rate`) of each chunk that has sound in it."""
     from mats_core.audio import decode as audio
+    from mats_core.audio.windows import chunk_seconds, chunk_starts
 
-    chunk_s = audio.chunk_seconds(window_seconds)
+    chunk_s = chunk_seconds(window_seconds)
     if isinstance(source, tuple):
         waveform, given_rate = source
         samples = _resampled(np.asarray(waveform), int(given_rate), rate)
         size = round(chunk_s * rate)
-        starts = audio.chunk_starts(len(samples) / rate, chunk_s)
+        starts = chunk_starts(len(samples) / rate, chunk_s)
         chunks = [
             (start, samples[round(start * rate) : None if length is None else round(start * rate) + size])
             for start, length in starts
@@ -303,7 +304,7 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
     try:
         with storage.open_binary(uri) as file:
             info = audio.probe(file, uri)
-            for start, length in audio.chunk_starts(info.duration_s, chunk_s):
+            for start, length in chunk_starts(info.duration_s, chunk_s):
                 file.seek(0)
                 decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
                 if len(decoded.samples):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mats_core.audio.decode import chunk_seconds
+from mats_core.audio.windows import chunk_seconds
 from mats_core.encoders.facts import read_hearing, refuse_other_encoder
 from mats_core.encoders.msclap_files import split_uri
 from mats_core.errors import SettingsError, first_line

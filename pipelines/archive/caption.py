@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,8 @@ from pipelines.archive.model_stage import ModelSpec, answer_stage
 from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.data.embeddings import list_parts, read_facts
+from pipelines.data.inputs import Entry, Source, open_source
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -127,10 +127,10 @@ def audio_mean(embeddings: str) -> list[float]:
     """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
     import numpy as np
 
-    from mats_core.audio.decode import pool_windows
+    from mats_core.audio.windows import pool_windows
 
     total, count = None, 0
-    for info in parquet.files(storage.join(embeddings, "embeddings")):
+    for info in list_parts(embeddings):
         for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in batch["windows"].to_pylist():
                 if windows:
@@ -159,13 +159,9 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
 
 def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
-    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
-    made_with = sidecar.get("encoder_fingerprint", "")
+    made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
     remedy = 'embed the audio again with "mats embed-audio"'
     refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
-    if sidecar.get("status") != "complete":
-        problem = f"the audio embeddings in {storage.public_uri(settings.input)} are not complete"
-        raise SettingsError("input", problem, "let `mats embed-audio` end first: run it again to continue it")
     return settings.input
 
 

@@ -14,6 +14,7 @@ from pipelines.archive.work_list import WorkList, open_shard
 from pipelines.cluster.plan import DECODER_CPUS
 from pipelines.cluster.stages import Stage, StageContext
 from pipelines.data import parquet
+from pipelines.data.embeddings import FOLDER
 from pipelines.data.schemas import WINDOWS_TYPE, timed, with_column
 from pipelines.settings.archive import LimitSettings, RunSettings
 
@@ -57,7 +58,7 @@ class DecodeStage(ShardStage):
         pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
         seconds of them.
         """
-        from mats_core.audio.decode import AudioError
+        from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
@@ -140,7 +141,7 @@ class FetchStage(ShardStage):
         windows, seconds = [], []
         for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._cached is None or self._cached[0] != part:
-                uri = storage.join(self._embeddings, "embeddings", part)
+                uri = storage.join(self._embeddings, FOLDER, part)
                 self._cached = (part, parquet.read(uri, ["windows", "decoded_s"]))
             windows.append(self._cached[1]["windows"][at].as_py())
             seconds.append(self._cached[1]["decoded_s"][at].as_py())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from mats_core import storage
@@ -12,10 +11,9 @@ from pipelines.archive.decode_stage import decode_stage
 from pipelines.archive.model_stage import ModelSpec, embed_stage
 from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, open_source
+from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
+from pipelines.data.inputs import open_source
 from pipelines.settings.archive import EmbedSettings
-
-EMBEDDINGS = "embeddings"
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
@@ -41,7 +39,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
     )
     job = Job(
         name="embed-audio",
-        folder=EMBEDDINGS,
+        folder=FOLDER,
         identity=identity,
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
@@ -49,13 +47,15 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         stages=[decode_stage(settings, facts.sample_rate), embed_stage(spec)],
     )
     result = run_rows(settings, job, source, progress)
-    sidecar = {
-        "encoder_fingerprint": facts.encoder_fingerprint,
-        "dim": facts.dim,
-        "sample_rate": facts.sample_rate,
-        "window_seconds": facts.window_s,
-        "rows": result.rows,
-        "status": "complete" if result.status == "complete_before" else result.status,
-    }
-    storage.write_bytes(storage.join(settings.output, EMBEDDINGS_SIDECAR), json.dumps(sidecar, indent=1).encode())
+    write_facts(
+        EmbeddingsFacts(
+            settings.output,
+            encoder_fingerprint=facts.encoder_fingerprint,
+            dim=facts.dim,
+            sample_rate=facts.sample_rate,
+            window_seconds=facts.window_s,
+            rows=result.rows,
+            status="complete" if result.status == "complete_before" else result.status,
+        )
+    )
     return result

@@ -51,7 +51,7 @@ def chunk_id(path: str, version: str, start_s: float) -> str:
 
 def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
     """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
-    from mats_core.audio.decode import chunk_starts
+    from mats_core.audio.windows import chunk_starts
 
     base: dict[str, Any] = {
         "uri": storage.public_uri(entry.uri),
@@ -130,7 +130,7 @@ class Scanner:
             yield from self._batch_rows(batch)
 
     def _batch_rows(self, batch: list[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
-        from mats_core.audio.decode import AudioError
+        from mats_core.audio.file import AudioError
 
         ask = [entry.uri for entry in batch if entry.chunk is None and entry.error is None]
         infos = iter(self.read_headers(ask) if ask else [])

@@ -22,24 +22,15 @@ import pyarrow as pa
 from mats_core.errors import SettingsError, first_line
 from pipelines.cluster.plan import MODEL_CPUS
 from pipelines.cluster.stages import Stage, StageContext
-from pipelines.data.inputs import REQUEST_COLUMNS
-from pipelines.data.schemas import (
-    ANSWER_COLUMNS,
-    EMBEDDING_COLUMNS,
-    WORK_COLUMNS,
-    Column,
-    timed,
-    wanted_columns,
-    with_column,
-)
+from pipelines.data.schemas import REQUEST_COLUMNS, dropped_columns, output_columns, timed, with_column, with_output
 
 if TYPE_CHECKING:
     from mats_core.model.asking import Clip
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
-EMBED_DROPS = ("pcm", "entry_id", "part", "part_row")
-ANSWER_DROPS = ("pcm", "windows", *WORK_COLUMNS)
+HANDED_ON = ("row_id", "last", "decoded_s")
+"""Output columns that rows have when they come to the model."""
 
 
 @dataclass(frozen=True)
@@ -123,27 +114,24 @@ class ModelStage:
             start_s,
         )
 
-    def _finished(
-        self,
-        rows: pa.Table,
-        drops: Sequence[str],
-        columns: Sequence[Column],
-        values: Sequence[dict[str, Any]],
-        failed: dict[int, Exception],
+    def output(
+        self, rows: pa.Table, job: str, values: Sequence[dict[str, Any]], failed: dict[int, Exception]
     ) -> pa.Table:
-        """`rows` with these columns; values: of each row by column, null where there is none; failed: by row."""
+        """Rows of the OUTPUT of `job`.
+
+        values: of each row by column, null where there is none; failed: what the model ended with, by row.
+        """
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         for index, error in failed.items():
             reason = f"{type(error).__name__}: {first_line(error, 500)}" if str(error) else type(error).__name__
             codes[index], messages[index] = "model_error", f"the model failed on this row: {reason}"[:500]
-        of_all = {"run_id": self.run_id, "model_fingerprint": self.spec.fingerprint}
-        rows = rows.drop_columns([name for name in drops if name in rows.schema.names])
         rows = with_column(rows, "error_code", codes, pa.string())
         rows = with_column(rows, "error_message", messages, pa.string())
-        for column in columns:
-            filled = [{**value, **of_all}.get(column.name) for value in values]
-            rows = with_column(rows, column.name, filled, column.type)
-        return rows
+        of_all = {"run_id": self.run_id, "model_fingerprint": self.spec.fingerprint}
+        names = [each.name for each in output_columns(job, self.spec) if each.name not in HANDED_ON]
+        return with_output(
+            rows, job, self.spec, {name: [{**value, **of_all}.get(name) for value in values] for name in names}
+        )
 
 
 class EmbedStage(ModelStage):
@@ -161,12 +149,12 @@ class EmbedStage(ModelStage):
                     {"start_s": start, "weight": weight, "embedding": vector}
                     for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
                 ]
-        rows = self._finished(rows, EMBED_DROPS, EMBEDDING_COLUMNS, values, failed)
+        rows = self.output(rows, "embed-audio", values, failed)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
 class AnswerStage(ModelStage):
-    """Rows with pcm or windows → answers. A column of ANSWER_COLUMNS holds the field of `Answer` that has its name."""
+    """Rows with pcm or windows → answers. An output column holds the field of `Answer` that has its name."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         from mats_core.model.asking import Answer, Request, ask_clips
@@ -176,9 +164,11 @@ class AnswerStage(ModelStage):
         clips: dict[int, Clip] = {}
         has_error = [code is not None for code in rows["error_code"].to_pylist()]
         for index, clip in enumerate(self.clips(rows)):
+            if has_error[index] or clip is None:
+                continue
             if isinstance(clip, Exception):
                 failed[index] = clip
-            elif clip is not None and not has_error[index]:
+            else:
                 clips[index] = clip
         embedded = time.monotonic()
         requests = [Request(**each) for each in rows.select(REQUEST_COLUMNS).to_pylist()]
@@ -205,7 +195,7 @@ class AnswerStage(ModelStage):
         for index in failed:
             values[index] = {}
         asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
-        rows = self._finished(rows, ANSWER_DROPS, wanted_columns(ANSWER_COLUMNS, self.spec), values, failed)
+        rows = self.output(rows, "caption", values, failed)
         return timed(
             rows,
             embed_s=embedded - started,
@@ -225,27 +215,23 @@ def _plain(value: Any) -> Any:
 
 def embed_stage(spec: ModelSpec) -> Stage:
     """Declares the stage that embeds decoded sound."""
-    return Stage(
-        name="embed",
-        actor=EmbedStage,
-        arguments=(spec,),
-        reads=("pcm", "start_s", "error_code", "error_message"),
-        writes=("error_code", "error_message", *(each.name for each in EMBEDDING_COLUMNS)),
-        drops=EMBED_DROPS,
-        cpus=MODEL_CPUS,
-        gpus=1.0,
-    )
+    return _model_stage("embed", EmbedStage, spec, "embed-audio", ("pcm",))
 
 
 def answer_stage(spec: ModelSpec, sound: str = "pcm") -> Stage:
     """Declares the stage that answers; sound: the column that holds it, pcm or windows."""
+    return _model_stage("answer", AnswerStage, spec, "caption", (sound, *REQUEST_COLUMNS))
+
+
+def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple[str, ...]) -> Stage:
+    columns = [each.name for each in output_columns(job, spec)]
     return Stage(
-        name="answer",
-        actor=AnswerStage,
+        name=name,
+        actor=actor,
         arguments=(spec,),
-        reads=(sound, "start_s", "error_code", "error_message", *REQUEST_COLUMNS),
-        writes=("error_code", "error_message", *(each.name for each in wanted_columns(ANSWER_COLUMNS, spec))),
-        drops=ANSWER_DROPS,
+        reads=(*reads, "start_s", "error_code", "error_message", *(each for each in columns if each in HANDED_ON)),
+        writes=("error_code", "error_message", *(each for each in columns if each not in HANDED_ON)),
+        drops=dropped_columns(job, spec),
         cpus=MODEL_CPUS,
         gpus=1.0,
     )

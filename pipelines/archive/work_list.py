@@ -22,22 +22,22 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
-from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
+from pipelines.data.inputs import Entry, Source, entry_key
 from pipelines.data.private_uris import PrivateUris
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
 FILE_ROWS = 8192
 
 
 def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     """Columns of the work list: ids, manifest, request and the user's own."""
-    request = [(name, pa.string()) for name in REQUEST_COLUMNS]
-    place = [("last", pa.bool_()), ("part", pa.string()), ("part_row", pa.int64())]
+    ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
+    request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
     return pa.schema(
         [
-            pa.field("row_id", pa.int64()),
-            pa.field("entry_id", pa.int64()),
+            *ids,
             *MANIFEST_SCHEMA,
-            *[pa.field(name, kind) for name, kind in (place[:1] if manifest_only else request + place)],
+            *([last] if manifest_only else [*request, last, *place]),
             *[pa.field(each.name, _known_type(each.type)) for each in own],
         ]
     )

@@ -24,8 +24,8 @@ from mats_core import storage
 from mats_core.errors import first_line, got_allowed
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
-from pipelines.data import parquet
-from pipelines.data.schemas import NESTED_COLUMNS, ROW_COLUMNS
+from pipelines.data import embeddings, parquet
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
 from pipelines.settings.archive import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -35,26 +35,7 @@ _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
 _SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
 _LIST_AHEAD = 4 << 20
-EMBEDDINGS_SIDECAR = "_embeddings.json"
 MANIFEST_SIDECAR = "_manifest.json"
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
-        ("format", pa.string()),
-        ("sample_rate", pa.int32()),
-        ("channels", pa.int32()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("duration_source", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
-REQUEST_COLUMNS = ("task", "question", "tag")
 
 
 @dataclass
@@ -108,8 +89,8 @@ def open_source(uri: str, schemes: list[str] | None = None) -> Source:
     may_name = _may_name(uri, schemes)
     try:
         if storage.is_dir(uri):
-            if storage.exists(storage.join(uri, EMBEDDINGS_SIDECAR)):
-                return _table_source(storage.join(uri, "embeddings"), "embeddings", may_name)
+            if embeddings.has_facts(uri):
+                return _table_source(storage.join(uri, embeddings.FOLDER), "embeddings", may_name)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
                 return _table_source(storage.join(uri, "manifest"), "manifest", may_name)
             return Source("files", _file_entries(uri))
@@ -144,8 +125,8 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     while uri.startswith("tar+"):
         try:
             uri = split_member(uri)[0]
-        except ValueError as error:
-            return str(error)
+        except storage.StorageError as error:
+            return error.message
     reason = wrong_url(uri)
     if reason is not None:
         return reason
@@ -165,7 +146,7 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
 
 
 def _file_entries(uri: str) -> Iterator[Entry]:
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     extensions = AUDIO_EXTENSIONS | TAR_ENDINGS if storage.is_dir(uri) else None
     try:
@@ -178,7 +159,7 @@ def _file_entries(uri: str) -> Iterator[Entry]:
 def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
     """The sounds in a tar archive; what makes it unreadable becomes one entry with that error, after those
     before it."""
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     try:
         for member in storage.list_members(archive, AUDIO_EXTENSIONS):
@@ -196,13 +177,12 @@ def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
     schema, batches = _read_table(uri)
     if "uri" not in schema.names:
         raise got_allowed("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
-    ours = set(MANIFEST_SCHEMA.names) - {"uri"} | ROW_COLUMNS
     for name, times in Counter(schema.names).items():
         if times > 1:
             raise got_allowed("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
         if name.startswith("__index_level_"):
             raise got_allowed("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
-        if name in ours or name.startswith("_"):
+        if name in RESERVED or name.startswith("_"):
             raise got_allowed("input", f"a list with a column `{name}`", "names that are not this program's")
     kind = schema.field("uri").type
     if not _is_text(kind):
@@ -291,7 +271,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
     if not parts:
         raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
     schema, _ = _read_table(parts[0])
-    ours = set(MANIFEST_SCHEMA.names) | ROW_COLUMNS | set(REQUEST_COLUMNS)
+    ours = {"uri", *RESERVED, *REQUEST_COLUMNS}
     own = pa.schema([f for f in schema if f.name not in ours])
     return Source(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
@@ -299,7 +279,7 @@ def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> So
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         schema, _ = _read_table(part)
-        wanted = [n for n in schema.names if n not in NESTED_COLUMNS]
+        wanted = [name for name in schema.names if name not in NESTED]
         _, batches = _read_table(part, wanted)
         position = 0
         for batch in batches:

@@ -8,7 +8,6 @@ A sound is heard once, however many questions, orders of options and cells there
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from pipelines.archive.embed_audio import run_embed_audio
 from pipelines.archive.run import RunResult
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.data.embeddings import copy_facts, list_parts
 from pipelines.evaluate.datasets import Benchmark, Reading
 from pipelines.settings.archive import EmbedSettings, build
 from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
@@ -152,7 +151,7 @@ def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
             waiting.clear()
             parts += 1
 
-    for info in parquet.files(storage.join(heard, "embeddings")):
+    for info in list_parts(heard):
         table = parquet.read(info.uri)
         own = ("task", "question", "tag", "row_id", "run_id")
         table = table.drop_columns([name for name in own if name in table.schema.names])
@@ -169,12 +168,7 @@ def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
             waiting.append(part)
             write(HEARD_ROWS)
     write(0)
-    storage.write_bytes(storage.join(asked, EMBEDDINGS_SIDECAR), _sidecar(heard))
-
-
-def _sidecar(heard: str) -> bytes:
-    facts: dict[str, Any] = json.loads(storage.read_bytes(storage.join(heard, EMBEDDINGS_SIDECAR)))
-    return json.dumps(facts, indent=1).encode()
+    copy_facts(heard, asked)
 
 
 def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:

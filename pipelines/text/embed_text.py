@@ -29,15 +29,14 @@ from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import check_device
 from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_facts, write_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.text.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
 
-PARTS = "embeddings"
 REPORT = "_corpora.json"
-OUR_NAMES = ("_run.json", EMBEDDINGS_SIDECAR, REPORT, PARTS, "_state/identity.json")
+OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER, "_state/identity.json")
 RECORD_BYTES = {".parquet": 60, ".csv": 120}
 """Bytes a record takes on disk, about; 250 in JSON."""
 
@@ -79,16 +78,16 @@ def run_embed_text(
     check_columns(settings.columns)
     files = corpus_files(settings.corpora, "corpora")
     check_device(settings.device, settings.address)
-    parts = storage.join(settings.output, PARTS)
+    parts = storage.join(settings.output, FOLDER)
     for info in files:
         if storage.lies_in(info.uri, parts):
             raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
     facts = facts or read_encoder_facts(encoder_uri(settings.encoder))
     buckets = _bucket_count(files, settings.bucket_records)
     identity = _identity(settings, files, facts, buckets)
-    with open_output(settings.output, identity, results=PARTS, overwrite=settings.overwrite, written=OUR_NAMES) as out:
+    with open_output(settings.output, identity, results=FOLDER, overwrite=settings.overwrite, written=OUR_NAMES) as out:
         previous = out.read_run()
-        whole = storage.exists(storage.join(settings.output, EMBEDDINGS_SIDECAR))
+        whole = has_facts(settings.output)
         if whole and previous is not None and previous.get("status") == "complete":
             captions, records, bad = (previous[name] for name in ("captions", "records", "bad"))
             return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
@@ -120,7 +119,7 @@ def run_embed_text(
             run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
             out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                _write_sidecar(settings, facts, run)
+                write_facts(_table_facts(settings, facts, run))
             out.write_run(run)
         return EmbedTextResult(
             run["status"],
@@ -321,16 +320,14 @@ def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int
     }
 
 
-def _write_sidecar(settings: EmbedTextSettings, facts: EncoderFacts, run: dict[str, Any]) -> None:
-    sidecar = {
-        "encoder": storage.public_uri(settings.encoder),
-        "encoder_fingerprint": facts.fingerprint,
-        "dim": facts.dim,
-        "dtype": "float16",
-        "rows": run["captions"],
-        "records": run["records"] - run["bad"],
-        "corpora": run["settings"]["corpora"],
-        "status": "complete",
-    }
-    uri = storage.join(settings.output, EMBEDDINGS_SIDECAR)
-    storage.write_bytes(uri, json.dumps(sidecar, indent=1, ensure_ascii=False).encode())
+def _table_facts(settings: EmbedTextSettings, encoder: EncoderFacts, run: dict[str, Any]) -> EmbeddingsFacts:
+    return EmbeddingsFacts(
+        settings.output,
+        encoder=storage.public_uri(settings.encoder),
+        encoder_fingerprint=encoder.fingerprint,
+        dim=encoder.dim,
+        dtype="float16",
+        rows=run["captions"],
+        records=run["records"] - run["bad"],
+        corpora=run["settings"]["corpora"],
+    )

@@ -16,8 +16,9 @@ from mats_core.model.facts import check_weights
 from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import check_columns, corpus_files
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows
 from pipelines.settings.train import MODEL, TrainSettings
-from pipelines.train.data import TableFacts, part_rows, table_of, tables
+from pipelines.train.data import table_of, tables
 from pipelines.train.loggers import check_loggers
 
 
@@ -25,7 +26,7 @@ from pipelines.train.loggers import check_loggers
 class Checked:
     """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on."""
 
-    facts: TableFacts
+    facts: EmbeddingsFacts
     llm: str
     encoder: Part | None
     memory: Part | None
@@ -106,7 +107,7 @@ def llm_uri(uri: str) -> str:
     return str(part_uri(resolve(uri), check_model_dir(uri).llm))
 
 
-def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
+def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
     if uri is None:
         return None
     folder = local_directory(uri, "memory")

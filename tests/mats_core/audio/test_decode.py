@@ -11,19 +11,11 @@ import av
 import numpy as np
 import pytest
 
-from mats_core.audio.decode import (
-    AudioError,
-    DecodeLimits,
-    Window,
-    chunk_seconds,
-    decode,
-    pool_windows,
-    probe,
-    windows,
-)
-from mats_core.audio.ffmpeg import ContainerSource
-from mats_core.audio.readers import SourceFile
+from mats_core.audio.decode import DecodeLimits, decode, probe
+from mats_core.audio.ffmpeg import FfmpegSource
+from mats_core.audio.file import AudioError, SourceFile
 from mats_core.audio.signatures import sniff
+from mats_core.audio.windows import Window, chunk_seconds, pool_windows, windows
 from tests.recordings import clicks, encode, melody
 
 
@@ -322,7 +314,7 @@ def test_a_playlist_that_is_not_recognised_by_its_first_bytes_is_still_not_follo
     for text in (f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{target}\n", f"ffconcat version 1.0\nfile {target}\n"):
         file = SourceFile(io.BytesIO(text.encode()))
         with pytest.raises(AudioError) as caught:  # FFmpeg itself, without our look at the first bytes
-            ContainerSource(file, sniff(b""))
+            FfmpegSource(file, sniff(b""))
         assert caught.value.code in ("refused", "decode_failed")
 
 

@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core import storage
-from mats_core.audio.decode import AudioError
+from mats_core.audio.file import AudioError
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from mats_core.errors import SettingsError
-from mats_core.storage import StorageError, listing
+from mats_core.storage import StorageError, errors, listing
 from tests.recordings import encode, melody
 from tests.store_servers import KEYS, Faults, FaultyProxy, MotoStore
 
@@ -222,6 +222,20 @@ def test_every_fault_is_outlasted_in_reading_writing_and_listing(
     assert [storage.read_bytes(web) for _ in range(10)] == [b"a b.wav"] * 10
     assert all(faults.happened[name] for name in ("slow_down", "reset", "cut", "stall"))
     proxy.close()
+
+
+@pytest.mark.parametrize("fault", ["slow_down", "reset"])
+@pytest.mark.parametrize("action", [storage.read_bytes, storage.list_files, lambda uri: storage.write_bytes(uri, b"x")])
+def test_what_stays_broken_is_asked_for_a_fixed_number_of_times(
+    s3: FaultyProxy, bucket: str, monkeypatch: pytest.MonkeyPatch, fault: str, action
+) -> None:
+    """The client's own tries do not multiply with ours."""
+    monkeypatch.setattr(errors, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(s3, "faults", Faults(**{fault: 1.0}))
+    before = len(s3.requests)
+    assert code_and_text(action, f"s3://{bucket}/odd/a b.wav")[0] == "io_error"
+    # note: where a connection is dropped, aiohttp sends the request once more: it may have been kept alive too long
+    assert len(s3.requests) - before == errors.TRIES * (2 if fault == "reset" else 1)
 
 
 COSTS = {  # seconds, kind → GETs for its header, for all of it, for a second at its middle

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core import storage
-from mats_core.storage import StorageError, listing
-from mats_core.storage import retries as steady
+from mats_core.storage import StorageError, errors, listing
 from mats_core.storage.uris import redacted
 
 ODD_NAMES = [
@@ -109,7 +108,7 @@ def test_a_public_uri_holds_no_secret(uri, public):
     ],
 )
 def test_what_a_client_calls_a_file_becomes_a_uri_that_opens(uri, name, below, shown):
-    assert listing._uris_like(uri, name)(below) == shown
+    assert listing.uris_like(uri, name)(below) == shown
 
 
 def test_joining_stays_below_the_base():
@@ -276,7 +275,7 @@ def web():
 
 
 def test_web_errors_are_told_apart_and_a_signature_opens_but_is_not_told(web: str, monkeypatch):
-    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(errors, "FIRST_PAUSE_S", 0.0)
     assert storage.read_bytes(f"{web}/200/a.wav?sig=secret") == b"sound"
     (listed,) = storage.list_files(f"{web}/200/a.wav?sig=secret")
     assert (listed.uri, listed.path) == (f"{web}/200/a.wav?sig=secret", "a.wav")

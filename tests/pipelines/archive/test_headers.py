@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mats_core.audio.decode import chunk_starts
+from mats_core.audio.windows import chunk_starts
 from pipelines.archive.headers import chunk_id
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mats_core.audio.decode import AudioError, DecodeLimits, decode, probe
+from mats_core.audio.decode import DecodeLimits, decode, probe
+from mats_core.audio.file import AudioError
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import make_decoder
 from pipelines.settings.archive import CaptionSettings, LimitSettings, build
@@ -161,8 +162,8 @@ def test_three_hours_are_decoded_by_seeking_on_several_workers(tmp_path: Path, k
     """Every minute on its own, by two workers: all of it, each minute at its place, no process over 1.5 GiB."""
     import av
 
-    from mats_core.audio.decode import chunk_starts
     from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
+    from mats_core.audio.windows import chunk_starts
 
     minutes, rate = 180, 48_000
     path = tmp_path / f"long.{kind}"

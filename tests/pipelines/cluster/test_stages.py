@@ -9,13 +9,13 @@ import pytest
 
 from pipelines.archive.caption import caption_job
 from pipelines.archive.decode_stage import decode_stage, fetch_stage
-from pipelines.archive.model_stage import ModelSpec, answer_stage, embed_stage
+from pipelines.archive.model_stage import HANDED_ON, ModelSpec, answer_stage, embed_stage
 from pipelines.archive.run import run_rows
 from pipelines.archive.work_list import work_schema
 from pipelines.cluster.plan import Plan
 from pipelines.cluster.stages import Stage, check_stages
 from pipelines.data.inputs import Source
-from pipelines.data.schemas import ANSWER_COLUMNS
+from pipelines.data.schemas import OUTPUT_COLUMNS
 from pipelines.settings.archive import CaptionSettings, RunSettings
 from tests.e2e.conftest import write_tones
 
@@ -33,10 +33,10 @@ def test_the_stages_of_the_jobs_fit() -> None:
 @pytest.mark.parametrize(
     ("stages", "said"),
     [
-        ([answer_stage(SPEC)], "stage answer reads pcm, which the work list does not write"),
+        ([answer_stage(SPEC)], "stage answer reads decoded_s, pcm, which the work list does not write"),
         ([DECODE, answer_stage(SPEC, "windows")], "stage answer reads windows, which the work list or decode does not"),
-        ([fetch_stage("e"), embed_stage(SPEC)], "stage embed reads pcm"),
-        ([answer_stage(SPEC), DECODE], "stage answer reads pcm"),  # the wrong way round
+        ([fetch_stage("e"), embed_stage(SPEC)], "stage embed reads pcm, which"),
+        ([answer_stage(SPEC), DECODE], "stage answer reads decoded_s, pcm"),  # the wrong way round
         ([DECODE, embed_stage(SPEC), answer_stage(SPEC)], "stage answer reads pcm"),  # which embed has dropped
     ],
 )
@@ -49,14 +49,15 @@ def test_a_wrong_list_of_stages_is_refused_before_anything_starts(tmp_path: Path
     write_tones(tmp_path / "in", 1, 1.0)
     settings = CaptionSettings(input=str(tmp_path / "in"), output=str(tmp_path / "out"), model=tiny_model_dir)
     job, source = caption_job(settings)
-    with pytest.raises(ValueError, match="stage answer reads pcm"):
+    with pytest.raises(ValueError, match="stage answer reads decoded_s, pcm"):
         run_rows(settings, replace(job, stages=job.stages[1:]), source)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_column_that_is_asked_for_is_declared_by_the_stage() -> None:
-    always = {each.name for each in ANSWER_COLUMNS if not each.option}
-    optional = {each.option: each.name for each in ANSWER_COLUMNS if each.option}
+    ours = [each for each in OUTPUT_COLUMNS if "caption" in each.jobs and each.name not in HANDED_ON]
+    always = {each.name for each in ours if not each.setting}
+    optional = {each.setting: each.name for each in ours if each.setting}
     assert optional == {"with_embedding": "embedding", "explain": "neighbors"}
     assert always <= set(answer_stage(SPEC).writes) and not set(optional.values()) & set(answer_stage(SPEC).writes)
     for option, name in optional.items():

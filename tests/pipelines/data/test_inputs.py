@@ -12,7 +12,7 @@ import pytest
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.storage import retries as steady
+from mats_core.storage import errors
 from pipelines.data.inputs import open_source
 
 
@@ -70,7 +70,7 @@ def test_a_list_without_uri_or_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_query_string_never_becomes_part_of_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(errors, "FIRST_PAUSE_S", 0.0)
     (tmp_path / "list.csv").write_text("uri\nhttps://127.0.0.1:9/a.wav?X-Amz-Signature=secret\n")
     entry = next(open_source(str(tmp_path / "list.csv")).entries)
     assert "secret" not in entry.path
@@ -147,7 +147,7 @@ def test_a_list_that_lies_elsewhere_reaches_no_local_file(tmp_path: Path) -> Non
 
 
 def test_a_manifest_from_elsewhere_is_checked_as_well() -> None:
-    from pipelines.data.inputs import MANIFEST_SCHEMA
+    from pipelines.data.schemas import MANIFEST_SCHEMA
 
     row = dict.fromkeys(MANIFEST_SCHEMA.names)
     rows = [{**row, "uri": uri, "chunk_id": "1"} for uri in ("/etc/passwd", "memory://a.wav?X-Amz-Signature=secret")]
