@@ -19,7 +19,7 @@ import pyarrow as pa
 from pipelines.archive.decode_stage import open_shard
 from pipelines.archive.run import Job, Progress, RunResult, run_rows
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.data.schemas import timed, with_column, with_output
 from pipelines.settings.archive import RunSettings
 
@@ -117,7 +117,7 @@ def run_stand_in(
         spec=waits,
         front=None if real_decoding else (WaitingDecode, (waits.decode_s,)),
     )
-    return run_rows(settings, job, open_source(settings.input, settings.schemes), progress)
+    return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
 
 
 def main() -> int:

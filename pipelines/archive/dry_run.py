@@ -22,7 +22,7 @@ from pipelines.archive.scan import ScanCounts, Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.session import Resources, free_memory, make_plan, usable_cores
 from pipelines.data import parquet
-from pipelines.data.inputs import Source
+from pipelines.data.inputs import Input
 from pipelines.settings.archive import CaptionSettings, LimitSettings
 
 SAMPLE_ROWS = 24
@@ -109,7 +109,7 @@ def _rows_written(folder: str) -> int:
 
 
 def _scan(
-    settings: CaptionSettings, job: Job, source: Source, work: WorkList, tell: Callable[[Progress], None]
+    settings: CaptionSettings, job: Job, source: Input, work: WorkList, tell: Callable[[Progress], None]
 ) -> tuple[ScanCounts, int]:
     def scanned(counts: ScanCounts) -> None:
         tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))

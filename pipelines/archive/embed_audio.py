@@ -10,14 +10,14 @@ from mats_core.model.facts import read_model_facts
 from pipelines.archive.model_stage import Embed, ModelSpec
 from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import EmbedSettings
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    source = peek(open_source(settings.input, settings.schemes), settings.input)
+    source = peek(open_input(settings.input, settings.schemes), settings.input)
     if source.kind == "embeddings":
         raise got_allowed("input", storage.public_uri(settings.input), "audio; these are embeddings already")
     identity = {

@@ -37,7 +37,7 @@ from pipelines.cluster.session import (
     readable_errors,
     usable_cores,
 )
-from pipelines.data.inputs import Entry, Source
+from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
 from pipelines.output.parts import Done, PartWriter, read_done, settled
@@ -100,7 +100,7 @@ class Job:
     """In place of decoding: a class and its arguments after the work list's folder."""
 
 
-def peek(source: Source, uri: str) -> Source:
+def peek(source: Input, uri: str) -> Input:
     """The source with its first entry looked at; raises SettingsError when there is none."""
     first = next(source.entries, None)
     if first is None:
@@ -110,7 +110,7 @@ def peek(source: Source, uri: str) -> Source:
 
 
 def run_rows(
-    settings: RunSettings, job: Job, source: Source, progress: Callable[[Progress], None] | None = None
+    settings: RunSettings, job: Job, source: Input, progress: Callable[[Progress], None] | None = None
 ) -> RunResult:
     """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
 
@@ -203,7 +203,7 @@ def _other_input(previous: dict[str, Any] | None, now: str) -> str:
     return "" if storage.same_place(before, now) else before
 
 
-def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]) -> WorkList:
+def _scan(settings: RunSettings, job: Job, source: Input, tell: Callable[[Progress], None]) -> WorkList:
     work = WorkList(storage.join(settings.output, "_state", "work_list"), source.own_schema)
 
     def scanned(counts: ScanCounts) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.errors import got_allowed
-from pipelines.data.inputs import MANIFEST_SIDECAR, Entry, open_source
+from pipelines.data.inputs import MANIFEST_SIDECAR, Entry, open_input
 from pipelines.settings.archive import LimitSettings, ScanSettings
 
 PROBE_BATCH = 256
@@ -162,7 +162,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
 
     started = time.monotonic()
     facts = read_model_facts(settings.model)
-    source = open_source(settings.input, settings.schemes)
+    source = open_input(settings.input, settings.schemes)
     if source.kind in ("manifest", "embeddings"):
         raise got_allowed("input", f"a folder of {source.kind}", "audio files or a list of them")
     identity = {"job": "scan", "chunk_seconds": facts.chunk_s}

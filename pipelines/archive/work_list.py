@@ -22,7 +22,7 @@ from mats_core import storage
 from mats_core.errors import got_allowed
 from pipelines.archive.scan import ScanCounts, Scanner
 from pipelines.data import parquet
-from pipelines.data.inputs import Entry, Source, entry_key
+from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
 from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
@@ -144,7 +144,7 @@ class WorkList:
 
     def extend(
         self,
-        source: Source,
+        source: Input,
         scanner: Scanner,
         defaults: dict[str, str | None],
         progress: Callable[[ScanCounts], None] | None = None,

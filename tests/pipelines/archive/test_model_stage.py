@@ -17,7 +17,7 @@ from pipelines.archive.decode_stage import Decode, shard_table
 from pipelines.archive.model_stage import Answer, Embed, ModelSpec
 from pipelines.archive.scan import Scanner
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings
 
 RATE, WINDOW_S = 16_000, 5.0
@@ -44,7 +44,7 @@ def decoded(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table
     folder = str(tmp_path_factory.mktemp("state") / "work")
     work = WorkList(folder, pa.schema([]))
     with Scanner(60.0, LimitSettings()) as scanner:
-        work.extend(open_source(str(archive)), scanner, {"task": "caption"})
+        work.extend(open_input(str(archive)), scanner, {"task": "caption"})
     stage = Decode(folder, 1, RATE, LimitSettings())
     mask = np.zeros(work.total, bool)
     mask[0] = True  # finished before
