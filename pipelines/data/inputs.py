@@ -25,7 +25,7 @@ from mats_core.storage.uris import is_file_url, split_member, wrong_url
 from pipelines.data import embeddings, parquet
 from pipelines.data.list_formats import LIST_ENDINGS, read_table
 from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
-from pipelines.settings.archive import anchored
+from pipelines.settings.base import anchored
 
 OTHER_LISTS = (".tsv", ".ndjson", ".json", ".txt", ".xls", ".xlsx")
 _AT_ONCE = 256  # entries of a list that are looked up together

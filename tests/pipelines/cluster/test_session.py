@@ -15,7 +15,8 @@ from mats_core.errors import SettingsError
 from pipelines.cluster import session as ray_runtime
 from pipelines.cluster.meter import Meter
 from pipelines.cluster.session import Plan, Resources, check_answers, check_device, check_fits
-from pipelines.settings.archive import CaptionSettings, RunSettings, build
+from pipelines.settings.archive import CaptionSettings, RunSettings
+from pipelines.settings.base import build
 from pipelines.settings.text import EmbedTextSettings
 
 GB = 10**9
@@ -119,10 +120,10 @@ def test_inside_a_ray_job_its_own_cluster_is_joined(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"batch_size": -1}, "batch_size: got -1"),
-        ({"max_error_rate": 2}, "max_error_rate: got 2"),
-        ({"colour": "red"}, "colour: got"),
-        ({"actors": "many"}, 'actors: got "many"'),
+        ({"batch_size": -1}, "batch_size: -1 is too small; give a number greater than 0"),
+        ({"max_error_rate": 2}, "max_error_rate: 2 is too large; give a number of at most 1"),
+        ({"colour": "red"}, "colour: there is no such setting; choose one of .*task"),
+        ({"actors": "many"}, 'actors: "many" is no whole number; give a whole number'),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_given(given: dict[str, object], said: str) -> None:
