@@ -19,7 +19,7 @@ from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
-from pipelines.data.inputs import Entry, Source, open_source
+from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -33,12 +33,12 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     return run_rows(settings, *caption_job(settings), progress)
 
 
-def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
+def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     """What is to be done, and the entries of INPUT; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
     check = _checker(settings, facts)
-    source = peek(open_source(settings.input, settings.schemes), settings.input)
+    source = peek(open_input(settings.input, settings.schemes), settings.input)
     embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
     if source.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
@@ -157,7 +157,7 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
     return check
 
 
-def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
+def _check_embeddings(settings: CaptionSettings, source: Input, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
     made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
     remedy = 'embed the audio again with "mats embed-audio"'
@@ -168,7 +168,7 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
 def _identity(
     settings: CaptionSettings,
     facts: ModelFacts,
-    source: Source,
+    source: Input,
     decoding: dict[str, Any],
     santa: dict[str, Any],
     bridge: dict[str, Any],

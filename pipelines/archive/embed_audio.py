@@ -12,14 +12,14 @@ from pipelines.archive.model_stage import ModelSpec, embed_stage
 from pipelines.archive.run import Job, RunResult, peek, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import EmbedSettings
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    source = peek(open_source(settings.input, settings.schemes), settings.input)
+    source = peek(open_input(settings.input, settings.schemes), settings.input)
     if source.kind == "embeddings":
         problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
         raise SettingsError("input", problem, "choose audio files or a list of them")

@@ -26,7 +26,7 @@ from pipelines.cluster.meter import Meter, peak_mb
 from pipelines.cluster.plan import check_fits, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stages
-from pipelines.data.inputs import Entry, Source
+from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
 from pipelines.output.parts import Done, PartWriter, read_done, settled
@@ -78,7 +78,7 @@ class Job:
     check: Callable[[Entry], None] | None = None
 
 
-def peek(source: Source, uri: str) -> Source:
+def peek(source: Input, uri: str) -> Input:
     """The source with its first entry looked at; raises SettingsError when there is none."""
     first = next(source.entries, None)
     if first is None:
@@ -88,7 +88,7 @@ def peek(source: Source, uri: str) -> Source:
 
 
 def run_rows(
-    settings: RunSettings, job: Job, source: Source, progress: Callable[[Progress], None] | None = None
+    settings: RunSettings, job: Job, source: Input, progress: Callable[[Progress], None] | None = None
 ) -> RunResult:
     """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
 
@@ -188,7 +188,7 @@ def _other_input(previous: dict[str, Any] | None, now: str) -> str:
 
 
 def scan_into(
-    work: WorkList, settings: RunSettings, job: Job, source: Source, report: Callable[[Progress], None]
+    work: WorkList, settings: RunSettings, job: Job, source: Input, report: Callable[[Progress], None]
 ) -> tuple[ScanCounts, int]:
     """Append to the work list what it lacks of `source`; (what was added, how many entries it knew)."""
 

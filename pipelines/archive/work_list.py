@@ -22,7 +22,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
-from pipelines.data.inputs import Entry, Source, entry_key
+from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
 from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
@@ -143,7 +143,7 @@ class WorkList:
 
     def extend(
         self,
-        source: Source,
+        source: Input,
         scanner: Scanner,
         defaults: dict[str, str | None],
         progress: Callable[[ScanCounts], None] | None = None,
