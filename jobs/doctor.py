@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipelines.cluster.session import free_memory, usable_cores
+from pipelines.cluster.plan import free_memory, usable_cores
 
 DISTRIBUTION = "mats-audio"
 GIB = 1024**3

@@ -12,7 +12,6 @@ import hashlib
 import re
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,14 +24,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, prepare_output, read_run, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from mats_core.errors import SettingsError, first_line
+from pipelines.data import parquet
+from pipelines.data.embeddings import copy_facts, has_facts
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import read_run
 from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
-SIDECARS = ("_embeddings.json",)
 MOST_PARTITIONS = 256
 NULL_PARTITION = "null"
 """Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
@@ -72,42 +71,33 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     if storage.same_place(settings.output, settings.input) or storage.lies_in(
         settings.output, storage.join(settings.input, name)
     ):
-        raise got_allowed("output", shown, "another folder than INPUT: the parts stay as they are")
-    uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
+        raise SettingsError("output", f"{shown} is where INPUT is, which is only read", "choose another folder")
+    uris = parquet.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
     rows = sum(part.rows for part in parts)
     if rows != run.get("rows", rows):
-        allowed = f"all {run['rows']} rows of the run; its parts hold {rows}: run the same command again"
-        raise got_allowed("input", storage.public_uri(settings.input), allowed)
+        problem = f"{storage.public_uri(settings.input)} is to have {run['rows']} rows, and its parts hold {rows}"
+        raise SettingsError("input", problem, f"run `mats {run['job']}` again as before, which makes the missing ones")
     counts = _count_values(parts, settings.partition_by)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "compact")
-        remove_partials(settings.output)
-        identity = {
-            "job": "compact",
-            "parts": listed,
-            "partition_by": settings.partition_by,
-            "file_mb": settings.file_mb,
-        }
-        check_identity(settings.output, identity, name)
-        folder = storage.join(settings.output, name)
+    identity = {
+        "job": "compact",
+        "parts": listed,
+        "partition_by": settings.partition_by,
+        "file_mb": settings.file_mb,
+    }
+    with open_output(settings.output, identity, results=name, overwrite=settings.overwrite) as out:
+        folder = out.join(name)
         with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
             storage.abort_uploads(folder)
-        outs = _Outs(folder, settings, counts, lease)
+        outs = _Outs(folder, settings, counts, out)
         new = 0
         for table in _sweep(parts):
             new += outs.add(table)
         outs.close()
         files = outs.files()
-        for sidecar in SIDECARS:
-            if storage.exists(storage.join(settings.input, sidecar)):
-                copy = storage.read_bytes(storage.join(settings.input, sidecar))
-                storage.write_bytes(storage.join(settings.output, sidecar), copy)
+        if has_facts(settings.input):
+            copy_facts(settings.input, settings.output)
         size = sum(files.values())
         compacted = {
             "input": storage.public_uri(settings.input),
@@ -116,11 +106,8 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             "bytes": size,
             "partition_by": settings.partition_by,
         }
-        lease.check()
-        write_run(settings.output, {**run, "compacted": compacted})
+        out.write_run({**run, "compacted": compacted})
         return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, storage.public_uri(folder))
-    finally:
-        lease.release()
 
 
 def _finished_run(source: str) -> tuple[dict[str, Any], str]:
@@ -128,25 +115,25 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
     run = read_run(source)
     shown = storage.public_uri(source)
     if run is None or run.get("job") not in ("caption", "embed-audio"):
-        raise got_allowed("input", shown, "OUTPUT of `mats caption` or `mats embed-audio`; it has no _run.json of one")
+        problem = f"{shown} has no _run.json of `mats caption` or `mats embed-audio`"
+        raise SettingsError("input", problem, "give the OUTPUT of one of them")
     if run.get("status") != "complete":
-        raise got_allowed("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
+        raise SettingsError("input", f"the run in {shown} is {run.get('status')}", "run it to its end first")
     for name in FOLDERS:
         if storage.is_dir(storage.join(source, name)):
             return run, name
-    raise got_allowed("input", shown, f"a folder with {' or '.join(FOLDERS)} in it")
+    raise SettingsError("input", f"{shown} has no folder {' or '.join(FOLDERS)}", "give the whole OUTPUT of a run")
 
 
 def _read_footer(uri: str) -> _Part:
-    with storage.open_binary(uri) as file:
-        try:
-            meta = pq.ParquetFile(file).metadata
-            at = meta.schema.names.index("row_id")
-            firsts = [meta.row_group(i).column(at).statistics.min for i in range(meta.num_row_groups)]
-            return _Part(uri, min(firsts), meta.num_rows)
-        except (pa.ArrowInvalid, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
-            first = str(error).splitlines()[0][:200]
-            raise got_allowed("input", storage.public_uri(uri), f"a whole part of a run ({first})") from None
+    try:
+        with parquet.opened(uri) as file:
+            at = file.metadata.schema.names.index("row_id")
+            firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
+            return _Part(uri, min(firsts), file.metadata.num_rows)
+    except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
+        problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
+        raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
 
 
 def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
@@ -155,18 +142,18 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
         return {"": sum(part.rows for part in parts)}
     counts: dict[str, int] = {}
     for part in parts:
-        with storage.open_binary(part.uri) as file:
-            source = pq.ParquetFile(file)
-            kind = source.schema_arrow.field(column).type if column in source.schema_arrow.names else None
-            if kind is None or pa.types.is_nested(kind) or column == "row_id":
-                names = [f.name for f in source.schema_arrow if not pa.types.is_nested(f.type) and f.name != "row_id"]
-                raise got_allowed("partition_by", column, ", ".join(names))
-            values = pc.value_counts(source.read(columns=[column])[column]).to_pylist()
+        schema = parquet.schema(part.uri)
+        plain = [each.name for each in schema if not pa.types.is_nested(each.type) and each.name != "row_id"]
+        if column not in plain:
+            problem = f'there is no column "{column}" to make folders by'
+            raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
+        values = pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist()
         for item in values:
             name = _folder(column, item["values"])
             counts[name] = counts.get(name, 0) + item["counts"]
         if len(counts) > MOST_PARTITIONS:
-            raise got_allowed("partition_by", column, f"a column of at most {MOST_PARTITIONS} different values")
+            problem = f'"{column}" has more than {MOST_PARTITIONS} different values'
+            raise SettingsError("partition_by", problem, "choose a column of fewer, since each gets a folder")
     return counts
 
 
@@ -181,8 +168,7 @@ def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
     waiting: pa.Table | None = None
     last = -1
     for index, part in enumerate(parts):
-        with storage.open_binary(part.uri) as file:
-            table = pq.read_table(file)
+        table = parquet.read(part.uri)
         waiting = table if waiting is None else pa.concat_tables([waiting, table.select(waiting.schema.names)])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()
@@ -217,12 +203,12 @@ _FILE = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
 class _Outs:
     """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
 
-    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], lease: Lease) -> None:
+    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], out: Output) -> None:
         self._folder, self._column = folder, settings.partition_by
         self._size = int(settings.file_mb * MEGABYTE)
         self._group = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
         self._group = min(self._group, max(1, self._size // 8))
-        self._lease = lease
+        self._output = out
         self._local = storage.local_path(folder) is not None
         self._open = {name: _Open(left) for name, left in counts.items()}
         for uri in self._listed():
@@ -246,7 +232,8 @@ class _Outs:
                 name = next((each for each in self._open if unquote(each) == unquote(name)), name)
         ours = _FILE.fullmatch(file)
         if ours is None:
-            raise got_allowed("output", storage.public_uri(uri), "what `mats compact` wrote; move this file away")
+            problem = f"{storage.public_uri(uri)} is not of `mats compact`"
+            raise SettingsError("output", problem, "move this file away")
         return name, int(ours[1])
 
     def files(self) -> dict[str, int]:
@@ -315,7 +302,7 @@ class _Outs:
     def _put(self, name: str, out: _Open) -> None:
         assert out.writer is not None
         out.writer.close()
-        self._lease.check()
+        self._output.check()
         uri = self._uri(name, f"part-{out.first:012d}-{out.last:012d}.parquet")
         if self._local:
             out.sink.close()

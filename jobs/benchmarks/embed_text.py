@@ -15,7 +15,7 @@ import numpy as np
 
 from jobs.benchmarks.caption import workplace
 from mats_core.errors import got_allowed
-from pipelines.cluster.session import usable_cores
+from pipelines.cluster.plan import usable_cores
 
 RECORDS_A_CAPTION = 3
 PACKAGE_BATCH, PACKAGE_RECORDS = 64, 192

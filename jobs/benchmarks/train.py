@@ -60,9 +60,9 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
     """The same steps three times over: stored embeddings, the text tower in every step, stored ones again (so that what
     a machine does besides falls on both)."""
 
-    from mats_core.encoders.clap import load_encoder
-    from mats_core.encoders.facts import encoder_uri
-    from mats_core.model.llm import pick_device
+    from mats_core.device import pick_device
+    from mats_core.encoders.load import load_encoder
+    from mats_core.model.directory import encoder_uri
 
     place = pick_device(device)
     say(f"loading: LLM {size}, encoder {encoder}, on {place}")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.errors import SettingsError, checked
 from mats_core.memory.bridges import KINDS as BRIDGES
-from mats_core.model.config import DecodingSettings, SantaSettings, checked
+from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.model_stage import Answer, ModelSpec
-from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
+from pipelines.archive.model_stage import ModelSpec, answer_stage
+from pipelines.archive.run import Job, RunResult, peek, run_rows
+from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
+from pipelines.data.embeddings import list_parts, read_facts
+from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -29,12 +33,12 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     return run_rows(settings, *caption_job(settings), progress)
 
 
-def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
+def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     """What is to be done, and the entries of INPUT; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
     check = _checker(settings, facts)
-    source = peek(open_source(settings.input, settings.schemes), settings.input)
+    source = peek(open_input(settings.input, settings.schemes), settings.input)
     embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
     if source.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
@@ -58,13 +62,13 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
         folder=ANSWERS,
         identity=_identity(settings, facts, source, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
-        sample_rate=facts.sample_rate,
         model_bytes=facts.size,
         defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
-        embeddings=embeddings,
+        stages=[
+            decode_stage(settings, facts.sample_rate) if embeddings is None else fetch_stage(embeddings),
+            answer_stage(spec, "pcm" if embeddings is None else "windows"),
+        ],
         check=check,
-        stage=Answer,
-        spec=spec,
     )
     return job, source
 
@@ -77,8 +81,8 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
         checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
     )
     if facts.positions and decoding.max_new_tokens >= facts.positions:
-        allowed = f"less than {facts.positions}, the tokens that the LLM was made to read and write"
-        raise got_allowed("max_new_tokens", decoding.max_new_tokens, allowed)
+        problem = f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions}"
+        raise SettingsError("max_new_tokens", problem, f"choose less than {facts.positions}")
     santa = facts.config.santa
     over = {
         "mix": settings.santa_mix,
@@ -100,19 +104,21 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
     embeddings: where the audio's embeddings are stored; mean-shift takes their mean.
     """
     if settings.bridge not in BRIDGES:
-        raise got_allowed("bridge", settings.bridge, ", ".join(BRIDGES))
+        raise SettingsError("bridge", f'"{settings.bridge}" is no bridge', f"choose {', '.join(BRIDGES)}")
     if settings.bridge == "santa":
         return {}
     values: dict[str, Any] = {"kind": settings.bridge}
     if settings.bridge != "none" and facts.config.memory is None:
-        raise got_allowed("bridge", settings.bridge, "santa or none: this model has no memory of texts")
+        problem = f"{settings.bridge} needs a memory of texts, and this model has none"
+        raise SettingsError("bridge", problem, "choose santa or none")
     if settings.bridge == "projection":
         values["scale"] = settings.projection_scale
     if settings.bridge == "retrieval":
         values["captions"] = settings.retrieved
     if settings.bridge == "mean-shift":
         if embeddings is None:
-            raise got_allowed("bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean")
+            problem = "mean-shift needs the mean of the audio embeddings, and INPUT is audio"
+            raise SettingsError("bridge", problem, "give the OUTPUT of `mats embed-audio` as INPUT")
         values["audio_mean"] = audio_mean(embeddings)
     return values
 
@@ -120,15 +126,12 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
 def audio_mean(embeddings: str) -> list[float]:
     """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
     import numpy as np
-    import pyarrow.parquet as pq
 
-    from mats_core.audio.decode import pool_windows
+    from mats_core.audio.windows import pool_windows
 
     total, count = None, 0
-    for info in storage.list_files(storage.join(embeddings, "embeddings")):
-        if not info.uri.endswith(".parquet"):
-            continue
-        for batch in pq.ParquetFile(storage.open_binary(info.uri)).iter_batches(columns=["windows"], batch_size=1024):
+    for info in list_parts(embeddings):
+        for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in batch["windows"].to_pylist():
                 if windows:
                     vectors = np.array([window["embedding"] for window in windows], np.float32)
@@ -136,7 +139,8 @@ def audio_mean(embeddings: str) -> list[float]:
                     total = pooled.astype(np.float64) if total is None else total + pooled
                     count += 1
     if total is None:
-        raise got_allowed("input", storage.public_uri(embeddings), "embeddings of at least one sound")
+        problem = f"{storage.public_uri(embeddings)} holds no embedding of a sound"
+        raise SettingsError("input", problem, "embed an archive that has sounds with `mats embed-audio`")
     mean: list[float] = (total / count).astype(np.float32).tolist()
     return mean
 
@@ -153,26 +157,18 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
     return check
 
 
-def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
+def _check_embeddings(settings: CaptionSettings, source: Input, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
-    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
-    made_with = sidecar.get("encoder_fingerprint", "")
-    if made_with != facts.encoder_fingerprint:
-        raise got_allowed(
-            "input",
-            storage.public_uri(settings.input),
-            f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
-            f'{made_with[:12]}: embed again with "mats embed-audio"',
-        )
-    if sidecar.get("status") != "complete":
-        raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
+    made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
+    remedy = 'embed the audio again with "mats embed-audio"'
+    refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
     return settings.input
 
 
 def _identity(
     settings: CaptionSettings,
     facts: ModelFacts,
-    source: Source,
+    source: Input,
     decoding: dict[str, Any],
     santa: dict[str, Any],
     bridge: dict[str, Any],

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mats_core import storage
-from mats_core.encoders.facts import read_encoder_facts
+from mats_core.encoders.facts import read_encoder_facts, refuse_other_encoder
 from mats_core.errors import got_allowed
 from mats_core.model.config import ModelConfig, Part
-from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
-from mats_core.model.inspection import check_weights
+from mats_core.model.directory import check_model_dir, encoder_uri, model_fingerprint, part_uri, recorded_uri, resolve
+from mats_core.model.facts import check_weights
 from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import check_columns, corpus_files
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows
 from pipelines.settings.train import MODEL, TrainSettings
-from pipelines.train.data import TableFacts, part_rows, table_of, tables
+from pipelines.train.data import table_of, tables
 from pipelines.train.loggers import check_loggers
 
 
@@ -25,7 +26,7 @@ from pipelines.train.loggers import check_loggers
 class Checked:
     """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on."""
 
-    facts: TableFacts
+    facts: EmbeddingsFacts
     llm: str
     encoder: Part | None
     memory: Part | None
@@ -89,16 +90,12 @@ def check_settings(settings: TrainSettings) -> Checked:
         fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
     else:
         llm = llm_uri(str(settings.llm))
-        encoder_facts = read_encoder_facts(str(settings.encoder))
+        encoder_facts = read_encoder_facts(encoder_uri(str(settings.encoder)))
         known = encoder_facts.fingerprint
-        encoder = Part(uri=_kept(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
-    if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
-        raise got_allowed(
-            "embeddings",
-            storage.public_uri(facts.uri),
-            f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
-            'embed the corpora again with "mats embed-text"',
-        )
+        encoder = Part(uri=recorded_uri(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
+    made_with = facts.encoder_fingerprint
+    remedy = 'embed the corpora again with "mats embed-text"'
+    refuse_other_encoder("embeddings", storage.public_uri(facts.uri), made_with, known, remedy, unknown_passes=True)
     fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
     return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
 
@@ -110,7 +107,7 @@ def llm_uri(uri: str) -> str:
     return str(part_uri(resolve(uri), check_model_dir(uri).llm))
 
 
-def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
+def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
     if uri is None:
         return None
     folder = local_directory(uri, "memory")
@@ -119,15 +116,6 @@ def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
     except (OSError, ValueError) as error:
         raise got_allowed("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
     made_with = note.get("encoder_fingerprint", "")
-    if made_with and facts.encoder_fingerprint and made_with != facts.encoder_fingerprint:
-        raise got_allowed(
-            "memory",
-            uri,
-            f"a memory of the encoder {facts.encoder_fingerprint[:12]}; this one was built with {made_with[:12]}: "
-            'rebuild it with "mats build-memory"',
-        )
-    return Part(uri=_kept(uri), fingerprint=note.get("fingerprint", ""))
-
-
-def _kept(uri: str) -> str:
-    return os.path.abspath(uri) if os.path.exists(uri) else uri
+    remedy = 'rebuild it with "mats build-memory"'
+    refuse_other_encoder("memory", uri, made_with, facts.encoder_fingerprint, remedy, unknown_passes=True)
+    return Part(uri=recorded_uri(uri), fingerprint=note.get("fingerprint", ""))

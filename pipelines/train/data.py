@@ -1,6 +1,6 @@
 """The data of a training run: what a mixture is made of, and the packed form it is drawn from at random.
 
-`training_pack.ensure_store` joins corpora and embeddings once into a local folder that all processes of a machine map
+`pack.ensure_store` joins corpora and embeddings once into a local folder that all processes of a machine map
 into memory: `vectors-N.npy` (an embeddings table, [rows, D]), and for each data set `NAME.arrow` (records) with the
 numbers of those to train on and to validate on, `NAME.train.npy` and `NAME.validation.npy`.
 """
@@ -8,21 +8,19 @@ numbers of those to train on and to validate on, `NAME.train.npy` and `NAME.vali
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.errors import SettingsError
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.data.corpus import corpus_files
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.data.embeddings import EmbeddingsFacts, list_parts, read_facts
 from pipelines.settings.train import DataSet, TrainSettings
 
 RECORD_SCHEMA = pa.schema(
@@ -39,17 +37,6 @@ RECORD_SCHEMA = pa.schema(
 _FORMAT = 2  # of the packed data, and of how records are held out
 
 
-@dataclass(frozen=True)
-class TableFacts:
-    """An embeddings table as its sidecar tells it: `kind` is text or audio, `rows` None where it does not say."""
-
-    uri: str
-    kind: str
-    dim: int
-    encoder_fingerprint: str
-    rows: int | None = None
-
-
 @dataclass
 class Record:
     """One training sample before its prompt is worded."""
@@ -61,75 +48,21 @@ class Record:
     tag: str
 
 
-def table_facts(uri: str, kind: str, setting: str) -> TableFacts:
-    """Read an embeddings table's sidecar; SettingsError when it is missing, unfinished or of the other kind."""
-    shown = storage.public_uri(uri)
-    made_by = "mats embed-text" if kind == "text" else "mats embed-audio"
-    try:
-        sidecar = dict(json.loads(storage.read_bytes(storage.join(uri, EMBEDDINGS_SIDECAR))))
-        dim = int(sidecar["dim"])
-    except (storage.StorageError, ValueError, TypeError) as error:
-        raise got_allowed(setting, shown, f'OUT of "{made_by}" ({error})') from None
-    except KeyError:
-        raise got_allowed(setting, shown, f'OUT of "{made_by}"; its {EMBEDDINGS_SIDECAR} tells no dim') from None
-    is_audio = "window_seconds" in sidecar
-    if is_audio != (kind == "audio"):
-        raise got_allowed(setting, shown, f'OUT of "{made_by}"; this is of the other kind')
-    if sidecar.get("status", "complete") != "complete":
-        raise got_allowed(setting, shown, f'a finished "{made_by}"; run it again to finish')
-    return TableFacts(uri, kind, dim, str(sidecar.get("encoder_fingerprint", "")), sidecar.get("rows"))
-
-
-def list_parts(uri: str) -> list[storage.FileInfo]:
-    """The Parquet parts of the table in this folder, in order; another table may lie beside or below them."""
-    folder = storage.join(uri, "embeddings")
-    found = storage.list_files(folder) if storage.is_dir(folder) else ()
-    return sorted((info for info in found if info.uri.endswith(".parquet")), key=lambda info: info.uri)
-
-
-def part_rows(uri: str, rows: int | None) -> dict[str, int]:
-    """URI of every part → its rows. SettingsError when one is broken, or all hold other than the sidecar's `rows`."""
-    parts = {}
-    with whole_part(uri):
-        listed = list_parts(uri)
-    for info in listed:
-        with whole_part(info.uri), storage.open_binary(info.uri) as file:
-            parts[info.uri] = int(pq.ParquetFile(file).metadata.num_rows)
-    found = sum(parts.values())
-    if not found:
-        raise got_allowed("embeddings", storage.public_uri(uri), "a table with rows in it")
-    if rows is not None and rows != found:
-        raise got_allowed("embeddings", storage.public_uri(uri), f"a table of {rows} rows, not {found}: embed again")
-    return parts
-
-
-@contextmanager
-def whole_part(uri: str) -> Iterator[None]:
-    """SettingsError for parts that cannot be read."""
-    try:
-        yield
-    except (storage.StorageError, pa.ArrowException, OSError) as error:
-        why = str(error).splitlines()[0][:200]
-        raise got_allowed("embeddings", storage.public_uri(uri), f"whole Parquet parts ({why})") from None
-
-
-def tables(settings: TrainSettings) -> dict[str, TableFacts]:
+def tables(settings: TrainSettings) -> dict[str, EmbeddingsFacts]:
     """Facts of every table the mixture draws on, by URI; SettingsError unless all are of one encoder."""
-    found: dict[str, TableFacts] = {}
+    found: dict[str, EmbeddingsFacts] = {}
     for each in settings.data:
         uri = table_of(each, settings)
         if uri not in found:
             kind = "audio" if each.audio is not None else "text"
-            found[uri] = table_facts(uri, kind, f"data.{each.name}.{'audio' if each.audio else 'embeddings'}")
+            found[uri] = read_facts(uri, kind, f"data.{each.name}.{'audio' if each.audio else 'embeddings'}")
     first = next(iter(found.values()))
     for facts in found.values():
-        if (facts.encoder_fingerprint, facts.dim) != (first.encoder_fingerprint, first.dim):
-            raise got_allowed(
-                "embeddings",
-                storage.public_uri(facts.uri),
-                f"embeddings of one encoder; these are of {facts.encoder_fingerprint[:12]} [{facts.dim}], those of "
-                f"{storage.public_uri(first.uri)} of {first.encoder_fingerprint[:12]} [{first.dim}]",
-            )
+        shown, other = storage.public_uri(facts.uri), storage.public_uri(first.uri)
+        remedy = f"train on embeddings of one encoder, such as those of {other}"
+        refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, first.encoder_fingerprint, remedy)
+        if facts.dim != first.dim:
+            raise SettingsError("embeddings", f"{shown} has {facts.dim} dimensions, {other} has {first.dim}", remedy)
     return found
 
 

@@ -13,22 +13,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.model.prompts import FAMILIES
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_part
 from pipelines.settings.train import DataSet, TrainSettings
 from pipelines.train.data import (
     RECORD_SCHEMA,
-    TableFacts,
-    part_rows,
     read_store,
     store_key,
     table_of,
     tables,
-    whole_part,
 )
 from pipelines.train.split import SetRows, split
 
@@ -116,19 +113,13 @@ def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[Bina
         yield file
 
 
-def _batches(uri: str, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a part, `rows` at a time."""
-    with whole_part(uri):
-        yield from pq.ParquetFile(storage.open_binary(uri, read_ahead=8 << 20)).iter_batches(rows, columns=columns)
-
-
-def _pack_vectors(facts: TableFacts, folder: Path, name: str) -> _Table:
+def _pack_vectors(facts: EmbeddingsFacts, folder: Path, name: str) -> _Table:
     """Copy a text table's vectors into one array, part by part."""
     parts = part_rows(facts.uri, facts.rows)
     ids: list[np.ndarray] = []
     with _array_file(folder / name, np.float16, (sum(parts.values()), facts.dim)) as file:
         for uri in parts:
-            for batch in _batches(uri, _BATCH, ["caption_id", "embedding"]):
+            for batch in read_part(uri, _BATCH, ["caption_id", "embedding"]):
                 file.write(_matrix(batch["embedding"], facts.dim).astype(np.float16).tobytes())
                 ids.append(_id_array(batch["caption_id"].to_pylist()))
     every = np.concatenate(ids)
@@ -226,14 +217,14 @@ def _joined(found: list[_Found], table: _Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
-def _pack_audio(data: DataSet, facts: TableFacts, folder: Path, file: str) -> dict[str, Any]:
+def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) -> dict[str, Any]:
     """A clip's embedding is the weighted mean of its unit windows; its record is what its list said of it."""
     files: list[FileReport] = []
     vectors: list[np.ndarray] = []
     columns: dict[str, list[str]] = {name: [] for name in RECORD_SCHEMA.names[1:]}
     for uri in part_rows(facts.uri, facts.rows):
         files.append(FileReport(uri))
-        for batch in _batches(uri, 1024):
+        for batch in read_part(uri, 1024):
             if "output" not in batch.schema.names:
                 raise got_allowed(
                     f"data.{data.name}.audio", storage.public_uri(facts.uri), "clips of a list with a column `output`"

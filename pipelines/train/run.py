@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,10 +20,10 @@ from mats_core import storage
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_root
-from pipelines.cluster.session import Resources, RunFailed, check_device, ray_session, usable_cores
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, prepare_output, read_run, versions, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.cluster.plan import Resources, usable_cores
+from pipelines.cluster.session import RunFailed, check_device, ray_session
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import versions
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
 from pipelines.train.data import held_out_notes, read_store, store_key
@@ -82,24 +81,14 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
     check_output(settings)
     checked = check_settings(settings)
     tell = progress or (lambda _: None)
-    prepare_output(settings.output)
-    run_id = uuid.uuid4().hex[:12]
-    lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "train", OUR_NAMES)
-        remove_partials(settings.output, ())
-        found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
-        check_identity(settings.output, found)
-        model = storage.join(settings.output, MODEL)
-        before = read_run(settings.output)
+    found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
+    with open_output(settings.output, found, overwrite=settings.overwrite, written=OUR_NAMES) as out:
+        model = out.join(MODEL)
+        before = out.read_run()
         done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
         if before and done and storage.exists(storage.join(model, "mats.json")):
             return TrainResult("complete_before", settings.output, model, before["step"], before)
-        return _Training(settings, checked, run_id, tell, lease).run()
-    finally:
-        lease.release()
+        return _Training(settings, checked, tell, out).run()
 
 
 def _exported_as(settings: TrainSettings, before: dict[str, Any]) -> bool:
@@ -125,11 +114,10 @@ class _Training:
         self,
         settings: TrainSettings,
         checked: Checked,
-        run_id: str,
         tell: Callable[[TrainProgress], None],
-        lease: Lease,
+        out: Output,
     ) -> None:
-        self.settings, self.checked, self.run_id, self.lease = settings, checked, run_id, lease
+        self.settings, self.checked, self.out = settings, checked, out
         self.tell = tell
         self.shown = TrainProgress("packing the data", steps=settings.training.steps)
         self.logs: list[Any] = []
@@ -137,7 +125,7 @@ class _Training:
         self.refused: SettingsError | None = None
         self.restarts = -1
         self.run_facts: dict[str, Any] = {
-            "job": "train", "run_id": run_id, "status": "running", "settings": settings.model_dump(mode="json"),
+            "job": "train", "run_id": out.run_id, "status": "running", "settings": settings.model_dump(mode="json"),
             "versions": versions(), "started": time.time(),
         }  # fmt: skip
 
@@ -145,9 +133,9 @@ class _Training:
         from pipelines.train.pack import ensure_store
 
         self.tell(self.shown)
-        report = storage.join(self.settings.output, REPORT)
+        report = self.out.join(REPORT)
         self._count(read_store(ensure_store(self.settings, data_folder(self.settings), report))["sets"])
-        write_run(self.settings.output, self.run_facts)
+        self.out.write_run(self.run_facts)
         self.shown.stage = "starting Ray"
         self.tell(self.shown)
         _quicker_controller()
@@ -156,7 +144,7 @@ class _Training:
             with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
                 self._fit(there)
         except BaseException as error:
-            write_run(self.settings.output, {**self.run_facts, "status": "failed", "message": str(error)})
+            self.out.write_run({**self.run_facts, "status": "failed", "message": str(error)})
             raise
         finally:
             for log in self.logs:
@@ -171,11 +159,11 @@ class _Training:
             "validation": last.get("validation", {}),
         }  # fmt: skip
         self.run_facts.setdefault("step", self.shown.step)
-        write_run(self.settings.output, self.run_facts)
+        self.out.write_run(self.run_facts)
         if status == "complete":
-            storage.remove_tree(storage.join(self.settings.output, "_state", "ray"))
-            storage.remove_tree(storage.join(self.settings.output, "_state", "data"))
-        model = storage.join(self.settings.output, MODEL)
+            storage.remove_tree(self.out.join("_state", "ray"))
+            storage.remove_tree(self.out.join("_state", "data"))
+        model = self.out.join(MODEL)
         step = int(self.run_facts["step"])
         return TrainResult(status, self.settings.output, model, step, self.run_facts, str(ended.get("message", "")))
 
@@ -225,7 +213,7 @@ class _Training:
                 if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
                     raise RunFailed("the workers did not stop; the last checkpoint is what is kept")
                 with suppress(storage.StorageError):
-                    self.lease.check()
+                    self.out.check()
             except KeyboardInterrupt:
                 if asked_at is not None:
                     raise
@@ -287,7 +275,7 @@ class _Training:
                 elastic_resize_monitor_interval_s=15.0,
             ),
             run_config=RunConfig(
-                name=self.run_id,
+                name=self.out.run_id,
                 storage_path=path,
                 storage_filesystem=fs,
                 failure_config=FailureConfig(max_failures=settings.max_failures),

@@ -16,7 +16,7 @@ import mats_core
 from jobs.cli import app
 from jobs.import_reference import PARTS, ImportSettings
 from mats_core.memory.santa import SantaMemory
-from mats_core.model.model import Request
+from mats_core.model.asking import Request
 from mats_core.model.release import SETTINGS
 from tests.conftest import writable_copy
 

@@ -22,7 +22,7 @@ import torch
 from mats_core.encoders.clap import HfClapEncoder
 from mats_core.memory.santa import SantaMemory
 from mats_core.model.config import SantaSettings
-from mats_core.model.model import load_model
+from mats_core.model.load import load_model
 from mats_core.model.prompts import training_prompt
 from mats_core.soundworld.clips import cached_mels, clip_recipe
 from mats_core.soundworld.corpus import TASK_SHARES

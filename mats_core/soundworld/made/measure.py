@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mats_core.model.asking import Request, santa_transfer
+from mats_core.memory.bridges import Bridge, BridgeSettings
+from mats_core.model.asking import Request
 from mats_core.model.config import SantaSettings
 from mats_core.model.model import MatsModel
 from mats_core.scoring.label_scores import accuracy, bootstrap_interval, label_f1
@@ -125,7 +126,8 @@ def modality_gap(model: MatsModel, clips: Clips, santa: SantaSettings) -> Number
     if model.encoder is None or model.memory is None:
         raise ValueError("the modality gap needs a model with an encoder and a memory")
     text = model.encoder.embed_text([r.caption() for r in clips.recipes]).cpu()
-    moved = [santa_transfer(model, part, santa)[0].cpu() for part in clips.embeddings.split(256)]
+    bridge = Bridge(BridgeSettings(), model.memory)
+    moved = [bridge.move(part.to(model.device), santa).cpu() for part in clips.embeddings.split(256)]
     numbers: Numbers = {}
     for name, audio in (("before", clips.embeddings), ("after", torch.cat(moved))):
         unit = torch.nn.functional.normalize(audio, dim=1)

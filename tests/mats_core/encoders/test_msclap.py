@@ -18,7 +18,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mats_core.encoders.clap import load_encoder
+from mats_core.encoders.load import load_encoder
 from mats_core.encoders.msclap import MsClapEncoder, model_classes
 from mats_core.encoders.msclap_files import check_files, read_msclap_facts, split_uri, tokenizer_folder
 from mats_core.errors import SettingsError

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import mats_core
 from mats_core.errors import SettingsError
+from mats_core.model.asking import Request
 from mats_core.model.directory import check_model_dir
-from mats_core.model.model import MatsModel, Request
+from mats_core.model.model import MatsModel
 
 
 @pytest.fixture

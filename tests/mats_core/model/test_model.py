@@ -13,7 +13,9 @@ import torch.nn.functional as F
 
 import mats_core
 from mats_core.errors import SettingsError
-from mats_core.model.model import MatsModel, Request
+from mats_core.memory.bridges import Bridge, BridgeSettings
+from mats_core.model.asking import Request
+from mats_core.model.model import MatsModel
 from tests.recordings import clicks, encode
 from tests.tiny import SAMPLE_RATE
 
@@ -198,12 +200,11 @@ def test_a_model_and_a_sound_by_their_paths(model: MatsModel, tiny_model_dir: st
 
 
 def test_santa_changes_the_embedding_by_its_share(model: MatsModel, questions: tuple) -> None:
-    from mats_core.model.asking import santa_transfer
-
-    audio = questions[0]
-    moved, _ = santa_transfer(model, audio)
-    off, _ = santa_transfer(model, audio, {"mix": 0.0})
-    assert torch.equal(off, audio)
+    audio, santa = questions[0], model.config.santa
+    bridge = Bridge(BridgeSettings(), model.memory)
+    moved = bridge.move(audio, santa)
+    off = bridge.move(audio, santa.updated({"mix": 0.0}))
+    assert torch.equal(off, F.normalize(audio, dim=-1))
     cosines = (moved * audio).sum(-1)
     assert cosines.min() < 0.9999
     assert cosines.min() > 0.7 / math.hypot(0.7, 0.3) - 0.2

@@ -17,10 +17,9 @@ from mats_core.errors import SettingsError
 from mats_core.memory.noise import inject_noise
 from mats_core.memory.santa import SantaMemory
 from mats_core.model.config import MapperConfig
-from mats_core.model.directory import import_reference
 from mats_core.model.mapper import build_mapper
 from mats_core.model.model import MatsModel
-from mats_core.model.release import import_with_report, read_checkpoint
+from mats_core.model.release import import_reference, import_with_report, read_checkpoint
 from tests.conftest import COPIED_REFERENCE, SHARED_REFERENCE
 
 

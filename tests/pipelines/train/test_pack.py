@@ -235,15 +235,18 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         ),
         "a missing set": (
             {"data": [{"name": "gone", "corpus": str(world / "gone.jsonl")}]},
-            r"data\.gone\.corpus: got",
+            r"^data\.gone\.corpus: .*gone\.jsonl cannot be read",
         ),
-        "no embeddings": ({"embeddings": str(world / "none")}, r"data\.one\.embeddings: got .*mats embed-text"),
+        "no embeddings": (
+            {"embeddings": str(world / "none")},
+            r"^data\.one\.embeddings: .*give the OUTPUT of .mats embed-text",
+        ),
         "embeddings of audio": ({"data": [{"name": "a", "audio": str(world / "emb")}]}, r"mats embed-audio"),
         "memory of another encoder": ({"memory": str(memory)}, r"memory: got .*built with fedcba.*mats build-memory"),
         "a missing LLM": ({"llm": str(world / "gone")}, r"llm: got"),
         "a column that is not ours": (
             {"data": [{"name": "a", "corpus": one, "columns": {"text": "caption"}}]},
-            r"data\.a\.columns: got",
+            r"^data\.a\.columns: .text. is no field of ours; write our field = their name",
         ),
         "a logger that is not installed": ({"loggers": ["mlflow"]}, r"loggers: got .mlflow.*pip install"),
     }
@@ -263,10 +266,13 @@ def test_another_table_in_the_embeddings_folder_is_none_of_its_parts(world: Path
 @pytest.mark.parametrize(
     ("sidecar", "said"),
     [
-        ({"dim": DIM, "rows": 57}, "embeddings: got .*a table of 57 rows, not 56"),
-        ({"rows": 56}, r"data\.one\.embeddings: got .*tells no dim"),
-        ({"dim": "many"}, r"data\.one\.embeddings: got "),
-        (["dim"], r"data\.one\.embeddings: got "),
+        ({"dim": DIM, "rows": 57}, "embeddings: .* is to have 57 rows and has 56; embed again"),
+        (
+            {"rows": 56},
+            r"^data\.one\.embeddings: .*_embeddings\.json has no dim; give the OUTPUT",
+        ),
+        ({"dim": "many"}, r"^data\.one\.embeddings: .* has no dim; "),
+        (["dim"], r"^data\.one\.embeddings: .*holds no embeddings that can be read"),
     ],
 )
 def test_a_table_that_is_not_as_its_sidecar_says_is_refused(
@@ -287,10 +293,10 @@ def test_a_broken_part_is_refused(world: Path, tmp_path: Path) -> None:
     whole = part.read_bytes()
     part.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
     check_settings(chosen)
-    with pytest.raises(SettingsError, match=r"embeddings: got .*part-1\.parquet.; allowed: whole Parquet parts"):
+    with pytest.raises(SettingsError, match=r"^embeddings: the part .*part-1\.parquet cannot be read"):
         ensure_store(chosen, tmp_path / "store")
     part.write_bytes(whole[:-20])
-    with pytest.raises(SettingsError, match=r"embeddings: got .*part-1\.parquet.; allowed: whole Parquet parts"):
+    with pytest.raises(SettingsError, match=r"^embeddings: the part .*part-1\.parquet cannot be read"):
         check_settings(chosen)
 
 
@@ -325,7 +331,7 @@ def test_wrong_data_is_found_before_anything_is_loaded(world: Path, tmp_path: Pa
         ({"training": {"betas": [0.9, 1.0]}}, r"training\.betas"),
         ({"training": {"betas": [-0.1, 0.9]}}, r"training\.betas"),
         ({"training": {"learning_rate": float("nan")}}, "learning_rate"),
-        ({"colour": "red"}, "colour: got"),
+        ({"colour": "red"}, "^colour: there is no such setting; choose one of output, data"),
     ],
 )
 def test_settings_that_do_not_fit_together(world: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -15,7 +15,8 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 from mats_core.errors import SettingsError
-from mats_core.model.directory import check_model_dir, load_model
+from mats_core.model.directory import check_model_dir
+from mats_core.model.load import load_model
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import Share
 from pipelines.train.check import check_settings
@@ -222,7 +223,7 @@ def test_an_output_begun_with_other_parts_is_refused(
     run_train(chosen)
     config = json.loads((mine / "llm" / "config.json").read_text())
     (mine / "llm" / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
-    with pytest.raises(SettingsError, match=r"begun with \(llm_fingerprint was"):
+    with pytest.raises(SettingsError, match=r"begun with other settings \(llm_fingerprint was"):
         run_train(chosen)
     monkeypatch.undo()
 
@@ -233,7 +234,7 @@ def test_an_output_begun_with_other_parts_is_refused(
     train(settings(world, tmp_path / "other", training={"steps": 1, "seed": 1}))
     weights = "model/mapper.safetensors"
     shutil.copy(tmp_path / "other" / weights, tmp_path / "first" / weights)
-    with pytest.raises(SettingsError, match=r"begun with \(model_fingerprint was"):
+    with pytest.raises(SettingsError, match=r"begun with other settings \(model_fingerprint was"):
         run_train(second)
 
 
@@ -259,7 +260,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(
 
 
 def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path: Path) -> None:
-    from pipelines.output.lease import Lease
+    from pipelines.output.folder import Output
     from pipelines.train.data import read_store
     from pipelines.train.pack import ensure_store
 
@@ -269,7 +270,7 @@ def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path
     def tell(progress: TrainProgress) -> None:
         told.append(progress.warning)
 
-    training = _Training(chosen, check_settings(chosen), "x", tell, Lease(str(tmp_path / "lease"), "x"))
+    training = _Training(chosen, check_settings(chosen), tell, Output(str(tmp_path / "out"), "x"))
     store = read_store(ensure_store(chosen, tmp_path / "store"))
     store["sets"][0].update(held_by="record", validation=8)
     training._count(store["sets"])
@@ -392,7 +393,7 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
 ) -> None:
     from safetensors import safe_open
 
-    from pipelines.output.parts import write_run
+    from pipelines.output.record import write_run
 
     out = tmp_path / "out"
     short: dict[str, Any] = {"training": {"steps": 2}}
@@ -457,7 +458,7 @@ def test_a_refusal_does_not_wait_for_workers_that_hang(
     import threading
     from types import SimpleNamespace
 
-    from pipelines.output.lease import Lease
+    from pipelines.output.folder import Output
 
     refusal, hanging = SettingsError("adapter.target_modules", "x", "layers of the LLM"), threading.Event()
     records: list[dict[str, Any]] = [{"kind": "refused", "error": refusal}]
@@ -467,7 +468,7 @@ def test_a_refusal_does_not_wait_for_workers_that_hang(
     monkeypatch.setattr("pipelines.train.run.REFUSAL_PATIENCE_S", 0.1)
     monkeypatch.setattr(_Training, "_trainer", lambda self, there: (trainer, board))
     chosen = settings(world, tmp_path / "out")
-    training = _Training(chosen, check_settings(chosen), "x", lambda _: None, Lease(str(tmp_path / "lease"), "x"))
+    training = _Training(chosen, check_settings(chosen), lambda _: None, Output(str(tmp_path / "out"), "x"))
     try:
         with pytest.raises(SettingsError) as caught:
             training._fit(None)  # type: ignore[arg-type]

@@ -12,10 +12,11 @@ import pytest
 import soundfile
 
 from mats_core.audio.decode import decode
-from pipelines.archive.decode_stage import Decode
-from pipelines.archive.scan import Scanner
+from pipelines.archive.decode_stage import DecodeStage
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import open_source
+from pipelines.cluster.stages import StageContext
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import KINDS, bursts, clicks, encode, melody
 
@@ -32,10 +33,11 @@ LATE = {"aac", "amr", "3gp", "wma"}
 def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
     """File name → (start of the chunk in seconds, its samples int16 [T]) of every row."""
     work = WorkList(str(folder / "_work"))
-    source = open_source(str(folder))
+    source = open_input(str(folder))
     with Scanner(CHUNK_S, LimitSettings()) as scanner:
         work.extend(source, scanner, {"task": "caption"})
-    rows = Decode(work.folder, 2, RATE, LimitSettings()).decode(work.read(0, work.total))
+    stage = DecodeStage(StageContext(work.folder, decoder_workers=2), RATE, LimitSettings())
+    rows = stage.load(work.read(0, work.total))
     found: dict[str, list[tuple[float, np.ndarray]]] = {}
     for row in rows.to_pylist():
         assert row["error_code"] is None, row
