@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 
 class SettingsError(ValueError):
@@ -68,14 +69,24 @@ def checked(kind: type[Any], values: Any, where: str) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join([where, *(str(part) for part in first["loc"])])
-        if first["type"] == "extra_forbidden":
-            there = ", ".join(kind.model_fields)
-            raise SettingsError(name, "there is no such setting", f"choose one of {there}") from None
-        if first["type"] == "missing":
-            raise SettingsError(name, "it is missing", "give it a value") from None
-        raise SettingsError(name, f"{_shown(first['input'])} cannot be used", _rule(first["msg"])) from None
+        raise field_error(kind, error, where) from None
+
+
+def field_error(
+    kind: type[Any], error: ValidationError, where: str = "", shown: Callable[[str, Any], str] | None = None
+) -> SettingsError:
+    """pydantic's error about settings of `kind` as a SettingsError that names the first wrong field, below `where`.
+
+    shown: how a message may show a value, given its field's name; by default whole texts up to 80 letters.
+    """
+    first = error.errors()[0]
+    name = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])]) or kind.__name__
+    if first["type"] == "extra_forbidden":
+        return SettingsError(name, "there is no such setting", f"choose one of {', '.join(kind.model_fields)}")
+    if first["type"] == "missing":
+        return SettingsError(name, "it is missing", "give it a value")
+    given = shown(name, first["input"]) if shown else _shown(first["input"])
+    return SettingsError(name, f"{given} cannot be used", _rule(first["msg"]))
 
 
 def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:

@@ -181,12 +181,12 @@ def test_lengths_that_cannot_be_are_refused(model: MatsModel, questions: tuple) 
     embedding = questions[0][:1]
     (longest,) = model.answer_embeddings(embedding, [Request()], {"min_length": 13})  # with the BOS; the model has 12
     assert longest.tokens == 12
-    with pytest.raises(SettingsError, match="min_length: got 14; allowed: at most 13"):
+    with pytest.raises(SettingsError, match=r"min_length: 14 is more than .*; choose at most 13"):
         model.answer_embeddings(embedding, [Request()], {"min_length": 14})
     start = len(model.tokens.prompt(model.prompt("QA", "rain"))[0])
     fits = "rain " * (512 - 12 - start + 1)  # the LLM's positions, the answer's tokens
     model.answer_embeddings(embedding, [Request("QA", fits)])
-    with pytest.raises(SettingsError, match=r"question: got .a prompt of 501 tokens.; allowed: at most 512 together"):
+    with pytest.raises(SettingsError, match=r"question: its prompt has 501 tokens .*up to 12 .* made for 512"):
         model.answer_embeddings(embedding, [Request("QA", fits + "rain")])
 
 
@@ -195,7 +195,7 @@ def test_a_model_and_a_sound_by_their_paths(model: MatsModel, tiny_model_dir: st
     assert mats_core.check_model_dir(tmp_path / "copy").embedding_dim == 32
     assert mats_core.load_model(Path(tiny_model_dir), device="cpu").fingerprint == model.fingerprint
     for source in (np.zeros(SAMPLE_RATE, np.float32), [0.0, 1.0], None):  # a waveform without its rate
-        with pytest.raises(SettingsError, match=r"source: got .*\(waveform, sample_rate\)"):
+        with pytest.raises(SettingsError, match=r"source: it is of type .*; give .*\(waveform, sample_rate\)"):
             model.answer(source)
 
 

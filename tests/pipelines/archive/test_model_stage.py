@@ -179,5 +179,5 @@ def test_a_row_the_model_fails_on_is_flagged_alone(
 def test_a_model_that_does_not_load_tells_why_when_it_is_asked(decoded: pa.Table, tmp_path: Path) -> None:
     """Not while the actor starts: of that Ray hands on a text, and a wrong setting would end with code 1."""
     broken = Answer(ModelSpec(str(tmp_path / "none"), window_s=WINDOW_S))
-    with pytest.raises(SettingsError, match="model: got"):
+    with pytest.raises(SettingsError, match="model: there is no directory"):
         broken(decoded)
