@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
+from mats_core.audio.windows import pool_windows
 from mats_core.errors import got_allowed
 from mats_core.model.prompts import FAMILIES
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
@@ -237,7 +238,10 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
                     continue
                 for name, value in record.items():
                     columns[name].append(value)
-                vectors.append(_mean_window(row["windows"]))
+                windows = row["windows"]
+                vectors.append(
+                    pool_windows([each["embedding"] for each in windows], [each["weight"] for each in windows])
+                )
     table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
     with _array_file(folder / file, np.float32, table.shape) as out:
         out.write(table.astype(np.float32).tobytes())
@@ -261,13 +265,6 @@ def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
     if not output:
         return "missing_output"
     return {"task": task, "instruction": question, "output": output, "tag": str(row.get("tag") or data.tag or "")}
-
-
-def _mean_window(windows: list[dict[str, Any]]) -> np.ndarray:
-    weights = np.array([each["weight"] for each in windows], np.float64)
-    stacked = np.array([each["embedding"] for each in windows], np.float64)
-    mean = (stacked * weights[:, None]).sum(axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
 
 def _set_rows(name: str, report: dict[str, Any], table: _Table, wanted: int, folder: Path) -> SetRows:

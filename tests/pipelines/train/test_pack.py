@@ -228,7 +228,10 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     (memory / "memory.json").write_text(json.dumps({"encoder_fingerprint": "fedcba", "fingerprint": "x"}))
     one = str(world / "one.jsonl")
     return {
-        "another encoder": ({"embeddings": str(other)}, r"embeddings: got .*made with 0123456789ab.*mats embed-text"),
+        "another encoder": (
+            {"embeddings": str(other)},
+            r"embeddings: .*made with encoder 0123456789ab.*mats embed-text",
+        ),
         "two encoders": (
             {"data": [{"name": "a", "corpus": one}, {"name": "b", "corpus": one, "embeddings": str(other)}]},
             "embeddings of one encoder",
@@ -242,7 +245,10 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
             r"^data\.one\.embeddings: .*give the OUTPUT of .mats embed-text",
         ),
         "embeddings of audio": ({"data": [{"name": "a", "audio": str(world / "emb")}]}, r"mats embed-audio"),
-        "memory of another encoder": ({"memory": str(memory)}, r"memory: got .*built with fedcba.*mats build-memory"),
+        "memory of another encoder": (
+            {"memory": str(memory)},
+            r"memory: .*made with encoder fedcba.*mats build-memory",
+        ),
         "a missing LLM": ({"llm": str(world / "gone")}, r"llm: got"),
         "a column that is not ours": (
             {"data": [{"name": "a", "corpus": one, "columns": {"text": "caption"}}]},
