@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from mats_core.model.model import MatsModel
     from pipelines.train.batches import Sample
-    from pipelines.train.data import StoredSet
+    from pipelines.train.mixture import StoredSet
 
 SIZES = ("builtin", "small", "7b")
 WARM_STEPS = 3
@@ -141,7 +141,7 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
     from pipelines.data.corpus import caption_id, normalize_caption
     from pipelines.settings.train import DataSet, TrainSettings
     from pipelines.text.caption_buckets import Caption, embedding_table
-    from pipelines.train.data import open_store
+    from pipelines.train.mixture import open_store
     from pipelines.train.pack import ensure_store
 
     records = [text_record(index) for index in range(count)]

@@ -18,9 +18,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from mats_core.soundworld.clips import SPLITS
 from mats_core.soundworld.kinds import SAMPLE_RATE
-from mats_core.soundworld.recipe import Recipe, sample_recipe
+from mats_core.soundworld.recipe import SPLITS, Recipe, sample_recipe
 from mats_core.soundworld.synth import render, render_scene
 from mats_core.storage.uris import printable
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mats_core.soundworld.clips import clip_recipe
 from mats_core.soundworld.kept import whole
 from mats_core.soundworld.language import Content, corpus_record
+from mats_core.soundworld.recipe import clip_recipe
 
 TASK_SHARES = {"caption": 0.4, "QA": 0.3, "cla_label": 0.18, "music_caption": 0.12}
 RECORDS = 16_000

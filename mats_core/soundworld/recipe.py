@@ -8,7 +8,17 @@ import numpy as np
 
 from mats_core.soundworld.kinds import KINDS
 
-LAYOUTS = ("single", "together", "sequence", "background")
+# Seeds are split by purpose, so that no clip (and no recipe) is shared between them.
+SPLITS = {
+    "pretrain": 101,
+    "text": 102,
+    "upper_bound": 103,
+    "validation": 104,
+    "test": 105,
+    "memory": 106,
+    "demo": 107,
+    "tokenizer": 999,
+}
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,11 @@ def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: li
         noise_color=float(rng.uniform(0.0, 1.0)),
         gain_db=float(rng.uniform(-24.0, -1.0)),
     )
+
+
+def clip_recipe(split: str, index: int) -> Recipe:
+    """Recipe ``index`` of a split; splits never share one."""
+    return sample_recipe([SPLITS[split], index])
 
 
 def _spans(rng: np.random.Generator, layout: str, count: int, seconds: float) -> list[tuple[float, float]]:

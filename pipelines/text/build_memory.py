@@ -47,7 +47,7 @@ from pipelines.text.memory_shards import (
     shard_uri,
     unit_rows,
 )
-from pipelines.train.data import part_rows
+from pipelines.train.mixture import part_rows
 
 SHARD_BYTES = 64 << 20
 TRAIN_ROWS_A_CLUSTER = 64

@@ -20,7 +20,7 @@ from mats_core.training.schedule import (
     sample_batch,
     sample_wordings,
 )
-from pipelines.train.data import Record, StoredSet
+from pipelines.train.mixture import Record, StoredSet
 
 if TYPE_CHECKING:
     import torch

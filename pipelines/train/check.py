@@ -17,8 +17,8 @@ from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import check_columns, corpus_files
 from pipelines.settings.train import MODEL, TrainSettings
-from pipelines.train.data import TableFacts, part_rows, table_of, tables
 from pipelines.train.loggers import check_loggers
+from pipelines.train.mixture import TableFacts, part_rows, table_of, tables
 
 
 @dataclass

@@ -20,7 +20,7 @@ from mats_core.errors import got_allowed
 from mats_core.model.prompts import FAMILIES
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
 from pipelines.settings.train import DataSet, TrainSettings
-from pipelines.train.data import (
+from pipelines.train.mixture import (
     RECORD_SCHEMA,
     TableFacts,
     part_rows,

@@ -27,8 +27,8 @@ from pipelines.output.parts import check_identity, prepare_output, read_run, ver
 from pipelines.output.removal import empty_output, remove_partials
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
-from pipelines.train.data import held_out_notes, read_store, store_key
 from pipelines.train.loggers import FOLDER, flat, open_logs
+from pipelines.train.mixture import held_out_notes, read_store, store_key
 
 REPORT = "_corpora.json"
 OUR_NAMES = (

@@ -39,7 +39,7 @@ from pipelines.train.checkpoints import (
     prune,
     save_checkpoint,
 )
-from pipelines.train.data import StoredSet, open_store
+from pipelines.train.mixture import StoredSet, open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
 

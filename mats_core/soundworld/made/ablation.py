@@ -24,11 +24,11 @@ from mats_core.memory.santa import SantaMemory
 from mats_core.model.config import SantaSettings
 from mats_core.model.model import load_model
 from mats_core.model.prompts import training_prompt
-from mats_core.soundworld.clips import cached_mels, clip_recipe
 from mats_core.soundworld.corpus import TASK_SHARES
 from mats_core.soundworld.kept import keep_array, keep_text
 from mats_core.soundworld.language import Content, corpus_record
 from mats_core.soundworld.made.measure import Clips, caption_f1, split_recipes
+from mats_core.soundworld.made.spectrograms import cached_mels
 from mats_core.soundworld.made.text_training import (
     Corpus,
     memory_captions,
@@ -36,6 +36,7 @@ from mats_core.soundworld.made.text_training import (
     train_mats,
     training_settings,
 )
+from mats_core.soundworld.recipe import clip_recipe
 
 Log = Callable[[str], None]
 Result = dict[str, Any]
@@ -66,7 +67,7 @@ class Run:
 
 
 def embed_mels(encoder: HfClapEncoder, mels: np.ndarray, batch: int = 64) -> torch.Tensor:
-    """Unit audio embeddings [N, D] of spectrograms made by ``clips.log_mel``."""
+    """Unit audio embeddings [N, D] of spectrograms made by ``spectrograms.log_mel``."""
     parts = []
     with torch.inference_mode():
         for at in range(0, len(mels), batch):

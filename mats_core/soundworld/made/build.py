@@ -17,7 +17,6 @@ import torch
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
 from mats_core.scoring.label_scores import label_f1
-from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
 from mats_core.soundworld.kept import keep_text
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds
@@ -34,7 +33,9 @@ from mats_core.soundworld.made.measure import (
 from mats_core.soundworld.made.pretrain_clap import pretrain_clap
 from mats_core.soundworld.made.pretrain_llm import pretrain_llm
 from mats_core.soundworld.made.pretrain_reading import pretrain_reading
+from mats_core.soundworld.made.spectrograms import WINDOW_SECONDS, cached_mels
 from mats_core.soundworld.made.tokenizer import as_transformers, train_bpe
+from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render, render_scene
 
 Log = Callable[[str], None]

@@ -13,10 +13,9 @@ from mats_core.model.asking import Request, santa_transfer
 from mats_core.model.config import SantaSettings
 from mats_core.model.model import MatsModel
 from mats_core.scoring.label_scores import accuracy, bootstrap_interval, label_f1
-from mats_core.soundworld.clips import clip_recipe
 from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, parse_order, question
 from mats_core.soundworld.made.pretrain_llm import text_record
-from mats_core.soundworld.recipe import Recipe
+from mats_core.soundworld.recipe import Recipe, clip_recipe
 
 Numbers = dict[str, Any]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.pages.charts import MOST_POINTS, curve_svg
 from pipelines.settings.train import TrainSettings
-from pipelines.train.curves import MOST_POINTS, curve_svg
 from pipelines.train.loggers import TensorBoardLog, flat, open_logs
 
 VALIDATED = {

@@ -19,7 +19,7 @@ from mats_core.storage import StorageError
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.settings.train import TrainSettings
 from pipelines.train.check import check_settings
-from pipelines.train.data import StoredSet, held_out_notes, open_store
+from pipelines.train.mixture import StoredSet, held_out_notes, open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.run import fits_a_gpu
 from tests.conftest import writable_copy

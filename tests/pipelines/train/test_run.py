@@ -260,7 +260,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(
 
 def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path: Path) -> None:
     from pipelines.output.lease import Lease
-    from pipelines.train.data import read_store
+    from pipelines.train.mixture import read_store
     from pipelines.train.pack import ensure_store
 
     told: list[str | None] = []

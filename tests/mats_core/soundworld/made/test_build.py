@@ -15,7 +15,6 @@ import torch
 import mats_core
 from mats_core.errors import SettingsError
 from mats_core.soundworld import synth
-from mats_core.soundworld.clips import SPLITS, clip_recipe, feature_extractor_config, log_mel
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
 from mats_core.soundworld.language import (
     NUMBERS,
@@ -29,7 +28,8 @@ from mats_core.soundworld.language import (
     parse_order,
     question,
 )
-from mats_core.soundworld.recipe import Event, Recipe, sample_recipe
+from mats_core.soundworld.made.spectrograms import feature_extractor_config, log_mel
+from mats_core.soundworld.recipe import SPLITS, Event, Recipe, clip_recipe, sample_recipe
 from mats_core.soundworld.synth import render, render_scene
 
 
@@ -191,15 +191,19 @@ def test_text_only_training_would_fail_if_audio_reached_it(
     from transformers import ClapAudioModel
 
     import mats_core.encoders.clap
-    from mats_core.soundworld import clips
-    from mats_core.soundworld.made import text_training
+    from mats_core.soundworld.made import spectrograms, text_training
     from mats_core.soundworld.made.ablation import embed_mels
     from mats_core.soundworld.made.pretrain_reading import pretrain_reading
 
     def heard(*args: object, **kwargs: object) -> None:
         raise AssertionError("audio reached text-only training")
 
-    for owner, name in ((synth, "render"), (clips, "render"), (clips, "log_mel"), (clips, "mel_spectrograms")):
+    for owner, name in (
+        (synth, "render"),
+        (spectrograms, "render"),
+        (spectrograms, "log_mel"),
+        (spectrograms, "mel_spectrograms"),
+    ):
         monkeypatch.setattr(owner, name, heard)
     monkeypatch.setattr(mats_core.encoders.clap.HfClapEncoder, "embed_audio", heard)
     monkeypatch.setattr("mats_core.encoders.clap.MelSpectrogram.forward", heard)
@@ -207,9 +211,9 @@ def test_text_only_training_would_fail_if_audio_reached_it(
     parts = Path(tiny_model_dir)
     encoder = mats_core.encoders.clap.HfClapEncoder(str(parts / "encoder"), device="cpu")
     with pytest.raises(AssertionError, match="audio reached"):
-        clips.render(sample_recipe(1))
+        spectrograms.render(sample_recipe(1))
     with pytest.raises(AssertionError, match="audio reached"):
-        embed_mels(encoder, np.zeros((1, clips.FRAMES, clips.MELS), np.float16))
+        embed_mels(encoder, np.zeros((1, spectrograms.FRAMES, spectrograms.MELS), np.float16))
     corpus = text_training.text_corpus(encoder.embed_text, records=40, rounds=1)
     settings = text_training.training_settings(0.003, seed=0, steps=100).model_copy(update={"batch_size": 4})
     losses: list[str] = []
