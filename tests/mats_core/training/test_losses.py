@@ -7,7 +7,8 @@ import torch
 
 from mats_core.model.config import AdapterConfig, MapperConfig
 from mats_core.model.model import MatsModel
-from mats_core.training.step import TrainingSettings, backward, evaluate, make_optimizer, set_training, trained_weights
+from mats_core.training.schedule import TrainingSettings
+from mats_core.training.step import MicroBatch, backward, evaluate, make_optimizer, set_training, trained_weights
 from tests.tiny import make_tiny_llm
 
 SETTINGS = TrainingSettings(steps=10, batch_size=4, warmup_steps=0, noise_variance=0.01)
@@ -37,7 +38,8 @@ def gradient(
         batch = model.tokens.for_loss(
             [model.prompt("caption")] * len(rows), [OUTPUTS[i] for i in rows], torch.device("cpu")
         )
-        sums = backward(model, clean[rows], batch, settings, torch.tensor(rows) + 40, total, dropout_seed=number)
+        samples = MicroBatch(clean[rows], batch, torch.tensor(rows) + 40, dropout_seed=number)
+        sums = backward(model, samples, settings, total)
         loss += sums.loss.item() / total
     return loss, torch.cat([torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights])
 

@@ -11,14 +11,9 @@ import torch
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.model.model import MatsModel
-from mats_core.training.step import (
-    TrainingSettings,
-    learning_rate,
-    make_optimizer,
-    sample_batch,
-    step_noise,
-    train_step,
-)
+from mats_core.training.loop import train, whole_batch
+from mats_core.training.schedule import TrainingSettings, learning_rate, sample_batch
+from mats_core.training.step import StepResult, make_optimizer, train_step
 from tests.tiny import make_tiny_llm
 
 
@@ -57,12 +52,6 @@ def test_impossible_mixtures_are_refused() -> None:
             sample_batch(0, 0, 4, sizes, ratios)
 
 
-def test_noise_of_steps_never_overlaps() -> None:
-    first, second = step_noise(0, 0, 4, 8), step_noise(0, 1, 4, 8)
-    assert torch.equal(first, step_noise(0, 0, 4, 8))
-    assert not torch.isclose(first[:, None], second[None]).all(-1).any()
-
-
 @pytest.fixture
 def model(tmp_path: Path) -> MatsModel:
     return MatsModel.new(
@@ -80,12 +69,11 @@ WORLD = ["rain with wind", "a dog", "two bell then a siren", "no bird"]
 
 def _train(model: MatsModel, steps: int, **changes: object) -> list[float]:
     settings = TrainingSettings(steps=steps, learning_rate=3e-3, warmup_steps=5, noise_variance=0.002, **changes)
-    optimizer = make_optimizer(model, settings)
     prompts = [model.prompt("caption")] * 4
-    return [
-        train_step(model, optimizer, 5 * torch.eye(16)[:4], prompts, WORLD, settings, step).loss
-        for step in range(steps)
-    ]
+    batches = (whole_batch(model, step, 5 * torch.eye(16)[:4], prompts, WORLD) for step in range(steps))
+    done: list[StepResult] = []
+    assert train(model, make_optimizer(model, settings), settings, batches, done.append) is False
+    return [each.loss for each in done]
 
 
 def test_it_learns_four_sounds_and_leaves_the_llm_alone(model: MatsModel) -> None:
@@ -118,7 +106,8 @@ def test_the_same_seed_trains_the_same_weights(tmp_path: Path) -> None:
 def test_step_reports_what_it_did(model: MatsModel) -> None:
     settings = TrainingSettings(steps=10, warmup_steps=0, learning_rate=1e-3, clip_norm=0.5)
     optimizer = make_optimizer(model, settings)
-    result = train_step(model, optimizer, torch.eye(16)[:1], [model.prompt("caption")], ["a dog"], settings, 0)
+    batch = whole_batch(model, 0, torch.eye(16)[:1], [model.prompt("caption")], ["a dog"])
+    result = train_step(model, optimizer, settings, batch)
     assert result.target_tokens == 3  # a, dog, end
     assert result.learning_rate == 1e-3
     assert result.grad_norm > 0
