@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from mats_core.scoring.label_scores import label_f1
+from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import parse_kinds
 from mats_core.soundworld.recipe import clip_recipe

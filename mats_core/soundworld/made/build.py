@@ -16,7 +16,7 @@ import torch
 
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
-from mats_core.scoring.label_scores import label_f1
+from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.kept import keep_text
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds

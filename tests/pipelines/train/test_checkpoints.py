@@ -106,9 +106,7 @@ def test_a_checkpoint_of_another_model_is_refused(llm: str, tmp_path: Path) -> N
     model, optimizer = fresh(llm)
     uri = save_checkpoint(str(tmp_path), TrainState(step=1), model, optimizer)
     alone = MatsModel.new(llm, embedding_dim=16, mapper=model.config.mapper, adapter=None, device="cpu")
-    with pytest.raises(
-        SettingsError, match=r"output: its checkpoint .*1.ckpt holds other weights.*--overwrite"
-    ):
+    with pytest.raises(SettingsError, match=r"output: its checkpoint .*1.ckpt holds other weights.*--overwrite"):
         load_checkpoint(uri, alone, make_optimizer(alone, SETTINGS))
     with pytest.raises(SettingsError, match="other weights"):  # no silent beginning from step 0
         load_newest(str(tmp_path), alone, make_optimizer(alone, SETTINGS))
