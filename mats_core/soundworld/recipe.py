@@ -34,11 +34,13 @@ class Event:
 
     @property
     def hertz(self) -> float:
+        """Its pitch, geometric in the kind's range."""
         low, high = KINDS[self.kind].pitch
         return low * (high / low) ** self.pitch
 
     @property
     def per_second(self) -> float:
+        """Its events (or cycles) a second, geometric in the kind's range."""
         low, high = KINDS[self.kind].rate
         return low * (high / low) ** self.rate
 
@@ -83,13 +85,6 @@ class Recipe:
         if self.layout == "sequence":
             return self.labels()
         return self.labels()[:-1] if self.layout == "background" else []
-
-    def caption(self, rng: np.random.Generator | None = None) -> str:
-        """A caption of the recipe in one of many wordings (the first draw of its own seed by default)."""
-        from mats_core.soundworld.language import Content, caption
-
-        rng = np.random.default_rng([self.seed, 11]) if rng is None else rng
-        return caption(Content.of(self, rng), rng)
 
 
 def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: list[str] | None = None) -> Recipe:

@@ -15,7 +15,7 @@ from mats_core.model.model import MatsModel
 from mats_core.scoring import interval
 from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.corpus import text_record
-from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, parse_order, question
+from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, parse_order, question, recipe_caption
 from mats_core.soundworld.recipe import Recipe, clip_recipe
 
 Numbers = dict[str, Any]
@@ -128,7 +128,7 @@ def modality_gap(model: MatsModel, clips: Clips, santa: SantaSettings) -> Number
     """Mean cosine of true pairs and distance of the two centroids, before and after Santa."""
     if model.encoder is None or model.memory is None:
         raise ValueError("the modality gap needs a model with an encoder and a memory")
-    text = model.encoder.embed_text([r.caption() for r in clips.recipes]).cpu()
+    text = model.encoder.embed_text([recipe_caption(r) for r in clips.recipes]).cpu()
     moved = [santa_transfer(model, part, santa)[0].cpu() for part in clips.embeddings.split(256)]
     numbers: Numbers = {}
     for name, audio in (("before", clips.embeddings), ("after", torch.cat(moved))):
@@ -141,6 +141,7 @@ def modality_gap(model: MatsModel, clips: Clips, santa: SantaSettings) -> Number
 
 
 def split_recipes(split: str, count: int) -> list[Recipe]:
+    """The first recipes of a split."""
     return [clip_recipe(split, i) for i in range(count)]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import mats_core
 from mats_core.errors import SettingsError
 from mats_core.soundworld import synth
+from mats_core.soundworld.corpus import write_corpus
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
 from mats_core.soundworld.language import (
     NUMBERS,
@@ -31,6 +33,7 @@ from mats_core.soundworld.language import (
 from mats_core.soundworld.made.spectrograms import feature_extractor_config, log_mel
 from mats_core.soundworld.recipe import SPLITS, Event, Recipe, clip_recipe, sample_recipe
 from mats_core.soundworld.synth import render, render_scene
+from mats_core.storage import StorageError
 
 
 def one_event(kind: str, pitch: float = 0.5, rate: float = 0.5, level_db: float = 0.0) -> Recipe:
@@ -229,7 +232,7 @@ def test_text_only_training_would_fail_if_audio_reached_it(
 def test_the_shipped_model_hears_what_it_is_shipped_for() -> None:
     """A small share of what `mats soundworld evaluate` measures (0.94 on 1000 clips), with a floor below it."""
     from mats_core.soundworld.made.build import evaluate
-    from mats_core.soundworld.made.table import markdown
+    from mats_core.soundworld.made.card import measured_table
 
     numbers = evaluate(mats_core.load_model("builtin", device="cpu", dtype="float32"), 48, 1, log=lambda _: None)
     captions, gap = numbers["captions"], numbers["gap"]
@@ -242,7 +245,7 @@ def test_the_shipped_model_hears_what_it_is_shipped_for() -> None:
     assert numbers["scenes"]["segments_f1"] > numbers["scenes"]["single_answer_f1"]
     asked = numbers["questions"]
     assert sum(asked[kind]["questions"] for kind in asked if kind != "all") == asked["all"]["questions"] == 48
-    assert f"| captions, label F1 | {captions['label_f1']:.3f} |" in markdown(numbers, None)
+    assert f"| captions, label F1 | {captions['label_f1']:.3f} |" in measured_table(numbers, None)
 
 
 def test_a_clip_and_its_recipe_are_two_files(tmp_path: Path) -> None:
@@ -264,7 +267,7 @@ def test_numbers_are_shown_before_they_are_written_and_a_bad_place_is_found_firs
     done: list[str] = []
     monkeypatch.setattr("mats_core.model.model.load_model", lambda *_, **__: done.append("loaded"))
     monkeypatch.setattr("mats_core.soundworld.made.build.evaluate", lambda *_: {"f1": 0.5})
-    monkeypatch.setattr("mats_core.soundworld.made.table.markdown", lambda numbers, _: f"a table of {numbers}")
+    monkeypatch.setattr("mats_core.soundworld.made.card.measured_table", lambda numbers, _: f"a table of {numbers}")
     (tmp_path / "file").write_text("")
     for out in (tmp_path, tmp_path / "file" / "x.json"):
         with pytest.raises(SettingsError, match="out: got"):
@@ -311,23 +314,23 @@ def test_what_a_build_keeps_is_whole_or_not_there(tmp_path: Path, monkeypatch: p
     from mats_core.soundworld.made.build import Times
     from mats_core.soundworld.made.text_training import text_corpus
 
-    def half(file: Any, *_: object, **__: object) -> None:
-        (file.open("wb") if isinstance(file, Path) else file).write(b"half")
-        raise OSError(28, "No space left on device")
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     times = Times(tmp_path / "times.json", lambda _: None)
     with times("first"):
         pass
     before = (tmp_path / "times.json").read_text()
     monkeypatch.setattr(ablation, "text_corpus", lambda embed: text_corpus(embed, records=3, rounds=1))
-    monkeypatch.setattr(np, "save", half)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left"):
         ablation.saved_text_corpus(tmp_path, _Encoder(1))  # type: ignore[arg-type]
-    monkeypatch.setattr(Path, "write_text", half)
-    with pytest.raises(OSError, match="No space left"), times("second"):
+    with pytest.raises(StorageError, match="No space left"), times("second"):
         pass
+    with pytest.raises(StorageError, match="No space left"):
+        write_corpus(tmp_path / "text.jsonl", records=3, rounds=1)
     assert (tmp_path / "times.json").read_text() == before
-    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".partial")] == ["times.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["times.json"]
 
 
 def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
