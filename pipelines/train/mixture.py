@@ -1,6 +1,6 @@
 """The data of a training run: what a mixture is made of, and the packed form it is drawn from at random.
 
-`training_pack.ensure_store` joins corpora and embeddings once into a local folder that all processes of a machine map
+`pack.ensure_store` joins corpora and embeddings once into a local folder that all processes of a machine map
 into memory: `vectors-N.npy` (an embeddings table, [rows, D]), and for each data set `NAME.arrow` (records) with the
 numbers of those to train on and to validate on, `NAME.train.npy` and `NAME.validation.npy`.
 """
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.data.corpus import corpus_files
 from pipelines.data.inputs import EMBEDDINGS_SIDECAR
@@ -124,11 +124,11 @@ def tables(settings: TrainSettings) -> dict[str, TableFacts]:
     first = next(iter(found.values()))
     for facts in found.values():
         if (facts.encoder_fingerprint, facts.dim) != (first.encoder_fingerprint, first.dim):
-            raise got_allowed(
+            raise SettingsError(
                 "embeddings",
-                storage.public_uri(facts.uri),
-                f"embeddings of one encoder; these are of {facts.encoder_fingerprint[:12]} [{facts.dim}], those of "
-                f"{storage.public_uri(first.uri)} of {first.encoder_fingerprint[:12]} [{first.dim}]",
+                f"{storage.public_uri(facts.uri)} is of encoder {facts.encoder_fingerprint[:12]} [{facts.dim}], and "
+                f"{storage.public_uri(first.uri)} of encoder {first.encoder_fingerprint[:12]} [{first.dim}]",
+                'embed all corpora with one encoder: "mats embed-text"',
             )
     return found
 

@@ -1,7 +1,8 @@
 """Does each step of the method help? No noise, noise, noise and Santa, and the same model trained on audio.
 
 Every run is (what it is trained on, noise variance, seed) and leaves its result as JSON, so that an interrupted
-ablation goes on where it was. Noise variance and Santa's mix are chosen on validation clips; test clips are only measured.
+ablation goes on where it was. Noise variance and Santa's mix are chosen on validation clips; test clips are only
+measured.
 """
 
 from __future__ import annotations

@@ -88,14 +88,14 @@ def test_unusable_records_are_counted_and_too_many_are_an_error(world: Path, tmp
     data = [{"name": "mine", "corpus": str(corpus)}]
     (mine,) = packed(settings(world, tmp_path / "out", data=data, max_error_rate=0.05), tmp_path)
     assert mine.facts["problems"] == {"broken_line": 1, "missing_output": 1, "unknown_task": 1}
-    with pytest.raises(SettingsError, match=r"data.mine: got .3 of 115 records .*corpus.jsonl line 113: broken_line"):
+    with pytest.raises(SettingsError, match=r"data.mine: 3 of 115 records cannot .*l line 113: broken_line"):
         packed(settings(world, tmp_path / "out", data=data, max_error_rate=0.01), tmp_path)
 
 
 def test_captions_without_embeddings_are_named(world: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(json.dumps({"caption": "a new sound", "output": "new", "task": "caption"}))
-    with pytest.raises(SettingsError, match=r"no_embedding 1.*mats embed-text.*'a new sound'"):
+    with pytest.raises(SettingsError, match=r"no_embedding 1; first: .*'a new sound'.*mats embed-text"):
         packed(settings(world, tmp_path / "out", data=[{"name": "new", "corpus": str(corpus)}]), tmp_path)
 
 
@@ -228,10 +228,13 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     (memory / "memory.json").write_text(json.dumps({"encoder_fingerprint": "fedcba", "fingerprint": "x"}))
     one = str(world / "one.jsonl")
     return {
-        "another encoder": ({"embeddings": str(other)}, r"embeddings: got .*made with 0123456789ab.*mats embed-text"),
+        "another encoder": (
+            {"embeddings": str(other)},
+            r"embeddings: .*/other was made with .* 0123456789ab.*mats embed-text",
+        ),
         "two encoders": (
             {"data": [{"name": "a", "corpus": one}, {"name": "b", "corpus": one, "embeddings": str(other)}]},
-            "embeddings of one encoder",
+            r"embeddings: .*/other is of encoder 0123456789ab.*; embed all corpora with one encoder",
         ),
         "a missing set": (
             {"data": [{"name": "gone", "corpus": str(world / "gone.jsonl")}]},
@@ -239,13 +242,19 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         ),
         "no embeddings": ({"embeddings": str(world / "none")}, r"data\.one\.embeddings: got .*mats embed-text"),
         "embeddings of audio": ({"data": [{"name": "a", "audio": str(world / "emb")}]}, r"mats embed-audio"),
-        "memory of another encoder": ({"memory": str(memory)}, r"memory: got .*built with fedcba.*mats build-memory"),
+        "memory of another encoder": (
+            {"memory": str(memory)},
+            r"memory: .* was built with encoder fedcba, and .*mats build-memory",
+        ),
         "a missing LLM": ({"llm": str(world / "gone")}, r"llm: got"),
         "a column that is not ours": (
             {"data": [{"name": "a", "corpus": one, "columns": {"text": "caption"}}]},
             r"data\.a\.columns: got",
         ),
-        "a logger that is not installed": ({"loggers": ["mlflow"]}, r"loggers: got .mlflow.*pip install"),
+        "a logger that is not installed": (
+            {"loggers": ["mlflow"]},
+            r"loggers: package mlflow is not installed; pip install mlflow",
+        ),
     }
 
 

@@ -371,7 +371,7 @@ def test_what_a_run_reads_never_lies_where_it_writes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "model").mkdir(parents=True)
     (tmp_path / "out" / "model" / "mine.txt").write_text("mine")
-    with pytest.raises(SettingsError, match=rf"^{name}: got .*a place outside OUTPUT/model"):
+    with pytest.raises(SettingsError, match=rf"^{name}: .* lies in OUTPUT/model, which .*; choose another OUTPUT"):
         run_train(settings(world, "out", overwrite=True, **changes))
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model", "mine.txt"]
 
@@ -379,7 +379,7 @@ def test_what_a_run_reads_never_lies_where_it_writes(
 def test_a_model_that_no_run_has_made_stays(world: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "model").mkdir(parents=True)
     for overwrite in (False, True):
-        with pytest.raises(SettingsError, match=r"^output: got .*no run has begun, without a model in it"):
+        with pytest.raises(SettingsError, match=r"^output: .*/out holds a model that no run has made there;"):
             run_train(settings(world, tmp_path / "out", overwrite=overwrite))
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model"]
 
