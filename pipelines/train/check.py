@@ -93,13 +93,7 @@ def check_settings(settings: TrainSettings) -> Checked:
         encoder_facts = read_encoder_facts(str(settings.encoder))
         known = encoder_facts.fingerprint
         encoder = Part(uri=_absolute(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
-    if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
-        raise SettingsError(
-            "embeddings",
-            f"{storage.public_uri(facts.uri)} was made with encoder {facts.encoder_fingerprint[:12]}, and the model "
-            f"hears with {known[:12]}",
-            'embed the corpora again with "mats embed-text"',
-        )
+    _check_encoder("embeddings", facts.uri, facts.encoder_fingerprint, known, "embed-text")
     fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
     return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
 
@@ -120,15 +114,15 @@ def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
     except (OSError, ValueError) as error:
         problem = f"the memory.json of {storage.public_uri(uri)} cannot be read ({first_line(error)})"
         raise SettingsError("memory", problem, 'name a directory that "mats build-memory" has made') from None
-    made_with = note.get("encoder_fingerprint", "")
-    if made_with and facts.encoder_fingerprint and made_with != facts.encoder_fingerprint:
-        raise SettingsError(
-            "memory",
-            f"{storage.public_uri(uri)} was built with encoder {made_with[:12]}, and the embeddings with "
-            f"{facts.encoder_fingerprint[:12]}",
-            'rebuild it with "mats build-memory"',
-        )
+    _check_encoder("memory", uri, note.get("encoder_fingerprint", ""), facts.encoder_fingerprint, "build-memory")
     return Part(uri=_absolute(uri), fingerprint=note.get("fingerprint", ""))
+
+
+def _check_encoder(setting: str, uri: str, made_with: str, wanted: str, job: str) -> None:
+    """SettingsError where what `mats JOB` made is another encoder's than is wanted; an unknown fingerprint passes."""
+    if made_with and wanted and made_with != wanted:
+        problem = f"{storage.public_uri(uri)} was made with encoder {made_with[:12]}, and this run is of {wanted[:12]}"
+        raise SettingsError(setting, problem, f'make it again with "mats {job}"')
 
 
 def _absolute(uri: str) -> str:

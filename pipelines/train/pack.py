@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -166,7 +167,8 @@ def _pack_corpus(data: DataSet, table: _Table, folder: Path) -> dict[str, Any]:
                 continue
             if corpus is data.validation_corpus:
                 held_from = rows
-            for found in _batched(_records(data, corpus, files)):
+            records = _records(data, corpus, files)
+            while found := list(islice(records, _BATCH)):
                 batch = _joined(found, table)
                 rows += len(batch)
                 writer.write_batch(batch)
@@ -199,17 +201,6 @@ def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) 
         for record in read_corpus(info.uri, report, data.columns, True, data.task):
             tagged = record if record["tag"] or not data.tag else {**record, "tag": data.tag}
             yield _Usable(tagged, report, report.line)
-
-
-def _batched(records: Iterator[_Usable]) -> Iterator[list[_Usable]]:
-    batch: list[_Usable] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _joined(found: list[_Usable], table: _Table) -> pa.RecordBatch:
