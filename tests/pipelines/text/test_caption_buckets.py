@@ -160,7 +160,7 @@ def test_unit_rows_and_what_they_refuse() -> None:
     [
         ({}, {"clusters": 101}, "clusters: 101 clusters cannot be made of 100 captions; choose 1 to 100"),
         ({}, {"clusters": 11, "cap": 10}, "clusters: 11 clusters cannot be made of 10 captions; choose 1 to 10"),
-        ({}, {"encoder": "builtin"}, "these were made with eeeeeeeeeeee"),
+        ({}, {"encoder": "builtin"}, "was made with encoder eeeeeeeeeeee"),
         ({"status": "running"}, {}, r"is not finished \(running\); run .mats embed-text. again to finish it$"),
         ({"window_seconds": 5}, {}, "embeddings of audio"),
         (None, {}, "holds no embeddings that can be read .*; give the OUTPUT of .mats embed-text.$"),
