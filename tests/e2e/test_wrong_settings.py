@@ -50,7 +50,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
     return {
         "unknown task": (["caption", a, o, *m, "--task", "sing"], 'task: got "sing"; allowed: caption'),
         "QA without question": (["caption", a, o, *m, "--task", "QA"], "question"),
-        "missing model": (["caption", a, o, "--model", str(root / "none")], "model: got"),
+        "missing model": (["caption", a, o, "--model", str(root / "none")], "model: there is no directory"),
         "half a model": (["caption", a, o, "--model", str(root / "half")], "mats.json"),
         "negative batch": (["caption", a, o, *m, "--batch-size", "-1"], "batch_size: -1 is too small"),
         "unknown device": (
@@ -75,7 +75,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "QA in a list row": (["caption", str(root / "row-qa.csv"), o, *m], "question"),
         "no output": (["caption", a], "OUTPUT: got"),
         "broken YAML": (["caption", a, o, "--config", str(root / "bad.yaml")], "config: got"),
-        "embed: missing model": (["embed-audio", a, o, "--model", str(root / "none")], "model: got"),
+        "embed: missing model": (["embed-audio", a, o, "--model", str(root / "none")], "model: there is no directory"),
         "scan: no such input": (["scan", str(root / "nowhere"), o, *m], "nowhere cannot be read ("),
         "ask: unknown task": (["ask", f"{a}/0000.wav", *m, "--task", "sing"], 'task: got "sing"'),
         "ask: a folder": (["ask", a, *m], "FILE: got"),
