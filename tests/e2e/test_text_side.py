@@ -125,31 +125,34 @@ def test_what_says_that_it_is_whole_is_written_first(
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_done(
-    corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str
+    corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mats_core.encoders.clap import HfClapEncoder
-    from mats_core.encoders.facts import read_encoder_facts
     from pipelines.cluster.session import RunFailed
+    from pipelines.text import embed_text
+    from pipelines.text.caption_buckets import EmbedBucket
 
-    def load(uri: str, device: str) -> HfClapEncoder:
-        import errno
-        import os
+    class OnAFullDisk(EmbedBucket):
+        """After its first part no other can be put in place."""
 
-        os_replace, done = os.replace, []
+        def __init__(self, *given: Any) -> None:
+            import errno
+            import os
 
-        def replace(source: Any, target: Any) -> None:
-            if str(target).find("part-") >= 0:
-                done.append(target)
-                if len(done) > 1:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-            os_replace(source, target)
+            os_replace, done = os.replace, []
 
-        os.replace = replace  # type: ignore[assignment]
-        return HfClapEncoder(uri, device)
+            def replace(source: Any, target: Any) -> None:
+                if str(target).find("part-") >= 0:
+                    done.append(target)
+                    if len(done) > 1:
+                        raise OSError(errno.ENOSPC, "No space left on device")
+                os_replace(source, target)
 
-    facts = read_encoder_facts(encoder_dir)
+            os.replace = replace  # type: ignore[assignment]
+            super().__init__(*given)
+
+    monkeypatch.setattr(embed_text, "EmbedBucket", OnAFullDisk)
     with pytest.raises(RunFailed, match="No space left on device") as failed:
-        run_embed_text(settings(corpora, tmp_path, encoder_dir), facts=facts, load=load)
+        run_embed_text(settings(corpora, tmp_path, encoder_dir))
     assert "\n" not in str(failed.value)
     assert json.loads((tmp_path / "_run.json").read_text())["status"] == "failed"
     assert [path.suffix for path in (tmp_path / "embeddings").iterdir()] == [".parquet"]
