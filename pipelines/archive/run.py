@@ -78,8 +78,8 @@ class Job:
     check: Callable[[Entry], None] | None = None
 
 
-def peek(source: Source, uri: str) -> Source:
-    """The source with its first entry looked at; raises SettingsError when there is none."""
+def check_not_empty(source: Source, uri: str) -> Source:
+    """The source as it was, when it has an entry; raises SettingsError when it has none."""
     first = next(source.entries, None)
     if first is None:
         raise no_audio(uri)
