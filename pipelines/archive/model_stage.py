@@ -128,7 +128,7 @@ class ModelStage:
     ) -> pa.Table:
         """Rows of the OUTPUT of `job`.
 
-        values: of each row by column, null where there is none; failed: what the model ended with, by row.
+        values: a dict a row, by column, null for what it lacks; failed: row → the exception that the model ended with.
         """
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         for index, error in failed.items():

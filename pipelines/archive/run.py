@@ -39,7 +39,11 @@ COMMIT_S = 120.0
 
 @dataclass
 class RunResult:
-    """What a run did. `status`: complete, complete_before (there was nothing to do), interrupted, incomplete."""
+    """What a run did.
+
+    status: complete, complete_before (nothing was left to do), interrupted, incomplete. rows: of OUTPUT, `new_rows` of
+    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`.
+    """
 
     status: str
     output: str
