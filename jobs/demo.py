@@ -14,7 +14,8 @@ from mats_core.errors import SettingsError, got_allowed
 from mats_core.soundworld.archive import write_archive, write_truth
 from pipelines.archive.caption import run_caption
 from pipelines.pages.report import ReportResult, clock, write_report
-from pipelines.settings.archive import CaptionSettings, build
+from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.base import build
 
 TRUTH = "truth.jsonl"
 MARK = ".mats-demo"

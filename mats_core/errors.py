@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,54 @@ def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of what an error says, cut to `most` characters; its type's name where it says nothing."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return text[:most] or type(error).__name__
+
+
+_BOUNDS = {
+    "greater_than": ("too small", "greater than", "gt"),
+    "greater_than_equal": ("too small", "of at least", "ge"),
+    "less_than": ("too large", "less than", "lt"),
+    "less_than_equal": ("too large", "of at most", "le"),
+}
+_KINDS = {
+    "int": ("no whole number", "a whole number"),
+    "float": ("no number", "a number"),
+    "finite": ("no finite number", "a finite number"),
+    "bool": ("neither true nor false", "true or false"),
+    "string": ("no text", "text"),
+    "list": ("no list", "a list"),
+    "tuple": ("no list", "a list"),
+    "dict": ("no mapping", "a mapping of names to values"),
+    "model": ("no mapping", "a mapping of names to values"),
+}
+
+
+def wrong_setting(detail: Mapping[str, Any], setting: str, shown: str, fields: Iterable[str] = ()) -> SettingsError:
+    """What pydantic found wrong (an item of `ValidationError.errors()`) as a SettingsError.
+
+    shown: the value as a message may hold it. fields: the settings that there are, told where one does not exist. A
+    validator of ours says `ValueError("problem; remedy")`.
+    """
+    kind, context = str(detail["type"]), detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        names = ", ".join(fields)
+        return SettingsError(setting, "there is no such setting", f"choose one of {names}" if names else "leave it out")
+    if kind == "missing":
+        return SettingsError(setting, "nothing is given", "give a value")
+    if kind in _BOUNDS:
+        problem, remedy, key = _BOUNDS[kind]
+        bound = int(context[key]) if context[key] == int(context[key]) else context[key]
+        return SettingsError(setting, f"{shown} is {problem}", f"give a number {remedy} {bound}")
+    if kind == "literal_error":
+        return SettingsError(setting, f"{shown} is no choice", f"choose {context['expected'].replace(chr(39), '')}")
+    if kind == "value_error":
+        problem, _, remedy = str(context["error"]).partition("; ")
+        return SettingsError(setting, problem, remedy or "change it")
+    if kind in ("too_short", "string_too_short"):
+        return SettingsError(setting, f"{shown} is too short", f"give at least {context['min_length']}")
+    if kind.partition("_")[0] in _KINDS:
+        problem, remedy = _KINDS[kind.partition("_")[0]]
+        return SettingsError(setting, f"{shown} is {problem}", f"give {remedy}")
+    return SettingsError(setting, f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should"))
 
 
 ERROR_CODES = (
@@ -75,12 +124,7 @@ def checked(kind: type[Any], values: Any, where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join([where, *(str(part) for part in first["loc"])])
-        if first["type"] == "extra_forbidden":
-            there = ", ".join(kind.model_fields)
-            raise SettingsError(name, "there is no such setting", f"choose one of {there}") from None
-        if first["type"] == "missing":
-            raise SettingsError(name, "it is missing", "give it a value") from None
-        raise SettingsError(name, f"{_shown(first['input'])} cannot be used", _rule(first["msg"])) from None
+        raise wrong_setting(first, name, _shown(first["input"]), kind.model_fields) from None
 
 
 def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:
@@ -95,7 +139,7 @@ def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> A
     try:
         return rules.validate_python(value)
     except ValidationError as error:
-        raise SettingsError(name, f"{_shown(value)} cannot be used", _rule(error.errors()[0]["msg"])) from None
+        raise wrong_setting(error.errors()[0], name, _shown(value)) from None
 
 
 def _shown(value: Any) -> str:
@@ -103,10 +147,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, str):
         return f'"{value[:80]}"'
     return str(value) if value is None or isinstance(value, (int, float)) else repr(value)[:80]
-
-
-def _rule(message: str) -> str:
-    """pydantic's message as what to do: "Input should be …" and "Value error, …" without their beginnings."""
-    if message.startswith("Input should be "):
-        return "it must be " + message.removeprefix("Input should be ")
-    return message.removeprefix("Value error, ")

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import first_line, got_allowed
+from mats_core.errors import SettingsError, first_line
 from pipelines.data import parquet
 from pipelines.data.embeddings import copy_facts, has_facts
 from pipelines.output.folder import Output, open_output
@@ -71,14 +71,14 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     if storage.same_place(settings.output, settings.input) or storage.lies_in(
         settings.output, storage.join(settings.input, name)
     ):
-        raise got_allowed("output", shown, "another folder than INPUT: the parts stay as they are")
+        raise SettingsError("output", f"{shown} is where INPUT is, which is only read", "choose another folder")
     uris = parquet.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
     rows = sum(part.rows for part in parts)
     if rows != run.get("rows", rows):
-        allowed = f"all {run['rows']} rows of the run; its parts hold {rows}: run the same command again"
-        raise got_allowed("input", storage.public_uri(settings.input), allowed)
+        problem = f"{storage.public_uri(settings.input)} is to have {run['rows']} rows, and its parts hold {rows}"
+        raise SettingsError("input", problem, f"run `mats {run['job']}` again as before, which makes the missing ones")
     counts = _count_values(parts, settings.partition_by)
     identity = {
         "job": "compact",
@@ -115,13 +115,14 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
     run = read_run(source)
     shown = storage.public_uri(source)
     if run is None or run.get("job") not in ("caption", "embed-audio"):
-        raise got_allowed("input", shown, "OUTPUT of `mats caption` or `mats embed-audio`; it has no _run.json of one")
+        problem = f"{shown} has no _run.json of `mats caption` or `mats embed-audio`"
+        raise SettingsError("input", problem, "give the OUTPUT of one of them")
     if run.get("status") != "complete":
-        raise got_allowed("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
+        raise SettingsError("input", f"the run in {shown} is {run.get('status')}", "run it to its end first")
     for name in FOLDERS:
         if storage.is_dir(storage.join(source, name)):
             return run, name
-    raise got_allowed("input", shown, f"a folder with {' or '.join(FOLDERS)} in it")
+    raise SettingsError("input", f"{shown} has no folder {' or '.join(FOLDERS)}", "give the whole OUTPUT of a run")
 
 
 def _read_footer(uri: str) -> _Part:
@@ -131,7 +132,8 @@ def _read_footer(uri: str) -> _Part:
             firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
             return _Part(uri, min(firsts), file.metadata.num_rows)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
-        raise got_allowed("input", storage.public_uri(uri), f"a whole part of a run ({first_line(error)})") from None
+        problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
+        raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
 
 
 def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
@@ -143,13 +145,15 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
         schema = parquet.schema(part.uri)
         plain = [each.name for each in schema if not pa.types.is_nested(each.type) and each.name != "row_id"]
         if column not in plain:
-            raise got_allowed("partition_by", column, ", ".join(plain))
+            problem = f'there is no column "{column}" to make folders by'
+            raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
         values = pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist()
         for item in values:
             name = _folder(column, item["values"])
             counts[name] = counts.get(name, 0) + item["counts"]
         if len(counts) > MOST_PARTITIONS:
-            raise got_allowed("partition_by", column, f"a column of at most {MOST_PARTITIONS} different values")
+            problem = f'"{column}" has more than {MOST_PARTITIONS} different values'
+            raise SettingsError("partition_by", problem, "choose a column of fewer, since each gets a folder")
     return counts
 
 
@@ -228,7 +232,8 @@ class _Outs:
                 name = next((each for each in self._open if unquote(each) == unquote(name)), name)
         ours = _FILE.fullmatch(file)
         if ours is None:
-            raise got_allowed("output", storage.public_uri(uri), "what `mats compact` wrote; move this file away")
+            problem = f"{storage.public_uri(uri)} is not of `mats compact`"
+            raise SettingsError("output", problem, "move this file away")
         return name, int(ours[1])
 
     def files(self) -> dict[str, int]:

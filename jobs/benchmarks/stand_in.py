@@ -20,7 +20,7 @@ from pipelines.archive.run import Job, RunResult, run_rows
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.data.schemas import dropped_columns, timed, with_column, with_output
 from pipelines.settings.archive import RunSettings
 
@@ -124,7 +124,7 @@ def run_stand_in(
             ),
         ],
     )
-    return run_rows(settings, job, open_source(settings.input, settings.schemes), progress)
+    return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
 
 
 def main() -> int:

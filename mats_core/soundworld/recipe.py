@@ -8,8 +8,6 @@ import numpy as np
 
 from mats_core.soundworld.kinds import KINDS
 
-LAYOUTS = ("single", "together", "sequence", "background")
-
 
 @dataclass(frozen=True)
 class Event:

@@ -19,7 +19,7 @@ from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
-from pipelines.data.inputs import Entry, Source, open_source
+from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.data.schemas import output_columns
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
@@ -34,21 +34,21 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     return run_rows(settings, *caption_job(settings), progress)
 
 
-def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
+def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     """The job of these settings, and what INPUT names; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
     check = _request_check(settings, facts)
-    source = check_not_empty(open_source(settings.input, settings.schemes), settings.input)
-    embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
-    if source.kind != "list":
+    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    embeddings = _check_embeddings(settings, facts) if inputs.kind == "embeddings" else None
+    if inputs.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
     spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
         name="caption",
         folder=ANSWERS,
-        identity=_identity(settings, facts, source, decoding, santa, bridge),
+        identity=_identity(settings, facts, embeddings, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
         defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
@@ -58,7 +58,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
         ],
         check=check,
     )
-    return job, source
+    return job, inputs
 
 
 def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -145,7 +145,7 @@ def _request_check(settings: CaptionSettings, facts: ModelFacts) -> Callable[[En
     return check
 
 
-def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
+def _check_embeddings(settings: CaptionSettings, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
     made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
     remedy = 'embed the audio again with "mats embed-audio"'
@@ -156,7 +156,7 @@ def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFac
 def _identity(
     settings: CaptionSettings,
     facts: ModelFacts,
-    source: Source,
+    embeddings: str | None,
     decoding: dict[str, Any],
     santa: dict[str, Any],
     bridge: dict[str, Any],
@@ -167,7 +167,7 @@ def _identity(
     identity = {
         "job": "caption",
         "model": facts.fingerprint,
-        "source": source.kind if source.kind == "embeddings" else "audio",
+        "source": "audio" if embeddings is None else "embeddings",
         **{name: getattr(settings, name) for name in names},
         **columns,
         "decoding": decoding,

@@ -12,15 +12,15 @@ from pipelines.archive.model_stage import embed_stage, model_spec
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import EmbedSettings
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    source = check_not_empty(open_source(settings.input, settings.schemes), settings.input)
-    if source.kind == "embeddings":
+    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    if inputs.kind == "embeddings":
         problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
         raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {
@@ -39,7 +39,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         defaults={},
         stages=[decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))],
     )
-    result = run_rows(settings, job, source, progress)
+    result = run_rows(settings, job, inputs, progress)
     write_facts(
         EmbeddingsFacts(
             settings.output,

@@ -22,7 +22,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
-from pipelines.data.inputs import Entry, Source, entry_key
+from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
 from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
@@ -150,24 +150,24 @@ class WorkList:
 
     def extend(
         self,
-        source: Source,
+        inputs: Input,
         scanner: Scanner,
         defaults: dict[str, str | None],
         progress: Callable[[ScanCounts], None] | None = None,
         check: Callable[[Entry], None] | None = None,
     ) -> tuple[ScanCounts, int]:
-        """Append the entries of `source` that are not known yet; (what was added, how many were known).
+        """Append the entries of `inputs` that are not known yet; (what was added, how many were known).
 
         URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
         `check` may raise SettingsError for an entry that cannot be asked.
         """
         known, counts = self._known_ids(), ScanCounts()
-        occurrences = _Occurrences() if source.kind == "list" else None  # only lists repeat an entry
+        occurrences = _Occurrences() if inputs.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
-            for entry in source.entries:
+            for entry in inputs.entries:
                 entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)

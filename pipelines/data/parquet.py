@@ -19,6 +19,9 @@ READ_AHEAD = 8 << 20
 class NotParquet(storage.StorageError):
     """A file that is no whole Parquet file, or lacks a column that was asked for."""
 
+    def __str__(self) -> str:
+        return self.message
+
 
 def files(folder: str) -> list[storage.FileInfo]:
     """The Parquet files below a folder, in the order of their names; none where there is no such folder."""

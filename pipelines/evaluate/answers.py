@@ -28,7 +28,8 @@ from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import copy_facts, list_parts
 from pipelines.evaluate.datasets import Benchmark, Reading
-from pipelines.settings.archive import EmbedSettings, build
+from pipelines.settings.archive import EmbedSettings
+from pipelines.settings.base import build
 from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
 
 ASKED_SCHEMA = pa.schema(

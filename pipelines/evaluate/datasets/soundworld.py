@@ -17,7 +17,7 @@ from mats_core.soundworld.language import NUMBERS, WORDS, Content, caption, ques
 from mats_core.soundworld.recipe import Recipe
 from mats_core.soundworld.synth import render
 from pipelines.evaluate.datasets.definition import Benchmark
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 _CAPTIONS = 5
 _CHOICE_KINDS = ("first", "last", "overlap", "pitch", "rate", "presence", "count")

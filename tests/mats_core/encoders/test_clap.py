@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mats_core.encoders.clap import HfClapEncoder, load_encoder, pad_waveform
+from mats_core.encoders.clap import HfClapEncoder, pad_waveform
+from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE, WINDOW_SECONDS, make_tiny_encoder
 

@@ -16,7 +16,7 @@ from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import KINDS, bursts, clicks, encode, melody
 
@@ -33,7 +33,7 @@ LATE = {"aac", "amr", "3gp", "wma"}
 def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
     """File name → (start of the chunk in seconds, its samples int16 [T]) of every row."""
     work = WorkList(str(folder / "_work"))
-    source = open_source(str(folder))
+    source = open_input(str(folder))
     with Scanner(CHUNK_S, LimitSettings()) as scanner:
         work.extend(source, scanner, {"task": "caption"})
     stage = DecodeStage(StageContext(work.folder, decoder_workers=2), RATE, LimitSettings())

@@ -18,7 +18,7 @@ from pipelines.archive.headers import Scanner
 from pipelines.archive.model_stage import AnswerStage, EmbedStage, ModelSpec, answer_stage, embed_stage
 from pipelines.archive.work_list import WorkList, shard_table
 from pipelines.cluster.stages import StageContext
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings, RunSettings
 
 RATE, WINDOW_S = 16_000, 5.0
@@ -45,7 +45,7 @@ def decoded(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> pa.Table
     folder = str(tmp_path_factory.mktemp("state") / "work")
     work = WorkList(folder, pa.schema([]))
     with Scanner(60.0, LimitSettings()) as scanner:
-        work.extend(open_source(str(archive)), scanner, {"task": "caption"})
+        work.extend(open_input(str(archive)), scanner, {"task": "caption"})
     stage = DecodeStage(StageContext(folder), RATE, LimitSettings())
     mask = np.zeros(work.total, bool)
     mask[0] = True  # finished before
@@ -136,7 +136,7 @@ def test_stages_read_write_and_drop_what_they_declare(
 ) -> None:
     work = WorkList(str(tmp_path), pa.schema([]))
     with Scanner(60.0, LimitSettings()) as scanner:
-        work.extend(open_source(str(archive / "01.wav")), scanner, {"task": "caption"})
+        work.extend(open_input(str(archive / "01.wav")), scanner, {"task": "caption"})
     rows = work.read(0, work.total)
     decode = decode_stage(RunSettings(input="in", output="out"), RATE)
     embedder = EmbedStage(StageContext(), ModelSpec(tiny_model_dir, window_s=WINDOW_S))

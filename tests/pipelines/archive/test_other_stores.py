@@ -17,7 +17,7 @@ from mats_core.audio.decode import decode, probe
 from mats_core.storage import Listed, StorageError
 from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import encode, melody
 
@@ -127,7 +127,7 @@ def test_an_archive_there_becomes_a_work_list_there(bucket: type[Bucket], monkey
     for known in (0, 3):
         work = WorkList("gs://box/out/work")
         with Scanner(60.0, LimitSettings()) as scanner:
-            assert work.extend(open_source("gs://box/in"), scanner, {})[1] == known
+            assert work.extend(open_input("gs://box/in"), scanner, {})[1] == known
     rows = WorkList("gs://box/out/work").read(0, 3).to_pylist()
     assert [(row["uri"], row["duration_s"]) for row in rows] == [(f"gs://box/in/{n}.wav", 1.0 + n) for n in range(3)]
     listed = Listed(rows[1]["size_bytes"], rows[1]["version"])

@@ -13,7 +13,8 @@ import torch
 from mats_core.errors import SettingsError
 from pipelines.cluster import session
 from pipelines.cluster.session import check_answers, check_device
-from pipelines.settings.archive import CaptionSettings, build
+from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.base import build
 from pipelines.settings.text import EmbedTextSettings
 
 
@@ -56,10 +57,10 @@ def test_inside_a_ray_job_its_own_cluster_is_joined(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"batch_size": -1}, "batch_size: got -1"),
-        ({"max_error_rate": 2}, "max_error_rate: got 2"),
-        ({"colour": "red"}, "colour: got"),
-        ({"actors": "many"}, 'actors: got "many"'),
+        ({"batch_size": -1}, "batch_size: -1 is too small; give a number greater than 0"),
+        ({"max_error_rate": 2}, "max_error_rate: 2 is too large; give a number of at most 1"),
+        ({"colour": "red"}, "colour: there is no such setting; choose one of .*task"),
+        ({"actors": "many"}, 'actors: "many" is no whole number; give a whole number'),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_given(given: dict[str, object], said: str) -> None:

@@ -14,12 +14,12 @@ from pipelines.archive.run import run_rows
 from pipelines.archive.work_list import work_schema
 from pipelines.cluster.plan import Plan
 from pipelines.cluster.stages import Stage, check_stages
-from pipelines.data.inputs import Source
+from pipelines.data.inputs import Input
 from pipelines.data.schemas import OUTPUT_COLUMNS
 from pipelines.settings.archive import CaptionSettings, RunSettings
 from tests.e2e.conftest import write_tones
 
-COLUMNS = work_schema(Source("files", iter(())).own_schema).names
+COLUMNS = work_schema(Input("files", iter(())).own_schema).names
 SPEC = ModelSpec("builtin")
 DECODE = decode_stage(RunSettings(input="in", output="out"), 16_000)
 

@@ -170,7 +170,7 @@ def test_column_mapping_and_default_task(tmp_path: Path) -> None:
         ("A cat", "no", "cla_label"),
     ]
     assert read(path, columns=names)[1].problems == {"duplicate_id": 1}
-    with pytest.raises(SettingsError, match=r"text, answer, id \(map it"):
+    with pytest.raises(SettingsError, match=r"no column `caption`, but text, answer, id; .* --column caption=NAME$"):
         read(path)
     with pytest.raises(SettingsError, match="our fields are"):
         read(path, columns={"cap": "text"})

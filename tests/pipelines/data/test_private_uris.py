@@ -12,7 +12,7 @@ from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
-from pipelines.data.inputs import Entry, Source
+from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import PrivateUris
 from pipelines.settings.archive import LimitSettings
 
@@ -38,7 +38,7 @@ def test_the_work_list_holds_none_and_the_newest_signature_counts(tmp_path: Path
         ]
         work = WorkList(str(tmp_path), pa.schema([]))
         with Scanner(60.0, LimitSettings()) as scanner:
-            work.extend(Source("list", iter(entries)), scanner, {})
+            work.extend(Input("list", iter(entries)), scanner, {})
         return work
 
     scanned("old")
