@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from pydantic import BaseModel, ValidationError
 
 
 class SettingsError(ValueError):
@@ -122,9 +122,20 @@ def checked(kind: type[Any], values: Any, where: str) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join([where, *(str(part) for part in first["loc"])])
-        raise wrong_setting(first, name, _shown(first["input"]), kind.model_fields) from None
+        raise field_error(kind, error, where) from None
+
+
+def field_error(
+    kind: type[Any], error: ValidationError, where: str = "", shown: Callable[[str, Any], str] | None = None
+) -> SettingsError:
+    """pydantic's error about settings of `kind` as a SettingsError that names the first wrong field, below `where`.
+
+    shown: how a message may show a value, given its field's name; by default whole texts up to 80 letters.
+    """
+    first = error.errors()[0]
+    name = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])]) or kind.__name__
+    given = shown(name, first["input"]) if shown else _shown(first["input"])
+    return wrong_setting(first, name, given, kind.model_fields if len(first["loc"]) == 1 else ())
 
 
 def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:

@@ -200,6 +200,7 @@ def what_it_is(found: Any) -> str:
 
 
 def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Put the file's tensors in place of the model's; SettingsError says which are missing, unknown or misshapen."""
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and not _COMPUTED.search(name)]
     unknown = [name for name in state if name not in expected and not _IGNORED.match(name)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mats_core.memory.santa import SantaMemory
 
 KINDS = ("santa", "none", "mean-shift", "projection", "retrieval")
-_ROWS = 32_768  # rows of the memory that are read at once
+ROWS_AT_ONCE = 32_768  # rows of the memory that are read at once
 _IN_MEMORY = 128 << 20  # bytes of vectors up to which `projection` keeps the whole memory instead of reading it again
 
 
@@ -135,12 +135,12 @@ class Bridge:
         return (sums / totals[:, None]).astype(np.float32)
 
     def _texts(self) -> Iterator[np.ndarray]:
-        """Stored vectors float32 [n, D], `_ROWS` at a time; those of a small memory stay in this process."""
+        """Stored vectors float32 [n, D], `ROWS_AT_ONCE` at a time; those of a small memory stay in this process."""
         assert self.memory is not None
         if self._table is None and self.memory.count * self.memory.dim * 4 <= _IN_MEMORY:
             self._table = self.memory.vectors(np.arange(self.memory.count))
-        for start in range(0, self.memory.count, _ROWS):
-            stop = min(start + _ROWS, self.memory.count)
+        for start in range(0, self.memory.count, ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, self.memory.count)
             yield self._table[start:stop] if self._table is not None else self.memory.vectors(np.arange(start, stop))
 
 
@@ -161,8 +161,8 @@ def text_mean(memory: SantaMemory | None) -> np.ndarray:
     """Mean of all stored vectors, float32 [D]."""
     assert memory is not None
     total = np.zeros(memory.dim)
-    for start in range(0, memory.count, _ROWS):
-        total += memory.vectors(np.arange(start, min(start + _ROWS, memory.count))).sum(axis=0, dtype=np.float64)
+    for start in range(0, memory.count, ROWS_AT_ONCE):
+        total += memory.vectors(np.arange(start, min(start + ROWS_AT_ONCE, memory.count))).sum(axis=0, dtype=np.float64)
     mean: np.ndarray = (total / memory.count).astype(np.float32)
     return mean
 

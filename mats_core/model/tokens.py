@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.prompts import SPEECH
 
 _CACHED = 200_000  # distinct texts kept; then forgotten all at once
@@ -40,7 +40,7 @@ class PromptTokens:
 
     def __init__(self, tokenizer: Any, vectors: int, max_target_tokens: int) -> None:
         if tokenizer.eos_token_id is None:
-            raise got_allowed("llm", "a tokenizer without an end token", "a tokenizer with an eos_token")
+            raise SettingsError("llm", "its tokenizer has no end token", "give one whose tokenizer has an eos_token")
         self.tokenizer, self.vectors, self.max_target_tokens = tokenizer, vectors, max_target_tokens
         self.eos = int(tokenizer.eos_token_id)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
@@ -55,7 +55,7 @@ class PromptTokens:
         found = self._prompts.get(text)
         if found is None:
             if text.count(SPEECH) != 1:
-                raise got_allowed("prompt", text, f"a prompt with {SPEECH} exactly once")
+                raise SettingsError("prompt", f'"{text}" has not one {SPEECH}', f"write {SPEECH} exactly once")
             before, after = text.split(SPEECH)
             head = self.bos + self._ids(before)
             found = (head + [0] * self.vectors + self._ids(after), len(head))

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from mats_core.errors import ERROR_CODES, wrong_setting
+from mats_core.errors import ERROR_CODES, field_error
 from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
 
 
@@ -61,10 +61,7 @@ def build(kind: type[Model], values: Mapping[str, Any]) -> Model:
     try:
         return kind(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        fields = kind.model_fields if len(first["loc"]) == 1 else ()
-        raise wrong_setting(first, name, _shown(name, first["input"]), fields) from None
+        raise field_error(kind, error, shown=_shown) from None
 
 
 def _shown(name: str, value: Any) -> str:

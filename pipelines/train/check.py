@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mats_core import storage
 from mats_core.encoders.facts import read_encoder_facts, refuse_other_encoder
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import ModelConfig, Part
 from mats_core.model.directory import check_model_dir, encoder_uri, model_fingerprint, part_uri, recorded_uri, resolve
 from mats_core.model.facts import check_weights
@@ -18,8 +18,8 @@ from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import check_columns, corpus_files
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows
 from pipelines.settings.train import MODEL, TrainSettings
-from pipelines.train.data import table_of, tables
 from pipelines.train.loggers import check_loggers
+from pipelines.train.mixture import table_of, tables
 
 
 @dataclass
@@ -36,21 +36,21 @@ class Checked:
 def check_output(settings: TrainSettings) -> None:
     """SettingsError where writing OUTPUT/model would remove something the run reads, or a model of no earlier run."""
     model = storage.join(settings.output, MODEL)
-    for name, uri in _sources(settings):
+    for name, uri in _inputs(settings):
         if storage.same_place(uri, settings.output) or storage.lies_in(uri, model):
-            allowed = f"a place outside OUTPUT/{MODEL}, which the run writes anew; choose another OUTPUT"
-            raise got_allowed(name, storage.public_uri(uri), allowed)
+            problem = f"{storage.public_uri(uri)} lies in OUTPUT/{MODEL}, which the run writes anew"
+            raise SettingsError(name, problem, "choose another OUTPUT")
     try:
         begun = storage.exists(storage.join(settings.output, "_state", "identity.json"))
         foreign = not begun and storage.exists(model)
     except storage.StorageError:
-        return  # an OUTPUT that cannot be written is told of later
+        return  # an OUTPUT that cannot be written is refused later
     if foreign:
-        allowed = f"a folder that no run has begun, without a {MODEL} in it; choose another OUTPUT, or move it away"
-        raise got_allowed("output", storage.public_uri(settings.output), allowed)
+        problem = f"{storage.public_uri(settings.output)} holds a {MODEL} that no run has made there"
+        raise SettingsError("output", problem, f"choose another OUTPUT, or move the {MODEL} away")
 
 
-def _sources(settings: TrainSettings) -> Iterator[tuple[str, str]]:
+def _inputs(settings: TrainSettings) -> Iterator[tuple[str, str]]:
     """(setting, URI) of all that a run reads."""
     for name in ("model", "llm", "encoder", "memory"):
         if getattr(settings, name) is not None:
@@ -82,9 +82,10 @@ def check_settings(settings: TrainSettings) -> Checked:
         check_weights(resolve(settings.model), config)
         encoder = config.encoder
         if config.adapter is None and settings.training.train == "mapper+adapter":
-            raise got_allowed("training.train", "mapper+adapter", "mapper: this model has no adapter")
+            raise SettingsError("training.train", "this model has no adapter to train", "choose mapper")
         if config.embedding_dim != facts.dim:
-            raise got_allowed("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
+            problem = f"these have {facts.dim} dimensions, and the model takes {config.embedding_dim}"
+            raise SettingsError("embeddings", problem, 'embed the corpora with the model\'s encoder: "mats embed-text"')
         known = encoder.fingerprint if encoder else ""
         llm = str(part_uri(resolve(settings.model), config.llm))
         fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
@@ -114,7 +115,8 @@ def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
     try:
         note = json.loads((folder / "memory.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise got_allowed("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
+        problem = f"the memory.json of {storage.public_uri(uri)} cannot be read ({first_line(error)})"
+        raise SettingsError("memory", problem, 'name a directory that "mats build-memory" has made') from None
     made_with = note.get("encoder_fingerprint", "")
     remedy = 'rebuild it with "mats build-memory"'
     refuse_other_encoder("memory", uri, made_with, facts.encoder_fingerprint, remedy, unknown_passes=True)

@@ -50,7 +50,7 @@ def test_projection_does_not_depend_on_the_batch_nor_on_how_much_is_read_at_once
     together = bridge(memory, kind="projection", scale=30).move(audio)
     alone = torch.cat([bridge(memory, kind="projection", scale=30).move(one[None]) for one in audio])
     assert torch.equal(together, alone)
-    monkeypatch.setattr("mats_core.memory.bridges._ROWS", 7)
+    monkeypatch.setattr("mats_core.memory.bridges.ROWS_AT_ONCE", 7)
     torch.testing.assert_close(bridge(memory, kind="projection", scale=30).move(audio), together, atol=1e-6, rtol=0)
 
 

@@ -68,8 +68,8 @@ def test_a_clap_model_by_its_directory_and_by_its_model(tiny_model_dir: str) -> 
 def test_weights_that_are_named_and_missing(official: Path) -> None:
     told = json.loads((official / "mats.json").read_text())
     for uri, says in (
-        ("msclap:/nowhere/CLAP_weights_2023.pth", "encoder: got"),
-        (f"msclap:{official}/encoder?tokenizer=/nowhere", "encoder.tokenizer: got"),
+        ("msclap:/nowhere/CLAP_weights_2023.pth", "^encoder: .*/nowhere/CLAP"),
+        (f"msclap:{official}/encoder?tokenizer=/nowhere", "^encoder.tokenizer: .*/nowhere"),
     ):
         told["encoder"]["uri"] = uri
         (official / "mats.json").write_text(json.dumps(told))

@@ -6,7 +6,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import INSTRUCTIONS, TASKS, WORDINGS, family, format_prompt, training_prompt
-from mats_core.model.text import clean_answer, parse_labels
+from mats_core.model.text import clean_answer
 
 
 def test_prompt_of_the_release() -> None:
@@ -60,8 +60,3 @@ def test_clean_up(raw: str, gentle: str, reference: str) -> None:
     assert clean_answer(raw, "gentle") == gentle
     assert clean_answer(raw, "reference") == reference
     assert clean_answer(gentle, "gentle") == gentle
-
-
-def test_labels() -> None:
-    assert parse_labels("Dog; rain,  Wind.; dog") == ["dog", "rain", "wind"]
-    assert parse_labels("") == []

@@ -219,7 +219,7 @@ UNFIT = {
     "no layers": (_without(_LAYER), f"{_LAYER}.0.norm1.bias is missing, expected [64]"),
     "other llm": (
         lambda state: [_with("audio_llama_proj.weight", 32, 64)(state), _with("audio_llama_proj.bias", 32)(state)],
-        "32 wide, not 64",
+        "is 64 wide, and the checkpoint was trained with an LLM 32 wide",
     ),
 }
 
@@ -241,7 +241,7 @@ def test_a_missing_size_hides_nothing_and_a_cut_list_says_how_much(reference_dir
     said = _refused(
         reference_dir, tmp_path, lambda state: [state.update({f"zz{i:02}": torch.zeros(1)}) for i in range(25)]
     )
-    assert said.endswith("zz19 is unknown; and 5 more")
+    assert said.endswith("zz19 is unknown; and 5 more; give the authors' checkpoint")
 
 
 def test_without_lora_and_a_promise_of_it_there_is_no_adapter_and_that_is_said(
@@ -257,15 +257,15 @@ def test_without_lora_and_a_promise_of_it_there_is_no_adapter_and_that_is_said(
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("num_heads", 7, "checkpoint config.num_heads: got 7; allowed: a divisor of the mapper's width 64"),
-        ("num_heads", 0, "checkpoint config.num_heads: got 0"),
-        ("k_nums", "many", 'checkpoint config.k_nums: got "many"'),
-        ("lambda", 7, "checkpoint config.lambda: got 7"),
-        ("num_beams", 0, "checkpoint config.num_beams: got 0"),
-        ("lora_alpha", None, "checkpoint config.lora_alpha: got None"),
-        ("noise_variance", -1, "checkpoint config.noise_variance: got -1"),
-        ("temperature", float("nan"), "checkpoint config.temperature: got nan"),
-        ("num_layers", 10**9, "mapper.layers: got 1000000000"),
+        ("num_heads", 7, "checkpoint config.num_heads: 7 does not divide the mapper's width 64; "),
+        ("num_heads", 0, "checkpoint config.num_heads: 0 cannot be used; it must be greater than or equal to 1"),
+        ("k_nums", "many", 'checkpoint config.k_nums: "many" cannot be used'),
+        ("lambda", 7, "checkpoint config.lambda: 7 cannot be used; it must be less than or equal to 1"),
+        ("num_beams", 0, "checkpoint config.num_beams: 0 cannot be used"),
+        ("lora_alpha", None, "checkpoint config.lora_alpha: None cannot be used"),
+        ("noise_variance", -1, "checkpoint config.noise_variance: -1 cannot be used"),
+        ("temperature", float("nan"), "checkpoint config.temperature: nan cannot be used; it must be a finite number"),
+        ("num_layers", 10**9, "mapper.layers: 1000000000 cannot be used"),
     ],
 )
 def test_a_wrong_value_in_the_checkpoints_config_is_named(
@@ -346,8 +346,8 @@ def test_truncated_and_missing_checkpoints(reference_dir: Path, tmp_path: Path) 
 
     whole = (reference_dir / "checkpoint_29.pth").read_bytes()
     for length in (5000, len(whole) // 2):
-        assert refused(whole[:length]).endswith("this file is cut short or broken")
-    assert refused(b"hello").endswith("broken or not a PyTorch file (it begins with b'hell')")
-    assert refused(b"").endswith("this file is empty")
-    with pytest.raises(SettingsError, match="a file that exists"):
+        assert "wrong.pth: this file is cut short or broken; give a checkpoint" in refused(whole[:length])
+    assert "broken or not a PyTorch file (it begins with b'hell'); give a checkpoint" in refused(b"hello")
+    assert "this file is empty; give a checkpoint" in refused(b"")
+    with pytest.raises(SettingsError, match=r"checkpoint: .*none\.pth"):
         read_checkpoint(str(tmp_path / "none.pth"))

@@ -161,7 +161,7 @@ def test_unit_rows_and_what_they_refuse() -> None:
     [
         ({}, {"clusters": 101}, "clusters: got 101; allowed: 1 to 100"),
         ({}, {"clusters": 11, "cap": 10}, "clusters: got 11; allowed: 1 to 10"),
-        ({}, {"encoder": "builtin"}, "these were made with eeeeeeeeeeee"),
+        ({}, {"encoder": "builtin"}, "was made with encoder eeeeeeeeeeee"),
         ({"status": "running"}, {}, r"is not finished \(running\); run .mats embed-text. again to finish it$"),
         ({"window_seconds": 5}, {}, "embeddings of audio"),
         (None, {}, "holds no embeddings that can be read .*; give the OUTPUT of .mats embed-text.$"),

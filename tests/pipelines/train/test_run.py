@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import socket
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,12 +19,13 @@ import torch.multiprocessing as multiprocessing
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from mats_core.model.load import load_model
+from mats_core.training.step import StepBatch
 from pipelines.settings.train import TrainSettings
-from pipelines.train.batches import Share
+from pipelines.train.batches import WorkerShare
 from pipelines.train.check import check_settings
 from pipelines.train.checkpoints import list_checkpoints, named_weights
-from pipelines.train.run import TrainProgress, _Training, data_folder, run_train
-from pipelines.train.worker import Run, TrainingStopped, TrainJob
+from pipelines.train.run import TrainDriver, TrainProgress, data_folder, run_train
+from pipelines.train.worker import TrainingStopped, TrainJob, TrainWorker
 from tests.training_world import make_world, settings
 
 
@@ -31,15 +34,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
-class Heard:
-    """Stands for the line to the driver; `dies_after` ends the run as kill -9 would, with nothing put in order."""
+class Recorded:
+    """A Reporter that keeps what it is told; `dies_after` ends the run as kill -9 would, with nothing put in order."""
 
     def __init__(self, dies_after: int | None = None) -> None:
         self.records: list[dict[str, Any]] = []
         self.stop = False
         self.dies_after = dies_after
 
-    def tell(self, kind: str, now: bool = False, **facts: Any) -> None:
+    def report(self, kind: str, now: bool = False, **facts: Any) -> None:
         self.records.append({"kind": kind, **facts})
         if self.dies_after is not None and kind in ("step", "point") and facts["step"] == self.dies_after:
             raise SystemExit
@@ -64,10 +67,15 @@ def prepare(chosen: TrainSettings, shards: int = 1, fsdp: bool = False, **change
     )
 
 
-def train(chosen: TrainSettings, heard: Heard | None = None, shards: int = 1) -> Run:
-    run = Run(prepare(chosen, shards), Share(0, 1, shards), heard or Heard(), torch.device("cpu"))
-    run.run()
-    return run
+def worker(chosen: TrainSettings, reports: Recorded | None = None, shards: int = 1, **job: Any) -> TrainWorker:
+    share = WorkerShare(0, 1, shards)
+    return TrainWorker(prepare(chosen, shards, **job), share, reports or Recorded(), torch.device("cpu"))  # type: ignore[arg-type]
+
+
+def train(chosen: TrainSettings, reports: Recorded | None = None, shards: int = 1) -> TrainWorker:
+    made = worker(chosen, reports, shards)
+    made.run()
+    return made
 
 
 def test_killed_at_any_step_and_started_again_ends_with_the_same_bits(world: Path, tmp_path: Path) -> None:
@@ -75,10 +83,10 @@ def test_killed_at_any_step_and_started_again_ends_with_the_same_bits(world: Pat
     chosen = settings(world, tmp_path / "killed")
     for step in (3, 8, 10, 11):  # before the first checkpoint, between two, at one, near the end
         with pytest.raises(SystemExit):
-            train(chosen, Heard(dies_after=step))
-    heard = Heard()
-    again = train(chosen, heard)
-    assert heard.of("started")[0]["step"] == 10
+            train(chosen, Recorded(dies_after=step))
+    reports = Recorded()
+    again = train(chosen, reports)
+    assert reports.of("started")[0]["step"] == 10
     assert whole.state.step == again.state.step == 12
     assert whole.state.tokens == again.state.tokens > 0
     for name, weight in named_weights(whole.model).items():
@@ -93,7 +101,7 @@ def test_two_workers_and_sharded_weights_give_the_losses_of_one(world: Path, tmp
         "adapter": {"rank": 4, "alpha": 8, "dropout": 0.0}, "log_every": 1, "validate_every": 25,
         "training": {"steps": 50}, "keep_checkpoints": 1, "sample_answers": 1,
     }  # fmt: skip
-    alone = Heard()
+    alone = Recorded()
     train(settings(world, tmp_path / "alone", **given), alone, shards=2)
     multiprocessing.spawn(_worker, (str(world), str(tmp_path), given, _free_port()), nprocs=2)
     one = [point["loss"] for point in alone.of("point")]
@@ -117,10 +125,10 @@ def _worker(rank: int, world: str, folder: str, given: dict[str, Any], port: int
     torch.distributed.init_process_group("gloo")
     for name, fsdp in (("two", False), ("sharded", True)):
         job = prepare(settings(Path(world), Path(folder) / name, **given), shards=2, fsdp=fsdp)
-        heard = Heard()
-        Run(job, Share(rank, 2, 2, even=fsdp), heard, torch.device("cpu")).run()  # type: ignore[arg-type]
+        reports = Recorded()
+        TrainWorker(job, WorkerShare(rank, 2, 2, equal_passes=fsdp), reports, torch.device("cpu")).run()  # type: ignore[arg-type]
         if rank == 0:
-            (Path(folder) / f"{name}.json").write_text(json.dumps(heard.records))
+            (Path(folder) / f"{name}.json").write_text(json.dumps(reports.records))
         torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
@@ -131,28 +139,26 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_saves_its_batch(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_no_number_stops_the_run_and_saves_its_batch(world: Path, tmp_path: Path) -> None:
     chosen = settings(world, tmp_path / "out", checkpoint_every=2)
-    real = Run._make
+    run = worker(chosen)
+    sound = run.make_batch
 
-    def spoilt(self: Run, step: int) -> Any:
-        made = real(self, step)
+    def spoilt(step: int) -> StepBatch:
+        batch = sound(step)
         if step == 5:
-            made.parts[0].embedding[0, 0] = float("nan")
-        return made
+            batch.micro_batches[0].embedding[0, 0] = float("nan")
+        return batch
 
-    monkeypatch.setattr(Run, "_make", spoilt)
+    run.make_batch = spoilt
     with pytest.raises(TrainingStopped, match=r"not a finite number in step 5; its batch is in .*Earlier checkpoints"):
-        train(chosen)
+        run.run()
     saved = json.loads((tmp_path / "out" / "_state" / "bad-batch-step-000000005.json").read_text())
     assert saved["step"] == 5
     assert len(saved["samples"]) == 16
     assert set(saved["samples"][0]) == {"prompt", "output", "embedding"}
     assert list(list_checkpoints(str(tmp_path / "out" / "_state" / "checkpoints"))) == [2, 4]
     assert not (tmp_path / "out" / "model").exists()
-    monkeypatch.undo()
     assert train(chosen).state.step == 12  # nothing is broken: without the bad value the run goes on
 
 
@@ -164,14 +170,14 @@ def test_a_checkpoint_that_cannot_be_written_stops_the_run(
 
     chosen = settings(world, tmp_path / "out", checkpoint_every=4)
     with pytest.raises(SystemExit):
-        train(chosen, Heard(dies_after=7))
+        train(chosen, Recorded(dies_after=7))
     monkeypatch.setattr("pipelines.train.worker.save_checkpoint", full)
     with pytest.raises(TrainingStopped, match=r"step 8 was not written, earlier ones are intact: .*No space left"):
         train(chosen)
     monkeypatch.undo()
-    heard = Heard()
-    train(chosen, heard)
-    assert heard.of("started")[0]["step"] == 4
+    reports = Recorded()
+    train(chosen, reports)
+    assert reports.of("started")[0]["step"] == 4
 
 
 def test_a_model_that_cannot_be_written_leaves_the_checkpoints(
@@ -193,9 +199,9 @@ def test_a_model_that_cannot_be_written_leaves_the_checkpoints(
         assert list(list_checkpoints(str(tmp_path / "out" / "_state" / "checkpoints"))) == [2, 4]
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["_state"]
     monkeypatch.undo()
-    heard = Heard()
-    train(chosen, heard)
-    assert heard.of("started")[0]["step"] == 4
+    reports = Recorded()
+    train(chosen, reports)
+    assert reports.of("started")[0]["step"] == 4
     assert (tmp_path / "out" / "model" / "mats.json").is_file()
 
 
@@ -203,19 +209,19 @@ def test_numbers_and_threads_of_a_continued_run(world: Path, tmp_path: Path) -> 
     """Another number type is refused; other threads are told, and noted in the card."""
     chosen = settings(world, tmp_path / "out", training={"steps": 4}, checkpoint_every=2)
     with pytest.raises(SystemExit):
-        train(chosen, Heard(dies_after=3))
+        train(chosen, Recorded(dies_after=3))
     with pytest.raises(SettingsError, match="dtype: this run was begun in float32, not bfloat16; say dtype: float32"):
-        Run(prepare(chosen, dtype="bfloat16"), Share(0, 1, 1), Heard(), torch.device("cpu"))  # type: ignore[arg-type]
-    heard = Heard()
-    Run(prepare(chosen, threads=2), Share(0, 1, 1), heard, torch.device("cpu")).run()  # type: ignore[arg-type]
-    assert heard.of("warning")[0]["text"].startswith("continued with 2 threads a worker, before it were 1")
+        worker(chosen, dtype="bfloat16")  # type: ignore[arg-type]
+    reports = Recorded()
+    worker(chosen, reports, threads=2).run()  # type: ignore[arg-type]
+    assert reports.of("warning")[0]["text"].startswith("continued with 2 threads a worker, before it were 1")
     assert "threads a worker: 1, then 2" in (tmp_path / "out" / "model" / "MODEL_CARD.md").read_text()
 
 
 def test_an_output_begun_with_other_parts_is_refused(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Training, "run", lambda self: None)
+    monkeypatch.setattr(TrainDriver, "run", lambda self: None)
     mine = tmp_path / "world"
     shutil.copytree(world, mine)
     chosen = settings(mine, tmp_path / "one")
@@ -228,7 +234,7 @@ def test_an_output_begun_with_other_parts_is_refused(
     monkeypatch.undo()
 
     train(settings(world, tmp_path / "first", training={"steps": 1}))
-    monkeypatch.setattr(_Training, "run", lambda self: None)
+    monkeypatch.setattr(TrainDriver, "run", lambda self: None)
     second = settings(world, tmp_path / "second", model=str(tmp_path / "first" / "model"))
     run_train(second)
     train(settings(world, tmp_path / "other", training={"steps": 1, "seed": 1}))
@@ -241,7 +247,7 @@ def test_an_output_begun_with_other_parts_is_refused(
 def test_what_a_killed_run_left_unfinished_is_removed(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Training, "run", lambda self: None)
+    monkeypatch.setattr(TrainDriver, "run", lambda self: None)
     out = tmp_path / "out"
     for name in ("_state/checkpoints/step-000000005.ckpt.0123abcd.partial", "_run.json.0123abcd.partial"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -261,7 +267,7 @@ def test_what_a_killed_run_left_unfinished_is_removed(
 
 def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path: Path) -> None:
     from pipelines.output.folder import Output
-    from pipelines.train.data import read_store
+    from pipelines.train.mixture import read_store
     from pipelines.train.pack import ensure_store
 
     told: list[str | None] = []
@@ -270,10 +276,10 @@ def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path
     def tell(progress: TrainProgress) -> None:
         told.append(progress.warning)
 
-    training = _Training(chosen, check_settings(chosen), tell, Output(str(tmp_path / "out"), "x"))
+    training = TrainDriver(chosen, check_settings(chosen), tell, Output(str(tmp_path / "out"), "x"))
     store = read_store(ensure_store(chosen, tmp_path / "store"))
     store["sets"][0].update(held_by="record", validation=8)
-    training._count(store["sets"])
+    training.count_records(store["sets"])
     assert (training.run_facts["records"], training.run_facts["bad"]) == (112, 0)
     assert training.run_facts["data"]["two"] == {
         "records": 52, "train": 44, "validation": 8, "held_by": "caption", "given_up": 0, "met": 0, "problems": {},
@@ -281,23 +287,23 @@ def test_the_run_says_what_was_read_and_what_is_trained_on(world: Path, tmp_path
     assert told == training.run_facts["warnings"]
     assert "data set one has too few captions to hold any out" in str(told[0])
     refusal = SettingsError("output", "x", "other weights")
-    training._hear([{"kind": "warning", "text": "odd"}, {"kind": "refused", "error": refusal}])
+    training.take_reports([{"kind": "warning", "text": "odd"}, {"kind": "refused", "error": refusal}])
     assert training.run_facts["warnings"][1:] == ["odd"]
     assert training.refused is refusal
 
 
 def test_asked_to_stop_it_keeps_the_step_it_is_in(world: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    heard.stop = True
-    run = train(settings(world, tmp_path / "out"), heard)
-    assert heard.of("interrupted") == [{"kind": "interrupted", "step": 1}]
+    reports = Recorded()
+    reports.stop = True
+    run = train(settings(world, tmp_path / "out"), reports)
+    assert reports.of("interrupted") == [{"kind": "interrupted", "step": 1}]
     assert list(list_checkpoints(run.folder)) == [1]
 
 
 def test_stage_two_continues_from_stage_one(world: Path, tmp_path: Path) -> None:
     first = train(settings(world, tmp_path / "one", wordings="fixed"))
     chosen = settings(world, tmp_path / "two", model=str(tmp_path / "one" / "model"), training={"seed": 1})
-    second = Run(prepare(chosen), Share(0, 1, 1), Heard(), torch.device("cpu"))  # type: ignore[arg-type]
+    second = worker(chosen)
     assert second.state.step == 0
     assert second.model.config.wordings == "fixed"
     for name, weight in named_weights(first.model).items():
@@ -313,12 +319,12 @@ def test_mapper_alone_and_the_best_checkpoint(world: Path, tmp_path: Path) -> No
         world, tmp_path / "out", training={"train": "mapper", "learning_rate": 0.5}, validate_every=4, export="best",
         keep_checkpoints=1,
     )  # fmt: skip
-    heard = Heard()
-    run = train(chosen, heard)
-    losses = {record["step"]: record["validation_loss"] for record in heard.of("validated")}
+    reports = Recorded()
+    run = train(chosen, reports)
+    losses = {record["step"]: record["validation_loss"] for record in reports.of("validated")}
     best = min(losses, key=lambda step: losses[step])
     assert run.state.best_step == best
-    assert heard.of("finished")[0]["exported_step"] == best
+    assert reports.of("finished")[0]["exported_step"] == best
     assert set(list_checkpoints(run.folder)) == {best, 12}
     assert not any("lora_" in name for name in named_weights(run.model))
 
@@ -334,9 +340,9 @@ def test_a_run_that_writes_to_a_url(world: Path, tmp_path: Path) -> None:
 
 
 def test_samples_of_the_log_and_curves_of_the_card(world: Path, tmp_path: Path) -> None:
-    heard = Heard()
-    train(settings(world, tmp_path / "out", validate_every=6, log_every=2), heard)
-    validated = heard.of("validated")
+    reports = Recorded()
+    train(settings(world, tmp_path / "out", validate_every=6, log_every=2), reports)
+    validated = reports.of("validated")
     assert [record["step"] for record in validated] == [6, 12]
     assert set(validated[0]["validation"]) == {"one", "two"}
     assert {answer["set"] for answer in validated[0]["answers"]} == {"one", "two"}
@@ -366,7 +372,7 @@ def test_what_a_run_reads_never_lies_where_it_writes(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out" / "model").mkdir(parents=True)
     (tmp_path / "out" / "model" / "mine.txt").write_text("mine")
-    with pytest.raises(SettingsError, match=rf"^{name}: got .*a place outside OUTPUT/model"):
+    with pytest.raises(SettingsError, match=rf"^{name}: .* lies in OUTPUT/model, which .*; choose another OUTPUT"):
         run_train(settings(world, "out", overwrite=True, **changes))
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model", "mine.txt"]
 
@@ -374,7 +380,7 @@ def test_what_a_run_reads_never_lies_where_it_writes(
 def test_a_model_that_no_run_has_made_stays(world: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "model").mkdir(parents=True)
     for overwrite in (False, True):
-        with pytest.raises(SettingsError, match=r"^output: got .*no run has begun, without a model in it"):
+        with pytest.raises(SettingsError, match=r"^output: .*/out holds a model that no run has made there;"):
             run_train(settings(world, tmp_path / "out", overwrite=overwrite))
     assert [path.name for path in (tmp_path / "out").rglob("*")] == ["model"]
 
@@ -398,7 +404,7 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
     out = tmp_path / "out"
     short: dict[str, Any] = {"training": {"steps": 2}}
     chosen = settings(world, out, **short)
-    monkeypatch.setattr(_Training, "run", lambda self: "trained")
+    monkeypatch.setattr(TrainDriver, "run", lambda self: "trained")
     run_train(chosen)  # OUTPUT is begun
     train(chosen)
     write_run(str(out), {"status": "complete", "step": 2, "settings": chosen.model_dump(mode="json")})
@@ -407,9 +413,9 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
     changes: list[dict[str, Any]] = [{"weights": "float16"}, {"include": ["llm"]}, {"export": "best"}]
     for change in changes:
         assert run_train(settings(world, out, **short, **change)) == "trained", change
-    heard = Heard()
-    train(settings(world, out, **short, weights="float16", include=["llm"]), heard)
-    assert [record["kind"] for record in heard.records if record["kind"] in ("step", "point")] == []
+    reports = Recorded()
+    train(settings(world, out, **short, weights="float16", include=["llm"]), reports)
+    assert [record["kind"] for record in reports.records if record["kind"] in ("step", "point")] == []
     assert (out / "model" / "llm" / "config.json").is_file()
     with safe_open(out / "model" / "mapper.safetensors", "np") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"F16"}  # noqa: SIM118
@@ -418,60 +424,41 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
 def test_a_wrong_setting_that_a_worker_finds_ends_the_run(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any worker tells it and ends normally, since one started in its place would find it again."""
+    """Any worker reports it and ends normally, since one started in its place would find it again."""
     import ray.train
     import ray.train.torch
 
-    from pipelines.train import worker as training_worker
+    from pipelines.train.worker import train_worker
 
-    told: list[tuple[str, Any]] = []
-
-    class Line(Heard):
-        def __init__(self, board: Any, speaks: bool) -> None:
-            super().__init__()
-            self.speaks = speaks
-
-        def tell(self, kind: str, now: bool = False, **facts: Any) -> None:
-            if self.speaks:
-                told.append((kind, facts.get("error")))
-
-    class Context:
-        def get_world_rank(self) -> int:
-            return 1
-
-        def get_world_size(self) -> int:
-            return 2
-
-    monkeypatch.setattr(training_worker, "Told", Line)
-    monkeypatch.setattr(ray.train, "get_context", Context)
+    reports: list[dict[str, Any]] = []
+    inbox = SimpleNamespace(post=SimpleNamespace(remote=reports.extend))
+    context = SimpleNamespace(get_world_rank=lambda: 1, get_world_size=lambda: 2)
+    monkeypatch.setattr(ray, "get", lambda found: found)
+    monkeypatch.setattr(ray.train, "get_context", lambda: context)
     monkeypatch.setattr(ray.train.torch, "get_device", lambda: torch.device("cpu"))
     chosen = settings(world, tmp_path / "out", adapter={"rank": 2, "target_modules": ["no_such_layer"]})
-    training_worker.train_worker({"job": prepare(chosen, shards=2, cwd=os.getcwd()), "board": None})
-    ((kind, error),) = told
-    assert (kind, type(error)) == ("refused", SettingsError)
-    assert "no_such_layer" in str(error)
+    train_worker({"job": prepare(chosen, shards=2, cwd=os.getcwd()), "inbox": inbox})
+    (report,) = reports
+    assert (report["kind"], type(report["error"])) == ("refused", SettingsError)
+    assert "no_such_layer" in str(report["error"])
 
 
 def test_a_refusal_does_not_wait_for_workers_that_hang(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import threading
-    from types import SimpleNamespace
-
     from pipelines.output.folder import Output
 
     refusal, hanging = SettingsError("adapter.target_modules", "x", "layers of the LLM"), threading.Event()
     records: list[dict[str, Any]] = [{"kind": "refused", "error": refusal}]
-    board = SimpleNamespace(take=SimpleNamespace(remote=lambda: records))
+    inbox = SimpleNamespace(take=SimpleNamespace(remote=lambda: records))
     trainer = SimpleNamespace(fit=lambda: hanging.wait(60))
     monkeypatch.setattr("ray.get", lambda found: found)
     monkeypatch.setattr("pipelines.train.run.REFUSAL_PATIENCE_S", 0.1)
-    monkeypatch.setattr(_Training, "_trainer", lambda self, there: (trainer, board))
     chosen = settings(world, tmp_path / "out")
-    training = _Training(chosen, check_settings(chosen), lambda _: None, Output(str(tmp_path / "out"), "x"))
+    training = TrainDriver(chosen, check_settings(chosen), lambda _: None, Output(str(tmp_path / "out"), "x"))
     try:
         with pytest.raises(SettingsError) as caught:
-            training._fit(None)  # type: ignore[arg-type]
+            training.follow(trainer, inbox)
         assert caught.value is refusal
         assert not hanging.is_set()
     finally:

@@ -1,7 +1,4 @@
-"""Log-mel spectrograms of many clips of the embedded world, synthesised in parallel.
-
-Seeds are split by purpose, so that no clip (and no recipe) is shared between them.
-"""
+"""Log-mel spectrograms of many clips of the embedded world, synthesised in parallel."""
 
 from __future__ import annotations
 
@@ -13,30 +10,15 @@ from pathlib import Path
 import numpy as np
 
 from mats_core.soundworld.kinds import SAMPLE_RATE
-from mats_core.soundworld.recipe import Recipe, sample_recipe
+from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 
-SPLITS = {
-    "pretrain": 101,
-    "text": 102,
-    "upper_bound": 103,
-    "validation": 104,
-    "test": 105,
-    "memory": 106,
-    "demo": 107,
-    "tokenizer": 999,
-}
 WINDOW_SECONDS = 5
 HOP = 320
 FFT = 1024
 MELS = 64
 LOW_HZ, HIGH_HZ = 50, 7800
 FRAMES = WINDOW_SECONDS * SAMPLE_RATE // HOP + 1
-
-
-def clip_recipe(split: str, index: int) -> Recipe:
-    """Recipe ``index`` of a split; splits never share one."""
-    return sample_recipe([SPLITS[split], index])
 
 
 def feature_extractor_config() -> dict[str, object]:
