@@ -86,7 +86,7 @@ class _Container:
 
 
 class FfmpegSource(Source):
-    """One sound track of a container, opened with FFmpeg; a `Source`. The first frame is decoded at once: its rate and
+    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and
     time are the true ones.
 
     Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).

@@ -27,7 +27,7 @@ class _UnseekingSoundFile(soundfile.SoundFile):
 
 
 class LibsndfileSource(Source):
-    """A file opened with libsndfile; a `Source`. Raises what soundfile raises, and AudioError where reading fails."""
+    """A file opened with libsndfile. Raises what soundfile raises, and AudioError where reading fails."""
 
     reader = "libsndfile"
 
