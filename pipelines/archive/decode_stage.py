@@ -16,7 +16,7 @@ from mats_core import storage
 from pipelines.archive.work_list import WorkList
 from pipelines.data import parquet
 from pipelines.data.embeddings import FOLDER
-from pipelines.data.private_uris import Find
+from pipelines.data.private_uris import FindUris
 from pipelines.data.schemas import WINDOWS_TYPE, timed, with_column
 from pipelines.settings.archive import LimitSettings
 
@@ -65,7 +65,7 @@ class Decode:
         workers: int,
         sample_rate: int,
         limits: LimitSettings,
-        private: Find | None = None,
+        private: FindUris | None = None,
         again: Collection[str] = (),
     ) -> None:
         """private: finds the URIs that the work list holds without their secrets. again: codes that the scan found and
