@@ -29,7 +29,7 @@ from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stag
 from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
-from pipelines.output.parts import Done, PartWriter, read_done, settled
+from pipelines.output.parts import Done, PartWriter, read_done, reread_if_changed
 from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
@@ -160,7 +160,7 @@ def run_rows(
             if before < work.total:
                 _run_on_ray(settings, job, work, done, writer, meter, run, report_rows)
             writer.flush()
-            done = settled(parts, done)
+            done = reread_if_changed(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
