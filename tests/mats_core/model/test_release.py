@@ -72,7 +72,7 @@ def test_loss_of_each_sample_alone_and_together(model: MatsModel, forward: Any) 
 def test_token_accuracy(model: MatsModel, forward: Any) -> None:
     tensors, prompts, outputs = forward
     with torch.no_grad():
-        scores = model.scores(model.prefix(tensors["noised"]), prompts, outputs)
+        scores = model.score(model.prefix(tensors["noised"]), model.tokens.for_loss(prompts, outputs, model.device))
     assert scores.tokens.tolist() == tensors["target_tokens"].tolist() == [18, 7, 6, 28]
     torch.testing.assert_close(scores.correct / scores.tokens, tensors["token_accuracy"])
 
