@@ -34,6 +34,8 @@ class _Attention(nn.Module):
 
 
 class _FeedForward(nn.Module):
+    """Two linear layers with a ReLU between them, [B, L, width] → [B, L, width]."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -44,7 +46,7 @@ class _FeedForward(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One pre-norm transformer layer."""
+    """One pre-norm transformer layer, [B, L, width] → [B, L, width]."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -59,6 +61,8 @@ class _Layer(nn.Module):
 
 
 class _Transformer(nn.Module):
+    """Layers one after the other, [B, L, width] → [B, L, width]."""
+
     def __init__(self, width: int, heads: int, hidden: int, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))

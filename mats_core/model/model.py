@@ -115,8 +115,8 @@ class MatsModel:
             raise SettingsError("embedding_dim", "neither it nor an encoder is given", "give one of them")
         place, number = pick_device(device), pick_dtype(dtype, device)
         language_model, tokenizer, llm_part = load_llm(llm, place, number, trust_remote_code)
-        listener, encoder_part = load_encoder_part(encoder, place)
-        dim = listener.dim if listener is not None else int(embedding_dim or 0)
+        clap, encoder_part = load_encoder_part(encoder, place)
+        dim = clap.dim if clap is not None else int(embedding_dim or 0)
         bank, memory_part = load_memory_part(memory, encoder_part)
         hidden = int(language_model.get_input_embeddings().embedding_dim)
         config = ModelConfig(
@@ -143,7 +143,7 @@ class MatsModel:
         network.to(place).eval()
         language_model.eval()
         where = {name: uri for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
-        return cls(config, network, language_model, tokenizer, encoder=listener, memory=bank, parts=where)
+        return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
 
     # -- where it lives --------------------------------------------------------------------------------
 
