@@ -85,6 +85,8 @@ def field_error(
         return SettingsError(name, "there is no such setting", f"choose one of {', '.join(kind.model_fields)}")
     if first["type"] == "missing":
         return SettingsError(name, "it is missing", "give it a value")
+    if first["type"] == "value_error" and isinstance(first["input"], dict):  # fields that do not go together
+        return SettingsError(name, _rule(first["msg"]), "put it right")
     given = shown(name, first["input"]) if shown else _shown(first["input"])
     return SettingsError(name, f"{given} cannot be used", _rule(first["msg"]))
 
