@@ -331,28 +331,26 @@ class SantaMemory:
         return self.ready[keyed]
 
     def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
+        """The neighbours [B, K] of each query in words and numbers; captions are empty where the memory has none."""
         table = self._table()
-        flat = rows.reshape(-1)
-        if table is None:
-            captions, sources = [""] * len(flat), [""] * len(flat)
-        else:
-            taken = table.take(flat)
-            captions, sources = taken["caption"].to_pylist(), taken["source"].to_pylist()
-        found, width = [], rows.shape[1]
-        for at in range(len(rows)):
-            found.append(
-                [
-                    {
-                        "row": int(rows[at, k]),
-                        "caption": captions[at * width + k],
-                        "source": sources[at * width + k],
-                        "weight": float(weights[at, k]),
-                        "score": float(1.0 - distances[at, k] / 2.0),  # unit vectors: d² = 2 − 2 cos
-                    }
-                    for k in range(width)
-                ]
-            )
-        return found
+        texts = [[""] * rows.size] * 2
+        if table is not None:
+            taken = table.take(rows.reshape(-1))
+            texts = [taken[name].to_pylist() for name in ("caption", "source")]
+        captions, sources = iter(texts[0]), iter(texts[1])
+        return [
+            [
+                {
+                    "row": int(row),
+                    "caption": next(captions),
+                    "source": next(sources),
+                    "weight": float(weight),
+                    "score": float(1.0 - distance / 2.0),  # unit vectors: d² = 2 − 2 cos
+                }
+                for row, weight, distance in zip(*columns, strict=True)
+            ]
+            for columns in zip(rows, weights, distances, strict=True)
+        ]
 
     def _table(self) -> Any:
         if isinstance(self._captions, Path):
