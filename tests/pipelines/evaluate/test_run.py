@@ -247,7 +247,7 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
     [
         ({"benchmarks": "sounds_of_silence"}, "benchmarks: got"),
         ({"out": ""}, "out: got"),
-        ({"model": "nowhere"}, "model: got"),
+        ({"model": "nowhere"}, "model: there is no directory nowhere"),
         ({"against": "accepted"}, "history: got"),
         ({"accept": True}, "--against and --accept need"),
         ({"history": "h", "against": "x"}, 'run: got "x"'),
