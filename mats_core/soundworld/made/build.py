@@ -181,6 +181,7 @@ class Times:
         self.path, self.log, self.step, self.started = path, log, "", 0.0
 
     def __call__(self, step: str) -> Times:
+        """Time this step, in a `with` block."""
         self.step = step
         return self
 
