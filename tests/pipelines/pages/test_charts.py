@@ -1,12 +1,12 @@
-"""Charts: what stands in the picture, and where."""
+"""Charts: what is drawn lies where it should, and what is written is text."""
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.pages.charts import MOST_POINTS, curve_svg
+from pipelines.pages.charts import MOST_POINTS, Point, curve_svg, history_svg, terminal_plot
 
 
 def test_a_picture_has_a_line_a_name_and_round_ticks() -> None:
@@ -30,3 +30,18 @@ def test_long_curves_are_thinned_to_their_means() -> None:
 def test_nothing_to_draw_is_an_error() -> None:
     with pytest.raises(ValueError, match="nothing to draw"):
         curve_svg("x", {"a": []})
+
+
+def test_a_metric_over_time_as_text_and_picture() -> None:
+    points = [
+        Point(run_id, f"2026-11-{day:02d}T03:00:00Z", right, right - 0.02, right + 0.02, 400)
+        for day, (run_id, right) in enumerate((("a", 0.8), ("b", 0.9), ("c", 0.5)), start=1)
+    ]
+    roles = {"a": "pinned", "b": "accepted", "c": ""}
+    lines = terminal_plot(points, roles).splitlines()
+    height = {mark: next(i for i, line in enumerate(lines) if mark in line) for mark in "◆●○"}
+    assert height["●"] < height["◆"] < height["○"]
+    picture = history_svg("bells/accuracy <night>", points, roles)
+    assert picture.count("<title>") == 3
+    assert "&lt;night&gt;" in picture
+    ElementTree.fromstring(picture)
