@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.cluster.plan import Plan
-from pipelines.data.private_uris import Find
+from pipelines.data.private_uris import FindUris
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class StageContext:
     decoder_workers: int = 1
     threads: int = 0
     batch_size: int = 16
-    find_uris: Find | None = None
+    find_uris: FindUris | None = None
 
 
 @dataclass(frozen=True)
