@@ -1,4 +1,17 @@
-"""MATS: a language model that hears through text. Usable without Ray; heavy imports wait until needed."""
+"""MATS: a language model that hears through text. Usable without Ray; heavy imports wait until needed.
+
+    from mats_core import load_model
+
+    model = load_model("builtin")
+    print(model.answer("street.wav"))
+    for answer in model.answers("street.wav", "QA", question="Is a dog barking?", segments=True):
+        print(answer.start_s, answer.text, answer.segments)
+
+What is named here is the Python API; its modules may move. `errors`, `device` and `weights` are for all rooms;
+`storage` is bytes at any URI, `audio` file → windows, `encoders` CLAP, `memory` the ways across the gap between audio
+and text, `generation` how the LLM writes, `scoring` metrics of answers, `model` what puts them together, `training`
+one step of it, `soundworld` the embedded world. A room's own text says what is public in it and who may import it.
+"""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ MOST_PARTITIONS = 256
 NULL_PARTITION = "null"
 """Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
 BUFFER_BYTES = 1_000_000_000
-"""Rows held for row groups that are not full yet, over all open files, in bytes."""
+"""Rows waiting_bytes for row groups that are not full yet, over all open files, in bytes."""
 MEGABYTE = 1e6
 MOST_GROUP_BYTES, LEAST_GROUP_BYTES = 64_000_000, 2_000_000
 
@@ -90,12 +90,12 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         folder = out.join(name)
         with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
             storage.abort_uploads(folder)
-        outs = _Outs(folder, settings, counts, out)
+        large = LargeFiles(folder, settings, counts, out)
         new = 0
-        for table in _sweep(parts):
-            new += outs.add(table)
-        outs.close()
-        files = outs.files()
+        for table in _in_order(parts):
+            new += large.add(table)
+        large.close()
+        files = large.files()
         if has_facts(settings.input):
             copy_facts(settings.input, settings.output)
         size = sum(files.values())
@@ -149,7 +149,7 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
             raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
         values = pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist()
         for item in values:
-            name = _folder(column, item["values"])
+            name = _partition_folder(column, item["values"])
             counts[name] = counts.get(name, 0) + item["counts"]
         if len(counts) > MOST_PARTITIONS:
             problem = f'"{column}" has more than {MOST_PARTITIONS} different values'
@@ -157,13 +157,13 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
     return counts
 
 
-def _folder(column: str, value: Any) -> str:
+def _partition_folder(column: str, value: Any) -> str:
     """Name of a value's folder: column=value, percent-encoded."""
     text = NULL_PARTITION if value is None or value == "" else quote(str(value), safe=" ")
     return f"{column}={text}"
 
 
-def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
+def _in_order(parts: list[_Part]) -> Iterator[pa.Table]:
     """All rows in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
     last = -1
@@ -183,13 +183,18 @@ def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
 
 
 @dataclass
-class _Open:
-    """A partition's file in the making. `left`: rows of the partition that are in no closed file."""
+class _Growing:
+    """The file in the making of `partition` ("" where there are none).
 
+    left: rows of the partition that are in no closed file. in_place_to: last row_id in a closed one. waiting: rows that
+    are in no row group yet. first, last, rows: of the file so far.
+    """
+
+    partition: str
     left: int
-    done_to: int = -1
+    in_place_to: int = -1
     waiting: list[pa.Table] = field(default_factory=list)
-    held: int = 0
+    waiting_bytes: int = 0
     writer: pq.ParquetWriter | None = None
     sink: Any = None
     first: int = -1
@@ -197,24 +202,24 @@ class _Open:
     rows: int = 0
 
 
-_FILE = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
+_FILE_NAME = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
 
 
-class _Outs:
+class LargeFiles:
     """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
 
     def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], out: Output) -> None:
         self._folder, self._column = folder, settings.partition_by
-        self._size = int(settings.file_mb * MEGABYTE)
-        self._group = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
-        self._group = min(self._group, max(1, self._size // 8))
+        self._file_bytes = int(settings.file_mb * MEGABYTE)
+        self._group_bytes = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
+        self._group_bytes = min(self._group_bytes, max(1, self._file_bytes // 8))
         self._output = out
         self._local = storage.local_path(folder) is not None
-        self._open = {name: _Open(left) for name, left in counts.items()}
+        self._files = {name: _Growing(name, left) for name, left in counts.items()}
         for uri in self._listed():
             name, last = self._place(uri)
-            if name in self._open:
-                self._open[name].done_to = max(self._open[name].done_to, last)
+            if name in self._files:
+                self._files[name].in_place_to = max(self._files[name].in_place_to, last)
 
     def _listed(self) -> dict[str, int]:
         if not storage.is_dir(self._folder):
@@ -228,9 +233,9 @@ class _Outs:
             name = ""
         else:
             name = above.rpartition("/")[2]
-            if name not in self._open:  # a listing may write what a folder is called in another way
-                name = next((each for each in self._open if unquote(each) == unquote(name)), name)
-        ours = _FILE.fullmatch(file)
+            if name not in self._files:  # a listing may write what a folder is called in another way
+                name = next((each for each in self._files if unquote(each) == unquote(name)), name)
+        ours = _FILE_NAME.fullmatch(file)
         if ours is None:
             problem = f"{storage.public_uri(uri)} is not of `mats compact`"
             raise SettingsError("output", problem, "move this file away")
@@ -248,81 +253,82 @@ class _Outs:
         column = table[self._column]
         values: dict[str, list[Any]] = {}
         for value in column.unique().to_pylist():
-            values.setdefault(_folder(self._column, value), []).append(value)
+            values.setdefault(_partition_folder(self._column, value), []).append(value)
         for name, several in values.items():  # null and "" are one folder
             mask = pc.is_in(column, value_set=pa.array(several, column.type))
             new += self._take(name, table.filter(mask).drop_columns([self._column]))
         return new
 
     def _take(self, name: str, table: pa.Table) -> int:
-        out = self._open[name]
-        if out.done_to >= 0:
+        growing = self._files[name]
+        if growing.in_place_to >= 0:
             before = len(table)
-            table = table.filter(pc.greater(table["row_id"], out.done_to))
-            out.left -= before - len(table)
+            table = table.filter(pc.greater(table["row_id"], growing.in_place_to))
+            growing.left -= before - len(table)
         if len(table):
-            out.waiting.append(table)
-            out.held += table.nbytes
-            while out.held >= self._group:
-                self._write_group(name, out)
+            growing.waiting.append(table)
+            growing.waiting_bytes += table.nbytes
+            while growing.waiting_bytes >= self._group_bytes:
+                self._write_group(growing)
         return len(table)
 
-    def _write_group(self, name: str, out: _Open) -> None:
-        """Write one row group of about `_group` bytes."""
-        table = pa.concat_tables(out.waiting)
-        rows = min(len(table), max(1, int(len(table) * self._group / max(1, out.held))))
+    def _write_group(self, growing: _Growing) -> None:
+        """Write one row group of about `_group_bytes`."""
+        table = pa.concat_tables(growing.waiting)
+        rows = min(len(table), max(1, int(len(table) * self._group_bytes / max(1, growing.waiting_bytes))))
         group, rest = table.slice(0, rows), table.slice(rows)
-        out.waiting, out.held = ([rest] if len(rest) else []), rest.nbytes if len(rest) else 0
-        if out.writer is None:
-            out.first = group["row_id"][0].as_py()
-            out.sink = self._sink(name, out)
-            out.writer = pq.ParquetWriter(out.sink, group.schema, compression="zstd")
-        out.writer.write_table(group, row_group_size=rows)
-        out.rows += rows
-        out.last = group["row_id"][-1].as_py()
-        written = out.sink.tell()
-        rest_bytes = (out.left - out.rows) * written / out.rows
-        if written >= self._size and rest_bytes >= self._size / 2:  # what is left makes a file of its own
-            self._put(name, out)
+        growing.waiting, growing.waiting_bytes = ([rest] if len(rest) else []), rest.nbytes if len(rest) else 0
+        if growing.writer is None:
+            growing.first = group["row_id"][0].as_py()
+            growing.sink = self._sink(growing)
+            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd")
+        growing.writer.write_table(group, row_group_size=rows)
+        growing.rows += rows
+        growing.last = group["row_id"][-1].as_py()
+        written = growing.sink.tell()
+        rest_bytes = (growing.left - growing.rows) * written / growing.rows
+        if written >= self._file_bytes and rest_bytes >= self._file_bytes / 2:  # what is left makes a file of its own
+            self.put(growing)
 
-    def _uri(self, name: str, file: str) -> str:
-        return storage.join(self._folder, name, file) if name else storage.join(self._folder, file)
+    def _uri(self, *names: str) -> str:
+        return storage.join(self._folder, *(name for name in names if name))
 
-    def _sink(self, name: str, out: _Open) -> Any:
+    def _sink(self, growing: _Growing) -> Any:
         """Where a file grows: a .partial beside its place, or a temporary file that is uploaded when it is whole."""
         if not self._local:
-            return _Spooled(tempfile.TemporaryFile())  # lives as long as the file grows
-        storage.make_dirs(storage.join(self._folder, name) if name else self._folder)
-        system, path = storage.arrow(self._growing(name, out))
+            return _SpooledUpload(tempfile.TemporaryFile())  # lives as long as the file grows
+        storage.make_dirs(self._uri(growing.partition))
+        system, path = storage.arrow(self._partial_uri(growing))
         return system.open_output_stream(path)
 
-    def _growing(self, name: str, out: _Open) -> str:
-        return self._uri(name, f"growing-{out.first:012d}.partial")
+    def _partial_uri(self, growing: _Growing) -> str:
+        return self._uri(growing.partition, f"growing-{growing.first:012d}.partial")
 
-    def _put(self, name: str, out: _Open) -> None:
-        assert out.writer is not None
-        out.writer.close()
+    def put(self, growing: _Growing) -> None:
+        """Put a file in place whole; raises LeaseLost."""
+        assert growing.writer is not None
+        growing.writer.close()
         self._output.check()
-        uri = self._uri(name, f"part-{out.first:012d}-{out.last:012d}.parquet")
+        uri = self._uri(growing.partition, f"part-{growing.first:012d}-{growing.last:012d}.parquet")
         if self._local:
-            out.sink.close()
-            system, path = storage.arrow(self._growing(name, out))
+            growing.sink.close()
+            system, path = storage.arrow(self._partial_uri(growing))
             system.move(path, storage.arrow(uri)[1])
         else:
-            out.sink.upload(uri)
-        out.left -= out.rows
-        out.writer, out.sink, out.rows = None, None, 0
+            growing.sink.upload(uri)
+        growing.left -= growing.rows
+        growing.writer, growing.sink, growing.rows = None, None, 0
 
     def close(self) -> None:
         """Write what is left."""
-        for name, out in self._open.items():
-            while out.held or out.waiting:
-                self._write_group(name, out)
-            if out.writer is not None:
-                self._put(name, out)
+        for growing in self._files.values():
+            while growing.waiting_bytes or growing.waiting:
+                self._write_group(growing)
+            if growing.writer is not None:
+                self.put(growing)
 
 
-class _Spooled:
+class _SpooledUpload:
     """A file that grows on the local disk and is uploaded when it is whole."""
 
     def __init__(self, file: Any) -> None:

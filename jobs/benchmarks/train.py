@@ -139,7 +139,7 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
     """`count` records of the embedded world, packed as `mats train` packs them, and the caption of each record."""
     import pyarrow.parquet as pq
 
-    from mats_core.soundworld.made.pretrain_llm import text_record
+    from mats_core.soundworld.corpus import text_record
     from pipelines.data.corpus import caption_id, normalize_caption
     from pipelines.settings.train import DataSet, TrainSettings
     from pipelines.text.caption_buckets import Caption, embedding_table

@@ -126,7 +126,7 @@ def decode(
     checked = _checked(file, limits, deadline)
     in_memory = checked.size <= _SMALL_FILE
     if in_memory and not isinstance(file, io.BytesIO):
-        checked = SourceFile(io.BytesIO(checked.read_all()), deadline)
+        checked = SourceFile(io.BytesIO(checked.head(checked.size)), deadline)
     repair(checked, None if duration_s is None else start_s + duration_s + _AFTER_S, in_memory)
     order = reader_order(checked, seeks=first > 0)
     found: list[Decoded] = []

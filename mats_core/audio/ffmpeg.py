@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, Reader, SourceFile
+from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.repair import ogg_has_end
 from mats_core.audio.signatures import Signature
 
@@ -85,14 +85,14 @@ class _Container:
         self.container.close()
 
 
-class FfmpegSource:
-    """One sound track of a container, opened with FFmpeg; a `Source`. The first frame is decoded at once: its rate and
+class FfmpegSource(Source):
+    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and
     time are the true ones.
 
     Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
     """
 
-    reader: Reader = "ffmpeg"
+    reader = "ffmpeg"
 
     def __init__(self, file: SourceFile, signature: Signature) -> None:
         self._file = file
@@ -119,22 +119,12 @@ class FfmpegSource:
         except (ValueError, OverflowError, UnicodeError) as error:
             raise AudioError("decode_failed", str(error)) from None
 
-    def __enter__(self) -> FfmpegSource:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._opened.close()
 
     @property
-    def broken(self) -> bool:
+    def broken(self) -> bool:  # type: ignore[override]
         return self._damaged or self._opened.damaged
-
-    @property
-    def declared_s(self) -> float | None:
-        return self.info().duration_s
 
     def info(self) -> AudioInfo:
         stream, container = self._opened.stream, self._opened.container

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal, Protocol, TypeAlias
+from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -44,41 +45,40 @@ class AudioInfo:
     duration_source: Literal["header", "decoded", "unknown"]
 
 
-class Source(Protocol):
-    """One opened file: its header, and its samples in blocks."""
+class Source(ABC):
+    """One opened file: its header, and its samples in blocks. Closed at the end of a `with`."""
 
+    reader: Reader
     sample_rate: int  # Hz
     channels: int
-    reader: Reader
+    broken: bool  # whether decoding met damage so far
 
-    @property
-    def broken(self) -> bool:
-        """Whether decoding met damage so far."""
-        ...
+    @abstractmethod
+    def info(self) -> AudioInfo:
+        """What the header says."""
+
+    @abstractmethod
+    def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
+        """Source frames [first, stop) as (float32 [T, C], their sample rate); stop=None for all."""
+
+    @abstractmethod
+    def ended_early(self) -> bool:
+        """Whether the file ends before what its header declares."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the decoder; the file stays open."""
 
     @property
     def declared_s(self) -> float | None:
         """Its length by the header, in seconds; None where nothing is known."""
-        ...
+        return self.info().duration_s
 
-    def info(self) -> AudioInfo:
-        """What the header says."""
-        ...
+    def __enter__(self) -> Source:
+        return self
 
-    def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
-        """Source frames [first, stop) as (float32 [T, C], their sample rate); stop=None for all."""
-        ...
-
-    def ended_early(self) -> bool:
-        """Whether the file ends before what its header declares."""
-        ...
-
-    def close(self) -> None:
-        """End the decoder; the file stays open."""
-        ...
-
-    def __enter__(self) -> Source: ...
-    def __exit__(self, *error: object) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class SourceFile:
@@ -93,7 +93,7 @@ class SourceFile:
         self._file = file
         self._deadline = deadline
         self._error: BaseException | None = None
-        self._late = False
+        self._overdue = False
         self._patches: list[tuple[int, bytes]] = []
         self.joined = False  # several streams one behind the other: places in it are found by counting alone
         try:
@@ -104,10 +104,10 @@ class SourceFile:
 
     def read(self, count: int = -1) -> bytes:
         """At most `count` bytes, patched; none after an error or the deadline."""
-        if self._error is not None or self._late:
+        if self._error is not None or self._overdue:
             return b""
         if time.monotonic() > self._deadline:
-            self._late = True
+            self._overdue = True
             return b""
         try:
             at = self._file.tell() if self._patches else 0
@@ -116,12 +116,9 @@ class SourceFile:
             self._error = error
             return b""
         for place, right in self._patches:
-            if at < place + len(right) and place < at + len(data):
-                changed = bytearray(data)
-                for offset, byte in enumerate(right, place - at):
-                    if 0 <= offset < len(changed):
-                        changed[offset] = byte
-                data = bytes(changed)
+            first, stop = max(at, place), min(at + len(data), place + len(right))
+            if first < stop:
+                data = data[: first - at] + right[first - place : stop - place] + data[stop - at :]
         return data
 
     def patch(self, place: int, right: bytes) -> None:
@@ -155,13 +152,6 @@ class SourceFile:
         """Always: libsndfile asks."""
         return True
 
-    def read_all(self) -> bytes:
-        """All bytes. Raises what reading ran into."""
-        self.seek(0)
-        data = self.read()
-        self.check()
-        return data
-
     def head(self, count: int, offset: int = 0) -> bytes:
         """`count` bytes from `offset` on, fewer at the end; the place stays. Raises what reading ran into."""
         position = self.tell()
@@ -175,5 +165,5 @@ class SourceFile:
         """Raise what reading ran into: AudioError with a storage code, or timeout."""
         if self._error is not None:
             raise as_audio_error(self._error)
-        if self._late:
+        if self._overdue:
             raise AudioError("timeout", "reading the file took longer than allowed")

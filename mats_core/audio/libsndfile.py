@@ -8,7 +8,7 @@ from typing import Literal
 
 import soundfile
 
-from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioInfo, Block, Reader, SourceFile
+from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.repair import ogg_has_end, wav_samples
 from mats_core.audio.signatures import HEAD_BYTES, Signature
 
@@ -26,10 +26,10 @@ class _UnseekingSoundFile(soundfile.SoundFile):
         return False
 
 
-class LibsndfileSource:
-    """A file opened with libsndfile; a `Source`. Raises what soundfile raises, and AudioError where reading fails."""
+class LibsndfileSource(Source):
+    """A file opened with libsndfile. Raises what soundfile raises, and AudioError where reading fails."""
 
-    reader: Reader = "libsndfile"
+    reader = "libsndfile"
 
     def __init__(self, file: SourceFile, signature: Signature) -> None:
         self._file = file
@@ -42,18 +42,8 @@ class LibsndfileSource:
         self.broken = False
         self._end: int | None = None  # frame where reading found the end
 
-    def __enter__(self) -> LibsndfileSource:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._sound.close()
-
-    @property
-    def declared_s(self) -> float | None:
-        return self.info().duration_s
 
     def info(self) -> AudioInfo:
         kind = self._sound.format.lower()

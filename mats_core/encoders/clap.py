@@ -53,7 +53,11 @@ class MelSpectrogram(torch.nn.Module):
 
 
 class HfClapEncoder:
-    """Any `ClapModel` directory or hub name; all sizes come from its own configuration files."""
+    """Any `ClapModel` of transformers: LAION's and the embedded one. All sizes come from its own configuration files.
+
+    directory: a local one, or a hub name. dtype: "auto" is float32. Attributes: `sample_rate` in Hz, `window_seconds`,
+    `dim`, `fingerprint`, `device`. Raises SettingsError for a directory that is missing, incomplete or of another kind.
+    """
 
     def __init__(self, directory: str, device: str = "auto", dtype: str = "auto") -> None:
         defer_sklearn()

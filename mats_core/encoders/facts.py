@@ -43,6 +43,7 @@ class FeatureSettings(BaseModel):
 
     @property
     def max_samples(self) -> int:
+        """Samples of a window."""
         return round(self.max_length_s * self.sampling_rate)
 
 

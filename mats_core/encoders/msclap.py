@@ -140,11 +140,11 @@ def model_classes() -> Any:
         shell.__path__ = [str(package_folder())]
         sys.modules[_PACKAGE] = shell
         module = importlib.import_module(f"{_PACKAGE}.models.clap")
-        module.AutoModel = _Gpt2FromConfiguration  # type: ignore[attr-defined]
+        module.AutoModel = Gpt2FromConfiguration  # type: ignore[attr-defined]
     return sys.modules[f"{_PACKAGE}.models.clap"]
 
 
-class _Gpt2FromConfiguration:
+class Gpt2FromConfiguration:
     """Stands in for `AutoModel` in the package's module: the weights file holds GPT-2's weights."""
 
     @staticmethod

@@ -92,7 +92,8 @@ class Bridge:
         import torch
         import torch.nn.functional as F
 
-        audio = F.normalize(torch.as_tensor(audio, dtype=torch.float32), dim=-1)  # [B, D]
+        given = torch.as_tensor(audio, dtype=torch.float32)  # [B, D]
+        audio = F.normalize(given, dim=-1)
         kind, memory = self.settings.kind, self.memory
         moved: torch.Tensor = audio
         entries: list[Any] = [None] * len(audio)
@@ -103,7 +104,7 @@ class Bridge:
         elif kind == "projection":
             moved = F.normalize(torch.from_numpy(self._project(audio.cpu().numpy())).to(audio.device), dim=-1)
         elif kind == "retrieval" and explain and len(audio):
-            entries = self.nearest(audio)
+            entries = self.nearest(given)
         elif kind == "santa" and memory is not None and santa is not None and santa.mix > 0:
             found = memory.transfer(audio, noise="keyed", explain=explain, **santa.model_dump())
             moved, entries = found if explain else (found, entries)

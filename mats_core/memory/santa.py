@@ -164,7 +164,7 @@ class SantaMemory:
         `probe` nearest clusters are searched; where they hold fewer than `neighbors` rows, more are, so that no row is
         ever repeated. K is `neighbors`, or the memory's size where that is less.
         """
-        order, _, distances, rows = self._search_in_order(queries, neighbors, probe)
+        order, _, distances, rows = self._search_in_order(queries, neighbors, probe)  # [B], …, [B, K], [B, K]
         back = np.argsort(order)
         return distances[back], rows[back]
 
@@ -234,7 +234,7 @@ class SantaMemory:
         unless `normalize` is False. noise: None for none; "keyed" for each memory row's own draw from (seed, row); or
         standard-normal draws [B, neighbors, D] in order of rising distance. Noisy neighbours are normalised again.
         explain=True returns also, for each row, its neighbours as dicts: row, caption, source, weight, score (cosine
-        with the text as stored).
+        with the text as stored). Raises ValueError for sizes that do not fit.
         """
         audio = torch.as_tensor(np.asarray(audio_embedding) if isinstance(audio_embedding, list) else audio_embedding)
         audio = F.normalize(audio.float(), dim=-1)
@@ -248,7 +248,7 @@ class SantaMemory:
             if noise.ndim != 3 or any(size < least for size, least in zip(noise.shape, wanted, strict=True)):
                 raise ValueError(f"noise must be [B, neighbors, D] = {list(wanted)}, got {list(noise.shape)}")
         order, queries, distances, rows = self._search_in_order(audio.cpu().numpy(), neighbors, probe)
-        asked = torch.from_numpy(queries).to(audio.device)
+        asked = torch.from_numpy(queries).to(audio.device)  # [B, D], a cluster's queries together
         keyed = (noise_variance, seed) if isinstance(noise, str) and noise_variance > 0 else None
         if audio.device.type == "cpu" and not isinstance(noise, torch.Tensor):
             # Unit vectors: d² = 2 − 2 cos. Those stored as anything shorter than float32 are not quite that.
@@ -304,13 +304,13 @@ class SantaMemory:
         noise_variance: float,
     ) -> tuple[torch.Tensor, np.ndarray]:
         """As `_pull`, in one go on the audio's device, or with noise that was drawn elsewhere [B, K, D]."""
-        texts = torch.from_numpy(self.vectors(rows)).to(audio.device)
+        texts = torch.from_numpy(self.vectors(rows)).to(audio.device)  # [B, K, D]
         if keyed is not None:
             draws = keyed_normal(keyed[1], torch.from_numpy(rows).to(audio.device), self.dim)
             texts = inject_noise(texts, keyed[0], noise=draws)
         elif isinstance(noise, torch.Tensor):
             texts = inject_noise(texts, noise_variance, noise=noise[:, : rows.shape[1]].to(audio.device))
-        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)
+        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)  # [B, K]
         return (weights[..., None] * texts).sum(dim=1), weights.cpu().numpy()
 
     def _texts(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray:
@@ -331,28 +331,26 @@ class SantaMemory:
         return self.ready[keyed]
 
     def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
+        """The neighbours [B, K] of each query in words and numbers; captions are empty where the memory has none."""
         table = self._table()
-        flat = rows.reshape(-1)
-        if table is None:
-            captions, sources = [""] * len(flat), [""] * len(flat)
-        else:
-            taken = table.take(flat)
-            captions, sources = taken["caption"].to_pylist(), taken["source"].to_pylist()
-        found, width = [], rows.shape[1]
-        for at in range(len(rows)):
-            found.append(
-                [
-                    {
-                        "row": int(rows[at, k]),
-                        "caption": captions[at * width + k],
-                        "source": sources[at * width + k],
-                        "weight": float(weights[at, k]),
-                        "score": float(1.0 - distances[at, k] / 2.0),  # unit vectors: d² = 2 − 2 cos
-                    }
-                    for k in range(width)
-                ]
-            )
-        return found
+        texts = [[""] * rows.size] * 2
+        if table is not None:
+            taken = table.take(rows.reshape(-1))
+            texts = [taken[name].to_pylist() for name in ("caption", "source")]
+        captions, sources = iter(texts[0]), iter(texts[1])
+        return [
+            [
+                {
+                    "row": int(row),
+                    "caption": next(captions),
+                    "source": next(sources),
+                    "weight": float(weight),
+                    "score": float(1.0 - distance / 2.0),  # unit vectors: d² = 2 − 2 cos
+                }
+                for row, weight, distance in zip(*columns, strict=True)
+            ]
+            for columns in zip(rows, weights, distances, strict=True)
+        ]
 
     def _table(self) -> Any:
         if isinstance(self._captions, Path):

@@ -105,25 +105,17 @@ class Clip:
 
 
 class AskedModel(Protocol):
-    """What asking needs of a model; `MatsModel` has it."""
+    """What asking needs of a model: these of `MatsModel`, which knows this module and is not known to it."""
 
     encoder: ClapEncoder | None
 
-    def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
-        """SettingsError for a request that cannot be answered."""
+    def validate_request(self, *request: Any) -> None:
+        """SettingsError for a task, question or tag that cannot be."""
 
     def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Windows [T] → unit embeddings float32 [W, D]."""
 
-    def answer_embeddings(
-        self,
-        embedding: Any,
-        requests: Sequence[Request],
-        decoding: DecodingSettings | dict[str, Any] | None = None,
-        santa: SantaSettings | dict[str, Any] | None = None,
-        explain: bool = False,
-        bridge: Bridge | None = None,
-    ) -> list[Reply]:
+    def answer_embeddings(self, *asked: Any, **settings: Any) -> list[Reply]:
         """Embeddings [B, D] before Santa and a request each → replies."""
 
 

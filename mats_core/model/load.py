@@ -60,7 +60,7 @@ def load_model(
         load_adapter(llm, state)
         if merge_adapter if merge_adapter is not None else number is torch.float32:
             llm.merge_adapter()
-    listener, encoder_part = load_encoder_part(where["encoder"] if encoder else None, place)
+    clap, encoder_part = load_encoder_part(where["encoder"] if encoder else None, place)
     _same("encoder", where["encoder"], config.encoder, encoder_part)
     bank, memory_part = load_memory_part(where["memory"] if memory else None, config.encoder)
     _same("memory", where["memory"], config.memory, memory_part)
@@ -70,7 +70,7 @@ def load_model(
         mapper.to(place).eval(),
         llm.to(place).eval(),
         tokenizer,
-        encoder=listener,
+        encoder=clap,
         memory=bank,
         parts={name: path for name, path in where.items() if path},
         fingerprint=model_fingerprint(folder, config),

@@ -50,7 +50,16 @@ class TargetScores:
 
 
 class MatsModel:
-    """A loaded model. Make one with `load_model(uri)` or, untrained, with `MatsModel.new(...)`."""
+    """A model that answers questions about sound. Make one with `load_model(uri)` or, untrained, `MatsModel.new(...)`.
+
+        model = load_model("builtin")
+        model.answer("street.wav")                                        # a caption
+        model.answer("street.wav", "QA", question="Is a dog barking?")
+        model.answers("street.wav", segments=True)                        # with times, a window each
+
+    Attributes: `config`, everything but weights; `encoder` and `memory`, None where it was loaded without;
+    `fingerprint`, which model it is; `device`. Its answers do not depend on what is asked beside them.
+    """
 
     def __init__(
         self,
@@ -69,10 +78,9 @@ class MatsModel:
         self.parts = parts or {}  # where encoder, llm and memory were read from
         self.fingerprint = fingerprint
         self.tokens = PromptTokens(tokenizer, config.mapper.vectors, config.max_target_tokens)
-        told = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
-        self.positions = max(0, told or 0)  # tokens the LLM was made to read and write; 0 where it does not say
-        accepts = inspect.signature(self.causal_lm.forward).parameters
-        self._keeps_logits = "logits_to_keep" in accepts
+        positions = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+        self.positions = max(0, positions or 0)  # tokens the LLM was made to read and write; 0 where it does not say
+        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
 
     # -- making one ------------------------------------------------------------------------------------
 
@@ -107,8 +115,8 @@ class MatsModel:
             raise SettingsError("embedding_dim", "neither it nor an encoder is given", "give one of them")
         place, number = pick_device(device), pick_dtype(dtype, device)
         language_model, tokenizer, llm_part = load_llm(llm, place, number, trust_remote_code)
-        listener, encoder_part = load_encoder_part(encoder, place)
-        dim = listener.dim if listener is not None else int(embedding_dim or 0)
+        clap, encoder_part = load_encoder_part(encoder, place)
+        dim = clap.dim if clap is not None else int(embedding_dim or 0)
         bank, memory_part = load_memory_part(memory, encoder_part)
         hidden = int(language_model.get_input_embeddings().embedding_dim)
         config = ModelConfig(
@@ -135,7 +143,7 @@ class MatsModel:
         network.to(place).eval()
         language_model.eval()
         where = {name: uri for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
-        return cls(config, network, language_model, tokenizer, encoder=listener, memory=bank, parts=where)
+        return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
 
     # -- where it lives --------------------------------------------------------------------------------
 
@@ -146,6 +154,7 @@ class MatsModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the mapper is, and with it the whole model."""
         return next(self.mapper.parameters()).device
 
     def save(self, uri: str | os.PathLike[str], include: Sequence[str] = (), *, weights: str = "float32") -> None:
@@ -171,30 +180,26 @@ class MatsModel:
 
     def _embed(self, ids: torch.Tensor, sound: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Token embeddings [B, T, H] with the prefix in the gaps."""
-        words = self.causal_lm.get_input_embeddings()(ids)
+        words = self.causal_lm.get_input_embeddings()(ids)  # [B, T, H]
         return words.masked_scatter(sound[..., None], prefix.to(words.dtype))
 
-    def scores(self, prefix: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]) -> TargetScores:
-        """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`."""
-        return self.score(prefix, self.tokens.for_loss(prompts, outputs, self.device))
-
     def score(self, prefix: torch.Tensor, batch: Sequences) -> TargetScores:
-        """`scores` of prompts and targets that are token ids already (`PromptTokens.for_loss`)."""
+        """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`, batch of `for_loss`."""
         assert batch.targets is not None
         inputs: dict[str, Any] = {"inputs_embeds": self._embed(batch.ids, batch.sound, prefix)}
         # Causal attention and right padding: no mask needed, and none is faster.
         keep = batch.ids.shape[1] - batch.first_target + 1  # the position before a token predicts it
-        if self._keeps_logits:
+        if self._takes_logits_to_keep:
             inputs["logits_to_keep"] = keep
-        logits = self.causal_lm(**inputs, use_cache=False).logits[:, -keep:-1]
-        targets = batch.targets[:, batch.first_target :]
-        rows, columns = torch.nonzero(targets != -100, as_tuple=True)
-        wanted = targets[rows, columns]
-        picked = logits[rows, columns].float()  # [target tokens of the batch, vocabulary]
+        logits = self.causal_lm(**inputs, use_cache=False).logits[:, -keep:-1]  # [B, keep − 1, vocabulary]
+        targets = batch.targets[:, batch.first_target :]  # [B, keep − 1]
+        rows, columns = torch.nonzero(targets != -100, as_tuple=True)  # both [N], target tokens of the batch
+        wanted = targets[rows, columns]  # [N]
+        picked = logits[rows, columns].float()  # [N, vocabulary]
         if self.config.pad_row:
             picked = F.pad(picked, (0, 1))
-        each = F.cross_entropy(picked, wanted, reduction="none")
-        zeros = torch.zeros(len(targets), device=each.device)
+        each = F.cross_entropy(picked, wanted, reduction="none")  # [N]
+        zeros = torch.zeros(len(targets), device=each.device)  # [B]
         tokens = zeros.index_add(0, rows, torch.ones_like(each))
         correct = zeros.index_add(0, rows, (picked.detach().argmax(-1) == wanted).float())
         return TargetScores(zeros.index_add(0, rows, each) / tokens, correct, tokens)
@@ -205,7 +210,7 @@ class MatsModel:
         prompts: whole strings with `<SpeechHere>` where the vectors go; outputs: answers without end token.
         A sample's loss does not depend on its batch.
         """
-        return self.scores(self.prefix(embedding), prompts, outputs).loss
+        return self.score(self.prefix(embedding), self.tokens.for_loss(prompts, outputs, self.device)).loss
 
     @torch.inference_mode()
     def generate(

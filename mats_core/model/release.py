@@ -126,11 +126,12 @@ def their_name(name: str) -> str:
 
 
 def sizes_of(
-    mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], told: dict[str, Any], hidden: int
+    mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], stated: dict[str, Any], hidden: int
 ) -> dict[str, int]:
     """The sizes most tensors agree on, so that `compare_keys` names the others.
 
-    Of tensors that are missing: what the checkpoint's config `told`, else the reference's; `hidden` is the LLM's width.
+    Of tensors that are missing: what the checkpoint's config says (`stated`), else the reference's; `hidden` is the
+    LLM's width.
     """
     usual = MapperConfig()
 
@@ -139,44 +140,44 @@ def sizes_of(
         return [tensor.shape[axis] for tensor in fitting]
 
     widths = [*sizes("prefix_const", 1), *sizes("projector.weight", 1), *sizes(".norm1.weight", 0, 1)]
-    width = _most(widths, told, "mapper_dim", usual.width)
+    width = _most_frequent(widths, stated, "mapper_dim", usual.width)
     unfolded = [*sizes("linear.weight", 0), *sizes("linear.bias", 0, 1)]
     found = {
-        "embedding_dim": _most(sizes("linear.weight", 1), told, "clap_dim", 1024),
-        "vectors": _most(sizes("prefix_const", 0), told, "prefix_length", usual.vectors),
+        "embedding_dim": _most_frequent(sizes("linear.weight", 1), stated, "clap_dim", 1024),
+        "vectors": _most_frequent(sizes("prefix_const", 0), stated, "prefix_length", usual.vectors),
         "width": width,
-        "clip_tokens": _most(
-            [size // width for size in unfolded if size % width == 0], told, "clip_length", usual.clip_tokens
+        "clip_tokens": _most_frequent(
+            [size // width for size in unfolded if size % width == 0], stated, "clip_length", usual.clip_tokens
         ),
-        "layers": _layers(mapper, told),
-        "mlp_width": _most([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], {}, "", 2 * width),
-        "hidden_size": _most([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], {}, "", hidden),
+        "layers": _layers(mapper, stated),
+        "mlp_width": _most_frequent([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], {}, "", 2 * width),
+        "hidden_size": _most_frequent([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], {}, "", hidden),
     }
-    if lora or told.get("lora") is True:
+    if lora or stated.get("lora") is True:
         matrices = [(name, tensor) for name, tensor in lora.items() if tensor.ndim == 2]
         ranks = [tensor.shape[0] if ".lora_A." in name else tensor.shape[1] for name, tensor in matrices]
-        found["lora_rank"] = _most(ranks, told, "lora_rank", AdapterConfig().rank)
+        found["lora_rank"] = _most_frequent(ranks, stated, "lora_rank", AdapterConfig().rank)
     return found
 
 
-def _most(sizes: Iterable[int], told: dict[str, Any], name: str, otherwise: int) -> int:
-    """The most frequent of `sizes` (of equally frequent ones the first); without any, the size that `told` has under
+def _most_frequent(sizes: Iterable[int], stated: dict[str, Any], name: str, otherwise: int) -> int:
+    """The most frequent of `sizes` (of equally frequent ones the first); without any, the size that `stated` has under
     `name`; without that, `otherwise`.
     """
     ranked = Counter(size for size in sizes if size).most_common(1)
     if ranked:
         return ranked[0][0]
-    size = told.get(name)
+    size = stated.get(name)
     return size if type(size) is int and size > 0 else otherwise
 
 
-def _layers(mapper: dict[str, torch.Tensor], told: dict[str, Any]) -> int:
+def _layers(mapper: dict[str, torch.Tensor], stated: dict[str, Any]) -> int:
     """How many layers the mapper is to have: those numbered 0, 1, … without a gap, or more where the config says so."""
     numbers = {int(found[1]) for name in mapper if (found := _MAPPER_LAYER.match(name))}
     row = 0
     while row in numbers:
         row += 1
-    promised = told.get("num_layers")
+    promised = stated.get("num_layers")
     return max(row, promised if type(promised) is int else 0) or len(numbers)
 
 
@@ -205,7 +206,7 @@ def import_with_report(
         why = f"{llm} is {hidden} wide, and the checkpoint was trained with an LLM {sizes['hidden_size']} wide"
         raise SettingsError("llm", why, "give the LLM it was trained with")
     if sizes["width"] % values["heads"]:
-        name = _said("heads", report.chosen["heads"][1])
+        name = _shown_name("heads", report.chosen["heads"][1])
         why = f"{values['heads']} does not divide the mapper's width {sizes['width']}"
         raise SettingsError(name, why, "give the number of heads it was trained with")
     mapper_config: MapperConfig = checked(
@@ -308,7 +309,7 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
         ours = name if name in SETTINGS else aliases.get(name)
         if ours is not None:
             known[ours] = value
-        elif name not in _TOLD_BY_TENSORS:
+        elif name not in _SAID_BY_TENSORS:
             raise SettingsError(f"config.{name}", "there is no such setting", f"choose one of {', '.join(SETTINGS)}")
     values = {}
     for ours, setting in SETTINGS.items():
@@ -318,18 +319,18 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
             value, source = stored[setting.theirs], "checkpoint"
         else:
             value, source = setting.default, "default"
-        values[ours] = checked_field(setting.kind, setting.field, value, _said(ours, source))
+        values[ours] = checked_field(setting.kind, setting.field, value, _shown_name(ours, source))
         report.chosen[ours] = (value, source)
     return values
 
 
-def _said(name: str, source: str) -> str:
+def _shown_name(name: str, source: str) -> str:
     """A setting's name where the user finds it: the flag, or the entry of the checkpoint's config."""
     return f"checkpoint config.{SETTINGS[name].theirs}" if source == "checkpoint" else name
 
 
 # Names in the authors' own config that say what the tensors or the code say already.
-_TOLD_BY_TENSORS = frozenset(
+_SAID_BY_TENSORS = frozenset(
     {
         "use_memory_bank",
         "is_kmeans",

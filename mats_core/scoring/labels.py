@@ -96,16 +96,16 @@ def score_sets(
 ) -> Scores:
     """Kind ``labels``: each item has a set of true labels; an answer lists labels with commas or semicolons.
 
-    ``micro_f1`` and ``macro_f1`` are those of the labels that the answer lists, each part matched by
+    ``micro_f1`` and ``macro_f1`` are those of the labels that the answer lists, each piece matched by
     `matching.match_labels`. ``map`` is the mean over labels that occur of average precision, the similarity of the
     whole answer to each label's text in CLAP's text space being the score; so it needs ``embed_text``.
     """
     why = _left_out(items, answers, labels, most=None)
     counts = [not reason for reason in why]
-    parts = [split_answer(_text(a), labels) for a in answers]
-    matches = match_labels([part for each in parts for part in each], labels, embed_text)
+    pieces = [split_answer(_text(a), labels) for a in answers]
+    matches = match_labels([piece for each in pieces for piece in each], labels, embed_text)
     at = iter(matches)
-    found = [[next(at) for _ in each] for each in parts]
+    found = [[next(at) for _ in each] for each in pieces]
     guessed = [{m.index for m in each if m.index is not None} for each in found]
     index = {name: i for i, name in enumerate(labels.names)}
     true = [{index[name] for name in item.labels} if ok else set() for item, ok in zip(items, counts, strict=True)]
@@ -220,22 +220,22 @@ def label_f1(predicted: Sequence[Collection[str]], true: Sequence[Collection[str
 
 
 def split_answer(answer: str, labels: LabelSet) -> list[str]:
-    """The parts of a list answer: cut at semicolons, line ends and commas, but not within a label that has commas."""
-    parts: list[str] = []
+    """The pieces of a list answer: cut at semicolons, line ends and commas, but not within a label that has commas."""
+    pieces: list[str] = []
     with_comma = sorted(
         (form for form in {*labels.names, *labels.spoken} if "," in form), key=lambda form: (-len(form), form)
     )
     rest = answer
     for form in with_comma:
-        pieces = _cut(rest, form)
-        if pieces is not None:
-            parts.append(form)
-            rest = pieces
+        left = _cut(rest, form)
+        if left is not None:
+            pieces.append(form)
+            rest = left
     for piece in rest.replace(";", ",").replace("\n", ",").split(","):
         text = piece.strip().rstrip(".")
         if text:
-            parts.append(text)
-    return list(dict.fromkeys(parts))
+            pieces.append(text)
+    return list(dict.fromkeys(pieces))
 
 
 def _cut(text: str, form: str) -> str | None:

@@ -219,13 +219,13 @@ def _sound(clip: Clip, seed: list[int]) -> tuple[np.ndarray, dict[str, Any]]:
         per_minute = round(60 / CHANGE_S)
         rows = []
         for minute in range(minutes):
-            part = recipes[minute * per_minute : (minute + 1) * per_minute]
+            stretches = recipes[minute * per_minute : (minute + 1) * per_minute]
             rows.append(
                 {
                     "start_s": 60.0 * minute,
                     "end_s": 60.0 * (minute + 1),
-                    "caption": " ".join(recipe_caption(recipe) for recipe in part),
-                    "labels": _distinct(part),
+                    "caption": " ".join(recipe_caption(recipe) for recipe in stretches),
+                    "labels": _distinct(stretches),
                 }
             )
         caption = f"A scene of {minutes} minute{'s' if minutes > 1 else ''} whose sounds change."

@@ -260,7 +260,7 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
 
 def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict[str, str]:
     """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task."""
-    heard = caption(content, rng)
+    text = caption(content, rng)
     if task == "QA":
         instruction, output, _ = question(content, rng)
     elif task == "cla_label":
@@ -269,4 +269,4 @@ def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict
         instruction, output = "", music_description(content, rng)
     else:
         instruction, output = "", caption(content, rng)
-    return {"caption": heard, "instruction": instruction, "output": output, "task": task, "source": "soundworld"}
+    return {"caption": text, "instruction": instruction, "output": output, "task": task, "source": "soundworld"}

@@ -122,12 +122,12 @@ def _from_store(uri: str, setting: str) -> Path:
         raise SettingsError(setting, f"{public_uri(uri)} holds no files", "give a directory with files in it")
     key = hash_settings([(info.path, info.size, info.version) for info in files])
     folder = cache_root() / "parts" / key[:32]
-    if _holds(folder, files):
+    if _is_complete(folder, files):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not _holds(folder, files):
+            if not _is_complete(folder, files):
                 shutil.rmtree(folder, ignore_errors=True)  # something cut it short
                 for left in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
@@ -144,7 +144,7 @@ def _from_store(uri: str, setting: str) -> Path:
     return folder
 
 
-def _holds(folder: Path, files: list[FileInfo]) -> bool:
+def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
     """Whether a copy has every file at its full size."""
     try:
         return all((folder / info.path).stat().st_size == info.size for info in files)

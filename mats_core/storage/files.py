@@ -70,7 +70,7 @@ class S3File(RangedFile):
         self._bucket, self._key, _ = fs.split_path(name)
         if not self._key:
             raise StorageError("io_error", "is a bucket, not a file")
-        self._least_ahead = self._ahead = read_ahead
+        self._least_ahead = self._read_ahead = read_ahead
         self._blocks: list[tuple[int, bytes]] = []
         self.etag = ""
         with_retries(lambda: self._fetch(0, read_ahead))
@@ -92,8 +92,8 @@ class S3File(RangedFile):
             if first <= at < first + len(data):
                 return data[at - first : at - first + count]
         goes_on = any(at == first + len(data) for first, data in self._blocks)
-        self._ahead = min(2 * self._ahead, _MOST_AHEAD) if goes_on else self._least_ahead
-        stop = min(self.size, at + max(count, self._ahead))
+        self._read_ahead = min(2 * self._read_ahead, _MOST_AHEAD) if goes_on else self._least_ahead
+        stop = min(self.size, at + max(count, self._read_ahead))
         return with_retries(lambda: self._fetch(at, stop))[:count]
 
     def _fetch(self, first: int, stop: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Audio (or audio embeddings) → answers, on Ray."""
+"""`mats caption`: audio, or audio embeddings → answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.decode_stage import decode_stage, fetch_stage
-from pipelines.archive.model_stage import ModelSpec, answer_stage
-from pipelines.archive.run import Job, RunResult, peek, run_rows
+from pipelines.archive.model_stage import answer_stage, model_spec
+from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
+from pipelines.data.schemas import output_columns
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -34,33 +35,20 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
 
 
 def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
-    """What is to be done, and the entries of INPUT; raises SettingsError for what cannot work."""
+    """The job of these settings, and what INPUT names; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
-    check = _checker(settings, facts)
-    source = peek(open_input(settings.input, settings.schemes), settings.input)
-    embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
-    if source.kind != "list":
+    check = _request_check(settings, facts)
+    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    embeddings = _check_embeddings(settings, facts) if inputs.kind == "embeddings" else None
+    if inputs.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
-    spec = ModelSpec(
-        model=settings.model,
-        device=settings.device,
-        trust_remote_code=settings.trust_remote_code,
-        window_s=facts.window_s,
-        deterministic=settings.deterministic,
-        segments=settings.segments,
-        explain=settings.explain,
-        with_embedding=settings.with_embedding,
-        decoding=decoding,
-        santa=santa,
-        bridge=bridge,
-        fingerprint=facts.fingerprint,
-    )
+    spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
         name="caption",
         folder=ANSWERS,
-        identity=_identity(settings, facts, source, decoding, santa, bridge),
+        identity=_identity(settings, facts, embeddings, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
         defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
@@ -70,7 +58,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         ],
         check=check,
     )
-    return job, source
+    return job, inputs
 
 
 def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,7 +72,7 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
         problem = f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions}"
         raise SettingsError("max_new_tokens", problem, f"choose less than {facts.positions}")
     santa = facts.config.santa
-    over = {
+    overrides = {
         "mix": settings.santa_mix,
         "neighbors": settings.santa_neighbors,
         "scale": settings.santa_scale,
@@ -92,7 +80,7 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     }
     santa = checked(
         SantaSettings,
-        {**santa.model_dump(), **{name: value for name, value in over.items() if value is not None}},
+        {**santa.model_dump(), **{name: value for name, value in overrides.items() if value is not None}},
         "santa",
     )
     return decoding.model_dump(), santa.model_dump()
@@ -145,8 +133,8 @@ def audio_mean(embeddings: str) -> list[float]:
     return mean
 
 
-def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
-    """Refuses an entry whose request cannot be answered, before any work starts."""
+def _request_check(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
+    """A function that raises SettingsError for an entry whose request cannot be answered."""
     tasks = tuple(facts.config.tasks)
 
     def check(entry: Entry) -> None:
@@ -157,7 +145,7 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
     return check
 
 
-def _check_embeddings(settings: CaptionSettings, source: Input, facts: ModelFacts) -> str:
+def _check_embeddings(settings: CaptionSettings, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
     made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
     remedy = 'embed the audio again with "mats embed-audio"'
@@ -168,18 +156,20 @@ def _check_embeddings(settings: CaptionSettings, source: Input, facts: ModelFact
 def _identity(
     settings: CaptionSettings,
     facts: ModelFacts,
-    source: Input,
+    embeddings: str | None,
     decoding: dict[str, Any],
     santa: dict[str, Any],
     bridge: dict[str, Any],
 ) -> dict[str, Any]:
     """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
     names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
+    columns = {each.setting: True for each in output_columns("caption", settings) if each.setting}
     identity = {
         "job": "caption",
         "model": facts.fingerprint,
-        "source": source.kind if source.kind == "embeddings" else "audio",
+        "source": "audio" if embeddings is None else "embeddings",
         **{name: getattr(settings, name) for name in names},
+        **columns,
         "decoding": decoding,
         "santa": santa,
     }

@@ -85,7 +85,7 @@ class _CountedWorkList(WorkList):
 def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> Estimate:
     """Scan, measure a sample, and multiply. Raises SettingsError as the run itself would."""
     report = progress or (lambda _: None)
-    job, source = caption_job(settings)
+    job, inputs = caption_job(settings)
     folder = storage.join(settings.output, "_state", "work_list")
     if settings.overwrite or not storage.exists(settings.output):
         folder, before = _missing_folder(), 0
@@ -93,8 +93,8 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
     else:
         before = WorkList(folder).total
         done = _rows_written(storage.join(settings.output, job.folder))
-    work = _CountedWorkList(folder, source.own_schema)
-    seen, known = scan_into(work, settings, job, source, report)
+    work = _CountedWorkList(folder, inputs.own_schema)
+    seen, known = scan_into(work, settings, job, inputs, report)
     estimate = Estimate(seen, known, max(0, work.total - done), done, cores=usable_cores())
     if not work.sample and before:
         for row in work.read(0, min(before, 4096)).to_pylist():

@@ -1,4 +1,4 @@
-"""Audio → audio embeddings: the front half of `caption`, kept for many questions, settings or models."""
+"""`mats embed-audio`: audio → audio embeddings, to be asked by `mats caption` as often as one likes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
 from pipelines.archive.decode_stage import decode_stage
-from pipelines.archive.model_stage import ModelSpec, embed_stage
-from pipelines.archive.run import Job, RunResult, peek, run_rows
+from pipelines.archive.model_stage import embed_stage, model_spec
+from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
 from pipelines.data.inputs import open_input
@@ -19,8 +19,8 @@ from pipelines.settings.archive import EmbedSettings
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    source = peek(open_input(settings.input, settings.schemes), settings.input)
-    if source.kind == "embeddings":
+    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    if inputs.kind == "embeddings":
         problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
         raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {
@@ -30,13 +30,6 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "window_seconds": facts.window_s,
         "max_seconds": settings.max_seconds,
     }
-    spec = ModelSpec(
-        model=settings.model,
-        device=settings.device,
-        trust_remote_code=settings.trust_remote_code,
-        window_s=facts.window_s,
-        deterministic=settings.deterministic,
-    )
     job = Job(
         name="embed-audio",
         folder=FOLDER,
@@ -44,9 +37,9 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
         defaults={},
-        stages=[decode_stage(settings, facts.sample_rate), embed_stage(spec)],
+        stages=[decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))],
     )
-    result = run_rows(settings, job, source, progress)
+    result = run_rows(settings, job, inputs, progress)
     write_facts(
         EmbeddingsFacts(
             settings.output,

@@ -100,7 +100,10 @@ def no_audio(uri: str) -> SettingsError:
 
 
 class Scanner:
-    """Turns entries into manifest rows; headers are read by limited processes, a batch at a time."""
+    """Turns entries into manifest rows; headers are read PROBE_BATCH files at a time, by processes with limits.
+
+    chunk_s: seconds of a row; workers: processes (default: chosen). A context manager: they end with it.
+    """
 
     def __init__(self, chunk_s: float, limits: LimitSettings, workers: int | None = None) -> None:
         self.chunk_s = chunk_s
@@ -145,7 +148,7 @@ class Scanner:
 
 @dataclass
 class ScanCounts:
-    """What was seen: files, chunks, bytes, hours, formats, errors by code."""
+    """What a scan found: entries, their rows, bytes and seconds of audio; how many of each format and error code."""
 
     files: int = 0
     chunks: int = 0

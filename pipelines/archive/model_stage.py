@@ -13,7 +13,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,9 +23,11 @@ from mats_core.errors import SettingsError, first_line
 from pipelines.cluster.plan import MODEL_CPUS
 from pipelines.cluster.stages import Stage, StageContext
 from pipelines.data.schemas import REQUEST_COLUMNS, dropped_columns, output_columns, timed, with_column, with_output
+from pipelines.settings.archive import RunSettings
 
 if TYPE_CHECKING:
     from mats_core.model.asking import Clip
+    from mats_core.model.facts import ModelFacts
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
@@ -53,6 +55,13 @@ class ModelSpec:
     santa: dict[str, Any] = field(default_factory=dict)
     bridge: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+
+
+def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> ModelSpec:
+    """What the actors of a run must know; answering: the settings of an answer, for the stage that asks."""
+    names = {each.name for each in fields(ModelSpec)} - set(answering)  # settings of the same name are taken over
+    given = settings.model_dump(include=names)
+    return ModelSpec(window_s=facts.window_s, fingerprint=facts.fingerprint, **given, **answering)
 
 
 class ModelStage:
@@ -119,7 +128,7 @@ class ModelStage:
     ) -> pa.Table:
         """Rows of the OUTPUT of `job`.
 
-        values: of each row by column, null where there is none; failed: what the model ended with, by row.
+        values: a dict a row, by column, null for what it lacks; failed: row → the exception that the model ended with.
         """
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         for index, error in failed.items():

@@ -29,7 +29,7 @@ from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stag
 from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
-from pipelines.output.parts import Done, PartWriter, read_done, settled
+from pipelines.output.parts import Done, PartWriter, read_done, reread_if_changed
 from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
@@ -39,7 +39,11 @@ COMMIT_S = 120.0
 
 @dataclass
 class RunResult:
-    """What a run did. `status`: complete, complete_before (there was nothing to do), interrupted, incomplete."""
+    """What a run did.
+
+    status: complete, complete_before (nothing was left to do), interrupted, incomplete. rows: of OUTPUT, `new_rows` of
+    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`.
+    """
 
     status: str
     output: str
@@ -78,17 +82,17 @@ class Job:
     check: Callable[[Entry], None] | None = None
 
 
-def peek(source: Input, uri: str) -> Input:
-    """The source with its first entry looked at; raises SettingsError when there is none."""
-    first = next(source.entries, None)
+def check_not_empty(inputs: Input, uri: str) -> Input:
+    """`inputs`, when there is an entry in it; raises SettingsError when there is none."""
+    first = next(inputs.entries, None)
     if first is None:
         raise no_audio(uri)
-    source.entries = chain([first], source.entries)
-    return source
+    inputs.entries = chain([first], inputs.entries)
+    return inputs
 
 
 def run_rows(
-    settings: RunSettings, job: Job, source: Input, progress: Callable[[Progress], None] | None = None
+    settings: RunSettings, job: Job, inputs: Input, progress: Callable[[Progress], None] | None = None
 ) -> RunResult:
     """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
 
@@ -96,13 +100,13 @@ def run_rows(
     """
     report = progress or (lambda _: None)
     started = time.time()
-    check_stages(job.stages, work_schema(source.own_schema).names)
+    check_stages(job.stages, work_schema(inputs.own_schema).names)
     session.check_device(settings.device, settings.address)
-    if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
+    if inputs.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
         shown = storage.public_uri(settings.output)
-        raise SettingsError("output", f"{shown} is INPUT too, which holds {source.kind}", "choose another folder")
+        raise SettingsError("output", f"{shown} is INPUT too, which holds {inputs.kind}", "choose another folder")
     if settings.overwrite and job.check is not None:
-        for entry in source.requests():  # before anything is removed
+        for entry in inputs.requests():  # before anything is removed
             job.check(entry)
     with open_output(
         settings.output,
@@ -113,8 +117,8 @@ def run_rows(
     ) as out:
         parts = out.join(job.folder)
         try:
-            work = WorkList(out.join("_state", "work_list"), source.own_schema)
-            scan_into(work, settings, job, source, report)
+            work = WorkList(out.join("_state", "work_list"), inputs.own_schema)
+            scan_into(work, settings, job, inputs, report)
             done = read_done(parts, work.total, settings.retry_errors or ())
         except SettingsError:
             out.forget()
@@ -156,7 +160,7 @@ def run_rows(
             if before < work.total:
                 _run_on_ray(settings, job, work, done, writer, meter, run, report_rows)
             writer.flush()
-            done = settled(parts, done)
+            done = reread_if_changed(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
@@ -188,15 +192,15 @@ def _other_input(previous: dict[str, Any] | None, now: str) -> str:
 
 
 def scan_into(
-    work: WorkList, settings: RunSettings, job: Job, source: Input, report: Callable[[Progress], None]
+    work: WorkList, settings: RunSettings, job: Job, inputs: Input, report: Callable[[Progress], None]
 ) -> tuple[ScanCounts, int]:
-    """Append to the work list what it lacks of `source`; (what was added, how many entries it knew)."""
+    """Append to the work list what it lacks of `inputs`; (what was added, how many entries it knew)."""
 
     def report_scan(counts: ScanCounts) -> None:
         report(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
 
     with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
-        return work.extend(source, scanner, job.defaults, report_scan, job.check)
+        return work.extend(inputs, scanner, job.defaults, report_scan, job.check)
 
 
 def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:

@@ -33,15 +33,15 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
 
     started = time.monotonic()
     facts = read_model_facts(settings.model)
-    source = open_input(settings.input, settings.schemes)
-    if source.kind in ("manifest", "embeddings"):
-        problem = f"{storage.public_uri(settings.input)} is a folder of {source.kind}, which has been scanned already"
+    inputs = open_input(settings.input, settings.schemes)
+    if inputs.kind in ("manifest", "embeddings"):
+        problem = f"{storage.public_uri(settings.input)} is a folder of {inputs.kind}, which has been scanned already"
         raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {"job": "scan", "chunk_seconds": facts.chunk_s}
     with open_output(settings.output, identity, results="manifest", overwrite=settings.overwrite) as out:
-        rows = WorkList(out.join("manifest"), source.own_schema, manifest_only=True)
+        rows = WorkList(out.join("manifest"), inputs.own_schema, manifest_only=True)
         with Scanner(facts.chunk_s, settings, settings.decoders) as scanner:
-            added, known = rows.extend(source, scanner, {}, progress)
+            added, known = rows.extend(inputs, scanner, {}, progress)
         if rows.total == 0:
             out.forget()
             raise no_audio(settings.input)

@@ -70,7 +70,10 @@ def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
 
 
 def _cast(kind: pa.DataType, value: Any) -> Any:
-    """A value that `_fits`, in the type of the work list: the same when INPUT is read again with other rows in it."""
+    """A value in the type that its column has in the work list, whatever type INPUT gives the column this time.
+
+    So an entry stays the same one when other rows stand beside it. Its column's type `_fits`.
+    """
     if isinstance(value, list) and pa.types.is_list(kind):
         return [_cast(kind.value_type, each) for each in value]
     if isinstance(value, dict) and pa.types.is_struct(kind):
@@ -87,7 +90,11 @@ def _cast(kind: pa.DataType, value: Any) -> Any:
 
 
 class WorkList:
-    """The work list at a folder URI; `total` rows, `row_id` 0 … total-1 without gaps."""
+    """The work list at a folder URI: `total` rows, `row_id` 0 … total-1 without gaps.
+
+    own: the user's own columns; manifest_only: a manifest, without requests. Raises SettingsError where the list there
+    was begun with other columns, or is damaged.
+    """
 
     def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
         self.folder = folder
@@ -120,7 +127,7 @@ class WorkList:
                 raise SettingsError("input", problem, "give it the type as before, or choose another OUTPUT")
 
     def read(self, first: int, stop: int) -> pa.Table:
-        """Rows first … stop-1, which must lie in one file or in consecutive ones."""
+        """Rows first … stop-1."""
         tables = []
         at = first
         while at < stop:
@@ -143,24 +150,24 @@ class WorkList:
 
     def extend(
         self,
-        source: Input,
+        inputs: Input,
         scanner: Scanner,
         defaults: dict[str, str | None],
         progress: Callable[[ScanCounts], None] | None = None,
         check: Callable[[Entry], None] | None = None,
     ) -> tuple[ScanCounts, int]:
-        """Append the entries of `source` that are not known yet; (what was added, how many were known).
+        """Append the entries of `inputs` that are not known yet; (what was added, how many were known).
 
         URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
         `check` may raise SettingsError for an entry that cannot be asked.
         """
         known, counts = self._known_ids(), ScanCounts()
-        occurrences = _Occurrences() if source.kind == "list" else None  # only lists repeat an entry
+        occurrences = _Occurrences() if inputs.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
-            for entry in source.entries:
+            for entry in inputs.entries:
                 entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
@@ -221,7 +228,7 @@ def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
 
 
 class _Occurrences:
-    """How often each id came before, in 12 bytes an id: a list of millions would not fit as Python objects."""
+    """Counts how often each id came, in 12 bytes an id: those of a list of millions would not fit as Python objects."""
 
     _RECENT = 1 << 16
 

@@ -1,4 +1,4 @@
-"""How the CPUs, GPUs and memory that there are become actors, threads and batches."""
+"""How a run shares out CPUs, GPUs and memory: actors, threads, batches."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def _no_answer(address: str, error: Exception) -> SettingsError:
 
 @contextmanager
 def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources]:
-    """Start a Ray, or join the one at `address`; yields what there is to plan with, and disconnects at the end.
+    """Start a Ray, or join the one at `address`; yields the Resources to plan with, and disconnects at the end.
 
     Inside a process that has a Ray already (a notebook, a test session), that one is used and left as it is; in a Ray
     job, the cluster it was submitted to is joined. A Ray of the run's own has room for `most_actors`, and ends with it.

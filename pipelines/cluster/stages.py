@@ -14,15 +14,15 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.cluster.plan import Plan
-from pipelines.data.private_uris import Find
+from pipelines.data.private_uris import FindUris
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """What the actors of every stage are told of their run.
+    """What the actors of every stage know of their run.
 
-    work_list: URI of its folder. find_uris: the URIs with secrets of these entries, which the work list holds without;
-    None where there are none. decoder_workers, threads, batch_size: see `Plan`.
+    work_list: URI of its folder. find_uris: entry ids → the URIs of those that have a secret, which the work list does
+    not hold; None where no entry has one. decoder_workers, threads, batch_size: see `Plan`.
     """
 
     work_list: str = ""
@@ -30,7 +30,7 @@ class StageContext:
     decoder_workers: int = 1
     threads: int = 0
     batch_size: int = 16
-    find_uris: Find | None = None
+    find_uris: FindUris | None = None
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ def check_stages(stages: Sequence[Stage], columns: Iterable[str]) -> None:
 
     columns: those of the work list, which the first stage can read.
     """
-    there = set(columns)
+    readable = set(columns)
     writers = "the work list"
     for stage in stages:
-        missing = sorted(set(stage.reads) - there)
+        missing = sorted(set(stage.reads) - readable)
         if missing:
             raise ValueError(
                 f"stage {stage.name} reads {', '.join(missing)}, which {writers} does not write; it can read "
-                f"{', '.join(sorted(there))}"
+                f"{', '.join(sorted(readable))}"
             )
-        there = (there | set(stage.writes)) - set(stage.drops)
+        readable = (readable | set(stage.writes)) - set(stage.drops)
         writers = f"{writers} or {stage.name}"
 
 
@@ -115,7 +115,7 @@ def run_stages(
             num_gpus=planned.gpus or None,
             **bounded_retries(ray.data.Dataset.map_batches),
         )
-    # note: with prefetching a table is handed over when the next one is there, so it is durable that much later
+    # note: with prefetching a table is handed over when the next one has come, so it is durable that much later
     for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if len(table):
             yield table

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -34,28 +34,36 @@ def read_table(uri: str, without: Collection[str] = ()) -> tuple[pa.Schema, Iter
         file = storage.open_binary(uri, read_ahead=_READ_AHEAD)
         small = file.seek(0, io.SEEK_END) <= _SMALL
         file.seek(0)
-        if name.endswith(".csv"):
-            from pyarrow import csv
-
-            read: Any = csv.read_csv if small else csv.open_csv
-            lines = csv.ParseOptions(newlines_in_values=True)
-            header = csv.open_csv(file, parse_options=lines).schema.names
-            file.seek(0)
-            # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
-            text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
-            reader: Any = read(file, parse_options=lines, convert_options=text)
-        else:
-            from pyarrow import json as arrow_json
-
-            streamed = getattr(arrow_json, "open_json", None)  # note: pyarrow before 20 has none
-            read = arrow_json.read_json if small or streamed is None else streamed
-            reader = read(file)
-            plain = pa.schema([(each.name, _without_times(each.type)) for each in reader.schema])
-            if plain != reader.schema:  # JSON has no times: these are strings that look like one
-                file.seek(0)
-                reader = read(file, parse_options=arrow_json.ParseOptions(explicit_schema=plain))
+        reader = _csv(file, small) if name.endswith(".csv") else _json_lines(file, small)
         batches = reader.to_batches(max_chunksize=_BATCH) if isinstance(reader, pa.Table) else reader
         return reader.schema, _batches(uri, iter(batches))
+
+
+def _csv(file: BinaryIO, small: bool) -> Any:
+    """A table (small: the file is read whole) or a reader of batches; every column is text."""
+    from pyarrow import csv
+
+    read: Any = csv.read_csv if small else csv.open_csv
+    lines = csv.ParseOptions(newlines_in_values=True)
+    header = csv.open_csv(file, parse_options=lines).schema.names
+    file.seek(0)
+    # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
+    text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
+    return read(file, parse_options=lines, convert_options=text)
+
+
+def _json_lines(file: BinaryIO, small: bool) -> Any:
+    """A table (small: the file is read whole) or a reader of batches."""
+    from pyarrow import json
+
+    streamed = getattr(json, "open_json", None)  # note: pyarrow before 20 has none
+    read: Any = json.read_json if small or streamed is None else streamed
+    reader = read(file)
+    plain = pa.schema([(each.name, _without_times(each.type)) for each in reader.schema])
+    if plain == reader.schema:
+        return reader
+    file.seek(0)  # JSON has no times: these are strings that look like one
+    return read(file, parse_options=json.ParseOptions(explicit_schema=plain))
 
 
 def _without_times(kind: pa.DataType) -> pa.DataType:

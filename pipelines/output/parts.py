@@ -51,7 +51,7 @@ def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
     done = Done(np.zeros(total, bool))
     for info in parquet.files(folder):
         table = _read_part(info.uri)
-        stays = first_times(table["row_id"].to_numpy(), done.mask)
+        stays = first_occurrences(table["row_id"].to_numpy(), done.mask)
         if again:
             stays &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
         if not stays.all():
@@ -74,7 +74,7 @@ def _read_part(uri: str) -> pa.Table:
         raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
 
 
-def first_times(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def first_occurrences(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Which of `ids` int64 [N] come for the first time and are not in `mask` yet: bool [N]."""
     new = np.zeros(len(ids), bool)
     new[np.unique(ids, return_index=True)[1]] = True
@@ -89,7 +89,7 @@ def _rewrite(uri: str, stays: np.ndarray) -> None:
         storage.remove_tree(uri)
 
 
-def settled(folder: str, done: Done) -> Done:
+def reread_if_changed(folder: str, done: Done) -> Done:
     """`done`, read anew where the parts are not those this run knows of: another writer's came late, or one is gone."""
     listed = {info.path for info in storage.list_files(folder)} if storage.is_dir(folder) else set()
     return done if listed == done.parts else read_done(folder, len(done.mask))
@@ -122,7 +122,7 @@ def uninterrupted() -> Iterator[None]:
 class PartWriter:
     """Gathers rows and writes part files of `commit_rows`, or what there is every `commit_seconds`.
 
-    `done` is brought up to date as rows come. `guard` is called before every file and may raise (lease lost).
+    `done` is brought up to date as rows come. `check_lease` is called before every file and may raise (lease lost).
     """
 
     def __init__(
@@ -132,14 +132,14 @@ class PartWriter:
         done: Done,
         commit_rows: int,
         commit_seconds: float,
-        guard: Callable[[], None],
+        check_lease: Callable[[], None],
     ) -> None:
         self.folder = folder
         self._run_id = run_id
         self._done = done
         self._commit_rows = commit_rows
         self._commit_seconds = commit_seconds
-        self._guard = guard
+        self._check_lease = check_lease
         self._waiting: list[pa.Table] = []
         self._rows = 0
         self._since = time.monotonic()
@@ -154,7 +154,7 @@ class PartWriter:
 
     def _add(self, table: pa.Table) -> pa.Table:
         ids = table["row_id"].to_numpy()
-        new = first_times(ids, self._done.mask)
+        new = first_occurrences(ids, self._done.mask)
         if not new.all():
             table = table.filter(pa.array(new))
         if len(table) == 0:
@@ -188,7 +188,7 @@ class PartWriter:
         part = part.sort_by("row_id")
         self._waiting, self._rows = ([rest] if len(rest) else []), len(rest)
         name = f"part-{part['row_id'][0].as_py():012d}-{self._run_id}-{self.parts:05d}.parquet"
-        self._guard()
+        self._check_lease()
         parquet.write(storage.join(self.folder, name), part)
         self._done.parts.add(name)
         self.parts += 1

@@ -1,4 +1,4 @@
-"""What `mats train` is told: one YAML file, one pydantic model. No torch here, so that wrong settings are cheap."""
+"""The settings of `mats train`: one YAML file, one pydantic model. No torch here, so that wrong settings are cheap."""
 
 from __future__ import annotations
 

@@ -87,12 +87,12 @@ def load_newest(
     folder: str,
     model: MatsModel,
     optimizer: torch.optim.Optimizer,
-    keeper: bool = True,
+    first_worker: bool = True,
     warn: Callable[[str], None] = log.warning,
 ) -> TrainState:
     """Restore the newest checkpoint that can be read; a fresh state when there is none.
 
-    A damaged file is passed over for the one before it, and the `keeper` (one of the workers) renames it to
+    A damaged file is passed over for the one before it, and the first worker renames it to
     `….damaged`, so that `prune` does not count it. Raises ForeignCheckpoint for one of other weights.
     """
     for step, uri in reversed(list_checkpoints(folder).items()):
@@ -102,10 +102,10 @@ def load_newest(
             raise
         except ValueError as error:
             warn(f"the checkpoint of step {step} is damaged and set aside: {error}")
-            if keeper:
+            if first_worker:
                 _set_aside(uri)
         except storage.StorageError as error:
-            if keeper or error.code != "not_found":  # else the keeper was faster
+            if first_worker or error.code != "not_found":  # else the first worker was faster
                 raise
     return TrainState()
 

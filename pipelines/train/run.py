@@ -200,7 +200,7 @@ class TrainDriver:
         def fit() -> None:
             try:
                 trainer.fit()
-            except BaseException as error:  # note: told where it can be seen, below
+            except BaseException as error:  # note: raised below, in the main thread
                 failure.append(error)
 
         # note: not in the main thread, where Ray Train would take Ctrl-C for itself and drop the last steps
@@ -215,7 +215,7 @@ class TrainDriver:
                     thread.join(REFUSAL_PATIENCE_S)
                     break
                 if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
-                    raise RunFailed("the workers did not stop; the last checkpoint is what is kept")
+                    raise RunFailed("the workers did not stop; the last checkpoint is where the run can go on")
                 with suppress(storage.StorageError):
                     self.out.check()
             except KeyboardInterrupt:

@@ -251,8 +251,8 @@ class TrainWorker:
         if self.share.rank == 0:
             samples = draw_step(self.sets, self.ratios, self.training, error.step, self.word)
             rows = [{"prompt": s.prompt, "output": s.output, "embedding": s.vector.tolist()} for s in samples]
-            kept = {"step": error.step, "seed": self.training.seed, "samples": rows}
-            storage.write_bytes(uri, json.dumps(kept).encode())
+            facts = {"step": error.step, "seed": self.training.seed, "samples": rows}
+            storage.write_bytes(uri, json.dumps(facts).encode())
         return TrainingStopped(
             f"{error}; its batch is in {storage.public_uri(uri)}. Earlier checkpoints are intact. "
             "A lower learning rate, clip_norm, or float32 may help"

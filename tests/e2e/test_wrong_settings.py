@@ -48,16 +48,16 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
     (root / "half" / "mats.json").write_text("{}")
     a, o, t, m = str(archive), str(root / "out"), str(root / "text"), ["--model", tiny_model_dir]
     return {
-        "unknown task": (["caption", a, o, *m, "--task", "sing"], 'task: got "sing"; allowed: caption'),
+        "unknown task": (["caption", a, o, *m, "--task", "sing"], 'task: "sing" is not a task; choose caption'),
         "QA without question": (["caption", a, o, *m, "--task", "QA"], "question"),
         "missing model": (["caption", a, o, "--model", str(root / "none")], "model: there is no directory"),
         "half a model": (["caption", a, o, "--model", str(root / "half")], "mats.json"),
         "negative batch": (["caption", a, o, *m, "--batch-size", "-1"], "batch_size: -1 is too small"),
         "unknown device": (
             ["caption", a, o, *m, "--device", "gpu"],
-            'device: "gpu" is no device; choose auto',
+            'device: "gpu" is no device; choose auto, cpu, cuda',
         ),
-        "tag": (["caption", a, o, *m, "--tag", "<SpeechHere>"], "tag: got"),
+        "tag": (["caption", a, o, *m, "--tag", "<SpeechHere>"], 'tag: "<SpeechHere>" holds'),
         "unknown error code": (
             ["caption", a, o, *m, "--retry-errors", "tiredness"],
             '"tiredness" is no error code',
@@ -71,13 +71,13 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "no such list": (["caption", str(root / "nowhere.csv"), o, *m], "give a list that exists"),
         "list column text": (["caption", str(root / "text.csv"), o, *m], "`text`"),
         "list without uri": (["caption", str(root / "no-uri.csv"), o, *m], "`uri`"),
-        "task in a list row": (["caption", str(root / "row-task.csv"), o, *m], 'task: got "sing"'),
+        "task in a list row": (["caption", str(root / "row-task.csv"), o, *m], 'task: "sing" is not a task'),
         "QA in a list row": (["caption", str(root / "row-qa.csv"), o, *m], "question"),
         "no output": (["caption", a], "OUTPUT: got"),
         "broken YAML": (["caption", a, o, "--config", str(root / "bad.yaml")], "config: got"),
         "embed: missing model": (["embed-audio", a, o, "--model", str(root / "none")], "model: there is no directory"),
         "scan: no such input": (["scan", str(root / "nowhere"), o, *m], "nowhere cannot be read ("),
-        "ask: unknown task": (["ask", f"{a}/0000.wav", *m, "--task", "sing"], 'task: got "sing"'),
+        "ask: unknown task": (["ask", f"{a}/0000.wav", *m, "--task", "sing"], 'task: "sing" is not a task'),
         "ask: a folder": (["ask", a, *m], "FILE: got"),
         "corpora: none there": (["embed-text", str(root / "none.jsonl"), t], "none.jsonl cannot be read ("),
         "corpora: audio": (["embed-text", f"{a}/0000.wav", t], "is of no format that is known; give"),

@@ -155,10 +155,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(
     draw = np.random.default_rng(3)
     given = {"input": str(finished), "output": str(tmp_path / "killed"), "file_mb": 128, "partition_by": "format"}
     slow = (  # each file takes a moment, so that a kill finds work half done
-        "import time; from pipelines import compact; put = compact._Outs._put\n"
+        "import time; from pipelines import compact; put = compact.LargeFiles.put\n"
         "def slowly(*a): time.sleep(0.1); put(*a)\n"
         "compact.MEGABYTE = 0.02e6 / 128\n"
-        f"compact._Outs._put = slowly; compact.run_compact(compact.CompactSettings(**{given!r}))"
+        f"compact.LargeFiles.put = slowly; compact.run_compact(compact.CompactSettings(**{given!r}))"
     )
     command = [sys.executable, "-c", slow]
     kept = []

@@ -76,13 +76,13 @@ class AblationRun:
 
 def embed_mels(encoder: HfClapEncoder, mels: np.ndarray, batch: int = 64) -> torch.Tensor:
     """Unit audio embeddings [N, D] of spectrograms made by ``spectrograms.log_mel``."""
-    parts = []
+    embedded = []
     with torch.inference_mode():
         for at in range(0, len(mels), batch):
             mel = torch.from_numpy(mels[at : at + batch].astype(np.float32))[:, None]  # [B, 1, frames, mels]
             pooled = encoder.model.audio_model(input_features=mel).pooler_output
-            parts.append(torch.nn.functional.normalize(encoder.model.audio_projection(pooled), dim=-1))
-    return torch.cat(parts)
+            embedded.append(torch.nn.functional.normalize(encoder.model.audio_projection(pooled), dim=-1))
+    return torch.cat(embedded)
 
 
 def audio_embeddings(work: Path, encoder: HfClapEncoder, split: str, count: int, log: Log = print) -> torch.Tensor:

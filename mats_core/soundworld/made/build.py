@@ -93,25 +93,25 @@ def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = p
         raise ValueError("the model has no encoder; it cannot be measured on sound")
     santa = model.config.santa
     recipes = split_recipes("test", clips)
-    parts = []
+    embeddings = []
     for at in range(0, clips, 32):
-        parts.append(model.embed_windows([_int16(render(r)) for r in recipes[at : at + 32]]))
+        embeddings.append(model.embed_windows([_int16(render(r)) for r in recipes[at : at + 32]]))
         if at % 320 == 0:
             log(f"heard {at}/{clips} clips")
-    heard = Clips(torch.from_numpy(np.concatenate(parts)), recipes)
+    test = Clips(torch.from_numpy(np.concatenate(embeddings)), recipes)
     off = santa.model_copy(update={"mix": 0.0})
-    captions = caption_f1(model, heard, santa)
+    captions = caption_f1(model, test, santa)
     log("captions done")
-    without = caption_f1(model, heard, off)
+    without = caption_f1(model, test, off)
     numbers = {
         "model": model.fingerprint,
         "clips": clips,
         "captions": {k: v for k, v in captions.items() if k != "captions"},
         "captions_without_santa": {k: v for k, v in without.items() if k not in ("captions", "per_kind")},
         "chance_f1": chance_f1(captions["captions"], recipes),
-        "cla_label_f1": label_answers(model, heard, santa),
-        "questions": question_numbers(model, heard, santa),
-        "gap": modality_gap(model, heard, santa),
+        "cla_label_f1": label_answers(model, test, santa),
+        "questions": question_numbers(model, test, santa),
+        "gap": modality_gap(model, test, santa),
     }
     log("questions done")
     if scenes:
@@ -181,6 +181,7 @@ class Times:
         self.path, self.log, self.step, self.started = path, log, "", 0.0
 
     def __call__(self, step: str) -> Times:
+        """Time this step, in a `with` block."""
         self.step = step
         return self
 

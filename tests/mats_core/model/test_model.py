@@ -95,7 +95,10 @@ def test_loss_is_that_of_the_plain_sequence(model: MatsModel, questions: tuple) 
 
 def test_a_long_target_is_cut(model: MatsModel, questions: tuple) -> None:
     with torch.no_grad():
-        scores = model.scores(model.prefix(questions[0][:1]), [model.prompt("caption")], ["rain " * 400])
+        scores = model.score(
+            model.prefix(questions[0][:1]),
+            model.tokens.for_loss([model.prompt("caption")], ["rain " * 400], model.device),
+        )
     assert scores.tokens.tolist() == [150]
 
 

@@ -16,8 +16,6 @@ from mats_core import load_model
 from mats_core.errors import SettingsError
 from mats_core.memory.noise import inject_noise
 from mats_core.memory.santa import SantaMemory
-from mats_core.model.config import MapperConfig
-from mats_core.model.mapper import build_mapper
 from mats_core.model.model import MatsModel
 from mats_core.model.release import import_reference, import_with_report, read_checkpoint
 from tests.conftest import COPIED_REFERENCE, SHARED_REFERENCE
@@ -72,7 +70,7 @@ def test_loss_of_each_sample_alone_and_together(model: MatsModel, forward: Any) 
 def test_token_accuracy(model: MatsModel, forward: Any) -> None:
     tensors, prompts, outputs = forward
     with torch.no_grad():
-        scores = model.scores(model.prefix(tensors["noised"]), prompts, outputs)
+        scores = model.score(model.prefix(tensors["noised"]), model.tokens.for_loss(prompts, outputs, model.device))
     assert scores.tokens.tolist() == tensors["target_tokens"].tolist() == [18, 7, 6, 28]
     torch.testing.assert_close(scores.correct / scores.tokens, tensors["token_accuracy"])
 
@@ -294,15 +292,6 @@ def test_what_is_no_dense_float_tensor_is_named(tmp_path: Path, name: Any, value
     with pytest.raises(SettingsError) as caught:
         read_checkpoint(str(tmp_path / "odd.pth"))
     assert says in str(caught.value)
-
-
-def test_an_mlps_width_is_a_whole_number_whatever_the_quotient_rounds_to() -> None:
-    assert int(88 * (120 / 88)) == 119
-    layer = build_mapper(MapperConfig(width=88, layers=1, mlp_ratio=120 / 88), 4, 4).transformer.layers[0]
-    assert layer.mlp.fc1.out_features == 120
-    for width in range(8, 1025, 88):
-        assert all(MapperConfig(width=width, mlp_ratio=inner / width).mlp_width == inner for inner in range(1, 400, 7))
-    assert MapperConfig(width=24, mlp_ratio=1.37).mlp_width == 32  # 32.88: cut, as in files that were written before
 
 
 def test_the_repositorys_copy_of_the_recorded_runs_is_the_shared_one() -> None:

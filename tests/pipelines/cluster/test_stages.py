@@ -64,6 +64,17 @@ def test_a_column_that_is_asked_for_is_declared_by_the_stage() -> None:
         assert name in answer_stage(replace(SPEC, **{option: True})).writes
 
 
+def test_settings_reach_the_model_stage_by_their_names(tmp_path: Path, tiny_model_dir: str) -> None:
+    write_tones(tmp_path / "in", 1, 1.0)
+    given = {"model": tiny_model_dir, "device": "cpu", "segments": True, "explain": True, "deterministic": True}
+    settings = CaptionSettings(input=str(tmp_path / "in"), output=str(tmp_path / "out"), bridge="none", **given)
+    job, _ = caption_job(settings)
+    (spec,) = job.stages[-1].arguments
+    assert {name: getattr(spec, name) for name in given} == given
+    assert (spec.with_embedding, spec.trust_remote_code, spec.bridge) == (False, False, {"kind": "none"})
+    assert (job.identity["explain"], job.identity["with_embedding"]) == (True, False)
+
+
 def test_the_plan_gives_a_stage_its_actors_and_its_share_of_a_gpu() -> None:
     plan = Plan(
         actors=4, threads=0, gpus_per_actor=0.5, batch_size=64, decode_actors=2, decoder_workers=3, shard_rows=32

@@ -178,42 +178,6 @@ def test_shards_are_folders_of_their_members(tmp_path: Path) -> None:
     assert [(entry.path, entry.own) for entry in listed] == [(path, {"station": "7"}) for path, _ in expected[:2]]
 
 
-def test_what_a_list_says_is_carried_along_as_it_stands(tmp_path: Path) -> None:
-    """No column changes by a guess at its type, whichever rows come first."""
-    rows = ["0123,007,true,2024-01-02", '"a\nb.wav",seven,,x']
-    (tmp_path / "list.csv").write_text("uri,take,flag,day\n" + "\n".join(rows))
-    entries = list(open_input(str(tmp_path / "list.csv")).entries)
-    assert [entry.path for entry in entries] == ["0123", "a\nb.wav"]
-    assert [list(entry.own.values()) for entry in entries] == [["007", "true", "2024-01-02"], ["seven", "", "x"]]
-    (tmp_path / "list.jsonl").write_text(
-        '{"uri": "a.wav", "day": "2024-01-02", "deep": {"at": "2024-01-02"}, "n": 7}\n'
-    )
-    (entry,) = open_input(str(tmp_path / "list.jsonl")).entries
-    assert entry.own == {"day": "2024-01-02", "deep": {"at": "2024-01-02"}, "n": 7}
-
-
-def test_a_jsonl_column_takes_its_type_from_all_rows(tmp_path: Path) -> None:
-    """The first block of 1 MB holds numbers only."""
-    rows = [f'{{"uri": "a.wav", "note": {7 if number < 60_000 else 7.5}}}' for number in range(60_001)]
-    (tmp_path / "list.jsonl").write_text("\n".join(rows))
-    assert open_input(str(tmp_path / "list.jsonl")).own_schema.field("note").type == pa.float64()
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("uri,größe\na.wav,1\n".encode("latin-1"), "is not in UTF-8"),
-        (b"uri,x,x\na.wav,1,2\n", "2 columns `x`"),
-        (b"uri,,\na.wav,1,2\n", "2 columns ``"),
-        (b"uri,uri\na.wav,b.wav\n", "2 columns `uri`"),
-    ],
-)
-def test_a_table_that_means_nothing_certain_is_a_wrong_setting(tmp_path: Path, content: bytes, words: str) -> None:
-    (tmp_path / "list.csv").write_bytes(content)
-    with pytest.raises(SettingsError, match=words):
-        list(open_input(str(tmp_path / "list.csv")).entries)
-
-
 def test_a_parquet_list_with_pandas_index_or_without_strings_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "list.parquet"
     for table, words in (

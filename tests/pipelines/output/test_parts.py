@@ -12,7 +12,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.output.lease import LeaseLost
-from pipelines.output.parts import Done, PartWriter, read_done, settled
+from pipelines.output.parts import Done, PartWriter, read_done, reread_if_changed
 
 
 def rows(*ids: int, code: str | None = None) -> pa.Table:
@@ -25,8 +25,10 @@ def rows(*ids: int, code: str | None = None) -> pa.Table:
     )
 
 
-def writer(folder: Path, done: Done, commit_rows: int = 3, seconds: float = 1e9, guard=lambda: None) -> PartWriter:  # type: ignore[no-untyped-def]
-    return PartWriter(str(folder), "run", done, commit_rows, seconds, guard)
+def writer(
+    folder: Path, done: Done, commit_rows: int = 3, seconds: float = 1e9, check_lease=lambda: None
+) -> PartWriter:  # type: ignore[no-untyped-def]
+    return PartWriter(str(folder), "run", done, commit_rows, seconds, check_lease)
 
 
 def test_parts_have_commit_rows_and_every_row_comes_once(tmp_path: Path) -> None:
@@ -58,13 +60,13 @@ def test_who_lost_the_lease_writes_nothing(tmp_path: Path) -> None:
         raise LeaseLost("another run")
 
     with pytest.raises(LeaseLost):
-        writer(tmp_path, Done(np.zeros(4, bool)), guard=lost).add(rows(0, 1, 2))
+        writer(tmp_path, Done(np.zeros(4, bool)), check_lease=lost).add(rows(0, 1, 2))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupt_while_a_part_is_written_waits_for_it(tmp_path: Path) -> None:
     done = Done(np.zeros(9, bool))
-    parts = writer(tmp_path, done, guard=lambda: signal.raise_signal(signal.SIGINT))
+    parts = writer(tmp_path, done, check_lease=lambda: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         parts.add(rows(0, 1, 2, 3, 4))
     assert pq.read_table(tmp_path)["row_id"].to_pylist() == [0, 1, 2]
@@ -85,16 +87,16 @@ def test_a_part_that_came_late_leaves_no_row_twice(tmp_path: Path) -> None:
     parts = writer(tmp_path, done, commit_rows=6)
     parts.add(rows(0, 1, 2, 3, 4, 5))
     pq.write_table(rows(1, 2), tmp_path / "part-000000000001-late-00000.parquet")
-    again = settled(str(tmp_path), done)
+    again = reread_if_changed(str(tmp_path), done)
     assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == list(range(6))
     assert (again.rows, again.seconds, again.parts) == (6, 9.0, {path.name for path in tmp_path.iterdir()})
     pq.write_table(rows(5, 6, 6), tmp_path / "part-000000000005-late-00000.parquet")
     assert read_done(str(tmp_path), 7).rows == 7
     assert sorted(pq.read_table(tmp_path)["row_id"].to_pylist()) == list(range(7))
     (tmp_path / "part-000000000005-late-00000.parquet").unlink()  # it had row 6
-    assert settled(str(tmp_path), again).rows == 6
+    assert reread_if_changed(str(tmp_path), again).rows == 6
     (tmp_path / "part-000000000000-run-00000.parquet").unlink()
-    assert settled(str(tmp_path), again).rows == 0
+    assert reread_if_changed(str(tmp_path), again).rows == 0
 
 
 def test_rows_with_an_error_are_taken_out_when_they_are_to_be_done_again(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_passed_over(llm: str, tmp_path: Path) -> None:
     newer = Path(save_checkpoint(str(tmp_path), TrainState(step=2), model, optimizer))
     newer.write_bytes(newer.read_bytes()[:-100])
     told: list[str] = []
-    assert load_newest(str(tmp_path), model, optimizer, keeper=False).step == 1
+    assert load_newest(str(tmp_path), model, optimizer, first_worker=False).step == 1
     assert list(list_checkpoints(str(tmp_path))) == [1, 2]  # left to the first worker
     assert load_newest(str(tmp_path), model, optimizer, warn=told.append).step == 1
     assert told == ["the checkpoint of step 2 is damaged and set aside: not a whole checkpoint (SafetensorError)"]
