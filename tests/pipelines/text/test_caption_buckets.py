@@ -251,5 +251,5 @@ def test_an_upload_that_fails_leaves_the_old_memory(table: Path, monkeypatch: py
 def test_a_cut_part_is_refused(table: Path) -> None:
     part = table / "embeddings" / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:500])
-    with pytest.raises(SettingsError, match=r"the part .*\.parquet cannot be read"):
+    with pytest.raises(SettingsError, match=r"^embeddings: .*\.parquet cannot be read"):
         run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(table / "out")))
