@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "MatsModel": "mats_core.model.model",
-    "load_model": "mats_core.model.load",
+    "load_model": "mats_core.model.model",
     "ModelConfig": "mats_core.model.config",
     "MapperConfig": "mats_core.model.config",
     "AdapterConfig": "mats_core.model.config",

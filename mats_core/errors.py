@@ -84,18 +84,10 @@ def wrong_setting(detail: Mapping[str, Any], setting: str, shown: str, fields: I
     return SettingsError(setting, f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should"))
 
 
-ERROR_CODES = (
-    "not_found",
-    "access_denied",
-    "io_error",
-    "not_audio",
-    "decode_failed",
-    "empty_audio",
-    "too_large",
-    "timeout",
-    "refused",
-    "model_error",
+_ERROR_CODES = (
+    "not_found access_denied io_error not_audio decode_failed empty_audio too_large timeout refused model_error"
 )
+ERROR_CODES = tuple(_ERROR_CODES.split())
 
 
 class CodedError(Exception):

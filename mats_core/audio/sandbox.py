@@ -1,9 +1,7 @@
-"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends
-one.
+"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends one.
 
-The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run
-the parent's main module again in every child, which in a Ray worker is Ray itself, and in a notebook or
-script anything.
+The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run the parent's
+main module again in every child, which in a Ray worker is Ray itself, and in a notebook or script anything.
 """
 
 from __future__ import annotations
@@ -76,12 +74,10 @@ class _Child:
 
 
 class IsolatedDecoder:
-    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several
-    threads.
+    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several threads.
 
-    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new
-    child. A file that ends its process is tried twice. Children start on first use, load no torch and no
-    Ray, and end with `close`.
+    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new child. A file
+    that ends its process is tried twice. Children start on first use, load no torch and no Ray, and end with `close`.
     """
 
     def __init__(self, workers: int = 1, sample_rate: int = 44100, limits: DecodeLimits | None = None) -> None:
@@ -228,13 +224,7 @@ class IsolatedDecoder:
     def _allowed(self, child: _Child) -> float:
         return child.jobs[0].allowed_s if child.ready and child.jobs else _START_S
 
-    def _child_ended(
-        self,
-        child: _Child,
-        waiting: deque[_Job],
-        answers: dict[int, _Answer],
-        overdue: bool,
-    ) -> None:
+    def _child_ended(self, child: _Child, waiting: deque[_Job], answers: dict[int, _Answer], overdue: bool) -> None:
         """A child died, or is overdue and is ended: the job it was at gets a second try or an error, the others it held
         go to another child."""
         if child.ready and child.jobs:
@@ -250,13 +240,7 @@ class IsolatedDecoder:
                 raise RuntimeError("the decoder process does not start; its own error is in the log above")
         self._replace(child, waiting)
 
-    def _try_again(
-        self,
-        job: _Job,
-        waiting: deque[_Job],
-        answers: dict[int, _Answer],
-        reason: str,
-    ) -> None:
+    def _try_again(self, job: _Job, waiting: deque[_Job], answers: dict[int, _Answer], reason: str) -> None:
         job.tries += 1
         if job.tries < _TRIES:
             waiting.appendleft(job)

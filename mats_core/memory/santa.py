@@ -150,13 +150,7 @@ class SantaMemory:
             why = f"the index of {uri} has changed since its memory.json was written"
             raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"')
         captions = folder / "captions.parquet"
-        return cls(
-            index,
-            captions if captions.is_file() else None,
-            made_with,
-            actual,
-            note.get("storage", "float32"),
-        )
+        return cls(index, captions if captions.is_file() else None, made_with, actual, note.get("storage", "float32"))
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.

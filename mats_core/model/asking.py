@@ -16,11 +16,9 @@ import numpy as np
 import torch
 
 from mats_core.errors import SettingsError
-from mats_core.model.config import DecodingSettings, SantaSettings
 
 if TYPE_CHECKING:
     from mats_core.encoders.base import ClapEncoder
-    from mats_core.memory.bridges import Bridge
 
 Item = TypeVar("Item")
 
@@ -160,17 +158,14 @@ def ask_clips(
     requests: Sequence[Request],
     *,
     segments: bool = False,
-    decoding: DecodingSettings | dict[str, Any] | None = None,
-    santa: SantaSettings | dict[str, Any] | None = None,
-    bridge: Bridge | None = None,
-    explain: bool = False,
     batch_size: int = 16,
+    **settings: Any,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
-    segments=True asks every window as well. decoding, santa, bridge, explain: see `MatsModel.answer_embeddings`. Clips
-    and windows are asked `batch_size` at a time; where a batch fails, each goes alone, and one that fails again takes
-    the place of its clip's answer.
+    segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
+    has them. Clips and windows are asked `batch_size` at a time; where a batch fails, each goes alone, and one that
+    fails again takes the place of its clip's answer.
     """
     asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
     for clip, request in zip(clips, requests, strict=True):
@@ -180,8 +175,7 @@ def ask_clips(
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
-        given = [request for _, request in batch]
-        return model.answer_embeddings(vectors, given, decoding=decoding, santa=santa, explain=explain, bridge=bridge)
+        return model.answer_embeddings(vectors, [request for _, request in batch], **settings)
 
     replies = iter(zip(asked, in_batches(asked, batch_size, answer), strict=True))
     found: list[Answer | Exception] = []

@@ -11,19 +11,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mats_core.generation.settings import DecodingSettings
-from mats_core.memory.bridges import SantaSettings
-from mats_core.model.prompts import PROMPT_TEMPLATE, TASKS, default_tasks
-
-__all__ = [
-    "AdapterConfig",
-    "DecodingSettings",
-    "MapperConfig",
-    "ModelConfig",
-    "Part",
-    "SantaSettings",
-    "TaskPrompt",
-]
+from mats_core.generation.settings import DecodingSettings as DecodingSettings
+from mats_core.memory.bridges import SantaSettings as SantaSettings
+from mats_core.model.prompts import INSTRUCTIONS, PROMPT_TEMPLATE, TASKS
 
 
 class _Settings(BaseModel):
@@ -87,7 +77,7 @@ class ModelConfig(_Settings):
     adapter: AdapterConfig | None = Field(default_factory=AdapterConfig)
     prompt_template: str = PROMPT_TEMPLATE
     tasks: dict[str, TaskPrompt] = Field(
-        default_factory=lambda: {name: TaskPrompt(**values) for name, values in default_tasks().items()}
+        default_factory=lambda: {task: TaskPrompt(instruction=text) for task, text in INSTRUCTIONS.items()}
     )
     wordings: str = Field("varied", description="label of the prompt wordings it was trained with")
     max_target_tokens: int = Field(150, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -33,18 +34,6 @@ class _Attention(nn.Module):
         return self.project(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
-class _FeedForward(nn.Module):
-    """Two linear layers with a ReLU between them, [B, L, width] → [B, L, width]."""
-
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc2(F.relu(self.fc1(x)))
-
-
 class _Layer(nn.Module):
     """One pre-norm transformer layer, [B, L, width] → [B, L, width]."""
 
@@ -53,31 +42,19 @@ class _Layer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.attn = _Attention(width, heads)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = _FeedForward(width, hidden)
+        self.mlp = nn.Sequential(
+            OrderedDict(fc1=nn.Linear(width, hidden), relu=nn.ReLU(), fc2=nn.Linear(hidden, width))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
-class _Transformer(nn.Module):
-    """Layers one after the other, [B, L, width] → [B, L, width]."""
-
-    def __init__(self, width: int, heads: int, hidden: int, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
 class TransformerMapper(nn.Module):
     """The authors' mapper: embedding → clip tokens, learned queries appended, transformer, projector.
 
-    Parameter names are those of the reference checkpoint's `audio_mapper.*`; `projector` is its
-    `audio_llama_proj`.
+    Parameter names are those of the reference checkpoint's `audio_mapper.*`; `projector` is its `audio_llama_proj`.
     """
 
     def __init__(self, config: MapperConfig, embedding_dim: int, hidden_size: int) -> None:
@@ -85,7 +62,8 @@ class TransformerMapper(nn.Module):
         self.clip_tokens, self.width = config.clip_tokens, config.width
         self.linear = nn.Linear(embedding_dim, config.clip_tokens * config.width)
         self.prefix_const = nn.Parameter(torch.randn(config.vectors, config.width))
-        self.transformer = _Transformer(config.width, config.heads, config.mlp_width, config.layers)
+        layers = (_Layer(config.width, config.heads, config.mlp_width) for _ in range(config.layers))
+        self.transformer = nn.Sequential(OrderedDict(layers=nn.Sequential(*layers)))
         self.projector = nn.Linear(config.width, hidden_size)
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:

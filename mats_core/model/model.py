@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +31,12 @@ from mats_core.model.config import (
     SantaSettings,
     TaskPrompt,
 )
-from mats_core.model.directory import recorded_uri, save_model
-from mats_core.model.llm import add_adapter, load_llm
+from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
+from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm
 from mats_core.model.mapper import build_mapper
-from mats_core.model.prompts import format_prompt, validate_request
-from mats_core.model.text import clean_answer
+from mats_core.model.prompts import clean_answer, format_prompt, validate_request
 from mats_core.model.tokens import PromptTokens, Sequences
+from mats_core.weights import load_weights, read_tensors
 
 
 @dataclass
@@ -136,7 +135,8 @@ class MatsModel:
         )
         if tasks is not None:
             config = ModelConfig.model_validate({**config.model_dump(), "tasks": tasks})
-        with _seeded(seed):
+        with torch.random.fork_rng(devices=[]):  # the global CPU generator is given back as it was
+            torch.manual_seed(seed)
             network = build_mapper(config.mapper, dim, hidden)
             if adapter is not None:
                 language_model = add_adapter(language_model, adapter)
@@ -284,10 +284,13 @@ class MatsModel:
         moved = bridge.move(audio, self.config.santa.updated(santa), explain=explain or retrieves)
         if explain or retrieves:
             moved, entries = moved
-        prompts = [
-            self.prompt(each.task, self._with_captions(each, near) if retrieves else each.question, each.tag)
-            for each, near in zip(requests, entries, strict=True)
-        ]
+        prompts = []
+        for each, near in zip(requests, entries, strict=True):
+            question = each.question
+            if retrieves:
+                asked = question if question and question.strip() else self.config.tasks[each.task].instruction
+                question = prompt_with_captions(asked, [entry["caption"] for entry in near])
+            prompts.append(self.prompt(each.task, question, each.tag))
         self._check_room(prompts, self.config.decoding.updated(decoding))
         texts, ids = self.generate(moved, prompts, decoding, return_ids=True)
         style = self.config.answer_style
@@ -295,13 +298,6 @@ class MatsModel:
             Reply(clean_answer(text, style), len(row), near if explain else None)
             for text, row, near in zip(texts, ids, entries, strict=True)
         ]
-
-    def _with_captions(self, request: Request, entries: Sequence[dict[str, Any]]) -> str:
-        """A request's question or its task's instruction, after the captions of these memory entries."""
-        asked = request.question if request.question and request.question.strip() else None
-        return prompt_with_captions(
-            asked or self.config.tasks[request.task].instruction, [entry["caption"] for entry in entries]
-        )
 
     def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:
         """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
@@ -349,14 +345,6 @@ class MatsModel:
         return "\n".join(answer.text for answer in self.answers(source, task, **asked))
 
 
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draw from `seed`, then give the global CPU generator back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def load_encoder_part(uri: str | None, device: torch.device) -> tuple[Any, Part | None]:
     """The encoder and which it is; (None, None) without one."""
     if uri is None:
@@ -380,3 +368,75 @@ def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part |
             unknown_passes=True,
         )
     return memory, Part(uri=recorded_uri(uri), fingerprint=memory.fingerprint)
+
+
+def load_model(
+    uri: str | os.PathLike[str],
+    device: str = "auto",
+    dtype: str = "auto",
+    *,
+    trust_remote_code: bool = False,
+    encoder: bool = True,
+    memory: bool = True,
+    merge_adapter: bool | None = None,
+) -> MatsModel:
+    """Load a model directory and everything it names; "builtin" is the embedded model.
+
+        model = load_model("builtin")
+        print(model.answer("street.wav"))
+        print(model.answer("street.wav", "QA", question="Is a dog barking?"))
+
+    uri: a local directory, or the URL of one, which is downloaded once. device: "auto" is the first GPU where there is
+    one. dtype: of the LLM; "auto" is bfloat16 on CUDA and float32 on CPU. trust_remote_code: let an LLM that brings
+    Python files of its own run them. encoder=False or memory=False leaves that part out (the model then answers
+    embeddings only; answers without Santa). merge_adapter: add LoRA into the LLM's weights, which is faster and, in
+    float32, exact; by default that is done in float32 only.
+    Raises SettingsError for anything missing, broken or of another model.
+    """
+    uri = os.fspath(uri)
+    folder = resolve(uri)
+    config = read_config(folder, uri)
+    place, number = pick_device(device), pick_dtype(dtype, device)
+    where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
+    llm, tokenizer, llm_part = load_llm(str(where["llm"]), place, number, trust_remote_code)
+    _same("llm", where["llm"], config.llm, llm_part)
+    hidden = int(llm.get_input_embeddings().embedding_dim)
+    if hidden != config.hidden_size:
+        why = f"{where['llm']} is {hidden} wide, and this model needs an LLM {config.hidden_size} wide"
+        raise SettingsError("llm", why, "give the LLM this model was made with")
+    with torch.device("meta"):  # shapes alone, until they are known to be those of the file
+        mapper = build_mapper(config.mapper, config.embedding_dim, hidden)
+    load_weights(mapper, read_tensors(folder / "mapper.safetensors", "model"), "mapper.safetensors")
+    if config.adapter is not None:
+        state = read_tensors(folder / "adapter" / "adapter_model.safetensors", "model")
+        check_rank(state, config.adapter.rank)
+        llm = add_adapter(llm, config.adapter)
+        load_adapter(llm, state)
+        if merge_adapter if merge_adapter is not None else number is torch.float32:
+            llm.merge_adapter()
+    clap, encoder_part = load_encoder_part(where["encoder"] if encoder else None, place)
+    _same("encoder", where["encoder"], config.encoder, encoder_part)
+    bank, memory_part = load_memory_part(where["memory"] if memory else None, config.encoder)
+    _same("memory", where["memory"], config.memory, memory_part)
+    llm.requires_grad_(False)
+    return MatsModel(
+        config,
+        mapper.to(place).eval(),
+        llm.to(place).eval(),
+        tokenizer,
+        encoder=clap,
+        memory=bank,
+        parts={name: path for name, path in where.items() if path},
+        fingerprint=model_fingerprint(folder, config),
+    )
+
+
+def _same(name: str, where: str | None, recorded: Part | None, found: Part | None) -> None:
+    """SettingsError where a part is another one than `mats.json` records."""
+    if recorded is None or found is None or recorded.fingerprint in ("", found.fingerprint):
+        return
+    raise SettingsError(
+        name,
+        f"{where} is {found.fingerprint[:12]}, and this model was made with {recorded.fingerprint[:12]}",
+        f"give the {name} this model was made with",
+    )

@@ -17,13 +17,7 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEF
 from pydantic import BaseModel
 
 from mats_core.errors import SettingsError, checked, checked_field
-from mats_core.model.config import (
-    AdapterConfig,
-    DecodingSettings,
-    MapperConfig,
-    ModelConfig,
-    SantaSettings,
-)
+from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig, ModelConfig, SantaSettings
 from mats_core.model.directory import resolve_output
 from mats_core.model.llm import add_adapter, load_llm_outline
 from mats_core.model.mapper import build_mapper
@@ -330,26 +324,11 @@ def _shown_name(name: str, source: str) -> str:
 
 
 # Names in the authors' own config that say what the tensors or the code say already.
-_SAID_BY_TENSORS = frozenset(
-    {
-        "use_memory_bank",
-        "is_kmeans",
-        "group_nums",
-        "iter_kmeans",
-        "number",
-        "save_memory_dir",
-        "clap_dim",
-        "mapper_dim",
-        "prefix_length",
-        "clip_length",
-        "num_layers",
-        "mapping_type",
-        "uniform_noise",
-        "lora",
-        "lora_rank",
-        "end_sym",
-    }
+_TENSORS_SAY = (
+    "use_memory_bank is_kmeans group_nums iter_kmeans number save_memory_dir clap_dim mapper_dim prefix_length "
+    "clip_length num_layers mapping_type uniform_noise lora lora_rank end_sym"
 )
+_SAID_BY_TENSORS = frozenset(_TENSORS_SAY.split())
 
 
 def _targets(lora: dict[str, torch.Tensor], llm: Any) -> list[str]:

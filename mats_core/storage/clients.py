@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -81,27 +81,19 @@ def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
     """Arguments of the fsspec class for this URI; `repeats`: whether its client repeats requests by itself."""
     rule = _rule(uri)
     if kind in ("s3", "s3a"):
-        options: dict[str, Any] = {
-            "config_kwargs": {
-                "connect_timeout": _CONNECT_S,
-                "read_timeout": _READ_S,
-                "retries": {"max_attempts": 1} if repeats else {"total_max_attempts": 1},
-            },
+        tries = {"max_attempts": 1} if repeats else {"total_max_attempts": 1}
+        given = {
+            "config_kwargs": {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": tries},
+            "anon": rule.anonymous,
+            "endpoint_url": rule.endpoint,
+            "client_kwargs": {"region_name": rule.region} if rule.region else None,
+            "profile": rule.profile,
+            "requester_pays": rule.requester_pays,  # note: s3fs asks so for contents only, hence the next
+            "s3_additional_kwargs": {"RequestPayer": "requester"} if rule.requester_pays else None,
         }
-        if rule.anonymous:
-            options["anon"] = True
-        if rule.endpoint:
-            options["endpoint_url"] = rule.endpoint
-        if rule.region:
-            options["client_kwargs"] = {"region_name": rule.region}
-        if rule.profile:
-            options["profile"] = rule.profile
-        if rule.requester_pays:
-            options["requester_pays"] = True
-            options["s3_additional_kwargs"] = {"RequestPayer": "requester"}  # note: s3fs asks so for contents only
-        return options
+        return {name: value for name, value in given.items() if value}
     if kind in ("gs", "gcs"):
-        options = {"token": "anon"} if rule.anonymous else {}
+        options: dict[str, Any] = {"token": "anon"} if rule.anonymous else {}
         return {**options, "requester_pays": True} if rule.requester_pays else options
     if kind in ("az", "abfs", "abfss"):
         return {"anon": True} if rule.anonymous else {}
@@ -110,10 +102,7 @@ def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
 
         wait = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
         # note: a signed URL is sent as it stands; written anew, its signature might no longer fit
-        return {
-            "encoded": bool(_PLAIN_URL.fullmatch(uri)),
-            "client_kwargs": {"timeout": wait, "trust_env": True},
-        }
+        return {"encoded": bool(_PLAIN_URL.fullmatch(uri)), "client_kwargs": {"timeout": wait, "trust_env": True}}
     return {}
 
 
@@ -202,6 +191,17 @@ def call_store(uri: str, action: Callable[[Any, str], Result]) -> Result:
     """`action` of (file system, path in it), tried again where its error may pass by itself."""
     fs, name = open_client(uri)
     return with_retries(lambda: action(fs, name))
+
+
+def s3_pages(fs: Any, method: str, **asked: Any) -> Iterator[dict[str, Any]]:
+    """The answers to a listing of S3, a page after the other. Raises what the client raises."""
+    more: dict[str, Any] = {}
+    while True:
+        page = with_retries(partial(fs.call_s3, method, fs.kwargs, **asked, **more))
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        more = {name.removeprefix("Next"): value for name, value in page.items() if name.startswith("Next")}
 
 
 def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:

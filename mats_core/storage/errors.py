@@ -12,7 +12,7 @@ import random
 import time
 from calendar import timegm
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import parse_qs
 
 from mats_core.errors import StorageError
@@ -48,19 +48,11 @@ _CAUSES = {
 _VAGUE = ("400", "403", "404", "Bad Request", "Forbidden", "Not Found")  # all that a HEAD request says
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
 _PASSING_WORDS = ("Timeout", "Connection", "Connector", "Disconnected", "Payload", "IncompleteRead", "HTTPClient")
-_PASSING_CODES = frozenset(
-    {
-        "SlowDown",
-        "ServiceUnavailable",
-        "InternalError",
-        "RequestTimeout",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "IncompleteBody",
-        "BandwidthLimitExceeded",
-    }
+_BUSY = (
+    "SlowDown ServiceUnavailable InternalError RequestTimeout Throttling ThrottlingException TooManyRequestsException "
+    "IncompleteBody BandwidthLimitExceeded"
 )
+_PASSING_CODES = frozenset(_BUSY.split())
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -102,10 +94,9 @@ def is_passing(error: BaseException) -> bool:
         status = getattr(each, "status", None) or getattr(each, "code", None)
         if isinstance(status, int) and status >= 300:
             return status in _PASSING_STATUS
-        kind = type(each).__name__
         if isinstance(each, (ConnectionError, TimeoutError, asyncio.TimeoutError)):
             return True
-        if any(word in kind for word in _PASSING_WORDS):
+        if any(word in type(each).__name__ for word in _PASSING_WORDS):
             return True
     return False
 
@@ -136,6 +127,7 @@ def error_from(error: BaseException, uri: str) -> StorageError:
     if scheme(uri) in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # note: fsspec says "not found" for a refused or failed connection, too
     status = getattr(error, "status", None) or getattr(error, "code", None)
+    said = f"HTTP {status}" if isinstance(status, int) else type(error).__name__
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == 404:
         path = local_path(uri)
         if path is not None and os.path.islink(path):
@@ -145,15 +137,11 @@ def error_from(error: BaseException, uri: str) -> StorageError:
         ended = _signature_ended(uri)
         if ended:
             return StorageError("access_denied", f"the signature of {name} expired at {ended}; sign it anew")
-        return StorageError("access_denied", f"access to {name} is denied ({_type_or_status(error, status)})")
+        return StorageError("access_denied", f"access to {name} is denied ({said})")
     if isinstance(error, NotImplementedError):
         return StorageError("refused", f"{name}: {scheme(uri)}:// is read-only")
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _type_or_status(error, status)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else said
     return StorageError("io_error", f"{name} cannot be read or written: {reason}")
-
-
-def _type_or_status(error: BaseException, status: Any) -> str:
-    return f"HTTP {status}" if isinstance(status, int) else type(error).__name__
 
 
 def _signature_ended(uri: str) -> str | None:
@@ -162,12 +150,10 @@ def _signature_ended(uri: str) -> str | None:
         return None
     query = {name.lower(): values[0] for name, values in parse_qs(web_parts(uri)[2]).items()}
     try:
-        if "x-amz-date" in query:
-            begun = timegm(time.strptime(query["x-amz-date"], "%Y%m%dT%H%M%SZ"))
-            ends = begun + int(query.get("x-amz-expires", "0"))
-        elif "x-goog-date" in query:
-            begun = timegm(time.strptime(query["x-goog-date"], "%Y%m%dT%H%M%SZ"))
-            ends = begun + int(query.get("x-goog-expires", "0"))
+        store = next((store for store in ("x-amz", "x-goog") if f"{store}-date" in query), None)
+        if store is not None:
+            begun = timegm(time.strptime(query[f"{store}-date"], "%Y%m%dT%H%M%SZ"))
+            ends = begun + int(query.get(f"{store}-expires", "0"))
         elif "expires" in query:
             ends = int(query["expires"])
         else:

@@ -1,4 +1,4 @@
-"""Seekable files that are read by position: an object of S3, a file of any other store; `tar.Slice` is a third.
+"""Seekable files that are read by position: an object of S3, a file of any other store, a part of another file.
 
 An S3 object is read by ranged GETs. The first tells its size and ETag, so no HEAD comes before it. Every answer must
 carry the ETag of the first: an object that is written anew while it is read is an error, never a mixture of two.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 from mats_core.errors import StorageError
 from mats_core.storage.errors import store_code, with_retries
@@ -151,5 +151,22 @@ class ReopenedFile(RangedFile):
 
     def close(self) -> None:
         if not self.closed and self._file is not None:
+            self._file.close()
+        super().close()
+
+
+class Slice(RangedFile):
+    """`size` bytes from `first` on of a seekable file, as a file; fewer where that file ends before."""
+
+    def __init__(self, file: BinaryIO, first: int, size: int) -> None:
+        self._file, self._first = file, first
+        self.size = max(0, min(size, file.seek(0, io.SEEK_END) - first))
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        self._file.seek(self._first + at)
+        return self._file.read(count)
+
+    def close(self) -> None:
+        if not self.closed:
             self._file.close()
         super().close()

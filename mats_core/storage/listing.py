@@ -1,23 +1,26 @@
-"""Listing of files below an input: local folders, globs, and fsspec file systems. Use it through
-`storage.list_files`."""
+"""Listing of files below an input: local folders, globs, fsspec file systems, and tar archives. Use it through
+`storage.list_files` and `storage.list_members`."""
 
 from __future__ import annotations
 
 import errno
 import glob
+import io
 import os
 import re
+import tarfile
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from fsspec.utils import glob_translate
 
-from mats_core.storage.clients import remote_info
+from mats_core.errors import StorageError
+from mats_core.storage.clients import remote_info, s3_pages
 from mats_core.storage.errors import with_retries
-from mats_core.storage.uris import printable, scheme, uri_from_path, web_parts
+from mats_core.storage.uris import member_range, member_uri, printable, scheme, uri_from_path, web_parts
 
 PAGE = 1000
 """Objects listed by one request; the most that S3 allows."""
@@ -57,6 +60,14 @@ def remote_version(info: dict[str, Any]) -> str:
             text = f"{getattr(moment, 'timestamp', lambda: moment)():.6f}" if not isinstance(moment, str) else moment
             return f"{info.get('size') or 0}-{text}"
     return str(info.get("size") or "")
+
+
+def archive_version(version: str, place: str) -> str:
+    """The version of the archive that a member's version was made from; `place` as `uris.split_member` gives it."""
+    for end in (f"-{place[1:]}", f"-{member_range(place)[0]:x}"):
+        if version.endswith(end):
+            return version.removesuffix(end)
+    return ""
 
 
 def remote_name(uri: str) -> str:
@@ -191,17 +202,10 @@ def _s3_objects(fs: Any, root: str) -> Iterator[dict[str, Any]]:
     as a whole."""
     bucket, prefix, _ = fs.split_path(root)
     prefix = prefix.rstrip("/") + "/" if prefix else ""
-    more: dict[str, str] = {}
-    while True:
-        page = with_retries(
-            partial(fs.call_s3, "list_objects_v2", fs.kwargs, Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more)
-        )
+    for page in s3_pages(fs, "list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=PAGE):
         for each in page.get("Contents", ()):
             if not each["Key"].endswith("/"):  # an object that stands for a folder
                 yield {**each, "name": f"{bucket}/{each['Key']}", "size": each["Size"]}
-        if not page.get("IsTruncated"):
-            return
-        more = {"ContinuationToken": page["NextContinuationToken"]}
 
 
 def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
@@ -265,3 +269,59 @@ def _fixed_part(pattern: bytes) -> bytes:
     parts = pattern.split(b"/")
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return b"/".join(parts[:first]) or b"/"
+
+
+TAR_ENDINGS = frozenset({".tar"})
+_MOST_HEADER = 1 << 20  # bytes; a real header has 512, and some more for a long name
+
+
+def is_tar(name: str) -> bool:
+    """Whether a file is an archive (a WebDataset shard), by its name."""
+    return name.lower().endswith(tuple(TAR_ENDINGS))
+
+
+class _Headers:
+    """The file as tarfile may see it: no read of more than a header's worth, which a header may claim in gigabytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, count: int = -1) -> bytes:
+        if not 0 <= count <= _MOST_HEADER:
+            raise StorageError("too_large", f"is an archive with a header of more than {_MOST_HEADER >> 20} MiB")
+        return self._file.read(count)
+
+
+def members(file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str]) -> Iterator[FileInfo]:
+    """Regular files with one of the extensions in an open archive, in its order; `path` is the archive's path and
+    the member's name, `uri` tells its place, so that opening it needs no look at the archive's other headers.
+
+    Raises StorageError after the last good member of an archive that is damaged or cut: decode_failed, not_audio
+    (no tar at all), too_large (a header beyond reason).
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    found = 0
+    try:
+        with tarfile.open(fileobj=_Headers(file), mode="r:", errorlevel=1) as tar:  # type: ignore[call-overload]
+            empty = tar.firstmember is None  # type: ignore[attr-defined]  # note: asked again, Python 3.10 seeks to -1
+            while not empty and (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # note: it would keep every member it has seen
+                found += 1
+                if member.isreg() and not member.issparse():
+                    name = printable(member.name.encode("utf-8", "surrogateescape"))
+                    if has_extension(name.encode(), extensions):
+                        yield FileInfo(
+                            member_uri(archive.uri, member.offset_data, member.size, name),
+                            f"{archive.path}/{name}",
+                            member.size,
+                            f"{archive.version}-{member.offset_data:x}",
+                        )
+            end = tar.offset
+    except (tarfile.TarError, RecursionError, ValueError, OverflowError, EOFError):
+        if not found:
+            raise StorageError("not_audio", "is no tar archive, or its first header is damaged") from None
+        raise StorageError("decode_failed", f"is an archive that breaks off after {found} members") from None
+    file.seek(end)
+    if end < size and any(file.read(512)):  # note: tarfile takes a damaged header for the end
+        raise StorageError("decode_failed", f"is an archive with a damaged header after {found} members")

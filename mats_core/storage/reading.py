@@ -14,26 +14,19 @@ from typing import Any, BinaryIO
 from mats_core.errors import StorageError
 from mats_core.storage.clients import call_store, coded, open_client, remote_info, remote_type
 from mats_core.storage.errors import with_retries
-from mats_core.storage.files import CHANGED, ReopenedFile, S3File
+from mats_core.storage.files import CHANGED, ReopenedFile, S3File, Slice
 from mats_core.storage.listing import (
     FileInfo,
     Listed,
+    archive_version,
     list_local,
     list_remote,
     local_version,
+    members,
     remote_name,
     remote_version,
 )
-from mats_core.storage.tar import Slice, archive_version, members
-from mats_core.storage.uris import (
-    local_path,
-    member_range,
-    printable,
-    public_uri,
-    scheme,
-    split_member,
-    uri_from_path,
-)
+from mats_core.storage.uris import local_path, member_range, printable, public_uri, scheme, split_member, uri_from_path
 
 _MEMBERS_AHEAD = 1 << 18  # of an archive whose headers are read: one request a member, or less for small ones
 _WHOLE = 8 << 20  # of a file that is read whole: one request for most
@@ -109,13 +102,11 @@ def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 
 
 def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) -> Iterator[FileInfo]:
-    """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL
-    of these.
+    """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL of these.
 
-    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named.
-    Linked folders outside the root are followed once, so loops end; a link to nothing is still yielded, to
-    become a row with its error. Raises StorageError when the input itself does not exist or cannot be
-    listed.
+    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named. Linked
+    folders outside the root are followed once, so loops end; a link to nothing is still yielded, to become a row with
+    its error. Raises StorageError when the input itself does not exist or cannot be listed.
     """
     path = local_path(uri)
     with coded(uri):
@@ -127,7 +118,7 @@ def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) ->
 
 
 def list_members(archive: FileInfo, extensions: frozenset[str]) -> Iterator[FileInfo]:
-    """Files with one of the extensions inside a tar archive. Raises StorageError; see tar.py."""
+    """Files with one of the extensions inside a tar archive. Raises StorageError; see `listing.members`."""
     with open_binary(archive.uri, read_ahead=_MEMBERS_AHEAD) as file, coded(archive.uri):
         yield from members(file, archive, extensions)
 
@@ -153,20 +144,20 @@ def stat(uri: str) -> FileInfo:
 
 def exists(uri: str) -> bool:
     """Whether a file or folder is there. Raises StorageError where access is denied."""
-    path = local_path(uri)
-    with coded(uri):
-        if path is not None:
-            return os.path.exists(path)
-        return remote_type(uri) is not None
+    return _type(uri) is not None
 
 
 def is_dir(uri: str) -> bool:
     """Whether the URI names a folder (for object stores: a prefix with objects below it)."""
+    return _type(uri) == "directory"
+
+
+def _type(uri: str) -> str | None:
     path = local_path(uri)
     with coded(uri):
-        if path is not None:
-            return os.path.isdir(path)
-        return remote_type(uri) == "directory"
+        if path is None:
+            return remote_type(uri)
+        return "directory" if os.path.isdir(path) else "file" if os.path.exists(path) else None
 
 
 def read_bytes(uri: str) -> bytes:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import BinaryIO
 
 from mats_core.errors import StorageError
-from mats_core.storage.clients import READ_ONLY, call_store, coded, filesystem, open_client, remote_type
+from mats_core.storage.clients import READ_ONLY, call_store, coded, filesystem, open_client, remote_type, s3_pages
 from mats_core.storage.errors import store_code, with_retries
 from mats_core.storage.uris import OBJECT_STORES, local_path, public_uri, scheme
 
@@ -76,22 +76,15 @@ def abort_uploads(uri: str) -> int:
     if scheme(uri) not in ("s3", "s3a"):
         return 0
     count = 0
-    more: dict[str, str] = {}
     with coded(uri):
         fs, name = open_client(uri)
         bucket, key, _ = fs.split_path(name.rstrip("/"))
-        while True:
-            page = with_retries(partial(fs.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/", **more))
+        for page in s3_pages(fs, "list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/"):
             for each in page.get("Uploads", ()):
-                with_retries(
-                    partial(
-                        fs.call_s3, "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
-                    )
-                )
+                upload = {"Bucket": bucket, "Key": each["Key"], "UploadId": each["UploadId"]}
+                with_retries(partial(fs.call_s3, "abort_multipart_upload", **upload))
                 count += 1
-            if not page.get("IsTruncated"):
-                return count
-            more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+    return count
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -106,28 +99,21 @@ def create_bytes(uri: str, data: bytes) -> bool:
             return _create_remote(uri, data)
         with _draft_of(path, data) as draft:
             try:
-                # note: unlike a rename it never replaces; unlike open("x") it shows the whole file
-                os.link(draft, path)
-                return True
+                try:
+                    # note: unlike a rename it never replaces; unlike open("x") it shows the whole file
+                    os.link(draft, path)
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    with open(path, "xb") as file:
+                        file.write(data)
             except FileExistsError:
                 return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                return _create_without_links(path, data)
+            return True
 
 
+# Of file systems without links (FAT, some network mounts).
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
-
-
-def _create_without_links(path: bytes, data: bytes) -> bool:
-    """For file systems without links (FAT, some network mounts)."""
-    try:
-        with open(path, "xb") as file:
-            file.write(data)
-        return True
-    except FileExistsError:
-        return False
 
 
 def _create_remote(uri: str, data: bytes) -> bool:
@@ -155,8 +141,7 @@ _NO_CONDITIONS = ("NotImplemented", "501", "InvalidRequest")
 
 
 def make_dirs(uri: str) -> None:
-    """Make a folder and those above it; object stores have none, so there it does nothing (never a
-    bucket)."""
+    """Make a folder and those above it; object stores have none, so there it does nothing (never a bucket)."""
     path = local_path(uri)
     with coded(uri):
         if path is not None:
@@ -172,8 +157,7 @@ def _check_writable(uri: str) -> None:
 
 
 def remove_tree(uri: str) -> None:
-    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is
-    refused."""
+    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is refused."""
     path = local_path(uri)
     with coded(uri):
         if path is not None:

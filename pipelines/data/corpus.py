@@ -18,8 +18,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.model.prompts import FAMILIES
-from mats_core.model.text import has_surrogate
+from mats_core.model.prompts import FAMILIES, has_surrogate
 
 CORPUS_ENDINGS = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".parquet"})
 FIELDS = ("caption", "instruction", "output", "task", "tag", "source", "id")

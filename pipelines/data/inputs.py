@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.storage.tar import TAR_ENDINGS, is_tar
+from mats_core.storage.listing import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, split_member, wrong_url
 from pipelines.data import embeddings, parquet
 from pipelines.data.list_formats import LIST_ENDINGS, read_table

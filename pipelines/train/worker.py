@@ -17,8 +17,7 @@ from safetensors import SafetensorError
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.config import MapperConfig, Part, SantaSettings
-from mats_core.model.load import load_model
-from mats_core.model.model import MatsModel
+from mats_core.model.model import MatsModel, load_model
 from mats_core.training.loop import train
 from mats_core.training.step import (
     NotFiniteError,

@@ -25,7 +25,7 @@ from mats_core import storage
 from mats_core.encoders.clap import HfClapEncoder
 from mats_core.memory.santa import SantaMemory
 from mats_core.model.config import SantaSettings
-from mats_core.model.load import load_model
+from mats_core.model.model import load_model
 from mats_core.model.prompts import training_prompt
 from mats_core.soundworld.corpus import TASK_SHARES
 from mats_core.soundworld.language import Content, corpus_record

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from mats_core.generation.repetition import NoRepetition
+from mats_core.generation.generate import NoRepetition
 
 
 def test_penalty_by_hand() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mats_core.errors import SettingsError
-from mats_core.model.text import clean_answer, has_surrogate
+from mats_core.model.prompts import clean_answer, has_surrogate
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch.multiprocessing as multiprocessing
 
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
-from mats_core.model.load import load_model
+from mats_core.model.model import load_model
 from mats_core.training.step import StepBatch
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import WorkerShare

@@ -97,7 +97,7 @@ def test_numbers_are_shown_before_they_are_written_and_a_bad_place_is_found_firs
     from jobs.soundworld import evaluate
 
     done: list[str] = []
-    monkeypatch.setattr("mats_core.model.load.load_model", lambda *_, **__: done.append("loaded"))
+    monkeypatch.setattr("mats_core.model.model.load_model", lambda *_, **__: done.append("loaded"))
     monkeypatch.setattr("mats_core.soundworld.made.build.evaluate", lambda *_: {"f1": 0.5})
     monkeypatch.setattr("mats_core.soundworld.made.card.measured_table", lambda numbers, _: f"a table of {numbers}")
     (tmp_path / "file").write_text("")
