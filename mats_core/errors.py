@@ -55,8 +55,8 @@ _KINDS = {
 }
 
 
-def wrong_setting(detail: Mapping[str, Any], setting: str, shown: str, fields: Iterable[str] = ()) -> SettingsError:
-    """What pydantic found wrong (an item of `ValidationError.errors()`) as a SettingsError.
+def _sentence(detail: Mapping[str, Any], shown: str, fields: Iterable[str]) -> tuple[str, str]:
+    """(problem, remedy) of what pydantic found wrong, an item of `ValidationError.errors()`.
 
     shown: the value as a message may hold it. fields: the settings that there are, told where one does not exist. A
     validator of ours says `ValueError("problem; remedy")`.
@@ -64,24 +64,24 @@ def wrong_setting(detail: Mapping[str, Any], setting: str, shown: str, fields: I
     kind, context = str(detail["type"]), detail.get("ctx", {})
     if kind == "extra_forbidden":
         names = ", ".join(fields)
-        return SettingsError(setting, "there is no such setting", f"choose one of {names}" if names else "leave it out")
+        return "there is no such setting", f"choose one of {names}" if names else "leave it out"
     if kind == "missing":
-        return SettingsError(setting, "nothing is given", "give a value")
+        return "nothing is given", "give a value"
     if kind in _BOUNDS:
         problem, remedy, key = _BOUNDS[kind]
         bound = int(context[key]) if context[key] == int(context[key]) else context[key]
-        return SettingsError(setting, f"{shown} is {problem}", f"give a number {remedy} {bound}")
+        return f"{shown} is {problem}", f"give a number {remedy} {bound}"
     if kind == "literal_error":
-        return SettingsError(setting, f"{shown} is no choice", f"choose {context['expected'].replace(chr(39), '')}")
+        return f"{shown} is no choice", f"choose {context['expected'].replace(chr(39), '')}"
     if kind == "value_error":
         problem, _, remedy = str(context["error"]).partition("; ")
-        return SettingsError(setting, problem, remedy or "change it")
+        return problem, remedy or "change it"
     if kind in ("too_short", "string_too_short"):
-        return SettingsError(setting, f"{shown} is too short", f"give at least {context['min_length']}")
+        return f"{shown} is too short", f"give at least {context['min_length']}"
     if kind.partition("_")[0] in _KINDS:
         problem, remedy = _KINDS[kind.partition("_")[0]]
-        return SettingsError(setting, f"{shown} is {problem}", f"give {remedy}")
-    return SettingsError(setting, f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should"))
+        return f"{shown} is {problem}", f"give {remedy}"
+    return f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should")
 
 
 _ERROR_CODES = (
@@ -126,26 +126,24 @@ def field_error(
     """
     first = error.errors()[0]
     name = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])]) or kind.__name__
-    given = shown(name, first["input"]) if shown else _shown(first["input"])
-    return wrong_setting(first, name, given, kind.model_fields if len(first["loc"]) == 1 else ())
+    given = (shown or _shown)(name, first["input"])
+    return SettingsError(name, *_sentence(first, given, kind.model_fields if len(first["loc"]) == 1 else ()))
 
 
 def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:
     """`value` as that field of `kind` would hold it, or a SettingsError that calls it `name`."""
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-    found = kind.model_fields[field]
-    annotation: Any = found.annotation
-    for rule in found.metadata:  # the bounds; an alias is of no use outside its model
+    annotation: Any = kind.model_fields[field].annotation
+    for rule in kind.model_fields[field].metadata:  # the bounds; an alias is of no use outside its model
         annotation = Annotated[annotation, rule]
-    rules: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
     try:
-        return rules.validate_python(value)
+        return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        raise wrong_setting(error.errors()[0], name, _shown(value)) from None
+        raise field_error(kind, error, name) from None
 
 
-def _shown(value: Any) -> str:
+def _shown(name: str, value: Any) -> str:
     """A wrong value in a message: text in quotes, cut to 80 letters."""
     if isinstance(value, str):
         return f'"{value[:80]}"'

@@ -35,9 +35,9 @@ def narrow_towers() -> Iterator[None]:
 
     All else is official: rate, window, mel bands, positions, heads of the audio tower, 1024 dimensions.
     """
-    from mats_core.encoders import msclap, msclap_files
+    from mats_core.encoders import facts, msclap
 
-    real = msclap_files.package_settings
+    real = facts.package_settings
     with pytest.MonkeyPatch.context() as patch:
         _narrow_classes(patch, msclap.model_classes().__name__)
         patch.setattr(msclap, "package_settings", lambda: {**real(), **NARROW})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mats_core.encoders.base import ClapEncoder
-from mats_core.encoders.msclap_files import is_msclap
+from mats_core.encoders.facts import is_msclap
 
 
 def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from mats_core.device import pick_device, pick_dtype
 from mats_core.encoders.base import embed_by_length, pad_waveform
-from mats_core.encoders.msclap_files import (
+from mats_core.encoders.facts import (
     END_OF_TEXT,
     WEIGHTS,
     fingerprint,

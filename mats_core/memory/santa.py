@@ -48,7 +48,7 @@ class SantaMemory:
         self._centroids = np.ascontiguousarray(index.quantizer.reconstruct_n(0, self.clusters), np.float32)
         self._centroid_norms = (self._centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         self._sizes = np.array([index.invlists.list_size(cluster) for cluster in range(self.clusters)])
-        self.ready: dict[tuple[float, int] | None, _ReadyVectors] = {}
+        self.ready: dict[tuple[float, int] | None, tuple[np.ndarray, np.ndarray]] = {}  # see `_ready_vectors`
         index.make_direct_map(True)  # row → its place in the clusters, to read vectors back
 
     @classmethod
@@ -109,15 +109,9 @@ class SantaMemory:
         table = self._table()
         if table is not None:
             pq.write_table(table, folder / "captions.parquet", compression="zstd")
-        note: dict[str, Any] = {
-            "fingerprint": fingerprint_file(folder / "index.faiss"),
-            "encoder_fingerprint": self.encoder_fingerprint,
-            "dim": self.dim,
-            "count": self.count,
-            "clusters": self.clusters,
-            "storage": self.storage,
-        }
-        self.fingerprint = note["fingerprint"]
+        self.fingerprint = fingerprint_file(folder / "index.faiss")
+        names = ("fingerprint", "encoder_fingerprint", "dim", "count", "clusters", "storage")
+        note = {name: getattr(self, name) for name in names}
         (folder / "memory.json").write_text(json.dumps(note, indent=1) + "\n")
 
     @classmethod
@@ -129,28 +123,30 @@ class SantaMemory:
         import faiss
 
         folder = local_directory(uri, "memory")
+        file = folder / "index.faiss"
+
+        def wrong(why: str, remedy: str = 'copy it again, or build it with "mats build-memory"') -> SettingsError:
+            return SettingsError("memory", why, remedy)
+
         try:
             note = json.loads((folder / "memory.json").read_bytes())
-            file = folder / "index.faiss"
             index: Any = faiss_index.open_mapped(file) if mmap else faiss.read_index(str(file))
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            why = f"{uri} is no whole memory directory ({first_line(error)})"
-            raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"') from error
+            raise wrong(f"{uri} is no whole memory directory ({first_line(error)})") from error
         if found != wanted:
-            why = f"the index of {uri} has (count, dim, clusters) {found}, and its memory.json says {wanted}"
-            raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"')
+            raise wrong(f"the index of {uri} has (count, dim, clusters) {found}, and its memory.json says {wanted}")
         made_with = note.get("encoder_fingerprint", "")
         if not isinstance(made_with, str):
             why = f"encoder_fingerprint in the memory.json of {uri} is {made_with!r:.80}, not text"
-            raise SettingsError("memory", why, 'build it again with "mats build-memory"')
-        actual = fingerprint_file(folder / "index.faiss")
+            raise wrong(why, 'build it again with "mats build-memory"')
+        actual = fingerprint_file(file)
         if note.get("fingerprint") not in (None, "", actual):
-            why = f"the index of {uri} has changed since its memory.json was written"
-            raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"')
+            raise wrong(f"the index of {uri} has changed since its memory.json was written")
         captions = folder / "captions.parquet"
-        return cls(index, captions if captions.is_file() else None, made_with, actual, note.get("storage", "float32"))
+        table = captions if captions.is_file() else None
+        return cls(index, table, made_with, actual, note.get("storage", "float32"))
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.
@@ -274,9 +270,9 @@ class SantaMemory:
         Every row is summed by itself, so it does not depend on its batch, and never as a table [B, K, D]: to write
         that down takes longer than the search.
         """
-        ready = self._ready_vectors(keyed)
+        ready = self._ready_vectors(rows, keyed)
         if ready is not None:
-            return _mix(audio, ready.table(rows), rows, scale, scores)
+            return _mix(audio, ready, rows, scale, scores)
         pulled, weights = torch.empty(len(rows), self.dim), np.empty(rows.shape, np.float32)
         step = max(1, _GATHERED // max(1, rows.shape[1]))
         for start in range(0, len(rows), step):
@@ -316,13 +312,19 @@ class SantaMemory:
         noisy: np.ndarray = inject_noise(torch.from_numpy(clean), keyed[0], noise=draws).numpy()
         return noisy
 
-    def _ready_vectors(self, keyed: tuple[float, int] | None) -> _ReadyVectors | None:
-        """This memory's vectors, ready to be mixed; None where it is too large to have them all in this process."""
+    def _ready_vectors(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray | None:
+        """The vectors of the whole memory [N, D], of which those of `rows` are ready with their noise, which never
+        changes; None where the memory is too large to have them all in this process."""
         if self.count * self.dim * 4 > READY_BYTES:
             return None
-        if keyed not in self.ready:
-            self.ready = {keyed: _ReadyVectors(self, keyed)}  # one at a time: settings do not change from row to row
-        return self.ready[keyed]
+        if keyed not in self.ready:  # one at a time: settings do not change from row to row
+            self.ready = {keyed: (np.empty((self.count, self.dim), np.float32), np.zeros(self.count, bool))}
+        vectors, is_ready = self.ready[keyed]
+        if not is_ready[rows].all():
+            new = np.unique(rows[~is_ready[rows]])
+            vectors[new] = self._texts(new, keyed)
+            is_ready[new] = True
+        return vectors
 
     def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
         """The neighbours [B, K] of each query in words and numbers; captions are empty where the memory has none."""
@@ -352,23 +354,6 @@ class SantaMemory:
 
             self._captions = pq.read_table(self._captions)
         return self._captions
-
-
-class _ReadyVectors:
-    """A small memory's vectors with their noise, each made when it is first asked for: a row's noise never changes."""
-
-    def __init__(self, memory: SantaMemory, keyed: tuple[float, int] | None) -> None:
-        self._memory, self._keyed = memory, keyed
-        self._vectors = np.empty((memory.count, memory.dim), np.float32)
-        self._ready = np.zeros(memory.count, bool)
-
-    def table(self, rows: np.ndarray) -> np.ndarray:
-        """The vectors of the whole memory [N, D], of which those of `rows` are ready."""
-        if not self._ready[rows].all():
-            new = np.unique(rows[~self._ready[rows]])
-            self._vectors[new] = self._memory._texts(new, self._keyed)
-            self._ready[new] = True
-        return self._vectors
 
 
 def dot_by_row(queries: np.ndarray, table: np.ndarray, rows: np.ndarray | None) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -102,19 +102,9 @@ class Clip:
         return Segment(self.start_s + start, self.start_s + min(start + self.window_s, self.seconds), text)
 
 
-class AskedModel(Protocol):
-    """What asking needs of a model: these of `MatsModel`, which knows this module and is not known to it."""
-
-    encoder: ClapEncoder | None
-
-    def validate_request(self, *request: Any) -> None:
-        """SettingsError for a task, question or tag that cannot be."""
-
-    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Windows [T] → unit embeddings float32 [W, D]."""
-
-    def answer_embeddings(self, *asked: Any, **settings: Any) -> list[Reply]:
-        """Embeddings [B, D] before Santa and a request each → replies."""
+AskedModel: TypeAlias = Any
+"""`MatsModel`, which knows this module and is not known to it, or what has its `encoder`, `validate_request`,
+`embed_windows` and `answer_embeddings`."""
 
 
 def embed_clips(
@@ -137,18 +127,13 @@ def embed_clips(
     for (start_s, samples), cut in zip(sounds, cuts, strict=True):
         own = [next(vectors) for _ in cut]
         error = next((each for each in own if isinstance(each, Exception)), None)
-        found.append(
-            error
-            if error is not None
-            else Clip(
-                np.stack(own).astype(np.float32, copy=False),
-                np.array([window.weight for window in cut], np.float32),
-                np.array([window.start / rate for window in cut]),
-                len(samples) / rate,
-                window_s,
-                start_s,
-            )
-        )
+        if error is not None:
+            found.append(error)
+            continue
+        weights = np.array([window.weight for window in cut], np.float32)
+        starts = np.array([window.start / rate for window in cut])
+        stacked = np.stack(own).astype(np.float32, copy=False)
+        found.append(Clip(stacked, weights, starts, len(samples) / rate, window_s, start_s))
     return found
 
 
@@ -183,20 +168,13 @@ def ask_clips(
         (pooled, _), whole = next(replies)
         parts = [next(replies)[1] for _ in range(len(clip.embeddings) if segments else 0)]
         error = next((each for each in (whole, *parts) if isinstance(each, Exception)), None)
-        found.append(
-            error
-            if error is not None
-            else Answer(
-                clip.start_s,
-                clip.seconds,
-                whole.text,
-                clip.seconds,
-                pooled,
-                [clip.segment(at, reply.text) for at, reply in enumerate(parts)] if segments else None,
-                whole.neighbors,
-                whole.tokens + sum(reply.tokens for reply in parts),
-            )
-        )
+        if error is not None:
+            found.append(error)
+            continue
+        said = [clip.segment(at, reply.text) for at, reply in enumerate(parts)] if segments else None
+        tokens = sum(reply.tokens for reply in (whole, *parts))
+        start, seconds = clip.start_s, clip.seconds
+        found.append(Answer(start, seconds, whole.text, seconds, pooled, said, whole.neighbors, tokens))
     return found
 
 
@@ -274,11 +252,10 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         waveform, given_rate = source
         samples = _resampled(np.asarray(waveform), int(given_rate), rate)
         size = round(chunk_s * rate)
-        starts = chunk_starts(len(samples) / rate, chunk_s)
-        chunks = [
-            (start, samples[round(start * rate) : None if length is None else round(start * rate) + size])
-            for start, length in starts
-        ]
+        chunks = []
+        for start, length in chunk_starts(len(samples) / rate, chunk_s):
+            first = round(start * rate)
+            chunks.append((start, samples[first : None if length is None else first + size]))
         return [(start, chunk) for start, chunk in chunks if len(chunk)]
     if not isinstance(source, (str, bytes, os.PathLike)):
         kind = type(source).__name__

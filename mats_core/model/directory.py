@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mats_core.encoders.msclap_files import WEIGHTS as MSCLAP_WEIGHTS
-from mats_core.encoders.msclap_files import check_files, load_gpt2_tokenizer, split_uri, tokenizer_folder, weights_file
+from mats_core.encoders.facts import WEIGHTS as MSCLAP_WEIGHTS
+from mats_core.encoders.facts import check_files, load_gpt2_tokenizer, split_uri, tokenizer_folder, weights_file
 from mats_core.errors import SettingsError, checked
 from mats_core.model.config import ModelConfig, Part
 from mats_core.storage.fetch import local_directory, looks_like_hub_name, strip_scheme
@@ -49,13 +49,12 @@ def resolve(uri: str) -> Path:
 
 def read_config(folder: Path, uri: str) -> ModelConfig:
     """The settings of a local model directory whose files are all there; `uri` is its name in a SettingsError."""
-    remedy = "give a model directory"
     try:
         values = json.loads((folder / "mats.json").read_bytes())
-    except FileNotFoundError:
-        raise SettingsError("model", f"there is no mats.json in {uri}", remedy) from None
-    except ValueError as error:
-        raise SettingsError("model", f"mats.json in {uri} is not JSON ({error})", remedy) from None
+    except (FileNotFoundError, ValueError) as error:
+        lost = isinstance(error, FileNotFoundError)
+        why = f"there is no mats.json in {uri}" if lost else f"mats.json in {uri} is not JSON ({error})"
+        raise SettingsError("model", why, "give a model directory") from None
     config: ModelConfig = checked(ModelConfig, values, "mats.json")
     needed = ["mapper.safetensors"]
     if config.adapter is not None:
@@ -74,14 +73,12 @@ def _missing_part(folder: Path, config: ModelConfig) -> str | None:
     proofs = {"encoder": ["config.json", MSCLAP_WEIGHTS], "llm": ["config.json"], "memory": ["memory.json"]}
     for name, files in proofs.items():
         part: Part | None = getattr(config, name)
-        where = part_uri(folder, part)
-        if part is None or where is None:
-            continue
+        where = part_uri(folder, part) or "://"
+        path = Path(strip_scheme(where))
         if where.startswith("msclap:"):
             check_files(where)
             continue
-        path = Path(strip_scheme(where))
-        if "://" in where or (not path.is_dir() and looks_like_hub_name(part.uri)):
+        if part is None or "://" in where or (not path.is_dir() and looks_like_hub_name(part.uri)):
             continue
         if not path.is_dir():
             return f"its {name} {part.uri}"
@@ -171,9 +168,8 @@ def save_model(
             moved[name] = Part(uri=name, fingerprint=part.fingerprint)
         elif parts.get(name):
             place = strip_scheme(parts[name])
-            moved[name] = Part(
-                uri=os.path.abspath(place) if os.path.isdir(place) else part.uri, fingerprint=part.fingerprint
-            )
+            where = os.path.abspath(place) if os.path.isdir(place) else part.uri
+            moved[name] = Part(uri=where, fingerprint=part.fingerprint)
     _write_json(folder / "mats.json", config.model_copy(update=moved).model_dump(mode="json"))
 
 
@@ -185,9 +181,8 @@ def resolve_output(uri: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SettingsError(
-            "out", f"{uri} cannot be made ({error})", "choose a directory that can be written"
-        ) from None
+        remedy = "choose a directory that can be written"
+        raise SettingsError("out", f"{uri} cannot be made ({error})", remedy) from None
     return folder
 
 

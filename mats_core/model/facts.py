@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from mats_core.audio.windows import chunk_seconds
-from mats_core.encoders.facts import read_hearing, refuse_other_encoder
-from mats_core.encoders.msclap_files import split_uri
+from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory, split_uri
 from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
@@ -62,11 +61,10 @@ def read_model_facts(uri: str) -> ModelFacts:
 
 
 def _positions(folder: Path, config: ModelConfig) -> int:
-    where = part_uri(folder, config.llm)
-    stated = Path(strip_scheme(where)).expanduser() / "config.json" if where is not None else None
-    if stated is None or not stated.is_file():
+    llm = _directory(folder, config, "llm")
+    if llm is None or not (llm / "config.json").is_file():
         return 0
-    values = json.loads(stated.read_bytes())
+    values = json.loads((llm / "config.json").read_bytes())
     return int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
 
 
@@ -139,16 +137,9 @@ def _check_memory(memory: Path, config: ModelConfig) -> None:
     made_with = note.get("encoder_fingerprint", "")
     if not isinstance(made_with, str):
         why = f"encoder_fingerprint in the memory.json of {memory} is {made_with!r:.80}, not text"
-        raise SettingsError("memory", why, 'rebuild it with "mats build-memory"')
+        raise SettingsError("memory", why, REBUILD)
     if config.encoder is not None:
-        refuse_other_encoder(
-            "memory",
-            f"the memory {memory}",
-            made_with,
-            config.encoder.fingerprint,
-            'rebuild it with "mats build-memory"',
-            unknown_passes=True,
-        )
+        refuse_other_memory(str(memory), made_with, config.encoder.fingerprint)
     captions = memory / "captions.parquet"
     if captions.is_file():
         _check_captions(captions, note.get("count"))
@@ -158,15 +149,15 @@ def _check_captions(path: Path, count: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    remedy = 'copy it again, or rebuild the memory with "mats build-memory"'
     try:
         with pq.ParquetFile(path) as file:
             names, rows = set(file.schema_arrow.names), file.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
-        why = f"{path} is no whole Parquet file ({first_line(error)})"
-        raise SettingsError("memory", why, 'copy it again, or rebuild the memory with "mats build-memory"') from None
+        raise SettingsError("memory", f"{path} is no whole Parquet file ({first_line(error)})", remedy) from None
     if not {"caption", "source"} <= names or count not in (None, rows):
         why = f"{path} has {rows} rows of {sorted(names)}, and should have {count} of caption and source"
-        raise SettingsError("memory", why, 'copy it again, or rebuild the memory with "mats build-memory"')
+        raise SettingsError("memory", why, remedy)
 
 
 def _check_adapter(path: Path, rank: int, layers: int | None) -> None:

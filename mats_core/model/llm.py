@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,11 @@ def load_llm(
 
     folder = local_directory(uri, "llm", code=trust_remote_code)
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
-    try:
+    with _told_as_settings(uri), no_bars():
         tokenizer = load_tokenizer(folder, trust_remote_code)
-        with no_bars():
-            llm, report = AutoModelForCausalLM.from_pretrained(
-                str(folder), dtype=dtype, output_loading_info=True, weights_only=True, **options
-            )
-    except SettingsError:
-        raise
-    except Exception as error:  # transformers raises anything, from OSError to pickle's errors
-        raise _refused_llm(uri, error) from error
+        llm, report = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, output_loading_info=True, weights_only=True, **options
+        )
     tied = set(getattr(llm, "_tied_weights_keys", None) or ()) if llm.config.tie_word_embeddings else set()
     missing = sorted(set(report["missing_keys"]) - tied)
     if missing:
@@ -49,16 +45,23 @@ def load_llm(
     return llm.to(device).eval(), tokenizer, Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder))
 
 
-def _refused_llm(uri: str, error: Exception) -> SettingsError:
-    if "trust_remote_code" in str(error):
-        return SettingsError(
-            "llm",
-            f"{uri} brings Python files of its own, and they run only when they are trusted",
-            "give --trust-remote-code (mats ask, caption, embed-audio, import-reference) or, in Python, "
-            "trust_remote_code=True; no other command runs them; or choose an LLM that transformers knows",
-        )
-    why = f"{uri} cannot be loaded ({type(error).__name__}: {first_line(error)})"
-    return SettingsError("llm", why, "give a causal LLM of transformers with its tokenizer")
+@contextmanager
+def _told_as_settings(uri: str) -> Iterator[None]:
+    """What transformers raises, from OSError to pickle's errors, as a SettingsError."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except Exception as error:
+        why = f"{uri} cannot be loaded ({type(error).__name__}: {first_line(error)})"
+        remedy = "give a causal LLM of transformers with its tokenizer"
+        if "trust_remote_code" in str(error):
+            why = f"{uri} brings Python files of its own, and they run only when they are trusted"
+            remedy = (
+                "give --trust-remote-code (mats ask, caption, embed-audio, import-reference) or, in Python, "
+                "trust_remote_code=True; no other command runs them; or choose an LLM that transformers knows"
+            )
+        raise SettingsError("llm", why, remedy) from error
 
 
 def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, Any, Part]:
@@ -67,26 +70,18 @@ def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, An
     from transformers import AutoConfig, AutoModelForCausalLM
 
     folder = local_directory(uri, "llm", code=trust_remote_code)
-    try:
+    with _told_as_settings(uri), torch.device("meta"):
         tokenizer = load_tokenizer(folder, trust_remote_code)
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
-        with torch.device("meta"):
-            llm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except SettingsError:
-        raise
-    except Exception as error:  # transformers raises anything
-        raise _refused_llm(uri, error) from error
+        llm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
         check_safetensors(file, "llm", str(file))
     if not weights and not list(folder.glob("*.bin")):
         why = f"the weights of {uri}, model.safetensors or pytorch_model.bin, are missing"
         raise SettingsError("llm", why, "give a complete LLM")
-    return (
-        llm.requires_grad_(False).eval(),
-        tokenizer,
-        Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder)),
-    )
+    part = Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder))
+    return llm.requires_grad_(False).eval(), tokenizer, part
 
 
 def add_adapter(llm: Any, config: AdapterConfig) -> Any:
@@ -151,13 +146,8 @@ class SentencePieceTokenizer:
         except (OSError, RuntimeError) as error:
             why = f"{file} is no whole SentencePiece model ({error})"
             raise SettingsError("llm", why, "copy it again") from None
-        self.bos_token_id = self._known(self._processor.bos_id())
-        self.eos_token_id = self._known(self._processor.eos_id())
-        self.pad_token_id = self._known(self._processor.pad_id())
-
-    @staticmethod
-    def _known(token: int) -> int | None:
-        return token if token >= 0 else None
+        ids = (self._processor.bos_id(), self._processor.eos_id(), self._processor.pad_id())
+        self.bos_token_id, self.eos_token_id, self.pad_token_id = (each if each >= 0 else None for each in ids)
 
     def __len__(self) -> int:
         return int(self._processor.vocab_size())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from mats_core.device import pick_device, pick_dtype
 from mats_core.encoders.base import ClapEncoder
-from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.encoders.facts import refuse_other_memory
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.generation.generate import generate
@@ -23,13 +23,10 @@ from mats_core.memory.santa import SantaMemory
 from mats_core.model import asking
 from mats_core.model.asking import Answer, Reply, Request
 from mats_core.model.config import (
-    AdapterConfig,
     DecodingSettings,
-    MapperConfig,
     ModelConfig,
     Part,
     SantaSettings,
-    TaskPrompt,
 )
 from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
 from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm
@@ -91,23 +88,16 @@ class MatsModel:
         encoder: str | None = None,
         embedding_dim: int | None = None,
         memory: str | None = None,
-        mapper: MapperConfig | None = None,
-        adapter: AdapterConfig | None = AdapterConfig(),
-        tasks: dict[str, TaskPrompt] | None = None,
-        wordings: str = "varied",
-        noise_variance: float = 0.015,
-        answer_style: str = "gentle",
-        santa: SantaSettings | None = None,
-        decoding: DecodingSettings | None = None,
-        max_target_tokens: int = 150,
         seed: int = 0,
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
+        **settings: Any,
     ) -> MatsModel:
         """An untrained model around an LLM directory and, unless `embedding_dim` is given, an encoder.
 
-        adapter=None trains the mapper alone. Weights are drawn from `seed`, the same on every device.
+        settings: of `ModelConfig` (mapper, adapter, tasks, decoding, …), None for its default; adapter=None trains the
+        mapper alone. Weights are drawn from `seed`, the same on every device.
         Raises SettingsError when a part is missing or does not fit.
         """
         if encoder is None and embedding_dim is None:
@@ -118,28 +108,16 @@ class MatsModel:
         dim = clap.dim if clap is not None else int(embedding_dim or 0)
         bank, memory_part = load_memory_part(memory, encoder_part)
         hidden = int(language_model.get_input_embeddings().embedding_dim)
-        config = ModelConfig(
-            embedding_dim=dim,
-            hidden_size=hidden,
-            mapper=mapper or MapperConfig(),
-            adapter=adapter,
-            wordings=wordings,
-            noise_variance=noise_variance,
-            answer_style=answer_style,  # type: ignore[arg-type]
-            max_target_tokens=max_target_tokens,
-            encoder=encoder_part,
-            llm=llm_part,
-            memory=memory_part,
-            santa=santa or SantaSettings(noise_variance=noise_variance),
-            decoding=decoding or DecodingSettings(),
-        )
-        if tasks is not None:
-            config = ModelConfig.model_validate({**config.model_dump(), "tasks": tasks})
+        given = {name: value for name, value in settings.items() if value is not None or name == "adapter"}
+        if "noise_variance" in given:
+            given.setdefault("santa", SantaSettings(noise_variance=given["noise_variance"]))
+        parts = {"encoder": encoder_part, "llm": llm_part, "memory": memory_part}
+        config = ModelConfig(embedding_dim=dim, hidden_size=hidden, **parts, **given)
         with torch.random.fork_rng(devices=[]):  # the global CPU generator is given back as it was
             torch.manual_seed(seed)
             network = build_mapper(config.mapper, dim, hidden)
-            if adapter is not None:
-                language_model = add_adapter(language_model, adapter)
+            if config.adapter is not None:
+                language_model = add_adapter(language_model, config.adapter)
         network.to(place).eval()
         language_model.eval()
         where = {name: uri for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
@@ -359,14 +337,7 @@ def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part |
         return None, None
     memory = SantaMemory.load(uri)
     if encoder is not None:
-        refuse_other_encoder(
-            "memory",
-            f"the memory {uri}",
-            memory.encoder_fingerprint,
-            encoder.fingerprint,
-            'rebuild it with "mats build-memory"',
-            unknown_passes=True,
-        )
+        refuse_other_memory(uri, memory.encoder_fingerprint, encoder.fingerprint)
     return memory, Part(uri=recorded_uri(uri), fingerprint=memory.fingerprint)
 
 

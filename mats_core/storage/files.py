@@ -78,13 +78,10 @@ class S3File(RangedFile):
             raise StorageError("io_error", CHANGED)
 
     def _bytes(self, at: int, count: int) -> bytes:
-        pieces: list[bytes] = []
-        while count:
-            piece = self._piece(at, count)
-            at += len(piece)
-            count -= len(piece)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        data = self._piece(at, count)
+        while len(data) < count:
+            data += self._piece(at + len(data), count - len(data))
+        return data
 
     def _piece(self, at: int, count: int) -> bytes:
         """Bytes from `at` on, `count` at most and one at least."""

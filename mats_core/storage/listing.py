@@ -175,26 +175,17 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     if info is not None and info.get("type") != "directory":
         yield FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
         return
-    uri_of = uris_like(uri, name)
-    if info is not None:
-        for each in _objects_below(fs, name, kind):
-            if has_extension(each["name"].encode(), extensions):
-                yield _object(each, name, kind, uri_of)
-        return
-    wanted = None if _names_extension(name.encode()) else extensions
-    root = _fixed_part(name.encode()).decode()
-    meant = re.compile(glob_translate(name))
+    uri_of, root, meant = uris_like(uri, name), name, None
+    if info is None:
+        root, meant = _fixed_part(name.encode()).decode(), re.compile(glob_translate(name))
+        extensions = None if _names_extension(name.encode()) else extensions
     found = False
-    for each in _objects_below(fs, root, kind):
-        if meant.match(each["name"]) and has_extension(each["name"].encode(), wanted):
+    for each in _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root):
+        if (meant is None or meant.match(each["name"])) and has_extension(each["name"].encode(), extensions):
             found = True
             yield _object(each, root, kind, uri_of)
-    if not found:
+    if meant is not None and not found:
         raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
-
-
-def _objects_below(fs: Any, root: str, kind: str) -> Iterator[dict[str, Any]]:
-    return _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root)
 
 
 def _s3_objects(fs: Any, root: str) -> Iterator[dict[str, Any]]:

@@ -12,20 +12,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from mats_core.errors import StorageError
+from mats_core.storage import listing
 from mats_core.storage.clients import call_store, coded, open_client, remote_info, remote_type
 from mats_core.storage.errors import with_retries
 from mats_core.storage.files import CHANGED, ReopenedFile, S3File, Slice
-from mats_core.storage.listing import (
-    FileInfo,
-    Listed,
-    archive_version,
-    list_local,
-    list_remote,
-    local_version,
-    members,
-    remote_name,
-    remote_version,
-)
+from mats_core.storage.listing import FileInfo, Listed
 from mats_core.storage.uris import local_path, member_range, printable, public_uri, scheme, split_member, uri_from_path
 
 _MEMBERS_AHEAD = 1 << 18  # of an archive whose headers are read: one request a member, or less for small ones
@@ -70,7 +61,7 @@ def open_binary(
 def _open_member(uri: str, max_bytes: int | None, read_ahead: int, listed: Listed | None) -> BinaryIO:
     archive, place = split_member(uri)
     if listed is not None:
-        listed = Listed(0, archive_version(listed.version, place))
+        listed = Listed(0, listing.archive_version(listed.version, place))
     file = open_binary(archive, max_bytes, read_ahead, listed)
     return Slice(file, *member_range(place))  # type: ignore[return-value]
 
@@ -84,7 +75,7 @@ def _open_local(path: bytes, uri: str, listed: Listed | None) -> BinaryIO:
             os.close(descriptor)
             what = "a folder" if stat_module.S_ISDIR(mode) else "a pipe, socket or device"
             raise StorageError("io_error", f"is {what}, not a file")
-        if listed is not None and listed.version not in ("", local_version(os.fstat(descriptor))):
+        if listed is not None and listed.version not in ("", listing.local_version(os.fstat(descriptor))):
             os.close(descriptor)
             raise StorageError("io_error", CHANGED)
         return os.fdopen(descriptor, "rb")
@@ -111,16 +102,16 @@ def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) ->
     path = local_path(uri)
     with coded(uri):
         if path is not None:
-            yield from list_local(path, extensions)
+            yield from listing.list_local(path, extensions)
         else:
             fs, name = open_client(uri)
-            yield from list_remote(fs, name, uri, extensions)
+            yield from listing.list_remote(fs, name, uri, extensions)
 
 
 def list_members(archive: FileInfo, extensions: frozenset[str]) -> Iterator[FileInfo]:
     """Files with one of the extensions inside a tar archive. Raises StorageError; see `listing.members`."""
     with open_binary(archive.uri, read_ahead=_MEMBERS_AHEAD) as file, coded(archive.uri):
-        yield from members(file, archive, extensions)
+        yield from listing.members(file, archive, extensions)
 
 
 def stat(uri: str) -> FileInfo:
@@ -132,14 +123,16 @@ def stat(uri: str) -> FileInfo:
             if stat_module.S_ISDIR(status.st_mode):
                 raise StorageError("io_error", "is a folder, not a file")
             name = os.path.basename(path)
-            return FileInfo(uri_from_path(path), printable(name), status.st_size, local_version(status))
+            return FileInfo(uri_from_path(path), printable(name), status.st_size, listing.local_version(status))
         if scheme(uri).startswith("tar+"):
             archive, place = split_member(uri)
-            return FileInfo(uri, remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}")
+            return FileInfo(
+                uri, listing.remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}"
+            )
         info = call_store(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))
         if info.get("type") == "directory":
             raise StorageError("io_error", f"{public_uri(uri)} is a folder, not a file")
-        return FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
+        return FileInfo(uri, listing.remote_name(uri), int(info.get("size") or 0), listing.remote_version(info))
 
 
 def exists(uri: str) -> bool:

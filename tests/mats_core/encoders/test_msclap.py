@@ -10,6 +10,7 @@ import importlib.util
 import pickle
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mats_core.encoders.facts import read_encoder_facts, read_hearing
 from mats_core.encoders.load import load_encoder
 from mats_core.encoders.msclap import MsClapEncoder, model_classes
-from mats_core.encoders.msclap_files import read_msclap_facts
 from mats_core.errors import SettingsError
 from tests.official_clap import (
     SAMPLES,
@@ -119,9 +120,9 @@ def test_sizes_and_fingerprint(encoder: MsClapEncoder, clap: OfficialClap, tmp_p
     encoder.tokenizer.save_pretrained(inside / "gpt2")  # other files of the same tokenizer, beside the weights
     again = load_encoder(str(inside), device="cpu", dtype="bfloat16")
     assert again.fingerprint == encoder.fingerprint
-    facts = read_msclap_facts(clap.uri)
-    assert facts == read_msclap_facts(str(inside))
-    assert (facts.fingerprint, facts.sample_rate, facts.window_seconds) == (encoder.fingerprint, 44_100, 7.0)
+    facts = read_encoder_facts(clap.uri)
+    assert facts == replace(read_encoder_facts(str(inside)), uri=clap.uri)
+    assert (facts.fingerprint, *read_hearing(clap.uri)) == (encoder.fingerprint, 44_100, 7.0)
     assert (facts.dim, facts.size) == (1024, clap.weights.stat().st_size)
     texts = ["a dog barks", "rain falls"]
     assert ((again.embed_text(texts) * encoder.embed_text(texts)).sum(-1) > 0.99).all()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mats_core.encoders.msclap_files import WEIGHTS, check_files, is_msclap, split_uri, tokenizer_folder
+from mats_core.encoders.facts import WEIGHTS, check_files, is_msclap, split_uri, tokenizer_folder
 from mats_core.errors import SettingsError
 from tests.official_clap import write_tokenizer
 
