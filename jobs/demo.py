@@ -15,7 +15,8 @@ from mats_core.soundworld.archive import write_archive, write_truth
 from pipelines.archive.caption import run_caption
 from pipelines.pages.render import clock
 from pipelines.pages.report import ReportResult, write_report
-from pipelines.settings.archive import CaptionSettings, build
+from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.base import build
 
 TRUTH = "truth.jsonl"
 MARK = ".mats-demo"

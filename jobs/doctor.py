@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipelines.cluster.session import free_memory, usable_cores
+from pipelines.cluster.plan import free_memory, usable_cores
 
 DISTRIBUTION = "mats-audio"
 GIB = 1024**3
@@ -243,8 +243,8 @@ def _optional(versions: Mapping[str, str]) -> list[Finding]:
 def _caption_metrics() -> list[Finding]:
     """Which caption metrics of `mats evaluate` can run here, and what the others want."""
     from mats_core.scoring import METRICS
+    from mats_core.scoring.aac import NLTK, STANFORD, stanford_missing
     from mats_core.scoring.captions import needs
-    from mats_core.scoring.tokenizing import NLTK, STANFORD, stanford_missing
 
     area = "caption metrics (mats evaluate)"
     wants = {name: needs(name) for name in METRICS["caption"]}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jobs.terminal.display import Display, duration
 from jobs.terminal.options import EXIT_INTERRUPTED
 from mats_core.errors import got_allowed
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from typing import Any
 from jobs.benchmarks.audio import write_clips
 from mats_core.errors import got_allowed
 from mats_core.model.directory import check_model_dir
-from pipelines.cluster.session import CPU_BATCH, usable_cores
+from pipelines.cluster.plan import CPU_BATCH, usable_cores
 
 DRIVER_CLIPS = (1_000, 10_000)
 

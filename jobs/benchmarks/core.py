@@ -43,7 +43,7 @@ def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_
     recorded = Path(reference) if reference else RECORDED
     if reference and not (recorded / "generate.json").is_file():
         raise got_allowed("reference", reference, "a folder of recorded runs, with generate.json in it")
-    from mats_core.model.llm import pick_device
+    from mats_core.device import pick_device
 
     place = pick_device(device)
     figures: dict[str, Any] = {"size": size, "device": _device_name(place)}
@@ -291,7 +291,7 @@ def encoder_speed(uri: str, device: str, dtype: str, clips: int) -> dict[str, An
     """Load time, memory with weights alone and at most, windows/s and texts/s of one encoder."""
     import torch
 
-    from mats_core.encoders.clap import load_encoder
+    from mats_core.encoders.load import load_encoder
     from mats_core.soundworld.made.pretrain_llm import text_record
 
     _say(f"the encoder in {dtype}")

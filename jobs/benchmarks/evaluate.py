@@ -15,7 +15,7 @@ from typing import Any
 from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures, workplace
 from mats_core.errors import got_allowed
 from mats_core.model.directory import check_model_dir
-from pipelines.cluster.session import usable_cores
+from pipelines.cluster.plan import usable_cores
 from pipelines.evaluate.datasets import load_evaluation_set, load_items
 
 DATA_SET = "soundworld"

@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.benchmarks.stand_in import CHUNK_S, Waits, run_stand_in
-from pipelines.archive.run import Progress
-from pipelines.data.inputs import MANIFEST_SCHEMA
+from pipelines.cluster.progress import Progress
+from pipelines.data.schemas import MANIFEST_SCHEMA
 from pipelines.settings.archive import RunSettings
 
 NODE = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 150_000_000}

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mats_core.storage.uris import public_uri
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
 
 PLAIN_EVERY_S = 10.0
 Shown = TypeVar("Shown", bound="Display")

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage.uris import redacted
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 EXIT_WRONG_SETTINGS = 2
 EXIT_TOO_MANY_ERRORS = 3

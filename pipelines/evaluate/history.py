@@ -8,21 +8,21 @@ Files are only ever added, so that any store will do and nobody waits for a lock
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError, first_line
+from mats_core.errors import SettingsError
+from pipelines.data import parquet
+from pipelines.output.record import utc
 from pipelines.pages.charts import Point
 
 EVENTS = ("accept", "reject", "pin")
@@ -99,9 +99,8 @@ class History:
         self._keys.pop(first["run_id"], None)
         stamp = first["started"].replace(":", "").replace("-", "")
         uri = storage.join(self.url, "runs", f"{stamp}-{first['run_id']}.parquet")
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), sink, compression="zstd")
-        self._put(uri, sink.getvalue())
+        with self._writing():
+            parquet.write(uri, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
         return uri
 
     def check_writable(self) -> None:
@@ -119,7 +118,7 @@ class History:
         if kind != "reject":
             self.check_single(run_id)
         now = time.time_ns()
-        event = {"kind": kind, "run_id": run_id, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "by": by}
+        event = {"kind": kind, "run_id": run_id, "at": utc(time.time()), "by": by}
         uri = storage.join(self.url, "events", f"{now:020d}-{kind}-{run_id}.json")
         self._put(uri, json.dumps(event, indent=1).encode())
 
@@ -211,8 +210,13 @@ class History:
             raise SettingsError("history", problem, "name a folder that can be read") from None
 
     def _put(self, uri: str, data: bytes) -> None:
-        try:
+        with self._writing():
             storage.write_bytes(uri, data)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, storage.StorageError) as error:
             problem = f"{storage.public_uri(self.url)} cannot be written to ({error})"
             raise SettingsError("history", problem, "name a folder that can be written to") from None
@@ -247,7 +251,7 @@ def _event(uri: str) -> dict[str, Any]:
 
 def _table(uri: str, columns: Iterable[str] | None) -> pa.Table:
     try:
-        return pq.read_table(storage.open_binary(uri), columns=list(columns) if columns is not None else None)
-    except (pa.ArrowInvalid, OSError, storage.StorageError) as error:
-        problem = f"{storage.public_uri(uri)} is not a readable Parquet file ({first_line(error)})"
+        return parquet.read(uri, None if columns is None else list(columns))
+    except storage.StorageError as error:
+        problem = f"{storage.public_uri(uri)} is not a readable Parquet file ({error})"
         raise SettingsError("history", problem, "move this file away, or bring it back whole") from None

@@ -16,7 +16,7 @@ from mats_core.storage.fingerprint import hash_settings
 from pipelines.evaluate.history import ANSWERED
 from pipelines.evaluate.results import Evaluation, SetResult
 from pipelines.evaluate.scores import truths
-from pipelines.output.parts import versions
+from pipelines.output.record import versions
 from pipelines.settings.evaluate import EvaluateSettings
 
 FORMAT = 1

@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-import pyarrow.dataset as ds
-
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
+from pipelines.data import parquet
 
 FILE_COLUMNS = ("row_id", "uri", "format", "sample_rate", "channels", "start_s")
 PART_COLUMNS = (
@@ -46,7 +45,7 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
     for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
         if not storage.is_dir(folder):
             continue
-        if any(info.uri.endswith(".parquet") for info in storage.list_files(folder)):
+        if parquet.files(folder):
             uri = storage.join(output, "_run.json")
             return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
     problem = f"there are none in {public_uri(answers)}"
@@ -92,11 +91,9 @@ def read_files(folder: str, chosen: set[str]) -> list[dict[str, Any]]:
 
 def _batches(folder: str, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Rows of a Parquet folder, a batch at a time; columns that are not there are left out."""
-    filesystem, path = storage.arrow(folder)
-    table = ds.dataset(path, filesystem=filesystem, format="parquet")
-    present = [name for name in columns if name in table.schema.names]
-    for batch in table.to_batches(columns=present, batch_size=8192):
-        yield batch.to_pylist()
+    for info in parquet.files(folder):
+        for batch in parquet.batches(info.uri, 8192, columns):
+            yield batch.to_pylist()
 
 
 def path_text(uri: str) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from mats_core import storage
-from mats_core.errors import SettingsError, first_line
-from mats_core.model.config import checked
+from mats_core.errors import SettingsError, checked, first_line
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.storage.uris import public_uri
 from pipelines.pages.answers import path_text, printable_path

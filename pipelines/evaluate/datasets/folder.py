@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from mats_core import storage
-from mats_core.audio.decode import AUDIO_EXTENSIONS
+from mats_core.audio.signatures import AUDIO_EXTENSIONS
 from mats_core.errors import SettingsError, first_line
 from mats_core.storage import StorageError
 from pipelines.evaluate.datasets.definition import EvaluationSet
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 Options = TypeVar("Options", bound=BaseModel)
 Row = dict[str, str]

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from mats_core.scoring import Item, aac, captions, compute, score
-from mats_core.scoring.tokenizing import NLTK, STANFORD, stanford_missing, tokenize
+from mats_core.scoring.aac import NLTK, STANFORD, stanford_missing, tokenize
 
 RUNS_HERE = ["cider_d", "rouge_l", "bleu_1", "bleu_2", "bleu_3", "bleu_4"]
 

@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core import storage
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
 from pipelines.cluster import session as ray_runtime
-from pipelines.data.columns import WINDOWS_TYPE
+from pipelines.cluster.progress import Progress
+from pipelines.data.schemas import WINDOWS_TYPE
 from pipelines.evaluate import answers as evaluate_answers
 from pipelines.evaluate.results import Evaluation
 from pipelines.evaluate.run import run_evaluate

@@ -184,7 +184,7 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
     [
         ({"benchmarks": "sounds_of_silence"}, 'benchmarks: "sounds_of_silence" is not a data set'),
         ({"out": ""}, "out: no folder was given"),
-        ({"model": "nowhere"}, "model: got"),
+        ({"model": "nowhere"}, "model: there is no directory nowhere"),
         ({"against": "accepted"}, "history: none was given"),
         ({"accept": True}, "--against and --accept need"),
         ({"history": "h", "against": "x"}, "run: x is not a run of this history, which has none yet"),
@@ -194,7 +194,7 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
             {"ungated": [f"{NAMES[0]}/mpa"]},
             f"not a metric of this run; give BENCHMARK/METRIC, one of {NAMES[0]}/map",
         ),
-        ({"bridge": "ferry"}, 'bridge: got "ferry"'),
+        ({"bridge": "ferry"}, 'bridge: "ferry" is no bridge; choose santa, none'),
         ({"history": "a-file"}, "cannot be written to"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Curves: as pictures, as TensorBoard's events, and to loggers that are named."""
+"""Curves as TensorBoard's events, and to loggers that are named."""
 
 from __future__ import annotations
 
