@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mats_core import storage
-from mats_core.memory import faiss_index as ivf
+from mats_core.memory import faiss_index
 from pipelines.data import parquet
 
 ALL = 2**64 - 1
@@ -104,17 +104,17 @@ def fill_shard(work: pa.Table, selection: Selection, empty: bytes, folder: str) 
     faiss.omp_set_num_threads(1)
     numbers, counts = [], []
     for row in work.to_pylist():
-        index = ivf.from_bytes(empty)
+        index = faiss_index.from_bytes(empty)
         captions: list[pa.Table] = []
         first = row["first"]
         for piece in json.loads(row["pieces"]):
             for table in read_piece(Piece(**piece), ["caption_id", "caption", "sources", "embedding"]):
                 table = select_rows(table, selection)
-                ivf.fill(index, unit_rows(table["embedding"]), first)
+                faiss_index.fill(index, unit_rows(table["embedding"]), first)
                 first += len(table)
                 captions.append(_captions(table, selection.sources))
         parquet.write(shard_uri(folder, row["number"], "captions.parquet"), pa.concat_tables(captions))
-        storage.write_bytes(shard_uri(folder, row["number"], "faiss"), ivf.to_bytes(index))
+        storage.write_bytes(shard_uri(folder, row["number"], "faiss"), faiss_index.to_bytes(index))
         numbers.append(row["number"])
         counts.append(first - row["first"])
     return pa.table({"number": numbers, "rows": counts})

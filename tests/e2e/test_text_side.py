@@ -15,6 +15,7 @@ from mats_core.errors import SettingsError
 from mats_core.memory.santa import SantaMemory
 from pipelines.cluster.progress import Progress
 from pipelines.data.corpus import caption_id
+from pipelines.output.folder import Output
 from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
 from pipelines.text.build_memory import run_build_memory
 from pipelines.text.embed_text import run_embed_text
@@ -107,16 +108,14 @@ def test_what_says_that_it_is_whole_is_written_first(
     embedded: Path, corpora: Path, encoder_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the two, an OUTPUT said "done already" while all who read it found it unfinished."""
-    from pipelines.text import embed_text
-
     out = Path(shutil.copytree(embedded, tmp_path / "out"))
     (out / "_embeddings.json").unlink()
     written: list[tuple[str, bool]] = []
 
-    def write_run(output: str, run: dict[str, Any]) -> None:
+    def write_run(output: Output, run: dict[str, Any]) -> None:
         written.append((run["status"], (out / "_embeddings.json").exists()))
 
-    monkeypatch.setattr(embed_text, "write_run", write_run)
+    monkeypatch.setattr(Output, "write_run", write_run)
     result = run_embed_text(settings(corpora, out, encoder_dir))
     assert (result.status, result.run["captions_new"]) == ("complete", 0)
     assert written == [("running", False), ("complete", True)]

@@ -100,10 +100,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "no training config": (["train", str(root / "none.yaml")], "CONFIG: got"),
         "training config": (["train", "soundworld", "--set", "training.steps=0"], "training.steps: 0 is too small"),
         "evaluate: no benchmark": (["evaluate", "--out", o, *m], "benchmarks: none is named"),
-        "evaluate: unknown benchmark": (
-            ["evaluate", "--out", o, *m, "--benchmarks", "gongs"],
-            '"gongs" is not a',
-        ),
+        "evaluate: unknown benchmark": (["evaluate", "--out", o, *m, "--benchmarks", "gongs"], '"gongs" is not a'),
         "evaluate: no files": (["evaluate", "--out", o, *m, "--benchmarks", "esc50", "--data", a], "esc50"),
         "evaluate: no out": (["evaluate", *m, "--benchmarks", "soundworld"], "out: no folder was given"),
         "evaluate: grid": (

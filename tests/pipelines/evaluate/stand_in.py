@@ -17,6 +17,7 @@ import pytest
 from mats_core import storage
 from pipelines.archive.run import RunResult
 from pipelines.cluster import session as ray_runtime
+from pipelines.cluster.plan import Resources
 from pipelines.cluster.progress import Progress
 from pipelines.data.schemas import WINDOWS_TYPE
 from pipelines.evaluate import answers as evaluate_answers
@@ -90,7 +91,7 @@ class StandIn:
 
 def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
     """Put a stand-in in the place of the captioning pipeline and of Ray."""
-    there = ray_runtime.Resources(2, 0, 1, own=False)
+    there = Resources(2, 0, 1, own=False)
 
     def caption(*given: Any) -> RunResult:
         """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
