@@ -302,10 +302,10 @@ def test_a_broken_part_is_refused(world: Path, tmp_path: Path) -> None:
     whole = part.read_bytes()
     part.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
     check_settings(chosen)
-    with pytest.raises(SettingsError, match=r"^embeddings: the part .*part-1\.parquet cannot be read"):
+    with pytest.raises(SettingsError, match=r"^embeddings: .*part-1\.parquet cannot be read"):
         ensure_store(chosen, tmp_path / "store")
     part.write_bytes(whole[:-20])
-    with pytest.raises(SettingsError, match=r"^embeddings: the part .*part-1\.parquet cannot be read"):
+    with pytest.raises(SettingsError, match=r"^embeddings: .*part-1\.parquet cannot be read"):
         check_settings(chosen)
 
 
