@@ -66,7 +66,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "too many beams": (["caption", a, o, *m, "--beams", "1000"], "beams"),
         "output is a file": (["caption", a, str(root / "a-file"), *m], "is a file; choose"),
         "output below a file": (["caption", a, str(root / "a-file" / "x"), *m], "x cannot be written ("),
-        "input without audio": (["caption", str(root / "empty"), o, *m], "input: got"),
+        "input without audio": (["caption", str(root / "empty"), o, *m], "input: there is no audio file in"),
         "no such input": (["caption", str(root / "nowhere"), o, *m], "nowhere cannot be read ("),
         "no such list": (["caption", str(root / "nowhere.csv"), o, *m], "give a list that exists"),
         "list column text": (["caption", str(root / "text.csv"), o, *m], "`text`"),
@@ -85,7 +85,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: str) -> dict
         "error rate": (["embed-text", str(root / "corpus.jsonl"), t, "--max-error-rate", "2"], "max_error_rate: 2"),
         "no such encoder": (
             ["embed-text", str(root / "corpus.jsonl"), t, "--encoder", str(root / "e")],
-            "encoder: got",
+            "is not a directory that exists; give the path",
         ),
         "embed-text: output": (
             ["embed-text", str(root / "corpus.jsonl"), str(root / "a-file")],
