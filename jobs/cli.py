@@ -34,7 +34,7 @@ app = typer.Typer(
 def caption(settings: CaptionSettings) -> int:
     """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
     if settings.dry_run:
-        from jobs.dry_run import run
+        from jobs.archive import run
 
         return run(settings)
     from jobs.terminal.display import RunDisplay
@@ -124,7 +124,7 @@ def compact(settings: CompactSettings) -> int:
 @settings_command(app, "embed-text", EmbedTextSettings, ("corpora", "output"))
 def embed_text(settings: EmbedTextSettings) -> int:
     """Embed every distinct caption of CORPORA into OUTPUT/embeddings, for training and for Santa's memory."""
-    from jobs.embed_text import run
+    from jobs.text import run
 
     return run(settings)
 
@@ -355,22 +355,6 @@ def benchmark_embed_text(
     from jobs.benchmarks.embed_text import run_benchmark
 
     return run_benchmark(weights, captions, driver_memory, folder, as_json)
-
-
-@command(benchmark, "chaos")
-def benchmark_chaos(
-    kills: int = typer.Option(20, min=1, help="How often something is killed with -9."),
-    seed: int = typer.Option(0, help="Decides what is killed, and when."),
-    files: int = typer.Option(300, min=20, help="Sounds in the archive of a run."),
-    model: str = typer.Option("stand-in", help='stand-in (waits, hashes what it hears), a directory, or "builtin".'),
-    nodes: int = typer.Option(2, min=1, help="Worker nodes beside the head."),
-    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
-    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
-) -> int:
-    """Kill driver, actors and nodes at random moments; every row must come out once, and right."""
-    from jobs.benchmarks.chaos import run_benchmark
-
-    return run_benchmark(kills, seed, files, model, nodes, folder, as_json)
 
 
 @command(benchmark, "scale")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jobs.benchmarks.caption import workplace
-from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
+from jobs.benchmarks.inputs import lift, median_s, watch_memory, world_captions, write_captions
 from mats_core.errors import got_allowed
 from pipelines.cluster.session import usable_cores
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +22,115 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.benchmarks.stand_in import CHUNK_S, Waits, run_stand_in
-from pipelines.archive.run import Progress
-from pipelines.data.inputs import MANIFEST_SCHEMA
+from pipelines.archive.decode_stage import open_shard
+from pipelines.archive.model_stage import WORK_ONLY
+from pipelines.archive.run import Job, Progress, RunResult, run_rows
+from pipelines.archive.work_list import WorkList
+from pipelines.data.columns import SEGMENTS_TYPE, timed, with_column
+from pipelines.data.inputs import MANIFEST_SCHEMA, open_source
 from pipelines.settings.archive import RunSettings
 
 NODE = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 150_000_000}
 WINDOW = (0.35, 0.9)
 """The busy window: from this share of the rows to that one, when all actors are at work."""
 SLOW = 4.0
+RATE, CHUNK_S = 16_000, 60.0
+
+
+@dataclass
+class Waits:
+    """Seconds of waiting a row. `slow`: factor on a node that has the resource `slow_node`."""
+
+    row_s: float = 0.02
+    decode_s: float = 0.0
+    slow: float = 1.0
+    # what the pipeline sets in a model stage's specification
+    threads: int = 0
+    batch_size: int = 0
+    run_id: str = ""
+
+
+class WaitingModel:
+    """A model stage without a model. Waits `row_s` a row, as a GPU would work; the CPU does nothing."""
+
+    def __init__(self, spec: Waits) -> None:
+        self.spec = spec
+        self.ready_at = time.time()
+        self._row_s = spec.row_s * (spec.slow if spec.slow != 1.0 and _on_slow_node() else 1.0)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """The rows with an answer each, and the measurements of a model stage."""
+        began, started = time.time(), time.monotonic()
+        texts = self.texts(rows)
+        time.sleep(self._row_s * len(rows))
+        rows = rows.drop_columns([n for n in ("pcm", *WORK_ONLY) if n in rows.schema.names])
+        rows = with_column(rows, "text", texts, pa.string())
+        rows = with_column(rows, "segments", [None] * len(rows), SEGMENTS_TYPE)
+        rows = with_column(rows, "model_fingerprint", ["stand-in"] * len(rows), pa.string())
+        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        return timed(
+            rows,
+            answer_s=time.monotonic() - started,
+            tokens=10.0 * len(rows),
+            asked=float(len(rows)),
+            places=32.0,
+            began_at=began,
+            ready_at=self.ready_at,
+        )
+
+    def texts(self, rows: pa.Table) -> list[str | None]:
+        """The answer of each row; None where there is no sound."""
+        return ["waited"] * len(rows)
+
+
+class WaitingDecode:
+    """Decoding replaced by waiting `decode_s` a row; no sound travels."""
+
+    def __init__(self, work_uri: str, decode_s: float) -> None:
+        self._work, self._decode_s = WorkList(work_uri), decode_s
+
+    def __call__(self, shards: pa.Table) -> Any:
+        """The rows of every shard of the work list, as decoded after waiting."""
+        for shard in shards.to_pylist():
+            started = time.monotonic()
+            rows = open_shard(self._work, shard)
+            time.sleep(self._decode_s * len(rows))
+            rows = with_column(rows, "decoded_s", [CHUNK_S] * len(rows), pa.float64())
+            yield timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+
+
+def _on_slow_node() -> bool:
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(n["NodeID"] == here and "slow_node" in n["Resources"] for n in ray.nodes())
+
+
+def run_waiting(
+    settings: RunSettings,
+    waits: Waits,
+    progress: Callable[[Progress], None] | None = None,
+    *,
+    name: str = "waiting",
+    model: type[WaitingModel] = WaitingModel,
+    decodes: bool = False,
+) -> RunResult:
+    """The run of `mats caption` with a model that waits, and decoding too unless `decodes`; `name` labels counters."""
+    job = Job(
+        name=name,
+        folder="answers",
+        identity={"job": name},
+        chunk_s=CHUNK_S,
+        sample_rate=RATE,
+        model_bytes=0,
+        defaults={"task": "caption", "question": None, "tag": None},
+        embeddings=None,
+        check=None,
+        stage=model,
+        spec=waits,
+        front=None if decodes else (WaitingDecode, (waits.decode_s,)),
+    )
+    return run_rows(settings, job, open_source(settings.input, settings.schemes), progress)
 
 
 @dataclass
@@ -108,7 +209,7 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
         commit_rows=max(50, rows // 10),
     )
     try:
-        result = run_stand_in(settings, waits, real_decoding=False, progress=saw)
+        result = run_waiting(settings, waits, saw)
     finally:
         over.set()
         counter.join()
@@ -118,11 +219,11 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
 
 
 def _live_actors() -> int:
-    """Processes of the stand-in model on this machine, by the name that Ray gives them."""
+    """Processes of the waiting model on this machine, by the name that Ray gives them."""
     found = 0
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            found += b"(StandIn)" in line.read_bytes()
+            found += b"(WaitingModel)" in line.read_bytes()
     return found
 
 
