@@ -1,16 +1,52 @@
-"""Captions of the embedded world by the million, and the maps and measures that benchmarks of the text side share."""
+"""What benchmarks are fed with, the same for everyone who is measured: clips, captions, models of random weights."""
 
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
+
+if TYPE_CHECKING:
+    import torch
+
+RATE = 16_000
+DISTINCT = 60
+FOLDER_SIZE = 500
+
+
+def write_clips(folder: Path, count: int, longest_s: float, seed: int = 0) -> float:
+    """Write `count` WAV files of longest_s/5 to longest_s seconds; returns their seconds in all.
+
+    Cut and scaled from DISTINCT sounds of the embedded world, since synthesis itself is slow.
+    """
+    draw = np.random.default_rng(seed)
+    sounds = [_sound(seed * 1000 + index, round(longest_s * RATE)) for index in range(min(count, DISTINCT))]
+    seconds = 0.0
+    for index in range(count):
+        sound = sounds[index % len(sounds)]
+        length = max(1, round(draw.uniform(longest_s / 5, longest_s) * RATE))
+        at = int(draw.integers(0, len(sound) - length + 1))
+        place = folder / f"{index // FOLDER_SIZE:04d}"
+        place.mkdir(parents=True, exist_ok=True)
+        clip = sound[at : at + length] * draw.uniform(0.3, 1.0)
+        soundfile.write(place / f"{index:06d}.wav", clip, RATE, subtype="PCM_16")
+        seconds += length / RATE
+    return seconds
+
+
+def _sound(seed: int, samples: int) -> np.ndarray:
+    """float32 [samples] of one recipe after the other."""
+    from mats_core.soundworld.recipe import sample_recipe
+    from mats_core.soundworld.synth import render
+
+    parts: list[np.ndarray] = []
+    while sum(len(part) for part in parts) < samples:
+        parts.append(np.asarray(render(sample_recipe(10_000_000 + seed * 100 + len(parts))), np.float32))
+    return np.concatenate(parts)[:samples]
 
 
 def world_captions(count: int, seed: int = 0) -> Iterator[str]:
@@ -54,62 +90,19 @@ def lift(dim: int, target: int, seed: int = 0) -> np.ndarray:
     return np.ascontiguousarray(np.linalg.qr(draws)[0].T, dtype=np.float32)
 
 
-def median_s(run: Any, times: int = 9) -> float:
-    """Median seconds of `run()`, after one that does not count."""
-    run()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found))
+def random_llama(device: torch.device, **sizes: Any) -> Any:
+    """A `LlamaForCausalLM` of random weights, made on `device`: bfloat16 on a GPU, float32 on a CPU.
 
+    `sizes` are those of `LlamaConfig`, whose defaults are the 7 B model's.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
 
-class Peak:
-    """Most memory that a process and all below it held together (proportional set size, so that what they share
-    counts once), in MB; looked at five times a second."""
-
-    def __init__(self) -> None:
-        self.mb = 0.0
-
-
-@contextmanager
-def watch_memory(root: int) -> Iterator[Peak]:
-    """Watch the processes below `root` (a process id) meanwhile."""
-    peak, over = Peak(), threading.Event()
-
-    def watch() -> None:
-        while not over.wait(0.2):
-            peak.mb = max(peak.mb, sum(_pss_mb(pid) for pid in _below(root)))
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if device.type == "cuda" else torch.float32)
     try:
-        yield peak
+        with device:
+            return LlamaForCausalLM(LlamaConfig(**sizes))
     finally:
-        over.set()
-        thread.join()
-
-
-def _below(root: int) -> set[int]:
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue
-    found = {root}
-    grown = True
-    while grown:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        found |= more
-        grown = bool(more)
-    return found
-
-
-def _pss_mb(pid: int) -> float:
-    try:
-        text = (Path("/proc") / str(pid) / "smaps_rollup").read_text()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("Pss:")), 0.0)
+        torch.set_default_dtype(before)

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from psutil import process_iter
 
 from pipelines.archive.decode_stage import open_shard
 from pipelines.archive.model_stage import WORK_ONLY
@@ -220,11 +221,9 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
 
 def _live_actors() -> int:
     """Processes of the waiting model on this machine, by the name that Ray gives them."""
-    found = 0
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found += b"(WaitingModel)" in line.read_bytes()
-    return found
+    return sum(
+        f"({WaitingModel.__name__})" in " ".join(each.info["cmdline"] or ()) for each in process_iter(["cmdline"])
+    )
 
 
 def run_benchmark(nodes: list[int], seconds: float, row_s: float, folder: str | None, as_json: bool) -> int:

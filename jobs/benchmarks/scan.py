@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from jobs.benchmarks.measuring import print_figures
 from mats_core.errors import got_allowed
 
 SIZES = (10_000, 100_000)
@@ -30,10 +31,12 @@ def run_benchmark(files: int, headers: int, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or headers < 1:
         raise got_allowed("files, headers", f"{files}, {headers}", "numbers above 0")
-    figures = measure(files, headers)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-        return 0
+    print_figures(measure(files, headers), as_json, print_rates)
+    return 0
+
+
+def print_rates(figures: dict[str, Any]) -> None:
+    """A line a size of bucket, and one for headers."""
     for row in figures["listed"]:
         print(
             f"{row['files']} objects: {row['seconds']:.1f} s, {row['files'] / row['seconds']:.0f} objects/s, driver "
@@ -41,7 +44,6 @@ def run_benchmark(files: int, headers: int, as_json: bool) -> int:
         )
     read = figures["headers"]
     print(f"{read['files']} headers over HTTP: {read['seconds']:.1f} s, {read['files'] / read['seconds']:.0f} files/s")
-    return 0
 
 
 def measure(files: int, headers: int) -> dict[str, Any]:

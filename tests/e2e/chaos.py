@@ -256,9 +256,7 @@ def _ray_workers(name: str) -> list[int]:
 
 def main() -> int:
     """Kill as the command line says and print the tally; exit code 0 when every run survived."""
-    parser = argparse.ArgumentParser(
-        description="Kill driver, actors and nodes; every row must come out once, and right."
-    )
+    parser = argparse.ArgumentParser(description="Kill driver, actors and nodes; every row must come out once.")
     parser.add_argument("--kills", type=int, default=20, help="how often something is killed with -9")
     parser.add_argument("--seed", type=int, default=0, help="decides what is killed, and when")
     parser.add_argument("--files", type=int, default=300, help="sounds in the archive of a run")
