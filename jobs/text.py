@@ -1,44 +1,72 @@
-"""`mats embed-text`: what it prints, and its exit code."""
+"""`mats embed-text` and `mats build-memory`: corpora in, caption embeddings and Santa's memory out."""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from jobs.terminal.display import RunDisplay, duration, to_continue
-from jobs.terminal.options import EXIT_INTERRUPTED
+import typer
+
+from jobs.terminal.commands import EXIT_INTERRUPTED
+from jobs.terminal.options import settings_command
 from mats_core.storage.uris import public_uri
-from pipelines.settings.text import EmbedTextSettings
-from pipelines.text.embed_text import EmbedTextResult, run_embed_text
+from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
+
+if TYPE_CHECKING:
+    from pipelines.text.embed_text import EmbedTextResult
+
+app = typer.Typer()
 
 
-def run(settings: EmbedTextSettings) -> int:
-    """Embed the corpora; the exit code."""
+@settings_command(app, "embed-text", EmbedTextSettings, ("corpora", "output"))
+def embed_text(settings: EmbedTextSettings) -> int:
+    """Embed every distinct caption of CORPORA into OUTPUT/embeddings, for training and for Santa's memory."""
+    from jobs.terminal.display import RunDisplay, to_continue
+    from pipelines.text.embed_text import run_embed_text
+
     with RunDisplay("records", "embedding") as display:
         result = run_embed_text(settings, display)
-    print_result(result)
+    _print_embedded(result)
     if result.status == "interrupted":
         print(f"mats: interrupted; finished parts are kept. {to_continue(settings.overwrite)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 
 
-def print_result(result: EmbedTextResult) -> None:
-    """The end of a run, on stdout."""
-    from rich.console import Console
-    from rich.table import Table
+def _print_embedded(result: EmbedTextResult) -> None:
+    from jobs.terminal.display import duration, print_done_before, print_facts
 
-    console = Console()
     if result.status == "complete_before":
-        shown = public_uri(result.output)
-        console.print(f"done already: {result.captions} captions in {shown}", soft_wrap=True, markup=False)
+        print_done_before(f"{result.captions} captions in {public_uri(result.output)}")
         return
     problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("records", f"{result.records} in {result.run['files']} files")
-    table.add_row("unusable", f"{result.bad}: {problems}; lines in _corpora.json" if result.bad else "none")
-    table.add_row("captions", f"{result.captions} distinct")
-    table.add_row("time", duration(result.wall_s))
+    rows = [
+        ("records", f"{result.records} in {result.run['files']} files"),
+        ("unusable", f"{result.bad}: {problems}; lines in _corpora.json" if result.bad else "none"),
+        ("captions", f"{result.captions} distinct"),
+        ("time", duration(result.wall_s)),
+    ]
     if result.run["records_new"]:
-        table.add_row("rate", f"{result.run['records_per_s']:.0f} records/s once started")
-    table.add_row("output", public_uri(result.output))
-    console.print(table)
+        rows.append(("rate", f"{result.run['records_per_s']:.0f} records/s once started"))
+    print_facts([*rows, ("output", public_uri(result.output))])
+
+
+@settings_command(app, "build-memory", BuildMemorySettings, ("embeddings", "output"))
+def build_memory(settings: BuildMemorySettings) -> int:
+    """Build Santa's memory out of caption embeddings."""
+    from jobs.terminal.display import RunDisplay, duration, print_facts
+    from pipelines.text.build_memory import run_build_memory
+
+    with RunDisplay("captions", "filling the clusters") as display:
+        result = run_build_memory(settings, display)
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.times.items())
+    print_facts(
+        [
+            ("captions", f"{result.count} of {result.dim} numbers ({result.storage})"),
+            ("clusters", str(result.clusters)),
+            ("size", f"{result.size_bytes / 1e6:.1f} MB"),
+            ("time", f"{duration(result.wall_s)} ({times})"),
+            ("output", public_uri(result.output)),
+        ]
+    )
+    return 0

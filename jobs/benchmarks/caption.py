@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.benchmarks.inputs import write_clips
 from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.session import CPU_BATCH, usable_cores
 
@@ -29,7 +29,8 @@ def run_benchmark(
 ) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or seconds <= 0 or rounds < 1:
-        raise got_allowed("files, seconds, rounds", f"{files}, {seconds}, {rounds}", "numbers above 0")
+        given = f"{files}, {seconds}, {rounds}"
+        raise SettingsError("files, seconds, rounds", f"one of {given} is not above 0", "give numbers above 0")
     check_model_dir(model)
     with workplace(folder) as place:
         figures = measure_driver(place, model) if driver_memory else compare(place, files, model, seconds, rounds)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.benchmarks.inputs import random_llama
 from jobs.benchmarks.measuring import device_name, empty_cache, memory_gb, print_figures, say, wait_for
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -38,12 +38,14 @@ RECORDED = Path(__file__).parent / "reference"
 def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_json: bool) -> int:
     """Measure and print; 1 when a recorded run does not come out. Raises SettingsError."""
     if size not in LLMS:
-        raise got_allowed("size", size, ", ".join(LLMS))
+        raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(LLMS)}")
     if clips < 1:
-        raise got_allowed("clips", clips, "at least 1")
+        raise SettingsError("clips", f"{clips} cannot be measured", "choose at least 1")
     recorded = Path(reference) if reference else RECORDED
     if reference and not (recorded / "generate.json").is_file():
-        raise got_allowed("reference", reference, "a folder of recorded runs, with generate.json in it")
+        raise SettingsError(
+            "reference", f'"{reference}" holds no generate.json', "name a folder of recorded runs, or leave it out"
+        )
     from mats_core.model.llm import pick_device
 
     place = pick_device(device)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from pipelines.cluster.session import usable_cores
 
 RECORDS_A_CAPTION = 3
@@ -34,7 +34,7 @@ STAND_IN_DIM = 64
 def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if captions < PACKAGE_BATCH:
-        raise got_allowed("captions", captions, f"at least {PACKAGE_BATCH}")
+        raise SettingsError("captions", f"{captions} are too few", f"choose at least {PACKAGE_BATCH}")
     with workplace(folder) as place:
         figures = measure_driver(place) if driver_memory else compare(place, weights, captions)
     show = partial(print_driver_memory, what="captions") if driver_memory else print_comparison

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
 from jobs.benchmarks.measuring import print_figures, print_table, say, workplace
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.session import usable_cores
 from pipelines.evaluate.datasets import load_benchmark, read
@@ -26,7 +26,7 @@ def run_benchmark(clips: int, model: str, folder: str | None, as_json: bool) -> 
     """Measure and print; raises SettingsError."""
     most = int(load_benchmark(BENCHMARK).options["clips"])
     if not 1 < clips <= most:
-        raise got_allowed("clips", clips, f"2 to {most}")
+        raise SettingsError("clips", f"{clips} cannot be measured", f"choose 2 to {most}")
     check_model_dir(model)
     with workplace(folder) as place:
         figures = compare(place, clips, model)

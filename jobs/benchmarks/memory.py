@@ -14,7 +14,7 @@ import numpy as np
 
 from jobs.benchmarks.inputs import lift, world_captions, write_captions
 from jobs.benchmarks.measuring import median_s, print_figures, print_table, say, watch_memory, workplace
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from pipelines.cluster.session import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
@@ -27,7 +27,7 @@ SCRATCH_BYTES = 64 << 20
 def run_benchmark(entries: int, clusters: int, alone: bool, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if not 1 <= clusters <= entries:
-        raise got_allowed("clusters", clusters, f"1 to {entries}, the number of entries")
+        raise SettingsError("clusters", f"{entries} entries make no {clusters} clusters", f"choose 1 to {entries}")
     with workplace(folder) as place:
         figures = measure_alone(place, entries, clusters) if alone else compare(entries, clusters)
     print_figures(figures, as_json, print_alone if alone else print_comparison)

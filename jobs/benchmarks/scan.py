@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from jobs.benchmarks.measuring import print_figures
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 
 SIZES = (10_000, 100_000)
 PAGE = 1000
@@ -30,7 +30,7 @@ PAGE = 1000
 def run_benchmark(files: int, headers: int, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or headers < 1:
-        raise got_allowed("files, headers", f"{files}, {headers}", "numbers above 0")
+        raise SettingsError("files, headers", f"one of {files}, {headers} is not above 0", "give numbers above 0")
     print_figures(measure(files, headers), as_json, print_rates)
     return 0
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from jobs.benchmarks.inputs import random_llama
 from jobs.benchmarks.measuring import device_name, empty_cache, print_figures, print_table, say, wait_for
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.training.schedule import TrainingSettings, sample_batch
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class Timed:
 def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if size not in SIZES:
-        raise got_allowed("size", size, ", ".join(SIZES))
+        raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(SIZES)}")
     if steps < 1 or batch < 1:
-        raise got_allowed("steps, batch", f"{steps}, {batch}", "numbers of at least 1")
+        raise SettingsError("steps, batch", f"one of {steps}, {batch} is less than 1", "give numbers of at least 1")
     figures = measure(size, steps, batch, device, encoder)
     print_figures(figures, as_json, print_comparison)
     return 0

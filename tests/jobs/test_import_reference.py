@@ -156,7 +156,10 @@ def test_a_flag_no_model_can_have_is_named(
 
 def test_a_missing_or_wrong_flag_is_named(reference_dir: Path, tmp_path: Path) -> None:
     done = run("--checkpoint", "x.pth", "--out", tmp_path)
-    assert (done.exit_code, done.stderr.startswith("mats: llm: got")) == (2, True)
+    assert (
+        done.exit_code,
+        done.stderr.startswith("mats: llm: it is missing; give it: the LLM it was trained with"),
+    ) == (2, True)
     done = run("--checkpoint", "x.pth", "--llm", "l", "--out", tmp_path, "--mix", "7")
     assert (done.exit_code, done.stderr.startswith("mats: mix: got 7")) == (2, True)
 
