@@ -229,14 +229,13 @@ def _ray() -> list[Finding]:
 
 
 def _model() -> list[Finding]:
-    import mats_core
+    from mats_core.model.directory import BUILTIN
 
-    folder = Path(mats_core.__file__).parent / "model" / "builtin"
-    if not (folder / "mats.json").exists():
-        detail = f"not in this installation ({folder}); `mats soundworld` makes it, or give --model DIRECTORY"
+    if not (BUILTIN / "mats.json").exists():
+        detail = f"not in this installation ({BUILTIN}); `mats soundworld` makes it, or give --model DIRECTORY"
         return [Finding("model", "builtin", MISSING, detail)]
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return [Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {folder}")]
+    size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
+    return [Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {BUILTIN}")]
 
 
 def _optional(versions: Mapping[str, str]) -> list[Finding]:

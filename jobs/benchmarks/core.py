@@ -322,6 +322,7 @@ def _write_gpt2_tokens(folder: Path) -> None:
 
 
 def print_report(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
     from rich.console import Console
     from rich.table import Table
 
