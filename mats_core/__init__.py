@@ -1,4 +1,17 @@
-"""MATS: a language model that hears through text. Usable without Ray; heavy imports wait until needed."""
+"""The model: it hears through text, and works without Ray, in a notebook too. Heavy imports wait until they are needed.
+
+storage      bytes at any URI; the only place that knows file systems
+audio        file → waveform → windows
+encoders     CLAP: texts and sounds into one space
+memory       Santa and the other ways from a sound's vector to a text's
+model        prompts, tokens, mapper, LLM; model directories
+generation   beam search
+training     one step, and the schedule
+scoring      metrics of answers
+soundworld   the embedded world of synthesised sounds, and the model shipped with it
+
+Public are the names below (`mats_core.load_model`). Imports nothing of pipelines and jobs.
+"""
 
 from __future__ import annotations
 

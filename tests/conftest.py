@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,39 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
+_STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+_started: list[str] = []
+"""Processes that the current test has started, by what starts them (Ray starts its own through subprocess)."""
+
+
+def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _STARTS:
+        _started.append(f"{event} {arguments[:2]}"[:200])
+
+
+sys.addaudithook(_note_start)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs commands as a user does starts processes; other tests say so with the mark `processes`."""
+    for item in items:
+        if (_HERE / "e2e") in item.path.parents or item.get_closest_marker("e2e"):
+            item.add_marker("processes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """Count from here, so that what a fixture starts counts too."""
+    _started.clear()
+    yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """`make check` leaves out what is marked `processes`: a test that starts one has to say so."""
+    yield
+    if _started and not item.get_closest_marker("processes"):
+        pytest.fail(f"starts a process and is not marked `processes`: {_started[0]}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
