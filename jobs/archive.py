@@ -33,7 +33,7 @@ def caption(settings: CaptionSettings) -> int:
             from pipelines.archive.caption import run_caption
 
             result = run_caption(settings, display)
-    return _print_estimate(estimate) if settings.dry_run else _finish(result, settings, "caption", "clips")
+    return print_estimate(estimate) if settings.dry_run else finish(result, settings, "caption", "clips")
 
 
 @settings_command(app, "embed-audio", EmbedSettings)
@@ -44,7 +44,7 @@ def embed_audio(settings: EmbedSettings) -> int:
 
     with RunDisplay("clips") as display:
         result = run_embed_audio(settings, display)
-    return _finish(result, settings, "embed-audio", "clips")
+    return finish(result, settings, "embed-audio", "clips")
 
 
 @settings_command(app, "scan", ScanSettings)
@@ -86,7 +86,7 @@ def compact(settings: CompactSettings) -> int:
     return 0
 
 
-def _finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int:
+def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int:
     """Print how a run ended; its exit code."""
     from jobs.terminal.display import print_result, to_continue
 
@@ -119,7 +119,7 @@ def _warn(text: str) -> None:
     typer.echo(f"mats: {text}", err=True)
 
 
-def _print_estimate(found: Estimate) -> int:
+def print_estimate(found: Estimate) -> int:
     """What `--dry-run` found: how much there is, and how long it will take; exit code 0."""
     from jobs.terminal.display import duration, print_facts
 

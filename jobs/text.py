@@ -26,14 +26,15 @@ def embed_text(settings: EmbedTextSettings) -> int:
 
     with RunDisplay("records", "embedding") as display:
         result = run_embed_text(settings, display)
-    _print_embedded(result)
+    print_embedded(result)
     if result.status == "interrupted":
         print(f"mats: interrupted; finished parts are kept. {to_continue(settings.overwrite)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
 
 
-def _print_embedded(result: EmbedTextResult) -> None:
+def print_embedded(result: EmbedTextResult) -> None:
+    """The end of a run, on stdout."""
     from jobs.terminal.display import duration, print_done_before, print_facts
 
     if result.status == "complete_before":

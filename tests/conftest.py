@@ -20,12 +20,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+_PROBES = {"lscpu", "uname", "ldconfig", "/sbin/ldconfig", "gcc", "cc", "ld"}
+"""What libraries ask a machine once, when they are imported; over at once."""
 _started: list[str] = []
 """Processes that the current test has started, by what starts them (Ray starts its own through subprocess)."""
 
 
 def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
-    if event in _STARTS:
+    if event in _STARTS and str(arguments[0] if arguments else "") not in _PROBES:
         _started.append(f"{event} {arguments[:2]}"[:200])
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.train import TrainDisplay, change_setting, finish, read_config, run, validation_text
+from jobs.train import TrainDisplay, finish, read_config, run, validation_text
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.training.schedule import TrainingSettings
@@ -137,52 +137,7 @@ def test_the_embedded_worlds_config_trains_as_the_ablation_does() -> None:
     assert settings.santa == santa_settings(settings.santa.mix, training.noise_variance)
 
 
-def test_the_embedded_model_is_built_by_the_jobs_that_make_any_other(tmp_path: Path) -> None:
-    """The arguments `mats soundworld build` gives to `mats train` are good settings, with the parts it made."""
-    from jobs.soundworld import steps
-
-    world = tmp_path / "a world: 'quoted'"
-    made = steps(tmp_path / "encoder", tmp_path / "llm", world)
-    assert list(made) == ["embed-text", "build-memory", "train"]
-    config, *changes = made["train"]
-    values = read_config(config)
-    for change in changes:
-        change_setting(values, change.removeprefix("--set="))
-    settings = build(TrainSettings, values)
-    assert (settings.llm, settings.encoder) == (str(tmp_path / "llm"), str(tmp_path / "encoder"))
-    assert settings.data[0].corpus == made["embed-text"][0] == str(world / "text.jsonl")
-    assert settings.embeddings == made["embed-text"][1] == made["build-memory"][0]
-    assert settings.memory == made["build-memory"][1]
-    assert settings.include == ["encoder", "llm", "memory"] and settings.weights == "float16"
-
-
-def test_a_build_never_replaces_what_is_no_model(tmp_path: Path) -> None:
-    from jobs.soundworld import build_model
-
-    (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(SettingsError, match="holds something other than a model; choose a folder that is empty"):
-        build_model(tmp_path / "work", tmp_path, print)
-    assert (tmp_path / "letters.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize("out", ["work", ".", "work/world/model", "work/encoder", "link/llm"])
-def test_a_build_never_replaces_its_own_work(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.soundworld import build_model
-
-    def parts(*_: Any) -> Any:
-        raise AssertionError("the build began")
-
-    monkeypatch.setattr("mats_core.soundworld.made.build.build_parts", parts)
-    (tmp_path / "work" / "encoder").mkdir(parents=True)
-    (tmp_path / "work" / "mats.json").write_text("{}")
-    (tmp_path / "mats.json").write_text("{}")
-    (tmp_path / "link").symlink_to(tmp_path / "work")
-    with pytest.raises(SettingsError, match=r"out: .* holds the work .* or is a part of it; choose a folder apart"):
-        build_model(tmp_path / "work", tmp_path / out, print)
-    with pytest.raises(AssertionError, match="the build began"):
-        build_model(tmp_path / "work", tmp_path / "work" / "made", print)
-
-
+@pytest.mark.processes
 def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -> None:
     """Exit code 2, one line, and neither torch nor Ray imported."""
     text = "output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone.jsonl, embeddings: e}]"
