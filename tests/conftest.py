@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,17 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tests.tiny import make_tiny_model
 
     return str(make_tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[str]:
+    """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
+    from pipelines.cluster.session import ray_session
+
+    with ray_session(None, 4):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
 
 
 SHARED_REFERENCE = _HERE.parents[1] / "shared" / "reference"

@@ -85,7 +85,7 @@ def _scan(count: int, kind: str) -> None:
     print(json.dumps({"files": count, "seconds": round(seconds, 2), "peak_mb": peak_mb()}))
 
 
-class _Bucket(http.server.BaseHTTPRequestHandler):
+class Bucket(http.server.BaseHTTPRequestHandler):
     """GET /bucket-N?list-type=2 lists N keys below clips/; any of them is the same small WAV file."""
 
     protocol_version = "HTTP/1.1"
@@ -143,8 +143,8 @@ def _serve() -> None:
 
     file = io.BytesIO()
     soundfile.write(file, np.zeros(16_000, np.float32), 8000, format="WAV", subtype="PCM_16")
-    _Bucket.sound = file.getvalue()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
+    Bucket.sound = file.getvalue()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
 
