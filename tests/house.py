@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,97 @@ FORBIDDEN = {
 }
 
 # Modules with logic that have no test file of their name, and the one that covers each.
-COVERED_BY: dict[str, str] = {}
+COVERED_BY = {
+    "mats_core.audio.ffmpeg": "tests/mats_core/audio/test_decode.py",
+    "mats_core.audio.readers": "tests/mats_core/audio/test_decode.py",
+    "mats_core.audio.repair": "tests/mats_core/audio/test_decode.py",
+    "mats_core.audio.sandbox_process": "tests/mats_core/audio/test_sandbox.py",
+    "mats_core.audio.signatures": "tests/mats_core/audio/test_decode.py",
+    "mats_core.encoders.facts": "tests/mats_core/model/test_facts.py",
+    "mats_core.encoders.msclap_files": "tests/mats_core/encoders/test_msclap.py",
+    "mats_core.errors": "tests/jobs/terminal/test_commands.py",
+    "mats_core.model.asking": "tests/mats_core/model/test_model.py",
+    "mats_core.model.config": "tests/mats_core/model/test_directory.py",
+    "mats_core.model.inspection": "tests/mats_core/model/test_facts.py",
+    "mats_core.model.mapper": "tests/mats_core/model/test_model.py",
+    "mats_core.model.text": "tests/mats_core/model/test_prompts.py",
+    "mats_core.model.tokenizer": "tests/mats_core/model/test_llm.py",
+    "mats_core.model.tokens": "tests/mats_core/model/test_model.py",
+    "mats_core.scoring.aac": "tests/mats_core/scoring/test_captions.py",
+    "mats_core.scoring.baselines": "tests/mats_core/scoring/test_choices.py",
+    "mats_core.scoring.chat": "tests/mats_core/scoring/test_choices.py",
+    "mats_core.scoring.items": "tests/mats_core/scoring/test_bootstrap.py",
+    "mats_core.scoring.matching": "tests/mats_core/scoring/test_labels.py",
+    "mats_core.scoring.metric": "tests/mats_core/scoring/test_captions.py",
+    "mats_core.scoring.score": "tests/mats_core/scoring/test_captions.py",
+    "mats_core.scoring.tokenizing": "tests/mats_core/scoring/test_captions.py",
+    "mats_core.soundworld.clips": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.corpus": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.kept": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.kinds": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.language": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.ablation": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.card": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.measure": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.pretrain_clap": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.pretrain_llm": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.pretrain_reading": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.table": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.text_training": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.tokenizer": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.recipe": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.synth": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.storage.calls": "tests/mats_core/storage/test_object_store.py",
+    "mats_core.storage.clients": "tests/mats_core/storage/test_object_store.py",
+    "mats_core.storage.errors": "tests/mats_core/storage/test_fetch.py",
+    "mats_core.storage.fingerprint": "tests/pipelines/train/test_pack.py",
+    "mats_core.storage.listing": "tests/mats_core/storage/test_object_store.py",
+    "mats_core.storage.ranged": "tests/mats_core/storage/test_reading.py",
+    "mats_core.storage.retries": "tests/mats_core/storage/test_reading.py",
+    "mats_core.storage.s3_file": "tests/mats_core/storage/test_object_store.py",
+    "mats_core.storage.uris": "tests/mats_core/storage/test_reading.py",
+    "mats_core.storage.writing": "tests/mats_core/storage/test_reading.py",
+    "pipelines.archive.caption": "tests/e2e/test_caption.py",
+    "pipelines.archive.decode_stage": "tests/pipelines/archive/test_work_list.py",
+    "pipelines.archive.embed_audio": "tests/e2e/test_caption.py",
+    "pipelines.archive.run": "tests/e2e/test_chaos.py",
+    "pipelines.cluster.meter": "tests/pipelines/cluster/test_session.py",
+    "pipelines.cluster.prometheus": "tests/pipelines/cluster/test_session.py",
+    "pipelines.data.columns": "tests/pipelines/archive/test_model_stage.py",
+    "pipelines.data.corpus_formats": "tests/pipelines/data/test_corpus.py",
+    "pipelines.evaluate.answers": "tests/pipelines/evaluate/test_run.py",
+    "pipelines.evaluate.compare": "tests/pipelines/evaluate/test_run.py",
+    "pipelines.evaluate.datasets.definition": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.drafts": "tests/pipelines/evaluate/datasets/test_bad_files.py",
+    "pipelines.evaluate.datasets.files": "tests/pipelines/evaluate/datasets/test_bad_files.py",
+    "pipelines.evaluate.datasets.judged": "tests/pipelines/evaluate/datasets/test_bad_files.py",
+    "pipelines.evaluate.datasets.names": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.reading": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.records": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.soundworld": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.tables": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.gate": "tests/pipelines/evaluate/test_history.py",
+    "pipelines.evaluate.page": "tests/pipelines/evaluate/test_run.py",
+    "pipelines.evaluate.scores": "tests/pipelines/evaluate/test_run.py",
+    "pipelines.evaluate.trend": "tests/pipelines/evaluate/test_history.py",
+    "pipelines.output.removal": "tests/pipelines/output/test_parts.py",
+    "pipelines.pages.preview": "tests/pipelines/pages/test_report.py",
+    "pipelines.settings.archive": "tests/jobs/terminal/test_options.py",
+    "pipelines.settings.evaluate": "tests/pipelines/evaluate/test_settings.py",
+    "pipelines.settings.text": "tests/pipelines/text/test_embed_text.py",
+    "pipelines.settings.train": "tests/jobs/test_train.py",
+    "pipelines.text.build_memory": "tests/e2e/test_text_side.py",
+    "pipelines.text.memory_shards": "tests/pipelines/text/test_caption_buckets.py",
+    "pipelines.train.batches": "tests/pipelines/train/test_run.py",
+    "pipelines.train.check": "tests/pipelines/train/test_pack.py",
+    "pipelines.train.curves": "tests/pipelines/train/test_loggers.py",
+    "pipelines.train.data": "tests/pipelines/train/test_pack.py",
+    "pipelines.train.export": "tests/pipelines/train/test_run.py",
+    "pipelines.train.parallel": "tests/pipelines/train/test_run.py",
+    "pipelines.train.worker": "tests/pipelines/train/test_run.py",
+    "jobs.benchmarks.commands": "tests/jobs/test_cli.py",
+    "jobs.evaluate": "tests/pipelines/evaluate/test_run.py",
+}
 
 # What the commands start from: its import closure is what a newcomer must read to change it.
 CLOSURES = {
@@ -311,10 +402,21 @@ def has_logic(tree: ast.Module) -> bool:
 
 def reached_by(test: Path, known: dict[str, Path], graph: dict[str, set[str]]) -> set[str]:
     """The modules that a test file imports, and those that these import themselves (`__init__`s are looked through)."""
-    first = imports_of(test, known, exports(known))
+    first = imports_of(test, known, exports(known)) | _run_by_name(test, known)
     for _ in range(2):  # a room's __init__ stands for what it hands on
         first |= {inner for name in first if known[name].name == "__init__.py" for inner in graph[name]}
-    return first | {inner for name in first for inner in graph[name]}
+    return first | {inner for name in first for inner in graph[name] | _run_by_name(known[name], known)}
+
+
+def _run_by_name(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules that a file starts in another process: texts that are a name (`python -m`) or import one (`-c`)."""
+    texts = [each.value for each in ast.walk(parsed(path)) if isinstance(each, ast.Constant)]
+    found = {text for text in texts if isinstance(text, str) and "." in text}
+    found |= {name for text in texts if isinstance(text, str) for name in _IMPORT.findall(text)}
+    return found & set(known)
+
+
+_IMPORT = re.compile(r"^\s*(?:from|import) ([\w.]+)", re.MULTILINE)
 
 
 def untested(known: dict[str, Path], covered_by: dict[str, str], root: Path = ROOT) -> Iterator[str]:
