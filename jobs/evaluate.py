@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,28 +44,25 @@ def evaluate(settings: EvaluateSettings) -> int:
     from jobs.terminal.display import RunDisplay, to_continue
     from pipelines.evaluate.run import run_evaluate
 
-    shown: dict[str, Any] = {"name": None, "display": None}
+    shown: dict[str, RunDisplay | None] = {}  # the stage that is on, and its display where it has progress
 
-    def progress(stage: str, told: Any) -> None:
-        if shown["name"] != stage:
-            close()
-            shown["name"] = stage
-            if told is None:
-                typer.echo(_STAGES.get(stage, stage), err=True)
-            else:
-                shown["display"] = RunDisplay("sounds" if stage == "heard" else "answers", _verb(stage)).__enter__()
-        if told is not None:
-            shown["display"](told)
+    with ExitStack() as stack:
 
-    def close() -> None:
-        if shown["display"] is not None:
-            shown["display"].__exit__(None, None, None)
-            shown["display"] = None
+        def follow(stage: str, progress: Any) -> None:
+            if stage not in shown:
+                stack.close()
+                shown.clear()
+                shown[stage] = None
+                if progress is None:
+                    typer.echo(_STAGES.get(stage, stage), err=True)
+                else:
+                    what = "sounds" if stage == "heard" else "answers"
+                    shown[stage] = stack.enter_context(RunDisplay(what, _verb(stage)))
+            display = shown[stage]
+            if display is not None:
+                display(progress)
 
-    try:
-        done = run_evaluate(settings, progress)
-    finally:
-        close()
+        done = run_evaluate(settings, follow)
     if done.status == "interrupted":
         typer.echo(f"mats: interrupted; what is answered is kept. {to_continue(settings.overwrite)}", err=True)
         return EXIT_INTERRUPTED
