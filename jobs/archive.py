@@ -51,8 +51,8 @@ def embed_audio(settings: EmbedSettings) -> int:
 def scan(settings: ScanSettings) -> int:
     """List INPUT and read its headers into a manifest, one row a chunk of about a minute."""
     from jobs.terminal.display import RunDisplay
-    from pipelines.archive.run import Progress
     from pipelines.archive.scan import run_scan
+    from pipelines.cluster.progress import Progress
 
     with RunDisplay("files") as display:
         result = run_scan(

@@ -16,7 +16,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.prompts import validate_request
 
 if TYPE_CHECKING:
-    from mats_core.model.asking import Answer, Heard
+    from mats_core.model.asking import Answer, Clip
     from mats_core.model.model import MatsModel
 
 
@@ -61,7 +61,7 @@ def ask(
 def ask_files(files: list[str], asked: AskOptions) -> int:
     """Print one answer a chunk of every file; 1 when a file could not be answered. Raises SettingsError."""
     from mats_core.model.directory import check_model_dir, resolve
-    from mats_core.model.inspection import check_weights
+    from mats_core.model.facts import check_weights
 
     config = check_model_dir(asked.model)
     if config.encoder is None:
@@ -95,13 +95,13 @@ def ask_files(files: list[str], asked: AskOptions) -> int:
     return 1 if failed else 0
 
 
-def _hear(model: MatsModel, file: str, asked: AskOptions) -> list[Heard] | None:
+def _embed(model: MatsModel, file: str, asked: AskOptions) -> list[Clip] | None:
     """The file's embeddings; None, with its error shown, when it cannot be heard."""
     from mats_core.audio.decode import AudioError
-    from mats_core.model.asking import hear
+    from mats_core.model.asking import embed_sound
 
     try:
-        return hear(model, file)
+        return embed_sound(model, file)
     except AudioError as error:
         shown = {"uri": storage.public_uri(file), "error_code": error.code, "error_message": error.message}
         if asked.as_json:
@@ -112,17 +112,17 @@ def _hear(model: MatsModel, file: str, asked: AskOptions) -> list[Heard] | None:
 
 
 def _answer_file(model: MatsModel, file: str, asked: AskOptions, name: bool) -> bool:
-    heard = _hear(model, file, asked)
-    if heard is None:
+    clips = _embed(model, file, asked)
+    if clips is None:
         return False
-    _show(model, file, heard, asked, asked.task, asked.question, name)
+    _show(model, file, clips, asked, asked.task, asked.question, name)
     return True
 
 
 def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
-    """Answer questions about one file, a line each, until end of input. The file is heard once."""
-    heard = _hear(model, file, asked)
-    if heard is None:
+    """Answer questions about one file, a line each, until end of input. The file is embedded once."""
+    clips = _embed(model, file, asked)
+    if clips is None:
         return 1
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a stray byte costs one letter, not the conversation
@@ -138,18 +138,18 @@ def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
         if not line.strip():
             continue
         try:
-            _show(model, file, heard, asked, "QA", line.strip(), False)
+            _show(model, file, clips, asked, "QA", line.strip(), False)
         except SettingsError as error:  # a question no prompt can hold; the next one may be better
             typer.echo(f"mats: {error}", err=True)
 
 
 def _show(
-    model: MatsModel, file: str, heard: list[Heard], asked: AskOptions, task: str, question: str | None, name: bool
+    model: MatsModel, file: str, clips: list[Clip], asked: AskOptions, task: str, question: str | None, name: bool
 ) -> None:
-    from mats_core.model.asking import answer_heard
+    from mats_core.model.asking import Request, ask_about
 
     explain = asked.as_json and model.memory is not None
-    found = answer_heard(model, heard, task, question, asked.tag, asked.segments, explain=explain)
+    found = ask_about(model, clips, Request(task, question, asked.tag), asked.segments, explain=explain)
     if asked.as_json:
         told = {
             "uri": storage.public_uri(file),

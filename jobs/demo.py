@@ -44,7 +44,8 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
     from mats_core.soundworld.archive import write_archive, write_truth
     from pipelines.archive.caption import run_caption
     from pipelines.pages.report import write_report
-    from pipelines.settings.archive import CaptionSettings, build
+    from pipelines.settings.archive import CaptionSettings
+    from pipelines.settings.base import build
 
     started = time.monotonic()
     root = Path(folder)

@@ -169,7 +169,7 @@ def _inside(name: str) -> str:
 
 
 def _devices() -> list[Finding]:
-    from pipelines.cluster.session import free_memory, usable_cores
+    from pipelines.cluster.plan import free_memory, usable_cores
 
     cores, memory = usable_cores(), free_memory()
     disk = shutil.disk_usage(tempfile.gettempdir()).free
@@ -250,8 +250,8 @@ def _optional(versions: Mapping[str, str]) -> list[Finding]:
 def caption_metric_findings() -> list[Finding]:
     """Which caption metrics of `mats evaluate` can run here, and what the others want."""
     from mats_core.scoring import METRICS
+    from mats_core.scoring.aac import NLTK, STANFORD, stanford_missing
     from mats_core.scoring.captions import needs
-    from mats_core.scoring.tokenizing import NLTK, STANFORD, stanford_missing
 
     area = "caption metrics (mats evaluate)"
     wants = {name: needs(name) for name in METRICS["caption"]}

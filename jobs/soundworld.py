@@ -95,10 +95,10 @@ def evaluate(
     from mats_core import load_model
     from mats_core.soundworld.made.build import evaluate as measure
     from mats_core.soundworld.made.build import recorded_ablation
-    from mats_core.soundworld.made.table import markdown
+    from mats_core.soundworld.made.card import measured_table
 
     numbers = measure(load_model(model, device="cpu", dtype="float32"), clips, scenes, _say)
-    typer.echo(markdown(numbers, recorded_ablation() if model == "builtin" else None))
+    typer.echo(measured_table(numbers, recorded_ablation() if model == "builtin" else None))
     if out is not None:
         out.write_text(json.dumps(numbers, indent=1) + "\n")
     return 0
@@ -138,6 +138,7 @@ def clip(
     import soundfile
 
     from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
+    from mats_core.soundworld.language import recipe_caption
     from mats_core.soundworld.recipe import sample_recipe
     from mats_core.soundworld.synth import render
 
@@ -159,7 +160,7 @@ def clip(
     except soundfile.LibsndfileError as error:
         raise SettingsError("out", f'"{out}" cannot be written ({error.error_string})', "choose another file") from None
     out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
-    typer.echo(recipe.caption())
+    typer.echo(recipe_caption(recipe))
     return 0
 
 

@@ -40,7 +40,7 @@ def train(
 
 def run(config: str, changes: list[str], flags: dict[str, Any]) -> int:
     """Train as a YAML file says, with `name=value` changes and flags over it; returns the exit code."""
-    from pipelines.settings.archive import build
+    from pipelines.settings.base import build
     from pipelines.settings.train import TrainSettings
 
     values = read_config(config)

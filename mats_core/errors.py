@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
+
 
 class SettingsError(ValueError):
     """A setting or an input that cannot work, found before any work starts.
@@ -30,6 +36,54 @@ def first_line(error: BaseException, most: int = 200) -> str:
     return text[:most] or type(error).__name__
 
 
+_BOUNDS = {
+    "greater_than": ("too small", "greater than", "gt"),
+    "greater_than_equal": ("too small", "of at least", "ge"),
+    "less_than": ("too large", "less than", "lt"),
+    "less_than_equal": ("too large", "of at most", "le"),
+}
+_KINDS = {
+    "int": ("no whole number", "a whole number"),
+    "float": ("no number", "a number"),
+    "finite": ("no finite number", "a finite number"),
+    "bool": ("neither true nor false", "true or false"),
+    "string": ("no text", "text"),
+    "list": ("no list", "a list"),
+    "tuple": ("no list", "a list"),
+    "dict": ("no mapping", "a mapping of names to values"),
+    "model": ("no mapping", "a mapping of names to values"),
+}
+
+
+def wrong_setting(detail: Mapping[str, Any], setting: str, shown: str, fields: Iterable[str] = ()) -> SettingsError:
+    """What pydantic found wrong (an item of `ValidationError.errors()`) as a SettingsError.
+
+    shown: the value as a message may hold it. fields: the settings that there are, told where one does not exist. A
+    validator of ours says `ValueError("problem; remedy")`.
+    """
+    kind, context = str(detail["type"]), detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        names = ", ".join(fields)
+        return SettingsError(setting, "there is no such setting", f"choose one of {names}" if names else "leave it out")
+    if kind == "missing":
+        return SettingsError(setting, "nothing is given", "give a value")
+    if kind in _BOUNDS:
+        problem, remedy, key = _BOUNDS[kind]
+        bound = int(context[key]) if context[key] == int(context[key]) else context[key]
+        return SettingsError(setting, f"{shown} is {problem}", f"give a number {remedy} {bound}")
+    if kind == "literal_error":
+        return SettingsError(setting, f"{shown} is no choice", f"choose {context['expected'].replace(chr(39), '')}")
+    if kind == "value_error":
+        problem, _, remedy = str(context["error"]).partition("; ")
+        return SettingsError(setting, problem, remedy or "change it")
+    if kind in ("too_short", "string_too_short"):
+        return SettingsError(setting, f"{shown} is too short", f"give at least {context['min_length']}")
+    if kind.partition("_")[0] in _KINDS:
+        problem, remedy = _KINDS[kind.partition("_")[0]]
+        return SettingsError(setting, f"{shown} is {problem}", f"give {remedy}")
+    return SettingsError(setting, f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should"))
+
+
 ERROR_CODES = (
     "not_found",
     "access_denied",
@@ -54,3 +108,53 @@ class CodedError(Exception):
 
     def __str__(self) -> str:
         return f"{self.code}: {self.message}"
+
+
+class StorageError(CodedError):
+    """A path or URL that cannot be used; `code` is not_found, access_denied, io_error, refused or what is wrong with an
+    archive there (not_audio, decode_failed, too_large)."""
+
+
+def checked(kind: type[Any], values: Any, where: str) -> Any:
+    """`values` as settings of `kind`, a pydantic model; SettingsError names the first wrong field, below `where`."""
+    from pydantic import ValidationError
+
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise field_error(kind, error, where) from None
+
+
+def field_error(
+    kind: type[Any], error: ValidationError, where: str = "", shown: Callable[[str, Any], str] | None = None
+) -> SettingsError:
+    """pydantic's error about settings of `kind` as a SettingsError that names the first wrong field, below `where`.
+
+    shown: how a message may show a value, given its field's name; by default whole texts up to 80 letters.
+    """
+    first = error.errors()[0]
+    name = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])]) or kind.__name__
+    given = shown(name, first["input"]) if shown else _shown(first["input"])
+    return wrong_setting(first, name, given, kind.model_fields if len(first["loc"]) == 1 else ())
+
+
+def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:
+    """`value` as that field of `kind` would hold it, or a SettingsError that calls it `name`."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    found = kind.model_fields[field]
+    annotation: Any = found.annotation
+    for rule in found.metadata:  # the bounds; an alias is of no use outside its model
+        annotation = Annotated[annotation, rule]
+    rules: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    try:
+        return rules.validate_python(value)
+    except ValidationError as error:
+        raise wrong_setting(error.errors()[0], name, _shown(value)) from None
+
+
+def _shown(value: Any) -> str:
+    """A wrong value in a message: text in quotes, cut to 80 letters."""
+    if isinstance(value, str):
+        return f'"{value[:80]}"'
+    return str(value) if value is None or isinstance(value, (int, float)) else repr(value)[:80]

@@ -1,17 +1,137 @@
-"""What transformers does by itself, and is kept from where we load models with it."""
+"""Reading weights that others made: nothing in them is run, and nothing broken in them gets far.
+
+Also what `transformers` is to leave alone while it loads them.
+"""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from mats_core.errors import SettingsError
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
+    """What a file of `torch.save` holds, read with `weights_only`: nothing in it is executed.
+
+    Raises SettingsError that says what was `expected` and why the file could not be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch also warns of what it then refuses
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a truncated zip, not a pickle, a pickle that wants to run something
+        raise SettingsError(setting, f"{shown}: {_why_unread(file, error)}", f"give {expected}") from None
+
+
+def read_tensors(path: Path, setting: str) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file; SettingsError when it is broken or holds NaN."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise SettingsError(
+            setting, f"{path} is no whole safetensors file ({error})", "copy or make it again"
+        ) from error
+    for name, tensor in tensors.items():
+        _refuse_not_finite(setting, str(path), name, tensor)
+    return tensors
+
+
+def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
+    """SettingsError naming the first weight or stored buffer (a batch norm's means) that holds NaN or infinity."""
+    for name, weight in module.state_dict().items():
+        _refuse_not_finite(setting, uri, name, weight)
+
+
+def _refuse_not_finite(setting: str, uri: str, name: str, tensor: torch.Tensor) -> None:
+    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        raise SettingsError(setting, f"in {uri}, {name} holds NaN or infinity", "give weights that are finite")
+
+
+def load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:
+    """Put `state` in place of the weights of `module`, which may be an outline on the meta device.
+
+    SettingsError lists every key that is missing, unknown or misshapen.
+    """
+    expected = module.state_dict()
+    wrong = compare_keys(expected, state)
+    if wrong:
+        raise SettingsError(
+            "model", f"{name} does not fit mats.json: {some(wrong)}", "give the weights it was saved with"
+        )
+    # copies: what was read may be a view of the file, and the file may be written again
+    copies = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in state.items()}
+    module.load_state_dict(copies, assign=True)
+
+
+def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> list[str]:
+    """What does not fit, and what was expected, in words; empty when all does."""
+    wrong = [f"{key} is missing, expected {list(expected[key].shape)}" for key in sorted(set(expected) - set(given))]
+    wrong += [
+        f"{key} is {list(given[key].shape)}, expected {list(expected[key].shape)}"
+        for key in sorted(set(expected) & set(given))
+        if given[key].shape != expected[key].shape
+    ]
+    return wrong + [f"{key} is unknown" for key in sorted(set(given) - set(expected))]
+
+
+def tensor_fault(name: Any, value: Any, floating: bool = True) -> str | None:
+    """What keeps an entry of a state dict from being a dense, finite tensor under a name; None where nothing does.
+
+    floating=False lets whole numbers pass as well.
+    """
+    if not isinstance(name, str):
+        return f"the key {name!r:.80} is of type {type(name).__name__}, not a name"
+    if not isinstance(value, torch.Tensor):
+        return f"{name} is of type {type(value).__name__}, not a tensor"
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        return f"{name} is a sparse, nested or quantized tensor, not a dense one"
+    if value.device.type != "cpu" or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+        return f"{name} is a tensor without numbers of its own"
+    if value.dtype not in _FLOATS:
+        kind = str(value.dtype).removeprefix("torch.")
+        return f"{name} is of {kind}, not of floating-point numbers" if floating or value.is_complex() else None
+    return None if torch.isfinite(value.float()).all() else f"{name} holds NaN or infinity"
+
+
+def some(wrong: list[str], most: int = 20) -> str:
+    """A list of what is wrong in one line, cut to `most`, with how many more there are."""
+    return "; ".join(wrong if len(wrong) <= most else [*wrong[:most], f"and {len(wrong) - most} more"])
+
+
+def _why_unread(file: Path, error: Exception) -> str:
+    """Why torch did not read a file. Torch has one message for a stray byte and for a pickle that wants to run
+    something, so what the file begins with decides first: a zip, or the protocol mark of a pickle."""
+    with file.open("rb") as opened:
+        head = opened.read(4)
+    if not head:
+        return "this file is empty"
+    if not head.startswith((b"PK", b"\x80")):
+        return f"this file is broken or not a PyTorch file (it begins with {head!r})"
+    text = str(error)
+    if "weights only" in text.lower() or "weights_only" in text:
+        asked = re.search(r"GLOBAL ([\w.]+)", text)
+        what = f" (it asks for {asked[1]})" if asked else ""
+        return f"this file holds more than tensors and plain values{what} and was refused, nothing in it was run"
+    return "this file is cut short or broken"
 
 
 @contextmanager
 def no_bars() -> Iterator[None]:
-    """transformers 5 draws a progress bar of its own for every model it loads; a job draws one, of its work."""
+    """Keep transformers 5 from drawing a progress bar for every model it loads: a job draws one, of its own work."""
     from transformers.utils import logging
 
     if not logging.is_progress_bar_enabled():
@@ -25,9 +145,9 @@ def no_bars() -> Iterator[None]:
 
 
 def defer_sklearn() -> None:
-    """Let assisted generation import scikit-learn when it first needs it, as transformers 5 does.
+    """Keep transformers 4 from importing scikit-learn with every model: a quarter of what a process takes to start.
 
-    Version 4 imports it with every model, where it is installed: a quarter of what a process takes to start.
+    Only assisted generation needs it, and imports it when it is first used, as transformers 5 does by itself.
     """
     name = "transformers.generation.candidate_generator"
     if name in sys.modules:

@@ -12,7 +12,6 @@ import hashlib
 import re
 import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,19 +24,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, prepare_output, read_run, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from mats_core.errors import SettingsError, first_line
+from pipelines.data import parquet
+from pipelines.data.embeddings import copy_facts, has_facts
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import read_run
 from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
-SIDECARS = ("_embeddings.json",)
 MOST_PARTITIONS = 256
 NULL_PARTITION = "null"
 """Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
 BUFFER_BYTES = 1_000_000_000
-"""Rows held for row groups that are not full yet, over all open files, in bytes."""
+"""Rows waiting_bytes for row groups that are not full yet, over all open files, in bytes."""
 MEGABYTE = 1e6
 MOST_GROUP_BYTES, LEAST_GROUP_BYTES = 64_000_000, 2_000_000
 
@@ -72,42 +71,33 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     if storage.same_place(settings.output, settings.input) or storage.lies_in(
         settings.output, storage.join(settings.input, name)
     ):
-        raise got_allowed("output", shown, "another folder than INPUT: the parts stay as they are")
-    uris = [info for info in storage.list_files(storage.join(settings.input, name)) if info.uri.endswith(".parquet")]
+        raise SettingsError("output", f"{shown} is where INPUT is, which is only read", "choose another folder")
+    uris = parquet.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
     rows = sum(part.rows for part in parts)
     if rows != run.get("rows", rows):
-        allowed = f"all {run['rows']} rows of the run; its parts hold {rows}: run the same command again"
-        raise got_allowed("input", storage.public_uri(settings.input), allowed)
+        problem = f"{storage.public_uri(settings.input)} is to have {run['rows']} rows, and its parts hold {rows}"
+        raise SettingsError("input", problem, f"run `mats {run['job']}` again as before, which makes the missing ones")
     counts = _count_values(parts, settings.partition_by)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "compact")
-        remove_partials(settings.output)
-        identity = {
-            "job": "compact",
-            "parts": listed,
-            "partition_by": settings.partition_by,
-            "file_mb": settings.file_mb,
-        }
-        check_identity(settings.output, identity, name)
-        folder = storage.join(settings.output, name)
+    identity = {
+        "job": "compact",
+        "parts": listed,
+        "partition_by": settings.partition_by,
+        "file_mb": settings.file_mb,
+    }
+    with open_output(settings.output, identity, results=name, overwrite=settings.overwrite) as out:
+        folder = out.join(name)
         with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
             storage.abort_uploads(folder)
-        outs = _Outs(folder, settings, counts, lease)
+        large = LargeFiles(folder, settings, counts, out)
         new = 0
-        for table in _sweep(parts):
-            new += outs.add(table)
-        outs.close()
-        files = outs.files()
-        for sidecar in SIDECARS:
-            if storage.exists(storage.join(settings.input, sidecar)):
-                copy = storage.read_bytes(storage.join(settings.input, sidecar))
-                storage.write_bytes(storage.join(settings.output, sidecar), copy)
+        for table in _in_order(parts):
+            new += large.add(table)
+        large.close()
+        files = large.files()
+        if has_facts(settings.input):
+            copy_facts(settings.input, settings.output)
         size = sum(files.values())
         compacted = {
             "input": storage.public_uri(settings.input),
@@ -116,11 +106,8 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             "bytes": size,
             "partition_by": settings.partition_by,
         }
-        lease.check()
-        write_run(settings.output, {**run, "compacted": compacted})
+        out.write_run({**run, "compacted": compacted})
         return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, storage.public_uri(folder))
-    finally:
-        lease.release()
 
 
 def _finished_run(source: str) -> tuple[dict[str, Any], str]:
@@ -128,25 +115,25 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
     run = read_run(source)
     shown = storage.public_uri(source)
     if run is None or run.get("job") not in ("caption", "embed-audio"):
-        raise got_allowed("input", shown, "OUTPUT of `mats caption` or `mats embed-audio`; it has no _run.json of one")
+        problem = f"{shown} has no _run.json of `mats caption` or `mats embed-audio`"
+        raise SettingsError("input", problem, "give the OUTPUT of one of them")
     if run.get("status") != "complete":
-        raise got_allowed("input", shown, f"a finished run; this one is {run.get('status')}: run it to its end first")
+        raise SettingsError("input", f"the run in {shown} is {run.get('status')}", "run it to its end first")
     for name in FOLDERS:
         if storage.is_dir(storage.join(source, name)):
             return run, name
-    raise got_allowed("input", shown, f"a folder with {' or '.join(FOLDERS)} in it")
+    raise SettingsError("input", f"{shown} has no folder {' or '.join(FOLDERS)}", "give the whole OUTPUT of a run")
 
 
 def _read_footer(uri: str) -> _Part:
-    with storage.open_binary(uri) as file:
-        try:
-            meta = pq.ParquetFile(file).metadata
-            at = meta.schema.names.index("row_id")
-            firsts = [meta.row_group(i).column(at).statistics.min for i in range(meta.num_row_groups)]
-            return _Part(uri, min(firsts), meta.num_rows)
-        except (pa.ArrowInvalid, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
-            first = str(error).splitlines()[0][:200]
-            raise got_allowed("input", storage.public_uri(uri), f"a whole part of a run ({first})") from None
+    try:
+        with parquet.opened(uri) as file:
+            at = file.metadata.schema.names.index("row_id")
+            firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
+            return _Part(uri, min(firsts), file.metadata.num_rows)
+    except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
+        problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
+        raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
 
 
 def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
@@ -155,34 +142,33 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
         return {"": sum(part.rows for part in parts)}
     counts: dict[str, int] = {}
     for part in parts:
-        with storage.open_binary(part.uri) as file:
-            source = pq.ParquetFile(file)
-            kind = source.schema_arrow.field(column).type if column in source.schema_arrow.names else None
-            if kind is None or pa.types.is_nested(kind) or column == "row_id":
-                names = [f.name for f in source.schema_arrow if not pa.types.is_nested(f.type) and f.name != "row_id"]
-                raise got_allowed("partition_by", column, ", ".join(names))
-            values = pc.value_counts(source.read(columns=[column])[column]).to_pylist()
+        schema = parquet.schema(part.uri)
+        plain = [each.name for each in schema if not pa.types.is_nested(each.type) and each.name != "row_id"]
+        if column not in plain:
+            problem = f'there is no column "{column}" to make folders by'
+            raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
+        values = pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist()
         for item in values:
-            name = _folder(column, item["values"])
+            name = _partition_folder(column, item["values"])
             counts[name] = counts.get(name, 0) + item["counts"]
         if len(counts) > MOST_PARTITIONS:
-            raise got_allowed("partition_by", column, f"a column of at most {MOST_PARTITIONS} different values")
+            problem = f'"{column}" has more than {MOST_PARTITIONS} different values'
+            raise SettingsError("partition_by", problem, "choose a column of fewer, since each gets a folder")
     return counts
 
 
-def _folder(column: str, value: Any) -> str:
+def _partition_folder(column: str, value: Any) -> str:
     """Name of a value's folder: column=value, percent-encoded."""
     text = NULL_PARTITION if value is None or value == "" else quote(str(value), safe=" ")
     return f"{column}={text}"
 
 
-def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
+def _in_order(parts: list[_Part]) -> Iterator[pa.Table]:
     """All rows in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
     last = -1
     for index, part in enumerate(parts):
-        with storage.open_binary(part.uri) as file:
-            table = pq.read_table(file)
+        table = parquet.read(part.uri)
         waiting = table if waiting is None else pa.concat_tables([waiting, table.select(waiting.schema.names)])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()
@@ -197,13 +183,18 @@ def _sweep(parts: list[_Part]) -> Iterator[pa.Table]:
 
 
 @dataclass
-class _Open:
-    """A partition's file in the making. `left`: rows of the partition that are in no closed file."""
+class _Growing:
+    """The file in the making of `partition` ("" where there are none).
 
+    left: rows of the partition that are in no closed file. in_place_to: last row_id in a closed one. waiting: rows that
+    are in no row group yet. first, last, rows: of the file so far.
+    """
+
+    partition: str
     left: int
-    done_to: int = -1
+    in_place_to: int = -1
     waiting: list[pa.Table] = field(default_factory=list)
-    held: int = 0
+    waiting_bytes: int = 0
     writer: pq.ParquetWriter | None = None
     sink: Any = None
     first: int = -1
@@ -211,24 +202,24 @@ class _Open:
     rows: int = 0
 
 
-_FILE = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
+_FILE_NAME = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
 
 
-class _Outs:
+class LargeFiles:
     """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
 
-    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], lease: Lease) -> None:
+    def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], out: Output) -> None:
         self._folder, self._column = folder, settings.partition_by
-        self._size = int(settings.file_mb * MEGABYTE)
-        self._group = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
-        self._group = min(self._group, max(1, self._size // 8))
-        self._lease = lease
+        self._file_bytes = int(settings.file_mb * MEGABYTE)
+        self._group_bytes = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
+        self._group_bytes = min(self._group_bytes, max(1, self._file_bytes // 8))
+        self._output = out
         self._local = storage.local_path(folder) is not None
-        self._open = {name: _Open(left) for name, left in counts.items()}
+        self._files = {name: _Growing(name, left) for name, left in counts.items()}
         for uri in self._listed():
             name, last = self._place(uri)
-            if name in self._open:
-                self._open[name].done_to = max(self._open[name].done_to, last)
+            if name in self._files:
+                self._files[name].in_place_to = max(self._files[name].in_place_to, last)
 
     def _listed(self) -> dict[str, int]:
         if not storage.is_dir(self._folder):
@@ -242,11 +233,12 @@ class _Outs:
             name = ""
         else:
             name = above.rpartition("/")[2]
-            if name not in self._open:  # a listing may write what a folder is called in another way
-                name = next((each for each in self._open if unquote(each) == unquote(name)), name)
-        ours = _FILE.fullmatch(file)
+            if name not in self._files:  # a listing may write what a folder is called in another way
+                name = next((each for each in self._files if unquote(each) == unquote(name)), name)
+        ours = _FILE_NAME.fullmatch(file)
         if ours is None:
-            raise got_allowed("output", storage.public_uri(uri), "what `mats compact` wrote; move this file away")
+            problem = f"{storage.public_uri(uri)} is not of `mats compact`"
+            raise SettingsError("output", problem, "move this file away")
         return name, int(ours[1])
 
     def files(self) -> dict[str, int]:
@@ -261,81 +253,82 @@ class _Outs:
         column = table[self._column]
         values: dict[str, list[Any]] = {}
         for value in column.unique().to_pylist():
-            values.setdefault(_folder(self._column, value), []).append(value)
+            values.setdefault(_partition_folder(self._column, value), []).append(value)
         for name, several in values.items():  # null and "" are one folder
             mask = pc.is_in(column, value_set=pa.array(several, column.type))
             new += self._take(name, table.filter(mask).drop_columns([self._column]))
         return new
 
     def _take(self, name: str, table: pa.Table) -> int:
-        out = self._open[name]
-        if out.done_to >= 0:
+        growing = self._files[name]
+        if growing.in_place_to >= 0:
             before = len(table)
-            table = table.filter(pc.greater(table["row_id"], out.done_to))
-            out.left -= before - len(table)
+            table = table.filter(pc.greater(table["row_id"], growing.in_place_to))
+            growing.left -= before - len(table)
         if len(table):
-            out.waiting.append(table)
-            out.held += table.nbytes
-            while out.held >= self._group:
-                self._write_group(name, out)
+            growing.waiting.append(table)
+            growing.waiting_bytes += table.nbytes
+            while growing.waiting_bytes >= self._group_bytes:
+                self._write_group(growing)
         return len(table)
 
-    def _write_group(self, name: str, out: _Open) -> None:
-        """Write one row group of about `_group` bytes."""
-        table = pa.concat_tables(out.waiting)
-        rows = min(len(table), max(1, int(len(table) * self._group / max(1, out.held))))
+    def _write_group(self, growing: _Growing) -> None:
+        """Write one row group of about `_group_bytes`."""
+        table = pa.concat_tables(growing.waiting)
+        rows = min(len(table), max(1, int(len(table) * self._group_bytes / max(1, growing.waiting_bytes))))
         group, rest = table.slice(0, rows), table.slice(rows)
-        out.waiting, out.held = ([rest] if len(rest) else []), rest.nbytes if len(rest) else 0
-        if out.writer is None:
-            out.first = group["row_id"][0].as_py()
-            out.sink = self._sink(name, out)
-            out.writer = pq.ParquetWriter(out.sink, group.schema, compression="zstd")
-        out.writer.write_table(group, row_group_size=rows)
-        out.rows += rows
-        out.last = group["row_id"][-1].as_py()
-        written = out.sink.tell()
-        rest_bytes = (out.left - out.rows) * written / out.rows
-        if written >= self._size and rest_bytes >= self._size / 2:  # what is left makes a file of its own
-            self._put(name, out)
+        growing.waiting, growing.waiting_bytes = ([rest] if len(rest) else []), rest.nbytes if len(rest) else 0
+        if growing.writer is None:
+            growing.first = group["row_id"][0].as_py()
+            growing.sink = self._sink(growing)
+            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd")
+        growing.writer.write_table(group, row_group_size=rows)
+        growing.rows += rows
+        growing.last = group["row_id"][-1].as_py()
+        written = growing.sink.tell()
+        rest_bytes = (growing.left - growing.rows) * written / growing.rows
+        if written >= self._file_bytes and rest_bytes >= self._file_bytes / 2:  # what is left makes a file of its own
+            self.put(growing)
 
-    def _uri(self, name: str, file: str) -> str:
-        return storage.join(self._folder, name, file) if name else storage.join(self._folder, file)
+    def _uri(self, *names: str) -> str:
+        return storage.join(self._folder, *(name for name in names if name))
 
-    def _sink(self, name: str, out: _Open) -> Any:
+    def _sink(self, growing: _Growing) -> Any:
         """Where a file grows: a .partial beside its place, or a temporary file that is uploaded when it is whole."""
         if not self._local:
-            return _Spooled(tempfile.TemporaryFile())  # lives as long as the file grows
-        storage.make_dirs(storage.join(self._folder, name) if name else self._folder)
-        system, path = storage.arrow(self._growing(name, out))
+            return _SpooledUpload(tempfile.TemporaryFile())  # lives as long as the file grows
+        storage.make_dirs(self._uri(growing.partition))
+        system, path = storage.arrow(self._partial_uri(growing))
         return system.open_output_stream(path)
 
-    def _growing(self, name: str, out: _Open) -> str:
-        return self._uri(name, f"growing-{out.first:012d}.partial")
+    def _partial_uri(self, growing: _Growing) -> str:
+        return self._uri(growing.partition, f"growing-{growing.first:012d}.partial")
 
-    def _put(self, name: str, out: _Open) -> None:
-        assert out.writer is not None
-        out.writer.close()
-        self._lease.check()
-        uri = self._uri(name, f"part-{out.first:012d}-{out.last:012d}.parquet")
+    def put(self, growing: _Growing) -> None:
+        """Put a file in place whole; raises LeaseLost."""
+        assert growing.writer is not None
+        growing.writer.close()
+        self._output.check()
+        uri = self._uri(growing.partition, f"part-{growing.first:012d}-{growing.last:012d}.parquet")
         if self._local:
-            out.sink.close()
-            system, path = storage.arrow(self._growing(name, out))
+            growing.sink.close()
+            system, path = storage.arrow(self._partial_uri(growing))
             system.move(path, storage.arrow(uri)[1])
         else:
-            out.sink.upload(uri)
-        out.left -= out.rows
-        out.writer, out.sink, out.rows = None, None, 0
+            growing.sink.upload(uri)
+        growing.left -= growing.rows
+        growing.writer, growing.sink, growing.rows = None, None, 0
 
     def close(self) -> None:
         """Write what is left."""
-        for name, out in self._open.items():
-            while out.held or out.waiting:
-                self._write_group(name, out)
-            if out.writer is not None:
-                self._put(name, out)
+        for growing in self._files.values():
+            while growing.waiting_bytes or growing.waiting:
+                self._write_group(growing)
+            if growing.writer is not None:
+                self.put(growing)
 
 
-class _Spooled:
+class _SpooledUpload:
     """A file that grows on the local disk and is uploaded when it is whole."""
 
     def __init__(self, file: Any) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import caption_id
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 from tests.tiny import make_tiny_encoder, make_tiny_llm
 

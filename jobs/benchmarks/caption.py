@@ -19,7 +19,7 @@ from jobs.benchmarks.inputs import write_clips
 from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
-from pipelines.cluster.session import CPU_BATCH, usable_cores
+from pipelines.cluster.plan import CPU_BATCH, usable_cores
 
 DRIVER_CLIPS = (1_000, 10_000)
 

@@ -46,7 +46,7 @@ def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_
         raise SettingsError(
             "reference", f'"{reference}" holds no generate.json', "name a folder of recorded runs, or leave it out"
         )
-    from mats_core.model.llm import pick_device
+    from mats_core.device import pick_device
 
     place = pick_device(device)
     figures: dict[str, Any] = {"size": size, "device": device_name(place)}
@@ -284,7 +284,7 @@ def encoder_speed(uri: str, device: torch.device, dtype: str, clips: int) -> dic
     """Load time, memory with weights alone and at most, windows/s and texts/s of one encoder."""
     import torch
 
-    from mats_core.encoders.clap import load_encoder
+    from mats_core.encoders.load import load_encoder
     from mats_core.soundworld.made.pretrain_llm import text_record
 
     say(f"the encoder in {dtype}")

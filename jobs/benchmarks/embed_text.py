@@ -20,7 +20,7 @@ import numpy as np
 
 from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
 from mats_core.errors import SettingsError
-from pipelines.cluster.session import usable_cores
+from pipelines.cluster.plan import usable_cores
 
 RECORDS_A_CAPTION = 3
 PACKAGE_BATCH, PACKAGE_RECORDS = 64, 192
@@ -119,7 +119,7 @@ def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.n
     import torch
     from transformers import GPT2TokenizerFast
 
-    from mats_core.encoders.msclap import _Gpt2FromConfiguration
+    from mats_core.encoders.msclap import Gpt2FromConfiguration
 
     for name in ("torchaudio", "torchaudio.transforms"):  # note: imported by the package, not used for text
         if name not in sys.modules:
@@ -132,7 +132,7 @@ def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.n
         def from_pretrained(name: str) -> Any:
             return GPT2TokenizerFast.from_pretrained(str(tokenizer))
 
-    classes.AutoModel, package.AutoTokenizer = _Gpt2FromConfiguration, Tokenizer
+    classes.AutoModel, package.AutoTokenizer = Gpt2FromConfiguration, Tokenizer
     torch.set_num_threads(usable_cores())
     clap = package.CLAPWrapper(file, version="2023", use_cuda=False)
     clap.get_text_embeddings(list(texts[:4]))

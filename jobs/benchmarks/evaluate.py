@@ -16,7 +16,7 @@ from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
 from jobs.benchmarks.measuring import print_figures, print_table, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
-from pipelines.cluster.session import usable_cores
+from pipelines.cluster.plan import usable_cores
 from pipelines.evaluate.datasets import load_benchmark, read
 
 BENCHMARK = "soundworld"

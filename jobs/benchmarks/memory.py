@@ -15,7 +15,7 @@ import numpy as np
 from jobs.benchmarks.inputs import lift, world_captions, write_captions
 from jobs.benchmarks.measuring import median_s, print_figures, print_table, say, watch_memory, workplace
 from mats_core.errors import SettingsError
-from pipelines.cluster.session import usable_cores
+from pipelines.cluster.plan import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -163,8 +163,8 @@ def masked_search(bank: Any, centroids: Any, labels: Any, query: Any) -> Any:
 
 def embedded_captions(count: int) -> np.ndarray:
     """Unit float32 [count, DIM]: captions of the embedded world by the builtin encoder, lifted."""
-    from mats_core.encoders.clap import load_encoder
-    from mats_core.encoders.facts import encoder_uri
+    from mats_core.encoders.load import load_encoder
+    from mats_core.model.directory import encoder_uri
 
     encoder = load_encoder(encoder_uri("builtin"), device="cpu")
     vectors = encoder.embed_text(list(world_captions(count))).numpy()
@@ -175,8 +175,8 @@ def embedded_clips(count: int) -> np.ndarray:
     """Unit float32 [count, DIM]: sounds of the embedded world, as Santa is asked with."""
     import torch
 
-    from mats_core.encoders.clap import load_encoder
-    from mats_core.encoders.facts import encoder_uri
+    from mats_core.encoders.load import load_encoder
+    from mats_core.model.directory import encoder_uri
     from mats_core.soundworld.recipe import sample_recipe
     from mats_core.soundworld.synth import render
 

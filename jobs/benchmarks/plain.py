@@ -22,7 +22,8 @@ def answer_files(model: Any, files: list[str], out: Path, batch_size: int) -> di
     """Answer `files` into one Parquet file; seconds of each stage, and of audio."""
     import torch
 
-    from mats_core.audio.decode import decode, pool_windows, windows
+    from mats_core.audio.decode import decode
+    from mats_core.audio.windows import pool_windows, windows
     from mats_core.model.asking import Request
 
     encoder = model.encoder

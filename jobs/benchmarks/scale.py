@@ -23,12 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psutil import process_iter
 
-from pipelines.archive.decode_stage import open_shard
-from pipelines.archive.model_stage import WORK_ONLY
-from pipelines.archive.run import Job, Progress, RunResult, run_rows
-from pipelines.archive.work_list import WorkList
-from pipelines.data.columns import SEGMENTS_TYPE, timed, with_column
-from pipelines.data.inputs import MANIFEST_SCHEMA, open_source
+from pipelines.archive.decode_stage import ShardStage, decode_stage
+from pipelines.archive.run import Job, RunResult, run_rows
+from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
+from pipelines.cluster.progress import Progress
+from pipelines.cluster.stages import Stage, StageContext
+from pipelines.data.inputs import open_input
+from pipelines.data.schemas import MANIFEST_SCHEMA, dropped_columns, timed, with_column, with_output
 from pipelines.settings.archive import RunSettings
 
 NODE = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 150_000_000}
@@ -45,30 +46,28 @@ class Waits:
     row_s: float = 0.02
     decode_s: float = 0.0
     slow: float = 1.0
-    # what the pipeline sets in a model stage's specification
-    threads: int = 0
-    batch_size: int = 0
-    run_id: str = ""
 
 
 class WaitingModel:
     """A model stage without a model. Waits `row_s` a row, as a GPU would work; the CPU does nothing."""
 
-    def __init__(self, spec: Waits) -> None:
-        self.spec = spec
+    def __init__(self, context: StageContext, waits: Waits) -> None:
+        self.run_id = context.run_id
         self.ready_at = time.time()
-        self._row_s = spec.row_s * (spec.slow if spec.slow != 1.0 and _on_slow_node() else 1.0)
+        self._row_s = waits.row_s * (waits.slow if waits.slow != 1.0 and _on_slow_node() else 1.0)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """The rows with an answer each, and the measurements of a model stage."""
         began, started = time.time(), time.monotonic()
         texts = self.texts(rows)
         time.sleep(self._row_s * len(rows))
-        rows = rows.drop_columns([n for n in ("pcm", *WORK_ONLY) if n in rows.schema.names])
-        rows = with_column(rows, "text", texts, pa.string())
-        rows = with_column(rows, "segments", [None] * len(rows), SEGMENTS_TYPE)
-        rows = with_column(rows, "model_fingerprint", ["stand-in"] * len(rows), pa.string())
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        values = {
+            "text": texts,
+            "segments": [None] * len(rows),
+            "model_fingerprint": ["stand-in"] * len(rows),
+            "run_id": [self.run_id] * len(rows),
+        }
+        rows = with_output(rows, "caption", None, values)
         return timed(
             rows,
             answer_s=time.monotonic() - started,
@@ -84,20 +83,19 @@ class WaitingModel:
         return ["waited"] * len(rows)
 
 
-class WaitingDecode:
+class WaitingDecode(ShardStage):
     """Decoding replaced by waiting `decode_s` a row; no sound travels."""
 
-    def __init__(self, work_uri: str, decode_s: float) -> None:
-        self._work, self._decode_s = WorkList(work_uri), decode_s
+    def __init__(self, context: StageContext, decode_s: float) -> None:
+        super().__init__(context)
+        self._decode_s = decode_s
 
-    def __call__(self, shards: pa.Table) -> Any:
-        """The rows of every shard of the work list, as decoded after waiting."""
-        for shard in shards.to_pylist():
-            started = time.monotonic()
-            rows = open_shard(self._work, shard)
-            time.sleep(self._decode_s * len(rows))
-            rows = with_column(rows, "decoded_s", [CHUNK_S] * len(rows), pa.float64())
-            yield timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+    def load(self, rows: pa.Table) -> pa.Table:
+        """`rows` as if a minute of each had been decoded."""
+        started = time.monotonic()
+        time.sleep(self._decode_s * len(rows))
+        rows = with_column(rows, "decoded_s", [CHUNK_S] * len(rows), pa.float64())
+        return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 
 
 def _on_slow_node() -> bool:
@@ -122,16 +120,25 @@ def run_waiting(
         folder="answers",
         identity={"job": name},
         chunk_s=CHUNK_S,
-        sample_rate=RATE,
         model_bytes=0,
         defaults={"task": "caption", "question": None, "tag": None},
-        embeddings=None,
-        check=None,
-        stage=model,
-        spec=waits,
-        front=None if decodes else (WaitingDecode, (waits.decode_s,)),
+        stages=[
+            decode_stage(settings, RATE)
+            if decodes
+            else Stage("wait", WaitingDecode, (waits.decode_s,), writes=("decoded_s",), cpus=DECODER_CPUS),
+            Stage(
+                "stand-in",
+                model,
+                (waits,),
+                reads=("pcm",) if decodes else (),
+                writes=("text", "segments", "model_fingerprint", "run_id"),
+                drops=dropped_columns("caption", None),
+                cpus=MODEL_CPUS,
+                gpus=1.0,
+            ),
+        ],
     )
-    return run_rows(settings, job, open_source(settings.input, settings.schemes), progress)
+    return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
 
 
 @dataclass

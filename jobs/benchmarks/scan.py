@@ -69,17 +69,18 @@ def measure(files: int, headers: int) -> dict[str, Any]:
 
 def _scan(count: int, kind: str) -> None:
     """`run_scan` over a bucket of `count` objects, in a process of its own; figures as JSON on stdout."""
-    from mats_core.audio.decode import AudioInfo
-    from pipelines.archive import scan
+    from mats_core.audio.file import AudioInfo
+    from pipelines.archive.headers import Scanner
+    from pipelines.archive.scan import run_scan
     from pipelines.cluster.meter import peak_mb
     from pipelines.settings.archive import ScanSettings
 
     if kind == "list":
         info = AudioInfo("wav", 8000, 1, 2.0, "header")
-        scan.Scanner._probe = lambda self, uris: [info] * len(uris)  # type: ignore[method-assign]
+        Scanner.read_headers = lambda self, uris: [info] * len(uris)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as folder:
         started = time.monotonic()
-        result = scan.run_scan(ScanSettings(input=f"s3://bucket-{count}/clips", output=folder))
+        result = run_scan(ScanSettings(input=f"s3://bucket-{count}/clips", output=folder))
         seconds = time.monotonic() - started
         assert result.total_rows == count and not result.added.errors, result
     print(json.dumps({"files": count, "seconds": round(seconds, 2), "peak_mb": peak_mb()}))

@@ -10,6 +10,8 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from mats_core.model.model import MatsModel
     from pipelines.train.batches import Sample
-    from pipelines.train.data import StoredSet
+    from pipelines.train.mixture import StoredSet
 
 SIZES = ("builtin", "small", "7b")
 WARM_STEPS = 3
@@ -59,9 +61,9 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
 
     What a shared machine does besides falls on both ways so.
     """
-    from mats_core.encoders.clap import load_encoder
-    from mats_core.encoders.facts import encoder_uri
-    from mats_core.model.llm import pick_device
+    from mats_core.device import pick_device
+    from mats_core.encoders.load import load_encoder
+    from mats_core.model.directory import encoder_uri
 
     place = pick_device(device)
     say(f"loading: LLM {size}, encoder {encoder}, on {place}")
@@ -134,11 +136,11 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
     """`count` records of the embedded world, packed as `mats train` packs them, and the caption of each record."""
     import pyarrow.parquet as pq
 
-    from mats_core.soundworld.made.pretrain_llm import text_record
+    from mats_core.soundworld.corpus import text_record
     from pipelines.data.corpus import caption_id, normalize_caption
     from pipelines.settings.train import DataSet, TrainSettings
     from pipelines.text.caption_buckets import Caption, embedding_table
-    from pipelines.train.data import open_store
+    from pipelines.train.mixture import open_store
     from pipelines.train.pack import ensure_store
 
     records = [text_record(index) for index in range(count)]
@@ -208,47 +210,33 @@ def timed_steps(
     """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step."""
     import torch
 
-    from mats_core.training.step import backward, make_optimizer, trained_weights, update
-    from pipelines.train.batches import Ahead, Share, step_batch
-    from pipelines.train.parallel import sum_gradients
+    from mats_core.training.loop import train
+    from mats_core.training.step import StepBatch, StepResult, make_optimizer
+    from pipelines.train.batches import WorkerShare, prefetched, step_batch
 
     torch.manual_seed(0)
     optimizer = make_optimizer(model, settings)
+    share = WorkerShare(0, 1, 1)
+    done: list[StepResult] = []
 
-    share = Share(0, 1, 1)
-    ahead = Ahead(lambda step: step_batch([data], [1.0], model, settings, step, share, model.device), 0, steps)
-    times: list[float] = []
-    losses: list[float] = []
-    tokens = 0
-    waited = 0.0
-    try:
-        for step in range(steps):
-            began, before = time.perf_counter(), ahead.waited
-            batch = ahead.next()
-            fresh = None
-            if encoder is not None:
-                fresh = encoder.embed_text(drawn_captions(settings, step, data, captions)).to(model.device)
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.zeros((), device=model.device)
-            for part in batch.parts:
-                rows = part.noise_rows - step * settings.batch_size
-                embedding = part.embedding if fresh is None else fresh[rows.to(fresh.device)]
-                made = backward(
-                    model, embedding, part.batch, settings, part.noise_rows, batch.target_tokens, part.dropout_seed
-                )
-                loss = loss + made.loss
-            agreed = sum_gradients(trained_weights(optimizer), [loss])
-            if agreed is None:
-                raise RuntimeError("the loss or its gradient is not a finite number")
-            update(optimizer, settings, step)
-            wait_for(model.device)
-            losses.append(agreed[0] / batch.target_tokens)
-            if step >= WARM_STEPS:
-                times.append(time.perf_counter() - began)
-                tokens += sum(part.tokens for part in batch.parts)
-                waited += ahead.waited - before
-    finally:
-        ahead.close()
+    def batches() -> Iterator[StepBatch]:
+        made = prefetched(
+            lambda step: step_batch([data], [1.0], model, settings, step, share, model.device), range(steps)
+        )
+        with closing(made):
+            for batch in made:
+                if encoder is not None:
+                    texts = drawn_captions(settings, batch.step, data, captions)
+                    fresh = encoder.embed_text(texts).to(model.device)  # [batch, D]
+                    for one in batch.micro_batches:
+                        one.embedding = fresh[(one.noise_rows - batch.step * settings.batch_size).to(fresh.device)]
+                yield batch
+
+    train(model, optimizer, settings, batches(), done.append)
+    losses = [each.loss for each in done]
+    times = [each.seconds for each in done[WARM_STEPS:]]
+    tokens = sum(each.tokens for each in done[WARM_STEPS:])
+    waited = sum(each.wait_seconds for each in done[WARM_STEPS:])
     whole = sum(times)
     count = settings.batch_size * len(times)
     return Timed(statistics.median(times), tokens / whole, count / whole, waited / whole, losses)

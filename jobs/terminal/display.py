@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mats_core.storage.uris import public_uri
 
 if TYPE_CHECKING:
-    from pipelines.archive.run import Progress, RunResult
+    from pipelines.archive.run import RunResult
+    from pipelines.cluster.progress import Progress
 
 PLAIN_EVERY_S = 10.0
 Shown = TypeVar("Shown", bound="Display")

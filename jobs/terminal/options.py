@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from jobs.terminal.commands import guarded
 from mats_core.errors import SettingsError, first_line
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 Settings = TypeVar("Settings", bound=BaseModel)
 

@@ -1,0 +1,17 @@
+"""From a file to a mono waveform and its windows. NumPy only: no torch, no Ray, no network of its own.
+
+Public: `decode`, `probe`, `DecodeLimits` (decode), `IsolatedDecoder`, `DecodeRequest` (sandbox), what windows holds,
+`AudioError` and `AudioInfo` (file), `AUDIO_EXTENSIONS` (signatures). Files that are not trusted go through the sandbox.
+Rooms above may import these; this room imports `mats_core.storage` and `mats_core.errors` alone.
+
+    decode           what a header says, and a stretch of a file as int16 mono
+    windows          chunks of a file, windows of a chunk, the mean of windows
+    file             a file that C decoders may read, an opened source, AudioInfo, AudioError
+    readers          which reader opens a file
+    libsndfile       the first reader: exact seeks
+    ffmpeg           the other reader, through PyAV: containers and further codecs
+    signatures       what a file is by its name and its first bytes
+    repair           headers that say wrongly where the sound ends
+    sandbox          decoding in child processes with limits on memory and time
+    sandbox_process  what runs in such a child
+"""

@@ -1,4 +1,4 @@
-"""From a seekable file to a mono waveform and its windows. NumPy only: no torch, no Ray.
+"""From a seekable file to what its header says, and to a mono waveform. NumPy only: no torch, no Ray.
 
 Codes of AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, and those of storage
 (not_found, access_denied, io_error).
@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import gcd
 from typing import BinaryIO
 
 import numpy as np
@@ -19,50 +17,17 @@ import numpy.typing as npt
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.audio.readers import (
-    LEAST_BITS_A_SECOND,
-    AudioError,
-    AudioInfo,
-    Reader,
-    Source,
-    SourceFile,
-    open_source,
-    readers,
-)
-from mats_core.audio.repair import mend_flac, mend_sizes, ogg_is_chained
-from mats_core.storage import StorageError
+from mats_core.audio.ffmpeg import count_seconds
+from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Reader, Source, SourceFile
+from mats_core.audio.readers import open_source, reader_order
+from mats_core.audio.repair import repair
 from mats_core.storage.uris import local_path
 
-__all__ = [
-    "AUDIO_EXTENSIONS",
-    "AudioError",
-    "AudioInfo",
-    "DecodeLimits",
-    "Decoded",
-    "Window",
-    "chunk_seconds",
-    "decode",
-    "pool_windows",
-    "probe",
-    "windows",
-]
-
-_EXTENSIONS = (
-    ".wav .wave .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .m4a .m4b .aac .mp4 "
-    ".m4v .mov .mkv .mka .webm .wma .wmv .asf .amr .awb .3gp .ac3 .eac3 .dts .wv .ape .tta .mpc .voc .sph .avi "
-    ".flv .mpg .mpeg .ts .m2ts"
-)
-AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())  # what is looked at in a folder
 _SMALL_FILE = 1 << 20  # read at once: cheaper than many small reads
 _LARGE_MP3 = 16 << 20  # above it, an MP3 whose length is an estimate is counted; half an hour at 72 kbit/s
 _COUNTED_AHEAD = 4 << 20
-_BEFORE_S, _AFTER_S = (
-    0.5,
-    0.1,
-)  # decoded beyond what was asked: the resampler's filter sees its neighbourhood,
-# and codecs with memory have settled
-
-TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it
+# Decoded beyond what was asked: the resampler's filter sees its neighbourhood, and codecs with memory have settled.
+_BEFORE_S, _AFTER_S = 0.5, 0.1
 
 
 class DecodeLimits(BaseModel):
@@ -96,35 +61,24 @@ class Decoded:
     complete: bool
 
 
-@dataclass(frozen=True)
-class Window:
-    """samples[start:stop] of a chunk; `weight` is the seconds in it that no window before has covered."""
-
-    start: int
-    stop: int
-    weight: float
-
-
 def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) -> AudioInfo:
     """What the header of a seekable file says. `name` tells playlists that their text does not. Raises
     AudioError."""
     limits = limits or DecodeLimits()
-    guarded = _guard(file, limits, time.monotonic() + limits.deadline_s)
-    _mend(guarded, until_s=0.0 if guarded.size <= _SMALL_FILE else None, whole=False)
-    with _open(guarded, name, limits, readers(guarded, seeks=False)) as source:
+    checked = _checked(file, limits, time.monotonic() + limits.deadline_s)
+    repair(checked, until_s=0.0 if checked.size <= _SMALL_FILE else None, in_memory=False)
+    with _open_within(limits, checked, reader_order(checked, seeks=False), name) as source:
         info = source.info()
-        # note: libsndfile estimates the length of an MP3 without header well; what PyAV says of one is a guess
-        least = _SMALL_FILE if source.container or not info.duration_s else _LARGE_MP3
-    if info.duration_source != "unknown" or guarded.size <= least:
+        # note: libsndfile estimates the length of an MP3 without header well; what FFmpeg says of one is a guess
+        least = _SMALL_FILE if source.reader == "ffmpeg" or not info.duration_s else _LARGE_MP3
+    if info.duration_source != "unknown" or checked.size <= least:
         return info
-    return _counted(file, guarded.joined, info, limits)
+    return _with_counted_length(file, checked.joined, info, limits)
 
 
-def _counted(file: BinaryIO, joined: bool, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
+def _with_counted_length(file: BinaryIO, joined: bool, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
     """`info` with the length that the packets tell, where the header tells none and the file is long enough for it
     to matter: the last chunk reads to the end of the file, so it must not be far away."""
-    from mats_core.audio.ffmpeg import count_seconds
-
     # note: read in large pieces; a remote file was opened for small ones
     large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
     try:
@@ -169,12 +123,12 @@ def decode(
     deadline = time.monotonic() + limits.deadline_s
     first = round(start_s * sample_rate)
     count = None if duration_s is None else round((start_s + duration_s) * sample_rate) - first
-    guarded = _guard(file, limits, deadline)
-    whole = guarded.size <= _SMALL_FILE
-    if whole and not isinstance(file, io.BytesIO):
-        guarded = SourceFile(io.BytesIO(guarded.read_all()), deadline)
-    _mend(guarded, None if duration_s is None else start_s + duration_s + _AFTER_S, whole)
-    order = readers(guarded, seeks=first > 0)
+    checked = _checked(file, limits, deadline)
+    in_memory = checked.size <= _SMALL_FILE
+    if in_memory and not isinstance(file, io.BytesIO):
+        checked = SourceFile(io.BytesIO(checked.head(checked.size)), deadline)
+    repair(checked, None if duration_s is None else start_s + duration_s + _AFTER_S, in_memory)
+    order = reader_order(checked, seeks=first > 0)
     found: list[Decoded] = []
     failure: AudioError | None = None
     declared_s: float | None = None
@@ -182,10 +136,10 @@ def decode(
         try:
             # a reader that cannot open the file passes it on by itself
             left = order if not tried else order[tried : tried + 1]
-            with _open(guarded, name, limits, left) as source:
+            with _open_within(limits, checked, left, name) as source:
                 found.append(_read(source, sample_rate, first, count, limits, deadline))
                 declared_s = declared_s or source.declared_s
-                if not source.broken or source.container == (order[-1] == "pyav"):
+                if not source.broken or source.reader == order[-1]:
                     break
         except AudioError as error:
             if error.code != "decode_failed":
@@ -207,23 +161,18 @@ def decode(
     return best
 
 
-def _guard(file: BinaryIO, limits: DecodeLimits, deadline: float) -> SourceFile:
-    guarded = SourceFile(file, deadline)
-    if guarded.size == 0:
+def _checked(file: BinaryIO, limits: DecodeLimits, deadline: float) -> SourceFile:
+    """The file for decoders; AudioError empty_audio or too_large by its size."""
+    checked = SourceFile(file, deadline)
+    if checked.size == 0:
         raise AudioError("empty_audio", "the file is empty (0 bytes)")
-    if guarded.size > limits.max_bytes:
-        raise AudioError("too_large", f"the file has {guarded.size} bytes, {limits.max_bytes} are allowed")
-    return guarded
+    if checked.size > limits.max_bytes:
+        raise AudioError("too_large", f"the file has {checked.size} bytes, {limits.max_bytes} are allowed")
+    return checked
 
 
-def _mend(file: SourceFile, until_s: float | None, whole: bool) -> None:
-    """Put right what its header tells wrongly of the length, as far as reading up to `until_s` needs it."""
-    mend_sizes(file)
-    mend_flac(file, until_s, whole)
-    file.joined = file.joined or ogg_is_chained(file)
-
-
-def _open(file: SourceFile, name: str, limits: DecodeLimits, order: tuple[Reader, ...]) -> Source:
+def _open_within(limits: DecodeLimits, file: SourceFile, order: tuple[Reader, ...], name: str) -> Source:
+    """The file opened by the first of the readers that can; AudioError where its header goes beyond the limits."""
     source = open_source(file, order, name)
     rate, channels = source.sample_rate, source.channels
     error = None
@@ -243,29 +192,29 @@ def _open(file: SourceFile, name: str, limits: DecodeLimits, order: tuple[Reader
 def _read(source: Source, rate: int, first: int, count: int | None, limits: DecodeLimits, deadline: float) -> Decoded:
     """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
     margin early."""
-    common = gcd(source.sample_rate, rate)
+    common = math.gcd(source.sample_rate, rate)
     step_in, step_out = source.sample_rate // common, rate // common
     before, after = math.ceil(_BEFORE_S * source.sample_rate), math.ceil(_AFTER_S * source.sample_rate)
     periods = max(0, (first * step_in // step_out - before) // step_in)
     stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
     limit = math.ceil(limits.max_seconds * rate)
-    track = _Track(source.sample_rate, rate, skip=first - periods * step_out, count=count)
+    track = _MonoTrack(source.sample_rate, rate, skip=first - periods * step_out, count=count)
     for block, block_rate in source.blocks(periods * step_in, stop):
         track.add(block, block_rate)
-        if track.kept > limit:
+        if track.written > limit:
             raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
         if time.monotonic() > deadline:
             raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
     samples = track.finish()
     if len(samples) > limit:
         raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
-    if track.heard and track.finite == 0:
+    if track.seen and track.finite == 0:
         raise AudioError("decode_failed", "holds no finite sample (all NaN or infinite)")
     short = count is None or len(samples) < count
     return Decoded(samples, len(samples) / rate, not source.broken and not (short and source.ended_early()))
 
 
-class _Track:
+class _MonoTrack:
     """Blocks float32 [T, C] in, int16 mono out: averaged, resampled as they come, cut to [skip, skip +
     count)."""
 
@@ -273,9 +222,9 @@ class _Track:
         self._rate, self._source_rate = rate, source_rate
         self._skip, self._count = skip, count
         self._resampler = self._make_resampler(source_rate)
-        self._parts: list[npt.NDArray[np.int16]] = []
-        self.kept = 0  # output samples
-        self.heard = 0  # source samples seen, all channels
+        self._blocks: list[npt.NDArray[np.int16]] = []
+        self.written = 0  # samples that came out
+        self.seen = 0  # source samples that went in, of all channels
         self.finite = 0  # of these, finite ones
 
     def _make_resampler(self, source_rate: int) -> soxr.ResampleStream | None:
@@ -288,7 +237,7 @@ class _Track:
             self._flush()
             self._source_rate = source_rate
             self._resampler = self._make_resampler(source_rate)
-        self.heard += block.size
+        self.seen += block.size
         if block.max(initial=0.0) <= 100.0 and block.min(initial=0.0) >= -100.0:
             self.finite += block.size
         else:  # a float file with NaN, infinity, or values that would swamp the resampler
@@ -300,86 +249,26 @@ class _Track:
             for channel in range(2, block.shape[1]):  # note: five times as fast as a mean over the short axis
                 mono += block[:, channel]
             mono *= np.float32(1.0 / block.shape[1])
-        self._keep(mono if self._resampler is None else self._resampler.resample_chunk(mono))
+        self._write(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def finish(self) -> npt.NDArray[np.int16]:
         self._flush()
-        return np.concatenate(self._parts) if self._parts else np.zeros(0, np.int16)
+        return np.concatenate(self._blocks) if self._blocks else np.zeros(0, np.int16)
 
     def _flush(self) -> None:
         if self._resampler is not None:
-            self._keep(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            self._write(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
             self._resampler = None
 
-    def _keep(self, mono: npt.NDArray[np.float32]) -> None:
+    def _write(self, mono: npt.NDArray[np.float32]) -> None:
         dropped = min(self._skip, len(mono))
         self._skip -= dropped
         mono = mono[dropped:]
         if self._count is not None:
-            mono = mono[: self._count - self.kept]
+            mono = mono[: self._count - self.written]
         if len(mono):
-            self.kept += len(mono)
+            self.written += len(mono)
             scaled = mono * np.float32(32768.0)
             np.rint(scaled, out=scaled)
             np.clip(scaled, -32768.0, 32767.0, out=scaled)
-            self._parts.append(scaled.astype(np.int16))
-
-
-def windows(num_samples: int, sample_rate: int, window_seconds: float) -> list[Window]:
-    """Cut a chunk into consecutive windows (DESIGN.md, "Windows").
-
-    A last, shorter one is moved back to end with the chunk where a full one came before, and weighs by its
-    new seconds. A chunk shorter than a window is one window, for the encoder to pad. No samples, no
-    windows.
-    """
-    size = round(window_seconds * sample_rate)
-    if size <= 0:
-        raise ValueError(f"window_seconds {window_seconds} at {sample_rate} Hz is less than a sample")
-    cut = [Window(start, start + size, size / sample_rate) for start in range(0, num_samples - size + 1, size)]
-    rest = num_samples - len(cut) * size
-    if rest > 0:
-        cut.append(Window(max(0, num_samples - size), num_samples, rest / sample_rate))
-    return cut
-
-
-def chunk_seconds(window_seconds: float) -> float:
-    """Length of a chunk: as many whole windows as fit a minute, at least one (7 → 56, 10 → 60)."""
-    if not window_seconds > 0:
-        raise ValueError(f"window_seconds must be positive, got {window_seconds}")
-    return max(1, math.floor(60.0 / window_seconds + 1e-9)) * window_seconds
-
-
-def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
-    """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file.
-
-    A rest shorter than 50 ms belongs to the chunk before it: headers round.
-    """
-    if duration_s is None:
-        return [(0.0, None)]
-    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
-    return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
-
-
-def pool_windows(
-    embeddings: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]], weights: Iterable[float]
-) -> npt.NDArray[np.float32]:
-    """Weighted mean of unit window embeddings [W, D], normalised: float32 [D].
-
-    Summed in float64, so that the result does not depend on how it was batched. Where the windows cancel
-    out (a mean of zero has no direction), the heaviest window's embedding is taken. Raises ValueError for
-    no window or no weight.
-    """
-    stacked = np.asarray(embeddings, np.float64)
-    shares = np.asarray(list(weights), np.float64)
-    if stacked.ndim != 2 or len(stacked) != len(shares) or not len(shares) or shares.sum() <= 0:
-        raise ValueError(f"embeddings {stacked.shape} and weights {shares.shape} do not make a mean")
-    mean = (stacked * shares[:, None]).sum(axis=0) / shares.sum()
-    norm = float(np.linalg.norm(mean))
-    if norm < 1e-9:
-        return np.asarray(stacked[int(shares.argmax())], np.float32)
-    return np.asarray(mean / norm, np.float32)
-
-
-def as_audio_error(error: StorageError) -> AudioError:
-    """The same code and message as a decoder's error."""
-    return AudioError(error.code, error.message)
+            self._blocks.append(scaled.astype(np.int16))

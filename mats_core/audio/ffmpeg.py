@@ -14,7 +14,7 @@ from typing import Any
 import av
 import numpy as np
 
-from mats_core.audio.readers import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, SourceFile
+from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.repair import ogg_has_end
 from mats_core.audio.signatures import Signature
 
@@ -30,7 +30,7 @@ _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory 
 av.logging.set_level(av.logging.PANIC)
 
 
-class _Reader:
+class _Container:
     """An open container and its decoded frames, in one pass from the start or from a place sought."""
 
     def __init__(self, file: SourceFile) -> None:
@@ -85,59 +85,49 @@ class _Reader:
         self.container.close()
 
 
-class ContainerSource:
-    """PyAV: one sound track of a container. The first frame is decoded at once: its rate and time are the
-    true ones.
+class FfmpegSource(Source):
+    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and
+    time are the true ones.
 
     Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
     """
 
-    container = True
+    reader = "ffmpeg"
 
     def __init__(self, file: SourceFile, signature: Signature) -> None:
         self._file = file
         self._signature = signature
-        self._reader = self._open()
-        frame = next(self._reader.frames, None)
+        self._opened = self._open()
+        frame = next(self._opened.frames, None)
         if frame is None:
-            self._reader.close()
+            self._opened.close()
             raise AudioError("decode_failed", "no frame of it can be decoded")
         self._first: Any = frame
         self._first_pts = int(frame.pts or 0)
-        self._base = self._reader.stream.time_base
+        self._base = self._opened.stream.time_base
         self.sample_rate = int(frame.sample_rate)
         self.channels = _to_float(frame).shape[1]
         self._damaged = False
         self._end: int | None = None
 
-    def _open(self) -> _Reader:
+    def _open(self) -> _Container:
         try:
-            return _Reader(self._file)
+            return _Container(self._file)
         except av.error.FFmpegError as error:
             self._file.check()
             raise _failed(error) from None
         except (ValueError, OverflowError, UnicodeError) as error:
             raise AudioError("decode_failed", str(error)) from None
 
-    def __enter__(self) -> ContainerSource:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        self._reader.close()
+        self._opened.close()
 
     @property
-    def broken(self) -> bool:
-        return self._damaged or self._reader.damaged
-
-    @property
-    def declared_s(self) -> float | None:
-        return self.info().duration_s
+    def broken(self) -> bool:  # type: ignore[override]
+        return self._damaged or self._opened.damaged
 
     def info(self) -> AudioInfo:
-        stream, container = self._reader.stream, self._reader.container
+        stream, container = self._opened.stream, self._opened.container
         first = container.format.name.split(",")[0]
         seconds: float | None = None
         if stream.duration is not None and stream.time_base:
@@ -149,7 +139,7 @@ class ContainerSource:
             seconds -= int.from_bytes(self._file.head(40)[38:40], "little") / 48000
         if seconds is not None and (seconds <= 0 or self._file.size * 8 / seconds < LEAST_BITS_A_SECOND):
             seconds = None
-        known = seconds is not None and not self._reader.bare
+        known = seconds is not None and not self._opened.bare
         return AudioInfo(
             self._format(first), self.sample_rate, self.channels, seconds, "header" if known else "unknown"
         )
@@ -185,8 +175,8 @@ class ContainerSource:
 
     def _frames_declared(self) -> int | None:
         """Length in frames, where the track itself tells it in a time base as fine as its samples."""
-        stream = self._reader.stream
-        if self._reader.bare or stream.duration is None or not self._base or self._base * self.sample_rate > 1:
+        stream = self._opened.stream
+        if self._opened.bare or stream.duration is None or not self._base or self._base * self.sample_rate > 1:
             return None
         return int(stream.duration * self._base * self.sample_rate)
 
@@ -195,29 +185,29 @@ class ContainerSource:
         is one, by passing over packets in bare streams, and from the beginning where neither lands before
         `first`."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
-        from_start = chain((self._first,), self._reader.frames)
+        from_start = chain((self._first,), self._opened.frames)
         if target == 0 or not self._base or self._file.joined:
             return 0, from_start  # note: each of joined streams begins its times anew
         pts = self._first_pts + int(target / self.sample_rate / self._base)
-        if self._reader.bare:
+        if self._opened.bare:
             # note: their frames are counted, since a seek would guess the place from the bit rate
-            self._reader.skip_to = pts
+            self._opened.skip_to = pts
         else:
             try:
-                self._reader.seek(pts)
+                self._opened.seek(pts)
             except av.error.FFmpegError:
                 self._reopen()
-                self._reader.skip_to = pts
-        frame = next(self._reader.frames, None)
+                self._opened.skip_to = pts
+        frame = next(self._opened.frames, None)
         self._file.check()
         if frame is None:
             return first, iter(())
         if frame.pts is not None:
             position = self._position(frame)
             if position <= first:
-                return position, chain((frame,), self._reader.frames)
+                return position, chain((frame,), self._opened.frames)
         self._reopen()
-        return 0, self._reader.frames
+        return 0, self._opened.frames
 
     def _position(self, frame: Any) -> int:
         """Source frame a decoded frame starts at. Matroska rounds times to 1 ms: where all frames have one
@@ -229,8 +219,8 @@ class ContainerSource:
 
     def _reopen(self) -> None:
         self._damaged = self.broken
-        self._reader.close()
-        self._reader = self._open()
+        self._opened.close()
+        self._opened = self._open()
 
     def ended_early(self) -> bool:
         if self._end is None:
@@ -248,16 +238,16 @@ def count_seconds(file: SourceFile) -> float | None:
     do not tell); None where it cannot tell.
     Raises AudioError timeout where the reading takes longer than the file may."""
     try:
-        reader = _Reader(file)
+        opened = _Container(file)
     except (av.error.FFmpegError, AudioError, ValueError, OverflowError, UnicodeError):
         file.check()
         return None
     try:
         if file.joined:
-            return sum(frame.samples / frame.sample_rate for frame in reader.frames) or None
-        base, first, last, total = reader.stream.time_base, None, 0, 0
+            return sum(frame.samples / frame.sample_rate for frame in opened.frames) or None
+        base, first, last, total = opened.stream.time_base, None, 0, 0
         try:
-            for packet in reader.container.demux(reader.stream):
+            for packet in opened.container.demux(opened.stream):
                 total += packet.duration or 0
                 if packet.pts is not None:
                     first = packet.pts if first is None else first
@@ -265,10 +255,10 @@ def count_seconds(file: SourceFile) -> float | None:
         except av.error.FFmpegError:
             pass  # damage: what was counted before it
         file.check()
-        ticks = total if reader.bare or first is None else last - first
+        ticks = total if opened.bare or first is None else last - first
         return float(ticks * base) if base and ticks > 0 else None
     finally:
-        reader.close()
+        opened.close()
 
 
 def _generator_ended(generator: Any) -> bool:

@@ -1,16 +1,27 @@
-"""What headers (WAV, AIFF, AU, CAF, FLAC, Ogg) tell about where the sound ends, and where they tell it wrongly."""
+"""Where the sound of a file ends, and headers that say it wrongly (WAV, AIFF, AU, CAF, FLAC, Ogg) put right.
+
+The file itself stays as it is: a `SourceFile` is patched, so that decoders read the right length.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from mats_core.audio.file import AudioError, SourceFile
 from mats_core.audio.signatures import HEAD_BYTES
-from mats_core.errors import CodedError
 
-if TYPE_CHECKING:
-    from mats_core.audio.readers import SourceFile
+
+def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
+    """Put right what the header says wrongly of the length, as far as reading up to `until_s` (None: the end) needs it,
+    and mark a file of several streams one behind the other as `joined`.
+
+    Raises AudioError with a storage code where reading fails.
+    """
+    repair_sizes(file)
+    repair_flac(file, until_s, in_memory)
+    file.joined = file.joined or ogg_is_chained(file)
 
 
 def wav_samples(file: SourceFile, head: bytes) -> int | None:
@@ -24,7 +35,7 @@ def wav_samples(file: SourceFile, head: bytes) -> int | None:
         if position + 8 <= len(head):
             chunk = head[position : position + 8]
         else:
-            with contextlib.suppress(CodedError):
+            with contextlib.suppress(AudioError):
                 chunk = file.head(8, offset=position)
         if len(chunk) < 8:
             return 0
@@ -57,7 +68,7 @@ _CHUNKS = {
 _PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"FL32")
 
 
-def mend_sizes(file: SourceFile) -> None:
+def repair_sizes(file: SourceFile) -> None:
     """Let a WAV, RF64, AIFF, AU or CAF file whose sizes are stale (its recorder was stopped) read as if they reached to
     its end.
 
@@ -82,19 +93,19 @@ def mend_sizes(file: SourceFile) -> None:
     left = file.size - end
     if (declared == 0 and not wide) or declared < 0 or left <= 8 or _is_chunk(file, end, left, layout):
         return
-    whole = file.size - body
+    size = file.size - body
     if wide:
-        file.patch(20, struct.pack("<QQ", file.size - 8, whole))
+        file.patch(20, struct.pack("<QQ", file.size - 8, size))
         return
     if layout.first == 12:
-        whole = min(whole, 0xFFFFFFFF - body)
-        file.patch(4, struct.pack(layout.size, body + whole - 8))
-    file.patch(place + 4, struct.pack(layout.size, whole))
+        size = min(size, 0xFFFFFFFF - body)
+        file.patch(4, struct.pack(layout.size, body + size - 8))
+    file.patch(place + 4, struct.pack(layout.size, size))
     if b"COMM" in places:  # AIFF tells its samples, too
         at = places[b"COMM"][0] + 8
         channels, _, bits = struct.unpack(">HIH", head[at : at + 8])
         if head[8:12] == b"AIFF" or head[at + 18 : at + 22] in _PLAIN_AIFC:
-            file.patch(at + 2, struct.pack(">I", (whole - 8) // max(1, channels * ((bits + 7) // 8))))
+            file.patch(at + 2, struct.pack(">I", (size - 8) // max(1, channels * ((bits + 7) // 8))))
 
 
 def _places(head: bytes, layout: _Chunks) -> dict[bytes, tuple[int, int]]:
@@ -131,12 +142,12 @@ class _StreamInfo(NamedTuple):
     total: int
 
 
-def mend_flac(file: SourceFile, until_s: float | None, whole: bool) -> None:
+def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     """Let a FLAC file whose STREAMINFO tells fewer samples than there are (or 0: its encoder was stopped) read as if it
-    told them all, and mark one of several streams behind each other as `joined`.
+    told them all, and mark one of several streams one behind the other as `joined`.
 
-    `until_s`: what is to be read of it; the end is not looked at where the declared length suffices. `whole`: the file
-    is in memory.
+    `until_s`: what is to be read of it; the end is not looked at where the declared length suffices. `in_memory`: the
+    file is, so that all of it may be searched.
     """
     head = file.head(42)
     if head[:4] != b"fLaC" or head[4] & 0x7F or len(head) < 42:
@@ -146,7 +157,7 @@ def mend_flac(file: SourceFile, until_s: float | None, whole: bool) -> None:
     if until_s is not None and not suspicious and until_s * info.rate <= info.total:
         return
     total = max(info.total, _flac_end(file, info))
-    if (whole and file.head(file.size).find(head[:8], 8) > 0) or (
+    if (in_memory and file.head(file.size).find(head[:8], 8) > 0) or (
         suspicious and file.size - _flac_metadata(file) > _most_bytes(info, total)
     ):
         file.joined = True
@@ -247,8 +258,8 @@ def _crc8(data: bytes) -> int:
 
 
 def ogg_is_chained(file: SourceFile) -> bool:
-    """Whether several Ogg streams stand behind each other (a recorded broadcast): the last page belongs to none of the
-    streams that begin the file."""
+    """Whether several Ogg streams stand one behind the other, as in a recorded broadcast: the last page belongs to none
+    of the streams that begin the file."""
     head = file.head(HEAD_BYTES)
     if head[:4] != b"OggS":
         return False

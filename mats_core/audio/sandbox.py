@@ -26,14 +26,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from mats_core.audio.decode import AudioError, AudioInfo, Decoded, DecodeLimits
+from mats_core.audio.decode import Decoded, DecodeLimits
+from mats_core.audio.file import AudioError, AudioInfo
 
 _TRIES = 2
 _START_S = 120.0
 _Answer: TypeAlias = tuple[dict[str, Any], memoryview]  # what a child says, and its samples as bytes
 _NOTHING = memoryview(b"")
-_AHEAD = 2  # requests at a child: one it works on, one it finds when done
-_BOOT = """
+_JOBS_A_CHILD = 2  # one it works on, and one it finds when it is done
+CHILD_PROGRAM = """
 import json, sys, types
 descriptor, rate, package, paths, limits = json.loads(sys.argv[1])
 sys.path[:] = paths
@@ -69,7 +70,7 @@ class _Job:
 class _Child:
     process: subprocess.Popen[bytes]
     connection: Connection
-    since: float  # when it began the job it is at, or its start
+    since: float  # time.monotonic() when it began the job it is at; before it is ready, when it was started
     ready: bool = False
     jobs: deque[_Job] = field(default_factory=deque)
 
@@ -110,7 +111,7 @@ class IsolatedDecoder:
     def start(self) -> None:
         """Start the children now, so that the first call need not wait for them."""
         with self._lock:
-            self._fill(self.workers)
+            self._start_children(self.workers)
 
     def close(self) -> None:
         """End the children. The decoder can be used again; it starts new ones."""
@@ -118,6 +119,10 @@ class IsolatedDecoder:
             for child in self._children:
                 self._end(child)
             self._children = []
+
+    def process_ids(self) -> list[int]:
+        """The process ids of the children that are there."""
+        return [child.process.pid for child in self._children]
 
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[Decoded | AudioError]:
         """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no
@@ -146,9 +151,9 @@ class IsolatedDecoder:
             answers: dict[int, _Answer] = {}
             try:
                 while len(answers) < len(asked):
-                    self._fill(min(self.workers, len(asked) - len(answers)))
-                    self._hand_out(waiting)
-                    self._collect(waiting, answers)
+                    self._start_children(min(self.workers, len(asked) - len(answers)))
+                    self._send_jobs(waiting)
+                    self._receive_answers(waiting, answers)
             except BaseException:  # an interrupt, or no child starts: leave no child with half a conversation
                 for child in self._children:
                     self._end(child)
@@ -156,19 +161,19 @@ class IsolatedDecoder:
                 raise
             return [answers[place] for place in range(len(asked))]
 
-    def _fill(self, count: int) -> None:
+    def _start_children(self, count: int) -> None:
         while len(self._children) < count:
-            self._children.append(self._spawn())
+            self._children.append(self._start_child())
 
-    def _spawn(self) -> _Child:
+    def _start_child(self) -> _Child:
         ours, theirs = Pipe()
         package = str(Path(__file__).parents[1])
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
         settings = [theirs.fileno(), self.sample_rate, package, sys.path, limits.model_dump()]
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        with _no_ctrl_c():
+        with _without_ctrl_c():
             process = subprocess.Popen(
-                [sys.executable, "-c", _BOOT, json.dumps(settings)],
+                [sys.executable, "-c", CHILD_PROGRAM, json.dumps(settings)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # note: every malloc arena reserves 64 MB of address space, which the limit counts
@@ -177,28 +182,28 @@ class IsolatedDecoder:
         theirs.close()
         return _Child(process, ours, time.monotonic())
 
-    def _hand_out(self, waiting: deque[_Job]) -> None:
-        for depth in range(1, _AHEAD + 1):
+    def _send_jobs(self, waiting: deque[_Job]) -> None:
+        for depth in range(1, _JOBS_A_CHILD + 1):
             for child in list(self._children):
                 if waiting and len(child.jobs) < depth:
                     job = waiting.popleft()
                     if not child.jobs and child.ready:
                         child.since = time.monotonic()
                     child.jobs.append(job)
-                    # a child that is gone shows in _collect, as the end of its connection
+                    # a child that is gone shows in _receive_answers, as the end of its connection
                     with contextlib.suppress(OSError):
                         child.connection.send_bytes(job.message)
 
-    def _collect(self, waiting: deque[_Job], answers: dict[int, _Answer]) -> None:
+    def _receive_answers(self, waiting: deque[_Job], answers: dict[int, _Answer]) -> None:
         busy = {child.connection: child for child in self._children if child.jobs or not child.ready}
         until = min(child.since + self._allowed(child) for child in busy.values())
-        heard = wait(list(busy), max(0.0, until - time.monotonic()))
-        for connection in heard:
+        answered = wait(list(busy), max(0.0, until - time.monotonic()))
+        for connection in answered:
             child = busy[connection]  # type: ignore[index]
             try:
                 header, raw = _parse(child.connection.recv_bytes())
             except (EOFError, OSError, ValueError):
-                self._lost(child, waiting, answers, late=False)
+                self._child_ended(child, waiting, answers, overdue=False)
                 continue
             child.since = time.monotonic()
             if header.get("ready"):
@@ -208,41 +213,44 @@ class IsolatedDecoder:
             job = child.jobs.popleft()
             self.cpu_s += float(header.get("cpu_s", 0.0))
             if header.get("code") == "memory":
-                self._again(job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode")
+                self._try_again(
+                    job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode"
+                )
             else:
                 answers[job.place] = header, raw
             if header.get("retire"):
                 self._replace(child, waiting)
         now = time.monotonic()
         for connection, child in busy.items():
-            if connection not in heard and now >= child.since + self._allowed(child):
-                self._lost(child, waiting, answers, late=True)
+            if connection not in answered and now >= child.since + self._allowed(child):
+                self._child_ended(child, waiting, answers, overdue=True)
 
     def _allowed(self, child: _Child) -> float:
         return child.jobs[0].allowed_s if child.ready and child.jobs else _START_S
 
-    def _lost(
+    def _child_ended(
         self,
         child: _Child,
         waiting: deque[_Job],
         answers: dict[int, _Answer],
-        late: bool,
+        overdue: bool,
     ) -> None:
-        """A child died, or is to be ended: the job it was at pays for it, the next one does not."""
+        """A child died, or is overdue and is ended: the job it was at gets a second try or an error, the others it held
+        go to another child."""
         if child.ready and child.jobs:
             job = child.jobs.popleft()
-            if late:
+            if overdue:
                 reason = f"decoding took longer than {job.allowed_s:g} s and was stopped"
                 answers[job.place] = {"code": "timeout", "message": reason}, _NOTHING
             else:
-                self._again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")
+                self._try_again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")
         elif not child.ready:
             self._failed_starts += 1
             if self._failed_starts >= 3:
                 raise RuntimeError("the decoder process does not start; its own error is in the log above")
         self._replace(child, waiting)
 
-    def _again(
+    def _try_again(
         self,
         job: _Job,
         waiting: deque[_Job],
@@ -267,14 +275,6 @@ class IsolatedDecoder:
             child.process.wait(5)
 
 
-def probe_isolated(
-    uris: Sequence[str], workers: int = 1, limits: DecodeLimits | None = None
-) -> list[AudioInfo | AudioError]:
-    """`IsolatedDecoder.probe_many` for one call."""
-    with IsolatedDecoder(workers, limits=limits) as decoder:
-        return decoder.probe_many(uris)
-
-
 def _parse(answer: bytes) -> _Answer:
     end = answer.find(b"\n")
     header = json.loads(answer if end < 0 else answer[:end])
@@ -288,7 +288,7 @@ def _error(header: dict[str, Any]) -> AudioError | None:
 
 
 @contextlib.contextmanager
-def _no_ctrl_c() -> Iterator[None]:
+def _without_ctrl_c() -> Iterator[None]:
     """A child started here never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

@@ -17,9 +17,10 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
-from mats_core.audio import ffmpeg as container  # noqa: F401  (loaded now, so that its memory belongs to the baseline)
-from mats_core.audio.decode import AudioError, DecodeLimits, as_audio_error, decode, probe
-from mats_core.storage import Listed, StorageError, filesystem, open_binary, public_uri, scheme
+from mats_core.audio.decode import DecodeLimits, decode, probe
+from mats_core.audio.file import AudioError
+from mats_core.storage import Listed, StorageError, open_binary, public_uri, scheme
+from mats_core.storage.clients import coded, open_client
 from mats_core.storage.uris import archive_of
 
 # Of a remote file, fetched at once: a header needs little; a minute of audio in small pieces needs many requests.
@@ -32,7 +33,7 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
     connection = Connection(descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _offer_to_the_oom_killer()
-    room = _Room(limits.memory_bytes)
+    memory = _MemoryLimit(limits.memory_bytes)
     connection.send_bytes(b'{"ready": true}')
     _silence()
     while True:
@@ -41,9 +42,9 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
         except (EOFError, ConnectionError):
             return
         before = time.process_time()
-        header, samples = _answer(request, sample_rate, limits, room)
+        header, samples = _answer(request, sample_rate, limits, memory)
         header["cpu_s"] = time.process_time() - before
-        header["retire"] = header.get("code") == "memory" or room.is_worn()
+        header["retire"] = header.get("code") == "memory" or memory.is_used_up()
         try:
             connection.send_bytes(json.dumps(header).encode() + b"\n" + samples)
         except (BrokenPipeError, ConnectionError):
@@ -53,14 +54,17 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
             return
 
 
-def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Room) -> tuple[dict[str, Any], bytes]:
+def _answer(
+    request: dict[str, Any], rate: int, limits: DecodeLimits, memory: _MemoryLimit
+) -> tuple[dict[str, Any], bytes]:
+    """What was found (or `code` and `message`), and the samples as bytes."""
     uri = request["uri"]
     limits = limits.for_uri(uri)
     signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
     name = public_uri(uri)
     try:
-        room.prepare(uri)
-        read_ahead = _ahead(request)
+        memory.load_client(uri)
+        read_ahead = _read_ahead_bytes(request)
         listed = Listed(request.get("size") or 0, request.get("version") or "")
         with open_binary(uri, limits.max_bytes, read_ahead, listed) as file:
             if request["op"] == "probe":
@@ -75,32 +79,30 @@ def _answer(request: dict[str, Any], rate: int, limits: DecodeLimits, room: _Roo
                 name=name,
             )
             return {"complete": decoded.complete}, decoded.samples.tobytes()
-    except AudioError as error:
+    except (AudioError, StorageError) as error:
         return {"code": error.code, "message": error.message}, b""
-    except StorageError as error:
-        return {"code": error.code, "message": as_audio_error(error).message}, b""
     except MemoryError:
         return {"code": "memory", "message": ""}, b""
     except Exception as error:  # a decoder's own kind of failure: one row, not the process
         return {"code": "decode_failed", "message": f"the decoder failed: {type(error).__name__}"}, b""
 
 
-def _ahead(request: dict[str, Any]) -> int:
+def _read_ahead_bytes(request: dict[str, Any]) -> int:
     if request["op"] == "probe":
         return _HEADER_BYTES_AHEAD
     return _FILE_BYTES_AHEAD if not request["start_s"] and request["duration_s"] is None else _BYTES_AHEAD
 
 
-class _Room:
+class _MemoryLimit:
     """Address space above what the process takes when it does nothing. Linux only; elsewhere there is no
     limit."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
         self._schemes = {""}
-        self._enclose()
+        self._set_limit()
 
-    def _enclose(self) -> None:
+    def _set_limit(self) -> None:
         self._baseline = _address_space()
         if self._baseline:
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
@@ -109,7 +111,7 @@ class _Room:
                 wanted = min(wanted, hard)
             resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
-    def prepare(self, uri: str) -> None:
+    def load_client(self, uri: str) -> None:
         """Load the client library of a store outside the limit: it belongs to no file."""
         uri = archive_of(uri)
         kind = scheme(uri)
@@ -118,12 +120,13 @@ class _Room:
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
         resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
         try:
-            filesystem(uri)
+            with coded(uri):
+                open_client(uri)
             self._schemes.add(kind)
         finally:
-            self._enclose()
+            self._set_limit()
 
-    def is_worn(self) -> bool:
+    def is_used_up(self) -> bool:
         """Whether files left so much memory behind that a fresh process is due."""
         return bool(self._baseline) and _address_space() > self._baseline + self._memory_bytes // 3
 

@@ -1,5 +1,4 @@
-"""What a file is by its first bytes: enough to refuse playlists, to name what is not audio, and to say
-why."""
+"""What a file is by its name and its first bytes: enough to refuse playlists, and to name what is not audio."""
 
 from __future__ import annotations
 
@@ -8,6 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEAD_BYTES = 4096
+_EXTENSIONS = (
+    ".wav .wave .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .m4a .m4b .aac .mp4 "
+    ".m4v .mov .mkv .mka .webm .wma .wmv .asf .amr .awb .3gp .ac3 .eac3 .dts .wv .ape .tta .mpc .voc .sph .avi "
+    ".flv .mpg .mpeg .ts .m2ts"
+)
+AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())  # what is looked at in a folder
 
 # Text that names other media. None of it is ever followed.
 _PLAYLISTS = (
@@ -131,5 +136,5 @@ def _as_text(head: bytes) -> str | None:
             text = text[:-4]  # the cut may split a character
     if not text or "\ufffd" in text:
         return None
-    odd = sum(1 for letter in text if letter not in _PRINTABLE and not letter.isprintable())
-    return text.lstrip() if odd == 0 else None
+    is_text = all(letter in _PRINTABLE or letter.isprintable() for letter in text)
+    return text.lstrip() if is_text else None

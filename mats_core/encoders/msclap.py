@@ -18,7 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mats_core.encoders.clap import pad_waveform
+from mats_core.device import pick_device, pick_dtype
+from mats_core.encoders.base import embed_by_length, pad_waveform
 from mats_core.encoders.msclap_files import (
     END_OF_TEXT,
     WEIGHTS,
@@ -30,7 +31,8 @@ from mats_core.encoders.msclap_files import (
     tokenizer_folder,
     weights_file,
 )
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
+from mats_core.weights import check_finite, read_pickle, some, tensor_fault
 
 _PACKAGE = "_mats_msclap"  # ours, so that a later `import msclap` still finds the real one
 
@@ -57,8 +59,6 @@ class MsClapEncoder:
     """
 
     def __init__(self, uri: str, device: str = "auto", dtype: str = "auto", tokenizer: str | None = None) -> None:
-        from mats_core.model.llm import check_finite, pick_device, pick_dtype
-
         place, given = split_uri(uri)
         self.device = pick_device(device)
         self.dtype = torch.float32 if dtype == "auto" else pick_dtype(dtype, device)
@@ -77,7 +77,11 @@ class MsClapEncoder:
         self._end = int(self.tokenizer.convert_tokens_to_ids(END_OF_TEXT))
         if len(self.tokenizer) > model.caption_encoder.base.wte.num_embeddings:
             rows = model.caption_encoder.base.wte.num_embeddings
-            raise got_allowed("encoder", uri, f"a GPT-2 tokenizer of at most {rows} tokens, not {len(self.tokenizer)}")
+            raise SettingsError(
+                "encoder.tokenizer",
+                f"it knows {len(self.tokenizer)} tokens, and the text tower of {uri} has {rows}",
+                "give GPT-2's own tokenizer",
+            )
         self.model = model.to(self.device).eval().requires_grad_(False)
         if self.dtype is not torch.float32:
             self._lower_precision()
@@ -92,9 +96,7 @@ class MsClapEncoder:
         htsat.logmel_extractor.register_forward_hook(lambda module, given, mel: mel.to(self.dtype))
 
     def pad(self, window: Any) -> Any:
-        """[T] → [window samples]: longer is cut, shorter is repeated, as CLAP was trained; numpy or tensor."""
-        if isinstance(window, torch.Tensor):
-            return torch.from_numpy(self.pad(window.cpu().numpy())).to(window.device)
+        """[T] → [window samples], numpy or tensor: longer is cut, shorter is repeated, as CLAP was trained."""
         return pad_waveform(window, self.samples, "repeat")
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -108,24 +110,18 @@ class MsClapEncoder:
     def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
         """Texts → float32 [B, dim] unit, on the model's device, in the order given.
 
-        Sorted by length and padded to the longest of its batch only. The vector at the end token is projected.
+        The vector at the end token is projected.
         """
-        ids = self.token_ids(texts)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        out = torch.empty(len(ids), self.dim, device=self.device)
         tower = self.model.caption_encoder
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            lengths = torch.tensor([len(ids[row]) for row in rows])
-            tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-            for at, row in enumerate(rows):
-                tokens[at, : len(ids[row])] = torch.tensor(ids[row])
+
+        def embed(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
             # Attention is causal and padding comes last: the end token cannot see it, so no mask is needed.
-            hidden = tower.base(input_ids=tokens.to(self.device), use_cache=False)[0]
+            hidden = tower.base(input_ids=tokens, use_cache=False)[0]  # [B, T, width]
             # note: the package counts ids that are not 0 instead, and 0 is "!" as well as padding
-            pooled = hidden[torch.arange(len(rows), device=self.device), (lengths - 1).to(self.device)]
-            out[rows] = F.normalize(tower.projection(pooled).float(), dim=-1)
-        return out
+            pooled = hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1]  # [B, width]
+            return F.normalize(tower.projection(pooled).float(), dim=-1)
+
+        return embed_by_length(self.token_ids(texts), embed, self.dim, 0, batch_size, self.device)
 
     @torch.inference_mode()
     def embed_audio(self, waveforms: torch.Tensor) -> torch.Tensor:
@@ -144,11 +140,11 @@ def model_classes() -> Any:
         shell.__path__ = [str(package_folder())]
         sys.modules[_PACKAGE] = shell
         module = importlib.import_module(f"{_PACKAGE}.models.clap")
-        module.AutoModel = _Gpt2FromConfiguration  # type: ignore[attr-defined]
+        module.AutoModel = Gpt2FromConfiguration  # type: ignore[attr-defined]
     return sys.modules[f"{_PACKAGE}.models.clap"]
 
 
-class _Gpt2FromConfiguration:
+class Gpt2FromConfiguration:
     """Stands in for `AutoModel` in the package's module: the weights file holds GPT-2's weights."""
 
     @staticmethod
@@ -156,7 +152,11 @@ class _Gpt2FromConfiguration:
         from transformers import GPT2Config, GPT2Model
 
         if name != "gpt2":
-            raise got_allowed("encoder", name, "an msclap package whose 2023 text tower is gpt2")
+            raise SettingsError(
+                "encoder",
+                f'the msclap package asks for the text tower "{name}"',
+                "install one whose 2023 tower is gpt2",
+            )
         return GPT2Model(GPT2Config())
 
 
@@ -176,16 +176,14 @@ def read_weights(file: Path) -> dict[str, torch.Tensor]:
 
     Raises SettingsError that says what the file is instead, and what was expected.
     """
-    from mats_core.model.llm import read_pickle, some, tensor_fault
-
     expected = f"{WEIGHTS} of Microsoft CLAP"
     found = read_pickle(file, "encoder", str(file), expected)
     state = found.get("model") if isinstance(found, dict) else None
     if not isinstance(state, dict) or not any(str(name).startswith("caption_encoder.base.wte") for name in state):
-        raise got_allowed("encoder", str(file), f"{expected}; this is {what_it_is(found)}")
+        raise SettingsError("encoder", f"{file} is {what_it_is(found)}", f"give {expected}")
     wrong = [fault for name, value in state.items() if (fault := tensor_fault(name, value, floating=False))]
     if wrong:
-        raise got_allowed("encoder", str(file), f"{expected}; {some(wrong)}")
+        raise SettingsError("encoder", f"in {file}, {some(wrong)}", f"give {expected}")
     return state
 
 
@@ -202,16 +200,15 @@ def what_it_is(found: Any) -> str:
 
 
 def _load(model: torch.nn.Module, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Put the file's tensors in place of the model's; SettingsError says which are missing, unknown or misshapen."""
     expected = model.state_dict()
     missing = [name for name in expected if name not in state and not _COMPUTED.search(name)]
     unknown = [name for name in state if name not in expected and not _IGNORED.match(name)]
     shapes = {name: (list(state[name].shape), list(expected[name].shape)) for name in expected if name in state}
     wrong = [f"{name} is {have}, expected {want}" for name, (have, want) in shapes.items() if have != want]
     if missing or unknown or wrong:
-        said = _some("missing", missing) + _some("unknown", unknown) + _some("misshapen", wrong)
-        raise got_allowed("encoder", str(file), f"the tensors of {WEIGHTS}: {'; '.join(said)}; {what_it_is(state)}")
+        faults = {"missing": missing, "unknown": unknown, "misshapen": wrong}
+        found = "; ".join(f"{len(names)} {what} ({some(names, 4)})" for what, names in faults.items() if names)
+        why = f"{file} is {what_it_is(state)}; of the tensors of {WEIGHTS}, {found}"
+        raise SettingsError("encoder", why, f"give {WEIGHTS} of Microsoft CLAP")
     model.load_state_dict({name: state[name] for name in shapes}, strict=False)
-
-
-def _some(what: str, names: list[str], most: int = 4) -> list[str]:
-    return [f"{len(names)} {what} ({', '.join(names[:most])}{', …' if len(names) > most else ''})"] if names else []

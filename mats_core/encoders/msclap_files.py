@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mats_core.errors import got_allowed
-from mats_core.model.directory import MSCLAP_WEIGHTS as WEIGHTS
+from mats_core.errors import SettingsError, first_line
 from mats_core.storage.fetch import local_directory, local_file, looks_like_hub_name, strip_scheme
 from mats_core.storage.fingerprint import cached, combine, fingerprint_file, hash_settings
 
+WEIGHTS = "CLAP_weights_2023.pth"
 END_OF_TEXT = "<|endoftext|>"
 _HUB_TOKENIZERS = ("gpt2", "openai-community/gpt2")
 _TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
+
+
+def is_msclap(uri: str) -> bool:
+    """Whether an encoder's URI is Microsoft's CLAP: `msclap:…`, or a local directory with its weights in it."""
+    return uri.startswith("msclap:") or (Path(uri).expanduser() / WEIGHTS).is_file()
 
 
 @dataclass(frozen=True)
@@ -70,16 +75,16 @@ def _on_the_hub(tokenizer: str) -> bool:
 
 def fingerprint(weights: Path, tokenizer: Any) -> str:
     """Which encoder these weights and this tokenizer are."""
-    return combine([("weights", fingerprint_file(weights)), ("tokenizer", _name_of(tokenizer))])
+    return combine([("weights", fingerprint_file(weights)), ("tokenizer", _tokenizer_hash(tokenizer))])
 
 
 def split_uri(uri: str) -> tuple[str, str | None]:
     """`msclap:PLACE?tokenizer=WHERE` → (PLACE, WHERE or None)."""
     place, mark, query = uri.removeprefix("msclap:").partition("?tokenizer=")
     if mark and not query:
-        raise got_allowed("encoder", uri, "msclap:FILE?tokenizer=DIRECTORY")
+        raise SettingsError("encoder", f"{uri} names no tokenizer", "write msclap:FILE?tokenizer=DIRECTORY")
     if not place:
-        raise got_allowed("encoder", uri, f"msclap:FILE, the path or URL of {WEIGHTS}")
+        raise SettingsError("encoder", f"{uri} names no file", f"write msclap:FILE, the path or URL of {WEIGHTS}")
     return place, query or None
 
 
@@ -91,7 +96,7 @@ def weights_file(place: str) -> Path:
         folder = Path(place).expanduser()
         if folder.is_dir():
             if not (folder / WEIGHTS).is_file():
-                raise got_allowed("encoder", f"msclap:{place}", f"a directory with {WEIGHTS} in it, or the file itself")
+                raise SettingsError("encoder", f"there is no {WEIGHTS} in {place}", "name the file, or its directory")
             return folder / WEIGHTS
     return local_file(place, "encoder")
 
@@ -100,7 +105,11 @@ def package_folder() -> Path:
     """Where the installed `msclap` package lies, without importing it."""
     found = importlib.util.find_spec("msclap")
     if found is None or not found.submodule_search_locations:
-        raise got_allowed("encoder", "msclap:…", 'hf:… here; Microsoft CLAP needs `pip install "mats-audio[msclap]"`')
+        raise SettingsError(
+            "encoder",
+            "Microsoft CLAP needs the msclap package, which is not installed",
+            'run `pip install "mats-audio[msclap]"`, or choose an encoder hf:…',
+        )
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -116,20 +125,21 @@ def load_gpt2_tokenizer(folder: Path) -> Any:
     from transformers import GPT2TokenizerFast
 
     try:
-        with _hushed("transformers.tokenization_utils_base"):  # it guesses a model from "clap" in a path, and warns
+        with _quiet("transformers.tokenization_utils_base"):  # it guesses a model from "clap" in a path, and warns
             tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises anything
-        first = (str(error).strip().splitlines() or [""])[0][:160]
-        raise got_allowed("encoder.tokenizer", str(folder), f"a directory of GPT-2's tokenizer ({first})") from None
+        why = f"{folder} holds no tokenizer that can be loaded ({first_line(error)})"
+        raise SettingsError("encoder.tokenizer", why, "give a directory of GPT-2's tokenizer") from None
     if tokenizer.convert_tokens_to_ids("!") != 0 or END_OF_TEXT not in tokenizer.get_vocab():
-        allowed = f'GPT-2\'s own tokenizer, where "!" is 0 and {END_OF_TEXT} is known'
-        raise got_allowed("encoder.tokenizer", str(folder), allowed)
+        why = f'{folder} holds another tokenizer than GPT-2\'s, where "!" is 0 and {END_OF_TEXT} is known'
+        raise SettingsError("encoder.tokenizer", why, "give a directory of GPT-2's own tokenizer")
     tokenizer.add_special_tokens({"pad_token": "!"})
     return tokenizer
 
 
 @contextmanager
-def _hushed(name: str) -> Iterator[None]:
+def _quiet(name: str) -> Iterator[None]:
+    """Show only errors of this logger."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -161,20 +171,15 @@ def tokenizer_folder(where: str | None, beside: Path) -> Path:
             continue
         if any((folder / file).is_file() for file in ("tokenizer.json", "vocab.json")):
             return folder
-    raise got_allowed(
+    raise SettingsError(
         "encoder.tokenizer",
-        where or "nothing",
-        "GPT-2's tokenizer (tokenizer.json, or vocab.json and merges.txt): a directory named by "
-        f'"msclap:FILE?tokenizer=DIRECTORY", a folder gpt2 beside the weights, or the hub, which cannot be reached '
-        f"({type(reason).__name__})",
+        f"GPT-2's tokenizer (tokenizer.json, or vocab.json and merges.txt) is neither here nor fetched from the hub, "
+        f"which cannot be reached ({type(reason).__name__})",
+        'name its directory by "msclap:FILE?tokenizer=DIRECTORY", or put it in a folder gpt2 beside the weights',
     )
 
 
-def _name_of(tokenizer: Any) -> str:
+def _tokenizer_hash(tokenizer: Any) -> str:
     """Hash of what a tokenizer does, whichever of its files it was read from."""
-    probes = ["A dog barks twice, then rain; 3 bells!", "naïve café ☔ 雨の音  tail ", "engine idling 1234 !! don't"]
-    return hash_settings([sorted(tokenizer.get_vocab().items()), _ids(tokenizer, probes)])
-
-
-def _ids(tokenizer: Any, texts: Iterable[str]) -> list[list[int]]:
-    return tokenizer(list(texts), verbose=False)["input_ids"]
+    texts = ["A dog barks twice, then rain; 3 bells!", "naïve café ☔ 雨の音  tail ", "engine idling 1234 !! don't"]
+    return hash_settings([sorted(tokenizer.get_vocab().items()), tokenizer(texts, verbose=False)["input_ids"]])

@@ -12,26 +12,48 @@ Each is a function of the embedding, the memory and fixed settings, never of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError, checked
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.memory.santa import SantaMemory
-    from mats_core.model.asking import Reply, Request
-    from mats_core.model.config import DecodingSettings, SantaSettings
-    from mats_core.model.model import MatsModel
 
 KINDS = ("santa", "none", "mean-shift", "projection", "retrieval")
-_ROWS = 32_768  # rows of the memory that are read at once
-_KEPT_BYTES = 128 << 20
+ROWS_AT_ONCE = 32_768  # rows of the memory that are read at once
+_IN_MEMORY = 128 << 20  # bytes of vectors up to which `projection` keeps the whole memory instead of reading it again
+
+
+class SantaSettings(BaseModel):
+    """How Santa moves an audio embedding towards the memory's text embeddings."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    neighbors: int = Field(32, ge=1)
+    scale: float = Field(10.0, ge=0, description="factor on the cosines before the softmax")
+    mix: float = Field(0.3, ge=0, le=1, description="share of the memory in the result; 0 turns Santa off")
+    probe: int | Literal["all"] = Field(1, description="clusters searched for each embedding")
+    noise_variance: float = Field(0.015, ge=0)
+    seed: int = Field(0, ge=0, description="with the memory row, the key of that row's noise")
+
+    @model_validator(mode="after")
+    def _probe_positive(self) -> SantaSettings:
+        if self.probe != "all" and self.probe < 1:
+            raise ValueError('probe must be at least 1, or "all"')
+        return self
+
+    def updated(self, changes: SantaSettings | dict[str, Any] | None) -> SantaSettings:
+        """These settings with `changes` over them: a whole object replaces, a dict replaces what it names."""
+        if changes is None or isinstance(changes, SantaSettings):
+            return changes or self
+        chosen: SantaSettings = checked(SantaSettings, {**self.model_dump(), **changes}, "santa")
+        return chosen
 
 
 class BridgeSettings(BaseModel):
@@ -51,62 +73,50 @@ class Bridge:
     def __init__(self, settings: BridgeSettings, memory: SantaMemory | None) -> None:
         needs_memory = settings.kind in ("mean-shift", "projection", "retrieval")
         if needs_memory and memory is None:
-            raise got_allowed("bridge", settings.kind, "santa or none: the model has no memory of texts")
+            raise SettingsError(
+                "bridge", f"{settings.kind} needs a memory of texts, and the model has none", "choose santa or none"
+            )
         if settings.kind == "mean-shift" and settings.audio_mean is None:
-            raise got_allowed("audio_mean", None, "the mean audio embedding, which mean-shift needs")
+            raise SettingsError("audio_mean", "mean-shift needs the mean audio embedding", "give it")
         self.settings, self.memory = settings, memory
         self._text_mean: np.ndarray | None = None
         self._table: np.ndarray | None = None
 
-    def move(self, audio: Any, santa: SantaSettings | None = None) -> torch.Tensor:
-        """Unit audio embeddings [B, D] → what the mapper is given, float32 [B, D] unit, on the same device."""
+    def move(self, audio: Any, santa: SantaSettings | None = None, explain: bool = False) -> Any:
+        """Audio embeddings [B, D] of any length → what the mapper is given, float32 [B, D] unit, on the same device.
+
+        santa: its numbers; without them, without a memory or with `mix` 0 the way "santa" leaves the audio as it is.
+        explain=True returns also, for each row, the memory entries that were used as `SantaMemory.transfer` explains
+        them, or None: Santa's neighbours, and the captions that "retrieval" puts in the prompt.
+        """
         import torch
         import torch.nn.functional as F
 
-        audio = F.normalize(torch.as_tensor(audio, dtype=torch.float32), dim=-1)
+        given = torch.as_tensor(audio, dtype=torch.float32)  # [B, D]
+        audio = F.normalize(given, dim=-1)
         kind, memory = self.settings.kind, self.memory
+        moved: torch.Tensor = audio
+        entries: list[Any] = [None] * len(audio)
         if kind == "mean-shift":
             if self._text_mean is None:
                 self._text_mean = text_mean(memory)
-            return mean_shift(audio, self.settings.audio_mean, self._text_mean)
-        if kind == "projection":
-            moved = self._project(audio.cpu().numpy())
-            return F.normalize(torch.from_numpy(moved).to(audio.device), dim=-1)
-        if kind == "santa" and memory is not None and santa is not None and santa.mix > 0:
-            values = santa.model_dump(include={"neighbors", "scale", "mix", "probe", "noise_variance", "seed"})
-            moved_by_santa: torch.Tensor = memory.transfer(audio, noise="keyed", **values)
-            return moved_by_santa
-        return audio
-
-    def answer(
-        self,
-        model: MatsModel,
-        embedding: torch.Tensor,
-        requests: Sequence[Request],
-        decoding: DecodingSettings | dict[str, Any] | None = None,
-        santa: SantaSettings | None = None,
-        explain: bool = False,
-    ) -> list[Reply]:
-        """`MatsModel.answer_embeddings` over this bridge; `explain` lists neighbours for santa and retrieval."""
-        if self.settings.kind == "santa":
-            return model.answer_embeddings(embedding, requests, decoding=decoding, santa=santa, explain=explain)
-        neighbors: list[Any] = [None] * len(requests)
-        if self.settings.kind == "retrieval" and len(requests):
-            neighbors = self.nearest(embedding)
-            requests = [_with_captions(model, request, near) for request, near in zip(requests, neighbors, strict=True)]
-        moved = self.move(embedding.to(model.device))
-        replies = model.answer_embeddings(moved, requests, decoding=decoding, santa={"mix": 0.0})
-        if explain:
-            for reply, near in zip(replies, neighbors, strict=True):
-                reply.neighbors = near
-        return replies
+            moved = mean_shift(audio, self.settings.audio_mean, self._text_mean)
+        elif kind == "projection":
+            moved = F.normalize(torch.from_numpy(self._project(audio.cpu().numpy())).to(audio.device), dim=-1)
+        elif kind == "retrieval" and explain and len(audio):
+            entries = self.nearest(given)
+        elif kind == "santa" and memory is not None and santa is not None and santa.mix > 0:
+            found = memory.transfer(audio, noise="keyed", explain=explain, **santa.model_dump())
+            moved, entries = found if explain else (found, entries)
+        return (moved, entries) if explain else moved
 
     def nearest(self, audio: Any) -> list[list[dict[str, Any]]]:
         """The memory entries nearest to each audio embedding [B, D], as `SantaMemory.transfer` explains them."""
         assert self.memory is not None
-        found: list[list[dict[str, Any]]] = self.memory.transfer(
+        _, entries = self.memory.transfer(
             audio, neighbors=self.settings.captions, probe="all", mix=0.0, noise=None, explain=True
-        )[1]
+        )
+        found: list[list[dict[str, Any]]] = entries
         return found
 
     def _project(self, audio: np.ndarray) -> np.ndarray:
@@ -125,13 +135,13 @@ class Bridge:
                 peaks[b] = peak
         return (sums / totals[:, None]).astype(np.float32)
 
-    def _texts(self) -> Any:
-        """Stored vectors float32 [n, D], `_ROWS` at a time; a small memory is kept."""
+    def _texts(self) -> Iterator[np.ndarray]:
+        """Stored vectors float32 [n, D], `ROWS_AT_ONCE` at a time; those of a small memory stay in this process."""
         assert self.memory is not None
-        if self._table is None and self.memory.count * self.memory.dim * 4 <= _KEPT_BYTES:
+        if self._table is None and self.memory.count * self.memory.dim * 4 <= _IN_MEMORY:
             self._table = self.memory.vectors(np.arange(self.memory.count))
-        for start in range(0, self.memory.count, _ROWS):
-            stop = min(start + _ROWS, self.memory.count)
+        for start in range(0, self.memory.count, ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, self.memory.count)
             yield self._table[start:stop] if self._table is not None else self.memory.vectors(np.arange(start, stop))
 
 
@@ -148,11 +158,12 @@ def mean_shift(audio: torch.Tensor, audio_mean: Any, text_mean: Any) -> torch.Te
     return F.normalize(audio + torch.from_numpy(gap).to(audio.device), dim=-1)
 
 
-def text_mean(memory: Any) -> np.ndarray:
+def text_mean(memory: SantaMemory | None) -> np.ndarray:
     """Mean of all stored vectors, float32 [D]."""
+    assert memory is not None
     total = np.zeros(memory.dim)
-    for start in range(0, memory.count, _ROWS):
-        total += memory.vectors(np.arange(start, min(start + _ROWS, memory.count))).sum(axis=0, dtype=np.float64)
+    for start in range(0, memory.count, ROWS_AT_ONCE):
+        total += memory.vectors(np.arange(start, min(start + ROWS_AT_ONCE, memory.count))).sum(axis=0, dtype=np.float64)
     mean: np.ndarray = (total / memory.count).astype(np.float32)
     return mean
 
@@ -161,9 +172,3 @@ def prompt_with_captions(instruction: str, captions: Sequence[str]) -> str:
     """An instruction after captions of sounds that are alike, each once."""
     known = [text.strip().rstrip(".") for text in dict.fromkeys(captions) if text.strip()]
     return f"Similar sounds: {'; '.join(known)}. {instruction}".strip() if known else instruction
-
-
-def _with_captions(model: MatsModel, request: Request, near: Sequence[dict[str, Any]]) -> Request:
-    asked = request.question if request.question and request.question.strip() else None
-    instruction = asked or model.config.tasks[request.task].instruction
-    return replace(request, question=prompt_with_captions(instruction, [each["caption"] for each in near]))

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 
 STORAGES = ("float32", "float16", "int8")
 ROWS_A_CLUSTER = 39
@@ -37,7 +37,9 @@ def train_centroids(sample: np.ndarray, clusters: int, seed: int = 0, iterations
     import faiss
 
     if not 1 <= clusters <= len(sample):
-        raise got_allowed("clusters", clusters, f"1 to {len(sample)}, the number of rows")
+        raise SettingsError(
+            "clusters", f"{clusters} clusters cannot be made of {len(sample)} rows", f"choose 1 to {len(sample)}"
+        )
     # note: FAISS draws at most so many rows a centroid by itself; what to learn from is the caller's choice
     means = faiss.Kmeans(
         sample.shape[1],
@@ -56,7 +58,7 @@ def empty_index(centroids: np.ndarray, storage: str, sample: np.ndarray) -> Any:
     import faiss
 
     if storage not in STORAGES:
-        raise got_allowed("storage", storage, ", ".join(STORAGES))
+        raise SettingsError("storage", f'"{storage}" is no storage', f"choose one of {', '.join(STORAGES)}")
     clusters, dim = centroids.shape
     quantizer = faiss.IndexFlatL2(dim)
     quantizer.add(np.ascontiguousarray(centroids, np.float32))

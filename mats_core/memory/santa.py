@@ -15,13 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.errors import got_allowed
-from mats_core.memory import faiss_index as ivf
+from mats_core.errors import SettingsError, first_line
+from mats_core.memory import faiss_index
 from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import combine, fingerprint_file
 
-_KEPT_BYTES = 128 << 20
-"""Vectors of a memory up to this size are kept ready to be mixed, noise and all, once they have been asked for.
+READY_BYTES = 128 << 20
+"""Vectors of a memory up to this size stay ready to be mixed, noise and all, once they have been asked for.
 
 They are the process's own, unlike the mapped file: reading them there and drawing their noise again made a lookup of
 256 queries 24 times slower (5172 × 1024, float16). Larger memories do that, and share every byte.
@@ -47,7 +48,7 @@ class SantaMemory:
         self._centroids = np.ascontiguousarray(index.quantizer.reconstruct_n(0, self.clusters), np.float32)
         self._centroid_norms = (self._centroids.astype(np.float64) ** 2).sum(axis=1).astype(np.float32)
         self._sizes = np.array([index.invlists.list_size(cluster) for cluster in range(self.clusters)])
-        self._kept: dict[tuple[float, int] | None, _Kept] = {}
+        self.ready: dict[tuple[float, int] | None, _ReadyVectors] = {}
         index.make_direct_map(True)  # row → its place in the clusters, to read vectors back
 
     @classmethod
@@ -71,22 +72,26 @@ class SantaMemory:
         """
         rows = _array(embeddings)
         if rows.ndim != 2 or not len(rows):
-            raise got_allowed("embeddings", list(rows.shape), "a table of at least one row [N, D]")
+            raise SettingsError(
+                "embeddings", f"their shape is {list(rows.shape)}", "give a table of at least one row [N, D]"
+            )
         if not np.isfinite(rows).all():
-            raise got_allowed("embeddings", "NaN or infinity", "finite numbers")
+            raise SettingsError("embeddings", "they hold NaN or infinity", "give finite numbers")
         for name, column in (("captions", captions), ("sources", sources)):
             if column is not None and len(column) != len(rows):
-                raise got_allowed(name, f"{len(column)} of them", f"{len(rows)}, one a row")
+                raise SettingsError(name, f"there are {len(column)} for {len(rows)} rows", "give one a row")
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         if centroids is None:
-            wanted = clusters or ivf.default_clusters(len(rows))
-            centers = ivf.train_centroids(rows, wanted, seed, iterations)
+            wanted = clusters or faiss_index.default_clusters(len(rows))
+            centers = faiss_index.train_centroids(rows, wanted, seed, iterations)
         else:
             centers = _array(centroids)
             if centers.ndim != 2 or centers.shape[1] != rows.shape[1]:
-                raise got_allowed("centroids", list(centers.shape), f"[clusters, {rows.shape[1]}]")
-        index = ivf.empty_index(centers, storage, rows)
-        ivf.fill(index, rows, 0)
+                raise SettingsError(
+                    "centroids", f"their shape is {list(centers.shape)}", f"give [clusters, {rows.shape[1]}]"
+                )
+        index = faiss_index.empty_index(centers, storage, rows)
+        faiss_index.fill(index, rows, 0)
         table = _caption_table(captions, sources)
         name = combine([("rows", _hash(rows)), ("centroids", _hash(centers)), ("storage", storage)])
         return cls(index, table, encoder_fingerprint, name, storage)
@@ -123,28 +128,32 @@ class SantaMemory:
         """
         import faiss
 
-        from mats_core.storage.fetch import local_directory
-
         folder = local_directory(uri, "memory")
         try:
             note = json.loads((folder / "memory.json").read_bytes())
             file = folder / "index.faiss"
-            index: Any = ivf.open_mapped(file) if mmap else faiss.read_index(str(file))
+            index: Any = faiss_index.open_mapped(file) if mmap else faiss.read_index(str(file))
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
-            first = (str(error).splitlines() or [""])[0][:200]
-            raise got_allowed("memory", uri, f"a whole memory directory ({first})") from error
+            why = f"{uri} is no whole memory directory ({first_line(error)})"
+            raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"') from error
         if found != wanted:
-            raise got_allowed("memory", uri, f"an index of (count, dim, clusters) {wanted}, not {found}")
+            why = f"the index of {uri} has (count, dim, clusters) {found}, and its memory.json says {wanted}"
+            raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"')
+        made_with = note.get("encoder_fingerprint", "")
+        if not isinstance(made_with, str):
+            why = f"encoder_fingerprint in the memory.json of {uri} is {made_with!r:.80}, not text"
+            raise SettingsError("memory", why, 'build it again with "mats build-memory"')
         actual = fingerprint_file(folder / "index.faiss")
         if note.get("fingerprint") not in (None, "", actual):
-            raise got_allowed("memory", uri, "the index its memory.json was written with; this one has changed")
+            why = f"the index of {uri} has changed since its memory.json was written"
+            raise SettingsError("memory", why, 'copy it again, or build it with "mats build-memory"')
         captions = folder / "captions.parquet"
         return cls(
             index,
             captions if captions.is_file() else None,
-            note.get("encoder_fingerprint", ""),
+            made_with,
             actual,
             note.get("storage", "float32"),
         )
@@ -155,7 +164,7 @@ class SantaMemory:
         `probe` nearest clusters are searched; where they hold fewer than `neighbors` rows, more are, so that no row is
         ever repeated. K is `neighbors`, or the memory's size where that is less.
         """
-        order, _, distances, rows = self._search_in_order(queries, neighbors, probe)
+        order, _, distances, rows = self._search_in_order(queries, neighbors, probe)  # [B], …, [B, K], [B, K]
         back = np.argsort(order)
         return distances[back], rows[back]
 
@@ -225,7 +234,7 @@ class SantaMemory:
         unless `normalize` is False. noise: None for none; "keyed" for each memory row's own draw from (seed, row); or
         standard-normal draws [B, neighbors, D] in order of rising distance. Noisy neighbours are normalised again.
         explain=True returns also, for each row, its neighbours as dicts: row, caption, source, weight, score (cosine
-        with the text as stored).
+        with the text as stored). Raises ValueError for sizes that do not fit.
         """
         audio = torch.as_tensor(np.asarray(audio_embedding) if isinstance(audio_embedding, list) else audio_embedding)
         audio = F.normalize(audio.float(), dim=-1)
@@ -239,7 +248,7 @@ class SantaMemory:
             if noise.ndim != 3 or any(size < least for size, least in zip(noise.shape, wanted, strict=True)):
                 raise ValueError(f"noise must be [B, neighbors, D] = {list(wanted)}, got {list(noise.shape)}")
         order, queries, distances, rows = self._search_in_order(audio.cpu().numpy(), neighbors, probe)
-        asked = torch.from_numpy(queries).to(audio.device)
+        asked = torch.from_numpy(queries).to(audio.device)  # [B, D], a cluster's queries together
         keyed = (noise_variance, seed) if isinstance(noise, str) and noise_variance > 0 else None
         if audio.device.type == "cpu" and not isinstance(noise, torch.Tensor):
             # Unit vectors: d² = 2 − 2 cos. Those stored as anything shorter than float32 are not quite that.
@@ -271,9 +280,9 @@ class SantaMemory:
         Every row is summed by itself, so it does not depend on its batch, and never as a table [B, K, D]: to write
         that down takes longer than the search.
         """
-        kept = self._kept_for(keyed)
-        if kept is not None:
-            return _mix(audio, kept.table(rows), rows, scale, scores)
+        ready = self._ready_vectors(keyed)
+        if ready is not None:
+            return _mix(audio, ready.table(rows), rows, scale, scores)
         pulled, weights = torch.empty(len(rows), self.dim), np.empty(rows.shape, np.float32)
         step = max(1, _GATHERED // max(1, rows.shape[1]))
         for start in range(0, len(rows), step):
@@ -295,13 +304,13 @@ class SantaMemory:
         noise_variance: float,
     ) -> tuple[torch.Tensor, np.ndarray]:
         """As `_pull`, in one go on the audio's device, or with noise that was drawn elsewhere [B, K, D]."""
-        texts = torch.from_numpy(self.vectors(rows)).to(audio.device)
+        texts = torch.from_numpy(self.vectors(rows)).to(audio.device)  # [B, K, D]
         if keyed is not None:
             draws = keyed_normal(keyed[1], torch.from_numpy(rows).to(audio.device), self.dim)
             texts = inject_noise(texts, keyed[0], noise=draws)
         elif isinstance(noise, torch.Tensor):
             texts = inject_noise(texts, noise_variance, noise=noise[:, : rows.shape[1]].to(audio.device))
-        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)
+        weights = torch.softmax(scale * (texts * audio[:, None]).sum(-1), dim=-1)  # [B, K]
         return (weights[..., None] * texts).sum(dim=1), weights.cpu().numpy()
 
     def _texts(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray:
@@ -313,37 +322,35 @@ class SantaMemory:
         noisy: np.ndarray = inject_noise(torch.from_numpy(clean), keyed[0], noise=draws).numpy()
         return noisy
 
-    def _kept_for(self, keyed: tuple[float, int] | None) -> _Kept | None:
-        """The vectors kept ready, or None where the memory is too large for that."""
-        if self.count * self.dim * 4 > _KEPT_BYTES:
+    def _ready_vectors(self, keyed: tuple[float, int] | None) -> _ReadyVectors | None:
+        """This memory's vectors, ready to be mixed; None where it is too large to have them all in this process."""
+        if self.count * self.dim * 4 > READY_BYTES:
             return None
-        if keyed not in self._kept:
-            self._kept = {keyed: _Kept(self, keyed)}  # one at a time: settings do not change from row to row
-        return self._kept[keyed]
+        if keyed not in self.ready:
+            self.ready = {keyed: _ReadyVectors(self, keyed)}  # one at a time: settings do not change from row to row
+        return self.ready[keyed]
 
     def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
+        """The neighbours [B, K] of each query in words and numbers; captions are empty where the memory has none."""
         table = self._table()
-        flat = rows.reshape(-1)
-        if table is None:
-            captions, sources = [""] * len(flat), [""] * len(flat)
-        else:
-            taken = table.take(flat)
-            captions, sources = taken["caption"].to_pylist(), taken["source"].to_pylist()
-        found, width = [], rows.shape[1]
-        for at in range(len(rows)):
-            found.append(
-                [
-                    {
-                        "row": int(rows[at, k]),
-                        "caption": captions[at * width + k],
-                        "source": sources[at * width + k],
-                        "weight": float(weights[at, k]),
-                        "score": float(1.0 - distances[at, k] / 2.0),  # unit vectors: d² = 2 − 2 cos
-                    }
-                    for k in range(width)
-                ]
-            )
-        return found
+        texts = [[""] * rows.size] * 2
+        if table is not None:
+            taken = table.take(rows.reshape(-1))
+            texts = [taken[name].to_pylist() for name in ("caption", "source")]
+        captions, sources = iter(texts[0]), iter(texts[1])
+        return [
+            [
+                {
+                    "row": int(row),
+                    "caption": next(captions),
+                    "source": next(sources),
+                    "weight": float(weight),
+                    "score": float(1.0 - distance / 2.0),  # unit vectors: d² = 2 − 2 cos
+                }
+                for row, weight, distance in zip(*columns, strict=True)
+            ]
+            for columns in zip(rows, weights, distances, strict=True)
+        ]
 
     def _table(self) -> Any:
         if isinstance(self._captions, Path):
@@ -353,8 +360,8 @@ class SantaMemory:
         return self._captions
 
 
-class _Kept:
-    """A small memory's vectors, each made ready when it is first asked for: a row's noise never changes."""
+class _ReadyVectors:
+    """A small memory's vectors with their noise, each made when it is first asked for: a row's noise never changes."""
 
     def __init__(self, memory: SantaMemory, keyed: tuple[float, int] | None) -> None:
         self._memory, self._keyed = memory, keyed

@@ -1,0 +1,18 @@
+"""The MATS model: a CLAP embedding becomes vectors in an LLM's prompt, and the LLM answers.
+
+    asking     sound → clips → answers: what `mats ask`, the pipelines and Python share
+    model      `MatsModel`: embedding → mapper → loss or text
+    load       `load_model`: a model directory → `MatsModel`
+    directory  the model directory: what is in it, where its parts are, writing one (no torch)
+    facts      what its files tell of a model, and what is wrong with them (no torch)
+    config     what `mats.json` holds (no torch)
+    mapper     the network from an embedding to the LLM's vectors
+    llm        the LLM with its tokenizer and adapter
+    tokens     prompts and answers as token ids, with room for the vectors
+    prompts    tasks, their wordings, the prompt template (no torch)
+    text       cleaning up an answer (no torch)
+    release    the authors' checkpoint → a model directory
+
+Public: what `mats_core` exports, `facts`, `prompts`, `config`, and `asking.embed_clips` and `ask_clips` for pipelines.
+`training`, `soundworld`, pipelines and jobs may import it.
+"""

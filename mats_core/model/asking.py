@@ -1,22 +1,28 @@
-"""From sound, or its embedding, and a request to an answer: what every way of asking shares."""
+"""Asking about sound. Every way of asking comes through here: `mats ask`, the pipelines and Python give one answer.
+
+    samples ──embed_clips──▶ Clip ──ask_clips──▶ Answer
+
+An answer is a function of its own sound, request, model and settings: never of the batch it was computed in.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from mats_core.errors import got_allowed
-from mats_core.model.config import DecodingSettings, SantaSettings, checked
-from mats_core.model.text import clean_answer
+from mats_core.errors import SettingsError
+from mats_core.model.config import DecodingSettings, SantaSettings
 
 if TYPE_CHECKING:
-    from mats_core.model.model import MatsModel
+    from mats_core.encoders.base import ClapEncoder
+    from mats_core.memory.bridges import Bridge
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,11 @@ class Request:
 
 @dataclass
 class Reply:
-    """text: cleaned up; tokens: how many the LLM wrote, the end token included; neighbors: see `explain`."""
+    """What the LLM wrote about one embedding.
+
+    text: cleaned up; tokens: how many ids it wrote, the end token included; neighbors: the memory entries that were
+    used, each a dict of row, caption, source, weight and score, where `explain` asked for them.
+    """
 
     text: str
     tokens: int
@@ -39,7 +49,7 @@ class Reply:
 
 @dataclass
 class Segment:
-    """One window's answer, in seconds of the file."""
+    """The answer about one window; start and end in seconds of the file."""
 
     start_s: float
     end_s: float
@@ -48,7 +58,12 @@ class Segment:
 
 @dataclass
 class Answer:
-    """One chunk's answer. embedding: float32 [D] unit, before Santa; decoded_s: seconds that could be read."""
+    """The answer about one chunk of a sound.
+
+    start_s: where the chunk begins in its file; duration_s and decoded_s: seconds of it that could be read;
+    embedding: float32 [D] unit, before Santa; segments: one a window, where asked for; neighbors: as in `Reply`;
+    tokens: ids the LLM wrote for the text and all segments.
+    """
 
     start_s: float
     duration_s: float
@@ -57,208 +72,223 @@ class Answer:
     embedding: np.ndarray = field(repr=False)
     segments: list[Segment] | None = None
     neighbors: list[dict[str, Any]] | None = field(default=None, repr=False)
-
-
-def embed_windows(model: MatsModel, windows: Sequence[np.ndarray]) -> np.ndarray:
-    """Windows [T], int16 or float32 in [-1, 1], at the encoder's rate → unit float32 [N, D], in the order given."""
-    encoder = _encoder(model)
-    if not len(windows):
-        return np.zeros((0, encoder.dim), np.float32)
-    padded = np.stack([encoder.pad(_as_float(np.asarray(window))) for window in windows])
-    return encoder.embed_audio(torch.from_numpy(padded)).cpu().numpy()
-
-
-def _as_float(window: np.ndarray) -> np.ndarray:
-    if window.dtype == np.int16:
-        return window.astype(np.float32) / 32768.0
-    return window.astype(np.float32, copy=False)
-
-
-def _encoder(model: MatsModel) -> Any:
-    if model.encoder is None:
-        raise got_allowed("model", "a model without an encoder", "embeddings as input, or a model with an encoder")
-    return model.encoder
-
-
-def answer_embeddings(
-    model: MatsModel,
-    embedding: Any,
-    requests: Sequence[Request],
-    decoding: DecodingSettings | dict[str, Any] | None = None,
-    santa: SantaSettings | dict[str, Any] | None = None,
-    explain: bool = False,
-) -> list[Reply]:
-    """Answers to embeddings [B, D] before Santa; a reply is a function of its own row alone.
-
-    decoding and santa: over the model's own settings, a dict replacing only what it names; Santa is skipped where the
-    model has no memory or `mix` is 0. explain=True lists the memory entries used (`SantaMemory.transfer`).
-    Raises SettingsError for a request that the LLM has no room for.
-    """
-    audio = F.normalize(torch.as_tensor(embedding, dtype=torch.float32, device=model.device), dim=-1)
-    if len(audio) != len(requests):
-        raise ValueError(f"{len(audio)} embeddings for {len(requests)} requests")
-    prompts = [model.prompt(request.task, request.question, request.tag) for request in requests]
-    if not prompts:
-        return []
-    _check_room(model, prompts, model.config.decoding.updated(decoding))
-    moved, neighbors = santa_transfer(model, audio, santa, explain)
-    texts, ids = model.generate(moved, prompts, decoding, return_ids=True)
-    style = model.config.answer_style
-    return [
-        Reply(clean_answer(text, style), len(row), near) for text, row, near in zip(texts, ids, neighbors, strict=True)
-    ]
-
-
-def _check_room(model: MatsModel, prompts: Sequence[str], decoding: DecodingSettings) -> None:
-    """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
-    longest = max(len(model.tokens.prompt(prompt)[0]) for prompt in set(prompts))
-    if model.positions and longest + decoding.max_new_tokens > model.positions:
-        room = f"at most {model.positions} together with max_new_tokens, {decoding.max_new_tokens}"
-        raise got_allowed("question", f"a prompt of {longest} tokens", f"{room}: the LLM has no more positions")
-
-
-def santa_transfer(
-    model: MatsModel, audio: torch.Tensor, santa: SantaSettings | dict[str, Any] | None = None, explain: bool = False
-) -> tuple[torch.Tensor, list[Any]]:
-    """Unit embeddings [B, D] after Santa with the model's memory and each memory row's own noise."""
-    chosen = model.config.santa
-    if isinstance(santa, SantaSettings):
-        chosen = santa
-    elif santa:
-        chosen = checked(SantaSettings, {**chosen.model_dump(), **santa}, "santa")
-    if model.memory is None or chosen.mix == 0:
-        return audio, [None] * len(audio)
-    result = model.memory.transfer(
-        audio,
-        neighbors=chosen.neighbors,
-        scale=chosen.scale,
-        mix=chosen.mix,
-        probe=chosen.probe,
-        noise="keyed",
-        noise_variance=chosen.noise_variance,
-        seed=chosen.seed,
-        explain=explain,
-    )
-    return result if explain else (result, [None] * len(audio))
+    tokens: int = 0
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One chunk of a sound as the LLM will know it. embeddings: float32 [windows, D] unit, before Santa."""
+class Clip:
+    """A chunk of sound as CLAP hears it, to be asked as often as one likes.
 
-    start_s: float
-    seconds: float
-    spans: list[tuple[float, float]]  # seconds of the file, a window each
-    weights: list[float]
-    embeddings: np.ndarray = field(repr=False)
-
-
-def hear(model: MatsModel, source: Any, batch_size: int = 16) -> list[Heard]:
-    """Decode and embed a sound, about a minute a chunk, to be asked with `answer_heard` as often as one likes.
-
-    source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
-    cannot be heard.
+    embeddings: float32 [W, D], a unit vector for each window, before Santa; weights: float32 [W], the seconds that
+    each window stands for; starts: float64 [W], where each begins, in seconds of the clip; seconds: how long the clip
+    is; window_s: how long a window is; start_s: where the clip begins in its file.
     """
-    from mats_core.audio.decode import AudioError, windows
 
-    encoder = _encoder(model)
-    rate = encoder.sample_rate
-    found: list[Heard] = []
-    for start_s, samples in _chunks(source, rate, encoder.window_seconds):
-        cut = windows(len(samples), rate, encoder.window_seconds)
-        sounds = [samples[window.start : window.stop] for window in cut]
-        vectors = [embed_windows(model, sounds[at : at + batch_size]) for at in range(0, len(sounds), batch_size)]
-        seconds = len(samples) / rate
-        spans = [
-            (start_s + window.start / rate, start_s + min(window.start / rate + encoder.window_seconds, seconds))
-            for window in cut
-        ]
-        found.append(Heard(start_s, seconds, spans, [window.weight for window in cut], np.concatenate(vectors)))
-    if not found:
-        raise AudioError("empty_audio", "there is no sound in it")
-    return found
+    embeddings: np.ndarray = field(repr=False)
+    weights: np.ndarray = field(repr=False)
+    starts: np.ndarray = field(repr=False)
+    seconds: float
+    window_s: float
+    start_s: float = 0.0
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """The clip's own embedding: the weighted mean of its windows, float32 [D] unit."""
+        from mats_core.audio.windows import pool_windows
+
+        return pool_windows(self.embeddings, self.weights)
+
+    def segment(self, window: int, text: str) -> Segment:
+        """The answer about one window, with its times in the file."""
+        start = float(self.starts[window])
+        return Segment(self.start_s + start, self.start_s + min(start + self.window_s, self.seconds), text)
 
 
-def answer_heard(
-    model: MatsModel,
-    heard: Sequence[Heard],
-    task: str = "caption",
-    question: str | None = None,
-    tag: str | None = None,
-    segments: bool = False,
-    decoding: DecodingSettings | dict[str, Any] | None = None,
-    santa: SantaSettings | dict[str, Any] | None = None,
-    explain: bool = False,
-    batch_size: int = 16,
-) -> list[Answer]:
-    """One answer a chunk of what `hear` gave; segments=True also answers every window. Raises SettingsError."""
-    from mats_core.audio.decode import pool_windows
+class AskedModel(Protocol):
+    """What asking needs of a model: these of `MatsModel`, which knows this module and is not known to it."""
 
-    model.validate_request(task, question, tag)
-    request = Request(task, question, tag)
-    found: list[Answer] = []
-    for chunk in heard:
-        asked = [pool_windows(chunk.embeddings, chunk.weights)]
-        if segments:
-            asked.extend(chunk.embeddings)
-        replies: list[Reply] = []
-        for at in range(0, len(asked), batch_size):
-            part = np.stack(asked[at : at + batch_size])
-            replies += answer_embeddings(model, part, [request] * len(part), decoding, santa, explain)
-        parts = [Segment(start, end, reply.text) for (start, end), reply in zip(chunk.spans, replies[1:], strict=False)]
+    encoder: ClapEncoder | None
+
+    def validate_request(self, *request: Any) -> None:
+        """SettingsError for a task, question or tag that cannot be."""
+
+    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Windows [T] → unit embeddings float32 [W, D]."""
+
+    def answer_embeddings(self, *asked: Any, **settings: Any) -> list[Reply]:
+        """Embeddings [B, D] before Santa and a request each → replies."""
+
+
+def embed_clips(
+    model: AskedModel, sounds: Sequence[tuple[float, np.ndarray]], batch_size: int = 16
+) -> list[Clip | Exception]:
+    """A Clip of each sound, or the exception that the model ended with on it: one sound never costs the others.
+
+    sounds: (start in its file in seconds, samples [T], int16 or float32 in [-1, 1], mono at the encoder's rate), T at
+    least 1. The windows of all sounds go through the encoder `batch_size` at a time; where a batch fails, each window
+    of it goes alone. Raises SettingsError where the model has no encoder.
+    """
+    from mats_core.audio.windows import windows
+
+    encoder = model_encoder(model)
+    rate, window_s = encoder.sample_rate, encoder.window_seconds
+    cuts = [windows(len(samples), rate, window_s) for _, samples in sounds]
+    pieces = [samples[w.start : w.stop] for (_, samples), cut in zip(sounds, cuts, strict=True) for w in cut]
+    vectors = iter(in_batches(pieces, batch_size, model.embed_windows))
+    found: list[Clip | Exception] = []
+    for (start_s, samples), cut in zip(sounds, cuts, strict=True):
+        own = [next(vectors) for _ in cut]
+        error = next((each for each in own if isinstance(each, Exception)), None)
         found.append(
-            Answer(
-                chunk.start_s,
-                chunk.seconds,
-                replies[0].text,
-                chunk.seconds,
-                asked[0],
-                parts if segments else None,
-                replies[0].neighbors,
+            error
+            if error is not None
+            else Clip(
+                np.stack(own).astype(np.float32, copy=False),
+                np.array([window.weight for window in cut], np.float32),
+                np.array([window.start / rate for window in cut]),
+                len(samples) / rate,
+                window_s,
+                start_s,
             )
         )
     return found
 
 
-def answers(
-    model: MatsModel,
-    source: Any,
-    task: str = "caption",
-    question: str | None = None,
-    tag: str | None = None,
+def ask_clips(
+    model: AskedModel,
+    clips: Sequence[Clip],
+    requests: Sequence[Request],
+    *,
     segments: bool = False,
     decoding: DecodingSettings | dict[str, Any] | None = None,
     santa: SantaSettings | dict[str, Any] | None = None,
+    bridge: Bridge | None = None,
     explain: bool = False,
     batch_size: int = 16,
-) -> list[Answer]:
-    """One answer a chunk of about a minute.
+) -> list[Answer | Exception]:
+    """The answer to each clip's request, or the exception that the model ended with on it.
 
-    source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also answers
-    every window. Raises AudioError for what cannot be heard, SettingsError for what cannot be asked.
+    segments=True asks every window as well. decoding, santa, bridge, explain: see `MatsModel.answer_embeddings`. Clips
+    and windows are asked `batch_size` at a time; where a batch fails, each goes alone, and one that fails again takes
+    the place of its clip's answer.
     """
-    model.validate_request(task, question, tag)
-    heard = hear(model, source, batch_size)
-    return answer_heard(model, heard, task, question, tag, segments, decoding, santa, explain, batch_size)
+    asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
+    for clip, request in zip(clips, requests, strict=True):
+        asked.append((clip.pooled, request))
+        if segments:
+            asked.extend((vector, request) for vector in clip.embeddings)
+
+    def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
+        vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
+        given = [request for _, request in batch]
+        return model.answer_embeddings(vectors, given, decoding=decoding, santa=santa, explain=explain, bridge=bridge)
+
+    replies = iter(zip(asked, in_batches(asked, batch_size, answer), strict=True))
+    found: list[Answer | Exception] = []
+    for clip in clips:
+        (pooled, _), whole = next(replies)
+        parts = [next(replies)[1] for _ in range(len(clip.embeddings) if segments else 0)]
+        error = next((each for each in (whole, *parts) if isinstance(each, Exception)), None)
+        found.append(
+            error
+            if error is not None
+            else Answer(
+                clip.start_s,
+                clip.seconds,
+                whole.text,
+                clip.seconds,
+                pooled,
+                [clip.segment(at, reply.text) for at, reply in enumerate(parts)] if segments else None,
+                whole.neighbors,
+                whole.tokens + sum(reply.tokens for reply in parts),
+            )
+        )
+    return found
+
+
+def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Iterable[Any]]) -> list[Any]:
+    """What `run` makes of the items, `size` at a time; where it fails, of each alone, an exception in its place."""
+    found: list[Any] = []
+    for at in range(0, len(items), size):
+        batch = items[at : at + size]
+        try:
+            found.extend(run(batch))
+        except Exception:
+            for item in batch:
+                try:
+                    found.extend(run([item]))
+                except Exception as error:
+                    found.append(error)
+    return found
+
+
+def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Clip]:
+    """Decode and embed a sound, about a minute a clip, to be asked with `ask_about` as often as one likes.
+
+    source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
+    cannot be decoded, SettingsError where the model has no encoder.
+    """
+    from mats_core.audio.decode import AudioError
+
+    encoder = model_encoder(model)
+    sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds)
+    if not sounds:
+        raise AudioError("empty_audio", "there is no sound in it")
+    return raised(embed_clips(model, sounds, batch_size))
+
+
+def ask_about(
+    model: AskedModel, clips: Sequence[Clip], request: Request, segments: bool = False, **settings: Any
+) -> list[Answer]:
+    """One request to every clip of a sound: an answer each, in order. settings: see `ask_clips`.
+
+    Raises SettingsError for what cannot be asked.
+    """
+    model.validate_request(request.task, request.question, request.tag)
+    return raised(ask_clips(model, clips, [request] * len(clips), segments=segments, **settings))
+
+
+def raised(found: Sequence[Item | Exception]) -> list[Item]:
+    """The results, or the first exception among them raised."""
+    for each in found:
+        if isinstance(each, Exception):
+            raise each
+    return [each for each in found if not isinstance(each, Exception)]
+
+
+def model_encoder(model: AskedModel) -> ClapEncoder:
+    """The model's encoder; SettingsError where it has none."""
+    if model.encoder is None:
+        raise SettingsError("model", "it has no encoder", "give embeddings as input, or choose a model with an encoder")
+    return model.encoder
+
+
+def as_float(window: np.ndarray) -> np.ndarray:
+    """Samples [T] as float32 in [-1, 1]; int16 is divided by 32768."""
+    if window.dtype == np.int16:
+        return window.astype(np.float32) / 32768.0
+    return window.astype(np.float32, copy=False)
 
 
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
-    """(start in seconds, samples int16 or float32 at `rate`) of each chunk that has sound in it."""
+    """(start in seconds, samples int16 [T] at `rate`) of each chunk that has sound in it."""
     from mats_core.audio import decode as audio
+    from mats_core.audio.windows import chunk_seconds, chunk_starts
 
-    chunk_s = audio.chunk_seconds(window_seconds)
+    chunk_s = chunk_seconds(window_seconds)
     if isinstance(source, tuple):
         waveform, given_rate = source
         samples = _resampled(np.asarray(waveform), int(given_rate), rate)
         size = round(chunk_s * rate)
-        starts = audio.chunk_starts(len(samples) / rate, chunk_s)
-        parts = [
+        starts = chunk_starts(len(samples) / rate, chunk_s)
+        chunks = [
             (start, samples[round(start * rate) : None if length is None else round(start * rate) + size])
             for start, length in starts
         ]
-        return [(start, part) for start, part in parts if len(part)]
+        return [(start, chunk) for start, chunk in chunks if len(chunk)]
     if not isinstance(source, (str, bytes, os.PathLike)):
-        raise got_allowed("source", type(source).__name__, "a path, a URI, or (waveform, sample_rate)")
+        kind = type(source).__name__
+        raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
     from mats_core import storage
 
     uri = storage.uri_from_path(os.fspath(source))
@@ -266,7 +296,7 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
     try:
         with storage.open_binary(uri) as file:
             info = audio.probe(file, uri)
-            for start, length in audio.chunk_starts(info.duration_s, chunk_s):
+            for start, length in chunk_starts(info.duration_s, chunk_s):
                 file.seek(0)
                 decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
                 if len(decoded.samples):
@@ -279,10 +309,8 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
 def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
     """A waveform [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
     if waveform.ndim != 1:
-        raise got_allowed("source", f"a waveform of shape {list(waveform.shape)}", "mono samples [T]")
-    if waveform.dtype == np.int16:
-        waveform = waveform.astype(np.float32) / 32768.0
-    waveform = np.nan_to_num(waveform.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+        raise SettingsError("source", f"a waveform of shape {list(waveform.shape)} is not mono", "give samples [T]")
+    waveform = np.nan_to_num(as_float(waveform), nan=0.0, posinf=0.0, neginf=0.0)
     if given != rate:
         import soxr
 

@@ -1,21 +1,26 @@
-"""What a run must know about a model before loading it; read from its JSON files, without torch."""
+"""What can be known of a model from its files alone: its facts, and what is wrong with them. No torch here."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mats_core.audio.decode import chunk_seconds
-from mats_core.encoders.msclap_files import split_uri
-from mats_core.errors import got_allowed
-from mats_core.model.config import ModelConfig
-from mats_core.model.directory import check_model_dir, is_msclap, model_fingerprint, part_uri, resolve
-from mats_core.model.inspection import check_weights
-from mats_core.storage.fetch import local_directory, strip_scheme
+import numpy as np
 
-MSCLAP_RATE, MSCLAP_WINDOW_S = 44_100, 7.0
+from mats_core.audio.windows import chunk_seconds
+from mats_core.encoders.facts import read_hearing, refuse_other_encoder
+from mats_core.encoders.msclap_files import split_uri
+from mats_core.errors import SettingsError, first_line
+from mats_core.model.config import ModelConfig
+from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
+from mats_core.storage.fetch import check_safetensors, strip_scheme
+
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,10 @@ def read_model_facts(uri: str) -> ModelFacts:
     config = check_model_dir(uri)
     folder = resolve(uri)
     check_weights(folder, config)
-    rate, window_s = _hearing(uri, folder, config)
+    encoder = part_uri(folder, config.encoder)
+    if encoder is None:
+        raise SettingsError("model", f"{uri} has no encoder", "give a model with one")
+    rate, window_s = read_hearing(encoder)
     return ModelFacts(
         fingerprint=model_fingerprint(folder, config),
         encoder_fingerprint=config.encoder.fingerprint if config.encoder else "",
@@ -53,28 +61,12 @@ def read_model_facts(uri: str) -> ModelFacts:
     )
 
 
-def _hearing(uri: str, folder: Path, config: ModelConfig) -> tuple[int, float]:
-    """Sample rate and window of the model's encoder."""
-    where = part_uri(folder, config.encoder)
-    if where is None:
-        raise got_allowed("model", uri, "a model with an encoder; mats.json names none")
-    if is_msclap(where):
-        return MSCLAP_RATE, MSCLAP_WINDOW_S
-    encoder = local_directory(strip_scheme(where), "encoder")
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        if (encoder / name).is_file():
-            values: dict[str, Any] = json.loads((encoder / name).read_bytes())
-            values = values.get("feature_extractor", values)
-            return int(values.get("sampling_rate", 48_000)), float(values.get("max_length_s", 10))
-    raise got_allowed("encoder", where, "a ClapModel directory; preprocessor_config.json is missing")
-
-
 def _positions(folder: Path, config: ModelConfig) -> int:
     where = part_uri(folder, config.llm)
-    told = Path(strip_scheme(where)).expanduser() / "config.json" if where is not None else None
-    if told is None or not told.is_file():
+    stated = Path(strip_scheme(where)).expanduser() / "config.json" if where is not None else None
+    if stated is None or not stated.is_file():
         return 0
-    values = json.loads(told.read_bytes())
+    values = json.loads(stated.read_bytes())
     return int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
 
 
@@ -97,3 +89,140 @@ def _size(folder: Path, config: ModelConfig) -> int:
                 seen.add(real)
                 total += real.stat().st_size
     return total
+
+
+def check_weights(folder: Path, config: ModelConfig) -> None:
+    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model.
+
+    Reads mapper and adapter, and of LLM and memory headers and configuration only: under a second at full size.
+    """
+    mapper = folder / "mapper.safetensors"
+    with _opened(mapper) as file:
+        _check_shape(file, mapper, "projector.weight", 0, config.hidden_size)
+        _check_shape(file, mapper, "linear.weight", 1, config.embedding_dim)
+        _check_finite(file, mapper)
+    llm = _directory(folder, config, "llm")
+    stated = _read_json(llm / "config.json", "llm") if llm else {}
+    if llm:
+        width = _stated_size(stated, ("hidden_size", "n_embd"), llm)
+        if width is not None and width != config.hidden_size:
+            why = f"{llm} is {width} wide, and this model needs an LLM {config.hidden_size} wide"
+            raise SettingsError("llm", why, "give the LLM this model was made with")
+        for part in sorted(llm.glob("*.safetensors")):
+            check_safetensors(part, "llm", str(part))
+    if config.adapter is not None:
+        layers = _stated_size(stated, ("num_hidden_layers", "n_layer"), llm)
+        _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, layers)
+    memory = _directory(folder, config, "memory")
+    if memory:
+        _check_memory(memory, config)
+
+
+def _stated_size(stated: dict[str, Any], names: tuple[str, ...], llm: Path | None) -> int | None:
+    """The first of these sizes that an LLM's config.json states; None where it states none at its top."""
+    for name in names:
+        size = stated.get(name)
+        if type(size) is int:
+            return size
+        if size is not None:
+            why = f"{name} in the config.json of {llm} is {size!r:.80}, not a whole number"
+            raise SettingsError("llm", why, "give the LLM's own config.json")
+    return None
+
+
+def _check_memory(memory: Path, config: ModelConfig) -> None:
+    """SettingsError for a memory of another size or encoder, or captions that are cut short."""
+    note = _read_json(memory / "memory.json", "memory")
+    if note.get("dim", config.embedding_dim) != config.embedding_dim:
+        why = f"{memory} has {note['dim']} dimensions, and the model's embeddings have {config.embedding_dim}"
+        raise SettingsError("memory", why, "give a memory of this model's encoder")
+    made_with = note.get("encoder_fingerprint", "")
+    if not isinstance(made_with, str):
+        why = f"encoder_fingerprint in the memory.json of {memory} is {made_with!r:.80}, not text"
+        raise SettingsError("memory", why, 'rebuild it with "mats build-memory"')
+    if config.encoder is not None:
+        refuse_other_encoder(
+            "memory",
+            f"the memory {memory}",
+            made_with,
+            config.encoder.fingerprint,
+            'rebuild it with "mats build-memory"',
+            unknown_passes=True,
+        )
+    captions = memory / "captions.parquet"
+    if captions.is_file():
+        _check_captions(captions, note.get("count"))
+
+
+def _check_captions(path: Path, count: Any) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names, rows = set(file.schema_arrow.names), file.metadata.num_rows
+    except (pa.ArrowException, OSError) as error:
+        why = f"{path} is no whole Parquet file ({first_line(error)})"
+        raise SettingsError("memory", why, 'copy it again, or rebuild the memory with "mats build-memory"') from None
+    if not {"caption", "source"} <= names or count not in (None, rows):
+        why = f"{path} has {rows} rows of {sorted(names)}, and should have {count} of caption and source"
+        raise SettingsError("memory", why, 'copy it again, or rebuild the memory with "mats build-memory"')
+
+
+def _check_adapter(path: Path, rank: int, layers: int | None) -> None:
+    with _opened(path) as file:
+        for name in sorted(file.keys()):
+            if ".lora_A." in name:
+                _check_shape(file, path, name, 0, rank)
+            found = _LAYER.search(name)
+            if found and layers is not None and int(found[1]) >= layers:
+                why = f"{path} holds {name}, and the LLM has {layers} layers"
+                raise SettingsError("model", why, "give the adapter and the LLM of one model")
+        _check_finite(file, path)
+
+
+def _directory(folder: Path, config: ModelConfig, name: str) -> Path | None:
+    """The part's directory where it is on this machine; a hub name or URL is looked at when it is loaded."""
+    where = part_uri(folder, getattr(config, name))
+    if where is None or "://" in where:
+        return None
+    path = Path(strip_scheme(where)).expanduser()
+    return path if path.is_dir() else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import safe_open
+
+    check_safetensors(path, "model", str(path))
+    with safe_open(path, "np") as file:
+        yield file
+
+
+def _check_shape(file: Any, path: Path, name: str, axis: int, size: int) -> None:
+    if name not in file.keys():  # noqa: SIM118 (not a dict)
+        return  # an MLP has other names; loading compares every one
+    shape = list(file.get_slice(name).get_shape())
+    if len(shape) <= axis or shape[axis] != size:
+        expected = ", ".join(str(size) if at == axis else "…" for at in range(2))
+        why = f"{path} does not fit mats.json: {name} is {shape}, expected [{expected}]"
+        raise SettingsError("model", why, "give the weights and the mats.json of one model")
+
+
+def _check_finite(file: Any, path: Path) -> None:
+    for name in file.keys():  # noqa: SIM118 (not a dict)
+        if file.get_slice(name).get_dtype() not in ("F16", "F32", "F64"):
+            continue  # numpy has no bfloat16; loading looks at those
+        if not np.isfinite(file.get_tensor(name)).all():
+            raise SettingsError("model", f"in {path}, {name} holds NaN or infinity", "give weights that are finite")
+
+
+def _read_json(path: Path, setting: str) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise SettingsError(setting, f"{path} cannot be read as JSON ({error})", "copy or make it again") from None
+    if not isinstance(values, dict):
+        why = f"{path} holds a {type(values).__name__}, not a JSON object"
+        raise SettingsError(setting, why, "copy or make it again")
+    return values

@@ -1,53 +1,28 @@
-"""Loading what a model is made of: LLM and adapter, encoder, memory. Weights only, never code."""
+"""The LLM: its weights, its tokenizer exactly as the model was trained with it, and the adapter on it."""
 
 from __future__ import annotations
 
-import os
-import re
-import warnings
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import AdapterConfig, Part
+from mats_core.model.directory import recorded_uri
 from mats_core.storage.fetch import check_safetensors, local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
-from mats_core.weights import defer_sklearn, no_bars
-
-
-def pick_device(device: str) -> torch.device:
-    """ "auto" is the first GPU where there is one; SettingsError for a device that is not there."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise got_allowed("device", device, "auto, cpu, cuda, cuda:0, …") from None
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise got_allowed("device", device, "auto or cpu: no CUDA device is available here")
-    return place
-
-
-def pick_dtype(dtype: str, device: str) -> torch.dtype:
-    """The LLM's number type. "auto" is bfloat16 on CUDA and float32 elsewhere."""
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if dtype == "auto":
-        return torch.bfloat16 if pick_device(device).type == "cuda" else torch.float32
-    if dtype not in kinds:
-        raise got_allowed("dtype", dtype, "auto, " + ", ".join(kinds))
-    return kinds[dtype]
+from mats_core.weights import check_finite, compare_keys, defer_sklearn, no_bars, some
 
 
 def load_llm(
     uri: str, device: torch.device, dtype: torch.dtype, trust_remote_code: bool = False
 ) -> tuple[Any, Any, Part]:
-    """A frozen causal LLM, its tokenizer, and which it is."""
+    """A frozen causal LLM, its tokenizer, and which it is; SettingsError for weights that are not whole or finite."""
     defer_sklearn()
     from transformers import AutoModelForCausalLM, GenerationConfig
-
-    from mats_core.model.tokenizer import load_tokenizer
 
     folder = local_directory(uri, "llm", code=trust_remote_code)
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
@@ -60,35 +35,36 @@ def load_llm(
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything, from OSError to pickle's errors
-        raise got_allowed("llm", uri, _expected_llm(error)) from error
+        raise _refused_llm(uri, error) from error
     tied = set(getattr(llm, "_tied_weights_keys", None) or ()) if llm.config.tie_word_embeddings else set()
     missing = sorted(set(report["missing_keys"]) - tied)
     if missing:
-        raise got_allowed("llm", uri, f"a complete LLM; weights are missing for {', '.join(missing[:5])}")
+        raise SettingsError("llm", f"{uri} has no weights for {', '.join(missing[:5])}", "give a complete LLM")
     if report["mismatched_keys"]:
-        raise got_allowed("llm", uri, f"weights that fit config.json, not {report['mismatched_keys'][:3]}")
+        why = f"weights of {uri} do not fit its config.json: {report['mismatched_keys'][:3]}"
+        raise SettingsError("llm", why, "give the weights and the config.json of one LLM")
     check_finite("llm", uri, llm)
-    llm.generation_config = GenerationConfig()  # the model's own habits (sampling, …) never change an answer
+    llm.generation_config = GenerationConfig()  # the LLM's own defaults (sampling, …) never change an answer
     llm.requires_grad_(False)
-    return llm.to(device).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
+    return llm.to(device).eval(), tokenizer, Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder))
 
 
-def _expected_llm(error: Exception) -> str:
+def _refused_llm(uri: str, error: Exception) -> SettingsError:
     if "trust_remote_code" in str(error):
-        return (
-            "an LLM that transformers knows; this one brings Python files of its own, and they run only with "
-            "--trust-remote-code (mats ask, caption, embed-audio, import-reference) or, in Python, "
-            "trust_remote_code=True; no other command runs them"
+        return SettingsError(
+            "llm",
+            f"{uri} brings Python files of its own, and they run only when they are trusted",
+            "give --trust-remote-code (mats ask, caption, embed-audio, import-reference) or, in Python, "
+            "trust_remote_code=True; no other command runs them; or choose an LLM that transformers knows",
         )
-    return f"a causal LLM of transformers with its tokenizer ({_short(error)})"
+    why = f"{uri} cannot be loaded ({type(error).__name__}: {first_line(error)})"
+    return SettingsError("llm", why, "give a causal LLM of transformers with its tokenizer")
 
 
 def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, Any, Part]:
     """As `load_llm`, with the LLM's shapes alone: its weights stay on disk and take no memory."""
     defer_sklearn()
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from mats_core.model.tokenizer import load_tokenizer
 
     folder = local_directory(uri, "llm", code=trust_remote_code)
     try:
@@ -99,13 +75,18 @@ def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, An
     except SettingsError:
         raise
     except Exception as error:  # transformers raises anything
-        raise got_allowed("llm", uri, _expected_llm(error)) from error
+        raise _refused_llm(uri, error) from error
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
         check_safetensors(file, "llm", str(file))
     if not weights and not list(folder.glob("*.bin")):
-        raise got_allowed("llm", uri, "an LLM with its weights, model.safetensors or pytorch_model.bin")
-    return llm.requires_grad_(False).eval(), tokenizer, Part(uri=_kept(uri), fingerprint=fingerprint_directory(folder))
+        why = f"the weights of {uri}, model.safetensors or pytorch_model.bin, are missing"
+        raise SettingsError("llm", why, "give a complete LLM")
+    return (
+        llm.requires_grad_(False).eval(),
+        tokenizer,
+        Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder)),
+    )
 
 
 def add_adapter(llm: Any, config: AdapterConfig) -> Any:
@@ -124,112 +105,88 @@ def add_adapter(llm: Any, config: AdapterConfig) -> Any:
     try:
         return get_peft_model(llm, settings)
     except ValueError as error:
-        raise got_allowed("adapter.target_modules", config.target_modules, _short(error)) from error
+        raise SettingsError(
+            "adapter.target_modules",
+            f"LoRA cannot be put on {config.target_modules} of this LLM ({first_line(error)})",
+            "name linear layers of the LLM, or null for PEFT's default",
+        ) from error
 
 
-def load_encoder_part(uri: str | None, device: torch.device) -> tuple[Any, Part | None]:
-    """The encoder and which it is; (None, None) without one."""
-    if uri is None:
-        return None, None
-    from mats_core.encoders.clap import load_encoder
+def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
+    """Copy LoRA weights (PEFT's names) into a wrapped LLM; SettingsError lists what does not fit."""
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    encoder = load_encoder(uri, device=str(device))
-    return encoder, Part(uri=_kept(uri), fingerprint=encoder.fingerprint)
-
-
-def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part | None]:
-    """The Santa memory and which it is; refuses one of another encoder."""
-    if uri is None:
-        return None, None
-    from mats_core.memory.santa import SantaMemory
-
-    memory = SantaMemory.load(uri)
-    if not isinstance(memory.encoder_fingerprint, str):
-        raise got_allowed("memory", uri, "a memory.json whose encoder_fingerprint is text")
-    if encoder is not None and memory.encoder_fingerprint not in ("", encoder.fingerprint):
-        raise got_allowed(
-            "memory",
-            uri,
-            f"a memory of this model's encoder {encoder.fingerprint[:12]}, not of "
-            f'{memory.encoder_fingerprint[:12]}; rebuild it with "mats build-memory"',
+    expected = get_peft_model_state_dict(llm)
+    wrong = compare_keys(expected, state)
+    if wrong:
+        raise SettingsError(
+            "model", f"the adapter does not fit the LLM: {some(wrong)}", "give the LLM it was trained on"
         )
-    return memory, Part(uri=_kept(uri), fingerprint=memory.fingerprint)
+    set_peft_model_state_dict(llm, {key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
 
 
-def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
-    """SettingsError naming the first weight or stored buffer (a batch norm's means) that holds NaN or infinity."""
-    for name, weight in module.state_dict().items():
-        if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise got_allowed(setting, uri, f"finite weights; {name} holds NaN or infinity")
+def check_rank(state: dict[str, torch.Tensor], rank: int) -> None:
+    """SettingsError where an adapter's weights are of another rank than mats.json says: before any are made."""
+    for key, tensor in state.items():
+        if ".lora_A." in key and tensor.shape[:1] != (rank,):
+            why = f"the adapter's rank is {rank} in mats.json, and {key} is {list(tensor.shape)}"
+            raise SettingsError("model", why, "give the adapter and the mats.json of one model")
 
 
-def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
-    """What a file of `torch.save` holds, read with `weights_only`: nothing in it is executed.
+class SentencePieceTokenizer:
+    """LLaMA's tokenizer from `tokenizer.model` alone, by the SentencePiece library itself.
 
-    Raises SettingsError that says what was expected and why the file could not be read.
+    `transformers` converts such a file into a fast tokenizer and drops the file's own text normalisation on the way: a
+    line break, which every prompt holds, may then become another token. Text never turns into special tokens here.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch also warns of what it then refuses
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a truncated zip, not a pickle, a pickle that wants to run something
-        raise got_allowed(setting, shown, f"{expected}; {_why_unread(file, error)}") from None
+
+    def __init__(self, file: Path) -> None:
+        try:
+            from sentencepiece import SentencePieceProcessor
+        except ImportError:
+            why = f"{file} is read by the sentencepiece package, which is not installed"
+            raise SettingsError("llm", why, 'run "pip install sentencepiece", or give a tokenizer.json') from None
+        try:
+            self._processor = SentencePieceProcessor(model_file=str(file))
+        except (OSError, RuntimeError) as error:
+            why = f"{file} is no whole SentencePiece model ({error})"
+            raise SettingsError("llm", why, "copy it again") from None
+        self.bos_token_id = self._known(self._processor.bos_id())
+        self.eos_token_id = self._known(self._processor.eos_id())
+        self.pad_token_id = self._known(self._processor.pad_id())
+
+    @staticmethod
+    def _known(token: int) -> int | None:
+        return token if token >= 0 else None
+
+    def __len__(self) -> int:
+        return int(self._processor.vocab_size())
+
+    def __call__(self, text: str, add_special_tokens: bool = False) -> dict[str, list[int]]:
+        """{"input_ids": ids}; with `add_special_tokens` BOS comes first."""
+        head = [self.bos_token_id] if add_special_tokens and self.bos_token_id is not None else []
+        return {"input_ids": head + list(self._processor.encode(text))}
+
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Text of ids; control tokens (BOS, end, unknown) fall away with `skip_special_tokens`."""
+        kept = [int(token) for token in ids if 0 <= int(token) < len(self)]
+        if skip_special_tokens:
+            kept = [t for t in kept if not (self._processor.is_control(t) or self._processor.is_unknown(t))]
+        return str(self._processor.decode(kept))
 
 
-def tensor_fault(name: Any, value: Any, floating: bool = True) -> str | None:
-    """What keeps an entry of a state dict from being a dense, finite tensor under a name; None where nothing does.
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The tokenizer of an LLM directory: by `transformers`, or by SentencePiece where it is all there is."""
+    if _sentencepiece_alone(folder):
+        return SentencePieceTokenizer(folder / "tokenizer.model")
+    from transformers import AutoTokenizer
 
-    floating=False lets whole numbers pass as well.
-    """
-    if not isinstance(name, str):
-        return f"the key {name!r:.80} is of type {type(name).__name__}, not a name"
-    if not isinstance(value, torch.Tensor):
-        return f"{name} is of type {type(value).__name__}, not a tensor"
-    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
-        return f"{name} is a sparse, nested or quantized tensor, not a dense one"
-    if value.device.type != "cpu" or value.untyped_storage().nbytes() < value.numel() * value.element_size():
-        return f"{name} is a tensor without numbers of its own"
-    if value.dtype not in _FLOATS:
-        kind = str(value.dtype).removeprefix("torch.")
-        return f"{name} is of {kind}, not of floating-point numbers" if floating or value.is_complex() else None
-    return None if torch.isfinite(value.float()).all() else f"{name} holds NaN or infinity"
+    return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
 
 
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def some(wrong: list[str], most: int = 20) -> str:
-    """A list of what is wrong in one line, cut to `most`, with how many more there are."""
-    return "; ".join(wrong if len(wrong) <= most else [*wrong[:most], f"and {len(wrong) - most} more"])
-
-
-def _why_unread(file: Path, error: Exception) -> str:
-    """Why torch did not read a file. Torch has one message for a stray byte and for a pickle that wants to run
-    something, so what the file begins with decides first: a zip, or the protocol mark of a pickle."""
-    with file.open("rb") as opened:
-        head = opened.read(4)
-    if not head:
-        return "this file is empty"
-    if not head.startswith((b"PK", b"\x80")):
-        return f"this file is broken or not a PyTorch file (it begins with {head!r})"
-    text = str(error)
-    if "weights only" in text.lower() or "weights_only" in text:
-        asked = re.search(r"GLOBAL ([\w.]+)", text)
-        what = f" (it asks for {asked[1]})" if asked else ""
-        return f"this file holds more than tensors and plain values{what} and was refused, nothing in it was run"
-    return "this file is cut short or broken"
-
-
-def _kept(uri: str) -> str:
-    """The URI as written to `mats.json`: local paths absolute, others as they are."""
-    if uri.startswith("msclap:"):
-        place, mark, tokenizer = uri[len("msclap:") :].partition("?tokenizer=")
-        return f"msclap:{_kept(place)}{mark}{_kept(tokenizer) if tokenizer else ''}"
-    if "://" in uri or uri.startswith("hf:") or not os.path.exists(uri):
-        return uri
-    return os.path.abspath(uri)
-
-
-def _short(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:200] if text else ''}"
+def _sentencepiece_alone(folder: Path) -> bool:
+    if (folder / "tokenizer.json").exists() or not (folder / "tokenizer.model").is_file():
+        return False
+    settings = folder / "tokenizer_config.json"
+    values = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    return values.get("tokenizer_class", "LlamaTokenizer") in ("LlamaTokenizer", "LlamaTokenizerFast")

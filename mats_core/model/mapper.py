@@ -22,17 +22,20 @@ class _Attention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[B, L, width] → [B, L, width]."""
         batch, length, width = x.shape
 
-        def split(t: torch.Tensor) -> torch.Tensor:
+        def split(t: torch.Tensor) -> torch.Tensor:  # [B, heads, L, width / heads]
             return t.view(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
-        keys, values = self.to_keys_values(x).chunk(2, dim=-1)
+        keys, values = self.to_keys_values(x).chunk(2, dim=-1)  # each [B, L, width]
         mixed = F.scaled_dot_product_attention(split(self.to_queries(x)), split(keys), split(values))
         return self.project(mixed.transpose(1, 2).reshape(batch, length, width))
 
 
 class _FeedForward(nn.Module):
+    """Two linear layers with a ReLU between them, [B, L, width] → [B, L, width]."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
@@ -43,7 +46,7 @@ class _FeedForward(nn.Module):
 
 
 class _Layer(nn.Module):
-    """One pre-norm transformer layer."""
+    """One pre-norm transformer layer, [B, L, width] → [B, L, width]."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -58,6 +61,8 @@ class _Layer(nn.Module):
 
 
 class _Transformer(nn.Module):
+    """Layers one after the other, [B, L, width] → [B, L, width]."""
+
     def __init__(self, width: int, heads: int, hidden: int, layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_Layer(width, heads, hidden) for _ in range(layers))
@@ -85,9 +90,9 @@ class TransformerMapper(nn.Module):
 
     def forward(self, embedding: torch.Tensor) -> torch.Tensor:
         """[B, D] unit → [B, vectors, hidden of the LLM]."""
-        clip = self.linear(embedding).view(-1, self.clip_tokens, self.width)
-        queries = self.prefix_const.expand(len(clip), -1, -1)
-        out = self.transformer(torch.cat((clip, queries), dim=1))
+        clip = self.linear(embedding).view(-1, self.clip_tokens, self.width)  # [B, clip_tokens, width]
+        queries = self.prefix_const.expand(len(clip), -1, -1)  # [B, vectors, width]
+        out = self.transformer(torch.cat((clip, queries), dim=1))  # [B, clip_tokens + vectors, width]
         return self.projector(out[:, self.clip_tokens :])
 
 

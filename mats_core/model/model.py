@@ -4,34 +4,40 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.errors import got_allowed
+from mats_core.device import pick_device, pick_dtype
+from mats_core.encoders.base import ClapEncoder
+from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.encoders.load import load_encoder
+from mats_core.errors import SettingsError
+from mats_core.generation.generate import generate
+from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
+from mats_core.memory.santa import SantaMemory
+from mats_core.model import asking
 from mats_core.model.asking import Answer, Reply, Request
 from mats_core.model.config import (
     AdapterConfig,
     DecodingSettings,
     MapperConfig,
     ModelConfig,
+    Part,
     SantaSettings,
     TaskPrompt,
 )
+from mats_core.model.directory import recorded_uri, save_model
+from mats_core.model.llm import add_adapter, load_llm
 from mats_core.model.mapper import build_mapper
 from mats_core.model.prompts import format_prompt, validate_request
+from mats_core.model.text import clean_answer
 from mats_core.model.tokens import PromptTokens, Sequences
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from mats_core.encoders.clap import ClapEncoder
-    from mats_core.memory.santa import SantaMemory
 
 
 @dataclass
@@ -44,7 +50,16 @@ class TargetScores:
 
 
 class MatsModel:
-    """A loaded model. Make one with `load_model(uri)` or, untrained, with `MatsModel.new(...)`."""
+    """A model that answers questions about sound. Make one with `load_model(uri)` or, untrained, `MatsModel.new(...)`.
+
+        model = load_model("builtin")
+        model.answer("street.wav")                                        # a caption
+        model.answer("street.wav", "QA", question="Is a dog barking?")
+        model.answers("street.wav", segments=True)                        # with times, a window each
+
+    Attributes: `config`, everything but weights; `encoder` and `memory`, None where it was loaded without;
+    `fingerprint`, which model it is; `device`. Its answers do not depend on what is asked beside them.
+    """
 
     def __init__(
         self,
@@ -63,10 +78,9 @@ class MatsModel:
         self.parts = parts or {}  # where encoder, llm and memory were read from
         self.fingerprint = fingerprint
         self.tokens = PromptTokens(tokenizer, config.mapper.vectors, config.max_target_tokens)
-        told = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
-        self.positions = max(0, told or 0)  # tokens the LLM was made to read and write; 0 where it does not say
-        accepts = inspect.signature(self.causal_lm.forward).parameters
-        self._keeps_logits = "logits_to_keep" in accepts
+        positions = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
+        self.positions = max(0, positions or 0)  # tokens the LLM was made to read and write; 0 where it does not say
+        self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
 
     # -- making one ------------------------------------------------------------------------------------
 
@@ -97,15 +111,13 @@ class MatsModel:
         adapter=None trains the mapper alone. Weights are drawn from `seed`, the same on every device.
         Raises SettingsError when a part is missing or does not fit.
         """
-        from mats_core.model import llm as loading
-
         if encoder is None and embedding_dim is None:
-            raise got_allowed("embedding_dim", None, "a size, when no encoder is given")
-        place, number = loading.pick_device(device), loading.pick_dtype(dtype, device)
-        language_model, tokenizer, llm_part = loading.load_llm(llm, place, number, trust_remote_code)
-        listener, encoder_part = loading.load_encoder_part(encoder, place)
-        dim = listener.dim if listener is not None else int(embedding_dim or 0)
-        bank, memory_part = loading.load_memory_part(memory, encoder_part)
+            raise SettingsError("embedding_dim", "neither it nor an encoder is given", "give one of them")
+        place, number = pick_device(device), pick_dtype(dtype, device)
+        language_model, tokenizer, llm_part = load_llm(llm, place, number, trust_remote_code)
+        clap, encoder_part = load_encoder_part(encoder, place)
+        dim = clap.dim if clap is not None else int(embedding_dim or 0)
+        bank, memory_part = load_memory_part(memory, encoder_part)
         hidden = int(language_model.get_input_embeddings().embedding_dim)
         config = ModelConfig(
             embedding_dim=dim,
@@ -127,11 +139,11 @@ class MatsModel:
         with _seeded(seed):
             network = build_mapper(config.mapper, dim, hidden)
             if adapter is not None:
-                language_model = loading.add_adapter(language_model, adapter)
+                language_model = add_adapter(language_model, adapter)
         network.to(place).eval()
         language_model.eval()
         where = {name: uri for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
-        return cls(config, network, language_model, tokenizer, encoder=listener, memory=bank, parts=where)
+        return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
 
     # -- where it lives --------------------------------------------------------------------------------
 
@@ -142,13 +154,17 @@ class MatsModel:
 
     @property
     def device(self) -> torch.device:
+        """Where the mapper is, and with it the whole model."""
         return next(self.mapper.parameters()).device
 
-    def save(self, uri: str | os.PathLike[str], include: Sequence[str] = (), **options: Any) -> None:
-        """Write a model directory; see `checkpoint.save_model`."""
-        from mats_core.model.directory import save_model
+    def save(self, uri: str | os.PathLike[str], include: Sequence[str] = (), *, weights: str = "float32") -> None:
+        """Write a model directory that `load_model` reads.
 
-        save_model(self, uri, include, **options)
+        uri: a local directory, made when missing. include: which of "encoder", "llm" and "memory" are copied inside;
+        the others are named by URI. weights: "float32", or "float16" for half the size (mapper and adapter rounded).
+        Raises SettingsError where it cannot be written.
+        """
+        save_model(os.fspath(uri), self.config, self.mapper, self.llm, self.parts, include, weights)
 
     # -- embedding → vectors → loss or text -------------------------------------------------------------
 
@@ -164,30 +180,26 @@ class MatsModel:
 
     def _embed(self, ids: torch.Tensor, sound: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Token embeddings [B, T, H] with the prefix in the gaps."""
-        words = self.causal_lm.get_input_embeddings()(ids)
+        words = self.causal_lm.get_input_embeddings()(ids)  # [B, T, H]
         return words.masked_scatter(sound[..., None], prefix.to(words.dtype))
 
-    def scores(self, prefix: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]) -> TargetScores:
-        """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`."""
-        return self.score(prefix, self.tokens.for_loss(prompts, outputs, self.device))
-
     def score(self, prefix: torch.Tensor, batch: Sequences) -> TargetScores:
-        """`scores` of prompts and targets that are token ids already (`PromptTokens.for_loss`)."""
+        """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`, batch of `for_loss`."""
         assert batch.targets is not None
         inputs: dict[str, Any] = {"inputs_embeds": self._embed(batch.ids, batch.sound, prefix)}
         # Causal attention and right padding: no mask needed, and none is faster.
         keep = batch.ids.shape[1] - batch.first_target + 1  # the position before a token predicts it
-        if self._keeps_logits:
+        if self._takes_logits_to_keep:
             inputs["logits_to_keep"] = keep
-        logits = self.causal_lm(**inputs, use_cache=False).logits[:, -keep:-1]
-        targets = batch.targets[:, batch.first_target :]
-        rows, columns = torch.nonzero(targets != -100, as_tuple=True)
-        wanted = targets[rows, columns]
-        picked = logits[rows, columns].float()  # [target tokens of the batch, vocabulary]
+        logits = self.causal_lm(**inputs, use_cache=False).logits[:, -keep:-1]  # [B, keep − 1, vocabulary]
+        targets = batch.targets[:, batch.first_target :]  # [B, keep − 1]
+        rows, columns = torch.nonzero(targets != -100, as_tuple=True)  # both [N], target tokens of the batch
+        wanted = targets[rows, columns]  # [N]
+        picked = logits[rows, columns].float()  # [N, vocabulary]
         if self.config.pad_row:
             picked = F.pad(picked, (0, 1))
-        each = F.cross_entropy(picked, wanted, reduction="none")
-        zeros = torch.zeros(len(targets), device=each.device)
+        each = F.cross_entropy(picked, wanted, reduction="none")  # [N]
+        zeros = torch.zeros(len(targets), device=each.device)  # [B]
         tokens = zeros.index_add(0, rows, torch.ones_like(each))
         correct = zeros.index_add(0, rows, (picked.detach().argmax(-1) == wanted).float())
         return TargetScores(zeros.index_add(0, rows, each) / tokens, correct, tokens)
@@ -198,7 +210,7 @@ class MatsModel:
         prompts: whole strings with `<SpeechHere>` where the vectors go; outputs: answers without end token.
         A sample's loss does not depend on its batch.
         """
-        return self.scores(self.prefix(embedding), prompts, outputs).loss
+        return self.score(self.prefix(embedding), self.tokens.for_loss(prompts, outputs, self.device)).loss
 
     @torch.inference_mode()
     def generate(
@@ -213,39 +225,14 @@ class MatsModel:
         embedding: [B, D], after Santa where Santa is wanted; no noise is added. prompts: whole strings.
         settings: over the model's own decoding. Ids are those generated, the end token included where one was.
         """
-        from transformers import GenerationConfig, LogitsProcessorList
-
-        from mats_core.generation.repetition import NoRepetition
-
         chosen = self.config.decoding.updated(settings)
         batch = self.tokens.for_generation(prompts, self.device)
-        words = self._embed(batch.ids, batch.sound, self.prefix(embedding))
-        beams: dict[str, Any] = {}
-        if chosen.beams > 1:
-            beams["length_penalty"] = chosen.length_penalty
-        ids = self.causal_lm.generate(
-            inputs_embeds=words,
-            logits_processor=LogitsProcessorList([NoRepetition(chosen.repetition_penalty, chosen.no_repeat_ngram)]),
-            attention_mask=batch.real.long(),  # `generate` counts positions from it, so padding takes none
-            generation_config=GenerationConfig(
-                num_beams=chosen.beams,
-                do_sample=False,
-                max_new_tokens=chosen.max_new_tokens,
-                min_new_tokens=max(chosen.min_length - 1, 0) or None,
-                pad_token_id=self.tokens.eos,
-                bos_token_id=self.tokenizer.bos_token_id,
-                eos_token_id=self.tokens.eos,
-                **beams,
-            ),
-        )
-        rows = [self._until_end(row) for row in ids.tolist()]
+        words = self._embed(batch.ids, batch.sound, self.prefix(embedding))  # [B, T, H]
+        rows = generate(self.causal_lm, words, batch.real, chosen, bos=self.tokenizer.bos_token_id, end=self.tokens.eos)
         texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
         return (texts, rows) if return_ids else texts
 
-    def _until_end(self, ids: list[int]) -> list[int]:
-        return ids[: ids.index(self.tokens.eos) + 1] if self.tokens.eos in ids else ids
-
-    # -- sound and questions → answers (answering.py) ----------------------------------------------------
+    # -- sound and questions → answers ------------------------------------------------------------------
 
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
@@ -259,10 +246,16 @@ class MatsModel:
         return format_prompt(asked, known.tag if tag is None else tag, self.config.prompt_template)
 
     def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit embeddings float32 [N, D] of windows [T] (float32, or int16 divided by 32768)."""
-        from mats_core.model.asking import embed_windows
+        """Unit embeddings float32 [W, D] of windows [T] at the encoder's rate, in the order given.
 
-        return embed_windows(self, windows)
+        Samples are float32 in [-1, 1] or int16; a window shorter than the encoder's is padded by its own rule.
+        Raises SettingsError where the model has no encoder.
+        """
+        encoder = asking.model_encoder(self)
+        if not len(windows):
+            return np.zeros((0, encoder.dim), np.float32)
+        padded = np.stack([encoder.pad(asking.as_float(np.asarray(window))) for window in windows])  # [W, T]
+        return encoder.embed_audio(torch.from_numpy(padded)).cpu().numpy()
 
     def answer_embeddings(
         self,
@@ -271,21 +264,89 @@ class MatsModel:
         decoding: DecodingSettings | dict[str, Any] | None = None,
         santa: SantaSettings | dict[str, Any] | None = None,
         explain: bool = False,
+        bridge: Bridge | None = None,
     ) -> list[Reply]:
-        """Santa → vectors → LLM → clean-up for embeddings [B, D] before Santa; one reply a row."""
-        from mats_core.model.asking import answer_embeddings
+        """A reply to each embedding [B, D] and its request; a function of its own row alone.
 
-        return answer_embeddings(self, embedding, requests, decoding, santa, explain)
+        The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
+        replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
+        across the gap between audio and text than Santa. explain=True lists the memory entries used.
+        Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
+        """
+        audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
+        if len(audio) != len(requests):
+            raise ValueError(f"{len(audio)} embeddings for {len(requests)} requests")
+        if not requests:
+            return []
+        bridge = bridge or Bridge(BridgeSettings(), self.memory)
+        retrieves = bridge.settings.kind == "retrieval"
+        entries: list[Any] = [None] * len(audio)
+        moved = bridge.move(audio, self.config.santa.updated(santa), explain=explain or retrieves)
+        if explain or retrieves:
+            moved, entries = moved
+        prompts = [
+            self.prompt(each.task, self._with_captions(each, near) if retrieves else each.question, each.tag)
+            for each, near in zip(requests, entries, strict=True)
+        ]
+        self._check_room(prompts, self.config.decoding.updated(decoding))
+        texts, ids = self.generate(moved, prompts, decoding, return_ids=True)
+        style = self.config.answer_style
+        return [
+            Reply(clean_answer(text, style), len(row), near if explain else None)
+            for text, row, near in zip(texts, ids, entries, strict=True)
+        ]
 
-    def answers(self, source: Any, task: str = "caption", **asked: Any) -> list[Answer]:
-        """One answer a chunk of about a minute; see `answering.answers`."""
-        from mats_core.model.asking import answers
+    def _with_captions(self, request: Request, entries: Sequence[dict[str, Any]]) -> str:
+        """A request's question or its task's instruction, after the captions of these memory entries."""
+        asked = request.question if request.question and request.question.strip() else None
+        return prompt_with_captions(
+            asked or self.config.tasks[request.task].instruction, [entry["caption"] for entry in entries]
+        )
 
-        return answers(self, source, task, **asked)
+    def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:
+        """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
+        longest = max(len(self.tokens.prompt(prompt)[0]) for prompt in set(prompts))
+        if self.positions and longest + decoding.max_new_tokens > self.positions:
+            raise SettingsError(
+                "question",
+                f"its prompt has {longest} tokens and the answer up to {decoding.max_new_tokens} (max_new_tokens), but "
+                f"the LLM was made for {self.positions}",
+                "ask something shorter, or lower max_new_tokens",
+            )
+
+    def answers(
+        self,
+        source: Any,
+        task: str = "caption",
+        question: str | None = None,
+        tag: str | None = None,
+        segments: bool = False,
+        decoding: DecodingSettings | dict[str, Any] | None = None,
+        santa: SantaSettings | dict[str, Any] | None = None,
+        explain: bool = False,
+        batch_size: int = 16,
+    ) -> list[Answer]:
+        """One answer a chunk of about a minute.
+
+        source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also
+        answers every window. decoding, santa, explain: see `answer_embeddings`. Raises AudioError for what cannot be
+        decoded, SettingsError for what cannot be asked.
+        """
+        self.validate_request(task, question, tag)
+        return asking.ask_about(
+            self,
+            asking.embed_sound(self, source, batch_size),
+            Request(task, question, tag),
+            segments,
+            decoding=decoding,
+            santa=santa,
+            explain=explain,
+            batch_size=batch_size,
+        )
 
     def answer(self, source: Any, task: str = "caption", **asked: Any) -> str:
-        """The chunks' answers, one a line. source: path, URI, or (waveform float32 [T], sample rate)."""
-        return "\n".join(part.text for part in self.answers(source, task, **asked))
+        """The chunks' answers, one a line; arguments as of `answers`."""
+        return "\n".join(answer.text for answer in self.answers(source, task, **asked))
 
 
 @contextmanager
@@ -296,11 +357,26 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def load_model(uri: str | os.PathLike[str], device: str = "auto", dtype: str = "auto", **options: Any) -> MatsModel:
-    """Load a model directory; `"builtin"` is the embedded one. See `checkpoint.load_model`."""
-    from mats_core.model.directory import load_model as load
+def load_encoder_part(uri: str | None, device: torch.device) -> tuple[Any, Part | None]:
+    """The encoder and which it is; (None, None) without one."""
+    if uri is None:
+        return None, None
+    encoder = load_encoder(uri, device=str(device))
+    return encoder, Part(uri=recorded_uri(uri), fingerprint=encoder.fingerprint)
 
-    return load(uri, device, dtype, **options)
 
-
-__all__ = ["Answer", "MatsModel", "Reply", "Request", "TargetScores", "load_model"]
+def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part | None]:
+    """The Santa memory and which it is; (None, None) without one, SettingsError for one of another encoder."""
+    if uri is None:
+        return None, None
+    memory = SantaMemory.load(uri)
+    if encoder is not None:
+        refuse_other_encoder(
+            "memory",
+            f"the memory {uri}",
+            memory.encoder_fingerprint,
+            encoder.fingerprint,
+            'rebuild it with "mats build-memory"',
+            unknown_passes=True,
+        )
+    return memory, Part(uri=recorded_uri(uri), fingerprint=memory.fingerprint)

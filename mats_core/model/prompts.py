@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.text import has_surrogate
 
 SPEECH = "<SpeechHere>"
@@ -76,7 +76,9 @@ def family(task: str) -> str:
     """The prompt family of a record's task name; SettingsError for one that is not known."""
     found = FAMILIES.get(task.strip().lower())
     if found is None:
-        raise got_allowed("task", task, ", ".join((*TASKS, "and in corpora " + ", ".join(FAMILIES))))
+        raise SettingsError(
+            "task", f'"{task}" is not a task', f"choose {', '.join(TASKS)}, or in corpora {', '.join(FAMILIES)}"
+        )
     return found
 
 
@@ -90,14 +92,15 @@ def validate_request(
 ) -> None:
     """Raise SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
     if task not in tasks:
-        raise got_allowed("task", task, ", ".join(tasks))
+        raise SettingsError("task", f'"{task}" is not a task', f"choose {', '.join(tasks)}")
     if task == "QA" and not (question and question.strip()):
-        raise got_allowed("question", question, "a question, which task QA needs")
+        raise SettingsError("question", "task QA needs a question, and there is none", "ask one")
     for name, text in (("question", question), ("tag", tag)):
         if text and SPEECH in text:
-            raise got_allowed(name, text, f"text without {SPEECH}, which stands for the sound")
+            raise SettingsError(name, f'"{text}" holds {SPEECH}, which stands for the sound', "leave it out")
         if text and has_surrogate(text):
-            raise got_allowed(name, text.encode("utf-8", "backslashreplace").decode(), "text in UTF-8")
+            shown = text.encode("utf-8", "backslashreplace").decode()
+            raise SettingsError(name, f'"{shown}" is not text in UTF-8', "write it in UTF-8")
 
 
 def format_prompt(instruction: str, tag: str = "", template: str = PROMPT_TEMPLATE) -> str:
@@ -115,7 +118,7 @@ def training_prompt(
     decides by row or step. QA asks `question`; so does any other task whose record has one.
     """
     if wordings not in WORDINGS:
-        raise got_allowed("wordings", wordings, ", ".join(WORDINGS))
+        raise SettingsError("wordings", f'there are no wordings "{wordings}"', f"choose one of {', '.join(WORDINGS)}")
     kind = family(task)
     if kind == "QA" or question:
         validate_request(kind, question)

@@ -16,21 +16,20 @@ from peft import get_peft_model_state_dict
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PEFT_TARGETS
 from pydantic import BaseModel
 
-from mats_core.errors import got_allowed
-from mats_core.model import llm as parts
+from mats_core.errors import SettingsError, checked, checked_field
 from mats_core.model.config import (
     AdapterConfig,
     DecodingSettings,
     MapperConfig,
     ModelConfig,
     SantaSettings,
-    checked,
-    checked_field,
 )
-from mats_core.model.directory import compare_keys, load_weights, resolve_output
+from mats_core.model.directory import resolve_output
+from mats_core.model.llm import add_adapter, load_llm_outline
 from mats_core.model.mapper import build_mapper
-from mats_core.model.model import MatsModel
+from mats_core.model.model import MatsModel, load_encoder_part, load_memory_part
 from mats_core.storage.fetch import local_file
+from mats_core.weights import compare_keys, load_weights, read_pickle, some, tensor_fault
 
 LORA_PREFIX = "llama_model.base_model.model."
 _LORA_TENSOR = re.compile(re.escape(LORA_PREFIX) + r"(.+)\.lora_([AB])\.default\.weight")
@@ -86,13 +85,13 @@ class ImportReport:
 def read_checkpoint(path: str) -> dict[str, Any]:
     """The checkpoint's dict, whose "model" holds dense, finite tensors by name; SettingsError for anything else."""
     file = local_file(path, "checkpoint")
-    found = parts.read_pickle(file, "checkpoint", path, "a checkpoint of tensors and plain values")
+    found = read_pickle(file, "checkpoint", path, "a checkpoint of tensors and plain values")
     state = found.get("model") if isinstance(found, dict) else None
     if not isinstance(state, dict):
-        raise got_allowed("checkpoint", path, 'a dict whose "model" holds tensors by name')
-    wrong = [fault for name, value in state.items() if (fault := parts.tensor_fault(name, value))]
+        raise SettingsError("checkpoint", f'{path} holds no "model" of tensors by name', "give the authors' checkpoint")
+    wrong = [fault for name, value in state.items() if (fault := tensor_fault(name, value))]
     if wrong:
-        raise got_allowed("checkpoint", path, "dense, finite tensors by name; " + parts.some(wrong))
+        raise SettingsError("checkpoint", f"in {path}, {some(wrong)}", "give one of dense, finite tensors by name")
     return found
 
 
@@ -127,11 +126,12 @@ def their_name(name: str) -> str:
 
 
 def sizes_of(
-    mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], told: dict[str, Any], hidden: int
+    mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], stated: dict[str, Any], hidden: int
 ) -> dict[str, int]:
     """The sizes most tensors agree on, so that `compare_keys` names the others.
 
-    Of tensors that are missing: what the checkpoint's config `told`, else the reference's; `hidden` is the LLM's width.
+    Of tensors that are missing: what the checkpoint's config says (`stated`), else the reference's; `hidden` is the
+    LLM's width.
     """
     usual = MapperConfig()
 
@@ -140,42 +140,44 @@ def sizes_of(
         return [tensor.shape[axis] for tensor in fitting]
 
     widths = [*sizes("prefix_const", 1), *sizes("projector.weight", 1), *sizes(".norm1.weight", 0, 1)]
-    width = _most(widths, told, "mapper_dim", usual.width)
+    width = _most_frequent(widths, stated, "mapper_dim", usual.width)
     unfolded = [*sizes("linear.weight", 0), *sizes("linear.bias", 0, 1)]
     found = {
-        "embedding_dim": _most(sizes("linear.weight", 1), told, "clap_dim", 1024),
-        "vectors": _most(sizes("prefix_const", 0), told, "prefix_length", usual.vectors),
+        "embedding_dim": _most_frequent(sizes("linear.weight", 1), stated, "clap_dim", 1024),
+        "vectors": _most_frequent(sizes("prefix_const", 0), stated, "prefix_length", usual.vectors),
         "width": width,
-        "clip_tokens": _most(
-            [size // width for size in unfolded if size % width == 0], told, "clip_length", usual.clip_tokens
+        "clip_tokens": _most_frequent(
+            [size // width for size in unfolded if size % width == 0], stated, "clip_length", usual.clip_tokens
         ),
-        "layers": _layers(mapper, told),
-        "mlp_width": _most([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], {}, "", 2 * width),
-        "hidden_size": _most([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], {}, "", hidden),
+        "layers": _layers(mapper, stated),
+        "mlp_width": _most_frequent([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], {}, "", 2 * width),
+        "hidden_size": _most_frequent([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], {}, "", hidden),
     }
-    if lora or told.get("lora") is True:
+    if lora or stated.get("lora") is True:
         matrices = [(name, tensor) for name, tensor in lora.items() if tensor.ndim == 2]
         ranks = [tensor.shape[0] if ".lora_A." in name else tensor.shape[1] for name, tensor in matrices]
-        found["lora_rank"] = _most(ranks, told, "lora_rank", AdapterConfig().rank)
+        found["lora_rank"] = _most_frequent(ranks, stated, "lora_rank", AdapterConfig().rank)
     return found
 
 
-def _most(sizes: Iterable[int], told: dict[str, Any], name: str, otherwise: int) -> int:
-    """The most frequent size, the first of equals; without any the one that is told, else the one given last."""
+def _most_frequent(sizes: Iterable[int], stated: dict[str, Any], name: str, otherwise: int) -> int:
+    """The most frequent of `sizes` (of equally frequent ones the first); without any, the size that `stated` has under
+    `name`; without that, `otherwise`.
+    """
     ranked = Counter(size for size in sizes if size).most_common(1)
     if ranked:
         return ranked[0][0]
-    size = told.get(name)
+    size = stated.get(name)
     return size if type(size) is int and size > 0 else otherwise
 
 
-def _layers(mapper: dict[str, torch.Tensor], told: dict[str, Any]) -> int:
-    """How many layers the mapper is to have: those in a row from 0 on, or more where the config says so."""
+def _layers(mapper: dict[str, torch.Tensor], stated: dict[str, Any]) -> int:
+    """How many layers the mapper is to have: those numbered 0, 1, … without a gap, or more where the config says so."""
     numbers = {int(found[1]) for name in mapper if (found := _MAPPER_LAYER.match(name))}
     row = 0
     while row in numbers:
         row += 1
-    promised = told.get("num_layers")
+    promised = stated.get("num_layers")
     return max(row, promised if type(promised) is int else 0) or len(numbers)
 
 
@@ -191,22 +193,22 @@ def import_with_report(
     """Make a model directory of the authors' `.pth`, with a Santa memory where one is given; see `import_reference`."""
     target = resolve_output(out).resolve()
     if any(target.iterdir()):
-        raise got_allowed("out", out, "a folder that is empty, or not there yet")
+        raise SettingsError("out", f"{out} is not empty", "choose a folder that is empty, or not there yet")
     found = read_checkpoint(checkpoint)
     mapper_state, lora_state, skipped = split_state(found["model"])
     stored = _stored_config(found)
     report = ImportReport(target, {}, skipped=skipped)
     values = _choose(config, stored, report)
-    language_model, tokenizer, llm_part = parts.load_llm_outline(llm, trust_remote_code)
+    language_model, tokenizer, llm_part = load_llm_outline(llm, trust_remote_code)
     hidden = int(language_model.get_input_embeddings().embedding_dim)
     sizes = report.sizes = sizes_of(mapper_state, lora_state, stored | (config or {}), hidden)
     if hidden != sizes["hidden_size"]:
-        raise got_allowed(
-            "llm", llm, f"the LLM this checkpoint was trained with, {sizes['hidden_size']} wide, not {hidden}"
-        )
+        why = f"{llm} is {hidden} wide, and the checkpoint was trained with an LLM {sizes['hidden_size']} wide"
+        raise SettingsError("llm", why, "give the LLM it was trained with")
     if sizes["width"] % values["heads"]:
-        name = _said("heads", report.chosen["heads"][1])
-        raise got_allowed(name, values["heads"], f"a divisor of the mapper's width {sizes['width']}")
+        name = _shown_name("heads", report.chosen["heads"][1])
+        why = f"{values['heads']} does not divide the mapper's width {sizes['width']}"
+        raise SettingsError(name, why, "give the number of heads it was trained with")
     mapper_config: MapperConfig = checked(
         MapperConfig,
         {name: sizes[name] for name in ("vectors", "clip_tokens", "width", "layers")}
@@ -225,24 +227,26 @@ def import_with_report(
         mapper = build_mapper(mapper_config, sizes["embedding_dim"], hidden)
     expected = dict(mapper.state_dict())
     if adapter is not None:
-        language_model = parts.add_adapter(language_model, adapter)
+        language_model = add_adapter(language_model, adapter)
         expected |= get_peft_model_state_dict(language_model)
     unread = {line.partition(":")[0] for line in skipped}
     given = {name: tensor for name, tensor in found["model"].items() if name not in unread}
     wrong = compare_keys({their_name(name): tensor for name, tensor in expected.items()}, given)
     if wrong:
-        raise got_allowed("checkpoint", checkpoint, "the reference's tensors; " + parts.some(wrong))
+        raise SettingsError("checkpoint", f"in {checkpoint}, {some(wrong)}", "give the authors' checkpoint")
     load_weights(mapper, mapper_state, checkpoint)
     if adapter is not None:
         for name, tensor in lora_state.items():  # the LLM is an outline without weights; the adapter is not
             layer = re.sub(r"\.lora_([AB])\.weight$", r".lora_\1.default", name)
             language_model.get_submodule(layer).weight = torch.nn.Parameter(tensor, requires_grad=False)
-    encoder, encoder_part = parts.load_encoder_part(_clap_uri(clap), torch.device("cpu"))
+    encoder, encoder_part = load_encoder_part(_clap_uri(clap), torch.device("cpu"))
     if encoder is not None and encoder.dim != sizes["embedding_dim"]:
-        raise got_allowed("clap", clap, f"an encoder of {sizes['embedding_dim']} dimensions, not {encoder.dim}")
-    bank, memory_part = parts.load_memory_part(memory, encoder_part)
+        why = f"{clap} has {encoder.dim} dimensions, and the checkpoint takes {sizes['embedding_dim']}"
+        raise SettingsError("clap", why, "give the encoder it was trained with")
+    bank, memory_part = load_memory_part(memory, encoder_part)
     if bank is not None and bank.dim != sizes["embedding_dim"]:
-        raise got_allowed("memory", memory, f"a memory of {sizes['embedding_dim']} dimensions, not {bank.dim}")
+        why = f"{memory} has {bank.dim} dimensions, and the checkpoint takes {sizes['embedding_dim']}"
+        raise SettingsError("memory", why, "give a memory of the checkpoint's encoder")
     model_config: ModelConfig = checked(
         ModelConfig,
         {
@@ -305,8 +309,8 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
         ours = name if name in SETTINGS else aliases.get(name)
         if ours is not None:
             known[ours] = value
-        elif name not in _TOLD_BY_TENSORS:
-            raise got_allowed(f"config.{name}", value, "one of " + ", ".join(SETTINGS))
+        elif name not in _SAID_BY_TENSORS:
+            raise SettingsError(f"config.{name}", "there is no such setting", f"choose one of {', '.join(SETTINGS)}")
     values = {}
     for ours, setting in SETTINGS.items():
         if ours in known:
@@ -315,18 +319,18 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
             value, source = stored[setting.theirs], "checkpoint"
         else:
             value, source = setting.default, "default"
-        values[ours] = checked_field(setting.kind, setting.field, value, _said(ours, source))
+        values[ours] = checked_field(setting.kind, setting.field, value, _shown_name(ours, source))
         report.chosen[ours] = (value, source)
     return values
 
 
-def _said(name: str, source: str) -> str:
+def _shown_name(name: str, source: str) -> str:
     """A setting's name where the user finds it: the flag, or the entry of the checkpoint's config."""
     return f"checkpoint config.{SETTINGS[name].theirs}" if source == "checkpoint" else name
 
 
 # Names in the authors' own config that say what the tensors or the code say already.
-_TOLD_BY_TENSORS = frozenset(
+_SAID_BY_TENSORS = frozenset(
     {
         "use_memory_bank",
         "is_kmeans",

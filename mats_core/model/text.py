@@ -1,4 +1,4 @@
-"""Answer clean-up, reading labels out of an answer, and what is no text."""
+"""Cleaning up an answer, and telling text from bytes that are none."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import unicodedata
 from typing import Literal
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 
 AnswerStyle = Literal["gentle", "reference"]
 
@@ -48,15 +48,9 @@ def clean_answer(text: str, style: AnswerStyle = "gentle") -> str:
         text = _CONTROL.sub("", unicodedata.normalize("NFC", text)).strip()
         text = text[:1].upper() + text[1:]
     else:
-        raise got_allowed("answer_style", style, "gentle, reference")
+        raise SettingsError("answer_style", f'"{style}" is no style', "choose gentle or reference")
     text = re.sub(r"\s*,(?!\d)\s*", ", ", text) if style == "gentle" else re.sub(r"\s*,\s*", ", ", text)
     return re.sub(r"\s+", " ", text).strip()
-
-
-def parse_labels(text: str) -> list[str]:
-    """Labels of a list answer ("Dog; rain, wind."): lower case, in order, each once."""
-    labels = (re.sub(r"\s+", " ", part).strip(" .\"'").lower() for part in re.split(r"[;,\n]", text))
-    return list(dict.fromkeys(label for label in labels if label))
 
 
 def has_surrogate(text: str) -> bool:

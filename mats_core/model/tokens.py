@@ -7,17 +7,17 @@ a mask. The two sides of `<SpeechHere>` are tokenised apart, as the reference do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.prompts import SPEECH
 
-_CACHED = 200_000  # distinct texts kept; then forgotten all at once
+_CACHED = 200_000  # distinct texts remembered; then forgotten all at once
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Sequences:
     """A batch of token ids with gaps for the vectors.
 
     ids: int64 [B, T] (padding and gaps hold an id that is never read); sound: bool [B, T], true in the gaps;
-    real: bool [B, T], false in the padding; targets: int64 [B, T], -100 where nothing is learned.
+    real: bool [B, T], false in the padding; targets: int64 [B, T], -100 where nothing is learned, and first_target:
+    the first column that holds one.
     """
 
     ids: torch.Tensor
@@ -40,7 +41,7 @@ class PromptTokens:
 
     def __init__(self, tokenizer: Any, vectors: int, max_target_tokens: int) -> None:
         if tokenizer.eos_token_id is None:
-            raise got_allowed("llm", "a tokenizer without an end token", "a tokenizer with an eos_token")
+            raise SettingsError("llm", "its tokenizer has no end token", "give one whose tokenizer has an eos_token")
         self.tokenizer, self.vectors, self.max_target_tokens = tokenizer, vectors, max_target_tokens
         self.eos = int(tokenizer.eos_token_id)
         self.bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
@@ -55,7 +56,7 @@ class PromptTokens:
         found = self._prompts.get(text)
         if found is None:
             if text.count(SPEECH) != 1:
-                raise got_allowed("prompt", text, f"a prompt with {SPEECH} exactly once")
+                raise SettingsError("prompt", f'"{text}" has not one {SPEECH}', f"write {SPEECH} exactly once")
             before, after = text.split(SPEECH)
             head = self.bos + self._ids(before)
             found = (head + [0] * self.vectors + self._ids(after), len(head))
@@ -71,38 +72,32 @@ class PromptTokens:
         return found
 
     def for_loss(self, prompts: Sequence[str], outputs: Sequence[str], device: torch.device) -> Sequences:
-        """Prompt and answer behind one another, padded on the right."""
-        rows = [(*self.prompt(p), self.answer(o)) for p, o in zip(prompts, outputs, strict=True)]
-        length = max(len(ids) + len(answer) for ids, _, answer in rows)
-        ids = np.zeros((len(rows), length), np.int64)
-        sound = np.zeros((len(rows), length), bool)
-        real = np.zeros((len(rows), length), bool)
-        targets = np.full((len(rows), length), -100, np.int64)
-        for row, (prompt, gap, answer) in enumerate(rows):
-            end = len(prompt) + len(answer)
-            ids[row, : len(prompt)] = prompt
-            ids[row, len(prompt) : end] = answer
-            targets[row, len(prompt) : end] = answer
-            sound[row, gap : gap + self.vectors] = True
-            real[row, :end] = True
-        move = _mover(device)
-        first = min(len(prompt) for prompt, _, _ in rows)
-        return Sequences(move(ids), move(sound), move(real), move(targets), first)
+        """Prompt and answer behind one another, padded on the right; the answers are the targets."""
+        asked, answers = [self.prompt(text) for text in prompts], [self.answer(text) for text in outputs]
+        rows = [(ids + answer, gap) for (ids, gap), answer in zip(asked, answers, strict=True)]
+        batch = self._padded(rows, device, left=False)
+        targets = np.full(tuple(batch.ids.shape), -100, np.int64)  # [B, T]
+        for row, ((ids, _), answer) in enumerate(zip(asked, answers, strict=True)):
+            targets[row, len(ids) : len(ids) + len(answer)] = answer
+        batch.targets = _moved(targets, device)
+        batch.first_target = min(len(ids) for ids, _ in asked)
+        return batch
 
     def for_generation(self, prompts: Sequence[str], device: torch.device) -> Sequences:
         """Prompts alone, padded on the left."""
-        rows = [self.prompt(text) for text in prompts]
-        length = max(len(ids) for ids, _ in rows)
+        return self._padded([self.prompt(text) for text in prompts], device, left=True)
+
+    def _padded(self, rows: Sequence[tuple[list[int], int]], device: torch.device, left: bool) -> Sequences:
+        """Rows of (ids, where the gap starts) as one batch."""
+        length = max(len(tokens) for tokens, _ in rows)
         ids = np.zeros((len(rows), length), np.int64)
-        sound = np.zeros((len(rows), length), bool)
-        real = np.zeros((len(rows), length), bool)
-        for row, (prompt, gap) in enumerate(rows):
-            start = length - len(prompt)
-            ids[row, start:] = prompt
+        sound, real = np.zeros((2, len(rows), length), bool)
+        for row, (tokens, gap) in enumerate(rows):
+            start = length - len(tokens) if left else 0
+            ids[row, start : start + len(tokens)] = tokens
             sound[row, start + gap : start + gap + self.vectors] = True
-            real[row, start:] = True
-        move = _mover(device)
-        return Sequences(move(ids), move(sound), move(real))
+            real[row, start : start + len(tokens)] = True
+        return Sequences(_moved(ids, device), _moved(sound, device), _moved(real, device))
 
 
 def _remember(cache: dict[str, Any], key: str, value: Any) -> None:
@@ -111,5 +106,5 @@ def _remember(cache: dict[str, Any], key: str, value: Any) -> None:
     cache[key] = value
 
 
-def _mover(device: torch.device) -> Callable[[np.ndarray], torch.Tensor]:
-    return lambda array: torch.from_numpy(array).to(device, non_blocking=True)
+def _moved(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device, non_blocking=True)

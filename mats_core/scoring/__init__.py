@@ -1,7 +1,17 @@
-"""Scores of answers against truth, each with its interval, its number of items, and what was left out and why.
+"""Metrics of answers: each with its interval, its number of items, and what was left out and why.
 
-``score`` is the way in; the families are in modules of their own. Nothing here needs Ray, and torch only where
-`aac-metrics` is used for captions.
+``score`` is the way in; what is re-exported here is public, and so are `choices.order`, `choices.ask`, `baselines`,
+`chat` and `captions.needs`. Anything above may import this room; it imports `errors` alone. Needs neither Ray nor a
+model, and torch only where `aac-metrics` does.
+
+- `score`: items and answers of a kind → scores.
+- `items`: what is scored and what comes out of it.
+- `captions`, `labels`, `choices`, `chat`: the metrics of each kind.
+- `matching`: from a free answer to a label.
+- `metric`: one metric from what each item contributes.
+- `bootstrap`: statistics of rows, their intervals, and the difference of two runs.
+- `baselines`: what needs no model of ours.
+- `aac`: the published caption tools, their tokenizer and Java.
 """
 
 from __future__ import annotations

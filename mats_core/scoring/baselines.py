@@ -101,28 +101,28 @@ def zero_shot(
     """
     if len(audio) != len(items):
         raise ValueError(f"{len(audio)} embeddings for {len(items)} items")
-    heard = np.isfinite(audio).all(axis=1)
-    unit = np.where(heard[:, None], audio, 0.0).astype(np.float64)
+    finite = np.isfinite(audio).all(axis=1)
+    unit = np.where(finite[:, None], audio, 0.0).astype(np.float64)
     unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     if kind == "choice":
         texts = list(dict.fromkeys(c for item in items for c in item.choices))
         table = dict(zip(texts, unit_embeddings(texts, embed_text), strict=True))
         chosen = [
             max(item.choices, key=lambda c: float(u @ table[c])) if ok else None
-            for item, u, ok in zip(items, unit, heard, strict=True)
+            for item, u, ok in zip(items, unit, finite, strict=True)
         ]
         return score(kind, items, chosen, metrics=metrics, seed=seed)
     if kind not in ("label", "labels"):
         raise ValueError(f"zero-shot CLAP does not apply to kind {kind}")
     likeness = unit @ unit_embeddings(list(labels.texts), embed_text).T
-    nearest = [labels.names[i] if ok else None for i, ok in zip(likeness.argmax(axis=1), heard, strict=True)]
+    nearest = [labels.names[i] if ok else None for i, ok in zip(likeness.argmax(axis=1), finite, strict=True)]
     if kind == "label":
         return score(kind, items, nearest, labels=labels, metrics=metrics, seed=seed)
     index = {name: i for i, name in enumerate(labels.names)}
     truth = np.zeros_like(likeness)
     for row, item in zip(truth, items, strict=True):
         row[[index[name] for name in item.labels]] = 1.0
-    why = ["" if ok else "no embedding" for ok in heard]
+    why = ["" if ok else "no embedding" for ok in finite]
     others = [m for m in (metrics if metrics is not None else METRICS[kind]) if m != "map"]
     scores = score(kind, items, nearest, labels=labels, metrics=others, seed=seed)
     scores.metrics = {"map": label_family.mean_average_precision(items, likeness, truth, why, seed), **scores.metrics}

@@ -113,7 +113,7 @@ OF_SET = frozenset({"mean_of_set"})
 """Statistics whose rows two runs can compare only over the same items."""
 
 
-def _prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]:
+def prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]:
     """The statistic of fixed rows as a function of weights [N], with what does not change done once."""
     if statistic == "mean_average_precision":
         return _AveragePrecision(rows)
@@ -124,13 +124,13 @@ def _prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]
 def compute(statistic: str, rows: Sequence[Row]) -> float:
     """A statistic of rows, every row counted once."""
     table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
-    return _prepared(statistic, table)(np.ones(len(table)))
+    return prepared(statistic, table)(np.ones(len(table)))
 
 
 def interval(statistic: str, rows: Sequence[Row], seed: int = 0, draws: int | None = None) -> tuple[float, float]:
     """95 % bootstrap interval over items (percentile method) of a statistic of rows [N, k]."""
     table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
-    of = _prepared(statistic, table)
+    of = prepared(statistic, table)
     values = [of(weights) for weights in _resamples(len(table), seed, draws or _draws(table))]
     return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
 
@@ -162,7 +162,7 @@ def paired_bootstrap(
         raise ValueError("no item counts in both runs")
     first = np.asarray([x for x, _ in both], dtype=np.float64).reshape(len(both), -1)
     second = np.asarray([y for _, y in both], dtype=np.float64).reshape(len(both), -1)
-    of_first, of_second = _prepared(statistic, first), _prepared(statistic, second)
+    of_first, of_second = prepared(statistic, first), prepared(statistic, second)
     ones = np.ones(len(both))
     difference = of_second(ones) - of_first(ones)
     count = draws or _draws(first)

@@ -14,11 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mats_core.errors import first_line
 from mats_core.scoring import aac
+from mats_core.scoring.aac import cache_folder, java_missing, stanford_missing, tokenize
 from mats_core.scoring.bootstrap import compute
 from mats_core.scoring.items import Answers, Item, Metric, Scores, Unavailable
 from mats_core.scoring.metric import no_answer, of_rows, of_values
-from mats_core.scoring.tokenizing import cache_folder, java_missing, stanford_missing, tokenize
 
 BLEU = tuple(f"bleu_{n}" for n in (1, 2, 3, 4))
 _PACKAGE = 'pip install "aac-metrics<0.5.5" nltk'
@@ -77,8 +78,8 @@ def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: 
         try:
             scores.metrics[name] = _metric(name, items, at, raw if name == "fense" else tokens, places, why, seed)
         except (ValueError, OSError, RuntimeError, ImportError) as error:
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            scores.unavailable.append(Unavailable(name, first, "more than one clip" if len(there) < 2 else _DOWNLOAD))
+            remedy = "more than one clip" if len(there) < 2 else _DOWNLOAD
+            scores.unavailable.append(Unavailable(name, first_line(error), remedy))
     return scores
 
 

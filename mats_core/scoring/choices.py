@@ -11,12 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mats_core.scoring.bootstrap import interval
 from mats_core.scoring.items import Answers, Item, Scores
 from mats_core.scoring.matching import (
     EXACT,
     HOWS,
-    NONE,
     NORMALISED,
     EmbedText,
     LabelSet,
@@ -24,7 +22,7 @@ from mats_core.scoring.matching import (
     match_labels,
     normalise,
 )
-from mats_core.scoring.metric import no_answer, of_values
+from mats_core.scoring.metric import no_answer, of_values, per_category
 
 T = TypeVar("T")
 LETTER, NAMED = "letter", "named"
@@ -163,21 +161,5 @@ def mmau_records(
     return json.dumps(whole, ensure_ascii=False, indent=1)
 
 
-def per_category(items: Sequence[Item], values: Sequence[float | None], seed: int) -> dict[str, dict[str, float]]:
-    """Mean, 95 % interval and number of items of every category; empty when the items have none."""
-    found: dict[str, list[float]] = {}
-    for item, value in zip(items, values, strict=True):
-        if item.category and value is not None:
-            found.setdefault(item.category, []).append(value)
-    table = {}
-    for name, group in sorted(found.items()):
-        low, high = interval("mean", [(v,) for v in group], seed)
-        table[name] = {"value": float(np.mean(group)), "low": low, "high": high, "n": len(group)}
-    return table
-
-
 def _mean(values: Sequence[bool | float | None]) -> float | None:
     return float(np.mean([float(v) for v in values if v is not None])) if values else None
-
-
-__all__ = ["LETTER", "NAMED", "NONE", "ask", "match", "order", "per_category", "score"]

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mats_core.scoring.bootstrap import interval
-from mats_core.scoring.choices import per_category
 from mats_core.scoring.items import Answers, Item, Metric, Scores, Unavailable
-from mats_core.scoring.label_scores import label_f1
 from mats_core.scoring.matching import (
     EXACT,
     HOWS,
     NEAREST,
-    NONE,
     NORMALISED,
     EmbedText,
     LabelSet,
     Match,
     match_labels,
-    normalise,
     similarities,
 )
-from mats_core.scoring.metric import no_answer, of_rows, of_values
+from mats_core.scoring.metric import no_answer, of_rows, of_values, per_category
 
 _NO_NEAREST = "no CLAP at hand: an answer that names no label counts as wrong"
 _EXACT_NOTE = "letter for letter, but for the case of the first letter and a final full stop"
@@ -100,16 +96,16 @@ def score_sets(
 ) -> Scores:
     """Kind ``labels``: each item has a set of true labels; an answer lists labels with commas or semicolons.
 
-    ``micro_f1`` and ``macro_f1`` are those of the labels that the answer lists, each part matched by
+    ``micro_f1`` and ``macro_f1`` are those of the labels that the answer lists, each piece matched by
     `matching.match_labels`. ``map`` is the mean over labels that occur of average precision, the similarity of the
     whole answer to each label's text in CLAP's text space being the score; so it needs ``embed_text``.
     """
     why = _left_out(items, answers, labels, most=None)
     counts = [not reason for reason in why]
-    parts = [split_answer(_text(a), labels) for a in answers]
-    matches = match_labels([part for each in parts for part in each], labels, embed_text)
+    pieces = [split_answer(_text(a), labels) for a in answers]
+    matches = match_labels([piece for each in pieces for piece in each], labels, embed_text)
     at = iter(matches)
-    found = [[next(at) for _ in each] for each in parts]
+    found = [[next(at) for _ in each] for each in pieces]
     guessed = [{m.index for m in each if m.index is not None} for each in found]
     index = {name: i for i, name in enumerate(labels.names)}
     true = [{index[name] for name in item.labels} if ok else set() for item, ok in zip(items, counts, strict=True)]
@@ -184,23 +180,62 @@ def mean_average_precision(
     return of_rows("map", items, rows, values, why, "mean_average_precision", seed)
 
 
+@dataclass(frozen=True)
+class LabelScores:
+    """Scores of predicted label sets against true ones, all between 0 and 1.
+
+    ``micro`` pools all decisions; ``macro`` is the mean of the labels' own F1 over labels that occur in the truth.
+    """
+
+    precision: float
+    recall: float
+    micro: float
+    macro: float
+    per_label: dict[str, float]
+
+
+def label_f1(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> LabelScores:
+    """F1 of label sets, one predicted and one true set an item.
+
+    Raises:
+        ValueError: when the two differ in length or are empty.
+    """
+    if len(predicted) != len(true) or not true:
+        raise ValueError(f"{len(predicted)} predictions for {len(true)} truths; both must be the same and not zero")
+    hits: dict[str, np.ndarray] = {}
+    for guess, truth in zip(predicted, true, strict=True):
+        for label in set(guess) | set(truth):
+            row = hits.setdefault(label, np.zeros(3))
+            row += (label in guess and label in truth, label in guess, label in truth)
+    both, guessed, there = np.sum(list(hits.values()), axis=0) if hits else np.zeros(3)
+    per_label = {label: _ratio(2 * h[0], h[1] + h[2]) for label, h in sorted(hits.items())}
+    occurring = [per_label[label] for label, h in hits.items() if h[2]]
+    return LabelScores(
+        precision=_ratio(both, guessed),
+        recall=_ratio(both, there),
+        micro=_ratio(2 * both, guessed + there),
+        macro=float(np.mean(occurring)) if occurring else 0.0,
+        per_label=per_label,
+    )
+
+
 def split_answer(answer: str, labels: LabelSet) -> list[str]:
-    """The parts of a list answer: cut at semicolons, line ends and commas, but not within a label that has commas."""
-    parts: list[str] = []
+    """The pieces of a list answer: cut at semicolons, line ends and commas, but not within a label that has commas."""
+    pieces: list[str] = []
     with_comma = sorted(
         (form for form in {*labels.names, *labels.spoken} if "," in form), key=lambda form: (-len(form), form)
     )
     rest = answer
     for form in with_comma:
-        pieces = _cut(rest, form)
-        if pieces is not None:
-            parts.append(form)
-            rest = pieces
+        left = _cut(rest, form)
+        if left is not None:
+            pieces.append(form)
+            rest = left
     for piece in rest.replace(";", ",").replace("\n", ",").split(","):
         text = piece.strip().rstrip(".")
         if text:
-            parts.append(text)
-    return list(dict.fromkeys(parts))
+            pieces.append(text)
+    return list(dict.fromkeys(pieces))
 
 
 def _cut(text: str, form: str) -> str | None:
@@ -245,4 +280,5 @@ def _text(answer: object) -> str:
     return answer if isinstance(answer, str) else ""
 
 
-__all__ = ["NONE", "interval", "mean_average_precision", "normalise", "score", "score_sets", "split_answer"]
+def _ratio(a: float, b: float) -> float:
+    return float(a / b) if b else 0.0

@@ -53,3 +53,16 @@ def no_answer(answers: Answers) -> list[str]:
     """Why each item is left out for want of an answer; "" where there is one (an empty text is an answer)."""
     missing = [a is None if isinstance(a, str) or a is None else all(each is None for each in a) for a in answers]
     return [NO_ANSWER if gone else "" for gone in missing]
+
+
+def per_category(items: Sequence[Item], values: Sequence[float | None], seed: int) -> dict[str, dict[str, float]]:
+    """Mean, 95 % interval and number of items of every category; empty when the items have none."""
+    found: dict[str, list[float]] = {}
+    for item, value in zip(items, values, strict=True):
+        if item.category and value is not None:
+            found.setdefault(item.category, []).append(value)
+    table = {}
+    for name, group in sorted(found.items()):
+        low, high = interval("mean", [(v,) for v in group], seed)
+        table[name] = {"value": float(np.mean(group)), "low": low, "high": high, "n": len(group)}
+    return table

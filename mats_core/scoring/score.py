@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.scoring import captions, chat, choices
 from mats_core.scoring import labels as label_family
 from mats_core.scoring.items import Answers, Item, Kind, Scores
@@ -47,13 +47,15 @@ def score(
         SettingsError: for a kind or metric that is not known, or answers that are not as many as the items.
     """
     if kind not in METRICS:
-        raise got_allowed("kind", kind, ", ".join(METRICS))
+        raise SettingsError("kind", f'"{kind}" is no kind of item', f"choose {', '.join(METRICS)}")
     wanted = list(metrics) if metrics is not None else list(METRICS[kind])
     unknown = [name for name in wanted if name not in METRICS[kind]]
     if unknown:
-        raise got_allowed("metrics", ", ".join(unknown), ", ".join(METRICS[kind]))
+        problem = f"kind {kind} has no metric called {', '.join(unknown)}"
+        raise SettingsError("metrics", problem, f"choose from {', '.join(METRICS[kind])}")
     if len(answers) != len(items) or not items:
-        raise got_allowed("answers", len(answers), f"as many as the items ({len(items)}), and at least one")
+        problem = f"there are {len(answers)} for {len(items)} items"
+        raise SettingsError("answers", problem, "give one for each item, and at least one")
     if kind == "caption":
         return captions.score(items, answers, wanted, seed)
     if kind == "choice":

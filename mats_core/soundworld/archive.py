@@ -18,9 +18,9 @@ import numpy as np
 import soundfile
 import soxr
 
-from mats_core.soundworld.clips import SPLITS
 from mats_core.soundworld.kinds import SAMPLE_RATE
-from mats_core.soundworld.recipe import Recipe, sample_recipe
+from mats_core.soundworld.language import recipe_caption
+from mats_core.soundworld.recipe import SPLITS, Recipe, sample_recipe
 from mats_core.soundworld.synth import render, render_scene
 from mats_core.storage.uris import printable
 
@@ -59,7 +59,7 @@ SOUNDFILE_ENCODINGS = {
     "aiff": ("AIFF", "PCM_16"),
 }
 
-STEADY = ("siren", "tone", "engine", "saw")
+SUSTAINED = ("siren", "tone", "engine", "saw")
 
 
 def _u(name: str) -> bytes:
@@ -98,9 +98,9 @@ CLIPS: tuple[Clip, ...] = (
     Clip(b"studio/mixdown 5.1.flac", "flac", 48000, 6, 5.0),
     Clip(b"studio/effects/ambience 5.1.wav", "wavfloat", 44100, 6, 8.0),
     Clip(b"studio/effects/one hit.wav", "wav16", 44100, 1, 0.3, ("glass", "drum", "knock")),
-    Clip(b"studio/effects/blip.flac", "flac", 48000, 1, 0.3, STEADY),
-    Clip(b"studio/effects/blip.ogg", "ogg", 48000, 1, 0.5, STEADY),
-    Clip(b"studio/effects/blip.mp3", "mp3", 44100, 1, 0.8, STEADY),
+    Clip(b"studio/effects/blip.flac", "flac", 48000, 1, 0.3, SUSTAINED),
+    Clip(b"studio/effects/blip.ogg", "ogg", 48000, 1, 0.5, SUSTAINED),
+    Clip(b"studio/effects/blip.mp3", "mp3", 44100, 1, 0.8, SUSTAINED),
     Clip(b"studio/effects/sting.aiff", "aiff", 22050, 1, 1.2),
     # Names that programs trip over.
     Clip(b"odd names/two  spaces and a trailing one .wav", "wav16", 16000, 1, 5.0),
@@ -219,13 +219,13 @@ def _sound(clip: Clip, seed: list[int]) -> tuple[np.ndarray, dict[str, Any]]:
         per_minute = round(60 / CHANGE_S)
         rows = []
         for minute in range(minutes):
-            part = recipes[minute * per_minute : (minute + 1) * per_minute]
+            stretches = recipes[minute * per_minute : (minute + 1) * per_minute]
             rows.append(
                 {
                     "start_s": 60.0 * minute,
                     "end_s": 60.0 * (minute + 1),
-                    "caption": " ".join(recipe.caption() for recipe in part),
-                    "labels": _distinct(part),
+                    "caption": " ".join(recipe_caption(recipe) for recipe in stretches),
+                    "labels": _distinct(stretches),
                 }
             )
         caption = f"A scene of {minutes} minute{'s' if minutes > 1 else ''} whose sounds change."
@@ -238,7 +238,7 @@ def _sound(clip: Clip, seed: list[int]) -> tuple[np.ndarray, dict[str, Any]]:
     return render(recipe), _truth(
         clip.name,
         clip.seconds * clip.cut,
-        caption=recipe.caption(),
+        caption=recipe_caption(recipe),
         labels=_distinct([recipe]),
         complete=clip.cut == 1,
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mats_core.soundworld.clips import clip_recipe
-from mats_core.soundworld.kept import whole
+from mats_core import storage
 from mats_core.soundworld.language import Content, corpus_record
+from mats_core.soundworld.recipe import clip_recipe
 
 TASK_SHARES = {"caption": 0.4, "QA": 0.3, "cla_label": 0.18, "music_caption": 0.12}
 RECORDS = 16_000
@@ -27,8 +27,6 @@ def text_record(index: int, round_: int = 0) -> dict[str, str]:
 
 
 def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS) -> None:
-    """All records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all."""
-    with whole(path) as draft, draft.open("w", encoding="utf-8") as file:
-        for turn in range(rounds):
-            for index in range(records):
-                file.write(json.dumps(text_record(index, turn)) + "\n")
+    """All records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all. Raises StorageError."""
+    rows = (text_record(index, turn) for turn in range(rounds) for index in range(records))
+    storage.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())

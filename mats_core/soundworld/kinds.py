@@ -104,20 +104,20 @@ def _seconds(s: float) -> int:
     return max(8, int(s * SAMPLE_RATE))
 
 
-def rain(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _rain(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     hiss = _band(_noise(rng, n), pitch, None, 1) * _slow(rng, n, 0.7, 0.8, 1.0)
     drops = (rng.random(n) < rate / SAMPLE_RATE).astype(np.float32) * rng.uniform(4, 16, n).astype(np.float32)
     return 0.5 * hiss + _band(drops, pitch * 1.3, 6500, 1)
 
 
-def wind(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _wind(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     x = _noise(rng, n)
     low, high = _band(x, pitch * 0.5, pitch), _band(x, pitch, pitch * 2)
     gust = _slow(rng, n, rate)
     return (low * (1.1 - gust) + 1.4 * high * gust) * (0.35 + gust)
 
 
-def thunder(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _thunder(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def clap(i: int) -> Array:
         m = _seconds(rng.uniform(1.2, 2.4))
         crack = _noise(rng, m) * _decay(m, 0.05)
@@ -127,7 +127,7 @@ def thunder(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Arra
     return _place(n, _onsets(rng, n, rate, 0.3), clap)
 
 
-def bird(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _bird(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     sweep, trill = rng.uniform(-0.5, 0.5), rng.uniform(0, 0.12)
     length = rng.uniform(0.06, 0.16)
 
@@ -140,7 +140,7 @@ def bird(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.35), chirp)
 
 
-def dog(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _dog(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def bark(i: int) -> Array:
         m = _seconds(rng.uniform(0.14, 0.22))
         u = np.linspace(0, 1, m)
@@ -152,7 +152,7 @@ def dog(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.35), bark)
 
 
-def cat(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _cat(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def meow(i: int) -> Array:
         m = _seconds(rng.uniform(0.5, 0.8))
         u = np.linspace(0, 1, m)
@@ -165,7 +165,7 @@ def cat(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.2), meow)
 
 
-def cricket(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _cricket(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     pulses = int(rng.integers(3, 5))
 
     def chirp(i: int) -> Array:
@@ -176,7 +176,7 @@ def cricket(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Arra
     return _place(n, _onsets(rng, n, rate, 0.06), chirp)
 
 
-def frog(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _frog(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     pulse_rate = rng.uniform(35, 60)
 
     def croak(i: int) -> Array:
@@ -189,34 +189,34 @@ def frog(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.15), croak)
 
 
-def engine(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _engine(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     f = pitch * _slow(rng, n, 0.5, 0.93, 1.07)
     tone = _harmonics(_phase(f, n), [1, 0.9, 0.7, 0.8, 0.5, 0.4, 0.35, 0.25, 0.2])
     shake = 0.75 + 0.25 * np.sin(_phase(rate, n))
     return (tone + 0.35 * _band(_noise(rng, n), None, 900)) * shake
 
 
-def saw(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _saw(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     rev = 1 + 0.22 * np.sin(_phase(rate, n) + rng.uniform(0, 6.28))
     p = _phase(pitch * rev, n)
     buzz = _harmonics(p, [1 / k**0.5 for k in range(1, 16)])
     return buzz + 0.8 * _band(_noise(rng, n), 2000, 7000) * (0.6 + 0.4 * np.sin(p))
 
 
-def siren(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _siren(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     cycle = _phase(rate, n) + rng.uniform(0, 6.28)
     shape = np.sin(cycle) if rng.random() < 0.6 else np.sign(np.sin(cycle))
     f = pitch * 2 ** (0.5 * shape)
     return _harmonics(_phase(f, n), [1.0, 0.35, 0.3, 0.1, 0.12])
 
 
-def alarm(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _alarm(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     m = _seconds(0.5 / rate)
     beep = np.clip(3 * np.sin(_phase(pitch, m)), -1, 1) * np.minimum(1, _hump(m) * 8)
     return _place(n, _onsets(rng, n, rate, 0.0), lambda i: beep)
 
 
-def telephone(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _telephone(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     m = _seconds(0.62 / rate)
     trill = np.sign(np.sin(_phase(rng.uniform(18, 26), m)))
     f = pitch * np.where(trill > 0, 1.0, 1.26)
@@ -236,7 +236,7 @@ BELL = (
 )
 
 
-def bell(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _bell(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
 
     def strike(i: int) -> Array:
         m = _seconds(2.2)
@@ -249,7 +249,7 @@ def bell(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.05), strike)
 
 
-def knock(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _knock(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def hit(i: int) -> Array:
         m = _seconds(0.12)
         t = _time(m)
@@ -262,7 +262,7 @@ def knock(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, kept, hit)
 
 
-def clock(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _clock(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def tick(i: int) -> Array:
         m = _seconds(0.03)
         f = pitch * (1.0 if i % 2 == 0 else 0.72)
@@ -271,7 +271,7 @@ def clock(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.0), tick)
 
 
-def footsteps(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _footsteps(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def step(i: int) -> Array:
         m = _seconds(0.22)
         thud = np.sin(_phase(pitch * np.exp(-6 * _time(m)), m)) * _decay(m, 0.04, 0.003)
@@ -282,7 +282,7 @@ def footsteps(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Ar
     return _place(n, _onsets(rng, n, rate, 0.1), step)
 
 
-def drops(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _drops(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def drop(i: int) -> Array:
         m = _seconds(0.12)
         f = pitch * rng.uniform(0.9, 1.1) * (1 + 2.2 * _time(m) / 0.1)
@@ -291,7 +291,7 @@ def drops(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.5), drop)
 
 
-def glass(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _glass(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def crash(i: int) -> Array:
         m = _seconds(0.7)
         out = 1.2 * _band(_noise(rng, m), 3000, None) * _decay(m, 0.03, 0.001)
@@ -306,7 +306,7 @@ def glass(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return _place(n, _onsets(rng, n, rate, 0.3), crash)
 
 
-def tone(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _tone(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     f = pitch * (1 + 0.004 * np.sin(_phase(rate, n)))
     return _harmonics(_phase(f, n), [1.0, rng.uniform(0, 0.3), rng.uniform(0, 0.2)])
 
@@ -314,7 +314,7 @@ def tone(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
 SCALES = ([0, 2, 4, 7, 9, 12], [0, 3, 5, 7, 10, 12], [0, 2, 4, 5, 7, 9, 11, 12])
 
 
-def melody(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _melody(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     scale = SCALES[int(rng.integers(len(SCALES)))]
     pluck = rng.random() < 0.6
     state = int(rng.integers(len(scale)))
@@ -330,7 +330,7 @@ def melody(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array
     return _place(n, _onsets(rng, n, rate, 0.0), note)
 
 
-def drum(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _drum(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     def beat(i: int) -> Array:
         m = _seconds(0.2)
         if i % 2 == 0:
@@ -345,7 +345,7 @@ def drum(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
 VOWELS = ((730, 1090, 2440), (270, 2290, 3010), (300, 870, 2240), (530, 1840, 2480), (570, 840, 2410))
 
 
-def voice(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _voice(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     f = pitch * _slow(rng, n, 1.5, 0.82, 1.18)
     p = _phase(f, n)
     buzz = _harmonics(p, [1 / k for k in range(1, 25)])
@@ -364,7 +364,7 @@ def voice(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     return out
 
 
-def applause(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
+def _applause(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Array:
     m = _seconds(0.03)
     hands = [pitch * 2 ** rng.uniform(-0.5, 0.5) for _ in range(12)]
     claps = [_band(_noise(rng, m), f * 0.7, f * 1.4) * _decay(m, 0.008, 0.001) for f in hands]
@@ -376,29 +376,29 @@ def applause(rng: np.random.Generator, n: int, pitch: float, rate: float) -> Arr
 KINDS: dict[str, Kind] = {
     k.name: k
     for k in (
-        Kind("rain", "weather", (700, 2000), (40, 400), rain),
-        Kind("wind", "weather", (250, 800), (0.4, 1.2), wind),
-        Kind("thunder", "weather", (60, 160), (0.3, 0.7), thunder),
-        Kind("bird", "animal", (1900, 4800), (2.2, 7), bird, True, True),
-        Kind("dog", "animal", (220, 620), (1.0, 3.2), dog, True, True),
-        Kind("cat", "animal", (380, 900), (0.7, 1.4), cat, True),
-        Kind("cricket", "animal", (3400, 7000), (1.6, 5), cricket, False, True),
-        Kind("frog", "animal", (280, 800), (0.9, 2.6), frog, True, True),
-        Kind("engine", "machine", (45, 130), (4, 12), engine, True),
-        Kind("saw", "machine", (150, 420), (0.4, 1.6), saw, True),
-        Kind("siren", "alarm", (550, 1400), (0.35, 2.2), siren, True, True),
-        Kind("alarm", "alarm", (900, 3000), (1.8, 6), alarm, True, True),
-        Kind("telephone", "alarm", (600, 1500), (0.6, 1.4), telephone, True),
-        Kind("bell", "alarm", (300, 1300), (0.5, 1.8), bell, True, True),
-        Kind("knock", "household", (140, 420), (2.5, 8), knock, False, True),
-        Kind("clock", "household", (2200, 5000), (1.5, 5.5), clock, False, True),
-        Kind("footsteps", "household", (70, 160), (1.2, 3.4), footsteps, False, True),
-        Kind("drops", "household", (600, 1700), (1.2, 5), drops, True, True),
-        Kind("glass", "household", (2200, 4400), (0.5, 1.3), glass),
-        Kind("tone", "music", (350, 2600), (3, 7), tone, True),
-        Kind("melody", "music", (180, 620), (1.8, 6), melody, True, True),
-        Kind("drum", "music", (50, 120), (1.8, 6), drum, False, True),
-        Kind("voice", "person", (90, 260), (2.4, 5.5), voice, True, True),
-        Kind("applause", "person", (900, 2200), (18, 60), applause),
+        Kind("rain", "weather", (700, 2000), (40, 400), _rain),
+        Kind("wind", "weather", (250, 800), (0.4, 1.2), _wind),
+        Kind("thunder", "weather", (60, 160), (0.3, 0.7), _thunder),
+        Kind("bird", "animal", (1900, 4800), (2.2, 7), _bird, True, True),
+        Kind("dog", "animal", (220, 620), (1.0, 3.2), _dog, True, True),
+        Kind("cat", "animal", (380, 900), (0.7, 1.4), _cat, True),
+        Kind("cricket", "animal", (3400, 7000), (1.6, 5), _cricket, False, True),
+        Kind("frog", "animal", (280, 800), (0.9, 2.6), _frog, True, True),
+        Kind("engine", "machine", (45, 130), (4, 12), _engine, True),
+        Kind("saw", "machine", (150, 420), (0.4, 1.6), _saw, True),
+        Kind("siren", "alarm", (550, 1400), (0.35, 2.2), _siren, True, True),
+        Kind("alarm", "alarm", (900, 3000), (1.8, 6), _alarm, True, True),
+        Kind("telephone", "alarm", (600, 1500), (0.6, 1.4), _telephone, True),
+        Kind("bell", "alarm", (300, 1300), (0.5, 1.8), _bell, True, True),
+        Kind("knock", "household", (140, 420), (2.5, 8), _knock, False, True),
+        Kind("clock", "household", (2200, 5000), (1.5, 5.5), _clock, False, True),
+        Kind("footsteps", "household", (70, 160), (1.2, 3.4), _footsteps, False, True),
+        Kind("drops", "household", (600, 1700), (1.2, 5), _drops, True, True),
+        Kind("glass", "household", (2200, 4400), (0.5, 1.3), _glass),
+        Kind("tone", "music", (350, 2600), (3, 7), _tone, True),
+        Kind("melody", "music", (180, 620), (1.8, 6), _melody, True, True),
+        Kind("drum", "music", (50, 120), (1.8, 6), _drum, False, True),
+        Kind("voice", "person", (90, 260), (2.4, 5.5), _voice, True, True),
+        Kind("applause", "person", (900, 2200), (18, 60), _applause),
     )
 }

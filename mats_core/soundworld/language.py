@@ -96,10 +96,12 @@ class Content:
 
     @property
     def kinds(self) -> list[str]:
+        """The kinds of sound, in the order of the sounds."""
         return [s.kind for s in self.sounds]
 
     @property
     def in_order(self) -> list[Sound]:
+        """The sounds whose order in time one hears; empty when there is no such order."""
         if self.layout == "sequence":
             return list(self.sounds)
         return list(self.sounds[:-1]) if self.layout == "background" else []
@@ -161,6 +163,12 @@ def caption(content: Content, rng: np.random.Generator) -> str:
         over = n[-1]
         text = _pick(rng, [f"{n[0]} followed by {n[1]}, with {over} throughout", f"{c[0]}, then {c[1]}, while {c[-1]} all along", f"over {over}, {n[0]} and then {n[1]}", f"{n[0]}, then {n[1]}, with {over} in the background"])  # fmt: skip
     return text[0].upper() + text[1:] + "."
+
+
+def recipe_caption(recipe: Recipe) -> str:
+    """The caption of a recipe: the first draw of its own seed, out of many wordings."""
+    rng = np.random.default_rng([recipe.seed, 11])
+    return caption(Content.of(recipe, rng), rng)
 
 
 def label_text(kinds: list[str]) -> str:
@@ -252,7 +260,7 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
 
 def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict[str, str]:
     """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task."""
-    heard = caption(content, rng)
+    text = caption(content, rng)
     if task == "QA":
         instruction, output, _ = question(content, rng)
     elif task == "cla_label":
@@ -261,4 +269,4 @@ def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict
         instruction, output = "", music_description(content, rng)
     else:
         instruction, output = "", caption(content, rng)
-    return {"caption": heard, "instruction": instruction, "output": output, "task": task, "source": "soundworld"}
+    return {"caption": text, "instruction": instruction, "output": output, "task": task, "source": "soundworld"}

@@ -8,7 +8,17 @@ import numpy as np
 
 from mats_core.soundworld.kinds import KINDS
 
-LAYOUTS = ("single", "together", "sequence", "background")
+# Seeds are split by purpose, so that no clip (and no recipe) is shared between them.
+SPLITS = {
+    "pretrain": 101,
+    "text": 102,
+    "upper_bound": 103,
+    "validation": 104,
+    "test": 105,
+    "memory": 106,
+    "demo": 107,
+    "tokenizer": 999,
+}
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,13 @@ class Event:
 
     @property
     def hertz(self) -> float:
+        """Its pitch, geometric in the kind's range."""
         low, high = KINDS[self.kind].pitch
         return low * (high / low) ** self.pitch
 
     @property
     def per_second(self) -> float:
+        """Its events (or cycles) a second, geometric in the kind's range."""
         low, high = KINDS[self.kind].rate
         return low * (high / low) ** self.rate
 
@@ -74,13 +86,6 @@ class Recipe:
             return self.labels()
         return self.labels()[:-1] if self.layout == "background" else []
 
-    def caption(self, rng: np.random.Generator | None = None) -> str:
-        """A caption of the recipe in one of many wordings (the first draw of its own seed by default)."""
-        from mats_core.soundworld.language import Content, caption
-
-        rng = np.random.default_rng([self.seed, 11]) if rng is None else rng
-        return caption(Content.of(self, rng), rng)
-
 
 def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: list[str] | None = None) -> Recipe:
     """Draw a recipe; the same seed always gives the same recipe.
@@ -120,6 +125,11 @@ def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: li
         noise_color=float(rng.uniform(0.0, 1.0)),
         gain_db=float(rng.uniform(-24.0, -1.0)),
     )
+
+
+def clip_recipe(split: str, index: int) -> Recipe:
+    """Recipe ``index`` of a split; splits never share one."""
+    return sample_recipe([SPLITS[split], index])
 
 
 def _spans(rng: np.random.Generator, layout: str, count: int, seconds: float) -> list[tuple[float, float]]:

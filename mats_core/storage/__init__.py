@@ -1,27 +1,26 @@
-"""Bytes at any URI: the only place that knows file systems (local paths, and through fsspec s3://, gs://, az://, …).
+"""Bytes at any URI: the only room that knows file systems (local paths, and through fsspec s3://, gs://, az://, …).
 
-Use it as `from mats_core import storage; storage.read_bytes(uri)`. Anything may import it; it imports nothing above
-`mats_core.errors`.
+Use it as `from mats_core import storage; storage.read_bytes(uri)`. Public are the names in `__all__` and those of
+uris, fetch and fingerprint. Every room may import it; it imports `mats_core.errors` alone.
+
+    uris         what a URI is: local or remote, its public form, its place below another, members of archives
+    errors       what clients raise, as StorageError; what passes by itself, and `with_retries`
+    clients      which client talks to which store, by MATS_STORAGE; calls to it
+    files        seekable files over ranges of bytes
+    listing      files below a folder, a prefix, a glob
+    tar          members of archives, as files
+    reading      open, read, list, look up
+    writing      write, create, remove
+    fetch        model files by URI or hub name, as local files in a cache
+    fingerprint  hashes of model files and settings
 """
 
-from mats_core.storage.clients import is_known_scheme
-from mats_core.storage.errors import StorageError, error_from
+from mats_core.errors import StorageError
+from mats_core.storage.clients import arrow, filesystem, is_known_scheme
+from mats_core.storage.errors import error_from
 from mats_core.storage.listing import FileInfo, Listed
-from mats_core.storage.reading import (
-    arrow,
-    exists,
-    filesystem,
-    is_dir,
-    join,
-    lies_in,
-    list_files,
-    list_members,
-    open_binary,
-    read_bytes,
-    same_place,
-    stat,
-)
-from mats_core.storage.uris import local_path, public_uri, scheme, uri_from_path
+from mats_core.storage.reading import exists, is_dir, list_files, list_members, open_binary, read_bytes, stat
+from mats_core.storage.uris import join, lies_in, local_path, public_uri, same_place, scheme, uri_from_path
 from mats_core.storage.writing import abort_uploads, create_bytes, make_dirs, remove_tree, write_bytes, write_from
 
 __all__ = [

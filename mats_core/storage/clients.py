@@ -1,4 +1,4 @@
-"""Which client talks to which store, and how: endpoint, region, profile, anonymous and requester-pays access.
+"""Which client talks to which store (endpoint, region, profile, anonymous and requester-pays access), and calls to it.
 
 Credentials come from where each store's own tools look (AWS_… variables, ~/.aws, instance roles, …), never from
 a URI. One set of variables cannot describe two stores at once, so MATS_STORAGE gives settings by URI
@@ -12,17 +12,18 @@ It holds names, no secrets, and reaches decoder processes and Ray's workers with
 
 from __future__ import annotations
 
-import json
 import os
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from mats_core.errors import got_allowed
-from mats_core.storage.errors import StorageError
-from mats_core.storage.uris import public_uri, scheme
+from mats_core.errors import SettingsError, StorageError
+from mats_core.storage.errors import Result, error_from, is_passing, is_vague, store_code, with_retries
+from mats_core.storage.uris import local_path, public_uri, scheme
 
 # Schemes that lead on to other files or URLs; a manifest must not be able to reach through them.
 _REDIRECTING = (
@@ -30,10 +31,9 @@ _REDIRECTING = (
     "jupyter jlab asynclocal local"
 )
 WRAPPERS = frozenset(_REDIRECTING.split())
-OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"})
 READ_ONLY = frozenset({"http", "https"})
 VARIABLE = "MATS_STORAGE"
-_CONNECT_S, _READ_S = 10, 30  # without a byte; after that the request is made again
+_CONNECT_S, _READ_S = 10, 30  # how long to wait for a connection, and for the next byte
 _PLAIN_URL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]+")
 
 
@@ -49,49 +49,44 @@ class StoreRule(BaseModel):
     requester_pays: bool = Field(False, description="Agree to pay for the requests (requester-pays buckets).")
 
 
-def rules() -> dict[str, StoreRule]:
-    """What MATS_STORAGE says; raises SettingsError when it says it wrongly."""
-    return _parsed(os.environ.get(VARIABLE, ""))
-
-
 @lru_cache(maxsize=4)
-def _parsed(text: str) -> dict[str, StoreRule]:
+def _rules(text: str) -> dict[str, StoreRule]:
+    """What MATS_STORAGE says, the longest prefix first; raises SettingsError when it says it wrongly."""
     if not text.strip():
         return {}
     # note: names are shown and values never: some put their keys here, though it holds none
-    allowed = 'JSON: {"s3://bucket/": {"anonymous": true}}, with ' + ", ".join(StoreRule.model_fields)
+    known = ", ".join(StoreRule.model_fields)
+    remedy = f'write JSON such as {{"s3://bucket/": {{"anonymous": true}}}}, with settings out of {known}'
     try:
-        given = json.loads(text)
-    except ValueError:
-        raise got_allowed(VARIABLE, "text that is no JSON", allowed) from None
-    if not isinstance(given, dict):
-        raise got_allowed(VARIABLE, "no mapping", allowed)
-    found = {}
-    for prefix, rule in given.items():
-        shown = public_uri(prefix)
-        if not isinstance(rule, dict):
-            raise got_allowed(VARIABLE, f"{shown} without settings", allowed)
+        found = TypeAdapter(dict[str, StoreRule]).validate_json(text)
+    except ValidationError as error:
+        where = [str(each) for each in error.errors()[0]["loc"]]
+        if not where:
+            raise SettingsError(VARIABLE, "its text is no JSON mapping", remedy) from None
+        wrong = f"a wrong {'.'.join(where[1:])}" if where[1:] else "no settings"
+        raise SettingsError(VARIABLE, f"{public_uri(where[0])} has {wrong}", remedy) from None
+    for prefix in found:
         if not scheme(prefix):
-            raise got_allowed(VARIABLE, shown, "prefixes that begin with s3://, gs:// or az://")
-        try:
-            found[prefix] = StoreRule(**rule)
-        except ValidationError as error:
-            wrong = ", ".join(sorted({".".join(map(str, each["loc"])) for each in error.errors()}))
-            raise got_allowed(VARIABLE, f"{shown} with a wrong {wrong}", allowed) from None
+            problem = f"{public_uri(prefix)} is not the beginning of a URL"
+            raise SettingsError(VARIABLE, problem, "use prefixes that begin with s3://, gs:// or az://")
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
 
 
 def _rule(uri: str) -> StoreRule:
-    return next((rule for prefix, rule in rules().items() if uri.startswith(prefix)), StoreRule())
+    rules = _rules(os.environ.get(VARIABLE, ""))
+    return next((rule for prefix, rule in rules.items() if uri.startswith(prefix)), StoreRule())
 
 
-def _options(kind: str, uri: str) -> dict[str, Any]:
-    """Arguments of the fsspec class for this URI."""
+def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
+    """Arguments of the fsspec class for this URI; `repeats`: whether its client repeats requests by itself."""
     rule = _rule(uri)
     if kind in ("s3", "s3a"):
         options: dict[str, Any] = {
-            # note: its own five tries a request come on top
-            "config_kwargs": {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": {"max_attempts": 1}},
+            "config_kwargs": {
+                "connect_timeout": _CONNECT_S,
+                "read_timeout": _READ_S,
+                "retries": {"max_attempts": 1} if repeats else {"total_max_attempts": 1},
+            },
         }
         if rule.anonymous:
             options["anon"] = True
@@ -129,9 +124,12 @@ def is_known_scheme(name: str) -> bool:
     return name == "file" or (name not in WRAPPERS and name in fsspec.available_protocols())
 
 
-def open_store(uri: str) -> tuple[Any, str]:
-    """(fsspec file system, path in it) of a remote URI. Raises StorageError refused, and whatever the client
-    raises."""
+def open_client(uri: str, repeats: bool = False) -> tuple[Any, str]:
+    """(fsspec file system, path in it) of a remote URI. S3's client repeats failed requests only where `repeats`; by
+    default every call to it goes through `with_retries`, and its own tries would multiply with those.
+
+    Raises StorageError refused, and whatever the client raises.
+    """
     import fsspec
 
     kind = scheme(uri)
@@ -145,5 +143,82 @@ def open_store(uri: str) -> tuple[Any, str]:
         raise StorageError("refused", f"{kind}:// needs a package that is not installed: {error}") from None
     # note: not url_to_fs: it would split a literal "::" in an object name into chained file systems
     # note: listings are not kept: a later scan must see new files, and millions of names would stay in memory
-    options = {**cls._get_kwargs_from_urls(uri), **_options(kind, uri), "use_listings_cache": False}
-    return cls(**options), cls._strip_protocol(uri)
+    options = {**cls._get_kwargs_from_urls(uri), **_options(kind, uri, repeats), "use_listings_cache": False}
+    fs = cls(**options)
+    if kind in ("s3", "s3a") and not repeats:
+        fs.retries = 1  # note: s3fs makes five tries, on top of those that botocore below it makes
+    return fs, cls._strip_protocol(uri)
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """(fsspec file system, path in it) of a remote URI, for code that does not go through `with_retries` (Arrow, Ray,
+    uploads in parts): this client repeats failed requests by itself. Raises StorageError."""
+    with coded(uri):
+        return open_client(uri, repeats=True)
+
+
+def arrow(uri: str) -> tuple[Any, str]:
+    """(pyarrow file system, path) to read and write Parquet there. Raises StorageError for a name it cannot take."""
+    from pyarrow import fs as arrow_fs
+
+    path = local_path(uri)
+    if path is not None:
+        try:
+            return arrow_fs.LocalFileSystem(), path.decode("utf-8")
+        except UnicodeDecodeError:
+            raise StorageError("refused", f"{uri}: Parquet needs a path in UTF-8") from None
+    fs, name = filesystem(uri)
+    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(fs)), name
+
+
+@contextmanager
+def coded(uri: str) -> Iterator[None]:
+    """Errors of any client library become StorageErrors."""
+    try:
+        yield
+    except (StorageError, SettingsError, MemoryError):
+        raise
+    except Exception as error:  # note: fsspec back ends raise the exceptions of their own client libraries
+        raise error_from(_explained(error, uri), uri) from None
+
+
+def _explained(error: Exception, uri: str) -> Exception:
+    """The error, or what a GET says of its cause where a HEAD failed: the answer to a HEAD has no text."""
+    if scheme(uri) not in ("s3", "s3a") or not is_vague(error):
+        return error
+    try:
+        fs, name = open_client(uri)
+        bucket, key, _ = fs.split_path(name)
+        if not key:
+            fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
+        else:
+            fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+    except Exception as cause:
+        return error if is_vague(cause) or is_passing(cause) else cause
+    return error
+
+
+def call_store(uri: str, action: Callable[[Any, str], Result]) -> Result:
+    """`action` of (file system, path in it), tried again where its error may pass by itself."""
+    fs, name = open_client(uri)
+    return with_retries(lambda: action(fs, name))
+
+
+def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:
+    """What the store says of one object or prefix; "type" is "directory" for a prefix. Raises what the client
+    raises."""
+    if kind in ("s3", "s3a") and "/" not in name.strip("/"):
+        # note: asking for the bucket itself needs other rights than listing it, and gives no reason when refused
+        fs.call_s3("list_objects_v2", fs.kwargs, Bucket=name.strip("/"), MaxKeys=1)
+        return {"name": name, "type": "directory", "size": 0}
+    return dict(fs.info(name))
+
+
+def remote_type(uri: str) -> str | None:
+    """What a store has there: "file", "directory" or None. Raises what the client raises, as for a missing bucket."""
+    try:
+        return str(call_store(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))["type"])
+    except FileNotFoundError as error:
+        if store_code(error) == "NoSuchBucket":
+            raise
+        return None

@@ -1,23 +1,27 @@
-"""What file systems raise, told apart: one code of DESIGN.md and one sentence for each cause; and which of it
-passes by itself."""
+"""What the clients of stores raise: a code and a sentence for each cause, and what passes by itself and is tried again.
+
+`with_retries` is the one place where a call to a store is repeated, at most TRIES times; the clients' own repetition is
+switched off where they allow it (`clients.open_client`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from calendar import timegm
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
-from mats_core.errors import CodedError
+from mats_core.errors import StorageError
 from mats_core.storage.uris import local_path, public_uri, scheme, web_parts
 
+TRIES = 8  # with the pauses below, a call outlasts about twelve seconds
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
-class StorageError(CodedError):
-    """A path or URL that cannot be used; `code` is not_found, access_denied, io_error or refused."""
-
+Result = TypeVar("Result")
 
 # What a store calls the cause → our code and what to say of it. {bucket} and {name} are filled in.
 _CAUSES = {
@@ -106,6 +110,19 @@ def is_passing(error: BaseException) -> bool:
     return False
 
 
+def with_retries(action: Callable[[], Result]) -> Result:
+    """What `action` returns, called again while its error may pass by itself, after pauses that double each time."""
+    for attempt in range(1, TRIES):
+        try:
+            return action()
+        except Exception as error:  # note: every client library has its own
+            if not is_passing(error):
+                raise
+        # note: drawn, so that workers that failed at the same moment do not come back at the same moment
+        time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1)))
+    return action()
+
+
 def error_from(error: BaseException, uri: str) -> StorageError:
     """The coded form of what a file system raised. Its own text is left out: it may hold signed URLs."""
     if isinstance(error, StorageError):
@@ -128,14 +145,14 @@ def error_from(error: BaseException, uri: str) -> StorageError:
         ended = _signature_ended(uri)
         if ended:
             return StorageError("access_denied", f"the signature of {name} expired at {ended}; sign it anew")
-        return StorageError("access_denied", f"access to {name} is denied ({_kind(error, status)})")
+        return StorageError("access_denied", f"access to {name} is denied ({_type_or_status(error, status)})")
     if isinstance(error, NotImplementedError):
         return StorageError("refused", f"{name}: {scheme(uri)}:// is read-only")
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _kind(error, status)
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _type_or_status(error, status)
     return StorageError("io_error", f"{name} cannot be read or written: {reason}")
 
 
-def _kind(error: BaseException, status: Any) -> str:
+def _type_or_status(error: BaseException, status: Any) -> str:
     return f"HTTP {status}" if isinstance(status, int) else type(error).__name__
 
 

@@ -1,18 +1,16 @@
-"""Model parts by URI: a local path, an object store, or a hub name → local files."""
+"""Model files by URI (a local path, a URL, a hub name) as local files, downloaded once into a cache."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mats_core.errors import SettingsError, got_allowed
-from mats_core.storage.errors import StorageError
+from mats_core.errors import SettingsError, StorageError, first_line
 from mats_core.storage.fingerprint import cache_root, hash_settings
-
-if TYPE_CHECKING:
-    from mats_core.storage.listing import FileInfo
+from mats_core.storage.listing import FileInfo
+from mats_core.storage.reading import list_files, open_binary, stat
+from mats_core.storage.uris import public_uri
 
 _BLOCK = 8 << 20
 _TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -42,7 +40,8 @@ def local_directory(uri: str, setting: str, code: bool = False) -> Path:
         return folder
     if looks_like_hub_name(name) and not folder.exists():
         return _from_hub(name, setting, code)
-    raise got_allowed(setting, uri, "a directory that exists, an s3:// or other fsspec URL, or a hub name")
+    remedy = "give the path of one, an s3:// or other URL, or a hub name (OWNER/NAME)"
+    raise SettingsError(setting, f'"{uri}" is not a directory that exists', remedy)
 
 
 def local_file(uri: str, setting: str) -> Path:
@@ -56,7 +55,8 @@ def local_file(uri: str, setting: str) -> Path:
         return _from_store(uri, setting) / uri.rpartition("/")[2]
     file = Path(uri.removeprefix("file://")).expanduser()
     if not file.is_file():
-        raise got_allowed(setting, uri, "a file that exists, or its URL")
+        remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
+        raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)
     return file
 
 
@@ -66,11 +66,16 @@ def _file_from_hub(uri: str, setting: str) -> Path:
     owner, _, rest = uri[3:].partition("/")
     name, _, file = rest.partition("/")
     if not (owner and name and file):
-        raise got_allowed(setting, uri, "hf:OWNER/NAME/FILE")
+        raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
     try:
         return Path(hf_hub_download(f"{owner}/{name}", file))
     except Exception as error:  # no network, no such name, no permission
-        raise got_allowed(setting, uri, f"a file of the hub that can be read ({_short(error)})") from error
+        raise _unreadable_hub(uri, setting, "file", error) from error
+
+
+def _unreadable_hub(name: str, setting: str, what: str, error: Exception) -> SettingsError:
+    problem = f'"{name}" cannot be read from the hub ({type(error).__name__}: {first_line(error)})'
+    return SettingsError(setting, problem, f"check the name and the network, or give a local {what}")
 
 
 def _from_hub(name: str, setting: str, code: bool) -> Path:
@@ -90,8 +95,7 @@ def _from_hub(name: str, setting: str, code: bool) -> Path:
         if broken:
             snapshot_download(name, allow_patterns=broken, force_download=True)
     except Exception as error:  # no network, no such name, no permission
-        allowed = f"a local directory, or a hub name that can be read ({_short(error)})"
-        raise got_allowed(setting, name, allowed) from error
+        raise _unreadable_hub(name, setting, "directory", error) from error
     for file in broken:
         check_safetensors(folder / file, setting, f"{name}/{file}")
     return folder
@@ -109,22 +113,21 @@ def _from_store(uri: str, setting: str) -> Path:
     """Copy a remote directory or file into the cache; a copy counts only while every byte of it is there."""
     from filelock import FileLock
 
-    from mats_core.storage import reading
-
     try:
-        files = sorted(reading.list_files(uri), key=lambda info: info.path)
+        files = sorted(list_files(uri), key=lambda info: info.path)
     except StorageError as error:
-        raise got_allowed(setting, uri, f"something that can be read ({error})") from error
+        problem = f"{public_uri(uri)} cannot be read ({error.message})"
+        raise SettingsError(setting, problem, "check the URL and the access to it") from error
     if not files:
-        raise got_allowed(setting, uri, "a directory with files in it")
+        raise SettingsError(setting, f"{public_uri(uri)} holds no files", "give a directory with files in it")
     key = hash_settings([(info.path, info.size, info.version) for info in files])
     folder = cache_root() / "parts" / key[:32]
-    if _holds(folder, files):
+    if _is_complete(folder, files):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
-            if not _holds(folder, files):
+            if not _is_complete(folder, files):
                 shutil.rmtree(folder, ignore_errors=True)  # something cut it short
                 for left in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
@@ -136,11 +139,12 @@ def _from_store(uri: str, setting: str) -> Path:
                 finally:
                     shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
-        raise got_allowed(setting, uri, f"room to keep it in {cache_root()} ($MATS_CACHE; {error})") from error
+        problem = f"{public_uri(uri)} cannot be copied into the cache {cache_root()} ({error})"
+        raise SettingsError(setting, problem, "make room there, or set MATS_CACHE to another folder") from error
     return folder
 
 
-def _holds(folder: Path, files: list[FileInfo]) -> bool:
+def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
     """Whether a copy has every file at its full size."""
     try:
         return all((folder / info.path).stat().st_size == info.size for info in files)
@@ -150,37 +154,33 @@ def _holds(folder: Path, files: list[FileInfo]) -> bool:
 
 def _download(info: FileInfo, target: Path, setting: str) -> None:
     """One file, in blocks. It counts when all its bytes came and the object is still the one that was listed."""
-    from mats_core.storage import reading
-
     target.parent.mkdir(parents=True, exist_ok=True)
-    size = 0
+    shown, size = public_uri(info.uri), 0
     try:
-        with reading.open_binary(info.uri, read_ahead=_BLOCK) as source, target.open("wb") as file:
-            while block := source.read(_BLOCK):
+        with open_binary(info.uri, read_ahead=_BLOCK) as remote, target.open("wb") as file:
+            while block := remote.read(_BLOCK):
                 file.write(block)
                 size += len(block)
-        now = reading.stat(info.uri)
+        now = stat(info.uri)
     except StorageError as error:
-        raise got_allowed(setting, info.uri, f"a file that can be read ({error})") from error
+        raise SettingsError(setting, f"{shown} cannot be read ({error.message})", "check the access to it") from error
     if size != info.size:
-        raise got_allowed(setting, info.uri, f"a file of {info.size} bytes; {size} arrived")
+        raise SettingsError(setting, f"of {shown} {size} bytes of {info.size} arrived", "start again")
     if (now.size, now.version) != (info.size, info.version):
-        raise got_allowed(setting, info.uri, "a file that stays as it is; it was changed during the download")
+        raise SettingsError(setting, f"{shown} was changed while it was downloaded", "start again when it is complete")
     if target.suffix == ".safetensors":
-        check_safetensors(target, setting, info.uri)
+        check_safetensors(target, setting, shown)
 
 
 def check_safetensors(file: Path, setting: str, shown: str) -> None:
-    """SettingsError unless the header is whole and the file has the length it tells; no tensor is read."""
+    """SettingsError unless the header is whole and the file has the length it tells; no tensor is read.
+
+    `shown` is what the message calls the file."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(file, "np"):
             pass
     except (SafetensorError, OSError) as error:
-        raise got_allowed(setting, shown, f"a whole safetensors file ({error})") from error
-
-
-def _short(error: Exception) -> str:
-    first = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {first[:200]}"
+        problem = f"{shown} is not a whole safetensors file ({error})"
+        raise SettingsError(setting, problem, "copy or download it anew") from error

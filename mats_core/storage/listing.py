@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
-from mats_core.storage.retries import steady
+from mats_core.storage.clients import remote_info
+from mats_core.storage.errors import with_retries
 from mats_core.storage.uris import printable, scheme, uri_from_path, web_parts
 
 PAGE = 1000
@@ -155,7 +156,7 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     """Files that a remote URL means, as `list_local` does it; folder by folder, sorted within each."""
     kind = scheme(uri)
     try:
-        info: dict[str, Any] | None = steady(lambda: remote_info(fs, name, kind))
+        info: dict[str, Any] | None = with_retries(lambda: remote_info(fs, name, kind))
     except FileNotFoundError:
         if not glob.has_magic(name):
             raise
@@ -163,35 +164,25 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
     if info is not None and info.get("type") != "directory":
         yield FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
         return
-    shown = _uris_like(uri, name)
+    uri_of = uris_like(uri, name)
     if info is not None:
-        for each in _below(fs, name, kind):
+        for each in _objects_below(fs, name, kind):
             if has_extension(each["name"].encode(), extensions):
-                yield _object(each, name, kind, shown)
+                yield _object(each, name, kind, uri_of)
         return
     wanted = None if _names_extension(name.encode()) else extensions
     root = _fixed_part(name.encode()).decode()
     meant = re.compile(glob_translate(name))
     found = False
-    for each in _below(fs, root, kind):
+    for each in _objects_below(fs, root, kind):
         if meant.match(each["name"]) and has_extension(each["name"].encode(), wanted):
             found = True
-            yield _object(each, root, kind, shown)
+            yield _object(each, root, kind, uri_of)
     if not found:
         raise FileNotFoundError(errno.ENOENT, "the pattern matches no object")
 
 
-def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:
-    """What the store says of one object or prefix; "type" is "directory" for a prefix. Raises what the client
-    raises."""
-    if kind in ("s3", "s3a") and "/" not in name.strip("/"):
-        # note: asking for the bucket itself needs other rights than listing it, and gives no reason when refused
-        fs.call_s3("list_objects_v2", fs.kwargs, Bucket=name.strip("/"), MaxKeys=1)
-        return {"name": name, "type": "directory", "size": 0}
-    return dict(fs.info(name))
-
-
-def _below(fs: Any, root: str, kind: str) -> Iterator[dict[str, Any]]:
+def _objects_below(fs: Any, root: str, kind: str) -> Iterator[dict[str, Any]]:
     return _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root)
 
 
@@ -202,7 +193,7 @@ def _s3_objects(fs: Any, root: str) -> Iterator[dict[str, Any]]:
     prefix = prefix.rstrip("/") + "/" if prefix else ""
     more: dict[str, str] = {}
     while True:
-        page = steady(
+        page = with_retries(
             partial(fs.call_s3, "list_objects_v2", fs.kwargs, Bucket=bucket, Prefix=prefix, MaxKeys=PAGE, **more)
         )
         for each in page.get("Contents", ()):
@@ -230,21 +221,21 @@ def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
         # note: an object store shows a prefix as an object of its own name; it is no file
         below = [
             each
-            for each in steady(partial(fs.ls, entry["name"], detail=True))
+            for each in with_retries(partial(fs.ls, entry["name"], detail=True))
             if each["name"].rstrip("/") != entry["name"].rstrip("/") and each["name"].startswith(inside)
         ]
         stack.extend(sorted(below, key=lambda each: each["name"], reverse=True))
 
 
-def _object(info: dict[str, Any], root: str, kind: str, shown: Callable[[str], str]) -> FileInfo:
+def _object(info: dict[str, Any], root: str, kind: str, uri_of: Callable[[str], str]) -> FileInfo:
     name = info["name"]
     relative = name[len(root.rstrip("/")) :].lstrip("/") if name.startswith(root.rstrip("/")) else name
     if kind in ("http", "https"):
         relative = re.split(r"[?#]", relative, maxsplit=1)[0]
-    return FileInfo(shown(name), relative, int(info.get("size") or 0), remote_version(info))
+    return FileInfo(uri_of(name), relative, int(info.get("size") or 0), remote_version(info))
 
 
-def _uris_like(uri: str, name: str) -> Callable[[str], str]:
+def uris_like(uri: str, name: str) -> Callable[[str], str]:
     """From a client's names to URIs like the one listed, which it calls `name`: a client leaves out the account of
     abfss://container@account/… and the host of sftp://host/…."""
     kind, _, place = uri.partition("://")

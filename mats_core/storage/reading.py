@@ -1,9 +1,6 @@
-"""The only module that knows file systems: local paths, and through fsspec s3://, gs://, az://, http(s)://,
-memory:// …
+"""Reading: files, listings and what is known of a file, whatever the store.
 
-A URI is text. A local file is its absolute path as it stands; a local name that is not UTF-8 becomes
-``file://`` + percent-encoding, so that every URI can be written to Parquet and JSON. Names are taken
-literally: only the INPUT of `list_files` may be a glob, and only where nothing has exactly that name.
+Names are taken literally: only the INPUT of `list_files` may be a glob, and only where nothing has exactly that name.
 """
 
 from __future__ import annotations
@@ -13,11 +10,11 @@ import stat as stat_module
 import tempfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
-from urllib.parse import quote_from_bytes
 
-from mats_core.storage.calls import at_store, coded, info_of, remote_type
-from mats_core.storage.clients import OBJECT_STORES, open_store
-from mats_core.storage.errors import StorageError
+from mats_core.errors import StorageError
+from mats_core.storage.clients import call_store, coded, open_client, remote_info, remote_type
+from mats_core.storage.errors import with_retries
+from mats_core.storage.files import CHANGED, ReopenedFile, S3File
 from mats_core.storage.listing import (
     FileInfo,
     Listed,
@@ -27,11 +24,8 @@ from mats_core.storage.listing import (
     remote_name,
     remote_version,
 )
-from mats_core.storage.retries import SteadyFile, steady
-from mats_core.storage.s3_file import CHANGED, S3File
 from mats_core.storage.tar import Slice, archive_version, members
 from mats_core.storage.uris import (
-    is_file_url,
     local_path,
     member_range,
     printable,
@@ -44,25 +38,6 @@ from mats_core.storage.uris import (
 _MEMBERS_AHEAD = 1 << 18  # of an archive whose headers are read: one request a member, or less for small ones
 _WHOLE = 8 << 20  # of a file that is read whole: one request for most
 _HEADER_BLOCK = 65536  # note: fsspec's default block of up to 52 MB would read that much for every header
-
-
-def join(base: str, *parts: str) -> str:
-    """`base` and relative parts, whatever the scheme. A part that climbs out (absolute, "..") is refused."""
-    # note: in an object store "a//b" is another name than "a/b"
-    empty = () if scheme(base) in OBJECT_STORES else ("", ".")
-    steps = [step for part in parts for step in part.split("/") if step not in empty]
-    if ".." in steps or any(part.startswith("/") or scheme(part) for part in parts):
-        raise StorageError("refused", f"{'/'.join(parts)!r} would leave {public_uri(base)}")
-    if is_file_url(base):
-        steps = [quote_from_bytes(os.fsencode(step)) for step in steps]
-    root, mark, query = base.partition("?") if scheme(base) in ("http", "https") else (base, "", "")
-    return "/".join([root.rstrip("/"), *steps]) + mark + query
-
-
-def filesystem(uri: str) -> tuple[Any, str]:
-    """(fsspec file system, path in it) of a remote URI; see stores.py for its settings. Raises StorageError."""
-    with coded(uri):
-        return open_store(uri)
 
 
 def open_binary(
@@ -83,31 +58,24 @@ def open_binary(
     if scheme(uri).startswith("tar+"):
         return _open_member(uri, max_bytes, read_ahead, listed)
     with coded(uri):
-        fs, name = open_store(uri)
+        fs, name = open_client(uri)
         if scheme(uri) in ("s3", "s3a"):
             return S3File(fs, name, read_ahead, listed.version if listed else "")  # type: ignore[return-value]
 
-        def open_it() -> Any:
+        def open_file() -> Any:
             return fs.open(name, "rb", block_size=read_ahead, cache_type="readahead")
 
-        file = steady(open_it)
+        file = with_retries(open_file)
         if not file.seekable():
-            return steady(lambda: _spooled(open_it(), max_bytes))
-        found = SteadyFile(file, open_it)
+            return with_retries(lambda: _spooled(open_file(), max_bytes))
+        found = ReopenedFile(file, open_file)
         if listed is not None and listed.size and listed.size != found.size:
             raise StorageError("io_error", CHANGED)
         return found  # type: ignore[return-value]
 
 
-def _member(uri: str) -> tuple[str, str]:
-    try:
-        return split_member(uri)
-    except ValueError as error:
-        raise StorageError("refused", str(error)) from None
-
-
 def _open_member(uri: str, max_bytes: int | None, read_ahead: int, listed: Listed | None) -> BinaryIO:
-    archive, place = _member(uri)
+    archive, place = split_member(uri)
     if listed is not None:
         listed = Listed(0, archive_version(listed.version, place))
     file = open_binary(archive, max_bytes, read_ahead, listed)
@@ -154,7 +122,7 @@ def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) ->
         if path is not None:
             yield from list_local(path, extensions)
         else:
-            fs, name = open_store(uri)
+            fs, name = open_client(uri)
             yield from list_remote(fs, name, uri, extensions)
 
 
@@ -175,9 +143,9 @@ def stat(uri: str) -> FileInfo:
             name = os.path.basename(path)
             return FileInfo(uri_from_path(path), printable(name), status.st_size, local_version(status))
         if scheme(uri).startswith("tar+"):
-            archive, place = _member(uri)
+            archive, place = split_member(uri)
             return FileInfo(uri, remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}")
-        info = info_of(uri)
+        info = call_store(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))
         if info.get("type") == "directory":
             raise StorageError("io_error", f"{public_uri(uri)} is a folder, not a file")
         return FileInfo(uri, remote_name(uri), int(info.get("size") or 0), remote_version(info))
@@ -190,24 +158,6 @@ def exists(uri: str) -> bool:
         if path is not None:
             return os.path.exists(path)
         return remote_type(uri) is not None
-
-
-def same_place(one: str, other: str) -> bool:
-    """Whether two URIs name the same file or folder; of a store by their names alone."""
-    paths = local_path(one), local_path(other)
-    if paths[0] is not None and paths[1] is not None:
-        return os.path.realpath(paths[0]) == os.path.realpath(paths[1])
-    return public_uri(one).rstrip("/") == public_uri(other).rstrip("/")
-
-
-def lies_in(uri: str, folder: str) -> bool:
-    """Whether a URI is a folder or something below it; of a store by their names alone."""
-    paths = local_path(uri), local_path(folder)
-    if paths[0] is not None and paths[1] is not None:
-        one, other = os.fsdecode(os.path.realpath(paths[0])), os.fsdecode(os.path.realpath(paths[1]))
-    else:
-        one, other = public_uri(uri), public_uri(folder)
-    return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
 
 
 def is_dir(uri: str) -> bool:
@@ -224,21 +174,6 @@ def read_bytes(uri: str) -> bytes:
     if local_path(uri) is None and scheme(uri) not in ("s3", "s3a") and not scheme(uri).startswith("tar+"):
         with coded(uri):
             # note: one request; between two of them the file may be written anew, as a lease is
-            return bytes(at_store(uri, lambda fs, name: fs.cat_file(name)))
+            return bytes(call_store(uri, lambda fs, name: fs.cat_file(name)))
     with open_binary(uri, read_ahead=_WHOLE) as file, coded(uri):
         return file.read()
-
-
-def arrow(uri: str) -> tuple[Any, str]:
-    """(pyarrow file system, path) to read and write Parquet there. Raises StorageError for a name it cannot
-    take."""
-    from pyarrow import fs as arrow_fs
-
-    path = local_path(uri)
-    if path is not None:
-        try:
-            return arrow_fs.LocalFileSystem(), path.decode("utf-8")
-        except UnicodeDecodeError:
-            raise StorageError("refused", f"{uri}: Parquet needs a path in UTF-8") from None
-    fs, name = filesystem(uri)
-    return arrow_fs.PyFileSystem(arrow_fs.FSSpecHandler(fs)), name

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import BinaryIO
 
-from mats_core.storage.errors import StorageError
+from mats_core.errors import StorageError
+from mats_core.storage.files import RangedFile
 from mats_core.storage.listing import FileInfo, has_extension
-from mats_core.storage.ranged import RangedFile
 from mats_core.storage.uris import member_range, member_uri, printable
 
 TAR_ENDINGS = frozenset({".tar"})

@@ -1,10 +1,18 @@
-"""What a URI is: text that names a local file or a remote object, safe to write down, and the way back."""
+"""What a URI is: text that names a local file or a remote object, safe to write down, and the way back.
+
+A local file is its absolute path as it stands; a local name that is not UTF-8 becomes file:// and percent-encoding, so
+that every URI can be written to Parquet and JSON.
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+
+from mats_core.errors import StorageError
+
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"})
 
 
 def printable(name: bytes) -> str:
@@ -42,6 +50,34 @@ def scheme(uri: str) -> str:
     if not mark or head.lower() == "file" or not head.replace("+", "").replace("-", "").replace(".", "").isalnum():
         return ""
     return head.lower()
+
+
+def join(base: str, *parts: str) -> str:
+    """`base` and relative parts, whatever the scheme. A part that climbs out (absolute, "..") is refused."""
+    # note: in an object store "a//b" is another name than "a/b"
+    empty = () if scheme(base) in OBJECT_STORES else ("", ".")
+    steps = [step for part in parts for step in part.split("/") if step not in empty]
+    if ".." in steps or any(part.startswith("/") or scheme(part) for part in parts):
+        raise StorageError("refused", f"{'/'.join(parts)!r} would leave {public_uri(base)}")
+    if is_file_url(base):
+        steps = [quote_from_bytes(os.fsencode(step)) for step in steps]
+    root, mark, query = base.partition("?") if scheme(base) in ("http", "https") else (base, "", "")
+    return "/".join([root.rstrip("/"), *steps]) + mark + query
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two URIs name the same file or folder; of a store by their names alone."""
+    return lies_in(one, other) and lies_in(other, one)
+
+
+def lies_in(uri: str, folder: str) -> bool:
+    """Whether a URI is a folder or something below it; of a store by their names alone."""
+    paths = local_path(uri), local_path(folder)
+    if paths[0] is not None and paths[1] is not None:
+        one, other = os.fsdecode(os.path.realpath(paths[0])), os.fsdecode(os.path.realpath(paths[1]))
+    else:
+        one, other = public_uri(uri), public_uri(folder)
+    return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
 
 
 def public_uri(uri: str) -> str:
@@ -115,10 +151,10 @@ def redacted(text: str) -> str:
 
 def split_member(uri: str) -> tuple[str, str]:
     """("s3://bucket/a.tar", "!512+99/x.wav") of tar+s3://bucket/a.tar!512+99/x.wav: a member of an archive, named
-    by its first byte, its size and its name. Raises ValueError for what is no member."""
+    by its first byte, its size and its name. Raises StorageError refused for what is no member."""
     found = _MEMBER.match(uri)
     if found is None:
-        raise ValueError("is no member of an archive: tar+URL!OFFSET+SIZE/NAME")
+        raise StorageError("refused", "is no member of an archive: tar+URL!OFFSET+SIZE/NAME")
     return found[1], found[2]
 
 

@@ -1,4 +1,4 @@
-"""What storage.py writes and removes. Readers see whole files, and one of several writers who must not meet wins."""
+"""Writing and removing. A reader sees whole files only; of several who create one file at once, one succeeds."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import glob
 import os
 import shutil
 import uuid
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import BinaryIO
 
-from mats_core.storage.calls import at_store, coded, remote_type
-from mats_core.storage.clients import OBJECT_STORES, READ_ONLY, open_store
-from mats_core.storage.errors import StorageError, store_code
-from mats_core.storage.retries import steady
-from mats_core.storage.uris import local_path, public_uri, scheme
+from mats_core.errors import StorageError
+from mats_core.storage.clients import READ_ONLY, call_store, coded, filesystem, open_client, remote_type
+from mats_core.storage.errors import store_code, with_retries
+from mats_core.storage.uris import OBJECT_STORES, local_path, public_uri, scheme
 
 _BLOCK = 8 << 20
 
@@ -27,20 +27,26 @@ def write_bytes(uri: str, data: bytes) -> None:
         if path is None:
             _check_writable(uri)
             make_dirs(uri.rpartition("/")[0])
-            at_store(uri, lambda fs, name: fs.pipe_file(name, data))  # one PUT: object stores show it whole
+            call_store(uri, lambda fs, name: fs.pipe_file(name, data))  # one PUT: object stores show it whole
             return
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        partial = path + b"." + uuid.uuid4().hex[:8].encode() + b".partial"
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            if os.path.exists(partial):
-                os.unlink(partial)
-            raise
+        with _draft_of(path, data) as draft:
+            os.replace(draft, path)
+
+
+@contextmanager
+def _draft_of(path: bytes, data: bytes) -> Iterator[bytes]:
+    """A file with `data` beside `path`, to be moved or linked there; removed at the end. Folders are made."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    draft = path + b"." + uuid.uuid4().hex[:8].encode() + b".partial"
+    try:
+        with open(draft, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield draft
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
 
 
 def write_from(uri: str, file: BinaryIO) -> None:
@@ -48,7 +54,7 @@ def write_from(uri: str, file: BinaryIO) -> None:
     where that fails."""
     with coded(uri):
         _check_writable(uri)
-        fs, name = open_store(uri)
+        fs, name = filesystem(uri)
         file.seek(0)
         out = fs.open(name, "wb")
         try:
@@ -72,12 +78,12 @@ def abort_uploads(uri: str) -> int:
     count = 0
     more: dict[str, str] = {}
     with coded(uri):
-        fs, name = open_store(uri)
+        fs, name = open_client(uri)
         bucket, key, _ = fs.split_path(name.rstrip("/"))
         while True:
-            page = steady(partial(fs.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/", **more))
+            page = with_retries(partial(fs.call_s3, "list_multipart_uploads", Bucket=bucket, Prefix=f"{key}/", **more))
             for each in page.get("Uploads", ()):
-                steady(
+                with_retries(
                     partial(
                         fs.call_s3, "abort_multipart_upload", Bucket=bucket, Key=each["Key"], UploadId=each["UploadId"]
                     )
@@ -98,28 +104,23 @@ def create_bytes(uri: str, data: bytes) -> bool:
     with coded(uri):
         if path is None:
             return _create_remote(uri, data)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        partial = path + b"." + uuid.uuid4().hex[:8].encode() + b".partial"
-        try:
-            with open(partial, "wb") as file:
-                file.write(data)
-            os.link(partial, path)  # note: unlike a rename it never replaces; unlike open("x") it shows the whole file
-            return True
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            return _create_here(path, data)
-        finally:
-            with suppress(FileNotFoundError):
-                os.unlink(partial)
+        with _draft_of(path, data) as draft:
+            try:
+                # note: unlike a rename it never replaces; unlike open("x") it shows the whole file
+                os.link(draft, path)
+                return True
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _create_without_links(path, data)
 
 
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
-def _create_here(path: bytes, data: bytes) -> bool:
+def _create_without_links(path: bytes, data: bytes) -> bool:
     """For file systems without links (FAT, some network mounts)."""
     try:
         with open(path, "xb") as file:
@@ -132,14 +133,14 @@ def _create_here(path: bytes, data: bytes) -> bool:
 def _create_remote(uri: str, data: bytes) -> bool:
     _check_writable(uri)
     make_dirs(uri.rpartition("/")[0])
-    fs, name = open_store(uri)
+    fs, name = open_client(uri)
     try:
-        steady(lambda: fs.pipe_file(name, data, mode="create"))
+        with_retries(lambda: fs.pipe_file(name, data, mode="create"))
         return True
     except Exception as error:
         if isinstance(error, FileExistsError) or store_code(error) in _TAKEN:
             # note: an answer that was lost on the way makes a second try, which meets the first: the content tells
-            return bool(at_store(uri, lambda fs, name: fs.cat_file(name)) == data)
+            return bool(call_store(uri, lambda fs, name: fs.cat_file(name)) == data)
         if not isinstance(error, (TypeError, NotImplementedError)) and store_code(error) not in _NO_CONDITIONS:
             raise
     if remote_type(uri) is not None:
@@ -162,7 +163,7 @@ def make_dirs(uri: str) -> None:
             os.makedirs(path, exist_ok=True)
         elif scheme(uri) not in OBJECT_STORES:
             _check_writable(uri)
-            at_store(uri, lambda fs, name: fs.makedirs(name, exist_ok=True))
+            call_store(uri, lambda fs, name: fs.makedirs(name, exist_ok=True))
 
 
 def _check_writable(uri: str) -> None:
@@ -183,17 +184,17 @@ def remove_tree(uri: str) -> None:
             elif os.path.lexists(path):
                 os.unlink(path)
             return
-        fs, name = open_store(uri)
+        fs, name = open_client(uri)
         if not name.strip("/") or (scheme(uri) in OBJECT_STORES and "/" not in name.strip("/")):
             raise StorageError("refused", f"{public_uri(uri)} is not removed as a whole")
         try:
-            names = steady(lambda: fs.find(name))
+            names = with_retries(lambda: fs.find(name))
         except FileNotFoundError:
             return
         plain = [each for each in names if not glob.has_magic(each)]
         if plain:
-            steady(lambda: fs.rm(plain))
+            with_retries(lambda: fs.rm(plain))
         for each in set(names) - set(plain):
-            steady(lambda each=each: fs.rm_file(each))  # type: ignore[misc]  # note: fs.rm takes "*" for a pattern
+            with_retries(lambda each=each: fs.rm_file(each))  # type: ignore[misc]  # note: fs.rm takes "*" for a pattern
         if scheme(uri) not in OBJECT_STORES and fs.exists(name):
-            steady(lambda: fs.rm(name, recursive=True))
+            with_retries(lambda: fs.rm(name, recursive=True))

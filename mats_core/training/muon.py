@@ -58,6 +58,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step on the gradients there are; returns what `closure`, where given, computes."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

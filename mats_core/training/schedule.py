@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 
 _WORDING_STREAM = 0x9E3779B97F4A7C15  # apart from the stream that draws rows
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -77,9 +77,11 @@ def sample_batch(
     weights = np.asarray(ratios, dtype=np.float64)
     counts = np.asarray(sizes, dtype=np.int64)
     if len(weights) != len(counts) or not len(counts) or (weights < 0).any() or weights.sum() <= 0:
-        raise got_allowed("ratios", list(ratios), f"{len(counts)} weights, none negative, not all zero")
+        problem = f"{list(ratios)} cannot be drawn by"
+        raise SettingsError("ratios", problem, f"give {len(counts)} weights, none negative and not all zero")
     if (counts[weights > 0] < 1).any():
-        raise got_allowed("sizes", list(sizes), "at least one row in each data set that is drawn from")
+        problem = f"a data set that is drawn from has no row (rows: {list(sizes)})"
+        raise SettingsError("sizes", problem, "give it at least one, or the ratio 0")
     uniform = _draws(seed, step).random((batch_size, 2))
     if per == "batch":
         uniform[:, 0] = uniform[0, 0]
@@ -115,17 +117,17 @@ def plan_step(lengths: Sequence[int], shards: int, micro_batch_tokens: int) -> l
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     plan: list[list[list[int]]] = []
     for shard in range(shards):
-        parts: list[list[int]] = []
+        batches: list[list[int]] = []
         for index in order[shard::shards]:
-            longest = lengths[parts[-1][0]] if parts else 0
-            if not parts or (len(parts[-1]) + 1) * longest > micro_batch_tokens:
-                parts.append([])
-            parts[-1].append(index)
-        plan.append(parts)
+            longest = lengths[batches[-1][0]] if batches else 0
+            if not batches or (len(batches[-1]) + 1) * longest > micro_batch_tokens:
+                batches.append([])
+            batches[-1].append(index)
+        plan.append(batches)
     return plan
 
 
-def dropout_key(seed: int, step: int, shard: int, part: int) -> int:
+def dropout_key(seed: int, step: int, shard: int, micro_batch: int) -> int:
     """The seed of one micro-batch's dropout, below 2^63."""
-    state = np.random.SeedSequence([seed, step, shard, part]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([seed, step, shard, micro_batch]).generate_state(1, np.uint64)
     return int(state[0]) >> 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -13,40 +13,78 @@ from mats_core.memory.noise import inject_noise, keyed_normal
 from mats_core.model.model import MatsModel
 from mats_core.model.tokens import Sequences
 from mats_core.training.muon import Muon
-from mats_core.training.schedule import TrainingSettings, learning_rate, sample_batch
-
-__all__ = [
-    "StepResult",
-    "Sums",
-    "TrainingSettings",
-    "backward",
-    "evaluate",
-    "learning_rate",
-    "make_optimizer",
-    "sample_batch",
-    "set_training",
-    "step_noise",
-    "train_step",
-    "trained_weights",
-    "update",
-]
+from mats_core.training.schedule import TrainingSettings, learning_rate
 
 _NOISE_STREAM = 1  # Santa's noise is stream 0
 
 
 @dataclass
-class StepResult:
-    """What a step did. loss: mean over the batch's target tokens; learning_rate and grad_norm as used."""
+class MicroBatch:
+    """Samples that go through the LLM at once.
 
-    loss: float
-    token_accuracy: float
+    embedding: float32 [B, D], clean. batch: prompts and targets as token ids. noise_rows: int64 [B], the key of each
+    row's noise. dropout_seed: seeds torch's global generator; None: it goes on as it stands. tokens: of prompts and
+    targets, without padding. counts: False for a micro-batch of weight zero: its gradient is zero and it enters no sum.
+    A worker that has fewer micro-batches than another runs such ones, where workers exchange weights in every pass
+    (FSDP) and therefore have to make equally many passes.
+    """
+
+    embedding: torch.Tensor
+    batch: Sequences
+    noise_rows: torch.Tensor
+    dropout_seed: int | None = None
+    tokens: int = 0
+    counts: bool = True
+
+
+@dataclass
+class StepBatch:
+    """What one worker computes in one step (counted from 0). `target_tokens` and `samples` are those of all workers."""
+
+    step: int
+    micro_batches: list[MicroBatch]
     target_tokens: int
+    samples: int
+
+
+@dataclass
+class StepResult:
+    """What a step did, all workers together.
+
+    loss_sum: over the target tokens; correct: target tokens predicted right; tokens: of prompts and targets. grad_norm:
+    before clipping. seconds: of the step, the wait for its batch included when the loop sets it. stop: whether a worker
+    has asked that the run end after this step.
+    """
+
+    step: int
+    loss_sum: float
+    correct: float
+    target_tokens: int
+    tokens: int
+    samples: int
     learning_rate: float
     grad_norm: float
+    stop: bool = False
+    seconds: float = 0.0
+    wait_seconds: float = 0.0
 
     @property
-    def lr(self) -> float:
-        return self.learning_rate
+    def loss(self) -> float:
+        """Mean cross-entropy a target token."""
+        return self.loss_sum / self.target_tokens
+
+    @property
+    def token_accuracy(self) -> float:
+        """Share of the target tokens predicted right."""
+        return self.correct / self.target_tokens
+
+
+class NotFiniteError(ArithmeticError):
+    """The loss or its gradient is infinite or not a number in `step`; the weights are as before it."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss or its gradient is not a finite number in step {step}")
+        self.step = step
 
 
 @dataclass
@@ -58,9 +96,9 @@ class Sums:
     tokens: torch.Tensor
 
 
-def step_noise(seed: int, step: int, batch_size: int, dim: int) -> torch.Tensor:
-    """Standard-normal draws float32 [batch_size, dim] of one step; a pure function."""
-    return keyed_normal(seed, torch.arange(batch_size) + step * batch_size, dim, _NOISE_STREAM)
+SumGradients = Callable[[Sequence[torch.Tensor], Sequence["float | torch.Tensor"]], "list[float] | None"]
+"""(weights, numbers) → the numbers, summed over all workers as the weights' gradients are in place; None where one of
+them is infinite or not a number."""
 
 
 def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -105,49 +143,39 @@ def set_training(model: MatsModel, on: bool, gradient_checkpointing: bool = Fals
             module.training = on  # transformers asks the layer, not its parts: their dropout stays off
 
 
-def backward(
-    model: MatsModel,
-    embedding: torch.Tensor,
-    batch: Sequences,
-    settings: TrainingSettings,
-    noise_rows: torch.Tensor,
-    total: float | None = None,
-    dropout_seed: int | None = None,
-) -> Sums:
+def backward(model: MatsModel, samples: MicroBatch, settings: TrainingSettings, target_tokens: float) -> Sums:
     """Noise → vectors → loss, and its gradient added to the weights'.
 
-    embedding: float32 [B, D], clean; noise_rows: int64 [B], the key of each row's noise, which is drawn on the
-    model's device. total: target tokens the gradient is the mean over, when `batch` is one of several that make up
-    a step; None: its own. dropout_seed: seeds torch's global generator; None: it goes on as it stands.
+    target_tokens: of the whole step, which the gradient is the mean over. Noise is drawn on the model's device.
     """
-    embedding = torch.as_tensor(embedding, dtype=torch.float32).to(model.device, non_blocking=True)
+    embedding = samples.embedding.to(model.device, torch.float32, non_blocking=True)  # [B, D]
     if settings.noise_variance > 0:
-        noise = keyed_normal(settings.seed, noise_rows.to(model.device), embedding.shape[1], _NOISE_STREAM)
+        keys = samples.noise_rows.to(model.device)  # [B]
+        noise = keyed_normal(settings.seed, keys, embedding.shape[1], _NOISE_STREAM)  # [B, D]
         embedding = inject_noise(embedding, settings.noise_variance, noise=noise)
-    if dropout_seed is not None:
-        torch.manual_seed(dropout_seed)
+    if samples.dropout_seed is not None:
+        torch.manual_seed(samples.dropout_seed)
     set_training(model, True, settings.gradient_checkpointing)
     try:
         with _mixed(model):
-            scores = model.score(model.prefix(embedding), batch)
-        tokens = scores.tokens.sum()
-        loss = (scores.loss * scores.tokens).sum()
-        (loss / (tokens if total is None else total)).backward()
+            scores = model.score(model.prefix(embedding), samples.batch)  # of each sample, [B]
+        loss = (scores.loss * scores.tokens).sum()  # scalar
+        (loss / (target_tokens if samples.counts else math.inf)).backward()
     finally:
         set_training(model, False, settings.gradient_checkpointing)
-    return Sums(loss.detach(), scores.correct.sum(), tokens)
+    return Sums(loss.detach(), scores.correct.sum(), scores.tokens.sum())
 
 
 @torch.no_grad()
 def evaluate(model: MatsModel, embedding: torch.Tensor, batch: Sequences) -> Sums:
-    """Loss and accuracy of clean embeddings [B, D]: no noise, no dropout, no gradient."""
+    """Loss and accuracy of clean embeddings float32 [B, D]: no noise, no dropout, no gradient."""
     with _mixed(model):
-        scores = model.score(model.prefix(embedding), batch)
+        scores = model.score(model.prefix(embedding), batch)  # of each sample, [B]
     return Sums((scores.loss * scores.tokens).sum(), scores.correct.sum(), scores.tokens.sum())
 
 
 def update(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int) -> tuple[float, float]:
-    """One AdamW step on the gradients there are, clipped; returns learning rate and norm before clipping."""
+    """One step of the optimizer on the gradients there are, clipped; returns learning rate and norm before clipping."""
     rate = learning_rate(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -157,31 +185,44 @@ def update(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: i
     return rate, norm.item()
 
 
+def sum_here(weights: Sequence[torch.Tensor], sums: Sequence[float | torch.Tensor]) -> list[float] | None:
+    """`sums` as numbers, where one worker does it all; None when they or a gradient are infinite or not a number."""
+    device = weights[0].device
+    extra = torch.stack([torch.as_tensor(each, dtype=torch.float32, device=device) for each in sums])  # [sums]
+    finite = all(bool(torch.isfinite(weight.grad).all()) for weight in weights if weight.grad is not None)
+    return extra.tolist() if finite and bool(torch.isfinite(extra).all()) else None
+
+
 def train_step(
     model: MatsModel,
     optimizer: torch.optim.Optimizer,
-    embedding: torch.Tensor,
-    prompts: Sequence[str],
-    outputs: Sequence[str],
     settings: TrainingSettings,
-    step: int,
+    batch: StepBatch,
+    sum_gradients: SumGradients = sum_here,
+    stop: bool = False,
 ) -> StepResult:
-    """A whole step at once: `backward` on one batch, then `update`.
+    """The gradient of every micro-batch, summed, then one `update`.
 
-    embedding: [B, D], clean; `settings.noise_variance` of noise is added here. The loss is the mean over all target
-    tokens of the batch. Dropout draws from torch's global generator: seed it for runs that repeat exactly.
+    sum_gradients: sums the weights' gradients in place, and some numbers, over all workers. stop: this worker's wish to
+    end the run, which all of them hear of in the result. Raises NotFiniteError, in every worker, before any weight
+    changes. Only `seconds` and `wait_seconds` of the result are left to the loop.
     """
     optimizer.zero_grad(set_to_none=True)
-    rows = torch.arange(len(embedding)) + step * len(embedding)
-    sums = backward(model, embedding, model.tokens.for_loss(prompts, outputs, model.device), settings, rows)
-    rate, norm = update(optimizer, settings, step)
+    loss = torch.zeros((), device=model.device)
+    correct = torch.zeros((), device=model.device)
+    for samples in batch.micro_batches:
+        sums = backward(model, samples, settings, batch.target_tokens)
+        if samples.counts:
+            loss, correct = loss + sums.loss, correct + sums.correct
+    tokens = sum(samples.tokens for samples in batch.micro_batches)
+    agreed = sum_gradients(trained_weights(optimizer), [loss, correct, float(tokens), float(stop)])
+    if agreed is None:
+        raise NotFiniteError(batch.step)
+    rate, norm = update(optimizer, settings, batch.step)
     return StepResult(
-        loss=(sums.loss / sums.tokens).item(),
-        token_accuracy=(sums.correct / sums.tokens).item(),
-        target_tokens=int(sums.tokens.item()),
-        learning_rate=rate,
-        grad_norm=norm,
-    )
+        step=batch.step, loss_sum=agreed[0], correct=agreed[1], target_tokens=batch.target_tokens,
+        tokens=int(agreed[2]), samples=batch.samples, learning_rate=rate, grad_norm=norm, stop=agreed[3] > 0,
+    )  # fmt: skip
 
 
 def _mixed(model: MatsModel) -> AbstractContextManager[object]:

@@ -1,0 +1,16 @@
+"""Sounds → manifest, audio embeddings, answers.
+
+    caption        `mats caption`: audio, or audio embeddings → answers
+    embed_audio    `mats embed-audio`: audio → audio embeddings
+    scan           `mats scan`: audio → manifest
+    dry_run        `mats caption --dry-run`: what a run would take, from a measured sample
+    run            what caption and embed-audio share: a Job, and run_rows, which brings OUTPUT to its end
+    headers        entries of INPUT → manifest rows, from the headers of files
+    work_list      the frozen list of what was asked, row by row, and its shards
+    decode_stage   the first stage of a run: a shard → rows with their sound, or with stored embeddings
+    model_stage    the stage with the model: rows → answers, or audio embeddings
+
+A uri passes headers, work_list, decode_stage and model_stage on its way to its answer. Public are run_caption,
+run_embed_audio, run_scan and run_dry with their results, and for other pipelines Job and run_rows; jobs and
+pipelines/evaluate import them.
+"""

@@ -1,21 +1,26 @@
-"""Audio (or audio embeddings) → answers, on Ray."""
+"""`mats caption`: audio, or audio embeddings → answers."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.errors import SettingsError, checked
 from mats_core.memory.bridges import KINDS as BRIDGES
-from mats_core.model.config import DecodingSettings, SantaSettings, checked
+from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.model_stage import Answer, ModelSpec
-from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, Entry, Source, open_source
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
+from pipelines.archive.model_stage import answer_stage, model_spec
+from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
+from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
+from pipelines.data.embeddings import list_parts, read_facts
+from pipelines.data.inputs import Entry, Input, open_input
+from pipelines.data.schemas import output_columns
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -29,44 +34,31 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
     return run_rows(settings, *caption_job(settings), progress)
 
 
-def caption_job(settings: CaptionSettings) -> tuple[Job, Source]:
-    """What is to be done, and the entries of INPUT; raises SettingsError for what cannot work."""
+def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
+    """The job of these settings, and what INPUT names; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
-    check = _checker(settings, facts)
-    source = peek(open_source(settings.input, settings.schemes), settings.input)
-    embeddings = _check_embeddings(settings, source, facts) if source.kind == "embeddings" else None
-    if source.kind != "list":
+    check = _request_check(settings, facts)
+    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    embeddings = _check_embeddings(settings, facts) if inputs.kind == "embeddings" else None
+    if inputs.kind != "list":
         validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
-    spec = ModelSpec(
-        model=settings.model,
-        device=settings.device,
-        trust_remote_code=settings.trust_remote_code,
-        window_s=facts.window_s,
-        deterministic=settings.deterministic,
-        segments=settings.segments,
-        explain=settings.explain,
-        with_embedding=settings.with_embedding,
-        decoding=decoding,
-        santa=santa,
-        bridge=bridge,
-        fingerprint=facts.fingerprint,
-    )
+    spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
         name="caption",
         folder=ANSWERS,
-        identity=_identity(settings, facts, source, decoding, santa, bridge),
+        identity=_identity(settings, facts, embeddings, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
-        sample_rate=facts.sample_rate,
         model_bytes=facts.size,
         defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
-        embeddings=embeddings,
+        stages=[
+            decode_stage(settings, facts.sample_rate) if embeddings is None else fetch_stage(embeddings),
+            answer_stage(spec, "pcm" if embeddings is None else "windows"),
+        ],
         check=check,
-        stage=Answer,
-        spec=spec,
     )
-    return job, source
+    return job, inputs
 
 
 def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -77,10 +69,10 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
         checked(DecodingSettings, changes, "decoding").model_dump(include=set(changes))
     )
     if facts.positions and decoding.max_new_tokens >= facts.positions:
-        allowed = f"less than {facts.positions}, the tokens that the LLM was made to read and write"
-        raise got_allowed("max_new_tokens", decoding.max_new_tokens, allowed)
+        problem = f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions}"
+        raise SettingsError("max_new_tokens", problem, f"choose less than {facts.positions}")
     santa = facts.config.santa
-    over = {
+    overrides = {
         "mix": settings.santa_mix,
         "neighbors": settings.santa_neighbors,
         "scale": settings.santa_scale,
@@ -88,7 +80,7 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     }
     santa = checked(
         SantaSettings,
-        {**santa.model_dump(), **{name: value for name, value in over.items() if value is not None}},
+        {**santa.model_dump(), **{name: value for name, value in overrides.items() if value is not None}},
         "santa",
     )
     return decoding.model_dump(), santa.model_dump()
@@ -100,19 +92,21 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
     embeddings: where the audio's embeddings are stored; mean-shift takes their mean.
     """
     if settings.bridge not in BRIDGES:
-        raise got_allowed("bridge", settings.bridge, ", ".join(BRIDGES))
+        raise SettingsError("bridge", f'"{settings.bridge}" is no bridge', f"choose {', '.join(BRIDGES)}")
     if settings.bridge == "santa":
         return {}
     values: dict[str, Any] = {"kind": settings.bridge}
     if settings.bridge != "none" and facts.config.memory is None:
-        raise got_allowed("bridge", settings.bridge, "santa or none: this model has no memory of texts")
+        problem = f"{settings.bridge} needs a memory of texts, and this model has none"
+        raise SettingsError("bridge", problem, "choose santa or none")
     if settings.bridge == "projection":
         values["scale"] = settings.projection_scale
     if settings.bridge == "retrieval":
         values["captions"] = settings.retrieved
     if settings.bridge == "mean-shift":
         if embeddings is None:
-            raise got_allowed("bridge", "mean-shift", "with audio embeddings as INPUT (`mats embed-audio`): their mean")
+            problem = "mean-shift needs the mean of the audio embeddings, and INPUT is audio"
+            raise SettingsError("bridge", problem, "give the OUTPUT of `mats embed-audio` as INPUT")
         values["audio_mean"] = audio_mean(embeddings)
     return values
 
@@ -120,15 +114,12 @@ def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str 
 def audio_mean(embeddings: str) -> list[float]:
     """Mean of the unit embeddings of all sounds of an embed-audio OUTPUT, [D]; raises SettingsError without any."""
     import numpy as np
-    import pyarrow.parquet as pq
 
-    from mats_core.audio.decode import pool_windows
+    from mats_core.audio.windows import pool_windows
 
     total, count = None, 0
-    for info in storage.list_files(storage.join(embeddings, "embeddings")):
-        if not info.uri.endswith(".parquet"):
-            continue
-        for batch in pq.ParquetFile(storage.open_binary(info.uri)).iter_batches(columns=["windows"], batch_size=1024):
+    for info in list_parts(embeddings):
+        for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in batch["windows"].to_pylist():
                 if windows:
                     vectors = np.array([window["embedding"] for window in windows], np.float32)
@@ -136,13 +127,14 @@ def audio_mean(embeddings: str) -> list[float]:
                     total = pooled.astype(np.float64) if total is None else total + pooled
                     count += 1
     if total is None:
-        raise got_allowed("input", storage.public_uri(embeddings), "embeddings of at least one sound")
+        problem = f"{storage.public_uri(embeddings)} holds no embedding of a sound"
+        raise SettingsError("input", problem, "embed an archive that has sounds with `mats embed-audio`")
     mean: list[float] = (total / count).astype(np.float32).tolist()
     return mean
 
 
-def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
-    """Refuses an entry whose request cannot be answered, before any work starts."""
+def _request_check(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
+    """A function that raises SettingsError for an entry whose request cannot be answered."""
     tasks = tuple(facts.config.tasks)
 
     def check(entry: Entry) -> None:
@@ -153,37 +145,31 @@ def _checker(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], 
     return check
 
 
-def _check_embeddings(settings: CaptionSettings, source: Source, facts: ModelFacts) -> str:
+def _check_embeddings(settings: CaptionSettings, facts: ModelFacts) -> str:
     """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
-    sidecar = json.loads(storage.read_bytes(storage.join(settings.input, EMBEDDINGS_SIDECAR)))
-    made_with = sidecar.get("encoder_fingerprint", "")
-    if made_with != facts.encoder_fingerprint:
-        raise got_allowed(
-            "input",
-            storage.public_uri(settings.input),
-            f"embeddings of this model's encoder {facts.encoder_fingerprint[:12]}; these were made with "
-            f'{made_with[:12]}: embed again with "mats embed-audio"',
-        )
-    if sidecar.get("status") != "complete":
-        raise got_allowed("input", storage.public_uri(settings.input), "a finished `mats embed-audio`")
+    made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
+    remedy = 'embed the audio again with "mats embed-audio"'
+    refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
     return settings.input
 
 
 def _identity(
     settings: CaptionSettings,
     facts: ModelFacts,
-    source: Source,
+    embeddings: str | None,
     decoding: dict[str, Any],
     santa: dict[str, Any],
     bridge: dict[str, Any],
 ) -> dict[str, Any]:
     """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
     names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
+    columns = {each.setting: True for each in output_columns("caption", settings) if each.setting}
     identity = {
         "job": "caption",
         "model": facts.fingerprint,
-        "source": source.kind if source.kind == "embeddings" else "audio",
+        "source": "audio" if embeddings is None else "embeddings",
         **{name: getattr(settings, name) for name in names},
+        **columns,
         "decoding": decoding,
         "santa": santa,
     }

@@ -1,7 +1,4 @@
-"""The front of a run: a shard of the work list → its rows with sound, or with embeddings stored before.
-
-Audio travels as int16 mono at the encoder's rate.
-"""
+"""The first stage of a run: a shard of the work list → its rows with their sound, or with embeddings stored before."""
 
 from __future__ import annotations
 
@@ -9,88 +6,68 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
-from pipelines.archive.work_list import WorkList
-from pipelines.data.columns import WINDOWS_TYPE, timed, with_column
-from pipelines.data.private_uris import Find
-from pipelines.settings.archive import LimitSettings
+from pipelines.archive.headers import make_decoder
+from pipelines.archive.work_list import WorkList, open_shard
+from pipelines.cluster.plan import DECODER_CPUS
+from pipelines.cluster.stages import Stage, StageContext
+from pipelines.data import parquet
+from pipelines.data.embeddings import FOLDER
+from pipelines.data.schemas import WINDOWS_TYPE, timed, with_column
+from pipelines.settings.archive import LimitSettings, RunSettings
 
 BLOCK_ROWS = 32
 """Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
 
 
-def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
-    """A `mats_core.audio.sandbox.IsolatedDecoder` with the user's limits over its defaults."""
-    from mats_core.audio.decode import DecodeLimits
-    from mats_core.audio.sandbox import IsolatedDecoder
+class ShardStage:
+    """What stages that begin a run share: a shard of the work list → its unfinished rows, BLOCK_ROWS at a time."""
 
-    given = {
-        "max_bytes": limits.max_file_bytes,
-        "max_seconds": limits.max_seconds,
-        "memory_bytes": limits.decode_memory_bytes,
-        "deadline_s": limits.decode_deadline,
-        "store_s": limits.store_deadline,
-        "max_sample_rate": limits.max_sample_rate,
-        "min_sample_rate": limits.min_sample_rate,
-        "max_channels": limits.max_channels,
-    }
-    chosen = DecodeLimits(**{name: value for name, value in given.items() if value is not None})
-    return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
-
-
-def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:
-    """The unfinished rows first … stop-1 of the work list; mask: packed bits, 1 is finished."""
-    table = work.read(shard["first"], shard["stop"])
-    finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
-    return table.filter(pa.array(~finished)) if finished.any() else table
-
-
-def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
-    """One shard as the row that Ray sends to a decoding actor. mask: bool [stop-first], True is finished."""
-    packed = np.packbits(mask).tobytes()
-    return pa.table({"first": [first], "stop": [stop], "mask": pa.array([packed], pa.binary())})
-
-
-class Decode:
-    """Shard → its rows with `pcm` (int16 little-endian bytes, null where there is none) and `decoded_s`."""
-
-    def __init__(
-        self,
-        work_uri: str,
-        workers: int,
-        sample_rate: int,
-        limits: LimitSettings,
-        private: Find | None = None,
-        again: Collection[str] = (),
-    ) -> None:
-        """private: finds the URIs that the work list holds without their secrets. again: codes that the scan found and
-        that are given another try; such a file is one row, however long it is."""
-        self._work = WorkList(work_uri)
-        self._private, self._again = private, frozenset(again)
-        self._decoder = make_decoder(workers, sample_rate, limits)
+    def __init__(self, context: StageContext) -> None:
+        self._work = WorkList(context.work_list)
 
     def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
         for shard in shards.to_pylist():
             rows = open_shard(self._work, shard)
             for at in range(0, len(rows), BLOCK_ROWS):
-                yield self.decode(rows.slice(at, BLOCK_ROWS))
+                yield self.load(rows.slice(at, BLOCK_ROWS))
 
-    def decode(self, rows: pa.Table) -> pa.Table:
-        """`rows` with pcm and decoded_s; errors of decoding in error_code and error_message."""
-        from mats_core.audio.decode import AudioError
+    def load(self, rows: pa.Table) -> pa.Table:
+        """Rows of the work list with what the model stage needs of their sound."""
+        raise NotImplementedError
+
+
+class DecodeStage(ShardStage):
+    """Decodes the files of rows, in processes with limits.
+
+    retried: error codes of the scan that are given another try; such a file is one row, however long it is.
+    """
+
+    def __init__(
+        self, context: StageContext, sample_rate: int, limits: LimitSettings, retried: Collection[str] = ()
+    ) -> None:
+        super().__init__(context)
+        self._find_uris, self._retried = context.find_uris, frozenset(retried)
+        self._decoder = make_decoder(context.decoder_workers, sample_rate, limits)
+
+    def load(self, rows: pa.Table) -> pa.Table:
+        """`rows` with their sound, and with errors of decoding in error_code and error_message.
+
+        pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
+        seconds of them.
+        """
+        from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         for index, code in enumerate(codes):
-            if code in self._again:
+            if code in self._retried:
                 codes[index] = messages[index] = None
         asked = [index for index, code in enumerate(codes) if code is None]
-        uris, starts = self._whole_uris(rows), rows["start_s"].to_pylist()
+        uris, starts = self.uris_to_read(rows), rows["start_s"].to_pylist()
         durations, last = rows["duration_s"].to_pylist(), rows["last"].to_pylist()
         sizes, versions = rows["size_bytes"].to_pylist(), rows["version"].to_pylist()
         requests = [
@@ -117,37 +94,69 @@ class Decode:
         cpu_s = self._decoder.cpu_s - cpu_before
         return timed(rows, decode_s=time.monotonic() - started, decode_cpu_s=cpu_s, decoded_at=time.time())
 
-    def _whole_uris(self, rows: pa.Table) -> list[str]:
+    def uris_to_read(self, rows: pa.Table) -> list[str]:
+        """URIs to read, with the secrets that the work list does not hold."""
         uris: list[str] = rows["uri"].to_pylist()
-        if self._private is None:
+        if self._find_uris is None:
             return uris
         entry_ids = rows["entry_id"].to_pylist()
-        private = self._private(entry_ids)
+        private = self._find_uris(entry_ids)
         return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
 
 
-class Fetch:
-    """Shard → its rows with `windows` and `decoded_s` out of an audio-embeddings data set."""
+def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
+    """Declares the stage that decodes to `sample_rate`, in Hz."""
+    limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
+    return Stage(
+        name="decode",
+        actor=DecodeStage,
+        arguments=(sample_rate, limits, tuple(settings.retry_errors or ())),
+        reads=(
+            "entry_id",
+            "uri",
+            "size_bytes",
+            "version",
+            "start_s",
+            "duration_s",
+            "last",
+            "error_code",
+            "error_message",
+        ),
+        writes=("pcm", "decoded_s", "error_code", "error_message"),
+        cpus=DECODER_CPUS,
+    )
 
-    def __init__(self, work_uri: str, embeddings_uri: str) -> None:
-        self._work = WorkList(work_uri)
-        self._embeddings = embeddings_uri
+
+class FetchStage(ShardStage):
+    """Reads the windows of rows out of the OUTPUT of an embed-audio run."""
+
+    def __init__(self, context: StageContext, embeddings: str) -> None:
+        super().__init__(context)
+        self._embeddings = embeddings
         self._cached: tuple[str, pa.Table] | None = None
 
-    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
-        for shard in shards.to_pylist():
-            yield self.fetch(open_shard(self._work, shard))
-
-    def fetch(self, rows: pa.Table) -> pa.Table:
-        """`rows` with the windows stored for them."""
+    def load(self, rows: pa.Table) -> pa.Table:
+        """`rows` with the windows and seconds that are stored for them."""
         started = time.monotonic()
         windows, seconds = [], []
         for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._cached is None or self._cached[0] != part:
-                file = storage.open_binary(storage.join(self._embeddings, "embeddings", part))
-                self._cached = (part, pq.read_table(file, columns=["windows", "decoded_s"]))
+                uri = storage.join(self._embeddings, FOLDER, part)
+                self._cached = (part, parquet.read(uri, ["windows", "decoded_s"]))
             windows.append(self._cached[1]["windows"][at].as_py())
             seconds.append(self._cached[1]["decoded_s"][at].as_py())
         rows = with_column(rows, "decoded_s", seconds, pa.float64())
         rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
         return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+
+
+def fetch_stage(embeddings: str) -> Stage:
+    """Declares the stage that reads the audio embeddings of an OUTPUT."""
+    return Stage(
+        name="fetch",
+        actor=FetchStage,
+        arguments=(embeddings,),
+        reads=("part", "part_row"),
+        writes=("windows", "decoded_s"),
+        cpus=DECODER_CPUS,
+    )

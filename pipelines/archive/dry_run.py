@@ -14,26 +14,32 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from pipelines.archive.caption import caption_job
-from pipelines.archive.run import Job, Progress
-from pipelines.archive.scan import ScanCounts, Scanner
+from pipelines.archive.decode_stage import ShardStage
+from pipelines.archive.headers import ScanCounts
+from pipelines.archive.run import Job, scan_into
 from pipelines.archive.work_list import WorkList
-from pipelines.cluster.session import Resources, free_memory, make_plan, usable_cores
-from pipelines.data.inputs import Source
-from pipelines.settings.archive import CaptionSettings, LimitSettings
+from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cores
+from pipelines.cluster.progress import Progress
+from pipelines.cluster.stages import StageContext
+from pipelines.data import parquet
+from pipelines.settings.archive import CaptionSettings
 
 SAMPLE_ROWS = 24
 START_S = 30.0
-"""What it takes until Ray and the model are there, roughly."""
+"""Seconds until Ray and the model are there, roughly."""
 
 
 @dataclass
 class Estimate:
-    """`seen`: entries that OUTPUT does not know yet; `rows` are to be answered, `done` are. `wall_s` and `gpu_hours`
-    are None where no row could be measured, `gpu_hours` also without a GPU. `per_row_s` names seconds a stage."""
+    """What a run would do and take.
+
+    seen: the entries that OUTPUT does not know yet, beside `known_files` that it does; rows: to be answered; done: rows
+    answered already. sample_rows, sample_audio_s: what was measured; per_row_s: seconds of a row, by stage. wall_s,
+    core_hours and gpu_hours are None where no row could be measured, gpu_hours also without a GPU.
+    """
 
     seen: ScanCounts
     known_files: int
@@ -50,7 +56,7 @@ class Estimate:
     gpu_hours: float | None = None
 
 
-class _Planned(WorkList):
+class _CountedWorkList(WorkList):
     """A work list that is counted, not written; `sample` is drawn evenly from the rows without an error."""
 
     def __init__(self, folder: str, own: pa.Schema) -> None:
@@ -59,7 +65,8 @@ class _Planned(WorkList):
         self._drawn = 0
         self._random = random.Random(0)
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Count rows, and offer those without an error to the sample."""
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
             if row["error_code"] is None:
@@ -77,75 +84,57 @@ class _Planned(WorkList):
 
 def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> Estimate:
     """Scan, measure a sample, and multiply. Raises SettingsError as the run itself would."""
-    tell = progress or (lambda _: None)
-    job, source = caption_job(settings)
+    report = progress or (lambda _: None)
+    job, inputs = caption_job(settings)
     folder = storage.join(settings.output, "_state", "work_list")
     if settings.overwrite or not storage.exists(settings.output):
-        folder, before = _nowhere(), 0
+        folder, before = _missing_folder(), 0
         done = 0
     else:
         before = WorkList(folder).total
         done = _rows_written(storage.join(settings.output, job.folder))
-    work = _Planned(folder, source.own_schema)
-    seen, known = _scan(settings, job, source, work, tell)
+    work = _CountedWorkList(folder, inputs.own_schema)
+    seen, known = scan_into(work, settings, job, inputs, report)
     estimate = Estimate(seen, known, max(0, work.total - done), done, cores=usable_cores())
     if not work.sample and before:
         for row in work.read(0, min(before, 4096)).to_pylist():
             if row["error_code"] is None:
                 work.offer(row)
     if estimate.rows and work.sample:
-        tell(Progress("start", 0, estimate.rows))
+        report(Progress("start", 0, estimate.rows))
         _measure(settings, job, work, estimate)
     return estimate
 
 
-def _nowhere() -> str:
-    """A folder that is not there, as that of a run that has not begun."""
+def _missing_folder() -> str:
+    """A folder that does not exist, like the work list of a run that has not begun."""
     return storage.join(tempfile.gettempdir(), f"mats-dry-run-{random.getrandbits(64):x}")
 
 
 def _rows_written(folder: str) -> int:
-    if not storage.is_dir(folder):
-        return 0
-    parts = [info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
-    return sum(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows for uri in parts)
+    return sum(parquet.row_count(info.uri) for info in parquet.files(folder))
 
 
-def _scan(
-    settings: CaptionSettings, job: Job, source: Source, work: WorkList, tell: Callable[[Progress], None]
-) -> tuple[ScanCounts, int]:
-    def scanned(counts: ScanCounts) -> None:
-        tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
-
-    with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
-        return work.extend(source, scanner, job.defaults, scanned, job.check)
-
-
-def _measure(settings: CaptionSettings, job: Job, work: _Planned, estimate: Estimate) -> None:
+def _measure(settings: CaptionSettings, job: Job, work: _CountedWorkList, estimate: Estimate) -> None:
     """Answer the sample, a first time to warm up, and fill in what follows from it."""
-    from pipelines.archive.decode_stage import Decode, Fetch
-
     estimate.gpus = _gpus(settings.device)
-    there = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)
-    plan = make_plan(settings, estimate.rows, job.model_bytes, there)
-    job.spec.threads, job.spec.batch_size = (0 if estimate.gpus else 1), plan.batch_size
+    resources = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)
+    plan = make_plan(settings, estimate.rows, job.model_bytes, resources)
+    threads = 0 if estimate.gpus else 1
+    context = StageContext(work.folder, "", 1, threads, plan.batch_size, work.private.find)
     rows = pa.Table.from_pylist(work.sample, schema=work.schema)
-    model = job.stage(job.spec)
-    if job.embeddings:
-        read: Any = Fetch(work.folder, job.embeddings).fetch
-    else:
-        limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-        read = Decode(work.folder, 1, job.sample_rate, limits, work.private.find).decode
-    model(read(rows.slice(0, 2)))
+    model, reader = job.stages[-1].make(context), job.stages[0].make(context)
+    assert isinstance(reader, ShardStage)
+    model(reader.load(rows.slice(0, 2)))
     started = time.monotonic()
-    decoded = read(rows)
-    heard = time.monotonic()
+    decoded = reader.load(rows)
+    loaded = time.monotonic()
     model(decoded)
     ended = time.monotonic()
     count = len(rows)
     estimate.sample_rows = count
     estimate.sample_audio_s = sum(decoded["decoded_s"].to_pylist())
-    per_row = {"decode": (heard - started) / count, "model": (ended - heard) / count}
+    per_row = {"decode": (loaded - started) / count, "model": (ended - loaded) / count}
     decode_s, model_s = (per_row[name] * estimate.rows for name in ("decode", "model"))
     estimate.per_row_s, estimate.actors = per_row, plan.actors
     estimate.core_hours = (decode_s + (0.0 if estimate.gpus else model_s)) / 3600

@@ -1,27 +1,28 @@
-"""Audio → audio embeddings: the front half of `caption`, kept for many questions, settings or models."""
+"""`mats embed-audio`: audio → audio embeddings, to be asked by `mats caption` as often as one likes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
-from pipelines.archive.model_stage import Embed, ModelSpec
-from pipelines.archive.run import Job, Progress, RunResult, peek, run_rows
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR, open_source
+from pipelines.archive.decode_stage import decode_stage
+from pipelines.archive.model_stage import embed_stage, model_spec
+from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
+from pipelines.cluster.progress import Progress
+from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import EmbedSettings
-
-EMBEDDINGS = "embeddings"
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    source = peek(open_source(settings.input, settings.schemes), settings.input)
-    if source.kind == "embeddings":
-        raise got_allowed("input", storage.public_uri(settings.input), "audio; these are embeddings already")
+    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    if inputs.kind == "embeddings":
+        problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
+        raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {
         "job": "embed-audio",
         "encoder": facts.encoder_fingerprint,
@@ -31,31 +32,23 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
     }
     job = Job(
         name="embed-audio",
-        folder=EMBEDDINGS,
+        folder=FOLDER,
         identity=identity,
         chunk_s=facts.chunk_s,
-        sample_rate=facts.sample_rate,
         model_bytes=facts.size,
         defaults={},
-        embeddings=None,
-        check=None,
-        stage=Embed,
-        spec=ModelSpec(
-            model=settings.model,
-            device=settings.device,
-            trust_remote_code=settings.trust_remote_code,
-            window_s=facts.window_s,
-            deterministic=settings.deterministic,
-        ),
+        stages=[decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))],
     )
-    result = run_rows(settings, job, source, progress)
-    sidecar = {
-        "encoder_fingerprint": facts.encoder_fingerprint,
-        "dim": facts.dim,
-        "sample_rate": facts.sample_rate,
-        "window_seconds": facts.window_s,
-        "rows": result.rows,
-        "status": "complete" if result.status == "complete_before" else result.status,
-    }
-    storage.write_bytes(storage.join(settings.output, EMBEDDINGS_SIDECAR), json.dumps(sidecar, indent=1).encode())
+    result = run_rows(settings, job, inputs, progress)
+    write_facts(
+        EmbeddingsFacts(
+            settings.output,
+            encoder_fingerprint=facts.encoder_fingerprint,
+            dim=facts.dim,
+            sample_rate=facts.sample_rate,
+            window_seconds=facts.window_s,
+            rows=result.rows,
+            status="complete" if result.status == "complete_before" else result.status,
+        )
+    )
     return result

@@ -1,9 +1,10 @@
-"""The model stage of a run, a block of rows at a time, Arrow in and Arrow out.
+"""The stages with the model: tables of rows with sound → tables of answers, or of audio embeddings.
 
-    shard (first, stop, mask) ──Decode──▶ rows + pcm ──Answer──▶ answers
-                              └─Fetch───▶ rows + windows ──┘└──Embed──▶ audio embeddings
+    rows of the work list ──DecodeStage──▶ rows + pcm ───────┬──AnswerStage──▶ answers
+                          └─FetchStage───▶ rows + windows ──┘  EmbedStage ──▶ audio embeddings
 
-An exception of one row costs that row: Ray would throw away its whole block. Decode and Fetch are in decode.py.
+Clips are embedded and asked as everywhere else (`mats_core.model.asking`). An exception about one row costs that row
+alone, where Ray would give up its whole table. DecodeStage and FetchStage are in decode_stage.py.
 """
 
 from __future__ import annotations
@@ -11,43 +12,41 @@ from __future__ import annotations
 import math
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from mats_core.errors import SettingsError
-from pipelines.data.columns import NEIGHBORS_TYPE, SEGMENTS_TYPE, WINDOWS_TYPE, timed, with_column
+from mats_core.errors import SettingsError, first_line
+from pipelines.cluster.plan import MODEL_CPUS
+from pipelines.cluster.stages import Stage, StageContext
+from pipelines.data.schemas import REQUEST_COLUMNS, dropped_columns, output_columns, timed, with_column, with_output
+from pipelines.settings.archive import RunSettings
+
+if TYPE_CHECKING:
+    from mats_core.model.asking import Clip
+    from mats_core.model.facts import ModelFacts
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
-
-WORK_ONLY = ("entry_id", "last", "part", "part_row")
-"""Columns of the work list that end with it."""
-
-
-@dataclass
-class Clip:
-    """One row inside the model stage: window embeddings [W, D] unit, weights [W], starts [W] in the chunk (s)."""
-
-    embeddings: np.ndarray
-    weights: np.ndarray
-    starts: np.ndarray
-    seconds: float = 0.0
-    error: tuple[str, str] | None = None
+HANDED_ON = ("row_id", "last", "decoded_s")
+"""Output columns that rows have when they come to the model."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ModelSpec:
-    """What a model actor must know; plain data, sent to every actor."""
+    """What a model actor must know: plain data, sent to every actor.
+
+    model: its URI; window_s: seconds of its encoder's window; decoding, santa, bridge: settings of an answer, where
+    they are not the model's own. The other fields are the settings of the same name.
+    """
 
     model: str
     device: str = "auto"
     trust_remote_code: bool = False
     window_s: float = 0.0
-    threads: int = 0
-    batch_size: int = 16
     deterministic: bool = False
     segments: bool = False
     explain: bool = False
@@ -55,249 +54,193 @@ class ModelSpec:
     decoding: dict[str, Any] = field(default_factory=dict)
     santa: dict[str, Any] = field(default_factory=dict)
     bridge: dict[str, Any] = field(default_factory=dict)
-    run_id: str = ""
     fingerprint: str = ""
 
 
-class ModelStage:
-    """What Embed and Answer share: the loaded model, audio → window embeddings, the row-by-row fallback."""
+def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> ModelSpec:
+    """What the actors of a run must know; answering: the settings of an answer, for the stage that asks."""
+    names = {each.name for each in fields(ModelSpec)} - set(answering)  # settings of the same name are taken over
+    given = settings.model_dump(include=names)
+    return ModelSpec(window_s=facts.window_s, fingerprint=facts.fingerprint, **given, **answering)
 
-    def __init__(self, spec: ModelSpec) -> None:
-        if spec.threads:
-            os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+
+class ModelStage:
+    """What EmbedStage and AnswerStage share: the loaded model, and rows → clips."""
+
+    def __init__(self, context: StageContext, spec: ModelSpec) -> None:
+        if context.threads:
+            os.environ["OMP_NUM_THREADS"] = str(context.threads)
             import torch
 
-            torch.set_num_threads(spec.threads)
+            torch.set_num_threads(context.threads)
         from mats_core import load_model
+        from mats_core.memory.bridges import Bridge, BridgeSettings
 
-        self.spec = spec
-        self._wrong: SettingsError | None = None
+        self.spec, self.run_id = spec, context.run_id
+        self.batch_size = 1 if spec.deterministic else context.batch_size
+        self._refusal: SettingsError | None = None
         try:
             self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
+            self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
-            self._wrong = error
+            self._refusal = error
         self.ready_at = time.time()
 
-    def clips(self, rows: pa.Table) -> list[Clip | None]:
-        """A Clip a row; None where there is no sound to embed (an error, or past the end of the file).
+    def clips(self, rows: pa.Table) -> list[Clip | Exception | None]:
+        """A clip of each row, or what the model failed with; None where a row has no sound (an error, or past the end
+        of its file).
 
         Raises SettingsError when the model could not be loaded.
         """
-        if self._wrong is not None:
-            raise self._wrong
+        from mats_core.model.asking import embed_clips
+
+        if self._refusal is not None:
+            raise self._refusal
+        starts = [start or 0.0 for start in rows["start_s"].to_pylist()]
         if "windows" in rows.schema.names:
-            return [_stored_clip(value) for value in rows["windows"].to_pylist()]
-        from mats_core.audio.decode import windows
-
-        encoder = self.model.encoder
-        rate = encoder.sample_rate
-        cuts: list[Any] = []
-        sounds: list[np.ndarray] = []
-        for value in rows["pcm"]:
-            if not value.is_valid or value.as_buffer().size == 0:
-                cuts.append(None)
-                continue
-            samples = np.frombuffer(value.as_buffer(), "<i2")
-            cut = windows(len(samples), rate, encoder.window_seconds)
-            cuts.append((len(samples) / rate, cut))
-            sounds.extend(samples[window.start : window.stop] for window in cut)
-        vectors = self._embed_windows(sounds)
-        found: list[Clip | None] = []
-        at = 0
-        for each in cuts:
-            if each is None:
-                found.append(None)
-                continue
-            seconds, cut = each
-            part = vectors[at : at + len(cut)]
-            at += len(cut)
-            error = next((v for v in part if isinstance(v, Exception)), None)
-            found.append(
-                Clip(
-                    np.empty(0) if error else np.stack(part).astype(np.float32),
-                    np.array([window.weight for window in cut], np.float32),
-                    np.array([window.start / rate for window in cut]),
-                    seconds,
-                    _model_error(error) if error else None,
-                )
-            )
+            return [self._stored_clip(*each) for each in zip(starts, rows["windows"].to_pylist(), strict=True)]
+        sounds: dict[int, tuple[float, np.ndarray]] = {}  # row → start of its chunk in seconds, int16 samples [T]
+        for index, value in enumerate(rows["pcm"]):
+            if value.is_valid and value.as_buffer().size:
+                sounds[index] = (starts[index], np.frombuffer(value.as_buffer(), "<i2"))
+        found: list[Clip | Exception | None] = [None] * len(rows)
+        embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
+        for index, clip in zip(sounds, embedded, strict=True):
+            found[index] = clip
         return found
 
-    def _embed_windows(self, sounds: list[np.ndarray]) -> list[Any]:
-        size = 1 if self.spec.deterministic else WINDOW_BATCH
-        found: list[Any] = []
-        for at in range(0, len(sounds), size):
-            batch = sounds[at : at + size]
-            try:
-                found.extend(self.model.embed_windows(batch))
-            except Exception:
-                found.extend(_each(batch, lambda sound: self.model.embed_windows([sound])[0]))
-        return found
+    def _stored_clip(self, start_s: float, windows: list[dict[str, Any]] | None) -> Clip | None:
+        from mats_core.model.asking import Clip
+
+        if not windows:
+            return None
+        return Clip(
+            np.array([window["embedding"] for window in windows], np.float32),
+            np.array([window["weight"] for window in windows], np.float32),
+            np.array([window["start_s"] for window in windows]),
+            float(sum(window["weight"] for window in windows)),
+            self.spec.window_s,
+            start_s,
+        )
+
+    def output(
+        self, rows: pa.Table, job: str, values: Sequence[dict[str, Any]], failed: dict[int, Exception]
+    ) -> pa.Table:
+        """Rows of the OUTPUT of `job`.
+
+        values: a dict a row, by column, null for what it lacks; failed: row → the exception that the model ended with.
+        """
+        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
+        for index, error in failed.items():
+            reason = f"{type(error).__name__}: {first_line(error, 500)}" if str(error) else type(error).__name__
+            codes[index], messages[index] = "model_error", f"the model failed on this row: {reason}"[:500]
+        rows = with_column(rows, "error_code", codes, pa.string())
+        rows = with_column(rows, "error_message", messages, pa.string())
+        of_all = {"run_id": self.run_id, "model_fingerprint": self.spec.fingerprint}
+        names = [each.name for each in output_columns(job, self.spec) if each.name not in HANDED_ON]
+        return with_output(
+            rows, job, self.spec, {name: [{**value, **of_all}.get(name) for value in values] for name in names}
+        )
 
 
-def _each(items: list[Any], run: Any) -> list[Any]:
-    """`run` for every item on its own: its result, or the exception it ended with."""
-    results = []
-    for item in items:
-        try:
-            results.append(run(item))
-        except Exception as error:
-            results.append(error)
-    return results
-
-
-def _model_error(error: Exception) -> tuple[str, str]:
-    first = (str(error).splitlines() or [""])[0]
-    return "model_error", f"the model failed on this row: {type(error).__name__}: {first}"[:500]
-
-
-def _stored_clip(value: list[dict[str, Any]] | None) -> Clip | None:
-    if not value:
-        return None
-    return Clip(
-        np.array([window["embedding"] for window in value], np.float32),
-        np.array([window["weight"] for window in value], np.float32),
-        np.array([window["start_s"] for window in value]),
-        float(sum(window["weight"] for window in value)),
-    )
-
-
-class Embed(ModelStage):
-    """Rows + pcm → audio embeddings: the manifest's columns and `windows`."""
+class EmbedStage(ModelStage):
+    """Rows with pcm → audio embeddings: the columns of the manifest, and `windows`, empty where there is no sound."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         began, started = time.time(), time.monotonic()
-        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
-        values: list[Any] = []
+        values: list[dict[str, Any]] = [{"windows": []} for _ in range(len(rows))]
+        failed: dict[int, Exception] = {}
         for index, clip in enumerate(self.clips(rows)):
-            if clip is None or clip.error:
-                values.append([])
-                if clip is not None and clip.error:
-                    codes[index], messages[index] = clip.error
-                continue
-            values.append(
-                [
+            if isinstance(clip, Exception):
+                failed[index] = clip
+            elif clip is not None:
+                values[index]["windows"] = [
                     {"start_s": start, "weight": weight, "embedding": vector}
                     for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
                 ]
-            )
-        rows = rows.drop_columns([n for n in ("pcm", "entry_id", "part", "part_row") if n in rows.schema.names])
-        rows = with_column(rows, "error_code", codes, pa.string())
-        rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "windows", values, WINDOWS_TYPE)
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
+        rows = self.output(rows, "embed-audio", values, failed)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
-class Answer(ModelStage):
-    """Rows + pcm or windows → answers."""
-
-    _bridge: Any = None
+class AnswerStage(ModelStage):
+    """Rows with pcm or windows → answers. An output column holds the field of `Answer` that has its name."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        from mats_core.audio.decode import pool_windows
+        from mats_core.model.asking import Answer, Request, ask_clips
 
         began, started = time.time(), time.monotonic()
-        clips = self.clips(rows)
-        embedded = time.monotonic()
-        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
-        requests = [
-            {"task": task, "question": question, "tag": tag}
-            for task, question, tag in zip(
-                *(rows[name].to_pylist() for name in ("task", "question", "tag")), strict=True
-            )
-        ]
-        jobs: list[tuple[int, int, np.ndarray]] = []  # (row, window or -1 for the whole, embedding [D])
-        pooled: list[np.ndarray | None] = [None] * len(codes)
-        for index, clip in enumerate(clips):
-            if clip is None or codes[index] is not None:
+        failed: dict[int, Exception] = {}
+        clips: dict[int, Clip] = {}
+        has_error = [code is not None for code in rows["error_code"].to_pylist()]
+        for index, clip in enumerate(self.clips(rows)):
+            if has_error[index] or clip is None:
                 continue
-            if clip.error:
-                codes[index], messages[index] = clip.error
-                continue
-            pooled[index] = vector = pool_windows(clip.embeddings, clip.weights)
-            jobs.append((index, -1, vector))
-            if self.spec.segments:
-                jobs.extend((index, w, each) for w, each in enumerate(clip.embeddings))
-        replies = self._ask([(vector, requests[index]) for index, _, vector in jobs])
-        size = 1 if self.spec.deterministic else self.spec.batch_size
-        texts = ["" if code is None else None for code in codes]
-        segments: list[Any] = [[] if self.spec.segments and code is None else None for code in codes]
-        neighbors: list[Any] = [None] * len(codes)
-        for (index, window, _), reply in zip(jobs, replies, strict=True):
-            if isinstance(reply, Exception):
-                codes[index], messages[index] = _model_error(reply)
-            elif window < 0:
-                texts[index] = reply.text
-                neighbors[index] = reply.neighbors
+            if isinstance(clip, Exception):
+                failed[index] = clip
             else:
-                segments[index].append(self._segment(rows, index, clips[index], window, reply.text))
-        for index, code in enumerate(codes):
-            if code is not None:  # one failed window fails its row
-                texts[index] = segments[index] = neighbors[index] = pooled[index] = None
-        rows = rows.drop_columns([n for n in ("pcm", "windows", *WORK_ONLY) if n in rows.schema.names])
-        rows = with_column(rows, "error_code", codes, pa.string())
-        rows = with_column(rows, "error_message", messages, pa.string())
-        rows = with_column(rows, "text", texts, pa.string())
-        rows = with_column(rows, "segments", segments, SEGMENTS_TYPE)
-        rows = with_column(rows, "model_fingerprint", [self.spec.fingerprint] * len(rows), pa.string())
-        rows = with_column(rows, "run_id", [self.spec.run_id] * len(rows), pa.string())
-        if self.spec.with_embedding:
-            rows = with_column(rows, "embedding", pooled, pa.list_(pa.float32()))
-        if self.spec.explain:
-            rows = with_column(rows, "neighbors", [_plain(n) for n in neighbors], NEIGHBORS_TYPE)
+                clips[index] = clip
+        embedded = time.monotonic()
+        requests = [Request(**each) for each in rows.select(REQUEST_COLUMNS).to_pylist()]
+        answers = ask_clips(
+            self.model,
+            list(clips.values()),
+            [requests[index] for index in clips],
+            segments=self.spec.segments,
+            decoding=self.spec.decoding or None,
+            santa=self.spec.santa or None,
+            bridge=self.bridge,
+            explain=self.spec.explain,
+            batch_size=self.batch_size,
+        )
+        past_the_end: dict[str, Any] = {"text": "", "segments": [] if self.spec.segments else None}
+        values: list[dict[str, Any]] = [{} if wrong else past_the_end for wrong in has_error]
+        tokens = 0
+        for index, answer in zip(clips, answers, strict=True):
+            if isinstance(answer, Answer):
+                values[index] = {name: _plain(value) for name, value in vars(answer).items()}
+                tokens += answer.tokens
+            else:
+                failed[index] = answer
+        for index in failed:
+            values[index] = {}
+        asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
+        rows = self.output(rows, "caption", values, failed)
         return timed(
             rows,
             embed_s=embedded - started,
             answer_s=time.monotonic() - embedded,
-            tokens=float(sum(reply.tokens for reply in replies if not isinstance(reply, Exception))),
-            asked=float(len(jobs)),
-            places=float(math.ceil(len(jobs) / size) * size),
+            tokens=float(tokens),
+            asked=float(asked),
+            places=float(math.ceil(asked / self.batch_size) * self.batch_size),
             began_at=began,
             ready_at=self.ready_at,
         )
 
-    def _segment(self, rows: pa.Table, index: int, clip: Clip | None, window: int, text: str) -> dict[str, Any]:
-        assert clip is not None
-        base = rows["start_s"][index].as_py() or 0.0
-        start = float(clip.starts[window])
-        end = min(start + self.spec.window_s, clip.seconds)
-        return {"start_s": base + start, "end_s": base + end, "text": text}
 
-    def _ask(self, asked: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
-        size = 1 if self.spec.deterministic else self.spec.batch_size
-        found: list[Any] = []
-        for at in range(0, len(asked), size):
-            batch = asked[at : at + size]
-            try:
-                found.extend(self._answer(batch))
-            except Exception:
-                found.extend(_each(batch, lambda one: self._answer([one])[0]))
-        return found
-
-    def _answer(self, batch: list[tuple[np.ndarray, dict[str, Any]]]) -> list[Any]:
-        import torch
-
-        from mats_core.memory.bridges import Bridge, BridgeSettings
-        from mats_core.model.asking import Request
-        from mats_core.model.config import SantaSettings
-
-        vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))
-        requests = [Request(**request) for _, request in batch]
-        if self._bridge is None:
-            self._bridge = Bridge(BridgeSettings(**self.spec.bridge), self.model.memory)
-        santa = SantaSettings(**self.spec.santa) if self.spec.santa else None
-        return self._bridge.answer(
-            self.model, vectors, requests, self.spec.decoding or None, santa, explain=self.spec.explain
-        )
+def _plain(value: Any) -> Any:
+    """A list of records (segments) as dicts, which Arrow takes; other values as they are."""
+    return [vars(each) if is_dataclass(each) else each for each in value] if isinstance(value, list) else value
 
 
-def _plain(neighbors: Any) -> list[dict[str, Any]] | None:
-    """Santa's neighbours as plain rows for Parquet."""
-    if neighbors is None:
-        return None
-    names = ("row", "caption", "source", "weight", "score")
-    return [
-        {name: (each.get(name) if isinstance(each, dict) else getattr(each, name, None)) for name in names}
-        for each in neighbors
-    ]
+def embed_stage(spec: ModelSpec) -> Stage:
+    """Declares the stage that embeds decoded sound."""
+    return _model_stage("embed", EmbedStage, spec, "embed-audio", ("pcm",))
+
+
+def answer_stage(spec: ModelSpec, sound: str = "pcm") -> Stage:
+    """Declares the stage that answers; sound: the column that holds it, pcm or windows."""
+    return _model_stage("answer", AnswerStage, spec, "caption", (sound, *REQUEST_COLUMNS))
+
+
+def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple[str, ...]) -> Stage:
+    columns = [each.name for each in output_columns(job, spec)]
+    return Stage(
+        name=name,
+        actor=actor,
+        arguments=(spec,),
+        reads=(*reads, "start_s", "error_code", "error_message", *(each for each in columns if each in HANDED_ON)),
+        writes=("error_code", "error_message", *(each for each in columns if each not in HANDED_ON)),
+        drops=dropped_columns(job, spec),
+        cpus=MODEL_CPUS,
+        gpus=1.0,
+    )

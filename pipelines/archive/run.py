@@ -1,8 +1,8 @@
-"""The run that `mats caption` and `mats embed-audio` share: work list → decode → model → part files.
+"""The run that `mats caption` and `mats embed-audio` share: work list → stages → part files.
 
-    check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ Decode actors ─ model actors ─ PartWriter ─ _run.json
+    check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ the job's stages ─ PartWriter ─ _run.json
 
-The driver writes the parts, so what is durable is decided in one place (see outputs.py), and holds no
+The driver writes the parts, so what is durable is decided in one place (`output.parts`), and holds no
 more than one part of rows at a time.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -19,41 +18,19 @@ from typing import Any
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError, got_allowed
-from pipelines.archive.scan import ScanCounts, Scanner
-from pipelines.archive.work_list import WorkList
+from mats_core.errors import SettingsError
+from pipelines.archive.headers import ScanCounts, Scanner, no_audio
+from pipelines.archive.work_list import WorkList, shard_table, work_schema
+from pipelines.cluster import session
 from pipelines.cluster.meter import Meter, peak_mb
-from pipelines.cluster.session import (
-    DECODER_CPUS,
-    MODEL_CPUS,
-    Plan,
-    RunFailed,
-    bounded_retries,
-    check_device,
-    check_fits,
-    described,
-    make_plan,
-    pool,
-    ray_session,
-    readable_errors,
-    usable_cores,
-)
-from pipelines.data.inputs import Entry, Source
+from pipelines.cluster.plan import check_fits, make_plan, usable_cores
+from pipelines.cluster.progress import Progress
+from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stages
+from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
-from pipelines.output.lease import Lease
-from pipelines.output.parts import (
-    Done,
-    PartWriter,
-    check_identity,
-    forget_beginning,
-    prepare_output,
-    read_done,
-    read_run,
-    settled,
-    versions,
-    write_run,
-)
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.output.folder import open_output
+from pipelines.output.parts import Done, PartWriter, read_done, reread_if_changed
+from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
 MOST_COMMIT_ROWS = 20_000
@@ -61,20 +38,12 @@ COMMIT_S = 120.0
 
 
 @dataclass
-class Progress:
-    """Where a run is. `stage`: wait (for another run's lease), scan, start, run, done. Seconds are of audio."""
-
-    stage: str
-    done: int = 0
-    total: int = 0
-    before: int = 0
-    errors: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
 class RunResult:
-    """What a run did. `status`: complete, complete_before (there was nothing to do), interrupted, incomplete."""
+    """What a run did.
+
+    status: complete, complete_before (nothing was left to do), interrupted, incomplete. rows: of OUTPUT, `new_rows` of
+    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`.
+    """
 
     status: str
     output: str
@@ -95,70 +64,73 @@ class RunResult:
 
 @dataclass
 class Job:
-    """What makes a run a caption or an embedding run."""
+    """What a run does with the rows of its work list.
+
+    folder: of the part files in OUTPUT. identity: what must stay the same in one OUTPUT. chunk_s: seconds of a row.
+    model_bytes: size of the model, by which actors are planned. defaults: the request of an entry that has none.
+    stages: from the shards of the work list to finished rows. check: raises SettingsError for an entry that cannot
+    be answered.
+    """
 
     name: str
     folder: str
     identity: dict[str, Any]
     chunk_s: float
-    sample_rate: int
     model_bytes: int
     defaults: dict[str, str | None]
-    embeddings: str | None
-    check: Callable[[Entry], None] | None
-    stage: type
-    spec: Any
-    front: tuple[type, tuple[Any, ...]] | None = None
-    """In place of decoding: a class and its arguments after the work list's folder."""
+    stages: list[Stage]
+    check: Callable[[Entry], None] | None = None
 
 
-def peek(source: Source, uri: str) -> Source:
-    """The source with its first entry looked at; raises SettingsError when there is none."""
-    first = next(source.entries, None)
+def check_not_empty(inputs: Input, uri: str) -> Input:
+    """`inputs`, when there is an entry in it; raises SettingsError when there is none."""
+    first = next(inputs.entries, None)
     if first is None:
-        raise got_allowed("input", storage.public_uri(uri), "a place with audio files in it")
-    source.entries = chain([first], source.entries)
-    return source
+        raise no_audio(uri)
+    inputs.entries = chain([first], inputs.entries)
+    return inputs
 
 
 def run_rows(
-    settings: RunSettings, job: Job, source: Source, progress: Callable[[Progress], None] | None = None
+    settings: RunSettings, job: Job, inputs: Input, progress: Callable[[Progress], None] | None = None
 ) -> RunResult:
     """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
 
     KeyboardInterrupt ends it with status "interrupted": what is done is kept.
     """
-    tell = progress or (lambda _: None)
+    report = progress or (lambda _: None)
     started = time.time()
-    run_id = uuid.uuid4().hex[:12]
-    job.spec.run_id = run_id
-    check_device(settings.device, settings.address)
-    if source.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
+    check_stages(job.stages, work_schema(inputs.own_schema).names)
+    session.check_device(settings.device, settings.address)
+    if inputs.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
         shown = storage.public_uri(settings.output)
-        raise got_allowed("output", shown, f"another folder than INPUT, which holds {source.kind}")
+        raise SettingsError("output", f"{shown} is INPUT too, which holds {inputs.kind}", "choose another folder")
     if settings.overwrite and job.check is not None:
-        for entry in source.requests():  # before anything is removed
+        for entry in inputs.requests():  # before anything is removed
             job.check(entry)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire(lambda _: tell(Progress("wait")))
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, job.name)
-        remove_partials(settings.output)
-        begun = check_identity(settings.output, job.identity, job.folder)
-        parts = storage.join(settings.output, job.folder)
+    with open_output(
+        settings.output,
+        job.identity,
+        results=job.folder,
+        overwrite=settings.overwrite,
+        waiting=lambda _: report(Progress("wait")),
+    ) as out:
+        parts = out.join(job.folder)
         try:
-            work = _scan(settings, job, source, tell)
+            work = WorkList(out.join("_state", "work_list"), inputs.own_schema)
+            scan_into(work, settings, job, inputs, report)
             done = read_done(parts, work.total, settings.retry_errors or ())
         except SettingsError:
-            if begun:
-                forget_beginning(settings.output)
+            out.forget()
             raise
         except KeyboardInterrupt:
             return RunResult("interrupted", settings.output, 0, 0)
+
+        def report_rows(stage: str) -> None:
+            report(Progress(stage, done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+
         before = done.rows
-        previous = read_run(settings.output)
+        previous = out.read_run()
         begun_with = _other_input(previous, settings.input)
         if before == work.total and previous is not None and previous.get("status") == "complete":
             return RunResult(
@@ -171,36 +143,35 @@ def run_rows(
                 run=previous,
                 begun_with=begun_with,
             )
-        run = _run_record(settings, job, run_id, started, work.total, before)
-        write_run(settings.output, run)
+        run = _run_record(settings, job, out.run_id, started, work.total, before)
+        out.write_run(run)
         scanned = time.time()
         writer = PartWriter(
             parts,
-            run_id,
+            out.run_id,
             done,
             settings.commit_rows or MOST_COMMIT_ROWS,
             settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S),
-            lease.check,
+            out.check,
         )
         meter = Meter()
         status = "failed"
         try:
             if before < work.total:
-                _stream(settings, job, work, done, writer, meter, run, tell)
+                _run_on_ray(settings, job, work, done, writer, meter, run, report_rows)
             writer.flush()
-            done = settled(parts, done)
+            done = reread_if_changed(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
-        except RunFailed:
+        except session.RunFailed:
             writer.flush()  # what came before is kept
             raise
         finally:
             _complete(run, status, started, scanned, done, before, writer, meter)
-            lease.check()
-            write_run(settings.output, run)
-        tell(Progress("done", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+            out.write_run(run)
+        report_rows("done")
         return RunResult(
             status,
             settings.output,
@@ -212,29 +183,28 @@ def run_rows(
             run,
             begun_with,
         )
-    finally:
-        lease.release()
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:
+    """The INPUT of the run before this one, where it was another place than `now`; else an empty string."""
     before = str((previous or {}).get("settings", {}).get("input") or now)
     return "" if storage.same_place(before, now) else before
 
 
-def _scan(settings: RunSettings, job: Job, source: Source, tell: Callable[[Progress], None]) -> WorkList:
-    work = WorkList(storage.join(settings.output, "_state", "work_list"), source.own_schema)
+def scan_into(
+    work: WorkList, settings: RunSettings, job: Job, inputs: Input, report: Callable[[Progress], None]
+) -> tuple[ScanCounts, int]:
+    """Append to the work list what it lacks of `inputs`; (what was added, how many entries it knew)."""
 
-    def scanned(counts: ScanCounts) -> None:
-        tell(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
+    def report_scan(counts: ScanCounts) -> None:
+        report(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
 
     with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
-        work.extend(source, scanner, job.defaults, scanned, job.check)
-    return work
+        return work.extend(inputs, scanner, job.defaults, report_scan, job.check)
 
 
 def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
-    from pipelines.archive.decode_stage import shard_table
-
+    """`rows` rows of the work list at a time, those that have unfinished ones."""
     for first in range(0, work.total, rows):
         stop = min(first + rows, work.total)
         mask = done.mask[first:stop]
@@ -242,7 +212,7 @@ def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
             yield shard_table(first, stop, mask)
 
 
-def _stream(
+def _run_on_ray(
     settings: RunSettings,
     job: Job,
     work: WorkList,
@@ -250,76 +220,32 @@ def _stream(
     writer: PartWriter,
     meter: Meter,
     run: dict[str, Any],
-    tell: Callable[[Progress], None],
+    report_rows: Callable[[str], None],
 ) -> None:
     """Run the stages on Ray and hand every row to the writer; where and how it ran goes into `run`."""
-    before = done.rows
-    tell(Progress("start", before, work.total, before, sum(done.errors.values()), done.seconds))
-    with ray_session(settings.address, settings.actors or 0) as there:
-        plan = make_plan(settings, work.total - before, job.model_bytes, there)
-        if not there.own:
-            check_fits(plan, there)
-        run.update(plan=asdict(plan), ray=described(there))
+    report_rows("start")
+    with session.ray_session(settings.address, settings.actors or 0) as resources:
+        plan = make_plan(settings, work.total - done.rows, job.model_bytes, resources)
+        if not resources.own:
+            check_fits(plan, resources)
+        run.update(plan=asdict(plan), ray=session.describe_ray(resources))
         meter.publish(job.name)
-        for table in readable_errors(_dataset(settings, job, work, done, plan)):
-            table = meter.take(table)
-            meter.kept(writer.add(table))
-            tell(Progress("run", done.rows, work.total, before, sum(done.errors.values()), done.seconds))
+        context = StageContext(
+            work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
+        )
+        shards = list(_shards(work, done, plan.shard_rows))
+        for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
+            table = meter.count_block(table)
+            meter.count_new(writer.add(table))
+            report_rows("run")
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()
-
-
-def _dataset(settings: RunSettings, job: Job, work: WorkList, done: Done, plan: Plan) -> Iterator[pa.Table]:
-    import ray
-
-    from pipelines.archive import decode_stage as decode
-    from pipelines.settings.archive import LimitSettings
-
-    job.spec.threads, job.spec.batch_size = plan.threads, plan.batch_size
-    rows = ray.data.from_blocks(list(_shards(work, done, plan.shard_rows)))  # from_arrow: a task and 45 kB a shard
-    front: Any
-    arguments: tuple[Any, ...]
-    if job.front is not None:
-        front, arguments = job.front[0], (work.folder, *job.front[1])
-    elif job.embeddings:
-        front, arguments = decode.Fetch, (work.folder, job.embeddings)
-    else:
-        limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-        private = share(work.private)
-        again = tuple(settings.retry_errors or ())
-        arguments = (work.folder, plan.decoder_workers, job.sample_rate, limits, private, again)
-        front = decode.Decode
-    retries = bounded_retries(ray.data.Dataset.map_batches)
-    rows = rows.map_batches(
-        front,
-        fn_constructor_args=arguments,
-        batch_format="pyarrow",
-        batch_size=None,
-        compute=pool(plan.decode_actors, plan.decode_actors, plan.elastic),
-        num_cpus=DECODER_CPUS,
-        **retries,
-    )
-    rows = rows.map_batches(
-        job.stage,
-        fn_constructor_args=(job.spec,),
-        batch_format="pyarrow",
-        # The stage cuts blocks into batches itself, so an answer never waits for a block to fill. For GPUs Ray wants
-        # a number, and joins blocks up to it.
-        batch_size=plan.batch_size if plan.gpus_per_actor else None,
-        compute=pool(plan.actors, plan.first_actors, plan.elastic),
-        num_cpus=MODEL_CPUS,
-        num_gpus=plan.gpus_per_actor or None,
-        **retries,
-    )
-    # note: with prefetching a block is handed over when the next one is there, so it is durable that much later
-    for block in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        if len(block):
-            yield block
 
 
 def _run_record(
     settings: RunSettings, job: Job, run_id: str, started: float, total: int, before: int
 ) -> dict[str, Any]:
+    """What `_run.json` says of a run that has begun; `_complete` adds the rest."""
     shown = settings.model_dump()
     for name in ("input", "output", "model"):
         shown[name] = storage.public_uri(shown[name])
@@ -327,7 +253,7 @@ def _run_record(
         "job": job.name,
         "status": "running",
         "run_id": run_id,
-        "started": _iso(started),
+        "started": utc(started),
         "settings": shown,
         "identity": job.identity,
         "versions": versions(),
@@ -353,7 +279,7 @@ def _complete(
     first = meter.first_at
     run.update(
         status=status,
-        ended=_iso(ended),
+        ended=utc(ended),
         rows_done=done.rows - writer.waiting_rows,
         rows_new=new,
         errors=dict(sorted(done.errors.items())),
@@ -364,14 +290,10 @@ def _complete(
         busy_s=round(last - first, 3) if first else 0.0,
         rows_per_s=round(new / max(1e-9, ended - started), 3),
         parts_written=writer.parts,
-        steady=meter.steady(last, usable_cores()),
+        steady=meter.sustained_rate(last, usable_cores()),
         stage_s={**{k: round(v, 3) for k, v in meter.seconds.items()}, "write_s": round(writer.seconds, 3)},
         tokens=round(meter.counts["tokens"]),
         batch_fill=None if meter.batch_fill is None else round(meter.batch_fill, 4),
         error_rate=round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
         driver_peak_mb=peak_mb(),
     )
-
-
-def _iso(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -9,36 +9,35 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import io
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
-from pipelines.archive.scan import ScanCounts, Scanner
-from pipelines.data.inputs import MANIFEST_SCHEMA, REQUEST_COLUMNS, Entry, Source, entry_key
+from mats_core.errors import SettingsError
+from pipelines.archive.headers import ScanCounts, Scanner
+from pipelines.data import parquet
+from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
 FILE_ROWS = 8192
 
 
 def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     """Columns of the work list: ids, manifest, request and the user's own."""
-    request = [(name, pa.string()) for name in REQUEST_COLUMNS]
-    place = [("last", pa.bool_()), ("part", pa.string()), ("part_row", pa.int64())]
+    ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
+    request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
     return pa.schema(
         [
-            pa.field("row_id", pa.int64()),
-            pa.field("entry_id", pa.int64()),
+            *ids,
             *MANIFEST_SCHEMA,
-            *[pa.field(name, kind) for name, kind in (place[:1] if manifest_only else request + place)],
+            *([last] if manifest_only else [*request, last, *place]),
             *[pa.field(each.name, _known_type(each.type)) for each in own],
         ]
     )
@@ -70,12 +69,15 @@ def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
     return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
 
 
-def _as(kind: pa.DataType, value: Any) -> Any:
-    """A value that `_fits`, in the type of the work list: the same when INPUT is read again with other rows in it."""
+def _cast(kind: pa.DataType, value: Any) -> Any:
+    """A value in the type that its column has in the work list, whatever type INPUT gives the column this time.
+
+    So an entry stays the same one when other rows stand beside it. Its column's type `_fits`.
+    """
     if isinstance(value, list) and pa.types.is_list(kind):
-        return [_as(kind.value_type, each) for each in value]
+        return [_cast(kind.value_type, each) for each in value]
     if isinstance(value, dict) and pa.types.is_struct(kind):
-        return {each.name: _as(each.type, value.get(each.name)) for each in kind}
+        return {each.name: _cast(each.type, value.get(each.name)) for each in kind}
     if pa.types.is_floating(kind) and isinstance(value, int):
         return float(value)
     if (
@@ -88,19 +90,22 @@ def _as(kind: pa.DataType, value: Any) -> Any:
 
 
 class WorkList:
-    """The work list at a folder URI; `total` rows, `row_id` 0 … total-1 without gaps."""
+    """The work list at a folder URI: `total` rows, `row_id` 0 … total-1 without gaps.
+
+    own: the user's own columns; manifest_only: a manifest, without requests. Raises SettingsError where the list there
+    was begun with other columns, or is damaged.
+    """
 
     def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
         self.folder = folder
-        self._files = [info.uri for info in _parquet_files(folder)]
+        self._files = [info.uri for info in parquet.files(folder)]
         self._firsts = [_first_row(uri) for uri in self._files]
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
         if self._files:
-            with _whole(self._files[-1]) as file:
-                last = pq.ParquetFile(file)
-            self.schema = last.schema_arrow
-            self.total = self._firsts[-1] + last.metadata.num_rows
+            with _refusing_damage(self._files[-1]), parquet.opened(self._files[-1]) as last:
+                self.schema = last.schema_arrow
+                self.total = self._firsts[-1] + last.metadata.num_rows
             if own is not None:
                 self._check_own(own, manifest_only)
         else:
@@ -113,63 +118,62 @@ class WorkList:
             ours = set(work_schema(pa.schema([]), manifest_only).names)
             before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
             now = ", ".join(own.names) or "none"
-            raise got_allowed("input", f"a list with own columns {now}", f"own columns as before: {before}")
+            problem = f"its own columns are {now}, and those of the list that OUTPUT was begun with are {before}"
+            raise SettingsError("input", problem, "give a list with the columns as before, or choose another OUTPUT")
         for each in own:
             frozen = self.schema.field(each.name).type
             if not _fits(each.type, frozen):
-                raise got_allowed(
-                    "input",
-                    f"a list whose column `{each.name}` is {each.type}",
-                    f"the type that it had before: {frozen}; or another OUTPUT",
-                )
+                problem = f"its column `{each.name}` is {each.type}, and was {frozen} when OUTPUT was begun"
+                raise SettingsError("input", problem, "give it the type as before, or choose another OUTPUT")
 
     def read(self, first: int, stop: int) -> pa.Table:
-        """Rows first … stop-1, which must lie in one file or in consecutive ones."""
+        """Rows first … stop-1."""
         tables = []
         at = first
         while at < stop:
             index = bisect.bisect_right(self._firsts, at) - 1
             if self._cached is None or self._cached[0] != index:
-                self._cached = (index, pq.read_table(storage.open_binary(self._files[index])))
+                self._cached = (index, parquet.read(self._files[index]))
             start = self._firsts[index]
             piece = self._cached[1].slice(at - start, min(stop, start + len(self._cached[1])) - at)
             tables.append(piece)
             at += len(piece)
         return pa.concat_tables(tables)
 
-    def _known(self) -> np.ndarray:
+    def _known_ids(self) -> np.ndarray:
+        """Sorted entry ids of all rows, int64 [N]."""
         columns = []
         for uri in self._files:
-            with _whole(uri) as file:
-                columns.append(pq.read_table(file, columns=["entry_id"])["entry_id"].to_numpy())
+            with _refusing_damage(uri):
+                columns.append(parquet.read(uri, ["entry_id"])["entry_id"].to_numpy())
         return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
 
     def extend(
         self,
-        source: Source,
+        inputs: Input,
         scanner: Scanner,
         defaults: dict[str, str | None],
         progress: Callable[[ScanCounts], None] | None = None,
         check: Callable[[Entry], None] | None = None,
     ) -> tuple[ScanCounts, int]:
-        """Append the entries of `source` that are not known yet; (what was added, how many were known).
+        """Append the entries of `inputs` that are not known yet; (what was added, how many were known).
 
         URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
         `check` may raise SettingsError for an entry that cannot be asked.
         """
-        known, counts = self._known(), ScanCounts()
-        seen = _Seen() if source.kind == "list" else None  # only lists repeat an entry
+        known, counts = self._known_ids(), ScanCounts()
+        occurrences = _Occurrences() if inputs.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
-            for entry in source.entries:
-                entry.own = {name: _as(self.schema.field(name).type, value) for name, value in entry.own.items()}
+            for entry in inputs.entries:
+                entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
                 key = entry_key(entry, defaults, 0)
                 entry_id = _hash64(key)
-                if seen is not None and (nth := seen.times(entry_id)):
+                if occurrences is not None and (nth := occurrences.count(entry_id)):
                     entry_id = _hash64(entry_key(entry, defaults, nth))
                 if storage.public_uri(entry.uri) != entry.uri:
                     self.private.add(entry_id, entry.uri)
@@ -189,30 +193,42 @@ class WorkList:
             for chunk in chunks:
                 rows.append({**chunk, **entry.request, **entry.own, "entry_id": entry_id})
             if len(rows) >= FILE_ROWS:
-                self._append(rows)
+                self.append(rows)
                 rows = []
             if progress is not None and counts.files % 64 == 0:
                 progress(counts)
-        self._append(rows)
+        self.append(rows)
         return counts, skipped
 
-    def _append(self, rows: list[dict[str, Any]]) -> None:
+    def append(self, rows: list[dict[str, Any]]) -> None:
+        """Write rows as a further file; they get the next row_ids."""
         if not rows:
             return
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
         table = pa.Table.from_pylist(rows, schema=self.schema)
         uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
-        storage.write_bytes(uri, sink.getvalue())
+        parquet.write(uri, table)
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)
 
 
-class _Seen:
-    """How often each id came before, in 12 bytes an id: a list of millions would not fit as Python objects."""
+def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:
+    """The unfinished rows first … stop-1 of the work list; mask: packed bits, 1 is finished."""
+    table = work.read(shard["first"], shard["stop"])
+    finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
+    return table.filter(pa.array(~finished)) if finished.any() else table
+
+
+def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:
+    """One shard as the row that Ray sends to a decoding actor. mask: bool [stop-first], True is finished."""
+    packed = np.packbits(mask).tobytes()
+    return pa.table({"first": [first], "stop": [stop], "mask": pa.array([packed], pa.binary())})
+
+
+class _Occurrences:
+    """Counts how often each id came, in 12 bytes an id: those of a list of millions would not fit as Python objects."""
 
     _RECENT = 1 << 16
 
@@ -220,8 +236,8 @@ class _Seen:
         self._ids, self._counts = np.empty(0, np.int64), np.empty(0, np.int32)
         self._recent: dict[int, int] = {}
 
-    def times(self, number: int) -> int:
-        """How often it came before this time."""
+    def count(self, number: int) -> int:
+        """How often the id came before; this time is counted too."""
         before = self._recent.get(number)
         if before is None:
             at = int(np.searchsorted(self._ids, number))
@@ -243,26 +259,18 @@ def _hash64(key: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little", signed=True)
 
 
-def _parquet_files(folder: str) -> list[Any]:
-    if not storage.is_dir(folder):
-        return []
-    found = [info for info in storage.list_files(folder) if info.uri.endswith(".parquet")]
-    return sorted(found, key=lambda info: info.uri)
-
-
 def _first_row(uri: str) -> int:
     found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
     if found is None:
-        raise got_allowed("output", storage.public_uri(uri), "files that a scan wrote; move this one away")
+        raise SettingsError("output", f"{storage.public_uri(uri)} is no file that a scan wrote", "move it away")
     return int(found[1])
 
 
 @contextmanager
-def _whole(uri: str) -> Iterator[BinaryIO]:
-    """A file of the work list; raises SettingsError where it is damaged."""
+def _refusing_damage(uri: str) -> Iterator[None]:
+    """Raises SettingsError where a file of the work list is damaged."""
     try:
-        yield storage.open_binary(uri)
-    except pa.ArrowInvalid as error:
-        first = str(error).splitlines()[0][:200]
-        allowed = f"a whole file ({first}); begin anew with --overwrite"
-        raise got_allowed("output", storage.public_uri(uri), allowed) from None
+        yield
+    except parquet.NotParquet as error:
+        problem = f"{storage.public_uri(uri)} is damaged ({error.message})"
+        raise SettingsError("output", problem, "begin anew with --overwrite") from None

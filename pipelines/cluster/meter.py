@@ -6,11 +6,11 @@ import resource
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.cluster.prometheus import Counters
 from pipelines.output.parts import count_errors
 
 STAGES = ("decode", "embed", "answer")
@@ -30,7 +30,7 @@ class _Block:
 
 
 class Meter:
-    """Sums up `_decode_s`, … and remembers when each block was worked on. One small record a block."""
+    """Counts the blocks of a run: seconds of work by stage, tokens, and when each block was worked on."""
 
     def __init__(self) -> None:
         self.seconds = {f"{name}_s": 0.0 for name in STAGES}
@@ -53,8 +53,8 @@ class Meter:
         """When the model began with its first block (epoch seconds); 0 before that."""
         return min((block.began_at for block in self._blocks), default=0.0)
 
-    def take(self, table: pa.Table) -> pa.Table:
-        """Count a block; returns it without the measures."""
+    def count_block(self, table: pa.Table) -> pa.Table:
+        """Count a block of rows with the measures that stages added (`timed`); returns it without them."""
         last = {name: table[f"_{name}_at"][0].as_py() for name in MOMENTS if f"_{name}_at" in table.schema.names}
         spent = {name: _sum(table, f"_{name}_s") for name in STAGES}
         counted = {name: _sum(table, f"_{name}") for name in COUNTS}
@@ -63,7 +63,7 @@ class Meter:
         for name, value in counted.items():
             self.counts[name] += value
         if self._counters is not None:
-            self._counters.work(spent, counted)
+            self._counters.add_work(spent, counted)
         self._blocks.append(
             _Block(
                 len(table),
@@ -74,15 +74,17 @@ class Meter:
         )
         return table.drop_columns([name for name in table.schema.names if name.startswith("_")])
 
-    def kept(self, table: pa.Table) -> None:
-        """Count rows that were new."""
+    def count_new(self, table: pa.Table) -> None:
+        """Count, for Prometheus, rows that no earlier block had."""
         if self._counters is not None and len(table):
-            self._counters.rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
+            self._counters.add_rows(len(table), _sum(table, "decoded_s"), count_errors(table["error_code"]))
 
-    def steady(self, ended: float, cores: int) -> dict[str, float]:
-        """Throughput from the moment the last model actor was ready: what a long run goes at.
+    def sustained_rate(self, ended: float, cores: int) -> dict[str, float]:
+        """Throughput once all model actors are ready, as a long run has it; {} before the first block.
 
-        The CPU time of decoding done before that moment is charged as if all cores had spent it after.
+        Counted are the blocks that the model began after that, over the seconds from then to `ended` (epoch). Where
+        such a block was decoded earlier, the CPU time of that is added, as if all `cores` had spent it. rows,
+        seconds, rows_per_s; real_time_factor: seconds of audio a second.
         """
         if not self._blocks:
             return {}
@@ -100,12 +102,66 @@ class Meter:
         }
 
 
+class Counters:
+    """Prometheus counters of one run, made when a Ray is connected: each of its nodes serves them on its metrics port.
+
+    | name | labels | |
+    |---|---|---|
+    | mats_clips_total | job | rows that were new, each counted once |
+    | mats_audio_seconds_total | job | seconds of sound in them |
+    | mats_errors_total | job, code | rows with an error |
+    | mats_tokens_total | job | tokens the LLM wrote |
+    | mats_stage_seconds_total | job, stage | seconds of work in decode, embed, answer, over all processes |
+    | mats_batch_asked_total | job | questions put to the LLM |
+    | mats_batch_places_total | job | places in the batches they went in; asked / places is the fill |
+    | mats_batch_fill | job | that ratio for the newest block |
+
+    The driver counts, because it alone knows which rows are new. Ray puts `ray_` before the names.
+    """
+
+    def __init__(self, job: str) -> None:
+        from ray.util.metrics import Counter, Gauge
+
+        self._job = {"job": job}
+
+        def counter(name: str, text: str, *labels: str) -> Any:
+            return Counter(f"mats_{name}_total", text, tag_keys=("job", *labels))
+
+        self._clips = counter("clips", "rows that were new")
+        self._audio = counter("audio_seconds", "seconds of sound in new rows")
+        self._errors = counter("errors", "new rows with an error, by code", "code")
+        self._tokens = counter("tokens", "tokens the LLM wrote")
+        self._stages = counter("stage_seconds", "seconds of work, over all processes", "stage")
+        self._asked = counter("batch_asked", "questions put to the LLM")
+        self._places = counter("batch_places", "places in the batches of the LLM")
+        self._fill = Gauge("mats_batch_fill", "share of places that held a question, newest block", tag_keys=("job",))
+
+    def add_rows(self, count: int, audio_s: float, errors: dict[str, int]) -> None:
+        """New rows, their seconds of sound, and how many of them have which error code."""
+        self._clips.inc(count, self._job)
+        if audio_s > 0:
+            self._audio.inc(audio_s, self._job)
+        for code, number in errors.items():
+            self._errors.inc(number, {**self._job, "code": code})
+
+    def add_work(self, seconds: dict[str, float], counts: dict[str, float]) -> None:
+        """Work on one block: seconds by stage; tokens, asked and places."""
+        for stage, spent in seconds.items():
+            if spent > 0:
+                self._stages.inc(spent, {**self._job, "stage": stage})
+        for counter, name in ((self._tokens, "tokens"), (self._asked, "asked"), (self._places, "places")):
+            if counts.get(name, 0) > 0:
+                counter.inc(counts[name], self._job)
+        if counts.get("places", 0) > 0:
+            self._fill.set(counts["asked"] / counts["places"], self._job)
+
+
 def _sum(table: pa.Table, name: str) -> float:
     return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else 0.0
 
 
 def peak_mb() -> float:
-    """Most memory this process has held, in MB."""
+    """Most memory this process has held at once, in MB (10^6 bytes); what its parent held does not count."""
     status = Path("/proc/self/status")
     if status.exists():
         # note: not getrusage, whose peak a process inherits from the one that started it

@@ -17,24 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.prompts import FAMILIES
 from mats_core.model.text import has_surrogate
 
 CORPUS_ENDINGS = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".parquet"})
 FIELDS = ("caption", "instruction", "output", "task", "tag", "source", "id")
-PROBLEMS = {
-    "broken_line": "not a line of JSON or CSV",
-    "not_an_object": "JSON, but not an object",
-    "missing_caption": "no caption, or an empty one",
-    "missing_output": "no output, or an empty one",
-    "missing_instruction": "a question task without its question",
-    "unknown_task": "a task name that belongs to no prompt family",
-    "wrong_type": "a field that is not text",
-    "not_text": "text that is not Unicode",
-    "duplicate_id": "an id that the file has had before; another file may number its records alike",
-    "no_embedding": "a caption that the embeddings do not have (training only)",
-}
 MOST_LINES = 1000
 """Bad lines a file's report names; the counts go on."""
 
@@ -44,7 +32,12 @@ _SPACE = re.compile(r"\s+")
 @dataclass
 class FileReport:
     """What was found in one file: `records` in all, `problems` by code, and where the first MOST_LINES are. `line` is
-    where the record stands that was read last."""
+    where the record stands that was read last.
+
+    Codes: broken_line (no line of JSON or CSV), not_an_object, missing_caption, missing_output, missing_instruction (of
+    a question), unknown_task, wrong_type (no text), not_text (no Unicode), duplicate_id (within the file), no_embedding
+    (training: a caption that the embeddings do not have).
+    """
 
     uri: str
     records: int = 0
@@ -90,19 +83,21 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
     Raises SettingsError (named after `setting`) when one is missing, empty, or of no known format.
     """
     found: dict[str, storage.FileInfo] = {}
+    endings = ", ".join(sorted(CORPUS_ENDINGS))
     for uri in [corpora] if isinstance(corpora, str) else corpora:
         shown = storage.public_uri(uri)
         if not uri.strip():
-            raise got_allowed(setting, uri, "a path or URL (. is the folder you are in)")
+            raise SettingsError(setting, "nothing is named", "give a path or URL (. is the folder you are in)")
         try:
             files = [f for f in storage.list_files(uri, CORPUS_ENDINGS) if not _hidden(f.path)]
         except storage.StorageError as error:
-            raise got_allowed(setting, shown, f"files that can be read ({error})") from None
+            raise SettingsError(setting, f"{shown} cannot be read ({error})", "give files that can") from None
         if not files:
-            raise got_allowed(setting, shown, f"a place with files in it ({', '.join(sorted(CORPUS_ENDINGS))})")
+            raise SettingsError(setting, f"{shown} has no corpus files in it", f"give files that end in {endings}")
         for info in files:
             if ending(info.uri) not in CORPUS_ENDINGS:
-                raise got_allowed(setting, storage.public_uri(info.uri), ", ".join(sorted(CORPUS_ENDINGS)))
+                problem = f"{storage.public_uri(info.uri)} is of no format that is known"
+                raise SettingsError(setting, problem, f"give a file that ends in {endings}")
             found.setdefault(info.uri, info)
     return list(found.values())
 
@@ -120,7 +115,8 @@ def check_columns(columns: Mapping[str, str], setting: str = "columns") -> dict[
     """A mapping of our fields to theirs; raises SettingsError for a field that is not ours."""
     for name in columns:
         if name not in FIELDS:
-            raise got_allowed(setting, name, f"our field = their name; our fields are {', '.join(FIELDS)}")
+            remedy = f"write our field = their name; our fields are {', '.join(FIELDS)}"
+            raise SettingsError(setting, f'"{name}" is no field of ours', remedy)
     return dict(columns)
 
 
@@ -209,9 +205,9 @@ def check_error_rate(reports: Sequence[FileReport], most: float, setting: str = 
     why = ", ".join(f"{code} {count}" for code, count in sum((r.problems for r in reports), Counter()).most_common())
     first = worst.lines[0]
     detail = f" ({first['detail']})" if first["detail"] else ""
-    raise got_allowed(
+    raise SettingsError(
         setting,
-        most,
-        f"at least {bad / records:.2%}, or corpora with fewer bad records: {bad} of {records} cannot be used ({why}); "
-        f"most in {storage.public_uri(worst.uri)}, first in line {first['line']}: {first['code']}{detail}",
+        f"{bad} of {records} records cannot be used ({why}), most of them in {storage.public_uri(worst.uri)}, first in "
+        f"line {first['line']}: {first['code']}{detail}; {most:.2%} may be",
+        f"mend the corpora, or allow {bad / records:.2%}",
     )

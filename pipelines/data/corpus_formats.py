@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
+from pipelines.data import parquet
 
 READ_AHEAD = 8 << 20
 MOST_RECORD = 16 << 20
@@ -44,19 +45,19 @@ def raw_records(uri: str, ending: str, wanted: Mapping[str, str]) -> Iterator[Ra
     Raises SettingsError when the file cannot be opened, is not what its ending says, or has no caption column.
     """
     try:
+        if ending == ".parquet":
+            yield from _parquet(uri, wanted)
+            return
         with storage.open_binary(uri, read_ahead=READ_AHEAD) as file:
-            if ending == ".parquet":
-                yield from _parquet(file, uri, wanted)
-            elif ending == ".csv":
+            if ending == ".csv":
                 yield from _csv(file, uri, wanted)
             elif ending == ".json":
                 yield from _json(file, uri)
             else:
                 yield from _json_lines(file)
-    except storage.StorageError as error:
-        raise got_allowed("corpus", storage.public_uri(uri), f"a file that can be read ({error})") from None
-    except OSError as error:  # the store failed half way
-        raise got_allowed("corpus", storage.public_uri(uri), f"a whole file ({error})") from None
+    except (storage.StorageError, OSError) as error:  # it may fail half way, too
+        problem = f"{storage.public_uri(uri)} cannot be read ({error})"
+        raise SettingsError("corpus", problem, "give a whole file that can") from None
 
 
 def _json_lines(file: BinaryIO) -> Iterator[Raw]:
@@ -94,7 +95,8 @@ def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
             break
         except csv.Error as error:
             if header is None:
-                raise got_allowed("corpus", storage.public_uri(uri), f"a CSV file ({error})") from None
+                problem = f"{storage.public_uri(uri)} is no CSV file ({error})"
+                raise SettingsError("corpus", problem, "give a CSV file with a header") from None
             yield from _swallowed(line, reader.line_num, str(error))
             continue
         if not row:
@@ -121,30 +123,14 @@ def _swallowed(first: int, last: int, why: str) -> Iterator[Raw]:
 def _check_header(names: list[str], uri: str, wanted: Mapping[str, str]) -> None:
     theirs = wanted.get("caption", "caption")
     if theirs not in names:
-        raise got_allowed(
-            "corpus",
-            storage.public_uri(uri),
-            f"a column `{theirs}`; it has {', '.join(names) or 'none'} (map it: --column caption=NAME)",
-        )
+        problem = f"{storage.public_uri(uri)} has no column `{theirs}`, but {', '.join(names) or 'none at all'}"
+        raise SettingsError("corpus", problem, "say which column holds the captions: --column caption=NAME")
 
 
-def _parquet(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-        names = table.schema_arrow.names
-        _check_header(names, uri, wanted)
-        columns = [name for name in dict.fromkeys(wanted.values()) if name in names]
-        line = 0
-        for batch in table.iter_batches(batch_size=_PARQUET_BATCH, columns=columns):
-            for row in batch.to_pylist():
-                line += 1
-                yield line, row
-    except pa.ArrowException as error:
-        first = str(error).splitlines()[0]
-        raise got_allowed("corpus", storage.public_uri(uri), f"a whole Parquet file ({first})") from None
+def _parquet(uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
+    _check_header(parquet.schema(uri).names, uri, wanted)
+    batches = parquet.batches(uri, _PARQUET_BATCH, list(dict.fromkeys(wanted.values())))
+    yield from enumerate((row for batch in batches for row in batch.to_pylist()), 1)
 
 
 def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:
@@ -170,11 +156,9 @@ class _JsonStream:
 
     def fail(self, why: str) -> None:
         """Raise SettingsError: after a syntax error nobody can say where the next record begins."""
-        raise got_allowed(
-            "corpus",
-            storage.public_uri(self._uri),
-            f'a JSON list, an object with a list "annotation", or JSON lines in a .jsonl; line {self._line}: {why}',
-        )
+        problem = f"{storage.public_uri(self._uri)} cannot be read beyond line {self._line}: {why}"
+        remedy = 'give a JSON list, an object with a list "annotation", or JSON lines in a .jsonl'
+        raise SettingsError("corpus", problem, remedy)
 
     def _more(self) -> bool:
         piece = self._text.read(PIECE)

@@ -6,13 +6,11 @@ the folder, or as the list writes it), its `uri` is where it is read.
 
 from __future__ import annotations
 
-import io
 import json
 import posixpath
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -21,54 +19,18 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
-from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
-from pipelines.settings.archive import anchored
+from mats_core.storage.uris import is_file_url, split_member, wrong_url
+from pipelines.data import embeddings, parquet
+from pipelines.data.list_formats import LIST_ENDINGS, read_table
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
+from pipelines.settings.base import anchored
 
-LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
 OTHER_LISTS = (".tsv", ".ndjson", ".json", ".txt", ".xls", ".xlsx")
-_ENDINGS = ", ".join(LIST_ENDINGS)
 _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
-_SMALL_LIST = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
-_LIST_AHEAD = 4 << 20
-EMBEDDINGS_SIDECAR = "_embeddings.json"
 MANIFEST_SIDECAR = "_manifest.json"
-
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
-        ("format", pa.string()),
-        ("sample_rate", pa.int32()),
-        ("channels", pa.int32()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("duration_source", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
-REQUEST_COLUMNS = ("task", "question", "tag")
-ROW_COLUMNS = (
-    "row_id",
-    "text",
-    "segments",
-    "decoded_s",
-    "model_fingerprint",
-    "run_id",
-    "neighbors",
-    "embedding",
-    "windows",
-    "entry_id",
-    "last",
-    "part",
-    "part_row",
-)
-"""Columns that answers and the work list add; a user's list may not have them."""
 
 
 @dataclass
@@ -86,7 +48,7 @@ class Entry:
 
 
 @dataclass
-class Source:
+class Input:
     """`kind` is files, list, manifest or embeddings; `own_schema` the user's columns, carried along.
 
     `tables` are the files that a list, manifest or folder of embeddings consists of.
@@ -100,42 +62,45 @@ class Source:
     def requests(self) -> Iterator[Entry]:
         """Every request that rows make, without their sounds; raises SettingsError for a table that cannot be read."""
         for uri in self.tables:
-            schema, batches = _read_table(uri)
+            schema, batches = read_table(uri, without=NESTED)
             names = [name for name in REQUEST_COLUMNS if name in schema.names]
-            if uri.endswith(".parquet"):  # no need to read the embeddings
-                _, batches = _read_table(uri, names)
             for batch in batches:
-                named = batch.select(names)
-                asked = [_request(row) for row in named.to_pylist()]
-                for some in {tuple(request.items()) for request in asked}:
+                for some in {tuple(_request(row).items()) for row in batch.select(names).to_pylist()}:
                     yield Entry("", "", request=dict(some))
 
 
-def open_source(uri: str, schemes: list[str] | None = None) -> Source:
+def open_input(uri: str, schemes: list[str] | None = None) -> Input:
     """The entries of `uri`; raises SettingsError when it is nothing that can be read.
 
     `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
     for a list on a local disk, and its own kind for one that lies elsewhere.
     """
     if not uri.strip():
-        raise got_allowed("input", uri, "a path or URL (. is the folder you are in)")
+        raise SettingsError("input", "nothing is named", "give a path or URL (. is the folder you are in)")
     may_name = _may_name(uri, schemes)
+    shown = storage.public_uri(uri)
     try:
         if storage.is_dir(uri):
-            if storage.exists(storage.join(uri, EMBEDDINGS_SIDECAR)):
-                return _table_source(storage.join(uri, "embeddings"), "embeddings", may_name)
+            if embeddings.has_facts(uri):
+                return _table_input(storage.join(uri, embeddings.FOLDER), "embeddings", may_name)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
-                return _table_source(storage.join(uri, "manifest"), "manifest", may_name)
-            return Source("files", _file_entries(uri))
+                return _table_input(storage.join(uri, "manifest"), "manifest", may_name)
+            return Input("files", _file_entries(uri))
         if _is_list(uri):
             if not storage.exists(uri):
-                raise got_allowed("input", storage.public_uri(uri), "a list that exists")
-            return _list_source(uri, may_name)
-        if storage.public_uri(uri).lower().endswith(OTHER_LISTS):
-            raise got_allowed("input", storage.public_uri(uri), f"sound, or a list that ends in {_ENDINGS}")
+                raise SettingsError("input", f"there is no list {shown}", "give a list that exists")
+            return _list_input(uri, may_name)
+        if shown.lower().endswith(OTHER_LISTS):
+            endings = ", ".join(LIST_ENDINGS)
+            raise SettingsError("input", f"{shown} is no sound", f"give sound, or a list that ends in {endings}")
     except storage.StorageError as error:
-        raise got_allowed("input", storage.public_uri(uri), f"something readable ({error})") from None
-    return Source("files", _file_entries(uri))
+        raise _unreadable(uri, error) from None
+    return Input("files", _file_entries(uri))
+
+
+def _unreadable(uri: str, error: storage.StorageError) -> SettingsError:
+    problem = f"{storage.public_uri(uri)} cannot be read ({error})"
+    return SettingsError("input", problem, "give a file, folder, list or URL that can")
 
 
 def _is_list(uri: str) -> bool:
@@ -147,7 +112,8 @@ def _may_name(uri: str, schemes: list[str] | None) -> frozenset[str] | None:
     if schemes is not None:
         for name in schemes:
             if not storage.is_known_scheme(name):
-                raise got_allowed("schemes", name, "file, s3, gs, az, http, https, or another kind that fsspec knows")
+                remedy = "name file, s3, gs, az, http, https, or another kind that fsspec knows"
+                raise SettingsError("schemes", f'"{name}" is no kind of storage', remedy)
         return frozenset(schemes)
     kind = storage.scheme(uri)
     return frozenset({kind}) if kind else None
@@ -158,8 +124,8 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     while uri.startswith("tar+"):
         try:
             uri = split_member(uri)[0]
-        except ValueError as error:
-            return str(error)
+        except storage.StorageError as error:
+            return error.message
     reason = wrong_url(uri)
     if reason is not None:
         return reason
@@ -179,20 +145,20 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
 
 
 def _file_entries(uri: str) -> Iterator[Entry]:
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     extensions = AUDIO_EXTENSIONS | TAR_ENDINGS if storage.is_dir(uri) else None
     try:
         for info in storage.list_files(uri, extensions):
             yield from _members(info) if is_tar(info.path) else [Entry(info.uri, info.path, info.size, info.version)]
     except storage.StorageError as error:
-        raise got_allowed("input", storage.public_uri(uri), f"something readable ({error})") from None
+        raise _unreadable(uri, error) from None
 
 
 def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
     """The sounds in a tar archive; what makes it unreadable becomes one entry with that error, after those
     before it."""
-    from mats_core.audio.decode import AUDIO_EXTENSIONS
+    from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
     try:
         for member in storage.list_members(archive, AUDIO_EXTENSIONS):
@@ -206,23 +172,26 @@ def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = 
         yield Entry(archive.uri, archive.path, archive.size, archive.version, dict(request or {}), error=failed)
 
 
-def _list_source(uri: str, may_name: frozenset[str] | None) -> Source:
-    schema, batches = _read_table(uri)
+def _list_input(uri: str, may_name: frozenset[str] | None) -> Input:
+    schema, batches = read_table(uri)
+    shown = f"the list {storage.public_uri(uri)}"
     if "uri" not in schema.names:
-        raise got_allowed("input", f"columns {', '.join(schema.names)}", "a list with a column `uri`")
-    ours = set(MANIFEST_SCHEMA.names) - {"uri"} | set(ROW_COLUMNS)
+        problem = f"{shown} has no column `uri`, but {', '.join(schema.names) or 'none at all'}"
+        raise SettingsError("input", problem, "name the column of paths or URLs `uri`")
     for name, times in Counter(schema.names).items():
         if times > 1:
-            raise got_allowed("input", f"a list with {times} columns named `{name}`", "a name of its own for each")
+            raise SettingsError("input", f"{shown} has {times} columns `{name}`", "give each a name of its own")
         if name.startswith("__index_level_"):
-            raise got_allowed("input", f"a list with pandas' column `{name}`", "to_parquet(…, index=False)")
-        if name in ours or name.startswith("_"):
-            raise got_allowed("input", f"a list with a column `{name}`", "names that are not this program's")
+            remedy = "write it with to_parquet(…, index=False)"
+            raise SettingsError("input", f"{shown} has pandas' own column `{name}`", remedy)
+        if name in RESERVED or name.startswith("_"):
+            problem = f"{shown} has a column `{name}`, a name that this program needs itself"
+            raise SettingsError("input", problem, "rename the column")
     kind = schema.field("uri").type
     if not _is_text(kind):
-        raise got_allowed("input", f"a list whose `uri` is {kind}", "paths or URLs, as strings")
+        raise SettingsError("input", f"the column `uri` of {shown} is {kind}", "give paths or URLs, as strings")
     own = pa.schema([f for f in schema if f.name != "uri" and f.name not in REQUEST_COLUMNS])
-    return Source("list", _list_entries(uri, batches, own.names, may_name), own, [uri])
+    return Input("list", _list_entries(uri, batches, own.names, may_name), own, [uri])
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -256,7 +225,8 @@ def _not_all_blank(list_uri: str, rows: Iterator[dict[str, Any]]) -> Iterator[di
         if not _is_blank(row["uri"]):
             break
     if blank and _is_blank(blank[-1]["uri"]):
-        raise got_allowed("input", storage.public_uri(list_uri), "a list with a path or URL in its column `uri`")
+        problem = f"every `uri` of the list {storage.public_uri(list_uri)} is blank"
+        raise SettingsError("input", problem, "give a list with a path or URL in its column `uri`")
     yield from blank
     yield from rows
 
@@ -299,22 +269,21 @@ def _looked_up(entry: Entry) -> Entry:
     return entry
 
 
-def _table_source(folder: str, kind: str, may_name: frozenset[str] | None) -> Source:
+def _table_input(folder: str, kind: str, may_name: frozenset[str] | None) -> Input:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
-    parts = sorted(info.uri for info in storage.list_files(folder) if info.uri.endswith(".parquet"))
+    parts = [info.uri for info in parquet.files(folder)]
     if not parts:
-        raise got_allowed("input", storage.public_uri(folder), f"a data set of {kind} with rows in it")
-    schema, _ = _read_table(parts[0])
-    ours = set(MANIFEST_SCHEMA.names) | set(ROW_COLUMNS) | set(REQUEST_COLUMNS)
+        problem = f"{storage.public_uri(folder)} has no rows"
+        raise SettingsError("input", problem, f"give {'a manifest' if kind == 'manifest' else kind} with rows in it")
+    schema, _ = read_table(parts[0])
+    ours = {"uri", *RESERVED, *REQUEST_COLUMNS}
     own = pa.schema([f for f in schema if f.name not in ours])
-    return Source(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
+    return Input(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
 
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
-        schema, _ = _read_table(part)
-        wanted = [n for n in schema.names if n not in ("windows", "segments", "embedding", "neighbors")]
-        _, batches = _read_table(part, wanted)
+        _, batches = read_table(part, without=NESTED)
         position = 0
         for batch in batches:
             for row in batch.to_pylist():
@@ -336,73 +305,6 @@ def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | 
                     {name: row[name] for name in own},
                     chunk=chunk,
                 )
-
-
-def _read_table(uri: str, columns: list[str] | None = None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Schema and row batches of a Parquet, CSV or JSONL file; raises SettingsError when it is not one."""
-    name = storage.public_uri(uri).lower()
-    with _readable(uri):
-        file = storage.open_binary(uri, read_ahead=_LIST_AHEAD)
-        if name.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            table = pq.ParquetFile(file)
-            return table.schema_arrow, _batches(uri, table.iter_batches(batch_size=4096, columns=columns))
-        small = file.seek(0, io.SEEK_END) <= _SMALL_LIST
-        file.seek(0)
-        if name.endswith(".csv"):
-            from pyarrow import csv
-
-            read: Any = csv.read_csv if small else csv.open_csv
-            lines = csv.ParseOptions(newlines_in_values=True)
-            header = csv.open_csv(file, parse_options=lines).schema.names
-            file.seek(0)
-            # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
-            text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
-            reader: Any = read(file, parse_options=lines, convert_options=text)
-        else:
-            from pyarrow import json as arrow_json
-
-            streamed = getattr(arrow_json, "open_json", None)  # note: pyarrow before 20 has none
-            read = arrow_json.read_json if small or streamed is None else streamed
-            reader = read(file)
-            plain = pa.schema([(each.name, _without_times(each.type)) for each in reader.schema])
-            if plain != reader.schema:  # JSON has no times: these are strings that look like one
-                file.seek(0)
-                reader = read(file, parse_options=arrow_json.ParseOptions(explicit_schema=plain))
-        batches = reader.to_batches(max_chunksize=4096) if isinstance(reader, pa.Table) else reader
-        return reader.schema, _batches(uri, iter(batches))
-
-
-def _without_times(kind: pa.DataType) -> pa.DataType:
-    """`kind` with strings in place of timestamps, inside lists and structs too."""
-    if pa.types.is_timestamp(kind):
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_without_times(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(each.name, _without_times(each.type)) for each in kind])
-    return kind
-
-
-def _batches(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    with _readable(uri):
-        yield from batches
-
-
-@contextmanager
-def _readable(uri: str) -> Iterator[None]:
-    """A damaged list, one that is none, and one whose store fails, as SettingsError."""
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        first = redacted(str(error).splitlines()[0])
-        raise got_allowed("input", storage.public_uri(uri), f"a readable list ({first})") from None
-    except UnicodeDecodeError as error:
-        raise got_allowed("input", storage.public_uri(uri), f"a list in UTF-8 ({error})") from None
-    except OSError as error:
-        shown = storage.error_from(error, uri)
-        raise got_allowed("input", storage.public_uri(uri), f"something readable ({shown})") from None
 
 
 def entry_key(entry: Entry, defaults: dict[str, str | None], occurrence: int) -> bytes:

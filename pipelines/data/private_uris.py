@@ -50,7 +50,7 @@ class PrivateUris:
         return [ids[at : at + _PIECE] for at in range(0, len(ids), _PIECE)]
 
 
-class _Vault:
+class _PrivateUriActor:
     """The actor that holds them for a run."""
 
     def __init__(self) -> None:
@@ -64,25 +64,25 @@ class _Vault:
         return self._uris.find(entry_ids)
 
 
-Find = Callable[[list[int]], dict[int, str]]
+FindUris = Callable[[list[int]], dict[int, str]]
 
 
-class _Asked:
+class _FindInActor:
     """`find` of the actor, from wherever in the cluster."""
 
-    def __init__(self, vault: Any) -> None:
-        self._vault = vault
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
 
     def __call__(self, entry_ids: list[int]) -> dict[int, str]:
         import ray
 
         found: dict[int, str] = {}
         for at in range(0, len(entry_ids), _PIECE):
-            found.update(ray.get(self._vault.find.remote(entry_ids[at : at + _PIECE])))
+            found.update(ray.get(self._actor.find.remote(entry_ids[at : at + _PIECE])))
         return found
 
 
-def share(uris: PrivateUris) -> Find | None:
+def share(uris: PrivateUris) -> FindUris | None:
     """What a decoding actor asks for private URIs; None where no entry has one. Ray must be running."""
     if not len(uris):
         return None
@@ -90,7 +90,7 @@ def share(uris: PrivateUris) -> Find | None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    vault = ray.remote(num_cpus=0, scheduling_strategy=here)(_Vault).remote()
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_PrivateUriActor).remote()
     for piece in uris.pieces():
-        ray.get(vault.add.remote(list(uris.find(piece).items())))
-    return _Asked(vault)
+        ray.get(actor.add.remote(list(uris.find(piece).items())))
+    return _FindInActor(actor)

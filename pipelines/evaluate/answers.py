@@ -8,8 +8,6 @@ A sound is heard once, however many questions, orders of options and cells there
 
 from __future__ import annotations
 
-import io
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -19,17 +17,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.scoring import Item, choices
 from pipelines.archive.caption import run_caption
 from pipelines.archive.embed_audio import run_embed_audio
-from pipelines.archive.run import Progress, RunResult
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
+from pipelines.data.embeddings import copy_facts, list_parts
 from pipelines.evaluate.datasets import Benchmark, Reading
-from pipelines.settings.archive import EmbedSettings, build
+from pipelines.settings.archive import EmbedSettings
+from pipelines.settings.base import build
 from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
 
 ASKED_SCHEMA = pa.schema(
@@ -102,7 +102,7 @@ def make_answers(
     shifted = any(cell.changes.get("bridge", settings.bridge) == "mean-shift" for cell in grid)
     asked = storage.join(settings.out, "asked.parquet")
     if once and len(grid) == 1 and not shifted:
-        _write(asked, pa.Table.from_pylist(rows, schema=ASKED_SCHEMA))
+        parquet.write(asked, pa.Table.from_pylist(rows, schema=ASKED_SCHEMA))
     else:
         heard = _hear(settings, rows, schemes, progress)
         if heard.status not in ("complete", "complete_before"):
@@ -129,7 +129,7 @@ def _hear(
     settings: EvaluateSettings, rows: list[dict[str, Any]], schemes: list[str], progress: Callable[..., None]
 ) -> RunResult:
     sounds = storage.join(settings.out, "sounds.parquet")
-    _write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
+    parquet.write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
     shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
     heard = storage.join(settings.out, "heard")
     given = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
@@ -148,13 +148,12 @@ def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
     def write(least: int) -> None:
         nonlocal parts
         if sum(len(table) for table in waiting) > least:
-            _write(storage.join(asked, "embeddings", f"part-{parts:06d}.parquet"), pa.concat_tables(waiting))
+            parquet.write(storage.join(asked, "embeddings", f"part-{parts:06d}.parquet"), pa.concat_tables(waiting))
             waiting.clear()
             parts += 1
 
-    files = sorted(i.uri for i in storage.list_files(storage.join(heard, "embeddings")) if i.uri.endswith(".parquet"))
-    for uri in files:
-        table = pq.read_table(storage.open_binary(uri))
+    for info in list_parts(heard):
+        table = parquet.read(info.uri)
         own = ("task", "question", "tag", "row_id", "run_id")
         table = table.drop_columns([name for name in own if name in table.schema.names])
         places, questions = [], []
@@ -170,12 +169,7 @@ def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
             waiting.append(part)
             write(HEARD_ROWS)
     write(0)
-    storage.write_bytes(storage.join(asked, EMBEDDINGS_SIDECAR), _sidecar(heard))
-
-
-def _sidecar(heard: str) -> bytes:
-    facts: dict[str, Any] = json.loads(storage.read_bytes(storage.join(heard, EMBEDDINGS_SIDECAR)))
-    return json.dumps(facts, indent=1).encode()
+    copy_facts(heard, asked)
 
 
 def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
@@ -184,13 +178,8 @@ def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
     Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
     Raises SettingsError where an item has answers to two sounds, or to two versions of one.
     """
-    table = pa.concat_tables(
-        [
-            pq.read_table(storage.open_binary(info.uri), columns=_REPLY_COLUMNS)
-            for info in storage.list_files(storage.join(folder, "answers"))
-            if info.uri.endswith(".parquet")
-        ]
-    )
+    files = parquet.files(storage.join(folder, "answers"))
+    table = pa.concat_tables([parquet.read(info.uri, _REPLY_COLUMNS) for info in files])
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for batch in table.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
@@ -242,9 +231,3 @@ def _take(reply: Reply, rows: list[dict[str, Any]], kind: str) -> None:
 
 def _absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(uri)
-
-
-def _write(uri: str, table: pa.Table) -> None:
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    storage.write_bytes(uri, sink.getvalue())

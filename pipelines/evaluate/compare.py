@@ -6,18 +6,17 @@ CLAP-text embeddings: 0 for the same words, about 1 for unrelated ones.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.model.facts import read_model_facts
+from pipelines.data import parquet
 from pipelines.pages import preview
 from pipelines.pages.report import PITCHES, add_media, check_page, page_environment
 
@@ -118,7 +117,7 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
         place = storage.join(run, folder) if folder else run
         if not storage.is_dir(place):
             continue
-        files = sorted(info.uri for info in storage.list_files(place) if info.uri.endswith(".parquet"))
+        files = [info.uri for info in parquet.files(place)]
         if folder == "predictions" and len(files) > 1:
             raise got_allowed(name, storage.public_uri(run), "an evaluation without a grid")
         if files:
@@ -132,12 +131,11 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
 def _rows(files: list[str], key: tuple[str, ...], name: str, run: str) -> Iterator[dict[str, Any]]:
     wanted = [*key, "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
     for uri in files:
-        file = pq.ParquetFile(storage.open_binary(uri))
-        present = [column for column in dict.fromkeys(wanted) if column in file.schema_arrow.names]
+        present = parquet.schema(uri).names
         absent = [column for column in (*key, "text", "uri") if column not in present]
         if absent:
             raise got_allowed(name, storage.public_uri(run), f"answers with columns {', '.join(absent)}")
-        for batch in file.iter_batches(batch_size=8192, columns=present):
+        for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
             yield from batch.to_pylist()
 
 
@@ -158,8 +156,8 @@ def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str)
 def _check_table(uri: str) -> None:
     """Raise SettingsError where another file has the name of the table."""
     try:
-        names = pq.read_schema(storage.open_binary(uri)).names if storage.exists(uri) else None
-    except (pa.ArrowInvalid, OSError, storage.StorageError):
+        names = parquet.schema(uri).names if storage.exists(uri) else None
+    except storage.StorageError:
         names = []
     if names not in (None, *([*key, *TABLE] for key in (CAPTION_KEY, EVALUATION_KEY))):
         allowed = "a page whose table can be beside it; a file that is not of `mats compare` has that name"
@@ -172,9 +170,7 @@ def _write_table(changes: list[dict[str, Any]], key: tuple[str, ...], uri: str) 
     columns["text_a"] = [change["before"]["text"] for change in changes]
     columns["text_b"] = [change["after"]["text"] for change in changes]
     columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
-    storage.write_bytes(uri, sink.getvalue())
+    parquet.write(uri, pa.table(columns))
 
 
 def _case(change: dict[str, Any]) -> dict[str, Any]:

@@ -8,21 +8,21 @@ Files are only ever added, so that any store will do and nobody waits for a lock
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
+from pipelines.data import parquet
+from pipelines.output.record import utc
 
 EVENTS = ("accept", "reject", "pin")
 ANSWERED = "answered"
@@ -94,9 +94,8 @@ class History:
         self._keys.pop(first["run_id"], None)
         stamp = first["started"].replace(":", "").replace("-", "")
         uri = storage.join(self.url, "runs", f"{stamp}-{first['run_id']}.parquet")
-        sink = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA), sink, compression="zstd")
-        self._put(uri, sink.getvalue())
+        with self._writing():
+            parquet.write(uri, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
         return uri
 
     def check_writable(self) -> None:
@@ -114,7 +113,7 @@ class History:
         if kind != "reject":
             self.check_single(run_id)
         now = time.time_ns()
-        event = {"kind": kind, "run_id": run_id, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "by": by}
+        event = {"kind": kind, "run_id": run_id, "at": utc(time.time()), "by": by}
         uri = storage.join(self.url, "events", f"{now:020d}-{kind}-{run_id}.json")
         self._put(uri, json.dumps(event, indent=1).encode())
 
@@ -202,8 +201,13 @@ class History:
             raise got_allowed("history", storage.public_uri(self.url), f"a folder to read ({error})") from None
 
     def _put(self, uri: str, data: bytes) -> None:
-        try:
+        with self._writing():
             storage.write_bytes(uri, data)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, storage.StorageError) as error:
             raise got_allowed("history", storage.public_uri(self.url), f"a folder to write to ({error})") from None
 
@@ -230,7 +234,6 @@ def _event(uri: str) -> dict[str, Any]:
 
 def _table(uri: str, columns: Iterable[str] | None) -> pa.Table:
     try:
-        return pq.read_table(storage.open_binary(uri), columns=list(columns) if columns is not None else None)
-    except (pa.ArrowInvalid, OSError, storage.StorageError) as error:
-        first = str(error).splitlines()[0]
-        raise got_allowed("history", storage.public_uri(uri), f"a readable Parquet file ({first})") from None
+        return parquet.read(uri, None if columns is None else list(columns))
+    except storage.StorageError as error:
+        raise got_allowed("history", storage.public_uri(uri), f"a readable Parquet file ({error})") from None

@@ -7,7 +7,6 @@ Run again with the same OUT, what is answered is not asked again.
 
 from __future__ import annotations
 
-import io
 import json
 import time
 import uuid
@@ -17,7 +16,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import got_allowed
@@ -26,14 +24,16 @@ from mats_core.model.prompts import validate_request
 from mats_core.scoring import METRICS
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
 from pipelines.evaluate.answers import Task, asked_rows, cell_folder, make_answers, read_replies
 from pipelines.evaluate.datasets import judge_file, load_benchmark, read
 from pipelines.evaluate.gate import Verdict, check_against, gate
 from pipelines.evaluate.history import ANSWERED, History
 from pipelines.evaluate.scores import Ears, Result, lengths, modality_gap, predictions, score_task
-from pipelines.output.lease import Lease
-from pipelines.output.parts import prepare_output, read_run, versions
+from pipelines.output.folder import open_output
+from pipelines.output.record import read_run, utc, versions
 from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
 
 RECORD = "_evaluation.json"
@@ -88,10 +88,7 @@ def run_evaluate(
     tell = progress or (lambda stage, _: None)
     started = time.time()
     grid, tasks, facts, history = _check(settings)
-    prepare_output(settings.out)
-    lease = Lease(storage.join(settings.out, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
+    with open_output(settings.out, written=()):
         run_id, began = _record(settings, tasks, facts)
         with _one_ray(settings, tasks, facts, grid) as given:
             results = make_answers(given, tasks, grid, tell)
@@ -126,8 +123,6 @@ def run_evaluate(
         done.seconds["page"] = time.time() - scored
         _write_metrics(settings, facts, done, began)
         return done
-    finally:
-        lease.release()
 
 
 def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[Task], ModelFacts, History | None]:
@@ -213,7 +208,7 @@ def _record(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFacts
                 storage.remove_tree(storage.join(settings.out, name))
         if same:
             return str(known["run_id"]), str(known["started"])
-    run_id, began = uuid.uuid4().hex[:12], time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    run_id, began = uuid.uuid4().hex[:12], utc(time.time())
     record = {"format": FORMAT, "run_id": run_id, "started": began, "mark": mark, "model": facts.fingerprint}
     storage.write_bytes(uri, json.dumps(record, indent=1).encode())
     return run_id, began
@@ -230,7 +225,8 @@ def _one_ray(settings: EvaluateSettings, tasks: Sequence[Task], facts: ModelFact
     if single or storage.exists(storage.join(settings.out, "metrics.json")):
         yield settings
         return
-    from pipelines.cluster.session import make_plan, ray_session
+    from pipelines.cluster.plan import make_plan
+    from pipelines.cluster.session import ray_session
 
     with ray_session(settings.address, settings.actors or 0) as there:
         if settings.actors is None and there.own:
@@ -264,9 +260,8 @@ def _score(
                 result.judge_file = storage.join("judge", cell.name, name, judged[0])
                 storage.write_bytes(storage.join(settings.out, result.judge_file), judged[1].encode("utf-8"))
             results.append(result)
-        sink = io.BytesIO()
-        pq.write_table(predictions(results, facts.fingerprint, run_id, settings.seed), sink, compression="zstd")
-        storage.write_bytes(storage.join(settings.out, "predictions", f"{cell.name}.parquet"), sink.getvalue())
+        rows = predictions(results, facts.fingerprint, run_id, settings.seed)
+        parquet.write(storage.join(settings.out, "predictions", f"{cell.name}.parquet"), rows)
         found.append(CellResult(cell, results, read_run(folder) or {}))
     return found
 

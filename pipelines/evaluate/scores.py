@@ -67,11 +67,11 @@ class Ears:
         """Texts → unit float32 [N, D]; every text is embedded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._kept]
         if new and self._encoder is None:
-            from mats_core.encoders.clap import load_encoder
-            from mats_core.model import llm as parts
+            from mats_core.device import pick_device
+            from mats_core.encoders.load import load_encoder
 
             uri = part_uri(resolve(self._model), self._facts.config.encoder)
-            self._encoder = load_encoder(str(uri), device=str(parts.pick_device(self._device)))
+            self._encoder = load_encoder(str(uri), device=str(pick_device(self._device)))
         for start in range(0, len(new), TEXT_BATCH):
             batch = new[start : start + TEXT_BATCH]
             vectors = self._encoder.embed_text(batch).cpu().numpy()

@@ -37,13 +37,16 @@ class LeaseHeld(SettingsError):
 
 
 class Lease:
-    """Held from `acquire` to `release`; renewed by a thread of its own."""
+    """Held from `acquire` to `release`; renewed by a thread of its own.
+
+    `renewed`: when it was written last, by the clock of `time.monotonic`.
+    """
 
     def __init__(self, state_uri: str, run_id: str) -> None:
         self.uri = storage.join(state_uri, "lease.json")
         self.run_id = run_id
         self._since = time.time()
-        self._renewed = time.monotonic()
+        self.renewed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lost: dict[str, Any] | None = None
@@ -64,7 +67,7 @@ class Lease:
         holder = self._read()
         if holder is None or holder.get("run_id") != self.run_id:
             raise _held(holder or {})
-        self._renewed = time.monotonic()
+        self.renewed = time.monotonic()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
 
@@ -73,7 +76,7 @@ class Lease:
         try:
             holder = self._lost or self._read()
         except storage.StorageError:
-            if time.monotonic() - self._renewed < EXPIRES_S - 2 * RENEW_S:
+            if time.monotonic() - self.renewed < EXPIRES_S - 2 * RENEW_S:
                 return  # too early for anybody to have taken it
             raise
         if holder is None or holder.get("run_id") != self.run_id:
@@ -96,12 +99,12 @@ class Lease:
                     self._lost = holder or {"run_id": "?"}
                     return
                 storage.write_bytes(self.uri, self._record())
-                self._renewed = time.monotonic()
+                self.renewed = time.monotonic()
             except (OSError, storage.StorageError):
                 continue  # a store that stalls: the next turn tries again, `check` decides
 
     def _is_gone(self, holder: dict[str, Any], waiting: Callable[[str], None] | None) -> bool:
-        if holder.get("machine") == _machine():
+        if holder.get("machine") == this_machine():
             started = _process_start(int(holder["pid"]))
             return started is None or started != holder.get("process_started")
         if waiting is not None:
@@ -135,7 +138,7 @@ class Lease:
         holder = {
             "run_id": self.run_id,
             "host": socket.gethostname(),
-            "machine": _machine(),
+            "machine": this_machine(),
             "pid": os.getpid(),
             "process_started": _process_start(os.getpid()),
             "since": self._since,
@@ -144,7 +147,7 @@ class Lease:
         return json.dumps(holder).encode()
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """Where a process id means the same process: this boot of this machine, and this container's own ids."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 
 DATA_SETS = ("answers", "embeddings", "manifest")
 OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list", "_state/identity.json")
@@ -29,15 +29,16 @@ def empty_output(output: str, job: str, names: Sequence[str] = OUR_NAMES) -> Non
     shown = storage.public_uri(output)
     maker = _maker(output)
     seen = [name for name in there if not name.startswith("_state/")]
+    elsewhere = "choose another OUTPUT, or leave out --overwrite"
     if maker is None and seen:
-        raise got_allowed("overwrite", shown, f"the OUTPUT of an earlier run; no run has made the `{seen[0]}` in it")
+        raise SettingsError("overwrite", f"no run has made the `{seen[0]}` in {shown}", f"move it away, or {elsewhere}")
     if maker not in (None, job):
-        raise got_allowed("overwrite", shown, f"an OUTPUT of `mats {job}`; this one is of `mats {maker}`")
+        raise SettingsError("overwrite", f"{shown} is an OUTPUT of `mats {maker}`, not of `mats {job}`", elsewhere)
     for name in set(DATA_SETS) & set(there):
         for info in storage.list_files(_place(output, name)):
             if not info.path.endswith((".parquet", ".partial")):
-                found = f"{name}/{info.path}"
-                raise got_allowed("overwrite", shown, f"a folder that holds nothing but results; move {found} away")
+                problem = f"{shown} holds {name}/{info.path}, which is no result"
+                raise SettingsError("overwrite", problem, "move this file away: it would be removed with the results")
     for name in there:
         storage.remove_tree(_place(output, name))
 

@@ -20,17 +20,16 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.dataset as ds
 from pydantic import BaseModel, ValidationError
 
 from mats_core import storage
 from mats_core.audio.decode import DecodeLimits
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
-from mats_core.errors import got_allowed
-from mats_core.model.config import checked
+from mats_core.errors import checked, got_allowed
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.storage.clients import READ_ONLY
 from mats_core.storage.uris import local_path, printable, public_uri, scheme
+from pipelines.data import parquet
 from pipelines.pages import preview
 
 FILE_COLUMNS = ("row_id", "uri", "format", "sample_rate", "channels", "start_s")
@@ -153,7 +152,7 @@ def _find(answers: str) -> tuple[str, dict[str, Any]]:
     for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
         if not storage.is_dir(folder):
             continue
-        if any(info.uri.endswith(".parquet") for info in storage.list_files(folder)):
+        if parquet.files(folder):
             uri = storage.join(output, "_run.json")
             return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
     raise got_allowed("answers", public_uri(answers), "the OUTPUT of `mats caption`, with answers in it")
@@ -190,11 +189,9 @@ def _unwritable(out: str) -> str:
 
 def _batches(folder: str, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
     """Rows of a Parquet folder, a batch at a time; columns that are not there are left out."""
-    filesystem, path = storage.arrow(folder)
-    table = ds.dataset(path, filesystem=filesystem, format="parquet")
-    present = [name for name in columns if name in table.schema.names]
-    for batch in table.to_batches(columns=present, batch_size=8192):
-        yield batch.to_pylist()
+    for info in parquet.files(folder):
+        for batch in parquet.batches(info.uri, 8192, columns):
+            yield batch.to_pylist()
 
 
 def _survey(folder: str, max_files: int) -> tuple[Totals, set[str]]:

@@ -1,0 +1,13 @@
+"""What each job is told: one pydantic model a job, shared by Python, YAML and the command line.
+
+base      kinds of values, anchored paths, `build`: plain values → settings, or a SettingsError that names the first
+          wrong one
+archive   scan, embed-audio, caption, and the limits of one file
+text      embed-text and build-memory
+train     train, and what of it decides what is learned
+evaluate  evaluate, and the cells of a grid
+compact   compact
+
+Everything is public, and any room of pipelines and jobs may import it. Nothing here loads torch, Ray or pyarrow, so
+that `--help` and wrong settings are cheap.
+"""

@@ -1,62 +1,22 @@
-"""The settings of every pipeline: one pydantic model each, shared by Python, YAML and the command line.
-
-A field's description is its documentation and its `--help` text. Wrong values raise
-`SettingsError` (exit code 2) before any work starts.
-"""
+"""Settings of what runs over an archive: scan, embed-audio and caption, and what one file may cost."""
 
 from __future__ import annotations
 
-import os
-import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mats_core.errors import ERROR_CODES, got_allowed
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS
-from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise ValueError("auto, cpu, cuda, cuda:0, …")
-    return name
-
-
-Device = Annotated[str, AfterValidator(_device)]
-
-
-def _error_code(name: str) -> str:
-    if name not in ERROR_CODES:
-        raise ValueError(", ".join(ERROR_CODES))
-    return name
-
-
-ErrorCode = Annotated[str, AfterValidator(_error_code)]
-Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
-"""A list that YAML may give as one value."""
-
-
-def anchored(uri: str, only_there: bool = False) -> str:
-    """A relative local path from the root; other URIs as they are, and with `only_there` names of nothing here too.
-
-    For the workers of a cluster that is joined: they stand in another folder than whoever gave the path.
-    """
-    if scheme(uri) or is_file_url(uri) or (only_there and not os.path.exists(uri)):
-        return uri
-    return os.path.abspath(uri)
-
+from pipelines.settings.base import Device, ErrorCode, Settings, Several, anchored
 
 _MOST_BYTES = 1 << 50
 _MOST_SECONDS = 1e7
 _MOST_HZ = 10**9
 
 
-class LimitSettings(BaseModel):
+class LimitSettings(Settings):
     """Which files may be read, and what one may cost; the defaults are those of mats_core.audio.decode.DecodeLimits."""
-
-    model_config = ConfigDict(extra="forbid")
 
     max_file_bytes: int | None = Field(
         None, gt=0, le=_MOST_BYTES, description="Refuse larger files (code too_large; default: 8 GiB)."
@@ -193,31 +153,3 @@ DECODING_FIELDS = (
     "repetition_penalty",
     "length_penalty",
 )
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def build(kind: type[Model], values: dict[str, Any]) -> Model:
-    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting. What may be a secret is
-    not shown: the value of a setting that there is not, or that is called like one."""
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or kind.__name__
-        if first["type"] == "extra_forbidden":
-            raise got_allowed(name, "a name that is no setting", ", ".join(kind.model_fields)) from None
-        allowed = str(first["msg"]).removeprefix("Input should be ").removeprefix("Value error, ")
-        given = "nothing" if first["type"] == "missing" else _shown(name, first["input"])
-        raise got_allowed(name, given, allowed) from None
-
-
-def _shown(name: str, value: Any) -> Any:
-    """A wrong value as a message may hold it."""
-    if names_secret(name):
-        return "a value that is not shown"
-    if isinstance(value, str):
-        return redacted(value)
-    if isinstance(value, dict):
-        return f"a mapping of {', '.join(str(key) for key in value) or 'nothing'}"
-    return [_shown(name, each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pipelines.settings.base import Settings
 
 
-class CompactSettings(BaseModel):
+class CompactSettings(Settings):
     """Part files → few large files."""
-
-    model_config = ConfigDict(extra="forbid")
 
     input: str = Field(description="OUTPUT of a finished `mats caption` or `mats embed-audio`; only read.")
     output: str = Field(description="Folder of the new data set; run again to continue.")

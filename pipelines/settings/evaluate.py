@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
-from pipelines.settings.archive import CaptionSettings, Device, build
+from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.base import Device, build
 
 AXES = {
     "santa.mix": "santa_mix",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from pipelines.settings.archive import anchored
+from pipelines.settings.base import Settings, anchored
 
 
 def _pairs(value: Any) -> Any:
@@ -14,7 +14,7 @@ def _pairs(value: Any) -> Any:
     if isinstance(value, list) and all(isinstance(each, str) for each in value):
         for each in value:
             if "=" not in each:
-                raise ValueError(f"our field = their name, as in caption=text, not {each!r}")
+                raise ValueError(f"{each!r} is no pair; write our field = their name, as in caption=text")
         return {name.strip(): theirs.strip() for name, _, theirs in (each.partition("=") for each in value)}
     return value
 
@@ -22,10 +22,8 @@ def _pairs(value: Any) -> Any:
 Columns = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
 
-class EmbedTextSettings(BaseModel):
+class EmbedTextSettings(Settings):
     """Text corpora → caption embeddings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     corpora: list[str] = Field(
         min_length=1,
@@ -60,10 +58,8 @@ class EmbedTextSettings(BaseModel):
         return self
 
 
-class BuildMemorySettings(BaseModel):
+class BuildMemorySettings(Settings):
     """Caption embeddings → Santa's memory."""
-
-    model_config = ConfigDict(extra="forbid")
 
     embeddings: str = Field(description="OUT of `mats embed-text`.")
     output: str = Field(description="Folder that receives the memory; a memory in it is replaced.")

@@ -1,4 +1,4 @@
-"""What `mats train` is told: one YAML file, one pydantic model. No torch here, so that wrong settings are cheap."""
+"""The settings of `mats train`: one YAML file, one pydantic model. No torch here, so that wrong settings are cheap."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ class DataSet(_Settings):
     )
 
     @model_validator(mode="after")
-    def _one_source(self) -> DataSet:
+    def _corpus_or_audio(self) -> DataSet:
         if (self.corpus is None) == (self.audio is None):
-            raise ValueError(f"data set {self.name}: name either a corpus or audio embeddings")
+            raise ValueError(f"data set {self.name} names both a corpus and audio, or neither; name one of them")
         if self.audio is not None and (self.embeddings or self.validation_corpus or self.columns):
-            raise ValueError(f"data set {self.name}: audio embeddings bring their records with them")
+            problem = f"data set {self.name} has audio, whose embeddings bring their records with them"
+            raise ValueError(f"{problem}; leave out embeddings, validation_corpus and columns")
         return self
 
 
@@ -109,14 +110,14 @@ class TrainSettings(_Settings):
     def _some_workers(cls, value: Any) -> Any:
         low, high = value if isinstance(value, tuple) else (value or 1, value or 1)
         if not 1 <= low <= high:
-            raise ValueError("at least one worker, or [fewest, most]")
+            raise ValueError("these are no numbers of workers; give at least 1, or [fewest, most]")
         return value
 
     @field_validator("wordings")
     @classmethod
     def _known_wordings(cls, value: str) -> str:
         if value not in WORDINGS:
-            raise ValueError(f"one of {', '.join(WORDINGS)}")
+            raise ValueError(f'"{value}" is no set of wordings; choose {", ".join(WORDINGS)}')
         return value
 
     @model_validator(mode="after")
@@ -124,22 +125,25 @@ class TrainSettings(_Settings):
         names = [each.name for each in self.data]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"data set names that differ; {', '.join(twice)} is there twice")
+            raise ValueError(f"data set {', '.join(twice)} is there twice; give each a name of its own")
         if not any(each.ratio > 0 for each in self.data):
-            raise ValueError("at least one data set with a ratio above 0")
+            raise ValueError("no data set has a ratio above 0; give one to at least one of them")
         if (self.model is None) == (self.llm is None):
-            raise ValueError("either llm (a new model) or model (one to continue from)")
+            raise ValueError("llm and model are both given, or neither; name llm (a new model) or model (to continue)")
         if self.model is not None:
             new = [n for n in ("encoder", "mapper", "adapter", "tasks") if n in self.model_fields_set]
             if new:
-                raise ValueError(f"no {', '.join(new)} beside model, which has its own")
+                raise ValueError(
+                    f"the model that is continued has its own {', '.join(new)}; leave out what is given here"
+                )
         if self.llm is not None and self.encoder is None:
-            raise ValueError("encoder: the CLAP that made the embeddings, which the model will hear with")
+            raise ValueError("no encoder is named; name the CLAP that made the embeddings: the model will hear with it")
         if self.training.train == "mapper+adapter" and self.model is None and self.adapter is None:
-            raise ValueError("training.train: mapper, where there is no adapter")
+            raise ValueError("there is no adapter to train; say training.train: mapper")
         for each in self.data:
             if each.corpus is not None and not (each.embeddings or self.embeddings):
-                raise ValueError(f"data set {each.name}: embeddings of its captions, made by mats embed-text")
+                problem = f"data set {each.name} has no embeddings of its captions"
+                raise ValueError(f"{problem}; name what mats embed-text has made of its corpus")
         return self
 
     @property
@@ -149,7 +153,7 @@ class TrainSettings(_Settings):
 
 
 # What may differ between a run and its continuation, because it does not change what is learned.
-_FREE = """
+_MAY_DIFFER = """
 output address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every keep_checkpoints
 export include weights validate_every sample_answers log_every loggers project
 """
@@ -157,5 +161,5 @@ export include weights validate_every sample_answers log_every loggers project
 
 def identity(settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what is learned, for comparison with an earlier run's."""
-    values = settings.model_dump(mode="json", exclude=set(_FREE.split()))
+    values = settings.model_dump(mode="json", exclude=set(_MAY_DIFFER.split()))
     return {"job": "train", **values}

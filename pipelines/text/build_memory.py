@@ -14,7 +14,6 @@ import os
 import shutil
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -27,14 +26,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.encoders.facts import read_encoder_facts
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import read_encoder_facts, refuse_other_encoder
+from mats_core.errors import SettingsError, got_allowed
 from mats_core.memory import faiss_index as ivf
-from pipelines.archive.run import Progress
+from mats_core.model.directory import encoder_uri
 from pipelines.cluster.meter import peak_mb
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
-from pipelines.output.lease import Lease
-from pipelines.output.parts import prepare_output
+from pipelines.cluster.progress import Progress
+from pipelines.data import parquet
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
+from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_shards import (
     ALL,
@@ -47,7 +47,6 @@ from pipelines.text.memory_shards import (
     shard_uri,
     unit_rows,
 )
-from pipelines.train.data import part_rows
 
 SHARD_BYTES = 64 << 20
 TRAIN_ROWS_A_CLUSTER = 64
@@ -78,18 +77,18 @@ def run_build_memory(
     row has, more clusters than rows, an OUTPUT with files that no build of a memory has written.
     """
     started = time.time()
-    facts = _sidecar(settings)
+    facts = _read_table(settings)
     pieces = _find_pieces(settings, facts)
     if settings.clusters is not None:  # what can be refused at once, is
         _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
     _check_replaceable(settings.output)
-    prepare_output(settings.output)
-    lease = Lease(storage.join(settings.output, "_state"), uuid.uuid4().hex[:12])
-    lease.acquire()
-    try:
-        _remove_unfinished(settings.output)
-        builder = _Builder(settings, facts, pieces, progress or (lambda _: None))
-        note = builder.run(lease)
+    with open_output(settings.output, written=()) as out:
+        try:
+            _remove_unfinished(settings.output)
+            builder = _Builder(settings, facts, pieces, progress or (lambda _: None))
+            note = builder.run(out)
+        finally:
+            storage.remove_tree(out.join("_state", "shards"))
         result = BuildMemoryResult(
             settings.output,
             note["count"],
@@ -102,35 +101,19 @@ def run_build_memory(
         )
         builder.tell(Progress("done", result.count, result.count))
         return result
-    finally:
-        storage.remove_tree(storage.join(settings.output, "_state", "shards"))
-        lease.release()
 
 
-def _sidecar(settings: BuildMemorySettings) -> dict[str, Any]:
+def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
     """Facts of the embeddings; SettingsError unless they are finished, of captions, and of the encoder asked for."""
+    facts = read_facts(settings.embeddings, "text", "embeddings")
     shown = storage.public_uri(settings.embeddings)
-    try:
-        found = storage.read_bytes(storage.join(settings.embeddings, EMBEDDINGS_SIDECAR))
-        facts: dict[str, Any] = dict(json.loads(found))
-    except (storage.StorageError, ValueError, TypeError) as error:
-        raise got_allowed("embeddings", shown, f'OUT of "mats embed-text" ({error})') from None
-    if "window_seconds" in facts:
-        raise got_allowed("embeddings", shown, 'OUT of "mats embed-text"; these are embeddings of audio')
-    if facts.get("status") != "complete":
-        raise got_allowed("embeddings", shown, 'a finished "mats embed-text"; run it again to finish')
-    for name, kind in (("dim", int), ("encoder_fingerprint", str)):
-        if type(facts.get(name)) is not kind:
-            raise got_allowed("embeddings", shown, f'OUT of "mats embed-text"; _embeddings.json has no {name}')
+    if not facts.encoder_fingerprint:
+        problem = f"{shown} does not say which encoder made it: its _embeddings.json has no encoder_fingerprint"
+        raise SettingsError("embeddings", problem, 'give the OUTPUT of "mats embed-text"')
     if settings.encoder is not None:
-        asked = read_encoder_facts(settings.encoder).fingerprint
-        if facts["encoder_fingerprint"] != asked:
-            raise got_allowed(
-                "embeddings",
-                shown,
-                f"embeddings of encoder {asked[:12]}; these were made with {facts['encoder_fingerprint'][:12]}: embed "
-                'again with "mats embed-text"',
-            )
+        asked = read_encoder_facts(encoder_uri(settings.encoder)).fingerprint
+        remedy = 'embed the corpora again with "mats embed-text"'
+        refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, asked, remedy)
     return facts
 
 
@@ -151,10 +134,10 @@ def _check_replaceable(output: str) -> None:
         raise got_allowed("output", storage.public_uri(output), allowed)
 
 
-def _find_pieces(settings: BuildMemorySettings, facts: dict[str, Any]) -> list[Piece]:
+def _find_pieces(settings: BuildMemorySettings, facts: EmbeddingsFacts) -> list[Piece]:
     """The parts, cut where one is longer than a shard."""
-    size = _shard_rows(settings, facts["dim"])
-    parts = part_rows(settings.embeddings, facts.get("rows"))
+    size = _shard_rows(settings, facts.dim)
+    parts = part_rows(settings.embeddings, facts.rows)
     return [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
 
 
@@ -173,7 +156,7 @@ class _Builder:
     def __init__(
         self,
         settings: BuildMemorySettings,
-        facts: dict[str, Any],
+        facts: EmbeddingsFacts,
         pieces: list[Piece],
         tell: Callable[[Progress], None],
     ) -> None:
@@ -182,7 +165,7 @@ class _Builder:
         self.times: dict[str, float] = {}
         self.tasks = 1
 
-    def run(self, lease: Lease) -> dict[str, Any]:
+    def run(self, out: Output) -> dict[str, Any]:
         """Everything but the settings' checks; returns what memory.json says."""
         from pipelines.cluster.session import ray_session
 
@@ -199,7 +182,7 @@ class _Builder:
             empty = self._timed_call("k-means", partial(self._train, sample, clusters))
             del sample
             shards = self._timed_call("fill", partial(self._fill, counts, ivf.to_bytes(empty)))
-        lease.check()
+        out.check()
         return self._timed_call("merge", partial(self._merge, empty, shards, total))
 
     @contextmanager
@@ -279,7 +262,7 @@ class _Builder:
         """Fill the shards; returns their numbers."""
         import ray
 
-        size = _shard_rows(self.settings, int(self.facts["dim"]))
+        size = _shard_rows(self.settings, self.facts.dim)
         groups: list[tuple[int, list[Piece]]] = []
         first = rows = 0
         for piece, count in zip(self.pieces, counts, strict=True):
@@ -317,8 +300,8 @@ class _Builder:
         _write_captions([shard_uri(folder, n, "captions.parquet") for n in shards], place / "captions.parquet")
         note = {
             "fingerprint": fingerprint,
-            "encoder_fingerprint": self.facts["encoder_fingerprint"],
-            "dim": int(self.facts["dim"]),
+            "encoder_fingerprint": self.facts.encoder_fingerprint,
+            "dim": self.facts.dim,
             "count": total,
             "clusters": int(empty.nlist),
             "storage": self.settings.storage,
@@ -416,5 +399,4 @@ def _write_captions(parts: list[str], target: Path) -> None:
     schema = pa.schema([("caption", pa.string()), ("source", pa.string())])
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for uri in parts:
-            with storage.open_binary(uri) as file:
-                writer.write_table(pq.read_table(file).cast(schema))
+            writer.write_table(parquet.read(uri).cast(schema))

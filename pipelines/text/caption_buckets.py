@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -11,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
+from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, read_corpus
 
 BUCKET_SCHEMA = pa.schema(
@@ -128,7 +127,7 @@ class EmbedBucket:
     def __init__(self, spec: TextSpec) -> None:
         import torch
 
-        from mats_core.encoders.clap import load_encoder
+        from mats_core.encoders.load import load_encoder
 
         # note: one thread a process on a CPU, however many processes: with another number the sums of a matrix product
         # may be taken in another order, and a caption's last bit would depend on --actors
@@ -141,9 +140,8 @@ class EmbedBucket:
         bucket = rows["bucket"][0].as_py()
         captions = distinct(rows)
         vectors = self._embed([caption.caption for _, caption in captions])
-        sink = io.BytesIO()
-        pq.write_table(embedding_table(captions, vectors), sink, compression="zstd", row_group_size=16_384)
-        storage.write_bytes(storage.join(self.spec.parts, part_name(bucket)), sink.getvalue())
+        part = storage.join(self.spec.parts, part_name(bucket))
+        parquet.write(part, embedding_table(captions, vectors), row_group_size=16_384)
         ended = time.time()
         counts = {
             "bucket": bucket,

@@ -12,33 +12,31 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
 from mats_core.errors import SettingsError, got_allowed
+from mats_core.model.directory import encoder_uri
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.run import Progress
 from pipelines.cluster.meter import peak_mb
+from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import check_device
+from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
-from pipelines.data.inputs import EMBEDDINGS_SIDECAR
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, forget_beginning, prepare_output, read_run, versions, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_facts, write_facts
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.text.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
 
-PARTS = "embeddings"
 REPORT = "_corpora.json"
-OUR_NAMES = ("_run.json", EMBEDDINGS_SIDECAR, REPORT, PARTS, "_state/identity.json")
+OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER, "_state/identity.json")
 RECORD_BYTES = {".parquet": 60, ".csv": 120}
 """Bytes a record takes on disk, about; 250 in JSON."""
 
@@ -80,28 +78,21 @@ def run_embed_text(
     check_columns(settings.columns)
     files = corpus_files(settings.corpora, "corpora")
     check_device(settings.device, settings.address)
-    parts = storage.join(settings.output, PARTS)
+    parts = storage.join(settings.output, FOLDER)
     for info in files:
         if storage.lies_in(info.uri, parts):
             raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
-    facts = facts or read_encoder_facts(settings.encoder)
-    prepare_output(settings.output)
-    run_id = uuid.uuid4().hex[:12]
-    lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "embed-text", OUR_NAMES)
-        remove_partials(settings.output, (PARTS,))
-        buckets = _bucket_count(files, settings.bucket_records)
-        begun = check_identity(settings.output, _identity(settings, files, facts, buckets), PARTS)
-        previous = read_run(settings.output)
-        whole = storage.exists(storage.join(settings.output, EMBEDDINGS_SIDECAR))
+    facts = facts or read_encoder_facts(encoder_uri(settings.encoder))
+    buckets = _bucket_count(files, settings.bucket_records)
+    identity = _identity(settings, files, facts, buckets)
+    with open_output(settings.output, identity, results=FOLDER, overwrite=settings.overwrite, written=OUR_NAMES) as out:
+        previous = out.read_run()
+        whole = has_facts(settings.output)
         if whole and previous is not None and previous.get("status") == "complete":
             captions, records, bad = (previous[name] for name in ("captions", "records", "bad"))
             return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
-        run = _record(settings, run_id, started, len(files), buckets)
-        write_run(settings.output, run)
+        run = _record(settings, out.run_id, started, len(files), buckets)
+        out.write_run(run)
         spec = TextSpec(
             parts=parts,
             encoder=facts.uri,
@@ -112,7 +103,7 @@ def run_embed_text(
             done=sorted(_done(parts)),
             load=load,
         )
-        work = _Work(settings, spec, facts, lease, tell)
+        work = _Work(settings, spec, facts, out, tell)
         try:
             work.run(files)
             run["status"] = "complete"
@@ -120,16 +111,16 @@ def run_embed_text(
             run["status"] = "interrupted"
         except BaseException as error:
             run["status"] = "failed"
-            if begun and isinstance(error, SettingsError):
-                forget_beginning(settings.output)
+            if isinstance(error, SettingsError):
+                out.forget()
             raise
         finally:
             work.describe(run)
-            run.update(ended=_iso(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
-            lease.check()
+            run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
+            out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                _write_sidecar(settings, facts, run)
-            write_run(settings.output, run)
+                write_facts(_table_facts(settings, facts, run))
+            out.write_run(run)
         return EmbedTextResult(
             run["status"],
             settings.output,
@@ -140,8 +131,6 @@ def run_embed_text(
             run["wall_s"],
             run,
         )
-    finally:
-        lease.release()
 
 
 class _Work:
@@ -152,10 +141,10 @@ class _Work:
         settings: EmbedTextSettings,
         spec: TextSpec,
         facts: EncoderFacts,
-        lease: Lease,
+        out: Output,
         tell: Callable[[Progress], None],
     ) -> None:
-        self.settings, self.spec, self.facts, self.lease, self.tell = settings, spec, facts, lease, tell
+        self.settings, self.spec, self.facts, self.out, self.tell = settings, spec, facts, out, tell
         self.reports: list[FileReport] = []
         self.usable = self.before = self.new = self.captions = 0
         self.embed_s = 0.0
@@ -224,7 +213,7 @@ class _Work:
         from ray.data import ActorPoolStrategy
         from ray.data.grouped_data import GroupedData
 
-        from pipelines.cluster.session import bounded_retries
+        from pipelines.cluster.stages import bounded_retries
 
         on_gpu = there.gpus >= 1 and self.settings.device != "cpu"
         left = self.spec.buckets - len(self.spec.done)
@@ -246,7 +235,7 @@ class _Work:
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
     def _count(self, block: pa.Table) -> None:
-        self.lease.check()
+        self.out.check()
         for row in block.to_pylist():
             self.new += row["records"]
             self.captions += row["captions"]
@@ -264,7 +253,7 @@ class _Work:
             problems=dict(sum((report.problems for report in self.reports), Counter())),
             records_new=self.new,
             captions_new=self.captions,
-            captions=_rows(self.spec.parts),
+            captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.spec.parts)),
             embed_s=round(self.embed_s, 3),
             busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
@@ -304,24 +293,14 @@ def _identity(
 
 def _done(parts: str) -> set[int]:
     """Buckets whose parts are there; raises SettingsError for a file that is no part."""
-    if not storage.is_dir(parts):
-        return set()
     found = set()
-    for info in storage.list_files(parts):
-        if info.uri.endswith(".parquet"):
-            try:
-                found.add(bucket_of_part(info.path))
-            except (IndexError, ValueError):
-                allowed = "parts that `mats embed-text` wrote; move this file away"
-                raise got_allowed("output", storage.public_uri(info.uri), allowed) from None
+    for info in parquet.files(parts):
+        try:
+            found.add(bucket_of_part(info.path))
+        except (IndexError, ValueError):
+            allowed = "parts that `mats embed-text` wrote; move this file away"
+            raise got_allowed("output", storage.public_uri(info.uri), allowed) from None
     return found
-
-
-def _rows(parts: str) -> int:
-    if not storage.is_dir(parts):
-        return 0
-    uris = [info.uri for info in storage.list_files(parts) if info.uri.endswith(".parquet")]
-    return sum(int(pq.ParquetFile(storage.open_binary(uri)).metadata.num_rows) for uri in uris)
 
 
 def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int, buckets: int) -> dict[str, Any]:
@@ -333,7 +312,7 @@ def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int
         "job": "embed-text",
         "status": "running",
         "run_id": run_id,
-        "started": _iso(started),
+        "started": utc(started),
         "settings": shown,
         "versions": versions(),
         "files": files,
@@ -341,20 +320,14 @@ def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int
     }
 
 
-def _write_sidecar(settings: EmbedTextSettings, facts: EncoderFacts, run: dict[str, Any]) -> None:
-    sidecar = {
-        "encoder": storage.public_uri(settings.encoder),
-        "encoder_fingerprint": facts.fingerprint,
-        "dim": facts.dim,
-        "dtype": "float16",
-        "rows": run["captions"],
-        "records": run["records"] - run["bad"],
-        "corpora": run["settings"]["corpora"],
-        "status": "complete",
-    }
-    uri = storage.join(settings.output, EMBEDDINGS_SIDECAR)
-    storage.write_bytes(uri, json.dumps(sidecar, indent=1, ensure_ascii=False).encode())
-
-
-def _iso(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+def _table_facts(settings: EmbedTextSettings, encoder: EncoderFacts, run: dict[str, Any]) -> EmbeddingsFacts:
+    return EmbeddingsFacts(
+        settings.output,
+        encoder=storage.public_uri(settings.encoder),
+        encoder_fingerprint=encoder.fingerprint,
+        dim=encoder.dim,
+        dtype="float16",
+        rows=run["captions"],
+        records=run["records"] - run["bad"],
+        corpora=run["settings"]["corpora"],
+    )

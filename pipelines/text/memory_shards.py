@@ -6,7 +6,6 @@ Which rows are taken, and which k-means learns from, is a function of (seed, cap
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.memory import faiss_index as ivf
+from pipelines.data import parquet
 
 ALL = 2**64 - 1
 """A threshold that every row's draw is below."""
@@ -51,8 +50,7 @@ def draws(ids: list[str], seed: int, salt: str) -> np.ndarray:
 
 def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
     """The piece's rows, a row group or less at a time."""
-    with storage.open_binary(piece.uri, read_ahead=8 << 20) as file:
-        part = pq.ParquetFile(file)
+    with parquet.opened(piece.uri, parquet.READ_AHEAD) as part:
         at = 0
         for group in range(part.metadata.num_row_groups):
             rows = part.metadata.row_group(group).num_rows
@@ -115,9 +113,7 @@ def fill_shard(work: pa.Table, choice: Choice, empty: bytes, folder: str) -> pa.
                 ivf.fill(index, unit_rows(table["embedding"]), first)
                 first += len(table)
                 captions.append(_captions(table, choice.sources))
-        sink = io.BytesIO()
-        pq.write_table(pa.concat_tables(captions), sink, compression="zstd")
-        storage.write_bytes(shard_uri(folder, row["number"], "captions.parquet"), sink.getvalue())
+        parquet.write(shard_uri(folder, row["number"], "captions.parquet"), pa.concat_tables(captions))
         storage.write_bytes(shard_uri(folder, row["number"], "faiss"), ivf.to_bytes(index))
         numbers.append(row["number"])
         counts.append(first - row["first"])

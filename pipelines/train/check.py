@@ -8,24 +8,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mats_core import storage
-from mats_core.encoders.facts import read_encoder_facts
-from mats_core.errors import got_allowed
+from mats_core.encoders.facts import read_encoder_facts, refuse_other_encoder
+from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import ModelConfig, Part
-from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
-from mats_core.model.inspection import check_weights
+from mats_core.model.directory import check_model_dir, encoder_uri, model_fingerprint, part_uri, recorded_uri, resolve
+from mats_core.model.facts import check_weights
 from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import check_columns, corpus_files
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows
 from pipelines.settings.train import MODEL, TrainSettings
-from pipelines.train.data import TableFacts, part_rows, table_of, tables
 from pipelines.train.loggers import check_loggers
+from pipelines.train.mixture import table_of, tables
 
 
 @dataclass
 class Checked:
     """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on."""
 
-    facts: TableFacts
+    facts: EmbeddingsFacts
     llm: str
     encoder: Part | None
     memory: Part | None
@@ -35,21 +36,21 @@ class Checked:
 def check_output(settings: TrainSettings) -> None:
     """SettingsError where writing OUTPUT/model would remove something the run reads, or a model of no earlier run."""
     model = storage.join(settings.output, MODEL)
-    for name, uri in _sources(settings):
+    for name, uri in _inputs(settings):
         if storage.same_place(uri, settings.output) or storage.lies_in(uri, model):
-            allowed = f"a place outside OUTPUT/{MODEL}, which the run writes anew; choose another OUTPUT"
-            raise got_allowed(name, storage.public_uri(uri), allowed)
+            problem = f"{storage.public_uri(uri)} lies in OUTPUT/{MODEL}, which the run writes anew"
+            raise SettingsError(name, problem, "choose another OUTPUT")
     try:
         begun = storage.exists(storage.join(settings.output, "_state", "identity.json"))
         foreign = not begun and storage.exists(model)
     except storage.StorageError:
-        return  # an OUTPUT that cannot be written is told of later
+        return  # an OUTPUT that cannot be written is refused later
     if foreign:
-        allowed = f"a folder that no run has begun, without a {MODEL} in it; choose another OUTPUT, or move it away"
-        raise got_allowed("output", storage.public_uri(settings.output), allowed)
+        problem = f"{storage.public_uri(settings.output)} holds a {MODEL} that no run has made there"
+        raise SettingsError("output", problem, f"choose another OUTPUT, or move the {MODEL} away")
 
 
-def _sources(settings: TrainSettings) -> Iterator[tuple[str, str]]:
+def _inputs(settings: TrainSettings) -> Iterator[tuple[str, str]]:
     """(setting, URI) of all that a run reads."""
     for name in ("model", "llm", "encoder", "memory"):
         if getattr(settings, name) is not None:
@@ -81,24 +82,21 @@ def check_settings(settings: TrainSettings) -> Checked:
         check_weights(resolve(settings.model), config)
         encoder = config.encoder
         if config.adapter is None and settings.training.train == "mapper+adapter":
-            raise got_allowed("training.train", "mapper+adapter", "mapper: this model has no adapter")
+            raise SettingsError("training.train", "this model has no adapter to train", "choose mapper")
         if config.embedding_dim != facts.dim:
-            raise got_allowed("embeddings", f"of {facts.dim} dimensions", f"{config.embedding_dim}, as the model's")
+            problem = f"these have {facts.dim} dimensions, and the model takes {config.embedding_dim}"
+            raise SettingsError("embeddings", problem, 'embed the corpora with the model\'s encoder: "mats embed-text"')
         known = encoder.fingerprint if encoder else ""
         llm = str(part_uri(resolve(settings.model), config.llm))
         fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
     else:
         llm = llm_uri(str(settings.llm))
-        encoder_facts = read_encoder_facts(str(settings.encoder))
+        encoder_facts = read_encoder_facts(encoder_uri(str(settings.encoder)))
         known = encoder_facts.fingerprint
-        encoder = Part(uri=_kept(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
-    if known and facts.encoder_fingerprint and known != facts.encoder_fingerprint:
-        raise got_allowed(
-            "embeddings",
-            storage.public_uri(facts.uri),
-            f"embeddings of the model's encoder {known[:12]}; these were made with {facts.encoder_fingerprint[:12]}: "
-            'embed the corpora again with "mats embed-text"',
-        )
+        encoder = Part(uri=recorded_uri(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
+    made_with = facts.encoder_fingerprint
+    remedy = 'embed the corpora again with "mats embed-text"'
+    refuse_other_encoder("embeddings", storage.public_uri(facts.uri), made_with, known, remedy, unknown_passes=True)
     fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
     return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
 
@@ -110,24 +108,16 @@ def llm_uri(uri: str) -> str:
     return str(part_uri(resolve(uri), check_model_dir(uri).llm))
 
 
-def _memory_part(uri: str | None, facts: TableFacts) -> Part | None:
+def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
     if uri is None:
         return None
     folder = local_directory(uri, "memory")
     try:
         note = json.loads((folder / "memory.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise got_allowed("memory", uri, f"a memory directory; its memory.json cannot be read ({error})") from None
+        problem = f"the memory.json of {storage.public_uri(uri)} cannot be read ({first_line(error)})"
+        raise SettingsError("memory", problem, 'name a directory that "mats build-memory" has made') from None
     made_with = note.get("encoder_fingerprint", "")
-    if made_with and facts.encoder_fingerprint and made_with != facts.encoder_fingerprint:
-        raise got_allowed(
-            "memory",
-            uri,
-            f"a memory of the encoder {facts.encoder_fingerprint[:12]}; this one was built with {made_with[:12]}: "
-            'rebuild it with "mats build-memory"',
-        )
-    return Part(uri=_kept(uri), fingerprint=note.get("fingerprint", ""))
-
-
-def _kept(uri: str) -> str:
-    return os.path.abspath(uri) if os.path.exists(uri) else uri
+    remedy = 'rebuild it with "mats build-memory"'
+    refuse_other_encoder("memory", uri, made_with, facts.encoder_fingerprint, remedy, unknown_passes=True)
+    return Part(uri=recorded_uri(uri), fingerprint=note.get("fingerprint", ""))

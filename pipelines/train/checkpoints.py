@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -83,22 +83,17 @@ def list_checkpoints(folder: str) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def read_state(uri: str) -> TrainState:
-    """The JSON part of a checkpoint. Raises ValueError when the file is not a whole checkpoint."""
-    return _parse(storage.read_bytes(uri))[0]
-
-
 def load_newest(
     folder: str,
     model: MatsModel,
     optimizer: torch.optim.Optimizer,
-    keeper: bool = True,
+    first_worker: bool = True,
     warn: Callable[[str], None] = log.warning,
 ) -> TrainState:
     """Restore the newest checkpoint that can be read; a fresh state when there is none.
 
-    A damaged file is passed over for the one before it, and the `keeper` (one of the workers) renames it to
-    `….damaged`, so that it is not counted among those to keep. Raises ForeignCheckpoint for one of other weights.
+    A damaged file is passed over for the one before it, and the first worker renames it to
+    `….damaged`, so that `prune` does not count it. Raises ForeignCheckpoint for one of other weights.
     """
     for step, uri in reversed(list_checkpoints(folder).items()):
         try:
@@ -107,10 +102,10 @@ def load_newest(
             raise
         except ValueError as error:
             warn(f"the checkpoint of step {step} is damaged and set aside: {error}")
-            if keeper:
+            if first_worker:
                 _set_aside(uri)
         except storage.StorageError as error:
-            if keeper or error.code != "not_found":  # else the keeper was faster
+            if first_worker or error.code != "not_found":  # else the first worker was faster
                 raise
     return TrainState()
 
@@ -147,13 +142,13 @@ def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer
         kinds = sorted({name.split("/", 2)[1] for name in tensors if name.startswith(f"{_OPTIMIZER}/")})
         fused = bool(optimizer.defaults.get("fused"))
         for name, weight in weights.items():
-            kept = {
-                kind: tensors[f"{_OPTIMIZER}/{kind}/{name}"]
-                for kind in kinds
-                if f"{_OPTIMIZER}/{kind}/{name}" in tensors
-            }
+            moments = {kind: tensors.get(f"{_OPTIMIZER}/{kind}/{name}") for kind in kinds}
             # note: step counts stay on the CPU unless the optimizer's kernels read them on the device
-            optimizer.state[weight] = {k: v.to(weight.device) if v.ndim or fused else v for k, v in kept.items()}
+            optimizer.state[weight] = {
+                kind: value.to(weight.device) if value.ndim or fused else value
+                for kind, value in moments.items()
+                if value is not None
+            }
     return state
 
 
@@ -174,10 +169,7 @@ def prune(folder: str, keep: int, best: int | None) -> list[int]:
     """Remove all but the last `keep` checkpoints and the best one; returns the steps that stay."""
     found = list_checkpoints(folder)
     stay = {*list(found)[-keep:], *([best] if best in found else [])}
-    _remove(uri for step, uri in found.items() if step not in stay)
-    return sorted(step for step in stay if step is not None)
-
-
-def _remove(uris: Iterable[str]) -> None:
-    for uri in uris:
-        storage.remove_tree(uri)
+    for step, uri in found.items():
+        if step not in stay:
+            storage.remove_tree(uri)
+    return sorted(stay)

@@ -12,11 +12,11 @@ import yaml
 
 from mats_core import storage
 from mats_core.model.model import MatsModel
-from pipelines.output.parts import versions
+from pipelines.output.record import versions
+from pipelines.pages.charts import Line, curve_svg
 from pipelines.settings.train import MODEL, TrainSettings
 from pipelines.train.checkpoints import TrainState
-from pipelines.train.curves import Line, curve_svg
-from pipelines.train.data import StoredSet, held_out_notes
+from pipelines.train.mixture import StoredSet, held_out_notes
 
 CARD = "MODEL_CARD.md"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from pipelines.settings.train import TrainSettings
 
 FOLDER = "tensorboard"
@@ -29,7 +29,7 @@ def check_loggers(names: list[str]) -> None:
     """SettingsError for a logger whose package is not installed."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise got_allowed("loggers", name, f"installed packages; pip install {name}, or leave it out")
+            raise SettingsError("loggers", f"package {name} is not installed", f"pip install {name}, or leave it out")
 
 
 def open_logs(settings: TrainSettings, first_step: int) -> list[Log]:

@@ -1,4 +1,4 @@
-"""Corpora and embeddings, joined once into a local folder that training maps into memory (see training_data.py)."""
+"""Corpora and embeddings, joined once into a local folder that training maps into memory (see mixture.py)."""
 
 from __future__ import annotations
 
@@ -8,27 +8,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.audio.windows import pool_windows
+from mats_core.errors import SettingsError
 from mats_core.model.prompts import FAMILIES
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
+from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_part
 from pipelines.settings.train import DataSet, TrainSettings
-from pipelines.train.data import (
+from pipelines.train.mixture import (
     RECORD_SCHEMA,
-    TableFacts,
-    part_rows,
     read_store,
     store_key,
     table_of,
     tables,
-    whole_part,
 )
 from pipelines.train.split import SetRows, split
 
@@ -116,19 +115,13 @@ def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[Bina
         yield file
 
 
-def _batches(uri: str, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows of a part, `rows` at a time."""
-    with whole_part(uri):
-        yield from pq.ParquetFile(storage.open_binary(uri, read_ahead=8 << 20)).iter_batches(rows, columns=columns)
-
-
-def _pack_vectors(facts: TableFacts, folder: Path, name: str) -> _Table:
+def _pack_vectors(facts: EmbeddingsFacts, folder: Path, name: str) -> _Table:
     """Copy a text table's vectors into one array, part by part."""
     parts = part_rows(facts.uri, facts.rows)
     ids: list[np.ndarray] = []
     with _array_file(folder / name, np.float16, (sum(parts.values()), facts.dim)) as file:
         for uri in parts:
-            for batch in _batches(uri, _BATCH, ["caption_id", "embedding"]):
+            for batch in read_part(uri, _BATCH, ["caption_id", "embedding"]):
                 file.write(_matrix(batch["embedding"], facts.dim).astype(np.float16).tobytes())
                 ids.append(_id_array(batch["caption_id"].to_pylist()))
     every = np.concatenate(ids)
@@ -147,7 +140,7 @@ def _id_array(ids: list[str]) -> np.ndarray:
 
 
 @dataclass
-class _Found:
+class _Usable:
     """A usable record, and where it stands."""
 
     record: dict[str, str]
@@ -166,14 +159,15 @@ def _pack_corpus(data: DataSet, table: _Table, folder: Path) -> dict[str, Any]:
                 continue
             if corpus is data.validation_corpus:
                 held_from = rows
-            for found in _batched(_records(data, corpus, files)):
+            records = _records(data, corpus, files)
+            while found := list(islice(records, _BATCH)):
                 batch = _joined(found, table)
                 rows += len(batch)
                 writer.write_batch(batch)
-    return _told(data.name, table.file, rows, files, held_from)
+    return _set_report(data.name, table.file, rows, files, held_from)
 
 
-def _told(name: str, vectors: str, rows: int, files: list[FileReport], held_from: int | None) -> dict[str, Any]:
+def _set_report(name: str, vectors: str, rows: int, files: list[FileReport], held_from: int | None) -> dict[str, Any]:
     """What is known of a packed set."""
     problems = sum((each.problems for each in files), Counter())
     first = [(storage.public_uri(each.uri), each.lines[0]) for each in files if each.lines]
@@ -191,28 +185,17 @@ def _told(name: str, vectors: str, rows: int, files: list[FileReport], held_from
     }
 
 
-def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) -> Iterator[_Found]:
+def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) -> Iterator[_Usable]:
     """Usable records of all files of a corpus; what is not usable is counted in `reports`, one a file."""
     for info in corpus_files(corpus, f"data.{data.name}.corpus"):
         report = FileReport(info.uri)
         reports.append(report)
         for record in read_corpus(info.uri, report, data.columns, True, data.task):
             tagged = record if record["tag"] or not data.tag else {**record, "tag": data.tag}
-            yield _Found(tagged, report, report.line)
+            yield _Usable(tagged, report, report.line)
 
 
-def _batched(records: Iterator[_Found]) -> Iterator[list[_Found]]:
-    batch: list[_Found] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _joined(found: list[_Found], table: _Table) -> pa.RecordBatch:
+def _joined(found: list[_Usable], table: _Table) -> pa.RecordBatch:
     """Records whose caption has an embedding, as rows; the others are counted in their files."""
     ids = _id_array([each.record["caption_id"] for each in found])
     at = np.minimum(np.searchsorted(table.ids, ids), len(table.ids) - 1)
@@ -220,24 +203,23 @@ def _joined(found: list[_Found], table: _Table) -> pa.RecordBatch:
     for number in np.flatnonzero(~there):
         each = found[number]
         each.report.add(each.line, "no_embedding", repr(each.record["caption"]))
-    kept = [each.record for each, has in zip(found, there, strict=True) if has]
+    joined = [each.record for each, has in zip(found, there, strict=True) if has]
     columns: list[Any] = [pa.array(table.rows[at[there]], pa.int64())]
-    columns += [pa.array([r[name] for r in kept], pa.string()) for name in RECORD_SCHEMA.names[1:]]
+    columns += [pa.array([r[name] for r in joined], pa.string()) for name in RECORD_SCHEMA.names[1:]]
     return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
-def _pack_audio(data: DataSet, facts: TableFacts, folder: Path, file: str) -> dict[str, Any]:
+def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) -> dict[str, Any]:
     """A clip's embedding is the weighted mean of its unit windows; its record is what its list said of it."""
     files: list[FileReport] = []
     vectors: list[np.ndarray] = []
     columns: dict[str, list[str]] = {name: [] for name in RECORD_SCHEMA.names[1:]}
     for uri in part_rows(facts.uri, facts.rows):
         files.append(FileReport(uri))
-        for batch in _batches(uri, 1024):
+        for batch in read_part(uri, 1024):
             if "output" not in batch.schema.names:
-                raise got_allowed(
-                    f"data.{data.name}.audio", storage.public_uri(facts.uri), "clips of a list with a column `output`"
-                )
+                problem = f"{storage.public_uri(facts.uri)} was made from a list without a column `output`"
+                raise SettingsError(f"data.{data.name}.audio", problem, "add the column and embed the clips again")
             for row in batch.to_pylist():
                 files[-1].records += 1
                 record = _audio_record(row, data)
@@ -246,14 +228,17 @@ def _pack_audio(data: DataSet, facts: TableFacts, folder: Path, file: str) -> di
                     continue
                 for name, value in record.items():
                     columns[name].append(value)
-                vectors.append(_mean_window(row["windows"]))
+                windows = row["windows"]
+                vectors.append(
+                    pool_windows([each["embedding"] for each in windows], [each["weight"] for each in windows])
+                )
     table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
     with _array_file(folder / file, np.float32, table.shape) as out:
         out.write(table.astype(np.float32).tobytes())
     arrays = [pa.array(range(len(vectors)), pa.int64()), *(pa.array(columns[n]) for n in RECORD_SCHEMA.names[1:])]
     with pa.OSFile(str(folder / f"{data.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
         writer.write_table(pa.Table.from_arrays(arrays, schema=RECORD_SCHEMA))
-    return _told(data.name, file, len(vectors), files, None)
+    return _set_report(data.name, file, len(vectors), files, None)
 
 
 def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
@@ -270,13 +255,6 @@ def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
     if not output:
         return "missing_output"
     return {"task": task, "instruction": question, "output": output, "tag": str(row.get("tag") or data.tag or "")}
-
-
-def _mean_window(windows: list[dict[str, Any]]) -> np.ndarray:
-    weights = np.array([each["weight"] for each in windows], np.float64)
-    stacked = np.array([each["embedding"] for each in windows], np.float64)
-    mean = (stacked * weights[:, None]).sum(axis=0)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
 
 def _set_rows(name: str, report: dict[str, Any], table: _Table, wanted: int, folder: Path) -> SetRows:
@@ -297,13 +275,14 @@ def _check_errors(store: dict[str, Any], most: float) -> None:
         bad = sum(each["problems"].values())
         if bad > most * (bad + each["records"]):
             why = ", ".join(f"{name} {count}" for name, count in each["problems"].items())
-            hint = '; embed this corpus with "mats embed-text"' if "no_embedding" in each["problems"] else ""
             first = f"; first: {each['examples'][0]}" if each["examples"] else ""
-            raise got_allowed(
-                f"data.{each['name']}",
-                f"{bad} of {bad + each['records']} records that cannot be used ({why})",
-                f"at most {most:.1%} of them (max_error_rate){hint}{first}",
+            problem = (
+                f"{bad} of {bad + each['records']} records cannot be used ({why}{first}), which is more than the "
+                f"{most:.1%} of max_error_rate"
             )
+            embed = ', or embed this corpus with "mats embed-text"' if "no_embedding" in each["problems"] else ""
+            raise SettingsError(f"data.{each['name']}", problem, f"repair them{embed}, or raise max_error_rate")
         if not each["train"]:
-            why = "; other sets hold its captions out" if each["given_up"] else ""
-            raise got_allowed(f"data.{each['name']}", "no record to train on", f"at least one{why}")
+            why = ": other sets hold its captions out" if each["given_up"] else ""
+            problem = f"no record is left to train on{why}"
+            raise SettingsError(f"data.{each['name']}", problem, "add records, or hold fewer out (validation)")

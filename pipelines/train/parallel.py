@@ -1,8 +1,8 @@
 """What several workers of one step must agree on: the gradient, a few sums, and where the frozen LLM lies.
 
 The trained weights are few and lie whole on every worker; their gradients are summed in one flat buffer, once a step.
-This is data parallelism as DistributedDataParallel does it, less two habits of its: it lays its buckets out anew after
-the first step, so that a resumed run would add in another order, and it wants as many passes from every worker.
+This is what DistributedDataParallel does, but for two things that rule it out here: it lays out its buckets anew after
+the first step, so that a resumed run would add in another order; and it requires equally many passes of every worker.
 """
 
 from __future__ import annotations
@@ -14,37 +14,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
+from mats_core.training.step import sum_here
 
 if TYPE_CHECKING:
     from mats_core.model.model import MatsModel
 
 
 def sum_gradients(weights: Sequence[torch.Tensor], sums: Sequence[float | torch.Tensor]) -> list[float] | None:
-    """Sum every weight's gradient, and `sums`, over all workers; returns the latter, or None where a gradient is
-    infinite or not a number. Every worker gets the same answer."""
+    """Sum every weight's gradient, and `sums`, over all workers; returns the latter, or None where a gradient or a sum
+    is infinite or not a number. Every worker gets the same answer."""
+    if world_size() == 1:
+        return sum_here(weights, sums)
     device = weights[0].device
-    extra = torch.stack([torch.as_tensor(each, dtype=torch.float32, device=device) for each in sums])
+    extra = torch.stack([torch.as_tensor(each, dtype=torch.float32, device=device) for each in sums])  # [sums]
     grads = [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
-    if world_size() > 1:
-        flat = torch.cat([*(g.reshape(-1) for g in grads), extra])
-        dist.all_reduce(flat)
-        at = 0
-        for weight, grad in zip(weights, grads, strict=True):
-            weight.grad = flat[at : at + grad.numel()].view_as(grad)
-            at += grad.numel()
-        extra = flat[at:]
-        finite = bool(torch.isfinite(flat).all())
-    else:
-        finite = all(bool(torch.isfinite(grad).all()) for grad in grads) and bool(torch.isfinite(extra).all())
-    return extra.tolist() if finite else None
+    flat = torch.cat([*(g.reshape(-1) for g in grads), extra])  # [all weights + sums]
+    dist.all_reduce(flat)
+    at = 0
+    for weight, grad in zip(weights, grads, strict=True):
+        weight.grad = flat[at : at + grad.numel()].view_as(grad)
+        at += grad.numel()
+    return flat[at:].tolist() if bool(torch.isfinite(flat).all()) else None
 
 
 def sum_numbers(numbers: Sequence[float], device: torch.device) -> list[float]:
     """Sum numbers over all workers, in float64."""
     if world_size() == 1:
         return [float(each) for each in numbers]
-    whole = torch.tensor(list(numbers), dtype=torch.float64, device=device)
+    whole = torch.tensor(list(numbers), dtype=torch.float64, device=device)  # [numbers]
     dist.all_reduce(whole)
     return whole.tolist()
 
@@ -64,7 +62,11 @@ def shard_llm(model: MatsModel, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise got_allowed("fsdp", f"torch {torch.__version__}", "never, or torch 2.7 and newer")
+        raise SettingsError(
+            "fsdp",
+            f"torch {torch.__version__} cannot spread the frozen LLM",
+            "install torch 2.7 or newer, or say fsdp: never",
+        )
     llm = model.causal_lm
     lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
     layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))

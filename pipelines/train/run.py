@@ -1,7 +1,7 @@
-"""Caption embeddings and corpora → model directory, with Ray Train around mats_core.training.step.
+"""Caption embeddings and corpora → model directory, with Ray Train around mats_core.training.loop.
 
 Ray Train starts the workers, replaces those that fail and follows the cluster's size. Checkpoints, and where a run
-goes on, are ours (training_state.py): exact to the bit, at any URL.
+goes on, are ours (checkpoints.py): exact to the bit, at any URL.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from mats_core import storage
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_root
-from pipelines.cluster.session import Resources, RunFailed, check_device, ray_session, usable_cores
-from pipelines.output.lease import Lease
-from pipelines.output.parts import check_identity, prepare_output, read_run, versions, write_run
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.cluster.plan import Resources, usable_cores
+from pipelines.cluster.session import RunFailed, check_device, ray_session
+from pipelines.output.folder import Output, open_output
+from pipelines.output.record import versions
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
-from pipelines.train.data import held_out_notes, read_store, store_key
 from pipelines.train.loggers import FOLDER, flat, open_logs
+from pipelines.train.mixture import held_out_notes, read_store, store_key
 
 REPORT = "_corpora.json"
 OUR_NAMES = (
@@ -82,24 +81,14 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
     check_output(settings)
     checked = check_settings(settings)
     tell = progress or (lambda _: None)
-    prepare_output(settings.output)
-    run_id = uuid.uuid4().hex[:12]
-    lease = Lease(storage.join(settings.output, "_state"), run_id)
-    lease.acquire()
-    try:
-        if settings.overwrite:
-            empty_output(settings.output, "train", OUR_NAMES)
-        remove_partials(settings.output, ())
-        found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
-        check_identity(settings.output, found)
-        model = storage.join(settings.output, MODEL)
-        before = read_run(settings.output)
+    found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
+    with open_output(settings.output, found, overwrite=settings.overwrite, written=OUR_NAMES) as out:
+        model = out.join(MODEL)
+        before = out.read_run()
         done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
         if before and done and storage.exists(storage.join(model, "mats.json")):
             return TrainResult("complete_before", settings.output, model, before["step"], before)
-        return _Training(settings, checked, run_id, tell, lease).run()
-    finally:
-        lease.release()
+        return TrainDriver(settings, checked, tell, out).run()
 
 
 def _exported_as(settings: TrainSettings, before: dict[str, Any]) -> bool:
@@ -118,18 +107,17 @@ def data_folder(settings: TrainSettings) -> Path:
     return cache_root() / "training"
 
 
-class _Training:
-    """One run as the driver sees it."""
+class TrainDriver:
+    """One run as the driver sees it: packs the data, starts the workers, shows and logs what they report."""
 
     def __init__(
         self,
         settings: TrainSettings,
         checked: Checked,
-        run_id: str,
         tell: Callable[[TrainProgress], None],
-        lease: Lease,
+        out: Output,
     ) -> None:
-        self.settings, self.checked, self.run_id, self.lease = settings, checked, run_id, lease
+        self.settings, self.checked, self.out = settings, checked, out
         self.tell = tell
         self.shown = TrainProgress("packing the data", steps=settings.training.steps)
         self.logs: list[Any] = []
@@ -137,31 +125,32 @@ class _Training:
         self.refused: SettingsError | None = None
         self.restarts = -1
         self.run_facts: dict[str, Any] = {
-            "job": "train", "run_id": run_id, "status": "running", "settings": settings.model_dump(mode="json"),
+            "job": "train", "run_id": out.run_id, "status": "running", "settings": settings.model_dump(mode="json"),
             "versions": versions(), "started": time.time(),
         }  # fmt: skip
 
     def run(self) -> TrainResult:
+        """The whole run; its record is in OUTPUT however it ends. Raises what the workers cannot go on from."""
         from pipelines.train.pack import ensure_store
 
         self.tell(self.shown)
-        report = storage.join(self.settings.output, REPORT)
-        self._count(read_store(ensure_store(self.settings, data_folder(self.settings), report))["sets"])
-        write_run(self.settings.output, self.run_facts)
+        report = self.out.join(REPORT)
+        self.count_records(read_store(ensure_store(self.settings, data_folder(self.settings), report))["sets"])
+        self.out.write_run(self.run_facts)
         self.shown.stage = "starting Ray"
         self.tell(self.shown)
-        _quicker_controller()
+        _set_ray_train_intervals()
         began = time.monotonic()
         try:
             with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
-                self._fit(there)
+                self.follow(*start_workers(self.settings, self.checked, self.out.run_id, there))
         except BaseException as error:
-            write_run(self.settings.output, {**self.run_facts, "status": "failed", "message": str(error)})
+            self.out.write_run({**self.run_facts, "status": "failed", "message": str(error)})
             raise
         finally:
             for log in self.logs:
                 log.close()
-        ended = self.ended or {"kind": "failed", "message": "the workers ended without a word"}
+        ended = self.ended or {"kind": "failed", "message": "the workers ended without saying why"}
         status = {"finished": "complete", "interrupted": "interrupted"}.get(ended["kind"], "failed")
         facts = {k: v for k, v in ended.items() if k not in ("kind", "history")}
         history = ended.get("history") or []
@@ -171,16 +160,17 @@ class _Training:
             "validation": last.get("validation", {}),
         }  # fmt: skip
         self.run_facts.setdefault("step", self.shown.step)
-        write_run(self.settings.output, self.run_facts)
+        self.out.write_run(self.run_facts)
         if status == "complete":
-            storage.remove_tree(storage.join(self.settings.output, "_state", "ray"))
-            storage.remove_tree(storage.join(self.settings.output, "_state", "data"))
-        model = storage.join(self.settings.output, MODEL)
+            storage.remove_tree(self.out.join("_state", "ray"))
+            storage.remove_tree(self.out.join("_state", "data"))
+        model = self.out.join(MODEL)
         step = int(self.run_facts["step"])
         return TrainResult(status, self.settings.output, model, step, self.run_facts, str(ended.get("message", "")))
 
-    def _count(self, sets: list[dict[str, Any]]) -> None:
-        """What was read and what of it is trained on, for the run's record."""
+    def count_records(self, sets: list[dict[str, Any]]) -> None:
+        """Put into the run's record what was read and what of it is trained on; warn of sets that are not held out by
+        caption. sets: of `read_store`."""
         files = [file for each in sets for file in each["files"]]
         names = ("records", "train", "validation", "held_by", "given_up", "met", "problems")
         self.run_facts |= {
@@ -198,17 +188,19 @@ class _Training:
         self.tell(self.shown)
         self.shown.warning = None
 
-    def _fit(self, there: Resources) -> None:
-        """Start the workers and follow what they tell, until they have ended."""
+    def follow(self, trainer: Any, inbox: Any) -> None:
+        """Run Ray Train's `trainer` and take what its workers report, until they have ended.
+
+        Raises SettingsError when a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to.
+        """
         import ray
 
-        trainer, self.board = self._trainer(there)
         failure: list[BaseException] = []
 
         def fit() -> None:
             try:
                 trainer.fit()
-            except BaseException as error:  # note: told where it can be seen, below
+            except BaseException as error:  # note: raised below, in the main thread
                 failure.append(error)
 
         # note: not in the main thread, where Ray Train would take Ctrl-C for itself and drop the last steps
@@ -218,86 +210,30 @@ class _Training:
         while thread.is_alive():
             try:
                 thread.join(POLL_S)
-                self._hear(ray.get(self.board.take.remote()))
+                self.take_reports(ray.get(inbox.take.remote()))
                 if self.refused is not None:  # the other workers may wait for the one that has ended
                     thread.join(REFUSAL_PATIENCE_S)
                     break
                 if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
-                    raise RunFailed("the workers did not stop; the last checkpoint is what is kept")
+                    raise RunFailed("the workers did not stop; the last checkpoint is where the run can go on")
                 with suppress(storage.StorageError):
-                    self.lease.check()
+                    self.out.check()
             except KeyboardInterrupt:
                 if asked_at is not None:
                     raise
                 asked_at = time.monotonic()
-                self.board.stop.remote()
+                inbox.stop.remote()
                 self.shown.stage = "stopping after this step"
                 self.tell(self.shown)
-        self._hear(ray.get(self.board.take.remote()))
+        self.take_reports(ray.get(inbox.take.remote()))
         if self.refused is not None:
             raise self.refused
         if failure and self.ended is None:
-            raise _readable(failure[0]) from failure[0]
+            raise _worker_error(failure[0]) from failure[0]
 
-    def _trainer(self, there: Resources) -> tuple[Any, Any]:
-        import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchConfig, TorchTrainer
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        from pipelines.train.worker import TrainJob, train_worker
-
-        settings = self.settings
-        on_gpu = there.gpus >= 1 and settings.device != "cpu"
-        if settings.device == "cuda" and not on_gpu:
-            raise got_allowed("device", "cuda", "auto or cpu: no GPU is available")
-        workers = settings.workers or (int(there.gpus) if on_gpu else 1)
-        fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
-        if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
-            raise got_allowed("workers", fewest, f"at most {int(there.gpus if on_gpu else there.cpus)} here")
-        fsdp = settings.fsdp == "always" or (
-            settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(self.checked.llm)
-        )
-        job = TrainJob(
-            settings=settings,
-            dim=self.checked.facts.dim,
-            llm=self.checked.llm,
-            encoder=self.checked.encoder,
-            memory=self.checked.memory,
-            data_folder=str(data_folder(settings).absolute()),
-            shards=most,
-            threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
-            fsdp=fsdp,
-            cwd=os.getcwd(),
-            dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
-        )
-        fs, path = storage.arrow(storage.join(settings.output, "_state", "ray"))
-        storage.make_dirs(storage.join(settings.output, "_state", "ray"))
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        board = ray.remote(num_cpus=0)(_Board).options(scheduling_strategy=here).remote()  # no lost node takes it along
-        elastic = isinstance(workers, tuple) and fewest < most
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"job": job, "board": board},
-            torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=(fewest, most) if elastic else most,
-                use_gpu=on_gpu,
-                resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},
-                elastic_resize_monitor_interval_s=15.0,
-            ),
-            run_config=RunConfig(
-                name=self.run_id,
-                storage_path=path,
-                storage_filesystem=fs,
-                failure_config=FailureConfig(max_failures=settings.max_failures),
-            ),
-        )
-        return trainer, board
-
-    def _hear(self, records: list[dict[str, Any]]) -> None:
-        """Take the workers' records: curves into the logs, the rest to the display."""
-        for record in records:
+    def take_reports(self, reports: list[dict[str, Any]]) -> None:
+        """Put the workers' curves into the logs, the rest into the display."""
+        for record in reports:
             kind = record["kind"]
             self.shown.validated = None
             if kind == "warning":
@@ -337,6 +273,67 @@ class _Training:
         self.logs = open_logs(self.settings, record["step"])
 
 
+def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there: Resources) -> tuple[Any, Any]:
+    """Ray Train's trainer, ready to fit, and the actor its workers report to.
+
+    Raises SettingsError where there are fewer GPUs or cores than asked for.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from pipelines.train.worker import TrainJob, train_worker
+
+    on_gpu = there.gpus >= 1 and settings.device != "cpu"
+    if settings.device == "cuda" and not on_gpu:
+        raise SettingsError("device", "no GPU is available for cuda", "choose auto or cpu")
+    workers = settings.workers or (int(there.gpus) if on_gpu else 1)
+    fewest, most = workers if isinstance(workers, tuple) else (workers, workers)
+    if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
+        room = f"{int(there.gpus)} GPUs" if on_gpu else f"{int(there.cpus)} cores"
+        raise SettingsError("workers", f"{fewest} are asked for and there are {room}", "ask for no more than that")
+    fsdp = settings.fsdp == "always" or (
+        settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(checked.llm)
+    )
+    job = TrainJob(
+        settings=settings,
+        dim=checked.facts.dim,
+        llm=checked.llm,
+        encoder=checked.encoder,
+        memory=checked.memory,
+        data_folder=str(data_folder(settings).absolute()),
+        shards=most,
+        threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
+        fsdp=fsdp,
+        cwd=os.getcwd(),
+        dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
+    )
+    fs, path = storage.arrow(storage.join(settings.output, "_state", "ray"))
+    storage.make_dirs(storage.join(settings.output, "_state", "ray"))
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    inbox = ray.remote(num_cpus=0)(_Inbox).options(scheduling_strategy=here).remote()  # no lost node takes it along
+    elastic = isinstance(workers, tuple) and fewest < most
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job, "inbox": inbox},
+        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=(fewest, most) if elastic else most,
+            use_gpu=on_gpu,
+            resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},
+            elastic_resize_monitor_interval_s=15.0,
+        ),
+        run_config=RunConfig(
+            name=run_id,
+            storage_path=path,
+            storage_filesystem=fs,
+            failure_config=FailureConfig(max_failures=settings.max_failures),
+        ),
+    )
+    return trainer, inbox
+
+
 def fits_a_gpu(llm: str) -> bool:
     """Whether a frozen LLM, at two bytes a weight, leaves a GPU room for the rest."""
     import torch
@@ -348,21 +345,21 @@ def fits_a_gpu(llm: str) -> bool:
     return sum(file.stat().st_size for file in files) < GPU_SHARE * room
 
 
-class _Board:
-    """An actor between workers and driver: records one way, the wish to stop the other."""
+class _Inbox:
+    """An actor between workers and driver: reports one way, the wish to stop the other."""
 
     def __init__(self) -> None:
-        self._records: list[dict[str, Any]] = []
+        self._reports: list[dict[str, Any]] = []
         self._stop = False
 
-    def post(self, records: list[dict[str, Any]]) -> bool:
-        """Take records; returns whether the run is to stop."""
-        self._records += records
+    def post(self, reports: list[dict[str, Any]]) -> bool:
+        """Take reports; returns whether the run is to stop."""
+        self._reports += reports
         return self._stop
 
     def take(self) -> list[dict[str, Any]]:
         """What has come since the last time."""
-        taken, self._records = self._records, []
+        taken, self._reports = self._reports, []
         return taken
 
     def stop(self) -> None:
@@ -370,8 +367,8 @@ class _Board:
         self._stop = True
 
 
-def _quicker_controller() -> None:
-    """Ray Train looks after its workers every 2 s unless told otherwise, and gives a new group 60 s to start."""
+def _set_ray_train_intervals() -> None:
+    """Look after the workers every half second (Ray Train: 2 s), and give a new group three minutes to start (60 s)."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
 
@@ -380,7 +377,7 @@ def _as_text(answers: list[dict[str, str]]) -> str:
     return "\n\n".join(f"**{a['set']}** {a['prompt']}  \nsaid: {a['answer']}  \ntrue: {a['target']}" for a in answers)
 
 
-def _readable(error: BaseException) -> Exception:
+def _worker_error(error: BaseException) -> Exception:
     """What a worker raised, without Ray's account of it."""
     failures = getattr(error, "worker_failures", None)
     inner = next(iter(failures.values())) if failures else error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,34 +17,32 @@ from safetensors import SafetensorError
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.config import MapperConfig, Part, SantaSettings
-from mats_core.model.model import MatsModel, load_model
-from mats_core.training.step import Sums, backward, evaluate, make_optimizer, trained_weights, update
-from pipelines.settings.train import TrainSettings
-from pipelines.train.batches import (
-    Ahead,
-    Share,
+from mats_core.model.load import load_model
+from mats_core.model.model import MatsModel
+from mats_core.training.loop import train
+from mats_core.training.step import (
+    NotFiniteError,
     StepBatch,
-    draw_step,
-    step_batch,
-    to_device,
-    validation_parts,
-    wording,
+    StepResult,
+    evaluate,
+    make_optimizer,
+    trained_weights,
 )
+from pipelines.settings.train import TrainSettings
+from pipelines.train.batches import WorkerShare, draw_step, prefetched, step_batch, validation_batches, wording
 from pipelines.train.checkpoints import (
     ForeignCheckpoint,
-    TrainState,
     load_checkpoint,
     load_newest,
     prune,
     save_checkpoint,
 )
-from pipelines.train.data import StoredSet, open_store
+from pipelines.train.mixture import StoredSet, open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
 
-log = logging.getLogger(__name__)
 CHECKPOINTS = ("_state", "checkpoints")
-_TELL_S = 0.5
+_REPORT_S = 0.5
 
 
 class TrainingStopped(RuntimeError):
@@ -102,37 +99,43 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
     return model
 
 
-class Told:
-    """Records for the driver, sent by the first worker now and then; and whether the driver wants to stop."""
+class Reporter:
+    """A worker's line to the driver: reports one way, sent now and then; the wish to stop the other.
 
-    def __init__(self, board: Any, speaks: bool) -> None:
-        self._board, self._speaks = board, speaks
-        self._waiting: list[dict[str, Any]] = []
-        self._answer: Any = None
+    `inbox` is the driver's actor. Only one worker reports, the one that is `active`; what others report goes nowhere.
+    """
+
+    def __init__(self, inbox: Any, active: bool) -> None:
+        self._inbox, self._active = inbox, active
+        self._queued: list[dict[str, Any]] = []
+        self._reply: Any = None
         self._last = 0.0
         self.stop = False
 
-    def tell(self, kind: str, now: bool = False, **facts: Any) -> None:
-        """Queue a record; send what is queued when it is time."""
-        if not self._speaks:
+    def report(self, kind: str, now: bool = False, **facts: Any) -> None:
+        """Queue a report; send what is queued `now`, or when half a second has passed since the last time."""
+        if not self._active:
             return
         import ray
 
-        self._waiting.append({"kind": kind, **facts})
-        if self._answer is not None and ray.wait([self._answer], timeout=0)[0]:
-            self.stop = bool(ray.get(self._answer))
-            self._answer = None
-        if now or time.monotonic() - self._last > _TELL_S:
-            answer = self._board.post.remote(self._waiting)
-            self._waiting, self._last = [], time.monotonic()
+        self._queued.append({"kind": kind, **facts})
+        if self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
+            self.stop = bool(ray.get(self._reply))
+            self._reply = None
+        if now or time.monotonic() - self._last > _REPORT_S:
+            reply = self._inbox.post.remote(self._queued)
+            self._queued, self._last = [], time.monotonic()
             if now:
-                self.stop = bool(ray.get(answer))
+                self.stop = bool(ray.get(reply))
             else:
-                self._answer = answer
+                self._reply = reply
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """The function Ray Train runs. Ends normally also when the run has to stop; the driver is told why."""
+    """The function Ray Train runs. Ends normally also when the run has to stop; the driver hears why.
+
+    config: the TrainJob as `job`, the driver's `inbox`.
+    """
     import ray.train
     import ray.train.torch
 
@@ -143,22 +146,26 @@ def train_worker(config: dict[str, Any]) -> None:
     if job.threads:
         torch.set_num_threads(job.threads)
     torch.backends.cuda.matmul.allow_tf32 = False
-    share = Share(context.get_world_rank(), context.get_world_size(), job.shards, even=job.fsdp)
-    told = Told(config["board"], share.rank == 0)
-    told.tell("stage", now=True, stage="loading the model", workers=share.world)
+    share = WorkerShare(context.get_world_rank(), context.get_world_size(), job.shards, equal_passes=job.fsdp)
+    reporter = Reporter(config["inbox"], share.rank == 0)
+    reporter.report("stage", now=True, stage="loading the model", workers=share.world)
     try:
-        Run(job, share, told, ray.train.torch.get_device()).run()
+        TrainWorker(job, share, reporter, ray.train.torch.get_device()).run()
     except TrainingStopped as error:
-        told.tell("failed", now=True, message=str(error))
-    except SettingsError as error:  # a new worker would find it too
-        Told(config["board"], True).tell("refused", now=True, error=error)
+        reporter.report("failed", now=True, message=str(error))
+    except SettingsError as error:  # whichever worker finds it: one started in its place would find it too
+        Reporter(config["inbox"], True).report("refused", now=True, error=error)
 
 
-class Run:
-    """A run as one worker sees it: model, optimizer, data, state."""
+class TrainWorker:
+    """One worker's model, optimizer, data and state, and what it does after every step.
 
-    def __init__(self, job: TrainJob, share: Share, told: Told, device: torch.device) -> None:
-        self.job, self.share, self.told, self.device = job, share, told, device
+    `make_batch(step)` makes this worker's batch of a step, in a thread of its own. `state` is that of the newest
+    checkpoint, or a fresh one.
+    """
+
+    def __init__(self, job: TrainJob, share: WorkerShare, reporter: Reporter, device: torch.device) -> None:
+        self.job, self.share, self.reporter, self.device = job, share, reporter, device
         self.settings, self.training = job.settings, job.settings.training
         self.folder = storage.join(self.settings.output, *CHECKPOINTS)
         self.sets = open_store(ensure_store(self.settings, Path(job.data_folder)))
@@ -169,14 +176,18 @@ class Run:
             shard_llm(self.model, device)
         self.word = wording(self.model)
         self.state = load_newest(self.folder, self.model, self.optimizer, share.rank == 0, self._warn)
-        self._check_numbers()
-        self._point = _Point()
+        self._record_precision()
+        self.make_batch: Callable[[int], StepBatch] = lambda step: step_batch(
+            self.sets, self.ratios, self.model, self.training, step, self.share, self.device
+        )
+        self._since_point: list[StepResult] = []
 
     def _warn(self, text: str) -> None:
-        self.told.tell("warning", text=text)
+        self.reporter.report("warning", text=text)
 
-    def _check_numbers(self) -> None:
-        """Note what the sums of this run are made with; refuse to go on in another number type."""
+    def _record_precision(self) -> None:
+        """Write into the state what decides the last bits of the weights: the frozen LLM's number type and the threads
+        of a worker. Refuse to go on in another number type; warn where the number of threads has changed."""
         state, job = self.state, self.job
         if state.dtype not in ("", job.dtype):
             problem = f"this run was begun in {state.dtype}, not {job.dtype}"
@@ -191,79 +202,60 @@ class Run:
                 )
 
     def run(self) -> None:
-        """From the newest checkpoint to the last step; then the model directory."""
+        """From the newest checkpoint to the last step; then the model directory. Raises TrainingStopped."""
         state, steps = self.state, self.training.steps
-        self.told.tell(
+        self.reporter.report(
             "started", now=True, step=state.step, steps=steps, workers=self.share.world, history=state.history,
             pid=os.getpid(), trained=sum(w.numel() for w in trained_weights(self.optimizer)), tokens=state.tokens,
         )  # fmt: skip
-        ahead = Ahead(self._make, state.step, steps)
-        stop = False
         try:
-            while state.step < steps and not stop:
-                stop = self._step(ahead)
-                done = state.step == steps
-                validated = done or state.step % self.settings.validate_every == 0
-                if validated:
-                    self._validate()
-                if validated or stop or state.step % self.settings.checkpoint_every == 0:
-                    self._checkpoint()
-        finally:
-            ahead.close()
-        if stop and state.step < steps:
-            self.told.tell("interrupted", now=True, step=state.step)
+            with closing(prefetched(self.make_batch, range(state.step, steps))) as batches:
+                train(
+                    self.model, self.optimizer, self.training, batches, self._after_step,
+                    sum_gradients, lambda: self.reporter.stop,
+                )  # fmt: skip
+        except NotFiniteError as error:
+            raise self._stop_at_bad_batch(error) from error
+        if state.step < steps:
+            self.reporter.report("interrupted", now=True, step=state.step)
             return
         self._export()
 
-    def _make(self, step: int) -> StepBatch:
-        return step_batch(self.sets, self.ratios, self.model, self.training, step, self.share, self.device)
-
-    def _step(self, ahead: Ahead) -> bool:
-        """One step; returns whether to stop after it."""
-        began, waited = time.perf_counter(), ahead.waited
-        batch = ahead.next()
-        waited = ahead.waited - waited
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, correct = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        for part in batch.parts:
-            total = batch.target_tokens if part.counts else math.inf  # company adds a gradient of zero
-            sums: Sums = backward(
-                self.model, part.embedding, part.batch, self.training, part.noise_rows, total, part.dropout_seed
-            )
-            if part.counts:
-                loss, correct = loss + sums.loss, correct + sums.correct
-        tokens = sum(part.tokens for part in batch.parts)
-        weights = trained_weights(self.optimizer)
-        agreed = sum_gradients(weights, [loss, correct, float(tokens), float(self.told.stop)])
-        if agreed is None:
-            self._save_bad_batch(batch.step)
-        assert agreed is not None
-        rate, norm = update(self.optimizer, self.training, batch.step)
-        state = self.state
-        state.step, state.samples = batch.step + 1, state.samples + batch.samples
-        state.tokens += int(agreed[2])
-        seconds = time.perf_counter() - began
-        state.seconds += seconds
-        self._point.add(agreed[0], agreed[1], batch.target_tokens, agreed[2], rate, norm, seconds, waited)
-        if state.step % self.settings.log_every == 0 or state.step == self.training.steps:
-            point = {"step": state.step, **self._point.take()}
+    def _after_step(self, done: StepResult) -> None:
+        """Count and report the step; validate and write a checkpoint where it is time."""
+        state, settings = self.state, self.settings
+        state.step, state.samples, state.tokens = (
+            done.step + 1,
+            state.samples + done.samples,
+            state.tokens + done.tokens,
+        )
+        state.seconds += done.seconds
+        last = state.step == self.training.steps
+        self._since_point.append(done)
+        if state.step % settings.log_every == 0 or last:
+            point = {"step": state.step, **curve_point(self._since_point)}
+            self._since_point = []
             state.history.append(point)
-            self.told.tell("point", **point)
+            self.reporter.report("point", **point)
         else:
-            self.told.tell("step", step=state.step, loss=agreed[0] / batch.target_tokens, tokens=state.tokens)
-        return agreed[3] > 0
+            self.reporter.report("step", step=state.step, loss=done.loss, tokens=state.tokens)
+        validated = last or state.step % settings.validate_every == 0
+        if validated:
+            self._validate()
+        if validated or done.stop or state.step % settings.checkpoint_every == 0:
+            self._checkpoint()
 
-    def _save_bad_batch(self, step: int) -> None:
-        """Stop, and keep the batch whose loss or gradient is not a number. Weights are as before the step."""
-        uri = storage.join(self.settings.output, "_state", f"bad-batch-step-{step:09d}.json")
+    def _stop_at_bad_batch(self, error: NotFiniteError) -> TrainingStopped:
+        """Keep the global batch of the step whose loss or gradient is not a number; returns what to raise."""
+        uri = storage.join(self.settings.output, "_state", f"bad-batch-step-{error.step:09d}.json")
         if self.share.rank == 0:
-            samples = draw_step(self.sets, self.ratios, self.training, step, self.word)
+            samples = draw_step(self.sets, self.ratios, self.training, error.step, self.word)
             rows = [{"prompt": s.prompt, "output": s.output, "embedding": s.vector.tolist()} for s in samples]
-            storage.write_bytes(uri, json.dumps({"step": step, "seed": self.training.seed, "samples": rows}).encode())
-        raise TrainingStopped(
-            f"the loss or its gradient is not a finite number in step {step}; its batch is in "
-            f"{storage.public_uri(uri)}. Earlier checkpoints are intact. A lower learning rate, "
-            "clip_norm, or float32 may help"
+            facts = {"step": error.step, "seed": self.training.seed, "samples": rows}
+            storage.write_bytes(uri, json.dumps(facts).encode())
+        return TrainingStopped(
+            f"{error}; its batch is in {storage.public_uri(uri)}. Earlier checkpoints are intact. "
+            "A lower learning rate, clip_norm, or float32 may help"
         )
 
     def _validate(self) -> None:
@@ -272,12 +264,11 @@ class Run:
         for each in self.sets:
             if not len(each.validation):
                 continue
-            totals = [0.0, 0.0, 0.0]
+            totals = [0.0, 0.0, 0.0]  # loss, target tokens predicted right, target tokens
             budget = self.training.micro_batch_tokens
-            for part in validation_parts(each, self.model.tokens, self.word, budget, self.share):
-                moved = to_device(part, self.device)
-                sums = evaluate(self.model, moved.embedding, moved.batch)
-                if part.counts:
+            for one in validation_batches(each, self.model.tokens, self.word, budget, self.share, self.device):
+                sums = evaluate(self.model, one.embedding, one.batch)
+                if one.counts:
                     totals = [a + float(b) for a, b in zip(totals, (sums.loss, sums.correct, sums.tokens), strict=True)]
             loss, correct, tokens = sum_numbers(totals, self.device)
             results[each.name] = {"loss": loss / tokens, "token_accuracy": correct / tokens}
@@ -292,7 +283,7 @@ class Run:
             point: dict[str, Any] = {"step": state.step, "validation": results, "validation_loss": mean}
             state.history.append(point)
             answers = self._sample_answers() if self.share.rank == 0 or self.job.fsdp else []
-            self.told.tell("validated", answers=answers, **point)
+            self.reporter.report("validated", answers=answers, **point)
 
     def _sample_answers(self) -> list[dict[str, str]]:
         """What the model now says to a few held-out captions, as they are (no noise, no Santa)."""
@@ -306,7 +297,7 @@ class Run:
         if not records:
             return []
         prompts = [self.word(record, 0) for record in records]
-        vectors = torch.stack([torch.from_numpy(record.vector) for record in records])
+        vectors = torch.stack([torch.from_numpy(record.vector) for record in records])  # float32 [answers, D]
         short = {"beams": 1, "max_new_tokens": 60, "min_length": 1}
         texts = self.model.generate(vectors.to(self.device), prompts, short)
         return [
@@ -328,7 +319,7 @@ class Run:
             raise TrainingStopped(
                 f"the checkpoint of step {self.state.step} was not written, earlier ones are intact: {failure}"
             )
-        self.told.tell("checkpoint", step=self.state.step)
+        self.reporter.report("checkpoint", step=self.state.step)
 
     def _export(self) -> None:
         """The model directory, by the first worker."""
@@ -345,7 +336,7 @@ class Run:
                 raise TrainingStopped(
                     f"the best checkpoint, of step {step}, cannot be read ({error}); `export: last` writes the last one"
                 ) from error
-        self.told.tell("stage", now=True, stage="writing the model", workers=self.share.world)
+        self.reporter.report("stage", now=True, stage="writing the model", workers=self.share.world)
         try:
             export_model(self.model, self.settings, self.state, self.sets, step)
         except (storage.StorageError, OSError, SettingsError, SafetensorError) as error:
@@ -353,35 +344,19 @@ class Run:
         state = self.state
         names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss")
         facts: dict[str, Any] = {name: getattr(state, name) for name in names}
-        self.told.tell("finished", now=True, exported_step=step, history=state.history, **facts)
+        self.reporter.report("finished", now=True, exported_step=step, history=state.history, **facts)
 
 
-class _Point:
-    """Sums over the steps of one point of the curves."""
-
-    def __init__(self) -> None:
-        self._sums = [0.0] * 6
-        self._rate = self._norm = 0.0
-        self._steps = 0
-
-    def add(
-        self, loss: float, correct: float, targets: float, tokens: float, rate: float, norm: float, seconds: float,
-        waited: float,
-    ) -> None:  # fmt: skip
-        new = (loss, correct, targets, tokens, seconds, waited)
-        self._sums = [a + b for a, b in zip(self._sums, new, strict=True)]
-        self._rate, self._norm, self._steps = rate, norm, self._steps + 1
-
-    def take(self) -> dict[str, Any]:
-        """The point, as means over its steps; begins the next one."""
-        loss, correct, targets, tokens, seconds, waited = self._sums
-        point = {
-            "loss": loss / targets, "token_accuracy": correct / targets, "learning_rate": self._rate,
-            "grad_norm": self._norm, "tokens_per_s": tokens / seconds, "step_s": seconds / self._steps,
-            "wait_share": waited / seconds,
-        }  # fmt: skip
-        self.__init__()  # type: ignore[misc]
-        return point
-
-
-__all__ = ["Run", "Told", "TrainJob", "TrainState", "TrainingStopped", "build_model", "train_worker"]
+def curve_point(steps: list[StepResult]) -> dict[str, Any]:
+    """A point of the curves: means over some steps, and the last one's learning rate and gradient norm."""
+    targets = sum(each.target_tokens for each in steps)
+    seconds = sum(each.seconds for each in steps)
+    return {
+        "loss": sum(each.loss_sum for each in steps) / targets,
+        "token_accuracy": sum(each.correct for each in steps) / targets,
+        "learning_rate": steps[-1].learning_rate,
+        "grad_norm": steps[-1].grad_norm,
+        "tokens_per_s": sum(each.tokens for each in steps) / seconds,
+        "step_s": seconds / len(steps),
+        "wait_share": sum(each.wait_seconds for each in steps) / seconds,
+    }

@@ -14,7 +14,8 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from jobs.benchmarks.scale import WaitingModel, Waits, run_waiting
-from pipelines.archive.run import Progress, RunResult
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
 from pipelines.settings.archive import RunSettings
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from jobs.benchmarks.scale import Waits
-from pipelines.archive import run as run_rows_module
+from pipelines.cluster import session
+from pipelines.cluster.progress import Progress
 from pipelines.settings.archive import RunSettings
 from tests.e2e.chaos import Chaos, ChaosFailed, check, torment
 from tests.e2e.conftest import read_answers, write_tones
@@ -74,7 +75,7 @@ def test_two_cpus_are_enough_parts_come_early_and_nothing_loads_when_done(
     ray.get(holder.ping.remote())
     seen: list[int] = []
 
-    def interrupted(progress: run_rows_module.Progress) -> None:
+    def interrupted(progress: Progress) -> None:
         seen.append(len(list(out.glob("answers/*.parquet"))))
         if seen[-1] >= 2 and progress.stage == "run":
             raise KeyboardInterrupt
@@ -91,7 +92,7 @@ def test_two_cpus_are_enough_parts_come_early_and_nothing_loads_when_done(
     def never(*_: object) -> None:
         raise AssertionError("Ray was asked for although nothing is left to do")
 
-    monkeypatch.setattr(run_rows_module, "ray_session", never)
+    monkeypatch.setattr(session, "ray_session", never)
     assert run_stand_in(RunSettings(**given), Waits(0.0)).status == "complete_before"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from mats_core.memory.santa import SantaMemory
-from pipelines.archive.run import Progress
+from pipelines.cluster.progress import Progress
 from pipelines.data.corpus import caption_id
 from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
 from pipelines.text.build_memory import run_build_memory
@@ -275,7 +275,7 @@ def _refused(table: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("sidecar", "said"),
     [
-        ({"rows": 57}, "a table of 57 rows, not 56"),
+        ({"rows": 57}, "is to have 57 rows and has 56; embed again"),
         ({"dim": None}, "_embeddings.json has no dim"),
         ({"encoder_fingerprint": None}, "_embeddings.json has no encoder_fingerprint"),
     ],

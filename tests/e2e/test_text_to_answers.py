@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import soundfile
 
-from mats_core.scoring.label_scores import label_f1
-from mats_core.soundworld.clips import clip_recipe
+from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import parse_kinds
+from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 from tests.e2e.conftest import ENV, read_answers
 

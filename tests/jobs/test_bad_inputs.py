@@ -95,30 +95,36 @@ KNOWN_FROM_FILES: dict[str, tuple[Change, str]] = {
     "truncated LLM": (_cut(LLM), "a whole safetensors file"),
     "NaN in the mapper": (_tensors(MAPPER, lambda t: t["linear.bias"].fill_(float("nan"))), "linear.bias holds NaN"),
     "NaN in the adapter": (_tensors(ADAPTER, lambda t: next(iter(t.values())).fill_(float("inf"))), "holds NaN"),
-    "LLM of another width": (_settings("llm/config.json", hidden_size=32), "an LLM of width 64, not 32"),
+    "LLM of another width": (
+        _settings("llm/config.json", hidden_size=32),
+        "is 32 wide, and this model needs an LLM 64 wide",
+    ),
     "mapper for another LLM": (
         _tensors(MAPPER, lambda t: t.update({"projector.weight": torch.zeros(16, 32)})),
         "projector.weight is [16, 32], expected [64, …]",
     ),
-    "adapter for more layers": (_tensors(ADAPTER, _moved_layer), "an adapter of this LLM of 2 layers"),
+    "adapter for more layers": (_tensors(ADAPTER, _moved_layer), "and the LLM has 2 layers"),
     "adapter of another rank": (_tensors(ADAPTER, _wider_rank), "expected [4, …]"),
     "memory of another encoder": (
         _settings("memory/memory.json", encoder_fingerprint="0" * 64),
         'rebuild it with "mats build-memory"',
     ),
-    "memory of another size": (_settings("memory/memory.json", dim=16), "32 dimensions, not 16"),
-    "memory.json of a list": (lambda m: _write(m / "memory/memory.json", b"[1]"), "a JSON object, not a list"),
-    "memory of no encoder": (_settings("memory/memory.json", encoder_fingerprint=None), "is text, not None"),
-    "memory of a number": (_settings("memory/memory.json", encoder_fingerprint=5), "is text, not 5"),
-    "truncated captions": (_cut("memory/captions.parquet"), "a whole Parquet file of captions"),
-    "captions of another memory": (_settings("memory/memory.json", count=7), "columns caption and source of 7 rows"),
+    "memory of another size": (
+        _settings("memory/memory.json", dim=16),
+        "has 16 dimensions, and the model's embeddings have 32",
+    ),
+    "memory.json of a list": (lambda m: _write(m / "memory/memory.json", b"[1]"), "holds a list, not a JSON object"),
+    "memory of no encoder": (_settings("memory/memory.json", encoder_fingerprint=None), "is None, not text"),
+    "memory of a number": (_settings("memory/memory.json", encoder_fingerprint=5), "is 5, not text"),
+    "truncated captions": (_cut("memory/captions.parquet"), "captions.parquet is no whole Parquet file"),
+    "captions of another memory": (_settings("memory/memory.json", count=7), "should have 7 of caption and source"),
     "layers of the LLM as text": (
         _settings("llm/config.json", num_hidden_layers="2"),
-        "num_hidden_layers is a whole number, not '2'",
+        "is '2', not a whole number",
     ),
     "a mapper too wide for anything": (
         _settings("mats.json", mapper={"width": 8 * 10**7}),
-        "mats.json.mapper.width: got 80000000",
+        "mats.json.mapper.width: 80000000 is too large; give a number of at most 100000",
     ),
 }
 
@@ -157,7 +163,7 @@ def _malicious_clap(model: Path) -> None:
 
 
 KNOWN_BY_LOADING: dict[str, tuple[Change, str]] = {
-    "malicious LLM": (_malicious_llm, "llm: got"),
+    "malicious LLM": (_malicious_llm, "cannot be loaded"),
     "NaN in the LLM": (_tensors(LLM, lambda t: t["lm_head.weight"].fill_(float("nan"))), "lm_head.weight holds NaN"),
     "another LLM of this width": (
         _tensors(LLM, lambda t: t["lm_head.weight"].mul_(2)),
@@ -173,7 +179,7 @@ KNOWN_BY_LOADING: dict[str, tuple[Change, str]] = {
     ),
     "adapter for other layers": (
         _tensors(ADAPTER, lambda t: t.update({n.replace("q_proj", "o_proj"): t.pop(n) for n in list(t) if "q_p" in n})),
-        "an adapter of this LLM",
+        "the adapter does not fit the LLM",
     ),
 }
 
@@ -213,10 +219,14 @@ def test_what_only_a_ray_worker_finds_ends_the_run_with_code_2(model: Path, soun
 @pytest.mark.parametrize(
     ("of_the_model", "given", "says"),
     [
-        ({}, ["--min-length", "50", "--max-new-tokens", "5"], "min_length: got 50; allowed: at most 6: "),
-        ({"max_new_tokens": 12}, ["--min-length", "14"], "min_length: got 14; allowed: at most 13: "),
-        ({"min_length": 10}, ["--max-new-tokens", "5"], "min_length: got 10; allowed: at most 6: "),
-        ({}, ["--max-new-tokens", "100000"], "max_new_tokens: got 100000; allowed: less than "),
+        ({}, ["--min-length", "50", "--max-new-tokens", "5"], "min_length: 50 is more than an answer can have, 6: "),
+        ({"max_new_tokens": 12}, ["--min-length", "14"], "min_length: 14 is more than an answer can have, 13: "),
+        ({"min_length": 10}, ["--max-new-tokens", "5"], "min_length: 10 is more than an answer can have, 6: "),
+        (
+            {},
+            ["--max-new-tokens", "100000"],
+            "max_new_tokens: 100000 tokens do not fit the LLM, which reads",
+        ),
     ],
 )
 def test_an_answer_cannot_be_longer_than_the_longest(

@@ -16,7 +16,7 @@ import mats_core
 from jobs.cli import app
 from jobs.import_reference import PARTS, ImportSettings
 from mats_core.memory.santa import SantaMemory
-from mats_core.model.model import Request
+from mats_core.model.asking import Request
 from mats_core.model.release import SETTINGS
 from tests.conftest import writable_copy
 
@@ -60,7 +60,7 @@ def test_a_memory_makes_santa_part_of_the_model(reference_dir: Path, tmp_path: P
     (reply,) = model.answer_embeddings(rows[:1], [Request("caption")], explain=True)
     assert len(reply.neighbors or []) == 8  # as the checkpoint's own config says
     refused = run(*given, "--out", tmp_path / "other", "--memory", tmp_path / "small")
-    assert (refused.exit_code, "a memory of 1024 dimensions, not 64" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "has 64 dimensions, and the checkpoint takes 1024" in refused.stderr) == (2, True)
 
 
 @pytest.fixture
@@ -111,17 +111,20 @@ def _malicious(checkpoint: Path, llm: Path) -> None:
 BAD = {
     "malicious": (_malicious, "nothing in it was run"),
     "a text": (lambda checkpoint, llm: checkpoint.write_bytes(b"hello"), "it begins with b'hell'"),
-    "truncated checkpoint": (lambda checkpoint, llm: _cut(checkpoint), "checkpoint: got"),
+    "truncated checkpoint": (lambda checkpoint, llm: _cut(checkpoint), "checkpoint: "),
     "truncated safetensors": (lambda checkpoint, llm: _cut(llm / "model.safetensors"), "a whole safetensors file"),
-    "another width": (_other_width, "64 wide, not 32"),
+    "another width": (_other_width, "is 32 wide, and the checkpoint was trained with an LLM 64 wide"),
     "NaN": (_state(lambda s: s["audio_mapper.linear.bias"].fill_(float("nan"))), "audio_mapper.linear.bias holds NaN"),
     "missing": (
         _state(lambda s: s.pop("audio_mapper.linear.bias")),
         "audio_mapper.linear.bias is missing, expected [512]",
     ),
     "adapter of another model": (_state(_other_adapter), "layers.7.self_attn.q_proj.lora_A.default.weight is unknown"),
-    "no LLM weights": (lambda checkpoint, llm: (llm / "model.safetensors").unlink(), "an LLM with its weights"),
-    "no such checkpoint": (lambda checkpoint, llm: checkpoint.unlink(), "checkpoint: got"),
+    "no LLM weights": (
+        lambda checkpoint, llm: (llm / "model.safetensors").unlink(),
+        "give a complete LLM",
+    ),
+    "no such checkpoint": (lambda checkpoint, llm: checkpoint.unlink(), "checkpoint: "),
 }
 
 
@@ -140,10 +143,10 @@ def test_bad_inputs_end_with_code_2(world: tuple[Path, Path, Path], case: str) -
 @pytest.mark.parametrize(
     ("flag", "value", "says"),
     [
-        ("heads", "7", "mats: heads: got 7; allowed: a divisor of the mapper's width 64"),
-        ("beams", "1000", "mats: beams: got 1000"),
-        ("scale", "inf", "mats: scale: got inf"),
-        ("length-penalty", "nan", "mats: length_penalty: got nan"),
+        ("heads", "7", "mats: heads: 7 does not divide the mapper's width 64; "),
+        ("beams", "1000", "mats: beams: 1000 is too large; give a number of at most 64"),
+        ("scale", "inf", "mats: scale: inf is no finite number; give a finite number"),
+        ("length-penalty", "nan", "mats: length_penalty: nan is no finite number; give a finite number"),
     ],
 )
 def test_a_flag_no_model_can_have_is_named(
@@ -161,7 +164,10 @@ def test_a_missing_or_wrong_flag_is_named(reference_dir: Path, tmp_path: Path) -
         done.stderr.startswith("mats: llm: it is missing; give it: the LLM it was trained with"),
     ) == (2, True)
     done = run("--checkpoint", "x.pth", "--llm", "l", "--out", tmp_path, "--mix", "7")
-    assert (done.exit_code, done.stderr.startswith("mats: mix: got 7")) == (2, True)
+    assert (done.exit_code, done.stderr.startswith("mats: mix: 7.0 is too large; give a number of at most 1")) == (
+        2,
+        True,
+    )
 
 
 def test_a_folder_with_something_in_it_is_never_written_over(reference_dir: Path, tmp_path: Path) -> None:
@@ -169,7 +175,7 @@ def test_a_folder_with_something_in_it_is_never_written_over(reference_dir: Path
     (tmp_path / "model" / "mats.json").write_text("mine")
     given = ["--checkpoint", reference_dir / "checkpoint_29.pth", "--llm", reference_dir / "llm"]
     done = run(*given, "--out", tmp_path / "model")
-    assert (done.exit_code, done.stderr.startswith("mats: out: got")) == (2, True)
+    assert (done.exit_code, done.stderr.startswith(f"mats: out: {tmp_path / 'model'} is not empty")) == (2, True)
     assert [(path.name, path.read_text()) for path in (tmp_path / "model").iterdir()] == [("mats.json", "mine")]
 
 

@@ -10,7 +10,7 @@ import pytest
 from jobs.soundworld import build_model, steps
 from jobs.train import change_setting, read_config
 from mats_core.errors import SettingsError
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 
 

@@ -14,7 +14,7 @@ from jobs.train import TrainDisplay, finish, read_config, run, validation_text
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.training.schedule import TrainingSettings
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 from pipelines.train.run import TrainProgress, TrainResult
 
@@ -72,9 +72,13 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         ("output: x", ["training"], 'set: "training" changes nothing; write name=value'),
         ("output: x", ["output=2026-02-30"], "set: the value .* is not YAML"),
         ("output: x", ["output.more=1"], "set: .* goes into `output`, which holds no settings"),
-        ("output: x\ncolour: red", [], r"^data: "),
+        ("output: x\ncolour: red", [], "^data: nothing is given"),
         ("output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: c, embeddings: e}]", ["training.steps=0"], "steps"),
-        ("output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone, embeddings: e}]", [], r"^data\.a\.corpus: "),
+        (
+            "output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone, embeddings: e}]",
+            [],
+            r"^data\.a\.corpus: gone cannot be read",
+        ),
     ],
 )
 def test_wrong_configs(tmp_path: Path, text: str, changes: list[str], said: str) -> None:
@@ -148,4 +152,4 @@ def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout == "2 []\n"
-    assert re.fullmatch(r"mats: data\.a\.corpus: .*gone\.jsonl.*\n", done.stderr)
+    assert re.fullmatch(r"mats: data\.a\.corpus: gone\.jsonl cannot be read \(.*\); give .*\n", done.stderr)

@@ -21,8 +21,9 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines import compact
 from pipelines.compact import run_compact
-from pipelines.output.parts import Done, PartWriter, write_run
-from pipelines.settings.archive import build
+from pipelines.output.parts import Done, PartWriter
+from pipelines.output.record import write_run
+from pipelines.settings.base import build
 from pipelines.settings.compact import CompactSettings
 from tests.store_servers import KEYS, MotoStore
 
@@ -75,7 +76,9 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> float:
 def test_a_run_that_lost_a_part_is_refused(tmp_path: Path) -> None:
     write_parts(tmp_path / "run", 300)
     next((tmp_path / "run" / "answers").glob("*.parquet")).unlink()
-    with pytest.raises(SettingsError, match=r"all 300 rows of the run; its parts hold 200"):
+    with pytest.raises(
+        SettingsError, match=r"^input: .* is to have 300 rows, and its parts hold 200; run `mats caption` again"
+    ):
         compacted(tmp_path / "run", tmp_path / "out")
 
 
@@ -86,7 +89,7 @@ def test_a_part_that_is_none_is_a_wrong_setting(tmp_path: Path, content: bytes |
     pq.write_table(pa.table({"a": [1]}), foreign)
     if content is not None:
         foreign.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"mine\.parquet.*a whole part of a run"):
+    with pytest.raises(SettingsError, match=r"^input: .*mine\.parquet is no whole part of a run"):
         compacted(tmp_path / "run", tmp_path / "out")
 
 
@@ -96,7 +99,7 @@ def test_an_output_with_files_of_others_is_refused(tmp_path: Path) -> None:
     theirs = tmp_path / "out" / "answers" / "data-2024-7.parquet"
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(b"theirs")
-    with pytest.raises(SettingsError, match="one without `answers` in it"):
+    with pytest.raises(SettingsError, match="has a folder `answers` with files that no run has made"):
         compacted(tmp_path / "run", tmp_path / "out")
     theirs.rename(tmp_path / "theirs")
     compacted(tmp_path / "run", tmp_path / "out")
@@ -104,7 +107,7 @@ def test_an_output_with_files_of_others_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="move this file away"):
         compacted(tmp_path / "run", tmp_path / "out")
     for inside in ("run", "run/answers", "run/answers/below"):
-        with pytest.raises(SettingsError, match="another folder than INPUT"):
+        with pytest.raises(SettingsError, match="is where INPUT is, which is only read; choose another folder"):
             compacted(tmp_path / "run", tmp_path / inside)
 
 
@@ -152,10 +155,10 @@ def test_killed_at_random_moments_it_ends_with_the_same_files(
     draw = np.random.default_rng(3)
     given = {"input": str(finished), "output": str(tmp_path / "killed"), "file_mb": 128, "partition_by": "format"}
     slow = (  # each file takes a moment, so that a kill finds work half done
-        "import time; from pipelines import compact; put = compact._Outs._put\n"
+        "import time; from pipelines import compact; put = compact.LargeFiles.put\n"
         "def slowly(*a): time.sleep(0.1); put(*a)\n"
         "compact.MEGABYTE = 0.02e6 / 128\n"
-        f"compact._Outs._put = slowly; compact.run_compact(compact.CompactSettings(**{given!r}))"
+        f"compact.LargeFiles.put = slowly; compact.run_compact(compact.CompactSettings(**{given!r}))"
     )
     command = [sys.executable, "-c", slow]
     kept = []
@@ -201,22 +204,22 @@ def test_in_a_bucket_uploads_that_a_kill_left_are_thrown_away(finished: Path, mo
 
 @pytest.mark.parametrize("size", [127, 513, 0])
 def test_a_file_has_128_to_512_megabytes(size: float) -> None:
-    with pytest.raises(SettingsError, match=f"file_mb: got {size}; allowed: (greater|less) than or equal to (128|512)"):
+    with pytest.raises(SettingsError, match=f"^file_mb: {size} is too (small|large); give a .*(128|512)$"):
         build(CompactSettings, {"input": "a", "output": "b", "file_mb": size})
 
 
 def test_what_cannot_be_compacted_is_refused(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"no _run\.json"):
         compacted(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(SettingsError, match=r"partition_by: got .*colour.*format"):
+    with pytest.raises(SettingsError, match=r"^partition_by: there is no column .colour.*; choose one of .*format"):
         compacted(finished, tmp_path / "out", partition_by="colour")
-    with pytest.raises(SettingsError, match="at most 256 different values"):
+    with pytest.raises(SettingsError, match="has more than 256 different values; choose a column of fewer"):
         compacted(finished, tmp_path / "out", partition_by="text")
     with pytest.raises(SettingsError, match="another folder"):
         compacted(finished, finished)
     running = tmp_path / "running"
     write_run(str(running), {"job": "caption", "status": "interrupted"})
-    with pytest.raises(SettingsError, match="this one is interrupted"):
+    with pytest.raises(SettingsError, match=r"the run in .* is interrupted; run it to its end first"):
         compacted(running, tmp_path / "out")
     compacted(finished, tmp_path / "out")
     with pytest.raises(SettingsError, match="partition_by was null, is format"):

@@ -1,11 +1,13 @@
 """Does each step of the method help? No noise, noise, noise and Santa, and the same model trained on audio.
 
-Every run is (source, noise variance, seed) and leaves its result as JSON, so that an interrupted ablation goes on
-where it was. Noise variance and Santa's mix are chosen on validation clips; test clips are only measured.
+Every run is (what it is trained on, noise variance, seed) and leaves its result as JSON, so that an interrupted
+ablation goes on where it was. Noise variance and Santa's mix are chosen on validation clips; test clips are only
+measured.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import sys
@@ -19,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from mats_core import storage
 from mats_core.encoders.clap import HfClapEncoder
 from mats_core.memory.santa import SantaMemory
 from mats_core.model.config import SantaSettings
-from mats_core.model.model import load_model
+from mats_core.model.load import load_model
 from mats_core.model.prompts import training_prompt
-from mats_core.soundworld.clips import cached_mels, clip_recipe
 from mats_core.soundworld.corpus import TASK_SHARES
-from mats_core.soundworld.kept import keep_array, keep_text
 from mats_core.soundworld.language import Content, corpus_record
 from mats_core.soundworld.made.measure import Clips, caption_f1, split_recipes
+from mats_core.soundworld.made.spectrograms import cached_mels
 from mats_core.soundworld.made.text_training import (
     Corpus,
     memory_captions,
@@ -36,6 +38,7 @@ from mats_core.soundworld.made.text_training import (
     train_mats,
     training_settings,
 )
+from mats_core.soundworld.recipe import clip_recipe
 
 Log = Callable[[str], None]
 Result = dict[str, Any]
@@ -53,35 +56,48 @@ def santa_settings(mix: float, noise_variance: float) -> SantaSettings:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One training: on ``text`` or ``audio`` embeddings, with a noise variance and a seed."""
+class AblationRun:
+    """One training of the ablation.
 
-    source: str
+    Attributes:
+        trained_on: ``text`` or ``audio`` embeddings.
+        noise_variance: of the noise that is added to them; 0 is none.
+    """
+
+    trained_on: str
     noise_variance: float
     seed: int
 
     @property
     def name(self) -> str:
-        return f"{self.source}-noise{self.noise_variance:g}-seed{self.seed}"
+        """Of its folder in the work folder, and in the log."""
+        return f"{self.trained_on}-noise{self.noise_variance:g}-seed{self.seed}"
 
 
 def embed_mels(encoder: HfClapEncoder, mels: np.ndarray, batch: int = 64) -> torch.Tensor:
-    """Unit audio embeddings [N, D] of spectrograms made by ``clips.log_mel``."""
-    parts = []
+    """Unit audio embeddings [N, D] of spectrograms made by ``spectrograms.log_mel``."""
+    embedded = []
     with torch.inference_mode():
         for at in range(0, len(mels), batch):
-            mel = torch.from_numpy(mels[at : at + batch].astype(np.float32))[:, None]
+            mel = torch.from_numpy(mels[at : at + batch].astype(np.float32))[:, None]  # [B, 1, frames, mels]
             pooled = encoder.model.audio_model(input_features=mel).pooler_output
-            parts.append(torch.nn.functional.normalize(encoder.model.audio_projection(pooled), dim=-1))
-    return torch.cat(parts)
+            embedded.append(torch.nn.functional.normalize(encoder.model.audio_projection(pooled), dim=-1))
+    return torch.cat(embedded)
 
 
 def audio_embeddings(work: Path, encoder: HfClapEncoder, split: str, count: int, log: Log = print) -> torch.Tensor:
     """Unit audio embeddings [N, D] of a split's first clips, made once for an encoder and kept beside it."""
     path = work / f"audio-{split}-{count}-{encoder.fingerprint[:12]}.npy"
     if not path.exists():
-        keep_array(path, embed_mels(encoder, cached_mels(work, split, count, log)).numpy())
+        _write_array(path, embed_mels(encoder, cached_mels(work, split, count, log)).numpy())
     return torch.from_numpy(np.load(path))
+
+
+def _write_array(path: Path, array: np.ndarray) -> None:
+    """A .npy file, whole or not there at all."""
+    whole = io.BytesIO()
+    np.save(whole, array)
+    storage.write_bytes(str(path), whole.getvalue())
 
 
 def audio_corpus(embeddings: torch.Tensor, rounds: int = 4) -> Corpus:
@@ -104,17 +120,17 @@ def saved_text_corpus(work: Path, encoder: HfClapEncoder) -> Corpus:
     """The text corpus; its embeddings are made once for an encoder and kept beside it."""
     path = work / f"text-corpus-{encoder.fingerprint[:12]}.npy"
     if path.exists():
-        return _kept_corpus(path)
+        return _saved_text_corpus(path)
     corpus = text_corpus(encoder.embed_text)
-    keep_array(path, corpus.embeddings.numpy())
+    _write_array(path, corpus.embeddings.numpy())
     return corpus
 
 
 @lru_cache(maxsize=1)
-def _kept_corpus(path: Path) -> Corpus:
+def _saved_text_corpus(path: Path) -> Corpus:
     """Its texts are written anew, which takes most of a minute: once a process."""
-    kept = torch.from_numpy(np.load(path))
-    return text_corpus(lambda captions: kept)
+    embeddings = torch.from_numpy(np.load(path))  # [N, D]
+    return text_corpus(lambda captions: embeddings)
 
 
 def build_memory(work: Path, corpus: Corpus, encoder_fingerprint: str) -> None:
@@ -127,6 +143,7 @@ def build_memory(work: Path, corpus: Corpus, encoder_fingerprint: str) -> None:
 
 
 def measured_clips(work: Path, encoder: HfClapEncoder, split: str, count: int) -> Clips:
+    """A split's first clips as `measure` takes them."""
     return Clips(audio_embeddings(work, encoder, split, count), split_recipes(split, count))
 
 
@@ -135,14 +152,14 @@ def _to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def train_run(work: Path, run: Run) -> None:
+def train_run(work: Path, run: AblationRun) -> None:
     """Train one run and measure its captions on validation clips, without Santa and at every mix."""
     torch.set_num_threads(1)
     folder = work / "runs" / run.name
     if (folder / "validation.json").exists():
         return
     encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-    if run.source == "text":
+    if run.trained_on == "text":
         corpus = saved_text_corpus(work, encoder)
     else:
         corpus = audio_corpus(audio_embeddings(work, encoder, "upper_bound", UPPER_BOUND_CLIPS))
@@ -153,7 +170,7 @@ def train_run(work: Path, run: Run) -> None:
     _measure(work, run, clips, (0.0, *MIXES), folder / "validation.json")
 
 
-def test_run(work: Path, run: Run, mix: float) -> None:
+def test_run(work: Path, run: AblationRun, mix: float) -> None:
     """Measure one run's captions on test clips, without Santa and, for text, with the chosen mix."""
     torch.set_num_threads(1)
     path = work / "runs" / run.name / f"test-{mix:g}.json"
@@ -162,14 +179,14 @@ def test_run(work: Path, run: Run, mix: float) -> None:
         _measure(work, run, measured_clips(work, encoder, "test", TEST_CLIPS), (0.0, mix), path)
 
 
-def _measure(work: Path, run: Run, clips: Clips, mixes: tuple[float, ...], out: Path) -> None:
+def _measure(work: Path, run: AblationRun, clips: Clips, mixes: tuple[float, ...], out: Path) -> None:
     model = load_model(str(work / "runs" / run.name / "model"), device="cpu", dtype="float32")
     model.memory = SantaMemory.load(str(work / "memory"))
     result = {}
-    for mix in mixes if run.source == "text" else (0.0,):
+    for mix in mixes if run.trained_on == "text" else (0.0,):
         numbers = caption_f1(model, clips, santa_settings(mix, run.noise_variance))
         result[f"{mix:g}"] = {k: numbers[k] for k in ("label_f1", "label_f1_macro", "order", "precision", "recall")}
-    keep_text(out, json.dumps(result))
+    storage.write_bytes(str(out), json.dumps(result).encode())
 
 
 def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
@@ -183,41 +200,43 @@ def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
     for split, count in (("validation", VALIDATION_CLIPS), ("test", TEST_CLIPS), ("upper_bound", UPPER_BOUND_CLIPS)):
         audio_embeddings(work, encoder, split, count, log)
     first = SEEDS[0]
-    _all(work, [Run("text", v, first) for v in NOISE_VARIANCES], processes, log)
-    best = {v: max(s["label_f1"] for s in _read(work, Run("text", v, first)).values()) for v in NOISE_VARIANCES}
+    _train_all(work, [AblationRun("text", v, first) for v in NOISE_VARIANCES], processes, log)
+    best = {
+        v: max(s["label_f1"] for s in _validation(work, AblationRun("text", v, first)).values())
+        for v in NOISE_VARIANCES
+    }
     variance = max(best, key=lambda v: best[v])
     log(f"noise variance {variance:g} chosen on validation: {best}")
-    _all(
+    _train_all(
         work,
-        [Run("text", variance, s) for s in SEEDS[1:]] + [Run("text", 0.0, s) for s in SEEDS]
-        + [Run("audio", v, first) for v in (0.0, variance)],
+        [AblationRun("text", variance, s) for s in SEEDS[1:]] + [AblationRun("text", 0.0, s) for s in SEEDS]
+        + [AblationRun("audio", v, first) for v in (0.0, variance)],
         processes, log,
     )  # fmt: skip
-    bound = max((0.0, variance), key=lambda v: _read(work, Run("audio", v, first))["0"]["label_f1"])
-    _all(work, [Run("audio", bound, s) for s in SEEDS[1:]], processes, log)
-    by_mix = {
-        m: float(np.mean([_read(work, Run("text", variance, s))[f"{m:g}"]["label_f1"] for s in SEEDS])) for m in MIXES
-    }
+    bound = max((0.0, variance), key=lambda v: _validation(work, AblationRun("audio", v, first))["0"]["label_f1"])
+    _train_all(work, [AblationRun("audio", bound, s) for s in SEEDS[1:]], processes, log)
+    noisy = [_validation(work, AblationRun("text", variance, s)) for s in SEEDS]
+    by_mix = {m: float(np.mean([each[f"{m:g}"]["label_f1"] for each in noisy])) for m in MIXES}
     mix = max(by_mix, key=lambda m: by_mix[m])
     log(f"Santa's mix {mix:g} chosen on validation: {by_mix}")
     rows = {
-        "text, no noise": [Run("text", 0.0, s) for s in SEEDS],
-        "text, noise": [Run("text", variance, s) for s in SEEDS],
-        "audio (upper bound)": [Run("audio", bound, s) for s in SEEDS],
+        "text, no noise": [AblationRun("text", 0.0, s) for s in SEEDS],
+        "text, noise": [AblationRun("text", variance, s) for s in SEEDS],
+        "audio (upper bound)": [AblationRun("audio", bound, s) for s in SEEDS],
     }
     with _pool(processes) as pool:
         pool.starmap(test_run, [(work, r, mix) for runs in rows.values() for r in runs], chunksize=1)
     table = {}
     for name, runs in rows.items():
-        table[name] = _spread(work, runs, mix, "0")
-        if runs[0].source == "text":
-            table[f"{name} and Santa"] = _spread(work, runs, mix, f"{mix:g}")
+        table[name] = _mean_and_spread(work, runs, mix, "0")
+        if runs[0].trained_on == "text":
+            table[f"{name} and Santa"] = _mean_and_spread(work, runs, mix, f"{mix:g}")
     result = {
         "noise_variance": variance, "validation_by_noise": {f"{v:g}": f for v, f in best.items()},
         "mix": mix, "validation_by_mix": {f"{m:g}": f for m, f in by_mix.items()}, "upper_bound_noise": bound,
         "seeds": list(SEEDS), "test_clips": TEST_CLIPS, "validation_clips": VALIDATION_CLIPS, "table": table,
     }  # fmt: skip
-    keep_text(work / "ablation.json", json.dumps(result, indent=1) + "\n")
+    storage.write_bytes(str(work / "ablation.json"), (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
@@ -226,18 +245,18 @@ def _pool(processes: int) -> Pool:
     return multiprocessing.get_context("spawn").Pool(processes)
 
 
-def _all(work: Path, runs: list[Run], processes: int, log: Log) -> None:
+def _train_all(work: Path, runs: list[AblationRun], processes: int, log: Log) -> None:
     with _pool(processes) as pool:
         for run, _ in zip(runs, pool.imap(partial(train_run, work), runs), strict=True):
-            log(f"{run.name} validation { ({m: round(s['label_f1'], 4) for m, s in _read(work, run).items()}) }")
+            log(f"{run.name} validation { ({m: round(s['label_f1'], 4) for m, s in _validation(work, run).items()}) }")
 
 
-def _read(work: Path, run: Run) -> Result:
+def _validation(work: Path, run: AblationRun) -> Result:
     found: Result = json.loads((work / "runs" / run.name / "validation.json").read_text())
     return found
 
 
-def _spread(work: Path, runs: list[Run], mix: float, column: str) -> Result:
+def _mean_and_spread(work: Path, runs: list[AblationRun], mix: float, column: str) -> Result:
     """Mean and standard deviation over seeds, and the values themselves."""
     found = [json.loads((work / "runs" / r.name / f"test-{mix:g}.json").read_text())[column] for r in runs]
     values = [f["label_f1"] for f in found]

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from mats_core import storage
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
-from mats_core.scoring.label_scores import label_f1
-from mats_core.soundworld.clips import WINDOW_SECONDS, cached_mels, clip_recipe
-from mats_core.soundworld.kept import keep_text
+from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds
 from mats_core.soundworld.made.ablation import saved_text_corpus
@@ -34,7 +33,9 @@ from mats_core.soundworld.made.measure import (
 from mats_core.soundworld.made.pretrain_clap import pretrain_clap
 from mats_core.soundworld.made.pretrain_llm import pretrain_llm
 from mats_core.soundworld.made.pretrain_reading import pretrain_reading
+from mats_core.soundworld.made.spectrograms import WINDOW_SECONDS, cached_mels
 from mats_core.soundworld.made.tokenizer import as_transformers, train_bpe
+from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render, render_scene
 
 Log = Callable[[str], None]
@@ -57,7 +58,7 @@ def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
     for name, texts in (("encoder", _encoder_texts), ("llm", _llm_texts)):
         if not (work / f"bpe-{name}.json").exists():
             with times(f"tokenizer of the {name}"):
-                keep_text(work / f"bpe-{name}.json", train_bpe(texts()))
+                storage.write_bytes(str(work / f"bpe-{name}.json"), train_bpe(texts()).encode())
     if not (work / "encoder" / "model.safetensors").exists():
         with times("clips"):
             mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
@@ -92,25 +93,25 @@ def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = p
         raise ValueError("the model has no encoder; it cannot be measured on sound")
     santa = model.config.santa
     recipes = split_recipes("test", clips)
-    parts = []
+    embeddings = []
     for at in range(0, clips, 32):
-        parts.append(model.embed_windows([_int16(render(r)) for r in recipes[at : at + 32]]))
+        embeddings.append(model.embed_windows([_int16(render(r)) for r in recipes[at : at + 32]]))
         if at % 320 == 0:
             log(f"heard {at}/{clips} clips")
-    heard = Clips(torch.from_numpy(np.concatenate(parts)), recipes)
+    test = Clips(torch.from_numpy(np.concatenate(embeddings)), recipes)
     off = santa.model_copy(update={"mix": 0.0})
-    captions = caption_f1(model, heard, santa)
+    captions = caption_f1(model, test, santa)
     log("captions done")
-    without = caption_f1(model, heard, off)
+    without = caption_f1(model, test, off)
     numbers = {
         "model": model.fingerprint,
         "clips": clips,
         "captions": {k: v for k, v in captions.items() if k != "captions"},
         "captions_without_santa": {k: v for k, v in without.items() if k not in ("captions", "per_kind")},
         "chance_f1": chance_f1(captions["captions"], recipes),
-        "cla_label_f1": label_answers(model, heard, santa),
-        "questions": question_numbers(model, heard, santa),
-        "gap": modality_gap(model, heard, santa),
+        "cla_label_f1": label_answers(model, test, santa),
+        "questions": question_numbers(model, test, santa),
+        "gap": modality_gap(model, test, santa),
     }
     log("questions done")
     if scenes:
@@ -180,6 +181,7 @@ class Times:
         self.path, self.log, self.step, self.started = path, log, "", 0.0
 
     def __call__(self, step: str) -> Times:
+        """Time this step, in a `with` block."""
         self.step = step
         return self
 
@@ -190,5 +192,6 @@ class Times:
     def __exit__(self, *failed: object) -> None:
         seconds = time.monotonic() - self.started
         self.log(f"{self.step}: {seconds / 60:.1f} min")
-        kept = json.loads(self.path.read_text()) if self.path.exists() else {}
-        keep_text(self.path, json.dumps({**kept, self.step: round(seconds, 1)}, indent=1) + "\n")
+        earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
+        text = json.dumps({**earlier, self.step: round(seconds, 1)}, indent=1) + "\n"
+        storage.write_bytes(str(self.path), text.encode())

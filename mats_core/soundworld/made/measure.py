@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mats_core.model.asking import Request, santa_transfer
+from mats_core.memory.bridges import Bridge, BridgeSettings
+from mats_core.model.asking import Request
 from mats_core.model.config import SantaSettings
 from mats_core.model.model import MatsModel
-from mats_core.scoring.label_scores import accuracy, bootstrap_interval, label_f1
-from mats_core.soundworld.clips import clip_recipe
-from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, parse_order, question
-from mats_core.soundworld.made.pretrain_llm import text_record
-from mats_core.soundworld.recipe import Recipe
+from mats_core.scoring import interval
+from mats_core.scoring.labels import label_f1
+from mats_core.soundworld.corpus import text_record
+from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, parse_order, question, recipe_caption
+from mats_core.soundworld.recipe import Recipe, clip_recipe
 
 Numbers = dict[str, Any]
 
@@ -49,9 +50,8 @@ def caption_numbers(captions: list[str], recipes: list[Recipe]) -> Numbers:
     named = [set(parse_kinds(c)) for c in captions]
     true = [set(r.labels()) for r in recipes]
     scores = label_f1(named, true)
-    low, high = bootstrap_interval(
-        len(true), lambda i: label_f1([named[k] for k in i], [true[k] for k in i]).micro, draws=200
-    )
+    hits = [(len(n & t), len(n), len(t)) for n, t in zip(named, true, strict=True)]
+    low, high = interval("micro_f1", hits, draws=200)
     ordered = [(c, r) for c, r in zip(captions, recipes, strict=True) if len(r.ordered()) >= 2]
     right = [parse_order(c) == r.ordered() for c, r in ordered]
     knows = [set(parse_kinds(c)) == set(r.labels()) for c, r in ordered]
@@ -120,12 +120,18 @@ def question_numbers(model: MatsModel, clips: Clips, santa: SantaSettings) -> Nu
     return numbers
 
 
+def accuracy(answers: list[str], true: list[str]) -> float:
+    """Share of answers equal to the truth, letter case and a final full stop aside."""
+    return _mean([_plain(a) == _plain(t) for a, t in zip(answers, true, strict=True)])
+
+
 def modality_gap(model: MatsModel, clips: Clips, santa: SantaSettings) -> Numbers:
     """Mean cosine of true pairs and distance of the two centroids, before and after Santa."""
     if model.encoder is None or model.memory is None:
         raise ValueError("the modality gap needs a model with an encoder and a memory")
-    text = model.encoder.embed_text([r.caption() for r in clips.recipes]).cpu()
-    moved = [santa_transfer(model, part, santa)[0].cpu() for part in clips.embeddings.split(256)]
+    text = model.encoder.embed_text([recipe_caption(r) for r in clips.recipes]).cpu()
+    bridge = Bridge(BridgeSettings(), model.memory)
+    moved = [bridge.move(part.to(model.device), santa).cpu() for part in clips.embeddings.split(256)]
     numbers: Numbers = {}
     for name, audio in (("before", clips.embeddings), ("after", torch.cat(moved))):
         unit = torch.nn.functional.normalize(audio, dim=1)
@@ -137,8 +143,13 @@ def modality_gap(model: MatsModel, clips: Clips, santa: SantaSettings) -> Number
 
 
 def split_recipes(split: str, count: int) -> list[Recipe]:
+    """The first recipes of a split."""
     return [clip_recipe(split, i) for i in range(count)]
 
 
 def _mean(values: list[bool]) -> float:
     return float(np.mean(values)) if values else 0.0
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.lower().strip().rstrip(".").split())

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, linear, normalize
 from transformers import ClapConfig, ClapModel, PreTrainedTokenizerFast
 
-from mats_core.soundworld.clips import MELS, clip_recipe, feature_extractor_config
 from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import Content, caption
+from mats_core.soundworld.made.spectrograms import MELS, feature_extractor_config
+from mats_core.soundworld.recipe import clip_recipe
 from mats_core.training.muon import Muon
 
 DIM = 128

@@ -72,10 +72,10 @@ def pretrain_llm(
     answer_loss = 0.0
     for step in range(steps):
         first = first_record + step * batch
-        ids, weights = _batch(tokenizer, range(first, first + batch), shuffled)
-        logits = model(input_ids=ids[:, :-1], attention_mask=(ids[:, :-1] != 1).long()).logits
+        ids, weights = _batch(tokenizer, range(first, first + batch), shuffled)  # [B, T], [B, T]
+        logits = model(input_ids=ids[:, :-1], attention_mask=(ids[:, :-1] != 1).long()).logits  # [B, T-1, vocabulary]
         losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        w = weights[:, 1:].flatten()
+        w = weights[:, 1:].flatten()  # [B * (T-1)], as losses
         loss = (losses * w).sum() / w.sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -99,13 +99,13 @@ def _batch(tokenizer: PreTrainedTokenizerFast, indices: range, shuffled: float) 
         record = text_record(index)
         prompt = training_prompt(record["task"], record["instruction"], "", index)
         before, after = prompt.split(SPEECH)
-        heard, share = record["caption"], 0.2
+        caption, share = record["caption"], 0.2
         rng = np.random.default_rng([29, index])
         if rng.random() < shuffled:
-            heard, share = " ".join(rng.permutation(heard.split())), 0.0
-        parts = [(before, 0.0), (" " + heard, share), (after, 0.0), (" " + record["output"], 1.0)]
+            caption, share = " ".join(rng.permutation(caption.split())), 0.0
+        weighted = [(before, 0.0), (" " + caption, share), (after, 0.0), (" " + record["output"], 1.0)]
         ids, weights = [tokenizer.bos_token_id], [0.0]
-        for text, weight in parts:
+        for text, weight in weighted:
             new = tokenizer(text, add_special_tokens=False)["input_ids"]
             ids += new
             weights += [weight] * len(new)

@@ -14,8 +14,10 @@ from pathlib import Path
 from mats_core.model.config import MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.soundworld.made.text_training import MAPPER, Corpus
+from mats_core.training.loop import drawn_batches, train
 from mats_core.training.muon import Muon
-from mats_core.training.step import TrainingSettings, sample_batch, train_step
+from mats_core.training.schedule import TrainingSettings
+from mats_core.training.step import StepResult
 
 Log = Callable[[str], None]
 SEED = 7
@@ -49,13 +51,15 @@ def pretrain_reading(
         clip_norm=1.0, noise_variance=0.0, seed=SEED,
     )  # fmt: skip
     loss = 0.0
-    for step in range(steps):
-        rows = [row for _, row in sample_batch(SEED, step, settings.batch_size, [len(corpus.prompts)], [1.0])]
-        prompts, outputs = [corpus.prompts[i] for i in rows], [corpus.outputs[i] for i in rows]
-        result = train_step(model, optimizer, corpus.embeddings[rows], prompts, outputs, settings, step)
-        loss = result.loss if step == 0 else 0.95 * loss + 0.05 * result.loss
-        if (step + 1) % 50 == 0:
-            log(f"llm reading step {step + 1}/{steps} loss {loss:.3f} token accuracy {result.token_accuracy:.3f}")
+
+    def show(done: StepResult) -> None:
+        nonlocal loss
+        loss = done.loss if done.step == 0 else 0.95 * loss + 0.05 * done.loss
+        if (done.step + 1) % 50 == 0:
+            log(f"llm reading step {done.step + 1}/{steps} loss {loss:.3f} token accuracy {done.token_accuracy:.3f}")
+
+    batches = drawn_batches(model, settings, corpus.embeddings, corpus.prompts, corpus.outputs)
+    train(model, optimizer, settings, batches, show)
     out.mkdir(parents=True, exist_ok=True)
     model.causal_lm.half().save_pretrained(out)
     model.tokenizer.save_pretrained(out)

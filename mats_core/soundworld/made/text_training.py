@@ -17,7 +17,9 @@ from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import training_prompt
 from mats_core.soundworld.corpus import RECORDS, ROUNDS, text_record
-from mats_core.training.step import TrainingSettings, make_optimizer, sample_batch, train_step
+from mats_core.training.loop import drawn_batches, train
+from mats_core.training.schedule import TrainingSettings
+from mats_core.training.step import StepResult, make_optimizer
 
 Log = Callable[[str], None]
 EmbedText = Callable[[Sequence[str]], Tensor]
@@ -75,16 +77,17 @@ def train_mats(
         decoding=DECODING, seed=settings.seed, device="cpu", dtype="float32",
     )  # fmt: skip
     torch.manual_seed(settings.seed)
-    optimizer = make_optimizer(model, settings)
     loss = accuracy = 0.0
-    for step in range(settings.steps):
-        rows = [row for _, row in sample_batch(settings.seed, step, settings.batch_size, [len(corpus.prompts)], [1.0])]
-        prompts, outputs = [corpus.prompts[i] for i in rows], [corpus.outputs[i] for i in rows]
-        result = train_step(model, optimizer, corpus.embeddings[rows], prompts, outputs, settings, step)
-        loss = result.loss if step == 0 else 0.95 * loss + 0.05 * result.loss
-        accuracy = 0.95 * accuracy + 0.05 * result.token_accuracy
-        if (step + 1) % 100 == 0:
-            log(f"{name} step {step + 1}/{settings.steps} loss {loss:.3f} token accuracy {accuracy:.3f}")
+
+    def show(done: StepResult) -> None:
+        nonlocal loss, accuracy
+        loss = done.loss if done.step == 0 else 0.95 * loss + 0.05 * done.loss
+        accuracy = 0.95 * accuracy + 0.05 * done.token_accuracy
+        if (done.step + 1) % 100 == 0:
+            log(f"{name} step {done.step + 1}/{settings.steps} loss {loss:.3f} token accuracy {accuracy:.3f}")
+
+    batches = drawn_batches(model, settings, corpus.embeddings, corpus.prompts, corpus.outputs)
+    train(model, make_optimizer(model, settings), settings, batches, show)
     return model
 
 

@@ -13,7 +13,7 @@ from mats_core.errors import SettingsError, got_allowed
 from mats_core.model.prompts import TASKS
 from mats_core.scoring import METRICS, Kind, LabelSet
 from mats_core.scoring.chat import AIR_BENCH_FIELDS
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 FOLDER = Path(__file__).parent / "definitions"
 AudioPatterns = list[str]

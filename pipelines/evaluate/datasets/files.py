@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mats_core import storage
-from mats_core.audio.decode import AUDIO_EXTENSIONS
+from mats_core.audio.signatures import AUDIO_EXTENSIONS
 from mats_core.errors import SettingsError, got_allowed
 from mats_core.storage import StorageError
 from pipelines.evaluate.datasets.definition import Benchmark

@@ -11,13 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core import storage
 from mats_core.errors import got_allowed
 from mats_core.scoring import Item, LabelSet
-from mats_core.soundworld.clips import SPLITS, clip_recipe
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
 from mats_core.soundworld.language import NUMBERS, WORDS, Content, caption, question
-from mats_core.soundworld.recipe import Recipe
+from mats_core.soundworld.recipe import SPLITS, Recipe, clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines.evaluate.datasets.definition import Benchmark
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 _CAPTIONS = 5
 _CHOICE_KINDS = ("first", "last", "overlap", "pitch", "rate", "presence", "count")

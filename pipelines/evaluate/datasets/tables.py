@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core.errors import SettingsError
 from pipelines.evaluate.datasets.drafts import Drafts
 from pipelines.evaluate.datasets.files import Folder, Row, columns_of, table
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 
 class TableOptions(BaseModel):

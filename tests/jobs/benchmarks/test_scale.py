@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from jobs.benchmarks.scale import Watched, write_manifest
-from pipelines.data.inputs import MANIFEST_SCHEMA
+from pipelines.data.schemas import MANIFEST_SCHEMA
 
 
 def test_start_and_end_do_not_count() -> None:

@@ -13,7 +13,7 @@ from jobs.benchmarks.train import count_flops, drawn_captions, make_model, make_
 from mats_core.errors import SettingsError
 from mats_core.training.schedule import TrainingSettings
 from pipelines.train.batches import Sample, draw_step, wording
-from pipelines.train.data import Record, StoredSet
+from pipelines.train.mixture import Record, StoredSet
 
 
 def test_stored_embeddings_and_the_text_tower_give_equal_losses(capsys: pytest.CaptureFixture[str]) -> None:

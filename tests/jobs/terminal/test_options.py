@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from jobs.terminal.options import settings_command
 from mats_core.errors import SettingsError
-from pipelines.settings.archive import build
+from pipelines.settings.base import build
 
 
 class Settings(BaseModel):
@@ -55,12 +55,18 @@ def test_help_is_the_fields_descriptions(app: typer.Typer) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"aws_secret_access_key": "TOPSECRET"}, "aws_secret_access_key: got"),
-        ({"colour": "TOPSECRET"}, "colour: got"),  # nobody knows what it was meant to be
-        ({"token": ["TOPSECRET"]}, "token: got"),
-        ({"batch_size": "https://host/a?X-Amz-Signature=TOPSECRET"}, 'batch_size: got "https://host/a"'),
-        ({"batch_size": {"password": "TOPSECRET"}}, "batch_size: got"),
-        ({"input": None}, "input: got None"),
+        ({"aws_secret_access_key": "TOPSECRET"}, "aws_secret_access_key: there is no such setting"),
+        (
+            {"colour": "TOPSECRET"},
+            "colour: there is no such setting",
+        ),  # nobody knows what it was meant to be
+        ({"token": ["TOPSECRET"]}, "token: the value (which is not shown) is no whole number"),
+        (
+            {"batch_size": "https://host/a?X-Amz-Signature=TOPSECRET"},
+            'batch_size: "https://host/a" is no whole',
+        ),
+        ({"batch_size": {"password": "TOPSECRET"}}, "batch_size: a mapping of password is no whole number"),
+        ({"input": None}, "input: null is no text; give text"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_secret_is_not_told(values: dict[str, object], said: str) -> None:
@@ -75,7 +81,7 @@ def test_a_wrong_setting_is_named_and_its_secret_is_not_told(values: dict[str, o
 
 
 def test_a_missing_setting_does_not_show_the_others() -> None:
-    with pytest.raises(SettingsError, match='input: got "nothing"'):
+    with pytest.raises(SettingsError, match="input: nothing is given; give a value"):
         build(Settings, {"task": "TOPSECRET"})
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mats_core.audio.decode import AudioError, AudioInfo, Decoded
+from mats_core.audio.decode import Decoded
+from mats_core.audio.file import AudioError, AudioInfo
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from tests.recordings import encode, melody
 
@@ -173,4 +174,4 @@ def test_every_damaged_file_is_answered_or_coded(kind: str, decoder: IsolatedDec
     assert 0.05 * COUNT < answered < COUNT, "the damage is too mild or too great to say anything"
     stopped = [answer for answer in answers if isinstance(answer, AudioError) and answer.code == "timeout"]
     assert not stopped  # 20 s for a third of a second of sound: a decoder that does not end
-    assert 0 < max(_peak_kib(child.process.pid) for child in decoder._children) < 1 << 20
+    assert 0 < max(_peak_kib(child) for child in decoder.process_ids()) < 1 << 20

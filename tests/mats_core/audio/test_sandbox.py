@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mats_core.audio import sandbox as isolated
-from mats_core.audio.decode import AudioError, AudioInfo, Decoded, DecodeLimits, decode
+from mats_core.audio import sandbox
+from mats_core.audio.decode import Decoded, DecodeLimits, decode
+from mats_core.audio.file import AudioError, AudioInfo
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from tests.recordings import encode, melody
 
 # A decoder with bugs to order: the file's name says which.
-BUGGY = isolated._BOOT.replace(
+BUGGY = sandbox.CHILD_PROGRAM.replace(
     "serve(descriptor",
     textwrap.dedent("""
     import os, time, numpy
@@ -119,7 +120,7 @@ def test_remote_files_are_opened_in_the_child(decoder):
 
 
 def test_a_file_that_crashes_its_decoder_is_tried_twice_and_costs_no_other(monkeypatch, clip, tmp_path: Path):
-    monkeypatch.setattr(isolated, "_BOOT", BUGGY)
+    monkeypatch.setattr(sandbox, "CHILD_PROGRAM", BUGGY)
     crash, moody = _write(tmp_path, "crash.wav"), _write(tmp_path, "moody.wav")
     with IsolatedDecoder(1, 16000) as decoder:
         answers = decoder.decode_many([DecodeRequest(uri) for uri in (clip, crash, clip, moody, clip, clip)])
@@ -128,14 +129,14 @@ def test_a_file_that_crashes_its_decoder_is_tried_twice_and_costs_no_other(monke
 
 
 def test_a_file_that_never_ends_is_stopped_at_the_deadline(monkeypatch, clip, tmp_path: Path):
-    monkeypatch.setattr(isolated, "_BOOT", BUGGY)
+    monkeypatch.setattr(sandbox, "CHILD_PROGRAM", BUGGY)
     with IsolatedDecoder(1, 16000, DecodeLimits(deadline_s=1.0)) as decoder:
         answers = decoder.decode_many([DecodeRequest(uri) for uri in (clip, _write(tmp_path, "hang.wav"), clip)])
     assert _codes(answers) == ["ok", "timeout", "ok"]
 
 
 def test_a_file_that_takes_too_much_memory_is_stopped(monkeypatch, clip, tmp_path: Path):
-    monkeypatch.setattr(isolated, "_BOOT", BUGGY)
+    monkeypatch.setattr(sandbox, "CHILD_PROGRAM", BUGGY)
     with IsolatedDecoder(1, 16000) as decoder:
         answers = decoder.decode_many([DecodeRequest(uri) for uri in (clip, _write(tmp_path, "hog.wav"), clip)])
     assert _codes(answers) == ["ok", "decode_failed", "ok"]
@@ -155,7 +156,7 @@ def test_the_memory_limit_leaves_room_for_half_an_hour(tmp_path: Path):
 def test_a_child_killed_from_outside_is_replaced(clip):
     with IsolatedDecoder(2, 16000) as decoder:
         decoder.start()
-        killer = threading.Timer(0.3, lambda: os.kill(decoder._children[0].process.pid, signal.SIGKILL))
+        killer = threading.Timer(0.3, lambda: os.kill(decoder.process_ids()[0], signal.SIGKILL))
         killer.start()
         deadline = time.monotonic() + 0.8
         while time.monotonic() < deadline:
@@ -166,13 +167,14 @@ def test_a_child_killed_from_outside_is_replaced(clip):
 def test_children_load_neither_torch_nor_ray_and_end_with_the_decoder(clip):
     decoder = IsolatedDecoder(1, 16000)
     decoder.decode_many([DecodeRequest(clip)])
-    child = decoder._children[0].process
-    loaded = Path(f"/proc/{child.pid}/maps").read_text()
+    (child,) = decoder.process_ids()
+    loaded = Path(f"/proc/{child}/maps").read_text()
     assert "soundfile" in loaded or "sndfile" in loaded
     assert "libtorch" not in loaded
     assert "_raylet" not in loaded
     decoder.close()
-    assert child.poll() is not None
+    assert not _is_running(child)
+    assert decoder.process_ids() == []
     assert _codes(decoder.decode_many([DecodeRequest(clip)])) == ["ok"]  # a closed decoder opens again
     decoder.close()
 
@@ -180,14 +182,14 @@ def test_children_load_neither_torch_nor_ray_and_end_with_the_decoder(clip):
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="looks into /proc")
 def test_ctrl_c_in_a_terminal_is_the_parents_alone_from_the_first_moment():
     decoder = IsolatedDecoder(1, 16000)
-    child = decoder._spawn().process
+    decoder.start()
     try:
-        blocked = int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{child.pid}/status").read_text())[1], 16)
+        (child,) = decoder.process_ids()
+        blocked = int(re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{child}/status").read_text())[1], 16)
         assert blocked & 1 << (signal.SIGINT - 1)
         assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set())
     finally:
-        child.kill()
-        child.wait()
+        decoder.close()
 
 
 def test_children_end_when_their_parent_is_killed(tmp_path: Path, clip):
@@ -196,7 +198,7 @@ def test_children_end_when_their_parent_is_killed(tmp_path: Path, clip):
         "from mats_core.audio.sandbox import *\n"
         "decoder = IsolatedDecoder(1, 16000)\n"
         f"decoder.decode_many([DecodeRequest({clip!r})])\n"
-        "print(decoder._children[0].process.pid, flush=True)\n"
+        "print(decoder.process_ids()[0], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

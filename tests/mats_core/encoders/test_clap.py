@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mats_core.encoders.clap import HfClapEncoder, load_encoder, pad_waveform
+from mats_core.encoders.clap import HfClapEncoder
+from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE, WINDOW_SECONDS, make_tiny_encoder
 
@@ -88,25 +89,6 @@ def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(encoder: tup
     both = ours.embed_text(texts)
     torch.testing.assert_close(both, torch.cat([ours.embed_text([t]) for t in texts]), atol=1e-5, rtol=0)
     assert ours.embed_text([]).shape == (0, 32)
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"),
-    [
-        ("repeat", [1, 2, 3, 1, 2, 3, 1, 2]),
-        ("repeatpad", [1, 2, 3, 1, 2, 3, 0, 0]),
-        ("pad", [1, 2, 3, 0, 0, 0, 0, 0]),
-    ],
-)
-def test_padding_rules(rule: str, expected: list[int]) -> None:
-    assert pad_waveform(np.array([1, 2, 3]), 8, rule).tolist() == expected
-
-
-def test_padding_edges() -> None:
-    assert pad_waveform(np.zeros(0, np.float32), 4, "repeatpad").tolist() == [0, 0, 0, 0]
-    assert pad_waveform(np.arange(6), 4, "repeat").tolist() == [0, 1, 2, 3]
-    padded = pad_waveform(np.array([1.0, 2.0], np.float32), 4, "repeat")
-    assert padded.dtype == np.float32
 
 
 def test_fingerprint_follows_weights_not_places(encoder: tuple[HfClapEncoder, Path], tmp_path: Path) -> None:

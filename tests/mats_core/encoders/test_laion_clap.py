@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mats_core.encoders.clap import HfClapEncoder, load_encoder
+from mats_core.encoders.clap import HfClapEncoder
+from mats_core.encoders.load import load_encoder
 
 RATE, SECONDS = 48_000, 10
 LINES = ["the sound of a dog barking while rain falls", "a siren passes, then two bells ring", "birds sing in the wind"]

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from mats_core.errors import SettingsError
-from mats_core.memory.bridges import KINDS, Bridge, BridgeSettings, prompt_with_captions, text_mean
+from mats_core.memory.bridges import KINDS, Bridge, BridgeSettings, SantaSettings, prompt_with_captions, text_mean
 from mats_core.memory.santa import SantaMemory
-from mats_core.model.config import SantaSettings
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +50,7 @@ def test_projection_does_not_depend_on_the_batch_nor_on_how_much_is_read_at_once
     together = bridge(memory, kind="projection", scale=30).move(audio)
     alone = torch.cat([bridge(memory, kind="projection", scale=30).move(one[None]) for one in audio])
     assert torch.equal(together, alone)
-    monkeypatch.setattr("mats_core.memory.bridges._ROWS", 7)
+    monkeypatch.setattr("mats_core.memory.bridges.ROWS_AT_ONCE", 7)
     torch.testing.assert_close(bridge(memory, kind="projection", scale=30).move(audio), together, atol=1e-6, rtol=0)
 
 
@@ -84,7 +83,7 @@ def test_the_prompt_names_each_caption_once() -> None:
 
 @pytest.mark.parametrize("kind", ["mean-shift", "projection", "retrieval"])
 def test_what_needs_a_memory_says_so(kind: str) -> None:
-    with pytest.raises(SettingsError, match=f'bridge: got "{kind}"; allowed: santa or none'):
+    with pytest.raises(SettingsError, match=f"bridge: {kind} needs a memory of texts.*; choose santa or none"):
         bridge(None, kind=kind)
 
 
@@ -106,7 +105,7 @@ def test_every_bridge_answers_through_the_model(tiny_model_dir: str) -> None:
     for kind in KINDS:
         mean = audio.mean(dim=0).tolist() if kind == "mean-shift" else None
         crossing = bridge(model.memory, kind=kind, audio_mean=mean)
-        said[kind] = [reply.text for reply in crossing.answer(model, audio, requests, None, None)]
+        said[kind] = [reply.text for reply in model.answer_embeddings(audio, requests, bridge=crossing)]
     assert said["santa"] == [reply.text for reply in model.answer_embeddings(audio, requests)]
     assert said["none"] == [reply.text for reply in model.answer_embeddings(audio, requests, santa={"mix": 0})]
     assert len({tuple(texts) for texts in said.values()}) == len(KINDS)  # each does something of its own

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from mats_core.errors import SettingsError
-from mats_core.memory import faiss_index as ivf
+from mats_core.memory import faiss_index
 from mats_core.memory.noise import inject_noise, keyed_normal
 from mats_core.memory.santa import SantaMemory
 
@@ -112,10 +112,10 @@ def test_vectors_kept_ready_change_nothing(monkeypatch: pytest.MonkeyPatch, nois
     audio = _unit(9, seed=10)
     found = []
     for most in (0, 1 << 20):
-        monkeypatch.setattr("mats_core.memory.santa._KEPT_BYTES", most)
+        monkeypatch.setattr("mats_core.memory.santa.READY_BYTES", most)
         memory = SantaMemory.build(_unit(300), clusters=8)
         found += [memory.transfer(audio, noise=noise), memory.transfer(audio, noise=noise)]
-        assert bool(memory._kept) == (most > 0)
+        assert bool(memory.ready) == (most > 0)
     assert all(torch.equal(found[0], other) for other in found[1:])
     # other settings do not meet the noise that was kept
     assert not torch.equal(memory.transfer(audio, noise="keyed", seed=1), memory.transfer(audio, noise="keyed", seed=2))
@@ -163,11 +163,11 @@ def test_save_and_load(tmp_path: Path, storage: Any, mmap: bool) -> None:
 def test_a_mapped_memory_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     """164 MB of vectors (a thousand, 40 times over) are loaded and asked: processes of a machine share the file."""
     rows = _unit(1000, 1024).numpy()
-    empty = ivf.empty_index(rows[:8], "float32", rows)
-    shard = ivf.from_bytes(ivf.to_bytes(empty))
-    ivf.fill(shard, rows, 0)
-    (tmp_path / "shard").write_bytes(ivf.to_bytes(shard))
-    fingerprint = ivf.merge_shards(empty, [tmp_path / "shard"] * 40, tmp_path / "index.faiss")
+    empty = faiss_index.empty_index(rows[:8], "float32", rows)
+    shard = faiss_index.from_bytes(faiss_index.to_bytes(empty))
+    faiss_index.fill(shard, rows, 0)
+    (tmp_path / "shard").write_bytes(faiss_index.to_bytes(shard))
+    fingerprint = faiss_index.merge_shards(empty, [tmp_path / "shard"] * 40, tmp_path / "index.faiss")
     note = {"fingerprint": fingerprint, "dim": 1024, "count": 40_000, "clusters": 8, "storage": "float32"}
     (tmp_path / "memory.json").write_text(json.dumps(note))
     size = (tmp_path / "index.faiss").stat().st_size

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 import mats_core
 from mats_core.errors import SettingsError
+from mats_core.model.asking import Request
 from mats_core.model.directory import check_model_dir
-from mats_core.model.model import MatsModel, Request
+from mats_core.model.model import MatsModel
 
 
 @pytest.fixture
@@ -132,14 +133,14 @@ LOADED = {
     ),
     "adapter of a far higher rank": (
         _edit("mats.json", lambda v: v["adapter"].update(rank=10_000)),
-        "an adapter of rank 10000",
+        "the adapter's rank is 10000 in mats.json",
     ),
     "nan mapper": (_weights("mapper.safetensors", lambda t: t["linear.bias"].fill_(float("nan"))), "linear.bias holds"),
     "nan llm": (_weights("llm/model.safetensors", lambda t: t["lm_head.weight"].fill_(float("inf"))), "lm_head"),
     "incomplete llm": (_weights("llm/model.safetensors", lambda t: t.pop("lm_head.weight")), "lm_head.weight"),
     "incomplete adapter": (
         _weights("adapter/adapter_model.safetensors", lambda t: t.pop(sorted(t)[0])),
-        "an adapter of this LLM",
+        "the adapter does not fit the LLM",
     ),
     "another llm": (
         _weights("llm/model.safetensors", lambda t: t["lm_head.weight"].mul_(2)),

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import mats_core
 from mats_core.errors import SettingsError
-from mats_core.model import llm as parts
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
+from mats_core.model.llm import load_llm, load_llm_outline
 from mats_core.model.model import MatsModel
 from tests.tiny import make_tiny_llm
 
@@ -155,19 +155,19 @@ def _as_bin(llm: Path) -> dict[str, torch.Tensor]:
 
 
 def test_bin_weights_are_read_as_tensors_only(llama: Path) -> None:
-    whole, _, _ = parts.load_llm(str(llama), CPU, torch.float32)
+    whole, _, _ = load_llm(str(llama), CPU, torch.float32)
     state = _as_bin(llama)
-    read, _, _ = parts.load_llm(str(llama), CPU, torch.float32)
+    read, _, _ = load_llm(str(llama), CPU, torch.float32)
     assert all(torch.equal(weight, read.state_dict()[name]) for name, weight in whole.state_dict().items())
     torch.save({**state, "lm_head.weight": _Runs()}, llama / "pytorch_model.bin")
-    with pytest.raises(SettingsError, match="llm: got"):
-        parts.load_llm(str(llama), CPU, torch.float32)
+    with pytest.raises(SettingsError, match=r"llm: .*llm cannot be loaded \(.*; give a causal LLM of transformers"):
+        load_llm(str(llama), CPU, torch.float32)
     assert not Path(_Runs.marker).exists()
 
 
 def test_safetensors_come_first(llama: Path) -> None:
     torch.save({"lm_head.weight": _Runs()}, llama / "pytorch_model.bin")
-    parts.load_llm(str(llama), CPU, torch.float32)
+    load_llm(str(llama), CPU, torch.float32)
     assert not Path(_Runs.marker).exists()
 
 
@@ -197,8 +197,10 @@ def test_an_llms_own_code_runs_only_when_the_user_says_so(
     config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnLM"}
     (llama / "config.json").write_text(json.dumps(config))
     (llama / "own.py").write_text(CODE.format(marker=_Runs.marker))
-    for load in (parts.load_llm_outline, lambda uri: parts.load_llm(uri, CPU, torch.float32), make):
-        with pytest.raises(SettingsError, match=r"only with --trust-remote-code \(.*\) or.*no other command runs them"):
+    for load in (load_llm_outline, lambda uri: load_llm(uri, CPU, torch.float32), make):
+        with pytest.raises(
+            SettingsError, match=r"when they are trusted; give --trust-remote-code \(.*\) or.*no other command"
+        ):
             load(str(llama))
     assert not Path(_Runs.marker).exists()
     adapter = AdapterConfig(rank=2, target_modules=["q_proj"])  # PEFT knows no default for it

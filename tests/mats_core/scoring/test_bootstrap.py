@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
 from mats_core.scoring import compute, interval, paired_bootstrap
+from mats_core.scoring.bootstrap import prepared
 
 
 def test_interval_of_a_mean_is_that_of_theory() -> None:
@@ -45,13 +46,11 @@ def test_mean_average_precision_is_sklearns_with_and_without_ties(levels: int) -
 
 
 def test_a_resample_counts_an_item_as_often_as_it_is_drawn() -> None:
-    from mats_core.scoring.bootstrap import _prepared
-
     rng = np.random.default_rng(5)
     rows = np.concatenate([rng.random((12, 2)), rng.integers(0, 2, (12, 2))], axis=1)
     weights = np.array([0, 2, 1, 3, 1, 0, 1, 1, 2, 1, 0, 1.0])
     drawn = np.repeat(rows, weights.astype(int), axis=0)
-    assert _prepared("mean_average_precision", rows)(weights) == pytest.approx(compute("mean_average_precision", drawn))
+    assert prepared("mean_average_precision", rows)(weights) == pytest.approx(compute("mean_average_precision", drawn))
 
 
 def test_a_clear_difference_is_told_from_none() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from mats_core.scoring import Item, LabelSet, score
-from mats_core.scoring.labels import split_answer
+from mats_core.scoring.labels import label_f1, split_answer
 from mats_core.scoring.matching import loose_forms, match_labels, normalise, without_article
 
 WORDS = ("dog", "bark", "rain", "water", "siren", "alarm")
@@ -152,3 +152,19 @@ def test_wrong_calls_are_refused() -> None:
         score("label", [clip("a", "rain")], ["rain"], metrics=["accurcy"])
     with pytest.raises(SettingsError, match="kind"):
         score("sound", [clip("a", "rain")], ["rain"])  # type: ignore[arg-type]
+
+
+def test_label_f1_by_hand() -> None:
+    # dog: 1 hit of 2 guesses and 1 truth; rain: 1 hit, 1 guess, 2 truths; cat: only guessed; bell: only true.
+    scores = label_f1([{"dog", "rain"}, {"dog", "cat"}], [{"dog", "rain"}, {"rain", "bell"}])
+    assert scores.precision == pytest.approx(2 / 4)
+    assert scores.recall == pytest.approx(2 / 4)
+    assert scores.micro == pytest.approx(0.5)
+    assert scores.per_label == pytest.approx({"bell": 0.0, "cat": 0.0, "dog": 2 / 3, "rain": 2 / 3})
+    assert scores.macro == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)  # cat does not occur
+
+
+def test_label_f1_of_nothing_is_zero_and_uneven_lists_are_refused() -> None:
+    assert label_f1([set()], [{"dog"}]).micro == 0.0
+    with pytest.raises(ValueError, match="1 predictions for 2"):
+        label_f1([{"dog"}], [{"dog"}, {"cat"}])

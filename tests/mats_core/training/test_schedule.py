@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mats_core.training.schedule import dropout_key, keep_within, plan_step, sample_batch, sample_wordings
+from mats_core.errors import SettingsError
+from mats_core.training.schedule import (
+    TrainingSettings,
+    dropout_key,
+    keep_within,
+    learning_rate,
+    plan_step,
+    sample_batch,
+    sample_wordings,
+)
 
 
 def test_plan_by_hand() -> None:
@@ -48,3 +59,38 @@ def test_dropout_keys_differ_by_step_shard_and_part() -> None:
     assert len(keys) == 90
     assert all(0 <= key < 2**63 for key in keys)
     assert dropout_key(0, 1, 2, 0) == pytest.approx(dropout_key(0, 1, 2, 0))
+
+
+def test_learning_rate_by_hand() -> None:
+    settings = TrainingSettings(steps=110, warmup_steps=10, learning_rate=1.0, warmup_start=0.0)
+    assert learning_rate(0, settings) == 0.0
+    assert learning_rate(5, settings) == pytest.approx(0.5)
+    assert learning_rate(10, settings) == pytest.approx(1.0)
+    assert learning_rate(60, settings) == pytest.approx(0.5)  # half of the cosine
+    assert learning_rate(110, settings) == pytest.approx(0.0)
+    assert TrainingSettings().learning_rate == 3e-5
+
+
+def test_batches_are_a_pure_function_of_seed_and_step() -> None:
+    draw = sample_batch(1, 2, 50, [10, 1000], [1, 3])
+    assert draw == sample_batch(1, 2, 50, [10, 1000], [1, 3])
+    assert draw != sample_batch(1, 3, 50, [10, 1000], [1, 3])
+    assert draw != sample_batch(2, 2, 50, [10, 1000], [1, 3])
+    assert all(0 <= row < [10, 1000][dataset] for dataset, row in draw)
+
+
+def test_batches_follow_the_ratios() -> None:
+    counts = Counter(d for step in range(200) for d, _ in sample_batch(0, step, 50, [5, 5, 5], [1, 3, 0]))
+    assert counts[2] == 0
+    assert counts[1] / 10_000 == pytest.approx(0.75, abs=0.02)
+
+
+def test_one_data_set_a_batch_as_in_the_reference() -> None:
+    for step in range(20):
+        assert len({d for d, _ in sample_batch(0, step, 30, [5, 5], [1, 1], per="batch")}) == 1
+
+
+def test_impossible_mixtures_are_refused() -> None:
+    for sizes, ratios in (([5], [0]), ([5], [-1]), ([5, 5], [1]), ([0, 5], [1, 1])):
+        with pytest.raises(SettingsError):
+            sample_batch(0, 0, 4, sizes, ratios)

@@ -1,127 +1,102 @@
-"""The training step: schedule by hand, pure draws, and that it learns what it should and nothing else."""
+"""A step in parts: what micro-batches, mixed precision and gradient checkpointing must not change."""
 
 from __future__ import annotations
-
-from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
 
-from mats_core.errors import SettingsError
-from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
+from mats_core.model.config import AdapterConfig, MapperConfig
 from mats_core.model.model import MatsModel
-from mats_core.training.step import (
-    TrainingSettings,
-    learning_rate,
-    make_optimizer,
-    sample_batch,
-    step_noise,
-    train_step,
-)
+from mats_core.training.schedule import TrainingSettings
+from mats_core.training.step import MicroBatch, backward, evaluate, make_optimizer, set_training, trained_weights
 from tests.tiny import make_tiny_llm
 
-
-def test_learning_rate_by_hand() -> None:
-    settings = TrainingSettings(steps=110, warmup_steps=10, learning_rate=1.0, warmup_start=0.0)
-    assert learning_rate(0, settings) == 0.0
-    assert learning_rate(5, settings) == pytest.approx(0.5)
-    assert learning_rate(10, settings) == pytest.approx(1.0)
-    assert learning_rate(60, settings) == pytest.approx(0.5)  # half of the cosine
-    assert learning_rate(110, settings) == pytest.approx(0.0)
-    assert TrainingSettings().learning_rate == 3e-5
+SETTINGS = TrainingSettings(steps=10, batch_size=4, warmup_steps=0, noise_variance=0.01)
+OUTPUTS = ["rain with wind", "a dog", "two bell then a siren and a bird", "no"]
 
 
-def test_batches_are_a_pure_function_of_seed_and_step() -> None:
-    draw = sample_batch(1, 2, 50, [10, 1000], [1, 3])
-    assert draw == sample_batch(1, 2, 50, [10, 1000], [1, 3])
-    assert draw != sample_batch(1, 3, 50, [10, 1000], [1, 3])
-    assert draw != sample_batch(2, 2, 50, [10, 1000], [1, 3])
-    assert all(0 <= row < [10, 1000][dataset] for dataset, row in draw)
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(make_tiny_llm(tmp_path_factory.mktemp("parts") / "llm"))
 
 
-def test_batches_follow_the_ratios() -> None:
-    counts = Counter(d for step in range(200) for d, _ in sample_batch(0, step, 50, [5, 5, 5], [1, 3, 0]))
-    assert counts[2] == 0
-    assert counts[1] / 10_000 == pytest.approx(0.75, abs=0.02)
+def fresh(llm: str, dropout: float = 0.0, dtype: str = "float32") -> MatsModel:
+    sizes = MapperConfig(vectors=4, clip_tokens=2, width=32, layers=1, heads=4)
+    adapter = AdapterConfig(rank=4, alpha=8, dropout=dropout)
+    return MatsModel.new(llm, embedding_dim=16, mapper=sizes, adapter=adapter, device="cpu", dtype=dtype)
 
 
-def test_one_data_set_a_batch_as_in_the_reference() -> None:
-    for step in range(20):
-        assert len({d for d, _ in sample_batch(0, step, 30, [5, 5], [1, 1], per="batch")}) == 1
+def gradient(
+    model: MatsModel, parts: list[list[int]], settings: TrainingSettings = SETTINGS
+) -> tuple[float, torch.Tensor]:
+    """Loss and the whole gradient of a step whose samples are cut into `parts`."""
+    weights = trained_weights(make_optimizer(model, settings))
+    clean = torch.eye(16)[:4]
+    total = sum(len(model.tokens.answer(text)) for text in OUTPUTS)
+    loss = 0.0
+    for number, rows in enumerate(parts):
+        batch = model.tokens.for_loss(
+            [model.prompt("caption")] * len(rows), [OUTPUTS[i] for i in rows], torch.device("cpu")
+        )
+        samples = MicroBatch(clean[rows], batch, torch.tensor(rows) + 40, dropout_seed=number)
+        sums = backward(model, samples, settings, total)
+        loss += sums.loss.item() / total
+    return loss, torch.cat([torch.zeros_like(w).flatten() if w.grad is None else w.grad.flatten() for w in weights])
 
 
-def test_impossible_mixtures_are_refused() -> None:
-    for sizes, ratios in (([5], [0]), ([5], [-1]), ([5, 5], [1]), ([0, 5], [1, 1])):
-        with pytest.raises(SettingsError):
-            sample_batch(0, 0, 4, sizes, ratios)
+def test_micro_batches_add_up_to_the_whole_batch(llm: str) -> None:
+    whole_loss, whole = gradient(fresh(llm), [[0, 1, 2, 3]])
+    loss, parts = gradient(fresh(llm), [[2], [3, 0], [1]])
+    assert loss == pytest.approx(whole_loss, abs=1e-6)
+    assert whole.norm() > 0
+    assert torch.allclose(parts, whole, atol=1e-6)
 
 
-def test_noise_of_steps_never_overlaps() -> None:
-    first, second = step_noise(0, 0, 4, 8), step_noise(0, 1, 4, 8)
-    assert torch.equal(first, step_noise(0, 0, 4, 8))
-    assert not torch.isclose(first[:, None], second[None]).all(-1).any()
+def test_dropout_is_that_of_its_key(llm: str) -> None:
+    first = gradient(fresh(llm, dropout=0.5), [[0, 1], [2, 3]])[1]
+    torch.manual_seed(99)  # whatever was drawn before
+    assert torch.equal(first, gradient(fresh(llm, dropout=0.5), [[0, 1], [2, 3]])[1])
+    assert not torch.equal(first, gradient(fresh(llm, dropout=0.0), [[0, 1], [2, 3]])[1])
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> MatsModel:
-    return MatsModel.new(
-        str(make_tiny_llm(tmp_path / "llm")),
-        embedding_dim=16,
-        mapper=MapperConfig(vectors=4, clip_tokens=2, width=32, layers=1, heads=4),
-        adapter=AdapterConfig(rank=4, alpha=8, dropout=0.0),
-        decoding=DecodingSettings(beams=1, max_new_tokens=8, repetition_penalty=1.0, no_repeat_ngram=0),
-        device="cpu",
-    )
+def test_gradient_checkpointing_changes_nothing(llm: str) -> None:
+    plain = gradient(fresh(llm), [[0, 1, 2, 3]])[1]
+    model = fresh(llm)
+    model.causal_lm.gradient_checkpointing_enable({"use_reentrant": False})
+    runs: list[int] = []
+    layer = model.causal_lm.model.layers[0].self_attn
+    layer.register_forward_hook(lambda *_: runs.append(1))
+    settings = SETTINGS.model_copy(update={"gradient_checkpointing": True})
+    assert torch.allclose(gradient(model, [[0, 1, 2, 3]], settings)[1], plain, atol=1e-6)
+    assert len(runs) == 2  # forward, and once more on the way back
+    assert not any(module.training for module in model.llm.modules() if "dropout" not in type(module).__name__.lower())
 
 
-WORLD = ["rain with wind", "a dog", "two bell then a siren", "no bird"]
+def test_beside_an_llm_in_bf16_what_is_trained_stays_float32(llm: str) -> None:
+    exact, half = gradient(fresh(llm), [[0, 1, 2, 3]]), gradient(model := fresh(llm, dtype="bfloat16"), [[0, 1, 2, 3]])
+    assert model.causal_lm.dtype is torch.bfloat16
+    assert {weight.dtype for weight in trained_weights(make_optimizer(model, SETTINGS))} == {torch.float32}
+    assert half[1].dtype is torch.float32
+    assert half[0] == pytest.approx(exact[0], abs=0.05)
+    assert torch.nn.functional.cosine_similarity(exact[1], half[1], dim=0) > 0.98
 
 
-def _train(model: MatsModel, steps: int, **changes: object) -> list[float]:
-    settings = TrainingSettings(steps=steps, learning_rate=3e-3, warmup_steps=5, noise_variance=0.002, **changes)
-    optimizer = make_optimizer(model, settings)
+def test_evaluation_adds_no_noise_and_leaves_no_gradient(llm: str) -> None:
+    model = fresh(llm, dropout=0.5)
+    make_optimizer(model, SETTINGS)
     prompts = [model.prompt("caption")] * 4
-    return [
-        train_step(model, optimizer, 5 * torch.eye(16)[:4], prompts, WORLD, settings, step).loss
-        for step in range(steps)
-    ]
+    batch = model.tokens.for_loss(prompts, OUTPUTS, torch.device("cpu"))
+    sums = evaluate(model, torch.eye(16)[:4], batch)
+    each = model.loss(torch.eye(16)[:4], prompts, OUTPUTS)
+    counts = torch.tensor([len(model.tokens.answer(text)) for text in OUTPUTS])
+    assert sums.loss.item() == pytest.approx((each * counts).sum().item(), abs=1e-4)
+    assert sums.tokens == counts.sum()
+    assert all(weight.grad is None for weight in model.mapper.parameters())
 
 
-def test_it_learns_four_sounds_and_leaves_the_llm_alone(model: MatsModel) -> None:
-    before = {name: weight.clone() for name, weight in model.llm.named_parameters()}
-    losses = _train(model, 200)
-    assert losses[-1] < 0.2 < 1.0 < losses[0]
-    assert model.generate(torch.eye(16)[:4], [model.prompt("caption")] * 4) == WORLD
-    for name, weight in model.llm.named_parameters():
-        assert torch.equal(weight, before[name]) == ("lora_" not in name), name
-
-
-def test_mapper_alone(model: MatsModel) -> None:
-    before = {name: weight.clone() for name, weight in model.llm.named_parameters()}
-    losses = _train(model, 10, train="mapper")
-    assert losses[-1] < losses[0]
-    assert all(torch.equal(weight, before[name]) for name, weight in model.llm.named_parameters())
-
-
-def test_the_same_seed_trains_the_same_weights(tmp_path: Path) -> None:
-    llm = str(make_tiny_llm(tmp_path / "llm"))
-    sizes = MapperConfig(vectors=2, clip_tokens=1, width=16, layers=1, heads=2)
-    weights = []
-    for _ in range(2):
-        made = MatsModel.new(llm, embedding_dim=16, mapper=sizes, adapter=None, device="cpu")
-        _train(made, 5)
-        weights.append(made.mapper.linear.weight)
-    assert torch.equal(*weights)
-
-
-def test_step_reports_what_it_did(model: MatsModel) -> None:
-    settings = TrainingSettings(steps=10, warmup_steps=0, learning_rate=1e-3, clip_norm=0.5)
-    optimizer = make_optimizer(model, settings)
-    result = train_step(model, optimizer, torch.eye(16)[:1], [model.prompt("caption")], ["a dog"], settings, 0)
-    assert result.target_tokens == 3  # a, dog, end
-    assert result.learning_rate == 1e-3
-    assert result.grad_norm > 0
-    assert optimizer.param_groups[0]["weight_decay"] == 0.05
-    assert {weight.ndim for weight in optimizer.param_groups[1]["params"]} == {1}
-    assert not model.mapper.training
+def test_only_the_adapters_dropout_is_turned_on(llm: str) -> None:
+    model = fresh(llm, dropout=0.5)
+    set_training(model, True)
+    on = {name for name, module in model.llm.named_modules() if module.training}
+    assert on
+    assert all("lora_dropout" in name for name in on)

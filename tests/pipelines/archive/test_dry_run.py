@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipelines.archive.caption import caption_job
 from pipelines.archive.dry_run import run_dry
-from pipelines.archive.scan import Scanner
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
 from pipelines.settings.archive import CaptionSettings
 from tests.e2e.conftest import write_tones

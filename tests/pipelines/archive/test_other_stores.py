@@ -15,9 +15,9 @@ from fsspec.spec import AbstractFileSystem
 from mats_core import storage
 from mats_core.audio.decode import decode, probe
 from mats_core.storage import Listed, StorageError
-from pipelines.archive.scan import Scanner
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import open_source
+from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import encode, melody
 
@@ -123,11 +123,11 @@ def test_an_archive_there_becomes_a_work_list_there(bucket: type[Bucket], monkey
                 found.append(probe(file))
         return found
 
-    monkeypatch.setattr(Scanner, "_probe", here)
+    monkeypatch.setattr(Scanner, "read_headers", here)
     for known in (0, 3):
         work = WorkList("gs://box/out/work")
         with Scanner(60.0, LimitSettings()) as scanner:
-            assert work.extend(open_source("gs://box/in"), scanner, {})[1] == known
+            assert work.extend(open_input("gs://box/in"), scanner, {})[1] == known
     rows = WorkList("gs://box/out/work").read(0, 3).to_pylist()
     assert [(row["uri"], row["duration_s"]) for row in rows] == [(f"gs://box/in/{n}.wav", 1.0 + n) for n in range(3)]
     listed = Listed(rows[1]["size_bytes"], rows[1]["version"])

@@ -1,4 +1,4 @@
-"""Archive → manifest rows: chunks, ids, rescans."""
+"""`mats scan`: manifests that grow, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -9,30 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from mats_core.audio.decode import chunk_starts
 from mats_core.errors import SettingsError
-from pipelines.archive.scan import chunk_id, run_scan
+from pipelines.archive.scan import run_scan
 from pipelines.output.lease import Lease, LeaseHeld
 from pipelines.settings.archive import ScanSettings
-
-
-@pytest.mark.parametrize("seconds", [0.3, 59.99, 60.0, 60.04, 60.06, 119.0, 180.0, 3601.0])
-def test_chunks_cover_the_file_and_the_last_reads_to_its_end(seconds: float) -> None:
-    cuts = chunk_starts(seconds, 60.0)
-    assert cuts[-1][1] is None
-    assert sum(length or 0 for _, length in cuts) == pytest.approx(cuts[-1][0])
-    assert 0 < seconds - cuts[-1][0] <= 60.05
-
-
-def test_chunks_by_hand() -> None:
-    assert chunk_starts(130.0, 60.0) == [(0.0, 60.0), (60.0, 60.0), (120.0, None)]
-    assert chunk_starts(None, 60.0) == [(0.0, None)]
-
-
-def test_a_chunk_id_knows_path_version_and_start_only() -> None:
-    ids = {chunk_id(p, v, s) for p in ("a.wav", "b.wav") for v in ("1", "2") for s in (0.0, 60.0)}
-    assert len(ids) == 8
-    assert chunk_id("a.wav", "1", 60.0) == chunk_id("a.wav", "1", 60.0000001)
 
 
 def tone(path: Path, seconds: float) -> None:
@@ -98,15 +78,15 @@ def test_a_manifest_that_is_damaged_or_not_ours_is_named(tmp_path: Path) -> None
     settings = ScanSettings(input=str(tmp_path / "in"), output=str(out))
     (out / "manifest").mkdir(parents=True)
     (out / "manifest" / "mine.parquet").write_bytes(b"mine")
-    with pytest.raises(SettingsError, match="one without `manifest` in it"):
+    with pytest.raises(SettingsError, match="has a folder `manifest` with files that no run has made"):
         run_scan(settings)
     (out / "manifest" / "mine.parquet").unlink()
     run_scan(settings)
     (part,) = (out / "manifest").iterdir()
     (out / "manifest" / "mine.parquet").write_bytes(b"mine")
-    with pytest.raises(SettingsError, match=r"mine\.parquet.*move this one away"):
+    with pytest.raises(SettingsError, match=r"mine\.parquet is no file that a scan wrote; move it away"):
         run_scan(settings)
     (out / "manifest" / "mine.parquet").unlink()
     part.write_bytes(part.read_bytes()[:50])
-    with pytest.raises(SettingsError, match=r"rows-0+\.parquet.*a whole file"):
+    with pytest.raises(SettingsError, match=r"rows-0+\.parquet is damaged .*; begin anew with --overwrite"):
         run_scan(settings)

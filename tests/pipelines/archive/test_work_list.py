@@ -11,25 +11,26 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.archive import work_list
-from pipelines.archive.decode_stage import Decode
-from pipelines.archive.scan import Scanner
+from pipelines.archive.decode_stage import DecodeStage
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import Entry, Source, open_source
+from pipelines.cluster.stages import StageContext
+from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import encode, melody
 
 OWN = pa.schema([("station", pa.int64())])
 
 
-def source(*stations: int, kind: str = "list") -> Source:
+def source(*stations: int, kind: str = "list") -> Input:
     """Entries that are errors already, so that nothing is read."""
     entries = [
         Entry(f"/{s}.wav", f"{s}.wav", 1, "v", {}, {"station": s}, error=("not_found", "gone")) for s in stations
     ]
-    return Source(kind, iter(entries), OWN)
+    return Input(kind, iter(entries), OWN)
 
 
-def extend(work: WorkList, given: Source, task: str = "caption") -> tuple[int, int]:
+def extend(work: WorkList, given: Input, task: str = "caption") -> tuple[int, int]:
     with Scanner(60.0, LimitSettings()) as scanner:
         counts, known = work.extend(given, scanner, {"task": task})
     return counts.files, known
@@ -61,11 +62,11 @@ def test_a_list_may_name_an_entry_twice_and_stays_the_same_when_read_again(tmp_p
 def test_objects_without_a_field_are_kept_as_text(tmp_path: Path) -> None:
     rows = ['{"uri": "a.wav", "meta": {}, "deep": {"in": {}, "n": 1}}', '{"uri": "b.wav", "deep": {"n": 2}}']
     (tmp_path / "list.jsonl").write_text("\n".join(rows))
-    given = open_source(str(tmp_path / "list.jsonl"))
+    given = open_input(str(tmp_path / "list.jsonl"))
     extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
     kept = WorkList(str(tmp_path / "work")).read(0, 2).select(["meta", "deep"]).to_pylist()
     assert kept == [{"meta": "{}", "deep": {"in": "{}", "n": 1}}, {"meta": None, "deep": {"in": None, "n": 2}}]
-    again = open_source(str(tmp_path / "list.jsonl"))
+    again = open_input(str(tmp_path / "list.jsonl"))
     assert extend(WorkList(str(tmp_path / "work"), again.own_schema), again) == (0, 2)
 
 
@@ -92,7 +93,7 @@ def test_a_column_keeps_its_type_whatever_comes_later(tmp_path: Path, before: An
     def read(*values: Any) -> tuple[int, int]:
         rows = [{"uri": f"{index}.wav", "note": value} for index, value in enumerate(values)]
         (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-        given = open_source(str(tmp_path / "list.jsonl"))
+        given = open_input(str(tmp_path / "list.jsonl"))
         return extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
 
     assert read(before) == (1, 0)
@@ -108,10 +109,10 @@ def test_a_column_keeps_its_type_whatever_comes_later(tmp_path: Path, before: An
 def test_a_column_of_another_type_is_refused_by_name(tmp_path: Path, before: Any, now: Any) -> None:
     for value in (before, now):
         (tmp_path / "list.jsonl").write_text(json.dumps({"uri": "a.wav", "note": value}))
-        given = open_source(str(tmp_path / "list.jsonl"))
+        given = open_input(str(tmp_path / "list.jsonl"))
         if value == before:
             extend(WorkList(str(tmp_path / "work"), given.own_schema), given)
-    with pytest.raises(SettingsError, match=r"column `note` is .*before: .*; or another OUTPUT"):
+    with pytest.raises(SettingsError, match=r"column `note` is .*, and was .*; .* or choose another OUTPUT"):
         WorkList(str(tmp_path / "work"), given.own_schema)
 
 
@@ -120,9 +121,9 @@ def test_a_file_that_changes_after_the_scan_is_one_error_and_then_a_new_entry(tm
 
     def scanned() -> pa.Table:
         work = WorkList(str(tmp_path / "work"))
-        extend(work, open_source(str(tmp_path / "sounds")))
-        with_sound = Decode(work.folder, 1, 8000, LimitSettings())
-        return with_sound.decode(work.read(0, work.total))
+        extend(work, open_input(str(tmp_path / "sounds")))
+        with_sound = DecodeStage(StageContext(work.folder), 8000, LimitSettings())
+        return with_sound.load(work.read(0, work.total))
 
     (tmp_path / "sounds").mkdir()
     path = tmp_path / "sounds" / "a.wav"

@@ -8,10 +8,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from mats_core.storage.uris import redacted
-from pipelines.archive.decode_stage import Decode
-from pipelines.archive.scan import Scanner
+from pipelines.archive.decode_stage import DecodeStage
+from pipelines.archive.headers import Scanner
 from pipelines.archive.work_list import WorkList
-from pipelines.data.inputs import Entry, Source
+from pipelines.cluster.stages import StageContext
+from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import PrivateUris
 from pipelines.settings.archive import LimitSettings
 
@@ -37,7 +38,7 @@ def test_the_work_list_holds_none_and_the_newest_signature_counts(tmp_path: Path
         ]
         work = WorkList(str(tmp_path), pa.schema([]))
         with Scanner(60.0, LimitSettings()) as scanner:
-            work.extend(Source("list", iter(entries)), scanner, {})
+            work.extend(Input("list", iter(entries)), scanner, {})
         return work
 
     scanned("old")
@@ -45,8 +46,8 @@ def test_the_work_list_holds_none_and_the_newest_signature_counts(tmp_path: Path
     rows = work.read(0, work.total)
     assert rows["uri"].to_pylist() == ["https://host/1.wav", "https://host/1.wav", "https://host/2.wav"]
     assert not any(b"X-Amz" in path.read_bytes() for path in tmp_path.iterdir())
-    decode = Decode(str(tmp_path), 1, 16000, LimitSettings(), work.private.find)
-    assert decode._whole_uris(rows) == [signed(1, "new"), signed(1, "new"), signed(2, "new")]
+    decode = DecodeStage(StageContext(str(tmp_path), find_uris=work.private.find), 16000, LimitSettings())
+    assert decode.uris_to_read(rows) == [signed(1, "new"), signed(1, "new"), signed(2, "new")]
 
 
 def test_a_text_is_shown_without_what_signs_a_url() -> None:

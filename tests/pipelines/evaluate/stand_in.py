@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.archive.run import Progress, RunResult
-from pipelines.data.columns import WINDOWS_TYPE
+from pipelines.archive.run import RunResult
+from pipelines.cluster.progress import Progress
+from pipelines.data.schemas import WINDOWS_TYPE
 from pipelines.settings.archive import CaptionSettings, EmbedSettings
 
 Say = Callable[[dict[str, Any]], "str | None"]

@@ -18,6 +18,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.run import RunResult
 from pipelines.cluster import session as ray_runtime
+from pipelines.cluster.plan import Resources
 from pipelines.evaluate import answers as evaluate_answers
 from pipelines.evaluate.answers import Task, read_replies
 from pipelines.evaluate.compare import compare_answers
@@ -63,7 +64,7 @@ def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) ->
 
 
 def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    there = ray_runtime.Resources(2, 0, 1, own=False)
+    there = Resources(2, 0, 1, own=False)
 
     def caption(*given: Any) -> RunResult:
         """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
@@ -246,14 +247,14 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
     [
         ({"benchmarks": "sounds_of_silence"}, "benchmarks: got"),
         ({"out": ""}, "out: got"),
-        ({"model": "nowhere"}, "model: got"),
+        ({"model": "nowhere"}, "model: there is no directory nowhere"),
         ({"against": "accepted"}, "history: got"),
         ({"accept": True}, "--against and --accept need"),
         ({"history": "h", "against": "x"}, 'run: got "x"'),
         ({"history": "h", "against": "accepted", "axes": ["beams=1,2"]}, "a run without a grid"),
         ({"history": "h", "accept": True, "axes": ["beams=1"]}, "accept: got True; allowed: a run without a grid"),
         ({"ungated": [f"{NAMES[0]}/mpa"]}, f"BENCHMARK/METRIC, one of {NAMES[0]}/map"),
-        ({"bridge": "ferry"}, 'bridge: got "ferry"'),
+        ({"bridge": "ferry"}, 'bridge: "ferry" is no bridge; choose santa, none'),
         ({"history": "a-file"}, "a folder to write to"),
     ],
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -124,14 +126,14 @@ def test_a_holder_who_renews_keeps_it_whatever_its_clock_says(tmp_path: Path, cl
 @pytest.mark.usefixtures("patient")
 def test_a_process_id_of_another_container_is_not_looked_up_here(tmp_path: Path) -> None:
     """Same host name, same boot, other process namespace: the id means another process, or none, here."""
-    boot, _, space = leases._machine().partition(" ")
-    machine = {"host": leases.socket.gethostname(), "machine": f"{boot} {int(space or 0) + 1}", "pid": 2**22 - 1}
+    boot, _, space = leases.this_machine().partition(" ")
+    machine = {"host": socket.gethostname(), "machine": f"{boot} {int(space or 0) + 1}", "pid": 2**22 - 1}
     with renewing(tmp_path, renewed=time.time(), **machine), pytest.raises(LeaseHeld):
         Lease(str(tmp_path), "y").acquire()
 
 
 def test_a_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
-    elsewhere(tmp_path, machine=leases._machine(), pid=leases.os.getpid(), process_started="1")
+    elsewhere(tmp_path, machine=leases.this_machine(), pid=os.getpid(), process_started="1")
     mine = Lease(str(tmp_path), "y")
     mine.acquire()
     assert json.loads((tmp_path / "lease.json").read_text())["run_id"] == "y"
@@ -162,7 +164,7 @@ def test_a_lease_that_cannot_be_read_is_nobodys_to_take(tmp_path: Path, monkeypa
         first.check()  # renewed a moment ago: nobody may have taken it
         with pytest.raises(storage.StorageError):
             Lease(str(tmp_path), "two").acquire()
-        first._renewed -= leases.EXPIRES_S
+        first.renewed -= leases.EXPIRES_S
         with pytest.raises(storage.StorageError):
             first.check()
     first.check()

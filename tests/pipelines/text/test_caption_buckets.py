@@ -21,6 +21,7 @@ from mats_core.memory import faiss_index as ivf
 from mats_core.memory.santa import SantaMemory
 from mats_core.storage import StorageError
 from pipelines.data.corpus import caption_id
+from pipelines.data.embeddings import read_facts
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.build_memory import _Builder, run_build_memory
 from pipelines.text.caption_buckets import (
@@ -160,10 +161,10 @@ def test_unit_rows_and_what_they_refuse() -> None:
     [
         ({}, {"clusters": 101}, "clusters: got 101; allowed: 1 to 100"),
         ({}, {"clusters": 11, "cap": 10}, "clusters: got 11; allowed: 1 to 10"),
-        ({}, {"encoder": "builtin"}, "these were made with eeeeeeeeeeee"),
-        ({"status": "running"}, {}, "a finished"),
+        ({}, {"encoder": "builtin"}, "was made with encoder eeeeeeeeeeee"),
+        ({"status": "running"}, {}, r"is not finished \(running\); run .mats embed-text. again to finish it$"),
         ({"window_seconds": 5}, {}, "embeddings of audio"),
-        (None, {}, "OUT of"),
+        (None, {}, "holds no embeddings that can be read .*; give the OUTPUT of .mats embed-text.$"),
     ],
 )
 def test_embeddings_that_do_not_fit_are_refused_before_ray(
@@ -183,7 +184,7 @@ def build(table: Path, output: str, seed: int = 0) -> dict[str, Any]:
     """What `mats build-memory` does to a table of one part, with no Ray."""
     piece = Piece(str(table / "embeddings" / "part-00000.parquet"), 0, 100)
     chosen_by = BuildMemorySettings(embeddings=str(table), output=output, clusters=4, seed=seed, storage="float32")
-    builder = _Builder(chosen_by, json.loads((table / "_embeddings.json").read_text()), [piece], lambda _: None)
+    builder = _Builder(chosen_by, read_facts(str(table), "text", "embeddings"), [piece], lambda _: None)
     sample = unit_rows(pq.read_table(piece.uri)["embedding"])
     empty = ivf.empty_index(ivf.train_centroids(sample, 4, seed), "float32", sample)
     work = pa.table({"number": [0], "first": [0], "pieces": [json.dumps([asdict(piece)])]})
@@ -250,5 +251,5 @@ def test_an_upload_that_fails_leaves_the_old_memory(table: Path, monkeypatch: py
 def test_a_cut_part_is_refused(table: Path) -> None:
     part = table / "embeddings" / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:500])
-    with pytest.raises(SettingsError, match="whole Parquet parts"):
+    with pytest.raises(SettingsError, match=r"the part .*\.parquet cannot be read"):
         run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(table / "out")))

@@ -49,7 +49,7 @@ def test_a_folder_of_somebody_else_is_left_as_it_is(
 
 
 def test_an_unset_variable_is_not_the_current_folder(tmp_path: Path, tiny_model_dir: str) -> None:
-    with pytest.raises(SettingsError, match=r"corpora: got .*the folder you are in"):
+    with pytest.raises(SettingsError, match=r"^corpora: nothing is named; .*the folder you are in"):
         run_embed_text(settings("", tmp_path / "out", tiny_model_dir))
 
 

@@ -14,7 +14,9 @@ from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.storage import StorageError
-from mats_core.training.step import TrainingSettings, make_optimizer, train_step
+from mats_core.training.loop import whole_batch
+from mats_core.training.schedule import TrainingSettings
+from mats_core.training.step import make_optimizer, train_step
 from pipelines.train.checkpoints import (
     TrainState,
     list_checkpoints,
@@ -43,9 +45,8 @@ def fresh(llm: str, optimizer: str = "adamw") -> tuple[MatsModel, torch.optim.Op
 
 def learn(model: MatsModel, optimizer: torch.optim.Optimizer, steps: range) -> None:
     for step in steps:
-        train_step(
-            model, optimizer, torch.eye(16)[:2], [model.prompt("caption")] * 2, ["rain", "a dog"], SETTINGS, step
-        )
+        batch = whole_batch(model, step, torch.eye(16)[:2], [model.prompt("caption")] * 2, ["rain", "a dog"])
+        train_step(model, optimizer, SETTINGS, batch)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -80,7 +81,7 @@ def test_a_damaged_checkpoint_is_passed_over(llm: str, tmp_path: Path) -> None:
     newer = Path(save_checkpoint(str(tmp_path), TrainState(step=2), model, optimizer))
     newer.write_bytes(newer.read_bytes()[:-100])
     told: list[str] = []
-    assert load_newest(str(tmp_path), model, optimizer, keeper=False).step == 1
+    assert load_newest(str(tmp_path), model, optimizer, first_worker=False).step == 1
     assert list(list_checkpoints(str(tmp_path))) == [1, 2]  # left to the first worker
     assert load_newest(str(tmp_path), model, optimizer, warn=told.append).step == 1
     assert told == ["the checkpoint of step 2 is damaged and set aside: not a whole checkpoint (SafetensorError)"]
@@ -105,7 +106,7 @@ def test_a_checkpoint_of_another_model_is_refused(llm: str, tmp_path: Path) -> N
     model, optimizer = fresh(llm)
     uri = save_checkpoint(str(tmp_path), TrainState(step=1), model, optimizer)
     alone = MatsModel.new(llm, embedding_dim=16, mapper=model.config.mapper, adapter=None, device="cpu")
-    with pytest.raises(SettingsError, match=r"output: got .*step-000000001.ckpt.*other weights.*--overwrite"):
+    with pytest.raises(SettingsError, match=r"output: its checkpoint .*1.ckpt holds other weights.*--overwrite"):
         load_checkpoint(uri, alone, make_optimizer(alone, SETTINGS))
     with pytest.raises(SettingsError, match="other weights"):  # no silent beginning from step 0
         load_newest(str(tmp_path), alone, make_optimizer(alone, SETTINGS))

@@ -19,7 +19,7 @@ from mats_core.storage import StorageError
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.settings.train import TrainSettings
 from pipelines.train.check import check_settings
-from pipelines.train.data import StoredSet, held_out_notes, open_store
+from pipelines.train.mixture import StoredSet, held_out_notes, open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.run import fits_a_gpu
 from tests.conftest import writable_copy
@@ -88,14 +88,14 @@ def test_unusable_records_are_counted_and_too_many_are_an_error(world: Path, tmp
     data = [{"name": "mine", "corpus": str(corpus)}]
     (mine,) = packed(settings(world, tmp_path / "out", data=data, max_error_rate=0.05), tmp_path)
     assert mine.facts["problems"] == {"broken_line": 1, "missing_output": 1, "unknown_task": 1}
-    with pytest.raises(SettingsError, match=r"data.mine: got .3 of 115 records .*corpus.jsonl line 113: broken_line"):
+    with pytest.raises(SettingsError, match=r"data.mine: 3 of 115 records cannot .*l line 113: broken_line"):
         packed(settings(world, tmp_path / "out", data=data, max_error_rate=0.01), tmp_path)
 
 
 def test_captions_without_embeddings_are_named(world: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text(json.dumps({"caption": "a new sound", "output": "new", "task": "caption"}))
-    with pytest.raises(SettingsError, match=r"no_embedding 1.*mats embed-text.*'a new sound'"):
+    with pytest.raises(SettingsError, match=r"no_embedding 1; first: .*'a new sound'.*mats embed-text"):
         packed(settings(world, tmp_path / "out", data=[{"name": "new", "corpus": str(corpus)}]), tmp_path)
 
 
@@ -228,24 +228,39 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
     (memory / "memory.json").write_text(json.dumps({"encoder_fingerprint": "fedcba", "fingerprint": "x"}))
     one = str(world / "one.jsonl")
     return {
-        "another encoder": ({"embeddings": str(other)}, r"embeddings: got .*made with 0123456789ab.*mats embed-text"),
+        "another encoder": (
+            {"embeddings": str(other)},
+            r"embeddings: .*made with encoder 0123456789ab.*mats embed-text",
+        ),
         "two encoders": (
             {"data": [{"name": "a", "corpus": one}, {"name": "b", "corpus": one, "embeddings": str(other)}]},
-            "embeddings of one encoder",
+            r"embeddings: .*/other was made with encoder 0123456789ab, not with .*; train on embeddings of one encoder",
         ),
         "a missing set": (
             {"data": [{"name": "gone", "corpus": str(world / "gone.jsonl")}]},
-            r"data\.gone\.corpus: got",
+            r"^data\.gone\.corpus: .*gone\.jsonl cannot be read",
         ),
-        "no embeddings": ({"embeddings": str(world / "none")}, r"data\.one\.embeddings: got .*mats embed-text"),
+        "no embeddings": (
+            {"embeddings": str(world / "none")},
+            r"^data\.one\.embeddings: .*give the OUTPUT of .mats embed-text",
+        ),
         "embeddings of audio": ({"data": [{"name": "a", "audio": str(world / "emb")}]}, r"mats embed-audio"),
-        "memory of another encoder": ({"memory": str(memory)}, r"memory: got .*built with fedcba.*mats build-memory"),
-        "a missing LLM": ({"llm": str(world / "gone")}, r"llm: got"),
+        "memory of another encoder": (
+            {"memory": str(memory)},
+            r"memory: .*made with encoder fedcba.*mats build-memory",
+        ),
+        "a missing LLM": (
+            {"llm": str(world / "gone")},
+            r"llm: .*gone. is not a directory that exists; give the path of one",
+        ),
         "a column that is not ours": (
             {"data": [{"name": "a", "corpus": one, "columns": {"text": "caption"}}]},
-            r"data\.a\.columns: got",
+            r"^data\.a\.columns: .text. is no field of ours; write our field = their name",
         ),
-        "a logger that is not installed": ({"loggers": ["mlflow"]}, r"loggers: got .mlflow.*pip install"),
+        "a logger that is not installed": (
+            {"loggers": ["mlflow"]},
+            r"loggers: package mlflow is not installed; pip install mlflow",
+        ),
     }
 
 
@@ -263,10 +278,13 @@ def test_another_table_in_the_embeddings_folder_is_none_of_its_parts(world: Path
 @pytest.mark.parametrize(
     ("sidecar", "said"),
     [
-        ({"dim": DIM, "rows": 57}, "embeddings: got .*a table of 57 rows, not 56"),
-        ({"rows": 56}, r"data\.one\.embeddings: got .*tells no dim"),
-        ({"dim": "many"}, r"data\.one\.embeddings: got "),
-        (["dim"], r"data\.one\.embeddings: got "),
+        ({"dim": DIM, "rows": 57}, "embeddings: .* is to have 57 rows and has 56; embed again"),
+        (
+            {"rows": 56},
+            r"^data\.one\.embeddings: .*_embeddings\.json has no dim; give the OUTPUT",
+        ),
+        ({"dim": "many"}, r"^data\.one\.embeddings: .* has no dim; "),
+        (["dim"], r"^data\.one\.embeddings: .*holds no embeddings that can be read"),
     ],
 )
 def test_a_table_that_is_not_as_its_sidecar_says_is_refused(
@@ -287,10 +305,10 @@ def test_a_broken_part_is_refused(world: Path, tmp_path: Path) -> None:
     whole = part.read_bytes()
     part.write_bytes(whole[:4] + bytes(len(whole) // 2) + whole[4 + len(whole) // 2 :])
     check_settings(chosen)
-    with pytest.raises(SettingsError, match=r"embeddings: got .*part-1\.parquet.; allowed: whole Parquet parts"):
+    with pytest.raises(SettingsError, match=r"^embeddings: the part .*part-1\.parquet cannot be read"):
         ensure_store(chosen, tmp_path / "store")
     part.write_bytes(whole[:-20])
-    with pytest.raises(SettingsError, match=r"embeddings: got .*part-1\.parquet.; allowed: whole Parquet parts"):
+    with pytest.raises(SettingsError, match=r"^embeddings: the part .*part-1\.parquet cannot be read"):
         check_settings(chosen)
 
 
@@ -299,7 +317,7 @@ def test_broken_weights_of_the_model_to_go_on_from_are_found_first(
 ) -> None:
     model = writable_copy(Path(tiny_model_dir), tmp_path / "model")
     (model / "mapper.safetensors").write_bytes((model / "mapper.safetensors").read_bytes()[:-8])
-    with pytest.raises(SettingsError, match=r"model: got .*mapper\.safetensors"):
+    with pytest.raises(SettingsError, match=r"model: .*mapper\.safetensors is not a whole safetensors file"):
         check_settings(settings(world, tmp_path / "out", model=str(model)))
 
 
@@ -313,19 +331,19 @@ def test_wrong_data_is_found_before_anything_is_loaded(world: Path, tmp_path: Pa
     ("changes", "said"),
     [
         ({"data": []}, "data"),
-        ({"data": [{"name": "a"}]}, "either a corpus or audio"),
+        ({"data": [{"name": "a"}]}, "data set a names both a corpus and audio, or neither"),
         ({"data": [{"name": "a", "corpus": "x"}] * 2}, "a is there twice"),
         ({"data": [{"name": "a", "corpus": "x", "ratio": 0}]}, "ratio above 0"),
-        ({"model": "m", "llm": "l"}, "either llm .* or model"),
-        ({"encoder": None}, "encoder: the CLAP"),
-        ({"adapter": None}, "training.train: mapper"),
-        ({"workers": [2, 1]}, "workers"),
-        ({"wordings": "odd"}, "wordings"),
+        ({"model": "m", "llm": "l"}, "llm and model are both given, or neither; name llm .* or model"),
+        ({"encoder": None}, "no encoder is named; name the CLAP"),
+        ({"adapter": None}, "no adapter to train; say training.train: mapper"),
+        ({"workers": [2, 1]}, r"workers: .*give at least 1, or \[fewest, most\]"),
+        ({"wordings": "odd"}, "wordings: .*is no set of wordings; choose"),
         ({"training": {"steps": 0}}, "training.steps"),
         ({"training": {"betas": [0.9, 1.0]}}, r"training\.betas"),
         ({"training": {"betas": [-0.1, 0.9]}}, r"training\.betas"),
         ({"training": {"learning_rate": float("nan")}}, "learning_rate"),
-        ({"colour": "red"}, "colour: got"),
+        ({"colour": "red"}, "^colour: there is no such setting; choose one of output, data"),
     ],
 )
 def test_settings_that_do_not_fit_together(world: Path, tmp_path: Path, changes: dict[str, Any], said: str) -> None:

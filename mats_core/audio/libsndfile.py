@@ -1,0 +1,148 @@
+"""Formats that libsndfile knows, through soundfile: WAV, FLAC, AIFF, Ogg, MP3, … with exact seeks."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Literal
+
+import soundfile
+
+from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioInfo, Block, Source, SourceFile
+from mats_core.audio.repair import ogg_has_end, wav_samples
+from mats_core.audio.signatures import HEAD_BYTES, Signature
+
+_BLOCK_FRAMES = 1 << 16
+_MOST_MP3_BYTES = 40_000  # a second: 320 kbit/s
+_MOST_TRAILER = 8192  # bytes of tags after the sound; more of them only cost a slower reader
+
+
+class _UnseekingSoundFile(soundfile.SoundFile):
+    """soundfile seeks to where it already is after every read, which costs time and, in MP3, up to 2000
+    wrong samples (a decoder that has been sought starts without the bits of the frames before). So soundfile is
+    told that the file cannot be sought; `seek` still works."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class LibsndfileSource(Source):
+    """A file opened with libsndfile. Raises what soundfile raises, and AudioError where reading fails."""
+
+    reader = "libsndfile"
+
+    def __init__(self, file: SourceFile, signature: Signature) -> None:
+        self._file = file
+        self._signature = signature
+        self._sound = _UnseekingSoundFile(file, "r")
+        file.check()
+        self.sample_rate = int(self._sound.samplerate)
+        self.channels = int(self._sound.channels)
+        self.frames = int(self._sound.frames)
+        self.broken = False
+        self._end: int | None = None  # frame where reading found the end
+
+    def close(self) -> None:
+        self._sound.close()
+
+    def info(self) -> AudioInfo:
+        kind = self._sound.format.lower()
+        frames = self.frames
+        seconds: float | None = frames / max(self.sample_rate, 1)
+        source: Literal["header", "unknown"] = "header"
+        if frames <= 0 or (kind == "mp3" and not self._has_xing_header()):
+            source = "unknown"  # an estimate from the first frames' bit rate
+        if seconds and self._file.size * 8 / seconds < LEAST_BITS_A_SECOND:
+            seconds, source = None, "unknown"
+        return AudioInfo(kind, self.sample_rate, self.channels, seconds, source)
+
+    def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
+        # a block's memory is bounded whatever the header declares
+        frames = max(256, _BLOCK_FRAMES // max(1, self.channels // 2))
+        if not self._seek(first):
+            return
+        position = first
+        while stop is None or position < stop:
+            wanted = frames if stop is None else min(frames, stop - position)
+            try:
+                block = self._sound.read(wanted, dtype="float32", always_2d=True)
+            except (soundfile.LibsndfileError, RuntimeError):
+                self._file.check()
+                self.broken = True
+                yield from self._rescue(position, position + wanted)
+                return
+            self._file.check()
+            if len(block):
+                yield block, self.sample_rate
+            position += len(block)
+            if len(block) < wanted:
+                self._end = position
+                return
+
+    def _seek(self, frame: int) -> bool:
+        """Go to a frame; False where the file does not reach it."""
+        if frame == 0:
+            return True
+        if frame >= self.frames:
+            self._end = self.frames
+            return False
+        try:
+            self._sound.seek(frame)
+        except (soundfile.LibsndfileError, RuntimeError):
+            self._file.check()
+            self.broken = True  # cut before this place, or damaged
+            return False
+        return True
+
+    def _rescue(self, first: int, stop: int) -> Iterator[tuple[Block, int]]:
+        """The frames before the damage, read anew in small blocks: a failed read of a large block threw them away."""
+        try:
+            self._file.seek(0)
+            with _UnseekingSoundFile(self._file, "r") as again:
+                again.seek(first)
+                for _ in range(first, stop, 256):
+                    block = again.read(256, dtype="float32", always_2d=True)
+                    if not len(block):
+                        return
+                    yield block, self.sample_rate
+        except (soundfile.LibsndfileError, RuntimeError):
+            return
+
+    def ended_early(self) -> bool:
+        if self._end is None:
+            return False
+        kind = self._signature.name
+        if kind == "WAV":
+            declared = wav_samples(self._file, self._file.head(HEAD_BYTES))
+            return declared is None
+        if kind == "AIFF":
+            return "calculated from length of" in self._sound.extra_info
+        if kind == "Ogg":
+            return not ogg_has_end(self._file)
+        if kind == "FLAC" or (kind == "MP3" and self._has_xing_header()):
+            return self._end < self.frames - self.sample_rate // 10
+        return False
+
+    def is_longer_than_declared(self) -> bool:
+        """Whether an MP3 has more bytes than its Xing header knows of (joined files, a stale header): libsndfile
+        would stop where the header does."""
+        if self._signature.name != "MP3":
+            return False
+        head = self._file.head(HEAD_BYTES, offset=self._tag_bytes())
+        place = max(head[:400].find(b"Xing"), head[:400].find(b"Info"))
+        if place < 0 or len(head) < place + 16:
+            return False
+        flags, first, second = struct.unpack(">III", head[place + 4 : place + 16])
+        known = (second if flags & 1 else first) if flags & 2 else _MOST_MP3_BYTES * self.frames // self.sample_rate
+        return self._file.size - self._tag_bytes() > known * 1.01 + _MOST_TRAILER
+
+    def _tag_bytes(self) -> int:
+        """Length of the ID3 tag before the sound; it may hold a picture."""
+        head = self._file.head(10)
+        if head[:3] != b"ID3" or len(head) < 10:
+            return 0
+        return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+
+    def _has_xing_header(self) -> bool:
+        head = self._file.head(HEAD_BYTES, offset=self._tag_bytes())
+        return any(mark in head[:400] for mark in (b"Xing", b"Info", b"VBRI"))

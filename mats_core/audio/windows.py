@@ -1,0 +1,76 @@
+"""Chunks and windows: how a file is cut into pieces of about a minute, and these into what an encoder hears at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it
+
+
+@dataclass(frozen=True)
+class Window:
+    """samples[start:stop] of a chunk; `weight` is the seconds in it that no window before has covered."""
+
+    start: int
+    stop: int
+    weight: float
+
+
+def windows(num_samples: int, sample_rate: int, window_seconds: float) -> list[Window]:
+    """Cut a chunk into consecutive windows (DESIGN.md, "Windows").
+
+    A last, shorter one is moved back to end with the chunk where a full one came before, and weighs by its
+    new seconds. A chunk shorter than a window is one window, for the encoder to pad. No samples, no
+    windows.
+    """
+    size = round(window_seconds * sample_rate)
+    if size <= 0:
+        raise ValueError(f"window_seconds {window_seconds} at {sample_rate} Hz is less than a sample")
+    cut = [Window(start, start + size, size / sample_rate) for start in range(0, num_samples - size + 1, size)]
+    rest = num_samples - len(cut) * size
+    if rest > 0:
+        cut.append(Window(max(0, num_samples - size), num_samples, rest / sample_rate))
+    return cut
+
+
+def chunk_seconds(window_seconds: float) -> float:
+    """Length of a chunk: as many whole windows as fit a minute, at least one (7 → 56, 10 → 60)."""
+    if not window_seconds > 0:
+        raise ValueError(f"window_seconds must be positive, got {window_seconds}")
+    return max(1, math.floor(60.0 / window_seconds + 1e-9)) * window_seconds
+
+
+def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
+    """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file.
+
+    A rest shorter than 50 ms belongs to the chunk before it: headers round.
+    """
+    if duration_s is None:
+        return [(0.0, None)]
+    count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
+    return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
+
+
+def pool_windows(
+    embeddings: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]], weights: Iterable[float]
+) -> npt.NDArray[np.float32]:
+    """Weighted mean of unit window embeddings [W, D], normalised: float32 [D].
+
+    Summed in float64, so that the result does not depend on how it was batched. Where the windows cancel
+    out (a mean of zero has no direction), the heaviest window's embedding is taken. Raises ValueError for
+    no window or no weight.
+    """
+    stacked = np.asarray(embeddings, np.float64)
+    shares = np.asarray(list(weights), np.float64)
+    if stacked.ndim != 2 or len(stacked) != len(shares) or not len(shares) or shares.sum() <= 0:
+        raise ValueError(f"embeddings {stacked.shape} and weights {shares.shape} do not make a mean")
+    mean = (stacked * shares[:, None]).sum(axis=0) / shares.sum()
+    norm = float(np.linalg.norm(mean))
+    if norm < 1e-9:
+        return np.asarray(stacked[int(shares.argmax())], np.float32)
+    return np.asarray(mean / norm, np.float32)

@@ -1,0 +1,24 @@
+"""The encoder of a URI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mats_core.encoders.base import ClapEncoder
+from mats_core.encoders.msclap_files import is_msclap
+
+
+def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:
+    """The encoder of a URI, ready to embed texts and audio.
+
+    `hf:NAME`, or a bare directory or hub name, is a `ClapModel` of transformers; `msclap:FILE`, or a directory with its
+    weights, is Microsoft's. dtype: "auto" is float32. options: `tokenizer`, of Microsoft's alone.
+    Raises SettingsError for anything missing or broken.
+    """
+    if is_msclap(uri):
+        from mats_core.encoders.msclap import MsClapEncoder
+
+        return MsClapEncoder(uri, device=device, dtype=dtype, **options)
+    from mats_core.encoders.clap import HfClapEncoder
+
+    return HfClapEncoder(uri, device=device, dtype=dtype)

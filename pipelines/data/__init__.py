@@ -1,0 +1,13 @@
+"""The data that flows between jobs: what INPUT may be, corpora, and the Parquet tables with their columns.
+
+inputs          what INPUT names (sounds, a list, a manifest, embeddings) as a stream of entries: `open_input`
+list_formats    a list of sounds in Parquet, CSV or JSONL as batches of rows
+corpus          corpus files as records, with what was wrong in them; a caption's normal form and id
+corpus_formats  JSON lists, JSONL, CSV and Parquet taken apart, record by record with its line
+embeddings      a table of embeddings: its facts (`_embeddings.json`) and its parts
+parquet         the one reader and writer of Parquet files at any URI
+schemas         every column of the manifest, the work list, answers and embeddings
+private_uris    URIs that hold a secret, handed to the decoders of a run and to nobody else
+
+Everything is public. Imports `pipelines.settings`; every other room of pipelines may import it.
+"""

@@ -1,0 +1,127 @@
+"""A table of embeddings, as `mats embed-text` (captions) and `mats embed-audio` (sounds) write it.
+
+OUTPUT/embeddings/*.parquet    its rows
+OUTPUT/_embeddings.json        facts about the whole
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import pyarrow as pa
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.data import parquet
+
+FOLDER = "embeddings"
+SIDECAR = "_embeddings.json"
+
+
+@dataclass(frozen=True)
+class EmbeddingsFacts:
+    """What `_embeddings.json` says of the table at `uri`; a field that is None is not in the file.
+
+    `window_seconds` and `sample_rate` are of sounds, `encoder`, `dtype`, `records` and `corpora` of captions.
+    """
+
+    uri: str
+    encoder: str | None = None
+    encoder_fingerprint: str = ""
+    dim: int = 0
+    dtype: str | None = None
+    sample_rate: int | None = None
+    window_seconds: float | None = None
+    rows: int | None = None
+    records: int | None = None
+    corpora: list[str] | None = None
+    status: str = "complete"
+
+    @property
+    def kind(self) -> str:
+        """text or audio."""
+        return "text" if self.window_seconds is None else "audio"
+
+
+def write_facts(facts: EmbeddingsFacts) -> None:
+    """Put `_embeddings.json` in place."""
+    told = {name: value for name, value in asdict(facts).items() if name != "uri" and value is not None}
+    storage.write_bytes(storage.join(facts.uri, SIDECAR), json.dumps(told, indent=1, ensure_ascii=False).encode())
+
+
+def has_facts(uri: str) -> bool:
+    """Whether there is a table of embeddings at `uri`."""
+    return storage.exists(storage.join(uri, SIDECAR))
+
+
+def copy_facts(source: str, target: str) -> None:
+    """Put the facts of the table at `source` beside a copy of its rows at `target`."""
+    storage.write_bytes(storage.join(target, SIDECAR), storage.read_bytes(storage.join(source, SIDECAR)))
+
+
+def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
+    """Facts of a finished table of `kind` (text or audio); SettingsError, named after `setting`, without one."""
+    shown = storage.public_uri(uri)
+    job = "mats embed-text" if kind == "text" else "mats embed-audio"
+    remedy = f'give the OUTPUT of "{job}"'
+    try:
+        told = dict(json.loads(storage.read_bytes(storage.join(uri, SIDECAR))))
+    except (storage.StorageError, ValueError, TypeError) as error:
+        raise SettingsError(setting, f"{shown} holds no embeddings that can be read ({error})", remedy) from None
+    told["uri"] = uri
+    facts = EmbeddingsFacts(**{each.name: told[each.name] for each in fields(EmbeddingsFacts) if each.name in told})
+    if type(facts.dim) is not int or facts.dim < 1:
+        raise SettingsError(setting, f"{shown} is no table of embeddings: its {SIDECAR} has no dim", remedy)
+    if facts.kind != kind:
+        what = {"text": "of captions", "audio": "of audio"}[facts.kind]
+        raise SettingsError(setting, f"{shown} holds embeddings {what}", remedy)
+    if facts.status != "complete":
+        raise SettingsError(setting, f"{shown} is not finished ({facts.status})", f'run "{job}" again to finish it')
+    return facts
+
+
+def list_parts(uri: str) -> list[storage.FileInfo]:
+    """The Parquet parts of the table at `uri`, in order; another table may lie beside or below them."""
+    return parquet.files(storage.join(uri, FOLDER))
+
+
+def part_rows(uri: str, rows: int | None, setting: str = "embeddings") -> dict[str, int]:
+    """URI of every part → its rows. SettingsError when one is broken, or all hold other than the sidecar's `rows`."""
+    parts = {}
+    shown = storage.public_uri(uri)
+    try:
+        for info in list_parts(uri):
+            parts[info.uri] = _row_count(info.uri, setting)
+    except storage.StorageError as error:
+        problem = f"the parts of {shown} cannot be listed ({error})"
+        raise SettingsError(setting, problem, "give a table that can be read") from None
+    found = sum(parts.values())
+    if not found:
+        raise SettingsError(setting, f"{shown} has no rows", "give a table with rows in it")
+    if rows is not None and rows != found:
+        raise SettingsError(setting, f"{shown} is to have {rows} rows and has {found}", "embed again")
+    return parts
+
+
+def read_part(
+    uri: str, rows: int, columns: Sequence[str] | None = None, setting: str = "embeddings"
+) -> Iterator[pa.RecordBatch]:
+    """The rows of a part, at most `rows` at once. SettingsError when it is broken."""
+    try:
+        yield from parquet.batches(uri, rows, columns)
+    except storage.StorageError as error:
+        raise _broken(uri, error, setting) from None
+
+
+def _row_count(uri: str, setting: str) -> int:
+    try:
+        return parquet.row_count(uri)
+    except storage.StorageError as error:
+        raise _broken(uri, error, setting) from None
+
+
+def _broken(uri: str, error: storage.StorageError, setting: str) -> SettingsError:
+    problem = f"the part {storage.public_uri(uri)} cannot be read ({error.message})"
+    return SettingsError(setting, problem, "embed again, or put the whole file back")

@@ -1,0 +1,86 @@
+"""Parquet files at any URI: one reader, one writer, one error for a file that is none."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import first_line
+
+READ_AHEAD = 8 << 20
+"""Bytes a store is asked for at once where all rows of a file are read."""
+
+
+class NotParquet(storage.StorageError):
+    """A file that is no whole Parquet file, or lacks a column that was asked for."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def files(folder: str) -> list[storage.FileInfo]:
+    """The Parquet files below a folder, in the order of their names; none where there is no such folder."""
+    found = storage.list_files(folder) if storage.is_dir(folder) else ()
+    return sorted((info for info in found if info.uri.endswith(".parquet")), key=lambda info: info.uri)
+
+
+def write(uri: str, table: pa.Table, row_group_size: int | None = None) -> None:
+    """Put a table in place as one whole file. Raises StorageError."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=row_group_size)
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+@contextmanager
+def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
+    """A file to read from; `read_ahead` as `storage.open_binary` takes it.
+
+    Raises, while it is open too, NotParquet, and StorageError for what cannot be read.
+    """
+    with _told_apart(uri):
+        far = storage.open_binary(uri) if read_ahead is None else storage.open_binary(uri, read_ahead=read_ahead)
+        with far as file:
+            yield pq.ParquetFile(file)
+
+
+def read(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows, of these columns. Raises NotParquet (also where a column is missing), StorageError."""
+    with _told_apart(uri), storage.open_binary(uri) as file:
+        return pq.read_table(file, columns=None if columns is None else list(columns))
+
+
+def batches(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows in order, at most `rows` at once. Columns that the file lacks are left out. Raises as `opened`."""
+    with opened(uri, READ_AHEAD) as file:
+        yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+
+
+def schema(uri: str) -> pa.Schema:
+    """The columns of a file. Raises NotParquet, StorageError."""
+    with opened(uri) as file:
+        return file.schema_arrow
+
+
+def row_count(uri: str) -> int:
+    """How many rows a file has. Raises NotParquet, StorageError."""
+    with opened(uri) as file:
+        return int(file.metadata.num_rows)
+
+
+@contextmanager
+def _told_apart(uri: str) -> Iterator[None]:
+    """What pyarrow raises, as NotParquet where the file is at fault and as StorageError where its store is."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, MemoryError):
+            raise
+        if isinstance(error, OSError) and (error.errno is not None or type(error) is not OSError):
+            raise storage.error_from(error, uri) from error
+        # note: of a torn file pyarrow raises ArrowInvalid or a plain OSError, as it comes
+        raise NotParquet("io_error", f"no whole Parquet file: {first_line(error)}") from None

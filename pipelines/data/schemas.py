@@ -1,0 +1,142 @@
+"""The columns of our tables: manifest, work list, answers and audio embeddings, each column in one place.
+
+A new column of answers is a row of OUTPUT_COLUMNS, and its values in the stage that makes them. From here a list's own
+columns are checked against it, the stage takes its type, and who reads a table back leaves it out where it is large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+MANIFEST_SCHEMA = pa.schema(
+    [
+        ("chunk_id", pa.string()),
+        ("uri", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("version", pa.string()),
+        ("format", pa.string()),
+        ("sample_rate", pa.int32()),
+        ("channels", pa.int32()),
+        ("start_s", pa.float64()),
+        ("duration_s", pa.float64()),
+        ("duration_source", pa.string()),
+        ("error_code", pa.string()),
+        ("error_message", pa.string()),
+    ]
+)
+"""What a scan finds out about a chunk."""
+
+REQUEST_COLUMNS = ("task", "question", "tag")
+"""What a list may ask of each of its sounds; strings."""
+
+WORK_SCHEMA = pa.schema(
+    [
+        ("row_id", pa.int64()),
+        ("entry_id", pa.int64()),
+        ("last", pa.bool_()),
+        ("part", pa.string()),
+        ("part_row", pa.int64()),
+    ]
+)
+"""What the work list adds: its ids, whether a chunk is the last of its file, and where stored embeddings lie."""
+
+PCM = "pcm"
+"""A chunk's sound between decoding and the model: int16 mono, little endian. Never written."""
+
+WINDOWS_TYPE = pa.list_(
+    pa.struct([("start_s", pa.float64()), ("weight", pa.float32()), ("embedding", pa.list_(pa.float32()))])
+)
+SEGMENTS_TYPE = pa.list_(pa.struct([("start_s", pa.float64()), ("end_s", pa.float64()), ("text", pa.string())]))
+NEIGHBORS_TYPE = pa.list_(
+    pa.struct(
+        [
+            ("row", pa.int64()),
+            ("caption", pa.string()),
+            ("source", pa.string()),
+            ("weight", pa.float32()),
+            ("score", pa.float32()),
+        ]
+    )
+)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that the OUTPUT of `jobs` has beside the manifest's, the request's and a list's own columns.
+
+    `setting`: the setting that asks for it; "" where it is always there.
+    """
+
+    name: str
+    type: pa.DataType
+    jobs: tuple[str, ...] = ("caption",)
+    setting: str = ""
+
+
+OUTPUT_COLUMNS = (
+    Column("row_id", pa.int64(), ("caption", "embed-audio")),
+    Column("last", pa.bool_(), ("embed-audio",)),
+    Column("decoded_s", pa.float64(), ("caption", "embed-audio")),
+    Column("text", pa.string()),
+    Column("segments", SEGMENTS_TYPE),
+    Column("windows", WINDOWS_TYPE, ("embed-audio",)),
+    Column("model_fingerprint", pa.string()),
+    Column("run_id", pa.string(), ("caption", "embed-audio")),
+    Column("embedding", pa.list_(pa.float32()), setting="with_embedding"),
+    Column("neighbors", NEIGHBORS_TYPE, setting="explain"),
+)
+"""In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""
+
+_WITHIN = frozenset({*WORK_SCHEMA.names, PCM, *(column.name for column in OUTPUT_COLUMNS)})
+
+RESERVED = (_WITHIN | {*MANIFEST_SCHEMA.names}) - {"uri"}
+"""Names that a list's own columns may not have."""
+
+NESTED = frozenset(column.name for column in OUTPUT_COLUMNS if pa.types.is_nested(column.type))
+"""Columns that take most of a table's bytes: not read where only requests and sounds are asked for."""
+
+
+def output_columns(job: str, settings: object) -> tuple[Column, ...]:
+    """The columns that `job` adds with these settings, in order."""
+    asked = (c for c in OUTPUT_COLUMNS if job in c.jobs)
+    return tuple(c for c in asked if not c.setting or getattr(settings, c.setting, False))
+
+
+def dropped_columns(job: str, settings: object) -> tuple[str, ...]:
+    """Columns that rows have within a run, and the OUTPUT of `job` does not."""
+    return tuple(sorted(_WITHIN - {column.name for column in output_columns(job, settings)}))
+
+
+def with_output(rows: pa.Table, job: str, settings: object, values: Mapping[str, Any]) -> pa.Table:
+    """Rows as they stand within a run → rows of the OUTPUT of `job`: what is not in its `output_columns` goes.
+
+    values: a list or array a column. Columns that the rows have already need none. KeyError where one is missing.
+    """
+    rows = rows.drop_columns([name for name in dropped_columns(job, settings) if name in rows.schema.names])
+    for column in output_columns(job, settings):
+        if column.name in values or column.name not in rows.schema.names:
+            rows = with_column(rows, column.name, values[column.name], column.type)
+    return rows
+
+
+def with_column(table: pa.Table, name: str, values: Any, kind: pa.DataType) -> pa.Table:
+    """`table` with the column replaced or added."""
+    array = values if isinstance(values, (pa.Array, pa.ChunkedArray)) else pa.array(values, kind)
+    at = table.schema.get_field_index(name)
+    return table.append_column(name, array) if at < 0 else table.set_column(at, pa.field(name, kind), array)
+
+
+def timed(rows: pa.Table, **values: float) -> pa.Table:
+    """Add measures of a block to its rows: moments (`…_at`, epoch), and seconds of work (`…_s`) and counts, of which
+    every row gets an equal share.
+
+    The driver sums them up and drops them again.
+    """
+    for name, value in values.items():
+        share = value if name.endswith("_at") else value / max(1, len(rows))
+        rows = with_column(rows, f"_{name}", [share] * len(rows), pa.float64())
+    return rows

@@ -1,0 +1,77 @@
+"""What the settings of all jobs are made of: kinds of values, paths for the workers of a cluster, readable errors.
+
+A field's description is its documentation and its `--help` text. Wrong values raise SettingsError (exit code 2) before
+any work starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from mats_core.errors import ERROR_CODES, field_error
+from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
+
+
+class Settings(BaseModel):
+    """Settings of a job: a name that is no setting is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f'"{name}" is no device; choose auto, cpu, cuda, cuda:0, …')
+    return name
+
+
+def _error_code(name: str) -> str:
+    if name not in ERROR_CODES:
+        raise ValueError(f'"{name}" is no error code; choose {", ".join(ERROR_CODES)}')
+    return name
+
+
+Device = Annotated[str, AfterValidator(_device)]
+ErrorCode = Annotated[str, AfterValidator(_error_code)]
+Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+"""A list that YAML may give as one value."""
+
+
+def anchored(uri: str, only_there: bool = False) -> str:
+    """A relative local path from the root; other URIs as they are, and with `only_there` names of nothing here too.
+
+    For the workers of a cluster that is joined: they stand in another folder than whoever gave the path.
+    """
+    if scheme(uri) or is_file_url(uri) or (only_there and not os.path.exists(uri)):
+        return uri
+    return os.path.abspath(uri)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def build(kind: type[Model], values: Mapping[str, Any]) -> Model:
+    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting. What may be a secret is
+    not shown: the value of a setting that there is not, or that is called like one."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise field_error(kind, error, shown=_shown) from None
+
+
+def _shown(name: str, value: Any) -> str:
+    """A wrong value as a message may hold it."""
+    if names_secret(name):
+        return "the value (which is not shown)"
+    if isinstance(value, dict):
+        return f"a mapping of {', '.join(str(key) for key in value) or 'nothing'}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_shown(name, each) for each in value)}]"
+    if isinstance(value, str):
+        return f'"{redacted(value)}"'
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)

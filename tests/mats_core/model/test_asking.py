@@ -1,0 +1,153 @@
+"""Asking about sound: every road gives one answer, and what fails fails alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mats_core
+from mats_core.errors import SettingsError
+from mats_core.model.asking import (
+    Clip,
+    Request,
+    Segment,
+    ask_about,
+    ask_clips,
+    embed_clips,
+    embed_sound,
+    in_batches,
+)
+from mats_core.model.model import MatsModel
+from tests.recordings import clicks, encode
+from tests.tiny import SAMPLE_RATE
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: str) -> MatsModel:
+    return mats_core.load_model(tiny_model_dir, device="cpu")
+
+
+def tones(*seconds: float) -> list[tuple[float, np.ndarray]]:
+    """A tone of each length, of a pitch of its own, as (start in its file, samples int16)."""
+    found = []
+    for at, length in enumerate(seconds):
+        time = np.arange(round(length * SAMPLE_RATE)) / SAMPLE_RATE
+        found.append((60.0 * at, (9000 * np.sin(2 * np.pi * 200 * (at + 1) * time)).astype(np.int16)))
+    return found
+
+
+def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: Path) -> None:
+    import soundfile
+
+    rng = np.random.default_rng(1)
+    waveform = (0.2 * rng.standard_normal(SAMPLE_RATE * 13)).clip(-1, 1).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", waveform, SAMPLE_RATE, subtype="PCM_16")
+    from_file = model.answers(str(tmp_path / "noise.wav"), segments=True)
+    in_memory = model.answers((soundfile.read(tmp_path / "noise.wav", dtype="float32")[0], SAMPLE_RATE))
+    assert len(from_file) == len(in_memory) == 1
+    assert from_file[0].text == in_memory[0].text == model.answer(tmp_path / "noise.wav")
+    np.testing.assert_allclose(from_file[0].embedding, in_memory[0].embedding, atol=1e-5)
+    (reply,) = model.answer_embeddings(from_file[0].embedding[None], [Request("caption")])
+    assert reply.text == from_file[0].text
+    assert [(s.start_s, s.end_s) for s in from_file[0].segments] == [(0, 5), (5, 10), (8, 13)]
+
+
+def test_a_segment_tells_when_its_sound_was(model: MatsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A click in the second minute of a film: it lies in the segment that was heard with it, at its time."""
+    click_s = 66.3
+    path = tmp_path / "film.mp4"
+    path.write_bytes(encode(clicks(16000, 72.0, (click_s,)), 16000, "mp4", pictures=True))
+    windows: list[np.ndarray] = []
+    embed = model.encoder.embed_audio
+    monkeypatch.setattr(model.encoder, "embed_audio", lambda batch: windows.extend(batch.numpy()) or embed(batch))
+    segments = [segment for answer in model.answers(str(path), segments=True) for segment in answer.segments]
+    assert len(segments) == len(windows) == 15  # 12 in the first minute, of five seconds each
+    heard = [int(np.abs(window).argmax()) for window in windows if np.abs(window).max() > 0.3]
+    there = [segment for segment in segments if segment.start_s <= click_s < segment.end_s]
+    assert [segment.start_s for segment in there] == [65.0]
+    assert [there[0].start_s + at / 16000 for at in heard] == [pytest.approx(click_s, abs=0.010)]
+
+
+def test_a_long_sound_is_answered_a_minute_at_a_time(model: MatsModel) -> None:
+    waveform = np.zeros(SAMPLE_RATE * 130, np.float32)
+    found = model.answers((waveform, SAMPLE_RATE), task="QA", question="Is there a dog ?")
+    assert [(part.start_s, part.duration_s) for part in found] == [(0, 60), (60, 60), (120, 10)]
+    assert model.answer((waveform, SAMPLE_RATE), task="QA", question="Is there a dog ?").count("\n") == 2
+
+
+def test_clips_and_their_answers_do_not_depend_on_the_batch(model: MatsModel) -> None:
+    sounds = tones(0.3, 5.0, 13.0, 7.5)
+    requests = [Request("caption"), Request("QA", "Is there a dog ?"), Request("cla_label"), Request("caption")]
+    clips = embed_clips(model, sounds, batch_size=64)
+    found = ask_clips(model, clips, requests, segments=True, batch_size=64)
+    assert [len(clip.embeddings) for clip in clips] == [1, 1, 3, 2]
+    assert [clip.weights.tolist() for clip in clips][2:] == [[5, 5, 3], [5, 2.5]]
+    for size in (1, 3):
+        again = embed_clips(model, sounds, batch_size=size)
+        for one, other in zip(clips, again, strict=True):
+            np.testing.assert_allclose(one.embeddings, other.embeddings, atol=1e-5)
+        answers = ask_clips(model, again, requests, segments=True, batch_size=size)
+        assert [a.text for a in answers] == [a.text for a in found]
+        assert [a.segments for a in answers] == [a.segments for a in found]
+
+
+def test_a_segment_has_its_times_in_the_file() -> None:
+    """A window at 8 s of a clip that begins at 60 s and is 13 s long."""
+    clip = Clip(
+        np.eye(3, dtype=np.float32), np.array([5, 5, 3], np.float32), np.array([0.0, 5.0, 8.0]), 13.0, 5.0, 60.0
+    )
+    assert clip.segment(2, "rain") == Segment(68.0, 73.0, "rain")
+    mean = np.array([5, 5, 3]) / np.sqrt(59)
+    np.testing.assert_allclose(clip.pooled, mean, atol=1e-6)
+    short = Clip(np.eye(1, dtype=np.float32), np.ones(1, np.float32), np.zeros(1), 1.5, 5.0)
+    assert short.segment(0, "") == Segment(0.0, 1.5, "")
+
+
+def test_what_fails_fails_alone(model: MatsModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = tones(1.0, 2.0, 6.0)
+    good = ask_clips(model, embed_clips(model, sounds), [Request()] * 3, segments=True)
+    embed, answer = model.embed_windows, model.answer_embeddings
+
+    def failing_embed(windows: Sequence[np.ndarray]) -> np.ndarray:
+        if any(len(window) == SAMPLE_RATE for window in windows):
+            raise MemoryError("too long")
+        return embed(windows)
+
+    def failing_answer(vectors: Any, requests: Any, **given: Any) -> Any:
+        if any(np.allclose(vector, last, atol=1e-5) for vector in vectors.numpy()):
+            raise RuntimeError("out of luck")
+        return answer(vectors, requests, **given)
+
+    monkeypatch.setattr(model, "embed_windows", failing_embed)
+    monkeypatch.setattr(model, "answer_embeddings", failing_answer)
+    clips = embed_clips(model, sounds)
+    assert isinstance(clips[0], MemoryError)
+    last = clips[2].embeddings[-1]  # one window of the third clip
+    found = ask_clips(model, clips[1:], [Request()] * 2, segments=True)
+    assert (found[0].text, found[0].segments) == (good[1].text, good[1].segments)
+    assert isinstance(found[1], RuntimeError)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        ask_about(model, clips[1:], Request(), segments=True)
+
+
+def test_a_batch_that_fails_is_run_item_by_item() -> None:
+    ran: list[list[int]] = []
+
+    def invert(batch: Sequence[int]) -> list[float]:
+        ran.append(list(batch))
+        return [1 / each for each in batch]
+
+    found = in_batches([1, 2, 0, 4, 5], 2, invert)
+    assert ran == [[1, 2], [0, 4], [0], [4], [5]]
+    assert found[:2] + found[3:] == [1, 0.5, 0.25, 0.2]
+    assert isinstance(found[2], ZeroDivisionError)
+
+
+def test_a_model_without_an_encoder_hears_nothing(tiny_model_dir: str) -> None:
+    deaf = mats_core.load_model(tiny_model_dir, device="cpu", encoder=False)
+    with pytest.raises(SettingsError, match=r"model: it has no encoder; .*a model with an encoder"):
+        embed_sound(deaf, (np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE))

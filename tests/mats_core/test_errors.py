@@ -1,0 +1,50 @@
+"""Errors a person can act on: setting, problem, remedy."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, Field
+
+from mats_core.errors import SettingsError, checked, checked_field, first_line
+
+
+class Box(BaseModel, extra="forbid"):
+    size: int = Field(1, ge=1, le=9)
+    name: str
+
+
+def test_an_error_is_a_sentence_and_survives_being_sent() -> None:
+    error = SettingsError("output", "another run is writing into it", "wait until it has ended")
+    assert str(error) == "output: another run is writing into it; wait until it has ended"
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.setting, again.problem, again.remedy, str(again)) == (*error.__reduce__()[1], str(error))
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"name": "a", "size": 0}, "box.size: 0 cannot be used; it must be greater than or equal to 1"),
+        ({"name": "a", "size": "x"}, 'box.size: "x" cannot be used; it must be a valid integer'),
+        ({}, "box.name: it is missing; give it a value"),
+        ({"name": "a", "colour": 1}, "box.colour: there is no such setting; choose one of size, name"),
+    ],
+)
+def test_the_first_wrong_field_is_named(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        checked(Box, values, "box")
+    assert str(caught.value).startswith(says)
+
+
+def test_one_field_by_another_name() -> None:
+    assert checked_field(Box, "size", "3", "width") == 3
+    with pytest.raises(SettingsError, match="width: 10 cannot be used; it must be less than or equal to 9"):
+        checked_field(Box, "size", 10, "width")
+
+
+def test_the_first_line_of_an_error() -> None:
+    assert first_line(ValueError("\n  one \ntwo")) == "one"
+    assert first_line(ValueError()) == "ValueError"
+    assert first_line(ValueError("x" * 300), most=5) == "xxxxx"

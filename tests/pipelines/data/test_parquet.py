@@ -1,0 +1,75 @@
+"""One reader and one writer of Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mats_core.storage import StorageError
+from pipelines.data import parquet
+
+TABLE = pa.table({"a": [1, 2, 3, 4, 5], "b": ["x", None, "z", "u", "v"]})
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    uri = str(tmp_path / "below" / "part.parquet")
+    parquet.write(uri, TABLE, row_group_size=2)
+    return uri
+
+
+def test_what_is_written_is_read_whole_and_by_columns(uri: str) -> None:
+    assert parquet.read(uri) == TABLE == pq.read_table(uri)
+    assert parquet.read(uri, ["b"]) == TABLE.select(["b"])
+    assert parquet.schema(uri) == TABLE.schema
+    assert parquet.row_count(uri) == 5
+    with parquet.opened(uri) as file:
+        assert file.num_row_groups == 3
+        assert file.metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_batches_come_in_order_and_leave_out_what_the_file_lacks(uri: str) -> None:
+    found = list(parquet.batches(uri, 4, ["a", "none"]))
+    assert pa.Table.from_batches(found) == TABLE.select(["a"])
+    assert max(len(batch) for batch in found) <= 4
+
+
+def test_files_are_the_parquet_files_in_order_of_their_names(tmp_path: Path) -> None:
+    assert parquet.files(str(tmp_path / "nowhere")) == []
+    for name in ("b.parquet", "a.parquet", "c=1/a.parquet", "a.parquet.0123abcd.partial", "note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [info.path for info in parquet.files(str(tmp_path))] == ["a.parquet", "b.parquet", "c=1/a.parquet"]
+
+
+@pytest.mark.parametrize("keep", [0, 3, 100])
+def test_a_torn_file_is_no_parquet(uri: str, keep: int) -> None:
+    whole = Path(uri).read_bytes()
+    Path(uri).write_bytes(whole[:keep] + whole[-4:] if keep else b"")
+    for read in (parquet.read, parquet.schema, parquet.row_count, lambda uri: list(parquet.batches(uri, 8))):
+        with pytest.raises(parquet.NotParquet, match="no whole Parquet file"):
+            read(uri)
+
+
+def test_damaged_pages_are_no_parquet(uri: str) -> None:
+    whole = Path(uri).read_bytes()
+    Path(uri).write_bytes(whole[:4] + bytes(len(whole) // 4) + whole[4 + len(whole) // 4 :])
+    with pytest.raises(parquet.NotParquet):
+        parquet.read(uri)
+    with pytest.raises(parquet.NotParquet):
+        list(parquet.batches(uri, 8))
+
+
+def test_a_column_that_is_not_there_is_named(uri: str) -> None:
+    with pytest.raises(parquet.NotParquet, match="row_id"):
+        parquet.read(uri, ["row_id"])
+
+
+def test_a_file_that_cannot_be_read_is_another_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError) as caught:
+        parquet.read(str(tmp_path / "none.parquet"))
+    assert caught.value.code == "not_found"
+    assert not isinstance(caught.value, parquet.NotParquet)
