@@ -234,7 +234,7 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         ),
         "two encoders": (
             {"data": [{"name": "a", "corpus": one}, {"name": "b", "corpus": one, "embeddings": str(other)}]},
-            r"embeddings: .*/other was made with encoder 0123456789ab.*; train on embeddings of one encoder",
+            r"embeddings: .*/other was made with encoder 0123456789ab, not with .*; train on embeddings of one encoder",
         ),
         "a missing set": (
             {"data": [{"name": "gone", "corpus": str(world / "gone.jsonl")}]},
@@ -249,7 +249,10 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
             {"memory": str(memory)},
             r"memory: .*made with encoder fedcba.*mats build-memory",
         ),
-        "a missing LLM": ({"llm": str(world / "gone")}, r"llm: .*gone. is not a directory that exists"),
+        "a missing LLM": (
+            {"llm": str(world / "gone")},
+            r"llm: .*gone. is not a directory that exists; give the path of one",
+        ),
         "a column that is not ours": (
             {"data": [{"name": "a", "corpus": one, "columns": {"text": "caption"}}]},
             r"^data\.a\.columns: .text. is no field of ours; write our field = their name",
