@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -91,14 +92,6 @@ COVERED_BY = {
     "pipelines.evaluate.datasets.found_items": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.datasets.json_reader": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.datasets.soundworld_reader": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.drafts": "tests/pipelines/evaluate/datasets/test_bad_files.py",
-    "pipelines.evaluate.datasets.files": "tests/pipelines/evaluate/datasets/test_bad_files.py",
-    "pipelines.evaluate.datasets.judged": "tests/pipelines/evaluate/datasets/test_bad_files.py",
-    "pipelines.evaluate.datasets.names": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.reading": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.records": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.soundworld": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.tables": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.page": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.records": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.results": "tests/pipelines/evaluate/test_run.py",
@@ -151,16 +144,28 @@ def module_name(path: Path) -> str:
 
 def parsed(path: Path) -> ast.Module:
     """The syntax tree of a file."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(path: Path, changed: int) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported_names(path: Path) -> Iterator[tuple[str, str]]:
+def imported_names(path: Path) -> list[tuple[str, str]]:
     """(module, name) of every absolute import in a file, wherever it stands; the name is empty for `import module`."""
-    for node in ast.walk(parsed(path)):
+    return _imported_names(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _imported_names(path: Path, changed: int) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(_parsed(path, changed)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield from ((node.module, alias.name) for alias in node.names)
+            found += [(node.module, alias.name) for alias in node.names]
+    return found
 
 
 def imports_of(path: Path, known: dict[str, Path], exported: dict[str, str]) -> set[str]:
