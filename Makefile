@@ -1,4 +1,5 @@
-# Two commands: `make demo` and `make test`. Both set up .venv when it is missing or out of date.
+# `make demo`, `make check` while you work, `make test` before you push. Each sets up .venv when it is missing or out of
+# date.
 #   make demo PYTHON=python3.12     another interpreter (3.10 to 3.12)
 #   make test ARGS="-k santa"       arguments for pytest
 #   make test JOBS=4                tests in 4 processes at once (0: in pytest's own, as --pdb wants it)
@@ -17,7 +18,7 @@ PIP_FLAGS    = --quiet --disable-pip-version-check --no-compile
 COMPILE      = -m compileall -q -j 0
 unexport PYTHONDONTWRITEBYTECODE
 # A file's tests, and what they share, stay in one process; in the order of collection the long files come first.
-PYTEST       = -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST       = -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10
 # Ray counts its usage unless told not to; these runs are nobody's business.
 export RAY_USAGE_STATS_ENABLED = 0
 
@@ -27,14 +28,16 @@ OTHER_PYTHON = $(shell test ! -x $(BIN)/python || test "`$(BIN)/python -V 2>&1`"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint test test-latest test-all check-tools clean new-python
+.PHONY: help demo lint check test map test-latest test-all check-tools clean new-python
 
 help:
 	@echo "make demo         write a small archive, caption it, leave demo/report.html"
+	@echo "make check        lint, types, and the tests that start neither Ray nor another process; two minutes"
 	@echo "make test         lint, types and tests"
 	@echo "make test-latest  the tests on the newest transformers, numpy and pyarrow, without msclap"
 	@echo "make test-all     test, and the long tests as well (chaos, many nodes)"
 	@echo "make lint         lint and types only"
+	@echo "make map          the figures of the code: modules a room, circles, what one reads to change a command"
 	@echo "make clean        remove what these commands made, environments included"
 
 demo: $(STAMP)
@@ -45,11 +48,17 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+check: lint
+	$(BIN)/python $(PYTEST) -m "not long and not processes" $(ARGS)
+
 test: lint
 	$(BIN)/python $(PYTEST) $(ARGS)
 
 test-all: lint
 	$(BIN)/python $(PYTEST) -m "" $(ARGS)
+
+map: $(STAMP)
+	$(BIN)/python -m tests.house --trace
 
 test-latest: $(STAMP_LATEST)
 	$(VENV_LATEST)/bin/python $(PYTEST) $(ARGS)

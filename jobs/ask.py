@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from jobs.terminal.commands import command
 from mats_core import storage
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.prompts import validate_request
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
     from mats_core.model.model import MatsModel
 
 
+app = typer.Typer()
+
+
 @dataclass(frozen=True)
-class Asked:
-    """What `mats ask` was told besides its files."""
+class AskOptions:
+    """The options of `mats ask`."""
 
     task: str = "caption"
     question: str | None = None
@@ -34,27 +38,53 @@ class Asked:
     as_json: bool = False
 
 
-def ask_files(files: list[str], asked: Asked) -> int:
+@command(app, "ask")
+def ask(
+    files: list[str] = typer.Argument(..., help="Sound files (paths or URLs)."),
+    task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
+    question: str | None = typer.Option(None, help="The question of task QA."),
+    tag: str | None = typer.Option(None, help="Tag put into the prompt (default: the model's)."),
+    interactive: bool = typer.Option(
+        False, "--interactive", "-i", help="Read questions about one FILE, a line each, until end of input."
+    ),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
+    as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
+) -> int:
+    """Answer a few files right here, without Ray."""
+    asked = AskOptions(task, question, tag, model, segments, device, trust_remote_code, interactive, as_json)
+    return ask_files(files, asked)
+
+
+def ask_files(files: list[str], asked: AskOptions) -> int:
     """Print one answer a chunk of every file; 1 when a file could not be answered. Raises SettingsError."""
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights
 
     config = check_model_dir(asked.model)
     if config.encoder is None:
-        raise got_allowed("model", asked.model, "a model with an encoder; this one answers embeddings only")
+        raise SettingsError(
+            "model", f'"{asked.model}" has no encoder and answers embeddings only', "choose a model with an encoder"
+        )
     if asked.interactive:
         if sys.stdin is None:
-            raise got_allowed("interactive", "a closed standard input", "one to read questions from")
+            raise SettingsError("interactive", "standard input is closed", "open one to read questions from")
         if len(files) != 1:
-            raise got_allowed("FILE", f"{len(files)} files", "one file with --interactive")
+            raise SettingsError("FILE", f"--interactive was given {len(files)} files", "give one file")
         if asked.question is not None:
-            raise got_allowed("question", asked.question, "no --question with --interactive, which reads them")
+            raise SettingsError(
+                "question", "--interactive reads the questions itself", "leave out either --question or --interactive"
+            )
         validate_request("caption", None, tag=asked.tag)
     else:
         validate_request(asked.task, asked.question, tuple(config.tasks), asked.tag)
     for file in files:
         if storage.is_dir(file):
-            raise got_allowed("FILE", file, "a file; for folders there is `mats caption`")
+            raise SettingsError(
+                "FILE", f'"{storage.public_uri(file)}" is a folder', "give files; for folders there is `mats caption`"
+            )
     check_weights(resolve(asked.model), config)
     from mats_core import load_model
 
@@ -65,7 +95,7 @@ def ask_files(files: list[str], asked: Asked) -> int:
     return 1 if failed else 0
 
 
-def _embed(model: MatsModel, file: str, asked: Asked) -> list[Clip] | None:
+def _embed(model: MatsModel, file: str, asked: AskOptions) -> list[Clip] | None:
     """The file's embeddings; None, with its error shown, when it cannot be heard."""
     from mats_core.audio.decode import AudioError
     from mats_core.model.asking import embed_sound
@@ -81,7 +111,7 @@ def _embed(model: MatsModel, file: str, asked: Asked) -> list[Clip] | None:
         return None
 
 
-def _answer_file(model: MatsModel, file: str, asked: Asked, name: bool) -> bool:
+def _answer_file(model: MatsModel, file: str, asked: AskOptions, name: bool) -> bool:
     clips = _embed(model, file, asked)
     if clips is None:
         return False
@@ -89,7 +119,7 @@ def _answer_file(model: MatsModel, file: str, asked: Asked, name: bool) -> bool:
     return True
 
 
-def _converse(model: MatsModel, file: str, asked: Asked) -> int:
+def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
     """Answer questions about one file, a line each, until end of input. The file is embedded once."""
     clips = _embed(model, file, asked)
     if clips is None:
@@ -114,7 +144,7 @@ def _converse(model: MatsModel, file: str, asked: Asked) -> int:
 
 
 def _show(
-    model: MatsModel, file: str, clips: list[Clip], asked: Asked, task: str, question: str | None, name: bool
+    model: MatsModel, file: str, clips: list[Clip], asked: AskOptions, task: str, question: str | None, name: bool
 ) -> None:
     from mats_core.model.asking import Request, ask_about
 

@@ -7,19 +7,29 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jobs.terminal.display import RunDisplay, duration, print_result
-from mats_core.errors import SettingsError, got_allowed
-from mats_core.soundworld.archive import write_archive, write_truth
-from pipelines.archive.caption import run_caption
-from pipelines.pages.render import clock
-from pipelines.pages.report import ReportResult, write_report
-from pipelines.settings.archive import CaptionSettings
-from pipelines.settings.base import build
+import typer
 
+from jobs.terminal.commands import EXIT_INTERRUPTED, command
+from mats_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pipelines.pages.report import ReportResult
+
+app = typer.Typer()
 TRUTH = "truth.jsonl"
 MARK = ".mats-demo"
+
+
+@command(app, "demo")
+def demo(
+    folder: str = typer.Argument("demo", help="Where to work; made anew each time."),
+    seed: int = typer.Option(0, help="Which archive."),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+) -> int:
+    """Write a small, untidy archive, caption it, and leave a report to look at and listen to."""
+    return run(folder, seed, model)
 
 
 def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
@@ -30,10 +40,17 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
     Raises:
         SettingsError: ``folder`` holds files that no demo made, or cannot be written.
     """
+    from jobs.terminal.display import RunDisplay, duration, print_result
+    from mats_core.soundworld.archive import write_archive, write_truth
+    from pipelines.archive.caption import run_caption
+    from pipelines.pages.report import write_report
+    from pipelines.settings.archive import CaptionSettings
+    from pipelines.settings.base import build
+
     started = time.monotonic()
     root = Path(folder)
     archive, out, page = root / "archive", root / "out", root / "report.html"
-    _make_room(root)
+    _clear(root)
     truth = write_archive(archive, seed)
     write_truth(truth, root / TRUTH)
     print(f"{len(truth)} files written to {archive}", file=sys.stderr)
@@ -42,7 +59,7 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
         result = run_caption(settings, display)
     if result.status not in ("complete", "complete_before"):
         print(f"mats: the run is {result.status}; run the demo again", file=sys.stderr)
-        return 130 if result.status == "interrupted" else 1
+        return EXIT_INTERRUPTED if result.status == "interrupted" else 1
     report = write_report(str(out), str(page), truth, title="What the demo archive sounds like")
     _print_answers(report)
     print_result(result, "clips")
@@ -52,16 +69,18 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
     return 0
 
 
-def _make_room(root: Path) -> None:
+def _clear(root: Path) -> None:
     """Remove an earlier demo; refuse a folder that is something else."""
     try:
         if root.exists() and any(root.iterdir()) and not (root / MARK).exists():
-            raise got_allowed("folder", str(root), "a new or empty folder, or an earlier demo")
+            raise SettingsError(
+                "folder", f'"{root}" holds files that no demo made', "choose a new or empty folder, or an earlier demo"
+            )
         root.mkdir(parents=True, exist_ok=True)
         (root / MARK).touch()  # from here on the folder is known as a demo's, however far it gets
         shutil.rmtree(os.fsencode(root / "archive"), ignore_errors=True)
     except OSError as error:
-        raise got_allowed("folder", str(root), f"a folder that can be written ({error})") from None
+        raise SettingsError("folder", f'"{root}" cannot be written ({error})', "choose another folder") from None
 
 
 def _print_answers(report: ReportResult) -> None:
@@ -101,6 +120,8 @@ def _print_answers(report: ReportResult) -> None:
 
 def _time(part: dict[str, Any], one_of_many: bool) -> str:
     """How long a file is; of a long file, where this part begins."""
+    from pipelines.pages.render import clock
+
     if part["error_code"]:
         return ""
     return f"from {clock(part['start']) if part['start'] else '0:00'}" if one_of_many else clock(part["length"])
@@ -111,11 +132,3 @@ def _labels(part: dict[str, Any]) -> Any:
 
     styles = {"right": ("✓ ", "green"), "missed": ("○ ", "yellow"), "wrong": ("✗ ", "red")}
     return Text(" ").join(Text(styles[mark][0] + label, style=styles[mark][1]) for label, mark in part["labels"])
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(run(sys.argv[1] if len(sys.argv) > 1 else "demo"))
-    except SettingsError as problem:
-        print(f"mats: {problem}", file=sys.stderr)
-        sys.exit(2)

@@ -14,7 +14,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from pipelines.cluster.plan import free_memory, usable_cores
+import typer
+
+from jobs.terminal.commands import command
+from mats_core.errors import first_line
+
+app = typer.Typer()
 
 DISTRIBUTION = "mats-audio"
 GIB = 1024**3
@@ -66,13 +71,13 @@ def examine() -> list[Finding]:
     versions = installed_versions()
     return [
         *_python(),
-        *_packages(versions, _import_error),
+        *package_findings(versions, _import_error),
         *(Finding("packages", "together", MISSING, text) for text in known_conflicts(versions)),
         *_devices(),
         *_ray(),
         *_model(),
         *_optional(versions),
-        *_caption_metrics(),
+        *caption_metric_findings(),
     ]
 
 
@@ -131,11 +136,12 @@ def _import_error(module: str) -> str | None:
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken build raises anything, and that is what is looked for
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        return f"{type(error).__name__}: {first_line(error)}"
     return None
 
 
-def _packages(versions: Mapping[str, str], import_error: Callable[[str], str | None]) -> list[Finding]:
+def package_findings(versions: Mapping[str, str], import_error: Callable[[str], str | None]) -> list[Finding]:
+    """What is installed of CORE, and whether it can be imported (`import_error`: why a module cannot)."""
     findings = []
     for name, module in CORE:
         error = import_error(module)
@@ -163,6 +169,8 @@ def _inside(name: str) -> str:
 
 
 def _devices() -> list[Finding]:
+    from pipelines.cluster.plan import free_memory, usable_cores
+
     cores, memory = usable_cores(), free_memory()
     disk = shutil.disk_usage(tempfile.gettempdir()).free
     findings = [
@@ -221,14 +229,13 @@ def _ray() -> list[Finding]:
 
 
 def _model() -> list[Finding]:
-    import mats_core
+    from mats_core.model.directory import BUILTIN
 
-    folder = Path(mats_core.__file__).parent / "model" / "builtin"
-    if not (folder / "mats.json").exists():
-        detail = f"not in this installation ({folder}); `mats soundworld` makes it, or give --model DIRECTORY"
+    if not (BUILTIN / "mats.json").exists():
+        detail = f"not in this installation ({BUILTIN}); `mats soundworld` makes it, or give --model DIRECTORY"
         return [Finding("model", "builtin", MISSING, detail)]
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return [Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {folder}")]
+    size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
+    return [Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {BUILTIN}")]
 
 
 def _optional(versions: Mapping[str, str]) -> list[Finding]:
@@ -240,7 +247,7 @@ def _optional(versions: Mapping[str, str]) -> list[Finding]:
     ]
 
 
-def _caption_metrics() -> list[Finding]:
+def caption_metric_findings() -> list[Finding]:
     """Which caption metrics of `mats evaluate` can run here, and what the others want."""
     from mats_core.scoring import METRICS
     from mats_core.scoring.aac import NLTK, STANFORD, stanford_missing
@@ -258,8 +265,9 @@ def _caption_metrics() -> list[Finding]:
     return [*findings, Finding(area, "tokenizer", OK if absent is None else NOTE, detail)]
 
 
-def run() -> int:
-    """Print the findings; 0 when the main job can run here, else 1."""
+@command(app, "doctor")
+def doctor() -> int:
+    """Print versions, devices, Ray, and what is missing for what."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,26 +1,42 @@
-"""`mats evaluate`, `mats history` and `mats compare` in a terminal."""
+"""`mats report`, `mats evaluate`, `mats compare` and `mats history`: how answers look and how good they are."""
 
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from jobs.terminal.options import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command
-from mats_core.errors import got_allowed
+from jobs.terminal.commands import EXIT_GATE_CLOSED, EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command
+from jobs.terminal.options import settings_command
+from mats_core.errors import SettingsError
 from mats_core.storage.uris import public_uri
 from pipelines.settings.evaluate import EvaluateSettings
 
-EXIT_GATE_CLOSED = 4
-
+app = typer.Typer()
 history = typer.Typer(help="Runs of `mats evaluate` over time: print and draw, accept, pin.", no_args_is_help=True)
 _URL = typer.Option("", "--history", help="Folder (path or URL) of the history (default: $MATS_HISTORY).")
 
 
-def run(settings: EvaluateSettings) -> int:
-    """Evaluate, print what came out, and end with the code of DESIGN.md."""
+@command(app, "report")
+def report(
+    run: str = typer.Argument(..., help="OUTPUT of `mats caption`."),
+    out: str = typer.Option("report.html", help="The page to write."),
+    truth: str | None = typer.Option(None, help="JSON lines of what is true, a file each."),
+) -> int:
+    """Write a run as one self-contained HTML page."""
+    from pipelines.pages.report import write_report
+
+    page = write_report(run, out, truth)
+    typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB)")
+    return 0
+
+
+@settings_command(app, "evaluate", EvaluateSettings, ("axes",))
+def evaluate(settings: EvaluateSettings) -> int:
+    """Answer benchmarks with a model and write metrics and a page; ends with code 4 when a gate closes."""
     if settings.list_:
         return _list(settings)
     if not settings.history and os.environ.get("MATS_HISTORY"):
@@ -28,35 +44,32 @@ def run(settings: EvaluateSettings) -> int:
     from jobs.terminal.display import RunDisplay, to_continue
     from pipelines.evaluate.run import run_evaluate
 
-    shown: dict[str, Any] = {"name": None, "display": None}
+    shown: dict[str, RunDisplay | None] = {}  # the stage that is on, and its display where it has progress
 
-    def progress(stage: str, told: Any) -> None:
-        if shown["name"] != stage:
-            close()
-            shown["name"] = stage
-            if told is None:
-                typer.echo(_STAGES.get(stage, stage), err=True)
-            else:
-                shown["display"] = RunDisplay("sounds" if stage == "heard" else "answers", _verb(stage)).__enter__()
-        if told is not None:
-            shown["display"](told)
+    with ExitStack() as stack:
 
-    def close() -> None:
-        if shown["display"] is not None:
-            shown["display"].__exit__(None, None, None)
-            shown["display"] = None
+        def follow(stage: str, progress: Any) -> None:
+            if stage not in shown:
+                stack.close()
+                shown.clear()
+                shown[stage] = None
+                if progress is None:
+                    typer.echo(_STAGES.get(stage, stage), err=True)
+                else:
+                    what = "sounds" if stage == "heard" else "answers"
+                    shown[stage] = stack.enter_context(RunDisplay(what, _verb(stage)))
+            display = shown[stage]
+            if display is not None:
+                display(progress)
 
-    try:
-        done = run_evaluate(settings, progress)
-    finally:
-        close()
+        done = run_evaluate(settings, follow)
     if done.status == "interrupted":
         typer.echo(f"mats: interrupted; what is answered is kept. {to_continue(settings.overwrite)}", err=True)
         return EXIT_INTERRUPTED
     if done.status != "complete":
         typer.echo("mats: answers are missing; run again", err=True)
         return 1
-    _print(settings, done)
+    print_evaluation(settings, done)
     if done.verdict is not None and not done.verdict.open:
         for reason in done.verdict.reasons:
             typer.echo(f"mats: gate closed: {reason}", err=True)
@@ -91,7 +104,8 @@ def _list(settings: EvaluateSettings) -> int:
     return 0
 
 
-def _print(settings: EvaluateSettings, done: Any) -> None:
+def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
+    """What an evaluation measured, on stdout: metrics with their intervals, what failed, the gate, the page."""
     from rich.console import Console
     from rich.table import Table
 
@@ -151,12 +165,38 @@ def _figure(metric: Any) -> str:
     return "–" if metric is None or metric.value is None else f"{metric.value:.3f}"
 
 
+@command(app, "compare")
+def compare(
+    run_a: str = typer.Argument(..., help="OUTPUT of `mats caption`, or OUT of `mats evaluate`: the old answers."),
+    run_b: str = typer.Argument(..., help="The new answers to the same sounds."),
+    out: str = typer.Option("compare.html", help="The page to write; a table of all changes goes beside it."),
+    model: str = typer.Option("builtin", help="Whose CLAP measures how far two answers are apart."),
+    top: int = typer.Option(100, min=1, help="Changes on the page, largest first."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+) -> int:
+    """Which answers changed between two runs, and by how much, as a page with players."""
+    from pipelines.evaluate.compare import compare_answers
+
+    found = compare_answers(run_a, run_b, out, model=model, top=top, device=device)
+    typer.echo(
+        f"{found.rows} answers in both: {found.same} the same, {found.changed} changed; "
+        f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"
+    )
+    if found.changed:
+        typer.echo(
+            f"distance of the changed: median {found.median:.3f}, 95 % below {found.p95:.3f}, "
+            f"largest {found.largest:.3f}"
+        )
+    typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
+    return 0
+
+
 def _history(url: str) -> Any:
     from pipelines.evaluate.history import History
 
     chosen = url or os.environ.get("MATS_HISTORY", "")
     if not chosen:
-        raise got_allowed("history", chosen, "a folder (path or URL): --history, or $MATS_HISTORY")
+        raise SettingsError("history", "no folder was named", "give --history (path or URL), or set $MATS_HISTORY")
     return History(chosen)
 
 
@@ -175,11 +215,12 @@ def show(
 
     if out:
         check_page(out)
-    kept = _history(url)
-    accepted, pinned = kept.accepted(), kept.pinned()
-    rows = [row for row in kept.runs() if row["cell"] == cell]
+    past = _history(url)
+    accepted, pinned = past.accepted(), past.pinned()
+    rows = [row for row in past.runs() if row["cell"] == cell]
     if not rows:
-        raise got_allowed("history", public_uri(kept.url), "a history with runs in it")
+        where = public_uri(past.url)
+        raise SettingsError("history", f'there are no runs in "{where}"', "name a folder that `mats evaluate` wrote to")
     ids = list(dict.fromkeys(row["run_id"] for row in rows))[-last:]
     marks = {i: "pinned" if i == pinned else "accepted" if i in accepted else "" for i in ids}
     if not metric:
@@ -187,7 +228,7 @@ def show(
         return 0
     known = sorted({f"{row['benchmark']}/{row['metric']}" for row in rows})
     if metric not in known:
-        raise got_allowed("metric", metric, ", ".join(known))
+        raise SettingsError("metric", f'no run measured "{metric}"', f"choose {', '.join(known)}")
     points = series(rows, metric, ids)
     for point in points:
         mark = marks[point.run_id]
@@ -216,29 +257,29 @@ def _list_runs(rows: list[dict[str, Any]], marks: dict[str, str]) -> None:
 
 
 def _mark(kind: str, named: str, url: str) -> int:
-    kept = _history(url)
-    run_id = _run_id(named, kept)
-    kept.mark(kind, run_id)
+    past = _history(url)
+    run_id = _run_id(named, past)
+    past.mark(kind, run_id)
     typer.echo(f"{ {'accept': 'accepted', 'reject': 'rejected', 'pin': 'pinned'}[kind] }: {run_id}")
     return 0
 
 
-def _run_id(named: str, kept: Any) -> str:
+def _run_id(named: str, past: Any) -> str:
     """The id of a run named by id, by "last", or by its folder."""
     import json
 
     from mats_core import storage
 
     if named == "last":
-        ids = kept.ids()
+        ids = past.ids()
         if not ids:
-            raise got_allowed("RUN", named, "a run; this history has none yet")
+            raise SettingsError("RUN", "this history has no run yet", "evaluate with --history first")
         return str(ids[-1])
-    if named not in kept.ids():
+    if named not in past.ids():
         record = storage.join(named, "_evaluation.json") if not Path(named).is_file() else ""
         if record and storage.exists(record):
             return str(json.loads(storage.read_bytes(record))["run_id"])
-    kept.check_run(named)
+    past.check_run(named)
     return named
 
 
@@ -261,21 +302,3 @@ def reject(named: str = _RUN, url: str = _URL) -> int:
 def pin(named: str = _RUN, url: str = _URL) -> int:
     """Pin a run: every later one is compared with it too, until another is pinned."""
     return _mark("pin", named, url)
-
-
-def compare(run_a: str, run_b: str, out: str, model: str, top: int, device: str) -> int:
-    """Write the page of what changed between two runs, and print the totals."""
-    from pipelines.evaluate.compare import compare_answers
-
-    found = compare_answers(run_a, run_b, out, model=model, top=top, device=device)
-    typer.echo(
-        f"{found.rows} answers in both: {found.same} the same, {found.changed} changed; "
-        f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"
-    )
-    if found.changed:
-        typer.echo(
-            f"distance of the changed: median {found.median:.3f}, 95 % below {found.p95:.3f}, "
-            f"largest {found.largest:.3f}"
-        )
-    typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
-    return 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import typer
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import got_allowed
+from jobs.terminal.options import missing, settings_command
+
+app = typer.Typer()
 
 
 class ImportSettings(BaseModel):
@@ -44,11 +46,12 @@ class ImportSettings(BaseModel):
 PARTS = ("checkpoint", "llm", "out", "clap", "memory", "trust_remote_code")
 
 
-def run(settings: ImportSettings) -> int:
-    """Import and say where everything came from; raises SettingsError that lists what does not fit."""
+@settings_command(app, "import-reference", ImportSettings, ())
+def import_reference(settings: ImportSettings) -> int:
+    """Make a model directory of the authors' checkpoint, their LLM and Microsoft's CLAP."""
     for name in ("checkpoint", "llm", "out"):
         if not getattr(settings, name):
-            raise got_allowed(name, "nothing", ImportSettings.model_fields[name].description or "")
+            raise missing(name, ImportSettings.model_fields[name])
     from mats_core.storage.fetch import local_file
 
     local_file(settings.checkpoint, "checkpoint")  # a wrong name is told before torch is there

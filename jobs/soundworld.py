@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from jobs.terminal.options import command
-from mats_core.errors import got_allowed
+from jobs.terminal.commands import command
+from mats_core.errors import SettingsError
 
 app = typer.Typer(
     help="The embedded world: synthesised sounds with captions, and the small model trained on it.",
     no_args_is_help=True,
     add_completion=False,
 )
+
+
+WORK_FOLDERS = ("encoder", "llm", "llm-ordered", "llm-words", "memory", "runs", "world")
+"""What `mats soundworld build` makes in its folder."""
 
 
 def _say(text: str) -> None:
@@ -33,8 +43,6 @@ def build(
     CLAP and LLM are pretrained first. What follows are the jobs that make any other model: `mats soundworld corpus`,
     `mats embed-text`, `mats build-memory` and `mats train soundworld`.
     """
-    from jobs.soundworld_build import build_model
-
     _writable(out)
     return build_model(work, out, _say)
 
@@ -60,7 +68,9 @@ def ablate(
 ) -> int:
     """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
     if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
-        raise got_allowed("work", str(work), "a folder in which `mats soundworld build` has made encoder and llm")
+        raise SettingsError(
+            "work", f'"{work}" holds no encoder and llm', "name the folder in which `mats soundworld build` made them"
+        )
     from mats_core.soundworld.made.ablation import run_ablation
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
@@ -81,7 +91,7 @@ def evaluate(
     if out is not None:
         _writable(out)
         if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-            raise got_allowed("out", str(out), "a file that can be written")
+            raise SettingsError("out", f'"{out}" is not a file that can be written', "choose another one")
     from mats_core import load_model
     from mats_core.soundworld.made.build import evaluate as measure
     from mats_core.soundworld.made.build import recorded_ablation
@@ -109,7 +119,9 @@ def card(
         return found
 
     if not numbers.is_file():
-        raise got_allowed("numbers", str(numbers), "the JSON that `mats soundworld evaluate --out` wrote")
+        raise SettingsError(
+            "numbers", f'there is no file "{numbers}"', "name the JSON that `mats soundworld evaluate --out` wrote"
+        )
     size = sum(f.stat().st_size for f in resolve(model).rglob("*") if f.is_file()) / 1e6
     times: dict[str, float] = read(work / "times.json")  # type: ignore[assignment]
     typer.echo(model_card(read(numbers), read(work / "ablation.json") or None, times, size))
@@ -123,8 +135,6 @@ def clip(
     kinds: Annotated[str, typer.Option(help="comma-separated kinds to draw from; all by default")] = "",
 ) -> int:
     """Synthesise one clip to listen to."""
-    import dataclasses
-
     import soundfile
 
     from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
@@ -135,15 +145,20 @@ def clip(
     names = [k.strip() for k in kinds.split(",") if k.strip()]
     unknown = sorted(set(names) - set(KINDS))
     if unknown or 0 < len(names) < 3:
-        raise got_allowed("kinds", kinds, f"three or more of {', '.join(KINDS)}")
+        problem = f"{', '.join(unknown)} is not a kind of sound" if unknown else f'"{kinds}" are fewer than three'
+        raise SettingsError("kinds", problem, f"choose three or more of {', '.join(KINDS)}")
     if out.suffix.lower() != ".wav":
-        raise got_allowed("out", str(out), "a name that ends with .wav; the recipe goes beside it as .json")
+        raise SettingsError(
+            "out",
+            f'"{out}" is no name of a WAV file',
+            "choose one that ends with .wav (the recipe goes beside it)",
+        )
     _writable(out)
     recipe = sample_recipe(seed, kinds=names or None)
     try:
         soundfile.write(out, render(recipe), SAMPLE_RATE, format="WAV")
     except soundfile.LibsndfileError as error:
-        raise got_allowed("out", str(out), f"a file that can be written ({error.error_string})") from None
+        raise SettingsError("out", f'"{out}" cannot be written ({error.error_string})', "choose another file") from None
     out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
     typer.echo(recipe_caption(recipe))
     return 0
@@ -153,4 +168,60 @@ def _writable(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise got_allowed("out", str(path), f"a path that can be written ({error.strerror})") from error
+        raise SettingsError("out", f'"{path}" cannot be written ({error.strerror})', "choose another path") from error
+
+
+def build_model(work: Path, out: Path, log: Callable[[str], None]) -> int:
+    """Make the embedded model in ``work`` and copy it to ``out``; returns the exit code of the step that ended it.
+
+    Raises SettingsError when ``out`` holds something else, or the work. Finished steps are not repeated.
+    """
+    if out.exists() and any(out.iterdir()) and not (out / "mats.json").is_file():
+        raise SettingsError(
+            "out", f'"{out}" holds something other than a model', "choose a folder that is empty, or holds a model"
+        )
+    place, inside = out.resolve(), work.resolve()
+    if inside.is_relative_to(place) or any(place.is_relative_to(inside / name) for name in WORK_FOLDERS):
+        raise SettingsError(
+            "out", f'"{out}" holds the work ({work}) or is a part of it', "choose a folder apart from it"
+        )
+    from mats_core.soundworld.corpus import write_corpus
+    from mats_core.soundworld.made.build import Times, build_parts
+
+    encoder, llm = build_parts(work, log)
+    times = Times(work / "times.json", log)
+    world = work / "world"
+    if not (world / "text.jsonl").exists():
+        with times("text"):
+            world.mkdir(parents=True, exist_ok=True)
+            write_corpus(world / "text.jsonl")
+    parts = (encoder.relative_to(work), llm.relative_to(work), world.relative_to(work))
+    for step, arguments in steps(*parts).items():  # run inside `work`, so that the model names no place of this machine
+        with times(f"mats {step}"):
+            command = [sys.executable, "-m", "jobs", step, *arguments]
+            code = subprocess.run(command, check=False, cwd=work).returncode
+        if code:
+            log(f"mats {step} ended with {code}; to go on from there: mats soundworld build --work {work} --out {out}")
+            return code
+    draft = out.with_name(f".{out.name}-{uuid.uuid4().hex[:8]}.partial")
+    shutil.copytree(world / "trained" / "model", draft)
+    shutil.rmtree(out, ignore_errors=True)
+    draft.rename(out)
+    log(f"{out}: {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+    return 0
+
+
+def steps(encoder: Path, llm: Path, world: Path) -> dict[str, list[str]]:
+    """Job → its arguments, in order. Each continues, or says that it is done, when it is run again."""
+    from mats_core.soundworld.made.ablation import MEMORY_ENTRIES
+
+    embeddings, memory = world / "embeddings", world / "memory"
+    places: dict[str, Any] = {"output": str(world / "trained"), "llm": str(llm), "encoder": str(encoder)}
+    places.update(memory=str(memory), embeddings=str(embeddings))
+    places["data"] = [{"name": "soundworld", "corpus": str(world / "text.jsonl")}]
+    changes = [f"--set={name}={json.dumps(place)}" for name, place in places.items()]  # JSON is YAML
+    return {
+        "embed-text": [str(world / "text.jsonl"), str(embeddings), "--encoder", str(encoder)],
+        "build-memory": [str(embeddings), str(memory), "--cap", str(MEMORY_ENTRIES)],
+        "train": ["soundworld", *changes],
+    }

@@ -7,11 +7,14 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jobs.terminal.options import EXIT_INTERRUPTED
-from mats_core.errors import got_allowed
+import typer
+
+from jobs.terminal.commands import EXIT_INTERRUPTED, command
+from mats_core.errors import SettingsError
 from mats_core.storage.uris import public_uri, redacted
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
@@ -20,12 +23,15 @@ JOBS = ("caption", "embed-audio", "embed-text", "build-memory", "train", "evalua
 LEFT_HERE = [".git", ".venv*", ".mypy_cache", ".pytest_cache", ".ruff_cache", "demo", "**/__pycache__"]
 """What of a checkout does not travel: Ray refuses a working directory over 100 MiB."""
 
+app = typer.Typer()
+
 
 def entrypoint(job: list[str]) -> str:
     """The command that the cluster runs, quoted for its shell. Raises SettingsError for what is no job, and for a URL
     with a secret in it: Ray's dashboard, its table of jobs and its logs show the command."""
     if not job or job[0] not in JOBS:
-        raise got_allowed("JOB", redacted(job[0]) if job else "nothing", ", ".join(JOBS))
+        problem = f'"{redacted(job[0])}" is not a job that runs on a cluster' if job else "no job was named"
+        raise SettingsError("JOB", problem, f"choose {', '.join(JOBS)}")
     for word in job:
         _check_shown("JOB", word)
     return shlex.join(["python", "-m", "jobs", *job])
@@ -33,11 +39,10 @@ def entrypoint(job: list[str]) -> str:
 
 def _check_shown(setting: str, word: str) -> None:
     if redacted(word) != word:
-        raise got_allowed(
+        raise SettingsError(
             setting,
-            redacted(word),
-            "URLs without password or signature, since the cluster shows its commands to all; put signed URLs into a "
-            "list, or give the nodes credentials",
+            f'"{redacted(word)}" was given with a password or signature, and the cluster shows its commands to all',
+            "put signed URLs into a list, or give the nodes credentials",
         )
 
 
@@ -47,14 +52,14 @@ def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
     for item in env:
         name, given, value = item.partition("=")
         if not given and name not in os.environ:
-            raise got_allowed("env", name, "NAME=VALUE, or the name of a variable that is set here")
+            raise SettingsError("env", f'the variable "{name}" is not set here', f"set it, or write {name}=VALUE")
         values[name] = value if given else os.environ[name]
     found: dict[str, Any] = {"env_vars": values}
     folder = working_dir or _checkout()
     if folder is not None:
         _check_shown("working_dir", folder)
         if "://" not in folder and not Path(folder).is_dir():
-            raise got_allowed("working_dir", folder, "a folder, or a URL of a zip file")
+            raise SettingsError("working_dir", f'there is no folder "{folder}"', "name one, or the URL of a zip file")
         found["working_dir"] = folder
         if "://" not in folder:
             found["excludes"] = LEFT_HERE
@@ -67,15 +72,41 @@ def _checkout() -> str | None:
     return str(root) if (root / "pyproject.toml").is_file() else None
 
 
-def run(job: list[str], address: str | None, working_dir: str | None, env: list[str], wait: bool) -> int:
-    """Submit `job`, show its log to the end; its exit code (130 when it was stopped)."""
+@command(app, "submit", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
+def submit(
+    job: list[str] = typer.Argument(..., help="The command without `mats`: caption INPUT OUTPUT …"),
+    address: str | None = typer.Option(
+        None, help="Dashboard of the cluster (default: $RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265)."
+    ),
+    working_dir: str | None = typer.Option(None, help="Folder that travels to the nodes (default: this checkout)."),
+    env: list[str] = typer.Option([], help="NAME or NAME=VALUE for driver and workers; the dashboard shows it."),
+    wait: bool = typer.Option(True, "--wait/--no-wait", help="Show the log and end with the job's exit code."),
+) -> int:
+    """Run a job on a Ray cluster. Options of submit come before the job's name."""
+    return run(job, address, working_dir, env, wait, dashboard_client)
+
+
+def run(
+    job: list[str],
+    address: str | None,
+    working_dir: str | None,
+    env: list[str],
+    wait: bool,
+    connect: Callable[[str], Any],
+) -> int:
+    """Submit `job`, show its log to the end; its exit code (130 when it was stopped).
+
+    `connect` makes a client (`ray.job_submission.JobSubmissionClient`) of the dashboard's URL.
+    """
     command = entrypoint(job)
     where = address or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), DEFAULT_ADDRESS)
     runtime_env = environment(working_dir, env)
     if not where.startswith(("http://", "https://")):
-        raise got_allowed("address", where, "the dashboard's URL, such as http://127.0.0.1:8265")
-    client = _client(where)
-    job_id = _submit(client, command, runtime_env)
+        raise SettingsError(
+            "address", f'"{where}" is not the URL of a dashboard', "give one such as http://127.0.0.1:8265"
+        )
+    client = connect(where)
+    job_id = submit_when_ready(client, command, runtime_env)
     shown = public_uri(where)
     _tell(f"submitted {job_id} to {shown}: {command}")
     _tell(f"to stop it:    ray job stop --address {shown} {job_id}")
@@ -88,10 +119,10 @@ def run(job: list[str], address: str | None, working_dir: str | None, env: list[
     except KeyboardInterrupt:
         _tell(f"{job_id} goes on; to stop it: ray job stop --address {shown} {job_id}")
         return EXIT_INTERRUPTED
-    return _exit_code(client, job_id)
+    return exit_code(client, job_id)
 
 
-def _submit(client: Any, command: str, runtime_env: dict[str, Any], patience_s: float = 90.0) -> str:
+def submit_when_ready(client: Any, command: str, runtime_env: dict[str, Any], patience_s: float = 90.0) -> str:
     """The job's id. A cluster that has just started has a dashboard before it has an agent that takes jobs."""
     until = time.monotonic() + patience_s
     while True:
@@ -103,7 +134,8 @@ def _submit(client: Any, command: str, runtime_env: dict[str, Any], patience_s: 
         time.sleep(2.0)
 
 
-def _client(where: str) -> Any:
+def dashboard_client(where: str) -> Any:
+    """Ray's client of the dashboard at a URL. Raises SettingsError when nobody answers there."""
     import urllib.error
     import urllib.request
 
@@ -112,7 +144,11 @@ def _client(where: str) -> Any:
     except urllib.error.HTTPError:
         pass  # somebody answers; Ray's client knows about tokens
     except OSError as error:
-        raise got_allowed("address", where, f"a Ray dashboard that answers ({error})") from None
+        raise SettingsError(
+            "address",
+            f"no Ray dashboard answers at {public_uri(where)} ({error})",
+            "start it, or name another one",
+        ) from None
     from ray.job_submission import JobSubmissionClient
 
     return JobSubmissionClient(where)
@@ -123,7 +159,7 @@ async def _show_log(client: Any, job_id: str) -> None:
         print(lines, end="", flush=True)
 
 
-def _exit_code(client: Any, job_id: str) -> int:
+def exit_code(client: Any, job_id: str) -> int:
     """The driver's own exit code: Ray's status says only that it failed."""
     info = client.get_job_info(job_id)
     status = str(getattr(info.status, "value", info.status))

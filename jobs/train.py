@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jobs.terminal.display import Display, duration
-from jobs.terminal.options import EXIT_INTERRUPTED
-from mats_core.errors import got_allowed
-from pipelines.settings.base import build
-from pipelines.settings.train import TrainSettings
+import typer
+
+from jobs.terminal.commands import EXIT_INTERRUPTED, command
+from jobs.terminal.display import Display, duration, print_facts
+from jobs.terminal.options import read_yaml
+from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     from pipelines.train.run import TrainProgress, TrainResult
@@ -21,19 +22,37 @@ if TYPE_CHECKING:
 CONFIGS = Path(__file__).parent / "configs"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
+app = typer.Typer()
+
+
+@command(app, "train")
+def train(
+    config: str = typer.Argument(..., help="YAML of settings; or soundworld, mats_stage1, mats_stage2 (ours)."),
+    output: str | None = typer.Option(None, help="Over the config's: folder for model, checkpoints and curves."),
+    set_: list[str] = typer.Option([], "--set", help="Over the config's: name=value, such as training.steps=100."),
+    address: str | None = typer.Option(None, help="Join this Ray cluster; default: a Ray of its own."),
+    device: str | None = typer.Option(None, help="auto, cpu, cuda."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Start anew: remove what OUTPUT holds."),
+) -> int:
+    """Train mapper and adapter on stored embeddings into OUTPUT/model. Run again to continue."""
+    return run(config, set_, {"output": output, "address": address, "device": device, "overwrite": overwrite or None})
+
 
 def run(config: str, changes: list[str], flags: dict[str, Any]) -> int:
     """Train as a YAML file says, with `name=value` changes and flags over it; returns the exit code."""
+    from pipelines.settings.base import build
+    from pipelines.settings.train import TrainSettings
+
     values = read_config(config)
     for change in changes:
-        _change(values, change)
+        change_setting(values, change)
     values.update({name: value for name, value in flags.items() if value is not None})
     settings = build(TrainSettings, values)
     from pipelines.train.run import run_train
 
     with TrainDisplay() as display:
         result = run_train(settings, display)
-    return _finish(result, config)
+    return finish(result, config)
 
 
 def read_config(path: str) -> dict[str, Any]:
@@ -41,20 +60,12 @@ def read_config(path: str) -> dict[str, Any]:
 
     `${NAME}` and `${NAME:-default}` in it stand for variables of the environment.
     """
-    import yaml
-
     ours = CONFIGS / f"train_{path}.yaml"
     file = Path(path) if Path(path).is_file() or not ours.is_file() else ours
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
-        raise got_allowed("CONFIG", path, f"a YAML file, or one of {names}") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, 2026-02-30
-        raise got_allowed("CONFIG", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
-    if not isinstance(values, dict):
-        raise got_allowed("CONFIG", path, "a YAML file of `setting: value` lines")
-    return {str(name): _with_variables(value) for name, value in values.items()}
+        raise SettingsError("CONFIG", f'there is no file "{path}"', f"name a YAML file, or one of ours: {names}")
+    return {name: _with_variables(value) for name, value in read_yaml("CONFIG", file).items()}
 
 
 def _with_variables(value: Any) -> Any:
@@ -69,27 +80,27 @@ def _with_variables(value: Any) -> Any:
 def _variable(match: re.Match[str]) -> str:
     found = os.environ.get(match[1], match[2])
     if found is None:
-        raise got_allowed(f"${match[1]}", "nothing", "a variable of the environment, which the config needs")
+        raise SettingsError(f"${match[1]}", "the config needs this environment variable, which is not set", "set it")
     return found
 
 
-def _change(values: dict[str, Any], change: str) -> None:
-    """`training.steps=100` into nested values; the right side is YAML."""
+def change_setting(values: dict[str, Any], change: str) -> None:
+    """Put `training.steps=100` into nested values; the right side is YAML. Raises SettingsError."""
     import yaml
 
     name, equals, text = change.partition("=")
     if not equals or not name:
-        raise got_allowed("set", change, "name=value, such as training.steps=100")
+        raise SettingsError("set", f'"{change}" changes nothing', "write name=value, such as training.steps=100")
     *path, last = name.split(".")
     place = values
     for step in path:
         place = place.setdefault(step, {})
         if not isinstance(place, dict):
-            raise got_allowed("set", change, f"a name whose `{step}` holds settings")
+            raise SettingsError("set", f'"{change}" goes into `{step}`, which holds no settings', "correct the name")
     try:
         place[last] = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError):  # ValueError: a date that is none
-        raise got_allowed("set", change, "a value in YAML") from None
+        raise SettingsError("set", f'the value of "{change}" is not YAML', "quote it, or correct it") from None
 
 
 class TrainDisplay(Display):
@@ -135,10 +146,8 @@ def validation_text(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _finish(result: TrainResult, config: str) -> int:
-    from rich.console import Console
-    from rich.table import Table
-
+def finish(result: TrainResult, config: str) -> int:
+    """Print how a training ended; its exit code."""
     if result.status == "complete_before":
         print(f"done already: {result.step} steps, {result.model}")
         return 0
@@ -149,14 +158,12 @@ def _finish(result: TrainResult, config: str) -> int:
         print(f"mats: {result.message}", file=sys.stderr)
         return 1
     run = result.run
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("steps", f"{run['step']:,}, {run['samples']:,} samples, {run['tokens']:,} tokens")
+    rows = [("steps", f"{run['step']:,}, {run['samples']:,} samples, {run['tokens']:,} tokens")]
     if run.get("bad"):
         problems = ", ".join(f"{name} {count}" for name, count in run["problems"].items())
-        table.add_row("unusable", f"{run['bad']} of {run['records']} records: {problems}; lines in _corpora.json")
-    table.add_row("time", f"{duration(run['wall_s'])} ({duration(run['seconds'])} in steps)")
+        rows.append(("unusable", f"{run['bad']} of {run['records']} records: {problems}; lines in _corpora.json"))
+    rows.append(("time", f"{duration(run['wall_s'])} ({duration(run['seconds'])} in steps)"))
     for name, values in run.get("validation", {}).items():
-        table.add_row(name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}")
-    table.add_row("model", result.model)
-    Console(soft_wrap=True).print(table)
+        rows.append((name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}"))
+    print_facts([*rows, ("model", result.model)], soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""MATS: a language model that hears through text. Usable without Ray; heavy imports wait until needed.
+"""The model: it hears through text, and works without Ray, in a notebook too. Heavy imports wait until they are needed.
 
     from mats_core import load_model
 
@@ -7,10 +7,19 @@
     for answer in model.answers("street.wav", "QA", question="Is a dog barking?", segments=True):
         print(answer.start_s, answer.text, answer.segments)
 
-What is named here is the Python API; its modules may move. `errors`, `device` and `weights` are for all rooms;
-`storage` is bytes at any URI, `audio` file → windows, `encoders` CLAP, `memory` the ways across the gap between audio
-and text, `generation` how the LLM writes, `scoring` metrics of answers, `model` what puts them together, `training`
-one step of it, `soundworld` the embedded world. A room's own text says what is public in it and who may import it.
+    storage      bytes at any URI; the only place that knows file systems
+    audio        file → waveform → windows
+    encoders     CLAP: texts and sounds into one space
+    memory       Santa and the other ways from a sound's vector to a text's
+    generation   how the LLM writes: beam search
+    scoring      metrics of answers
+    model        what puts them together: prompts, tokens, mapper, LLM; model directories
+    training     one step, the loop around it, and the schedule
+    soundworld   the embedded world of synthesised sounds, and the model shipped with it
+
+`errors`, `device` and `weights` are for all rooms. The names below are the Python API (`mats_core.load_model`); the
+modules that hold them may move. A room's own text says what is public in it and who may import it. Nothing of pipelines
+and jobs is imported here.
 """
 
 from __future__ import annotations

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +19,41 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _HERE = Path(__file__).parent
+_STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
+_PROBES = {"lscpu", "uname", "ldconfig", "/sbin/ldconfig", "gcc", "cc", "ld"}
+"""What libraries ask a machine once, when they are imported; over at once."""
+_started: list[str] = []
+"""Processes that the current test has started, by what starts them (Ray starts its own through subprocess)."""
+
+
+def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in _STARTS and str(arguments[0] if arguments else "") not in _PROBES:
+        _started.append(f"{event} {arguments[:2]}"[:200])
+
+
+sys.addaudithook(_note_start)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs commands as a user does starts processes; other tests say so with the mark `processes`."""
+    for item in items:
+        if (_HERE / "e2e") in item.path.parents or item.get_closest_marker("e2e"):
+            item.add_marker("processes")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """Count from here, so that what a fixture starts counts too."""
+    _started.clear()
+    yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """`make check` leaves out what is marked `processes`: a test that starts one has to say so."""
+    yield
+    if _started and not item.get_closest_marker("processes"):
+        pytest.fail(f"starts a process and is not marked `processes`: {_started[0]}", pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +62,17 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     from tests.tiny import make_tiny_model
 
     return str(make_tiny_model(tmp_path_factory.mktemp("tiny")))
+
+
+@pytest.fixture(scope="session")
+def shared_ray() -> Iterator[str]:
+    """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
+    from pipelines.cluster.session import ray_session
+
+    with ray_session(None, 4):
+        import ray
+
+        yield ray.get_runtime_context().gcs_address
 
 
 SHARED_REFERENCE = _HERE.parents[1] / "shared" / "reference"

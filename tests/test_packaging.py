@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -124,17 +124,24 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def test_package_data_is_where_it_is_looked_for() -> None:
+    """Every pattern finds files, and every file beside the code is found by one."""
     with open(ROOT / "pyproject.toml", "rb") as file:
         patterns = tomllib.load(file)["tool"]["setuptools"]["package-data"]
-    found = {
+    found: set[str] = set()
+    for package, globs in patterns.items():
+        folder = ROOT / package.replace(".", "/")
+        assert (folder / "__init__.py").is_file(), f"{package} is no package"
+        for pattern in globs:
+            matched = {path.relative_to(ROOT).as_posix() for path in folder.glob(pattern) if path.is_file()}
+            assert matched, f"{package}: {pattern} finds nothing"
+            found |= matched
+    beside = {
         path.relative_to(ROOT).as_posix()
-        for package, globs in patterns.items()
-        for pattern in globs
-        for path in (ROOT / package.replace(".", "/")).glob(pattern)
-        if path.is_file()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
     }
-    assert "pipelines/pages/templates/report.html.j2" in found
-    assert "mats_core/model/builtin/mats.json" in found
+    assert beside - found == {"mats_core/QUIRKS.md", "jobs/SCALE.md"}  # for readers of the repository
 
 
 def make(*arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -145,7 +152,10 @@ def make(*arguments: str, path: str | None = None) -> subprocess.CompletedProces
     )
 
 
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def needs_make(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that runs make."""
+    absent = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+    return pytest.mark.processes(absent(test))
 
 
 @needs_make
@@ -184,9 +194,11 @@ def test_ci_runs_make_test() -> None:
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert re.search(r"^exec make test$", script.read_text(), re.MULTILINE)
+    assert re.search(r"^PYTEST .*--durations=10", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 @pytest.mark.long
+@pytest.mark.processes
 def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     """Needs a package index for the build; dependencies are those of this environment."""
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

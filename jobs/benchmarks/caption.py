@@ -9,16 +9,15 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import fmean, harmonic_mean
 from typing import Any
 
-from jobs.benchmarks.audio import write_clips
-from mats_core.errors import got_allowed
+from jobs.benchmarks.inputs import write_clips
+from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
+from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.plan import CPU_BATCH, usable_cores
 
@@ -30,28 +29,14 @@ def run_benchmark(
 ) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or seconds <= 0 or rounds < 1:
-        raise got_allowed("files, seconds, rounds", f"{files}, {seconds}, {rounds}", "numbers above 0")
+        given = f"{files}, {seconds}, {rounds}"
+        raise SettingsError("files, seconds, rounds", f"one of {given} is not above 0", "give numbers above 0")
     check_model_dir(model)
     with workplace(folder) as place:
         figures = measure_driver(place, model) if driver_memory else compare(place, files, model, seconds, rounds)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-    elif driver_memory:
-        for clips, mb in figures["driver_peak_mb"].items():
-            print(f"driver, {clips} clips: {mb:.0f} MB at most")
-    else:
-        print_comparison(figures)
+    show = partial(print_driver_memory, what="clips") if driver_memory else print_comparison
+    print_figures(figures, as_json, show)
     return 0
-
-
-@contextmanager
-def workplace(folder: str | None) -> Iterator[Path]:
-    if folder is not None:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        yield Path(folder).absolute()
-        return
-    with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as made:
-        yield Path(made)
 
 
 def compare(place: Path, files: int, model: str, seconds: float, rounds: int = 1) -> dict[str, Any]:
@@ -60,16 +45,16 @@ def compare(place: Path, files: int, model: str, seconds: float, rounds: int = 1
     A round's ratio is its pipeline's clips/s over those of the plain processes just before and after it.
     """
     clips = place / "clips"
-    _say(f"writing {files} clips")
+    say(f"writing {files} clips")
     audio_s = write_clips(clips, files, seconds)
     names = [str(path) for path in sorted(clips.rglob("*.wav"))][:files]
     cores = usable_cores()
-    _say(f"(a) {cores} plain processes")
+    say(f"(a) {cores} plain processes")
     plains, pipelines = [run_plain(place, names, model, cores)], []
     for turn in range(rounds):
-        _say(f"(b) the Ray pipeline, {turn + 1} of {rounds}")
+        say(f"(b) the Ray pipeline, {turn + 1} of {rounds}")
         pipelines.append(run_pipeline(clips, place / "answers", model))
-        _say(f"(a) {cores} plain processes again")
+        say(f"(a) {cores} plain processes again")
         plains.append(run_plain(place, names, model, cores))
     plain, pipeline = mean_of(plains), mean_of(pipelines)
     pipeline["driver_peak_mb"] = max(each["driver_peak_mb"] for each in pipelines)
@@ -155,7 +140,7 @@ def measure_driver(place: Path, model: str) -> dict[str, Any]:
     found = {}
     for clips in DRIVER_CLIPS:
         folder = place / f"clips-{clips}"
-        _say(f"{clips} clips")
+        say(f"{clips} clips")
         write_clips(folder, clips, 1.0)
         options = ("--beams", "1", "--max-new-tokens", "4", "--commit-rows", "500")
         found[str(clips)] = run_pipeline(folder, place / f"answers-{clips}", model, *options)["driver_peak_mb"]
@@ -164,31 +149,21 @@ def measure_driver(place: Path, model: str) -> dict[str, Any]:
 
 def print_comparison(figures: dict[str, Any]) -> None:
     """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title=f"{figures['files']} clips, {figures['audio_s'] / 60:.0f} min of audio, {figures['cores']} cores"
-    )
-    for name in ("", "plain processes (a)", "Ray pipeline (b)"):
-        table.add_column(name, justify="left" if not name else "right")
     a, b = figures["plain"], figures["pipeline"]
-    for label, key in (
+    measured = (
         ("clips/s once started", "rows_per_s"),
         ("× real time", "real_time_factor"),
         ("busy (s)", "busy_s"),
         ("start-up (s)", "start_s"),
-    ):
-        table.add_row(label, f"{a[key]:.1f}", f"{b[key]:.1f}")
+    )
+    rows = [(label, f"{a[key]:.1f}", f"{b[key]:.1f}") for label, key in measured]
     for stage in ("decode_s", "embed_s", "answer_s", "write_s"):
-        table.add_row(f"{stage[:-2]} (s, all processes)", f"{a['stage_s'][stage]:.1f}", f"{b['stage_s'][stage]:.1f}")
-    table.add_row("clips/s of each run", *(" ".join(f"{rate:.1f}" for rate in each["rates"]) for each in (a, b)))
-    table.add_row("driver, peak (MB)", "", f"{b['driver_peak_mb']:.0f}")
+        rows.append((f"{stage[:-2]} (s, all processes)", f"{a['stage_s'][stage]:.1f}", f"{b['stage_s'][stage]:.1f}"))
+    of_a, of_b = (" ".join(f"{rate:.1f}" for rate in each["rates"]) for each in (a, b))
+    rows.append(("clips/s of each run", of_a, of_b))
+    rows.append(("driver, peak (MB)", "", f"{b['driver_peak_mb']:.0f}"))
     if len(figures["ratios"]) > 1:
-        table.add_row("b/a of each round", "", " ".join(f"{ratio:.3f}" for ratio in figures["ratios"]))
-    table.add_row("b/a", "", f"{figures['ratio']:.3f}")
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+        rows.append(("b/a of each round", "", " ".join(f"{ratio:.3f}" for ratio in figures["ratios"])))
+    rows.append(("b/a", "", f"{figures['ratio']:.3f}"))
+    title = f"{figures['files']} clips, {figures['audio_s'] / 60:.0f} min of audio, {figures['cores']} cores"
+    print_table(title, ("", "plain processes (a)", "Ray pipeline (b)"), rows)

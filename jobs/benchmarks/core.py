@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -11,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mats_core.errors import got_allowed
+from jobs.benchmarks.inputs import random_llama
+from jobs.benchmarks.measuring import device_name, empty_cache, memory_gb, print_figures, say, wait_for
+from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -37,25 +38,27 @@ RECORDED = Path(__file__).parent / "reference"
 def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_json: bool) -> int:
     """Measure and print; 1 when a recorded run does not come out. Raises SettingsError."""
     if size not in LLMS:
-        raise got_allowed("size", size, ", ".join(LLMS))
+        raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(LLMS)}")
     if clips < 1:
-        raise got_allowed("clips", clips, "at least 1")
+        raise SettingsError("clips", f"{clips} cannot be measured", "choose at least 1")
     recorded = Path(reference) if reference else RECORDED
     if reference and not (recorded / "generate.json").is_file():
-        raise got_allowed("reference", reference, "a folder of recorded runs, with generate.json in it")
+        raise SettingsError(
+            "reference", f'"{reference}" holds no generate.json', "name a folder of recorded runs, or leave it out"
+        )
     from mats_core.device import pick_device
 
     place = pick_device(device)
-    figures: dict[str, Any] = {"size": size, "device": _device_name(place)}
+    figures: dict[str, Any] = {"size": size, "device": device_name(place)}
     if (recorded / "generate.json").is_file():
-        _say("parity with the recorded runs, float32")
+        say("parity with the recorded runs, float32")
         figures["parity"] = parity(recorded, str(place))
     else:
-        _say(f"no recorded runs at {recorded}: parity is not measured (--reference)")
+        say(f"no recorded runs at {recorded}: parity is not measured (--reference)")
     with tempfile.TemporaryDirectory(prefix="mats-core-") as folder:
-        figures["model"] = throughput(size, str(place), clips, Path(folder))
-        figures["encoder"] = encoder_speeds(size, str(place), clips, Path(folder))
-    print(json.dumps(figures, indent=1)) if as_json else _print(figures)
+        figures["model"] = throughput(size, place, clips, Path(folder))
+        figures["encoder"] = encoder_speeds(size, place, clips, Path(folder))
+    print_figures(figures, as_json, print_report)
     return 0 if figures.get("parity", {}).get("holds", True) else 1
 
 
@@ -143,32 +146,32 @@ def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
 # -- random weights of a given size --------------------------------------------------------------------------------
 
 
-def throughput(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
+def throughput(size: str, device: torch.device, clips: int, folder: Path) -> dict[str, Any]:
     """Load time, memory, and answers/s at batch 1 and at each doubled batch until memory or gain runs out.
 
     On a CPU, where a process without memory is killed, not told, `clips` is the largest batch.
     """
     from mats_core import load_model
 
-    _say(f"writing a {size} model with random weights")
+    say(f"writing a {size} model with random weights")
     write_model(size, device, folder)
-    _empty(device)
+    empty_cache(device)
     began = time.perf_counter()
-    model = load_model(str(folder / "model"), device=device)
-    _wait(device)
+    model = load_model(str(folder / "model"), device=str(device))
+    wait_for(device)
     figures: dict[str, Any] = {
         "dtype": str(next(model.causal_lm.parameters()).dtype).removeprefix("torch."),
         "weights": sum(weight.numel() for part in (model.llm, model.mapper) for weight in part.parameters()),
         "load_s": round(time.perf_counter() - began, 2),
-        "memory_gb": _memory(device),
+        "memory_gb": memory_gb(device),
         "new_tokens": NEW_TOKENS[size],
     }
-    most = None if device.startswith("cuda") else clips
+    most = None if device.type == "cuda" else clips
     rates, figures["stopped_by"] = doubled_batches(partial(answer_rate, model, size), most)
     best = max(rates, key=lambda each: rates[each])
-    figures |= {"answers_per_s": rates, "best_batch": best, "peak_memory_gb": _memory(device, peak=True)}
+    figures |= {"answers_per_s": rates, "best_batch": best, "peak_memory_gb": memory_gb(device, peak=True)}
     del model
-    _empty(device)
+    empty_cache(device)
     return figures
 
 
@@ -179,7 +182,7 @@ def doubled_batches(rate: Callable[[int], float], most: int | None) -> tuple[dic
     rates: dict[int, float] = {}
     batch = 1
     while most is None or batch <= most:
-        _say(f"answering in batches of {batch}")
+        say(f"answering in batches of {batch}")
         try:
             rates[batch] = round(rate(batch), 2)
         except torch.OutOfMemoryError:
@@ -190,16 +193,15 @@ def doubled_batches(rate: Callable[[int], float], most: int | None) -> tuple[dic
     return rates, f"--clips {most}"
 
 
-def write_model(size: str, device: str, folder: Path) -> None:
+def write_model(size: str, device: torch.device, folder: Path) -> None:
     """A LLaMA of LLMS[size] with random weights and a tokenizer of bytes, in a model directory at folder/model."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
     from mats_core.model.model import MatsModel
 
     sizes = LLMS[size]
-    config = LlamaConfig(
+    llm = random_llama(
+        device,
         hidden_size=sizes["hidden"],
         intermediate_size=sizes["inner"],
         num_hidden_layers=sizes["layers"],
@@ -210,15 +212,6 @@ def write_model(size: str, device: str, folder: Path) -> None:
         eos_token_id=2,
         tie_word_embeddings=False,
     )
-    number = torch.bfloat16 if device.startswith("cuda") else torch.float32
-    torch.manual_seed(0)
-    with torch.device(device):
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(number)
-        try:
-            llm = LlamaForCausalLM(config)
-        finally:
-            torch.set_default_dtype(before)
     llm.save_pretrained(folder / "llm", max_shard_size="4GB")
     del llm
     byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}).save_pretrained(folder / "llm")
@@ -228,7 +221,7 @@ def write_model(size: str, device: str, folder: Path) -> None:
         mapper=MapperConfig(**MAPPERS[size]),
         adapter=AdapterConfig(),
         decoding=DecodingSettings(max_new_tokens=NEW_TOKENS[size], min_length=NEW_TOKENS[size] + 1),
-        device=device,
+        device=str(device),
     )
     model.save(str(folder / "model"))
 
@@ -251,18 +244,18 @@ def answer_rate(model: MatsModel, size: str, batch: int) -> float:
 
     rows = torch.nn.functional.normalize(torch.randn(batch, DIM, generator=torch.Generator().manual_seed(1)), dim=-1)
     prompts = [model.prompt("caption")] * batch
-    device = str(model.device)
+    device = model.device
     model.generate(rows, prompts)  # kernels are chosen and memory is taken the first time
-    _wait(device)
+    wait_for(device)
     began, done = time.perf_counter(), 0
     while done == 0 or time.perf_counter() - began < (5 if size == "full" else 0.2):
         model.generate(rows, prompts)
-        _wait(device)
+        wait_for(device)
         done += batch
     return done / (time.perf_counter() - began)
 
 
-def encoder_speeds(size: str, device: str, clips: int, folder: Path) -> dict[str, Any]:
+def encoder_speeds(size: str, device: torch.device, clips: int, folder: Path) -> dict[str, Any]:
     """`encoder_speed` of Microsoft CLAP's own shapes for "full", of the embedded CLAP for "small", by number type.
 
     A model runs its encoder in float32; on a GPU bfloat16, which the encoder can do as well, stands beside it.
@@ -283,23 +276,23 @@ def encoder_speeds(size: str, device: str, clips: int, folder: Path) -> dict[str
         torch.save({"model": build_model(package_settings()).state_dict()}, folder / "clap.pth")
         _write_gpt2_tokens(folder / "gpt2")
         uri, name = f"msclap:{folder / 'clap.pth'}", "Microsoft CLAP 2023"
-    dtypes = ("float32", "bfloat16") if device.startswith("cuda") else ("float32",)
+    dtypes = ("float32", "bfloat16") if device.type == "cuda" else ("float32",)
     return {"name": name} | {dtype: encoder_speed(uri, device, dtype, clips) for dtype in dtypes}
 
 
-def encoder_speed(uri: str, device: str, dtype: str, clips: int) -> dict[str, Any]:
+def encoder_speed(uri: str, device: torch.device, dtype: str, clips: int) -> dict[str, Any]:
     """Load time, memory with weights alone and at most, windows/s and texts/s of one encoder."""
     import torch
 
     from mats_core.encoders.load import load_encoder
     from mats_core.soundworld.made.pretrain_llm import text_record
 
-    _say(f"the encoder in {dtype}")
-    _empty(device)
+    say(f"the encoder in {dtype}")
+    empty_cache(device)
     began = time.perf_counter()
-    encoder = load_encoder(uri, device=device, dtype=dtype)
-    _wait(device)
-    load_s, memory_gb = time.perf_counter() - began, _memory(device)
+    encoder = load_encoder(uri, device=str(device), dtype=dtype)
+    wait_for(device)
+    load_s, weights_gb = time.perf_counter() - began, memory_gb(device)
     batch = min(clips, 64)
     sound = 0.1 * torch.randn(batch, round(encoder.sample_rate * encoder.window_seconds))
     texts = [text_record(index)["caption"] for index in range(4 * batch)]
@@ -309,13 +302,13 @@ def encoder_speed(uri: str, device: str, dtype: str, clips: int) -> dict[str, An
         ("texts_per_s", lambda: encoder.embed_text(texts), len(texts)),
     ):
         run()
-        _wait(device)
+        wait_for(device)
         began = time.perf_counter()
         run()
-        _wait(device)
+        wait_for(device)
         rates[what] = round(count / (time.perf_counter() - began), 1)
-    peak_gb = _memory(device, peak=True)
-    return {"load_s": round(load_s, 2), "memory_gb": memory_gb, "peak_memory_gb": peak_gb, "batch": batch, **rates}
+    peak_gb = memory_gb(device, peak=True)
+    return {"load_s": round(load_s, 2), "memory_gb": weights_gb, "peak_memory_gb": peak_gb, "batch": batch, **rates}
 
 
 def _write_gpt2_tokens(folder: Path) -> None:
@@ -328,49 +321,8 @@ def _write_gpt2_tokens(folder: Path) -> None:
     (folder / "merges.txt").write_text("#version: 0.2\n")
 
 
-# -- the machine ---------------------------------------------------------------------------------------------------
-
-
-def _wait(device: str) -> None:
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-
-
-def _empty(device: str) -> None:
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _memory(device: str, peak: bool = False) -> float:
-    """GB: of the GPU's tensors, or of this process (its peak either way on a CPU)."""
-    import resource
-
-    import torch
-
-    if device.startswith("cuda"):
-        return round((torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 1e9, 2)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
-
-
-def _device_name(place: torch.device) -> str:
-    import torch
-
-    if place.type == "cuda":
-        return torch.cuda.get_device_name(place)
-    return f"cpu, {torch.get_num_threads()} threads"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _print(figures: dict[str, Any]) -> None:
+def print_report(figures: dict[str, Any]) -> None:
+    """The figures as a table."""
     from rich.console import Console
     from rich.table import Table
 

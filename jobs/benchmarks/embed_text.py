@@ -8,13 +8,14 @@ import sys
 import time
 import types
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.caption import workplace
-from mats_core.errors import got_allowed
+from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
+from mats_core.errors import SettingsError
 from pipelines.cluster.plan import usable_cores
 
 RECORDS_A_CAPTION = 3
@@ -28,16 +29,11 @@ DRIVER_CAPTIONS = (10_000, 1_000_000)
 def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if captions < PACKAGE_BATCH:
-        raise got_allowed("captions", captions, f"at least {PACKAGE_BATCH}")
+        raise SettingsError("captions", f"{captions} are too few", f"choose at least {PACKAGE_BATCH}")
     with workplace(folder) as place:
         figures = measure_driver(place) if driver_memory else compare(place, weights, captions)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-    elif driver_memory:
-        for count, mb in figures["driver_peak_mb"].items():
-            print(f"driver, {count} captions: {mb:.0f} MB at most")
-    else:
-        print_comparison(figures)
+    show = partial(print_driver_memory, what="captions") if driver_memory else print_comparison
+    print_figures(figures, as_json, show)
     return 0
 
 
@@ -52,10 +48,10 @@ def compare(place: Path, weights: str | None, captions: int) -> dict[str, Any]:
     if not tokenizer.exists():
         make_tokenizer(tokenizer, texts)
     file = Path(weights) if weights else random_weights(place / "CLAP_weights_2023.pth")
-    _say("(a) msclap's get_text_embeddings")
+    say("(a) msclap's get_text_embeddings")
     asked = records[:PACKAGE_RECORDS]
     vectors, lengths, package_s = run_package(file, tokenizer, asked)
-    _say("(b) mats embed-text")
+    say("(b) mats embed-text")
     began = time.monotonic()
     command = [sys.executable, "-m", "jobs", "embed-text", "corpus.jsonl", "out", "--overwrite", "--device", "cpu"]
     encoder = f"msclap:{file.absolute()}?tokenizer={tokenizer.absolute()}"
@@ -158,7 +154,7 @@ def measure_driver(place: Path) -> dict[str, Any]:
     """Peak memory of the driver for few and for many captions, with the embedded encoder, which is small and fast."""
     found = {}
     for count in DRIVER_CAPTIONS:
-        _say(f"{count} captions")
+        say(f"{count} captions")
         corpus, out = place / f"corpus-{count}.jsonl", place / f"out-{count}"
         with corpus.open("w") as file:
             for number in range(count):
@@ -174,22 +170,15 @@ def measure_driver(place: Path) -> dict[str, Any]:
 
 def print_comparison(figures: dict[str, Any]) -> None:
     """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
     tokens = figures["tokens"]
-    table = Table(
-        title=f"{figures['records']} records, {figures['captions']} captions, tokens: median {tokens['median']:.0f}, "
+    title = (
+        f"{figures['records']} records, {figures['captions']} captions, tokens: median {tokens['median']:.0f}, "
         f"95 % {tokens['p95']:.0f}, most {tokens['max']}; {figures['cores']} cores"
     )
-    for name in ("", "msclap (a)", "mats embed-text (b)", "b/a"):
-        table.add_column(name, justify="left" if not name else "right")
     a, b = figures["package_records_per_s"], figures["records_per_s"]
-    table.add_row("records/s", f"{a:.1f}", f"{b:.1f}", f"{figures['ratio']:.1f}")
-    table.add_row("records/s with start-up", "", f"{figures['with_start_records_per_s']:.1f}", "")
-    table.add_row("largest difference", "", f"{figures['largest_difference']:.1e}", "")
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    rows = [
+        ("records/s", f"{a:.1f}", f"{b:.1f}", f"{figures['ratio']:.1f}"),
+        ("records/s with start-up", "", f"{figures['with_start_records_per_s']:.1f}"),
+        ("largest difference", "", f"{figures['largest_difference']:.1e}"),
+    ]
+    print_table(title, ("", "msclap (a)", "mats embed-text (b)", "b/a"), rows)

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures, workplace
-from mats_core.errors import got_allowed
+from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
+from jobs.benchmarks.measuring import print_figures, print_table, say, workplace
+from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.plan import usable_cores
 from pipelines.evaluate.datasets import load_evaluation_set, load_items
@@ -25,27 +26,24 @@ def run_benchmark(clips: int, model: str, folder: str | None, as_json: bool) -> 
     """Measure and print; raises SettingsError."""
     most = int(load_evaluation_set(DATA_SET).options["clips"])
     if not 1 < clips <= most:
-        raise got_allowed("clips", clips, f"2 to {most}")
+        raise SettingsError("clips", f"{clips} cannot be measured", f"choose 2 to {most}")
     check_model_dir(model)
     with workplace(folder) as place:
         figures = compare(place, clips, model)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-    else:
-        print_comparison(figures)
+    print_figures(figures, as_json, print_comparison)
     return 0
 
 
 def compare(place: Path, clips: int, model: str) -> dict[str, Any]:
     """(a) `mats caption`, (b) `mats evaluate`, (a) again; figures of both and their ratio."""
     data = place / f"benchmarks-{clips}"
-    _say(f"writing {clips} clips")
+    say(f"writing {clips} clips")
     load_items(load_evaluation_set(DATA_SET), str(data), clips)
-    _say("(a) mats caption")
+    say("(a) mats caption")
     first = run_pipeline(data / DATA_SET, place / "answers", model)
-    _say("(b) mats evaluate")
+    say("(b) mats evaluate")
     evaluation = run_evaluation(data, place / "evaluation", clips, model)
-    _say("(a) mats caption again")
+    say("(a) mats caption again")
     caption = mean_of([first, run_pipeline(data / DATA_SET, place / "answers", model)])
     ratio = round(evaluation["rows_per_s"] / caption["rows_per_s"], 3)
     return {"clips": clips, "cores": usable_cores(), "caption": caption, "evaluate": evaluation, "ratio": ratio}
@@ -65,23 +63,15 @@ def run_evaluation(data: Path, out: Path, clips: int, model: str) -> dict[str, A
 
 def print_comparison(figures: dict[str, Any]) -> None:
     """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
     a, b = figures["caption"], figures["evaluate"]
-    table = Table(title=f"{figures['clips']} clips, {figures['cores']} cores")
-    for name in ("", "mats caption (a)", "mats evaluate (b)"):
-        table.add_column(name, justify="left" if not name else "right")
-    table.add_row("answers/s once started", f"{a['rows_per_s']:.1f}", f"{b['rows_per_s']:.1f}")
-    table.add_row("answers/s before, after", " ".join(f"{rate:.1f}" for rate in a["rates"]), "")
-    table.add_row("start-up (s)", f"{a['start_s']:.1f}", f"{b['start_s']:.1f}")
-    table.add_row("busy (s)", f"{a['busy_s']:.1f}", f"{b['busy_s']:.1f}")
-    for name, seconds in b["seconds"].items():
-        table.add_row(f"{name} (s)", "", f"{seconds:.1f}")
-    table.add_row("the whole command (s)", "", f"{b['total_s']:.1f}")
-    table.add_row("b/a", "", f"{figures['ratio']:.3f}")
-    Console().print(table)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    rows = [
+        ("answers/s once started", f"{a['rows_per_s']:.1f}", f"{b['rows_per_s']:.1f}"),
+        ("answers/s before, after", " ".join(f"{rate:.1f}" for rate in a["rates"])),
+        ("start-up (s)", f"{a['start_s']:.1f}", f"{b['start_s']:.1f}"),
+        ("busy (s)", f"{a['busy_s']:.1f}", f"{b['busy_s']:.1f}"),
+        *((f"{name} (s)", "", f"{seconds:.1f}") for name, seconds in b["seconds"].items()),
+        ("the whole command (s)", "", f"{b['total_s']:.1f}"),
+        ("b/a", "", f"{figures['ratio']:.3f}"),
+    ]
+    title = f"{figures['clips']} clips, {figures['cores']} cores"
+    print_table(title, ("", "mats caption (a)", "mats evaluate (b)"), rows)

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.caption import workplace
-from jobs.benchmarks.captions import lift, median_s, watch_memory, world_captions, write_captions
-from mats_core.errors import got_allowed
+from jobs.benchmarks.inputs import lift, world_captions, write_captions
+from jobs.benchmarks.measuring import median_s, print_figures, print_table, say, watch_memory, workplace
+from mats_core.errors import SettingsError
 from pipelines.cluster.plan import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
@@ -27,13 +27,10 @@ SCRATCH_BYTES = 64 << 20
 def run_benchmark(entries: int, clusters: int, alone: bool, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if not 1 <= clusters <= entries:
-        raise got_allowed("clusters", clusters, f"1 to {entries}, the number of entries")
+        raise SettingsError("clusters", f"{entries} entries make no {clusters} clusters", f"choose 1 to {entries}")
     with workplace(folder) as place:
         figures = measure_alone(place, entries, clusters) if alone else compare(entries, clusters)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-    else:
-        (print_alone if alone else print_comparison)(figures)
+    print_figures(figures, as_json, print_alone if alone else print_comparison)
     return 0
 
 
@@ -45,18 +42,18 @@ def compare(entries: int, clusters: int) -> dict[str, Any]:
 
     torch.set_num_threads(usable_cores())
     bank, queries = embedded_captions(entries), embedded_clips(BATCH)
-    _say("plain PyTorch: k-means")
+    say("plain PyTorch: k-means")
     began = time.perf_counter()
     centroids, labels = plain_kmeans(torch.from_numpy(bank), clusters)
     plain_build = time.perf_counter() - began
-    _say("plain PyTorch: a query at a time")
+    say("plain PyTorch: a query at a time")
     began = time.perf_counter()
     plain_rows = [plain_search(torch.from_numpy(bank), centroids, labels, torch.from_numpy(q)) for q in queries[:32]]
     plain_query = (time.perf_counter() - began) / len(plain_rows)
     by_mask = median_s(
         lambda: [masked_search(torch.from_numpy(bank), centroids, labels, torch.from_numpy(q)) for q in queries], 3
     )
-    _say("SantaMemory")
+    say("SantaMemory")
     build = median_s(lambda: SantaMemory.build(bank, clusters=clusters, iterations=ITERATIONS), 3)
     memory = SantaMemory.build(bank, clusters=clusters, iterations=ITERATIONS)
     found = SantaMemory.build(bank, centroids=centroids).search(queries[: len(plain_rows)], NEIGHBORS)[1]
@@ -184,7 +181,7 @@ def embedded_clips(count: int) -> np.ndarray:
     from mats_core.soundworld.synth import render
 
     encoder = load_encoder(encoder_uri("builtin"), device="cpu")
-    _say(f"{count} clips as queries")
+    say(f"{count} clips as queries")
     found = []
     for start in range(0, count, 32):
         clips = [render(sample_recipe([77, start + at])) for at in range(min(32, count - start))]
@@ -200,22 +197,22 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
     """
     from mats_core.memory.santa import SantaMemory
 
-    _say(f"{entries} captions")
+    say(f"{entries} captions")
     write_captions(place / "captions.jsonl", entries)
-    _say("embedding them")
+    say("embedding them")
     subprocess.run(
         [*_MATS, "embed-text", "captions.jsonl", "embedded"], check=True, cwd=place, stdout=subprocess.DEVNULL
     )
-    _say(f"lifting them to {DIM} numbers")
+    say(f"lifting them to {DIM} numbers")
     lift_table(place / "embedded", place / "lifted")
-    _say("building the memory")
+    say("building the memory")
     began = time.monotonic()
     command = [*_MATS, "build-memory", "lifted", "memory", "--clusters", str(clusters), "--storage", "float16"]
     with watch_memory(os.getpid()) as peak:
         subprocess.run(command, check=True, cwd=place, stdout=sys.stderr)
     build_s = time.monotonic() - began
     queries = embedded_clips(QUERY_CLIPS)
-    _say("exact search")
+    say("exact search")
     exact = exact_search(place / "lifted", queries)
     memory = SantaMemory.load(str(place / "memory"))
     rows = []
@@ -226,7 +223,7 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
         recall = float(np.mean([len(set(a) & set(b)) / NEIGHBORS for a, b in zip(found.tolist(), exact, strict=True)]))
         seconds = median_s(lambda probe=probe: memory.search(queries[:BATCH], NEIGHBORS, probe), 3)  # type: ignore[misc]
         rows.append({"probe": probe, "recall": recall, "query_ms": 1e3 * seconds / BATCH})
-        _say(f"{probe} clusters: recall {recall:.3f}, {rows[-1]['query_ms']:.2f} ms a query")
+        say(f"{probe} clusters: recall {recall:.3f}, {rows[-1]['query_ms']:.2f} ms a query")
     return {
         "entries": entries,
         "clusters": memory.clusters,
@@ -288,53 +285,34 @@ def exact_search(table: Path, queries: np.ndarray) -> list[list[int]]:
 
 def print_comparison(figures: dict[str, Any]) -> None:
     """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    title = f"{figures['entries']} entries of {DIM} numbers, {figures['clusters']} clusters, {NEIGHBORS} neighbours"
-    table = Table(title=f"{title}, {figures['cores']} cores")
-    for name in ("", "plain PyTorch", "SantaMemory", "ratio"):
-        table.add_column(name, justify="left" if not name else "right")
     f = figures
-    table.add_row("build (s)", f"{f['plain_build_s']:.1f}", f"{f['build_s']:.2f}", f"{f['build_ratio']:.0f}")
-    table.add_row(
-        f"lookup (ms a query, batch {BATCH})", f"{f['plain_query_ms']:.2f}", f"{f['query_ms']:.3f}",
-        f"{f['query_ratio']:.0f}",
-    )  # fmt: skip
-    table.add_row("  without the loop over the bank", f"{f['masked_query_ms']:.2f}", "", f"{f['masked_ratio']:.1f}")
-    table.add_row("same neighbours, same centroids", "", f["same_neighbours"], "")
-    table.add_row("", "FAISS in it", "", "")
-    table.add_row(
-        f"transfer (ms, batch {BATCH})", f"{f['bare_search_ms']:.1f}", f"{f['transfer_ms']:.1f}",
-        f"{f['transfer_ratio']:.2f}",
-    )  # fmt: skip
-    table.add_row("  with noise", "", f"{f['transfer_noisy_ms']:.1f}", f"{f['transfer_noisy_ratio']:.2f}")
-    table.add_row(
-        "  beside FAISS with one cluster for all", f"{f['one_cluster_ms']:.1f}", f"{f['transfer_ms']:.1f}",
-        f"{f['transfer_one_ratio']:.2f}",
-    )  # fmt: skip
-    Console().print(table)
+    title = (
+        f"{f['entries']} entries of {DIM} numbers, {f['clusters']} clusters, {NEIGHBORS} neighbours, {f['cores']} cores"
+    )
+    lookup, transfer = f"lookup (ms a query, batch {BATCH})", f"transfer (ms, batch {BATCH})"
+    one_cluster = "  beside FAISS with one cluster for all"
+    rows = [
+        ("build (s)", f"{f['plain_build_s']:.1f}", f"{f['build_s']:.2f}", f"{f['build_ratio']:.0f}"),
+        (lookup, f"{f['plain_query_ms']:.2f}", f"{f['query_ms']:.3f}", f"{f['query_ratio']:.0f}"),
+        ("  without the loop over the bank", f"{f['masked_query_ms']:.2f}", "", f"{f['masked_ratio']:.1f}"),
+        ("same neighbours, same centroids", "", f["same_neighbours"]),
+        ("", "FAISS in it"),
+        (transfer, f"{f['bare_search_ms']:.1f}", f"{f['transfer_ms']:.1f}", f"{f['transfer_ratio']:.2f}"),
+        ("  with noise", "", f"{f['transfer_noisy_ms']:.1f}", f"{f['transfer_noisy_ratio']:.2f}"),
+        (one_cluster, f"{f['one_cluster_ms']:.1f}", f"{f['transfer_ms']:.1f}", f"{f['transfer_one_ratio']:.2f}"),
+    ]
+    print_table(title, ("", "plain PyTorch", "SantaMemory", "ratio"), rows)
 
 
 def print_alone(figures: dict[str, Any]) -> None:
     """The figures as lines and a table."""
-    from rich.console import Console
-    from rich.table import Table
-
     print(
         f"{figures['entries']} × {DIM}, float16, {figures['clusters']} clusters, {figures['cores']} cores: built in "
         f"{figures['build_s']:.0f} s, peak memory {figures['peak_mb']} MB, index {figures['index_mb']} MB"
     )
-    table = Table(title=f"{QUERY_CLIPS} sounds, recall@{NEIGHBORS} against exact search")
-    for name in ("clusters probed", "recall", f"ms a query, batch {BATCH}"):
-        table.add_column(name, justify="right")
-    for row in figures["probes"]:
-        table.add_row(str(row["probe"]), f"{row['recall']:.3f}", f"{row['query_ms']:.2f}")
-    Console().print(table)
+    rows = [(str(row["probe"]), f"{row['recall']:.3f}", f"{row['query_ms']:.2f}") for row in figures["probes"]]
+    columns = ("clusters probed", "recall", f"ms a query, batch {BATCH}")
+    print_table(f"{QUERY_CLIPS} sounds, recall@{NEIGHBORS} against exact search", columns, rows)
     enough = [row for row in figures["probes"] if row["recall"] >= GOAL_RECALL]
     if enough:
         print(f"recall {GOAL_RECALL}: {enough[0]['probe']} clusters, {enough[0]['query_ms']:.2f} ms a query")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

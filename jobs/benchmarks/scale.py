@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,16 +21,124 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from psutil import process_iter
 
-from jobs.benchmarks.stand_in import CHUNK_S, Waits, run_stand_in
+from pipelines.archive.decode_stage import ShardStage, decode_stage
+from pipelines.archive.run import Job, RunResult, run_rows
+from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
-from pipelines.data.schemas import MANIFEST_SCHEMA
+from pipelines.cluster.stages import Stage, StageContext
+from pipelines.data.inputs import open_input
+from pipelines.data.schemas import MANIFEST_SCHEMA, dropped_columns, timed, with_column, with_output
 from pipelines.settings.archive import RunSettings
 
 NODE = {"num_cpus": 3, "num_gpus": 1, "object_store_memory": 150_000_000}
 WINDOW = (0.35, 0.9)
 """The busy window: from this share of the rows to that one, when all actors are at work."""
 SLOW = 4.0
+RATE, CHUNK_S = 16_000, 60.0
+
+
+@dataclass
+class Waits:
+    """Seconds of waiting a row. `slow`: factor on a node that has the resource `slow_node`."""
+
+    row_s: float = 0.02
+    decode_s: float = 0.0
+    slow: float = 1.0
+
+
+class WaitingModel:
+    """A model stage without a model. Waits `row_s` a row, as a GPU would work; the CPU does nothing."""
+
+    def __init__(self, context: StageContext, waits: Waits) -> None:
+        self.run_id = context.run_id
+        self.ready_at = time.time()
+        self._row_s = waits.row_s * (waits.slow if waits.slow != 1.0 and _on_slow_node() else 1.0)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """The rows with an answer each, and the measurements of a model stage."""
+        began, started = time.time(), time.monotonic()
+        texts = self.texts(rows)
+        time.sleep(self._row_s * len(rows))
+        values = {
+            "text": texts,
+            "segments": [None] * len(rows),
+            "model_fingerprint": ["stand-in"] * len(rows),
+            "run_id": [self.run_id] * len(rows),
+        }
+        rows = with_output(rows, "caption", None, values)
+        return timed(
+            rows,
+            answer_s=time.monotonic() - started,
+            tokens=10.0 * len(rows),
+            asked=float(len(rows)),
+            places=32.0,
+            began_at=began,
+            ready_at=self.ready_at,
+        )
+
+    def texts(self, rows: pa.Table) -> list[str | None]:
+        """The answer of each row; None where there is no sound."""
+        return ["waited"] * len(rows)
+
+
+class WaitingDecode(ShardStage):
+    """Decoding replaced by waiting `decode_s` a row; no sound travels."""
+
+    def __init__(self, context: StageContext, decode_s: float) -> None:
+        super().__init__(context)
+        self._decode_s = decode_s
+
+    def load(self, rows: pa.Table) -> pa.Table:
+        """`rows` as if a minute of each had been decoded."""
+        started = time.monotonic()
+        time.sleep(self._decode_s * len(rows))
+        rows = with_column(rows, "decoded_s", [CHUNK_S] * len(rows), pa.float64())
+        return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+
+
+def _on_slow_node() -> bool:
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    return any(n["NodeID"] == here and "slow_node" in n["Resources"] for n in ray.nodes())
+
+
+def run_waiting(
+    settings: RunSettings,
+    waits: Waits,
+    progress: Callable[[Progress], None] | None = None,
+    *,
+    name: str = "waiting",
+    model: type[WaitingModel] = WaitingModel,
+    decodes: bool = False,
+) -> RunResult:
+    """The run of `mats caption` with a model that waits, and decoding too unless `decodes`; `name` labels counters."""
+    job = Job(
+        name=name,
+        folder="answers",
+        identity={"job": name},
+        chunk_s=CHUNK_S,
+        model_bytes=0,
+        defaults={"task": "caption", "question": None, "tag": None},
+        stages=[
+            decode_stage(settings, RATE)
+            if decodes
+            else Stage("wait", WaitingDecode, (waits.decode_s,), writes=("decoded_s",), cpus=DECODER_CPUS),
+            Stage(
+                "stand-in",
+                model,
+                (waits,),
+                reads=("pcm",) if decodes else (),
+                writes=("text", "segments", "model_fingerprint", "run_id"),
+                drops=dropped_columns("caption", None),
+                cpus=MODEL_CPUS,
+                gpus=1.0,
+            ),
+        ],
+    )
+    return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
 
 
 @dataclass
@@ -108,7 +217,7 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
         commit_rows=max(50, rows // 10),
     )
     try:
-        result = run_stand_in(settings, waits, real_decoding=False, progress=saw)
+        result = run_waiting(settings, waits, saw)
     finally:
         over.set()
         counter.join()
@@ -118,12 +227,10 @@ def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Wa
 
 
 def _live_actors() -> int:
-    """Processes of the stand-in model on this machine, by the name that Ray gives them."""
-    found = 0
-    for line in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            found += b"(StandIn)" in line.read_bytes()
-    return found
+    """Processes of the waiting model on this machine, by the name that Ray gives them."""
+    return sum(
+        f"({WaitingModel.__name__})" in " ".join(each.info["cmdline"] or ()) for each in process_iter(["cmdline"])
+    )
 
 
 def run_benchmark(nodes: list[int], seconds: float, row_s: float, folder: str | None, as_json: bool) -> int:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from mats_core.errors import got_allowed
+from jobs.benchmarks.measuring import print_figures
+from mats_core.errors import SettingsError
 
 SIZES = (10_000, 100_000)
 PAGE = 1000
@@ -29,11 +30,13 @@ PAGE = 1000
 def run_benchmark(files: int, headers: int, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if files < 1 or headers < 1:
-        raise got_allowed("files, headers", f"{files}, {headers}", "numbers above 0")
-    figures = measure(files, headers)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-        return 0
+        raise SettingsError("files, headers", f"one of {files}, {headers} is not above 0", "give numbers above 0")
+    print_figures(measure(files, headers), as_json, print_rates)
+    return 0
+
+
+def print_rates(figures: dict[str, Any]) -> None:
+    """A line a size of bucket, and one for headers."""
     for row in figures["listed"]:
         print(
             f"{row['files']} objects: {row['seconds']:.1f} s, {row['files'] / row['seconds']:.0f} objects/s, driver "
@@ -41,7 +44,6 @@ def run_benchmark(files: int, headers: int, as_json: bool) -> int:
         )
     read = figures["headers"]
     print(f"{read['files']} headers over HTTP: {read['seconds']:.1f} s, {read['files'] / read['seconds']:.0f} files/s")
-    return 0
 
 
 def measure(files: int, headers: int) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _scan(count: int, kind: str) -> None:
     print(json.dumps({"files": count, "seconds": round(seconds, 2), "peak_mb": peak_mb()}))
 
 
-class _Bucket(http.server.BaseHTTPRequestHandler):
+class Bucket(http.server.BaseHTTPRequestHandler):
     """GET /bucket-N?list-type=2 lists N keys below clips/; any of them is the same small WAV file."""
 
     protocol_version = "HTTP/1.1"
@@ -142,8 +144,8 @@ def _serve() -> None:
 
     file = io.BytesIO()
     soundfile.write(file, np.zeros(16_000, np.float32), 8000, format="WAV", subtype="PCM_16")
-    _Bucket.sound = file.getvalue()
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Bucket)
+    Bucket.sound = file.getvalue()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mats_core.errors import got_allowed
+from jobs.benchmarks.inputs import random_llama
+from jobs.benchmarks.measuring import device_name, empty_cache, print_figures, print_table, say, wait_for
+from mats_core.errors import SettingsError
 from mats_core.training.schedule import TrainingSettings, sample_batch
 
 if TYPE_CHECKING:
@@ -47,21 +48,19 @@ class Timed:
 def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
     if size not in SIZES:
-        raise got_allowed("size", size, ", ".join(SIZES))
+        raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(SIZES)}")
     if steps < 1 or batch < 1:
-        raise got_allowed("steps, batch", f"{steps}, {batch}", "numbers of at least 1")
+        raise SettingsError("steps, batch", f"one of {steps}, {batch} is less than 1", "give numbers of at least 1")
     figures = measure(size, steps, batch, device, encoder)
-    if as_json:
-        print(json.dumps(figures, indent=1))
-    else:
-        print_figures(figures)
+    print_figures(figures, as_json, print_comparison)
     return 0
 
 
 def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: str = "builtin") -> dict[str, Any]:
-    """The same steps three times over: stored embeddings, the text tower in every step, stored ones again (so that what
-    a machine does besides falls on both)."""
+    """The same steps three times over: stored embeddings, the text tower in every step, stored ones again.
 
+    What a shared machine does besides falls on both ways so.
+    """
     from mats_core.device import pick_device
     from mats_core.encoders.load import load_encoder
     from mats_core.model.directory import encoder_uri
@@ -86,7 +85,6 @@ def _measure(
     captions: list[str],
     listener: Any,
 ) -> dict[str, Any]:
-    import torch
 
     from pipelines.train.batches import draw_step, wording
 
@@ -108,15 +106,14 @@ def _measure(
                 model, settings, [draw_step([data], [1.0], settings, step, word) for step in measured]
             )
         del model
-        if place.type == "cuda":
-            torch.cuda.empty_cache()
+        empty_cache(place)
     assert tower is not None
     best = min(stored, key=lambda each: each.step_s)
     on_gpu = place.type == "cuda"
     peak = matrix_rate(place, "bfloat16" if on_gpu else "float32")
     return {
         "size": size,
-        "device": torch.cuda.get_device_name(place) if on_gpu else f"cpu, {torch.get_num_threads()} threads",
+        "device": device_name(place),
         "batch": batch,
         "steps": steps,
         "trained_weights": trained,
@@ -175,7 +172,6 @@ def drawn_captions(settings: TrainingSettings, step: int, data: StoredSet, capti
 def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
     """The shipped LLM, or a LLaMA of random weights with its tokenizer; bfloat16 on a GPU, float32 on the CPU."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
 
     from mats_core.model.config import AdapterConfig, MapperConfig, ModelConfig, Part
     from mats_core.model.directory import BUILTIN
@@ -193,13 +189,7 @@ def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
             "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4},
             "7b": {},  # LlamaConfig's own defaults are the 7 B model's
         }[size]
-        with torch.device(device):
-            before = torch.get_default_dtype()
-            torch.set_default_dtype(number)
-            try:
-                llm = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
-            finally:
-                torch.set_default_dtype(before)
+        llm = random_llama(device, **sizes).eval()
         part = Part(uri=size, fingerprint="")
         adapter = AdapterConfig(dropout=0.0)
         mapper = MapperConfig() if size == "7b" else MapperConfig(width=256, layers=2, vectors=16, clip_tokens=16)
@@ -292,32 +282,22 @@ def matrix_rate(device: torch.device, dtype: str) -> float:
         began = time.perf_counter()
         for _ in range(4):
             a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+        wait_for(device)
         best = min(best, (time.perf_counter() - began) / 4)
     return 2 * size**3 / best
 
 
-def print_figures(figures: dict[str, Any]) -> None:
+def print_comparison(figures: dict[str, Any]) -> None:
     """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"LLM {figures['size']}, {figures['batch']} samples a step, {figures['device']}")
-    for name in ("", "stored embeddings (a)", "text tower in the step (b)"):
-        table.add_column(name, justify="left" if not name else "right")
-    table.add_row("step (ms, median)", f"{1e3 * figures['stored_step_s']:.1f}", f"{1e3 * figures['tower_step_s']:.1f}")
-    table.add_row("tokens/s", f"{figures['stored_tokens_per_s']:,.0f}", f"{figures['tower_tokens_per_s']:,.0f}")
-    table.add_row("waiting for the next batch", f"{figures['wait_share']:.2%}", "")
-    table.add_row(
-        "model FLOP utilisation", f"{figures['mfu']:.1%}", f"of {figures['matrix_tflops']:g} TFLOP/s measured"
-    )
-    table.add_row("loss, first → last step", f"{figures['first_loss']:.4f} → {figures['last_loss']:.4f}", "")
-    table.add_row("largest difference of a loss", "", f"{figures['largest_loss_difference']:.1e}")
-    table.add_row("b/a", "", f"{figures['ratio']:.2f}")
-    Console().print(table)
-
-
-def say(text: str) -> None:
-    """Progress goes to stderr; standard output is the result's."""
-    print(text, file=sys.stderr, flush=True)
+    f = figures
+    rows = [
+        ("step (ms, median)", f"{1e3 * f['stored_step_s']:.1f}", f"{1e3 * f['tower_step_s']:.1f}"),
+        ("tokens/s", f"{f['stored_tokens_per_s']:,.0f}", f"{f['tower_tokens_per_s']:,.0f}"),
+        ("waiting for the next batch", f"{f['wait_share']:.2%}"),
+        ("model FLOP utilisation", f"{f['mfu']:.1%}", f"of {f['matrix_tflops']:g} TFLOP/s measured"),
+        ("loss, first → last step", f"{f['first_loss']:.4f} → {f['last_loss']:.4f}"),
+        ("largest difference of a loss", "", f"{f['largest_loss_difference']:.1e}"),
+        ("b/a", "", f"{f['ratio']:.2f}"),
+    ]
+    title = f"LLM {f['size']}, {f['batch']} samples a step, {f['device']}"
+    print_table(title, ("", "stored embeddings (a)", "text tower in the step (b)"), rows)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mats_core.storage.uris import public_uri
-from pipelines.archive.run import RunResult
-from pipelines.cluster.progress import Progress
+
+if TYPE_CHECKING:
+    from pipelines.archive.run import RunResult
+    from pipelines.cluster.progress import Progress
 
 PLAIN_EVERY_S = 10.0
 Shown = TypeVar("Shown", bound="Display")
@@ -120,30 +123,38 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def print_result(result: RunResult, what: str) -> None:
-    """The end of a run, on stdout."""
+def print_facts(rows: Sequence[tuple[str, str]], soft_wrap: bool = False) -> None:
+    """Names and what belongs to them in two columns, on stdout; long values are broken unless `soft_wrap`."""
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(soft_wrap=soft_wrap).print(table)
+
+
+def print_done_before(what: str) -> None:
+    """That a run had nothing to do, on stdout."""
+    from rich.console import Console
+
+    Console().print(f"done already: {what}", soft_wrap=True, markup=False)
+
+
+def print_result(result: RunResult, what: str) -> None:
+    """The end of a run, on stdout."""
     run = result.run
     if result.status == "complete_before":
-        console.print(
-            f"done already: {result.rows} {what} in {public_uri(result.output)}", soft_wrap=True, markup=False
-        )
+        print_done_before(f"{result.rows} {what} in {public_uri(result.output)}")
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row(
-        what,
-        f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else ""),
-    )
-    table.add_row("audio", f"{result.seconds / 3600:.2f} h" if result.seconds > 5400 else duration(result.seconds))
-    errors = ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"
-    table.add_row("errors", errors)
-    table.add_row("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})")
-    if run["steady"].get("rows"):
-        steady = run["steady"]
-        rate = f"{steady['rows_per_s']:.1f} {what}/s once started, {steady['real_time_factor']:.0f} × real time"
-        table.add_row("rate", rate)
-    table.add_row("output", public_uri(result.output))
-    console.print(table)
+    rows = [
+        (what, f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else "")),
+        ("audio", f"{result.seconds / 3600:.2f} h" if result.seconds > 5400 else duration(result.seconds)),
+        ("errors", ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"),
+        ("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})"),
+    ]
+    once_started = run["steady"]
+    if once_started.get("rows"):
+        rate = f"{once_started['rows_per_s']:.1f} {what}/s once started"
+        rows.append(("rate", f"{rate}, {once_started['real_time_factor']:.0f} × real time"))
+    print_facts([*rows, ("output", public_uri(result.output))])

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import os
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,13 +11,9 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mats_core.errors import SettingsError, got_allowed
-from mats_core.storage.uris import redacted
+from jobs.terminal.commands import guarded
+from mats_core.errors import SettingsError, first_line
 from pipelines.settings.base import build
-
-EXIT_WRONG_SETTINGS = 2
-EXIT_TOO_MANY_ERRORS = 3
-EXIT_INTERRUPTED = 130
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
@@ -38,12 +30,13 @@ def settings_command(
         def command(**given: Any) -> None:
             def body() -> int:
                 config = given.pop("config")
-                values = {} if config is None else _read_config(config)
+                values = {} if config is None else read_yaml("config", Path(config))
+                values = {key.replace("-", "_"): value for key, value in values.items()}
                 # note: an option that may come several times is an empty list when it does not
                 values.update({key: value for key, value in given.items() if value is not None and value != []})
                 for argument in arguments:
                     if argument not in values and kind.model_fields[argument].is_required():
-                        raise got_allowed(argument.upper(), "nothing", kind.model_fields[argument].description or "")
+                        raise missing(argument.upper(), kind.model_fields[argument])
                 return run(build(kind, values))
 
             raise typer.Exit(guarded(body))
@@ -101,53 +94,21 @@ def _typed(annotation: Any) -> Any:
     return (kinds[0] if isinstance(kinds[0], type) else str) | None
 
 
-def _read_config(path: str) -> dict[str, Any]:
+def missing(name: str, field: FieldInfo) -> SettingsError:
+    """The error for a setting that must be given and was not; its description says what is wanted."""
+    description = (field.description or "").rstrip(".")
+    return SettingsError(name, "it is missing", f"give it: {description[:1].lower()}{description[1:]}")
+
+
+def read_yaml(setting: str, path: Path) -> dict[str, Any]:
+    """The settings of a YAML file. Raises SettingsError when it cannot be read, or holds anything but settings."""
     import yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:  # note: YAML's dates may be none
-        raise got_allowed("config", path, f"a readable YAML file ({str(error).splitlines()[0]})") from None
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, 2026-02-30
+        problem = f'"{path}" cannot be read as YAML ({first_line(error)})'
+        raise SettingsError(setting, problem, "correct the file, or name another one") from None
     if not isinstance(values, dict):
-        raise got_allowed("config", path, "a YAML file of `setting: value` lines")
-    return {str(key).replace("-", "_"): value for key, value in values.items()}
-
-
-def guarded(body: Callable[[], int]) -> int:
-    """Run a command's body; errors become one clear line and the exit code of DESIGN.md."""
-    try:
-        code = body()
-        if sys.stdout is not None:
-            sys.stdout.flush()  # a full disk shows here, and not after the exit code is settled
-        return code
-    except SettingsError as error:
-        return _say(str(error), EXIT_WRONG_SETTINGS)
-    except KeyboardInterrupt:
-        return _say("interrupted", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except Exception as error:
-        if os.environ.get("MATS_DEBUG"):
-            print(redacted(traceback.format_exc()), file=sys.stderr)
-        first = next(iter(str(error).strip().splitlines()), "")
-        return _say(f"{type(error).__name__}: {first} (MATS_DEBUG=1 shows where)", 1)
-
-
-def _say(message: str, code: int) -> int:
-    print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
-    return code
-
-
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Register a function with typer's own parameters that returns an exit code."""
-
-    def register(run: Callable[..., int]) -> Callable[..., int]:
-        @functools.wraps(run)
-        def wrapped(*args: Any, **given: Any) -> None:
-            raise typer.Exit(guarded(lambda: run(*args, **given)))
-
-        app.command(name)(wrapped)
-        return run
-
-    return register
+        raise SettingsError(setting, f'"{path}" holds no settings', "write a line `setting: value` for each")
+    return {str(key): value for key, value in values.items()}

@@ -1,11 +1,11 @@
-"""Archives for the commands, and one Ray for all runs that need no process of their own."""
+"""Archives for the commands, and how to run one and read what it wrote."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,6 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tones")
     write_tones(folder, 120, 3.0)
     return folder
-
-
-@pytest.fixture(scope="session")
-def shared_ray() -> Iterator[str]:
-    """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
-    from pipelines.cluster.session import ray_session
-
-    with ray_session(None, 4):
-        import ray
-
-        yield ray.get_runtime_context().gcs_address
 
 
 @pytest.fixture(scope="session")

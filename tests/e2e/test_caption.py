@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from pipelines.archive.caption import run_caption
 from pipelines.archive.embed_audio import run_embed_audio
 from pipelines.settings.archive import CaptionSettings, EmbedSettings
@@ -66,13 +68,13 @@ def test_an_untidy_folder_from_first_run_to_refusal(
     assert "starting Ray" not in again.stderr
     assert json.loads((out / "_run.json").read_text()) == run
 
-    other = mats(*command, "--beams", "1")
-    assert other.returncode == 2
+    other = CliRunner().invoke(app, [*command, "--beams", "1"])  # refused before anything starts
+    assert other.exit_code == 2
     assert "decoding was" in other.stderr
     assert '"beams": 1' in other.stderr
 
-    failed = mats(*command, "--max-error-rate", "0.1")
-    assert failed.returncode == 3
+    failed = CliRunner().invoke(app, [*command, "--max-error-rate", "0.1"])
+    assert failed.exit_code == 3
     assert "25.0% of rows failed" in failed.stderr
 
 

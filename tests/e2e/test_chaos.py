@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from jobs.benchmarks.chaos import Chaos, ChaosFailed, check, torment
-from jobs.benchmarks.stand_in import Waits, run_stand_in
+from jobs.benchmarks.scale import Waits
 from pipelines.cluster import session
 from pipelines.cluster.progress import Progress
 from pipelines.settings.archive import RunSettings
+from tests.e2e.chaos import Chaos, ChaosFailed, check, torment
 from tests.e2e.conftest import read_answers, write_tones
+from tests.e2e.stand_in import run_stand_in
 
 
 @pytest.fixture(scope="module")

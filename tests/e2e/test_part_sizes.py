@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from jobs.benchmarks.stand_in import Waits, run_stand_in
+from jobs.benchmarks.scale import Waits
 from pipelines.settings.archive import RunSettings
+from tests.e2e.stand_in import run_stand_in
 
 
 @pytest.mark.usefixtures("shared_ray")

@@ -38,9 +38,9 @@ def test_text_becomes_a_model_that_hears(
     joined, sounds = ("--address", shared_ray), tmp_path / "sounds"
     in_world: dict[str, Any] = {"cwd": tmp_path, "WORLD": "world"}
     run("soundworld", "corpus", "world/text.jsonl", "--records", str(records), "--rounds", "1", **in_world)
-    run("embed-text", "world/text.jsonl", "world/embeddings", *joined, **in_world)
+    run("embed-text", "world/text.jsonl", "world/embeddings", "--actors", "1", *joined, **in_world)
     run("build-memory", "world/embeddings", "world/memory", *joined, **in_world)
-    changes = ("--set", f"training.steps={steps}", "--set", "validate_every=1000", "--set", "validation=64")
+    changes = ("--set", f"training.steps={steps}", "--set", "validate_every=1000", "--set", "validation=16")
     run("train", "soundworld", *changes, "--set", "workers=2", "--device", "cpu", *joined, **in_world)
     sounds.mkdir()
     recipes = [clip_recipe("test", 50_000 + index) for index in range(CLIPS)]

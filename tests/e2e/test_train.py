@@ -53,11 +53,13 @@ def test_a_second_command_finds_it_done(world: Path, undisturbed: TrainResult) -
     assert again.status == "complete_before"
 
 
-def test_killed_with_9_and_started_again(world: Path, undisturbed: TrainResult, tmp_path: Path) -> None:
+def test_killed_with_9_and_started_again(
+    world: Path, undisturbed: TrainResult, tmp_path: Path, shared_ray: str
+) -> None:
     """The command's process dies between checkpoints; the next one ends with the very same weights."""
     given = values(world, tmp_path / "out", workers=2, training=STEPS, validate_every=20, checkpoint_every=5)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(given))
-    command = [sys.executable, "-m", "jobs", "train", str(tmp_path / "run.yaml")]
+    command = [sys.executable, "-m", "jobs", "train", str(tmp_path / "run.yaml"), "--address", shared_ray]
     process = subprocess.Popen(command, env=ENV, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
     deadline = time.monotonic() + 400
     while not list((tmp_path / "out" / "_state" / "checkpoints").glob("*.ckpt")):

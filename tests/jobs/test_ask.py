@@ -13,7 +13,7 @@ import soundfile
 from typer.testing import CliRunner
 
 import mats_core
-from jobs.ask import Asked, ask_files
+from jobs.ask import AskOptions, ask_files
 from jobs.cli import app
 from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE
@@ -85,8 +85,8 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
     sounds: list[str], tiny_model_dir: str, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
-    with pytest.raises(SettingsError, match=r"interactive: got .* to read questions from"):
-        ask_files(sounds[:1], Asked(model=tiny_model_dir, interactive=True))
+    with pytest.raises(SettingsError, match=r"interactive: standard input is closed; open one to read questions from"):
+        ask_files(sounds[:1], AskOptions(model=tiny_model_dir, interactive=True))
     assert loads == []
 
 
@@ -117,8 +117,8 @@ def test_a_bad_file_leaves_the_others(sounds: list[str], tiny_model_dir: str, tm
 
 def test_wrong_requests_end_with_code_2(sounds: list[str], tiny_model_dir: str) -> None:
     for arguments, said in (
-        ([*sounds, "-i"], "one file with --interactive"),
-        ([sounds[0], "-i", "--question", "What ?"], "no --question with --interactive"),
+        ([*sounds, "-i"], "FILE: --interactive was given 2 files; give one file"),
+        ([sounds[0], "-i", "--question", "What ?"], "question: --interactive reads the questions itself"),
         ([sounds[0], "--task", "QA"], "question"),
         (
             [sounds[0], "--task", "QA", "--question", "a dog\udcff?"],

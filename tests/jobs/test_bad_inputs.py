@@ -124,7 +124,7 @@ KNOWN_FROM_FILES: dict[str, tuple[Change, str]] = {
     ),
     "a mapper too wide for anything": (
         _settings("mats.json", mapper={"width": 8 * 10**7}),
-        "mats.json.mapper.width: 80000000 cannot be used",
+        "mats.json.mapper.width: 80000000 is too large; give a number of at most 100000",
     ),
 }
 

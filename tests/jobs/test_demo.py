@@ -25,6 +25,7 @@ KEPT = (
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("shared_ray")
 def test_the_demo_leaves_answers_a_run_and_a_page(
     tmp_path: Path, tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,7 +38,7 @@ def test_conflicts_are_named_with_a_remedy() -> None:
 def test_absent_and_broken_packages_are_told_apart() -> None:
     versions = {name: "1.0" for name, _ in doctor.CORE if name != "peft"}
     errors = {"peft": "ModuleNotFoundError: No module named 'peft'", "torch": "OSError: libcuda"}
-    found = {finding.name: finding for finding in doctor._packages(versions, errors.get)}
+    found = {finding.name: finding for finding in doctor.package_findings(versions, errors.get)}
     assert found["peft"].state == MISSING
     assert "not installed" in found["peft"].detail
     assert found["torch"].state == MISSING
@@ -46,6 +46,7 @@ def test_absent_and_broken_packages_are_told_apart() -> None:
     assert found["numpy"].state == OK
 
 
+@pytest.mark.processes  # java, where it is installed
 def test_this_environment_is_fit() -> None:
     findings = doctor.examine()
     assert [f for f in findings if f.state == MISSING and f.area == "packages"] == []
@@ -59,7 +60,7 @@ def test_exit_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str, code: int, words: str
 ) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: [Finding("packages", "[red]torch[/]", state, "a [bold] detail")])
-    assert doctor.run() == code
+    assert doctor.doctor() == code
     shown = capsys.readouterr().out
     assert words in shown
     assert "a [bold] detail" in shown
@@ -67,7 +68,7 @@ def test_exit_code(
 
 def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AAC_METRICS_JAVA_PATH", "no-java-here")
-    findings = {f.name: f for f in doctor._caption_metrics()}
+    findings = {f.name: f for f in doctor.caption_metric_findings()}
     assert "cider_d" in findings["run here"].detail and "meteor" not in findings["run here"].detail
     assert findings["meteor"].state == NOTE and "Java 8 to 13" in findings["meteor"].detail
     assert "Do:" in findings["spice"].detail

@@ -144,9 +144,9 @@ def test_bad_inputs_end_with_code_2(world: tuple[Path, Path, Path], case: str) -
     ("flag", "value", "says"),
     [
         ("heads", "7", "mats: heads: 7 does not divide the mapper's width 64; "),
-        ("beams", "1000", "mats: beams: 1000 cannot be used; it must be less than or equal to 64"),
-        ("scale", "inf", "mats: scale: inf cannot be used; it must be a finite number"),
-        ("length-penalty", "nan", "mats: length_penalty: nan cannot be used; it must be a finite number"),
+        ("beams", "1000", "mats: beams: 1000 is too large; give a number of at most 64"),
+        ("scale", "inf", "mats: scale: inf is no finite number; give a finite number"),
+        ("length-penalty", "nan", "mats: length_penalty: nan is no finite number; give a finite number"),
     ],
 )
 def test_a_flag_no_model_can_have_is_named(
@@ -159,9 +159,15 @@ def test_a_flag_no_model_can_have_is_named(
 
 def test_a_missing_or_wrong_flag_is_named(reference_dir: Path, tmp_path: Path) -> None:
     done = run("--checkpoint", "x.pth", "--out", tmp_path)
-    assert (done.exit_code, done.stderr.startswith("mats: llm: got")) == (2, True)
+    assert (
+        done.exit_code,
+        done.stderr.startswith("mats: llm: it is missing; give it: the LLM it was trained with"),
+    ) == (2, True)
     done = run("--checkpoint", "x.pth", "--llm", "l", "--out", tmp_path, "--mix", "7")
-    assert (done.exit_code, done.stderr.startswith("mats: mix: got 7")) == (2, True)
+    assert (done.exit_code, done.stderr.startswith("mats: mix: 7.0 is too large; give a number of at most 1")) == (
+        2,
+        True,
+    )
 
 
 def test_a_folder_with_something_in_it_is_never_written_over(reference_dir: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jobs import submit
-from jobs.submit import _exit_code, entrypoint, environment
+from jobs.submit import entrypoint, environment, exit_code
 from mats_core.errors import SettingsError
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_the_command_is_quoted_for_the_clusters_shell() -> None:
         asked
         == """python -m jobs caption 's3://a/**/*.wav' s3://b/ --task QA --question 'Is there a dog'"'"'s bark?'"""
     )
-    with pytest.raises(SettingsError, match='JOB: got "fly"; allowed: caption'):
+    with pytest.raises(SettingsError, match=r'JOB: "fly" is not a job .*; choose caption'):
         entrypoint(["fly"])
 
 
@@ -48,10 +48,11 @@ def test_a_url_with_a_secret_is_not_sent(word: str) -> None:
 
 
 def test_what_is_printed_of_a_cluster_has_no_password(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(submit, "_client", lambda where: SimpleNamespace(submit_job=lambda **_: "raysubmit_1"))
-    assert submit.run(["scan", "s3://a", "s3://b"], "http://user:TOPSECRET@head:8265", None, [], wait=False) == 0
+    client = SimpleNamespace(submit_job=lambda **_: "raysubmit_1")
+    address = "http://user:TOPSECRET@head:8265"
+    assert submit.run(["scan", "s3://a", "s3://b"], address, None, [], wait=False, connect=lambda _: client) == 0
     said = capsys.readouterr()
     assert "ray job stop --address http://head:8265 raysubmit_1" in said.err
     assert "TOPSECRET" not in said.err + said.out
@@ -76,7 +77,7 @@ def test_only_what_was_named_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_the_exit_code_is_the_drivers(status: str, code: int | None, ended: int) -> None:
     info = SimpleNamespace(status=status, message="why", driver_exit_code=code)
     client: Any = SimpleNamespace(get_job_info=lambda _: info)
-    assert _exit_code(client, "job") == ended
+    assert exit_code(client, "job") == ended
 
 
 def test_cluster_yaml_is_what_rays_launcher_takes() -> None:
@@ -132,10 +133,10 @@ def test_a_cluster_whose_agents_are_still_starting_is_asked_again(monkeypatch: p
 
     monkeypatch.setattr(submit.time, "sleep", lambda _: None)
     client = SimpleNamespace(submit_job=answer)
-    assert submit._submit(client, "true", {}) == "raysubmit_1"
+    assert submit.submit_when_ready(client, "true", {}) == "raysubmit_1"
     said.append("No available agent")
     with pytest.raises(RuntimeError, match="No available agent"):
-        submit._submit(client, "true", {}, patience_s=0.0)
+        submit.submit_when_ready(client, "true", {}, patience_s=0.0)
     said.append("runtime_env is wrong")
     with pytest.raises(RuntimeError, match="wrong"):
-        submit._submit(client, "true", {})
+        submit.submit_when_ready(client, "true", {})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.train import TrainDisplay, _finish, read_config, run, validation_text
+from jobs.train import TrainDisplay, finish, read_config, run, validation_text
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.training.schedule import TrainingSettings
@@ -66,18 +66,18 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "changes", "said"),
     [
-        ("data: [", [], "CONFIG: got"),
+        ("data: [", [], "CONFIG: .* cannot be read as YAML"),
         ("just text", [], "setting: value"),
-        ("output: 2026-02-30", [], "CONFIG: got"),
-        ("output: x", ["training"], "set: got"),
-        ("output: x", ["output=2026-02-30"], "set: got"),
-        ("output: x", ["output.more=1"], "set: got"),
-        ("output: x\ncolour: red", [], "data: nothing is given"),
+        ("output: 2026-02-30", [], "CONFIG: .* cannot be read as YAML"),
+        ("output: x", ["training"], 'set: "training" changes nothing; write name=value'),
+        ("output: x", ["output=2026-02-30"], "set: the value .* is not YAML"),
+        ("output: x", ["output.more=1"], "set: .* goes into `output`, which holds no settings"),
+        ("output: x\ncolour: red", [], "^data: nothing is given"),
         ("output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: c, embeddings: e}]", ["training.steps=0"], "steps"),
         (
             "output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone, embeddings: e}]",
             [],
-            r"data\.a\.corpus: gone cannot be read",
+            r"^data\.a\.corpus: gone cannot be read",
         ),
     ],
 )
@@ -112,7 +112,7 @@ def test_warnings_and_unusable_records_are_shown(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.splitlines()[0] == "warning: data set a is measured on what it has met"
     run = {"step": 1, "samples": 2, "tokens": 3, "wall_s": 1.0, "seconds": 1.0, "records": 9, "bad": 2}
     run["problems"] = {"broken_line": 2}
-    assert _finish(TrainResult("complete", "out", "out/model", 1, run), "x") == 0
+    assert finish(TrainResult("complete", "out", "out/model", 1, run), "x") == 0
     assert "2 of 9 records: broken_line 2; lines in _corpora.json" in capsys.readouterr().out
 
 
@@ -141,53 +141,7 @@ def test_the_embedded_worlds_config_trains_as_the_ablation_does() -> None:
     assert settings.santa == santa_settings(settings.santa.mix, training.noise_variance)
 
 
-def test_the_embedded_model_is_built_by_the_jobs_that_make_any_other(tmp_path: Path) -> None:
-    """The arguments `mats soundworld build` gives to `mats train` are good settings, with the parts it made."""
-    from jobs.soundworld_build import steps
-    from jobs.train import _change
-
-    world = tmp_path / "a world: 'quoted'"
-    made = steps(tmp_path / "encoder", tmp_path / "llm", world)
-    assert list(made) == ["embed-text", "build-memory", "train"]
-    config, *changes = made["train"]
-    values = read_config(config)
-    for change in changes:
-        _change(values, change.removeprefix("--set="))
-    settings = build(TrainSettings, values)
-    assert (settings.llm, settings.encoder) == (str(tmp_path / "llm"), str(tmp_path / "encoder"))
-    assert settings.data[0].corpus == made["embed-text"][0] == str(world / "text.jsonl")
-    assert settings.embeddings == made["embed-text"][1] == made["build-memory"][0]
-    assert settings.memory == made["build-memory"][1]
-    assert settings.include == ["encoder", "llm", "memory"] and settings.weights == "float16"
-
-
-def test_a_build_never_replaces_what_is_no_model(tmp_path: Path) -> None:
-    from jobs.soundworld_build import build_model
-
-    (tmp_path / "letters.txt").write_text("mine")
-    with pytest.raises(SettingsError, match="empty, or holds a model"):
-        build_model(tmp_path / "work", tmp_path, print)
-    assert (tmp_path / "letters.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize("out", ["work", ".", "work/world/model", "work/encoder", "link/llm"])
-def test_a_build_never_replaces_its_own_work(tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.soundworld_build import build_model
-
-    def parts(*_: Any) -> Any:
-        raise AssertionError("the build began")
-
-    monkeypatch.setattr("mats_core.soundworld.made.build.build_parts", parts)
-    (tmp_path / "work" / "encoder").mkdir(parents=True)
-    (tmp_path / "work" / "mats.json").write_text("{}")
-    (tmp_path / "mats.json").write_text("{}")
-    (tmp_path / "link").symlink_to(tmp_path / "work")
-    with pytest.raises(SettingsError, match=r"out: got .*neither holds the work nor is a part of it"):
-        build_model(tmp_path / "work", tmp_path / out, print)
-    with pytest.raises(AssertionError, match="the build began"):
-        build_model(tmp_path / "work", tmp_path / "work" / "made", print)
-
-
+@pytest.mark.processes
 def test_wrong_data_ends_the_command_before_anything_is_loaded(tmp_path: Path) -> None:
     """Exit code 2, one line, and neither torch nor Ray imported."""
     text = "output: x\nllm: l\nencoder: e\ndata: [{name: a, corpus: gone.jsonl, embeddings: e}]"

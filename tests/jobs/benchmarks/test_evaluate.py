@@ -29,7 +29,7 @@ def test_the_ratio_is_to_caption_before_and_after(monkeypatch: pytest.MonkeyPatc
 
 
 def test_more_clips_than_there_are_is_refused() -> None:
-    with pytest.raises(SettingsError, match="clips: got 1001; allowed: 2 to 1000"):
+    with pytest.raises(SettingsError, match="clips: 1001 cannot be measured; choose 2 to 1000"):
         evaluate.run_benchmark(1001, "builtin", None, True)
 
 

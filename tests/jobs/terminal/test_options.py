@@ -1,9 +1,7 @@
-"""A settings model as a command: options, YAML, exit codes."""
+"""A settings model as a command: options, YAML, what is missing or wrong."""
 
 from __future__ import annotations
 
-import errno
-import io
 from pathlib import Path
 
 import pytest
@@ -11,10 +9,8 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field
 from typer.testing import CliRunner
 
-from jobs.terminal.display import duration, print_result, to_continue
-from jobs.terminal.options import guarded, settings_command
+from jobs.terminal.options import settings_command
 from mats_core.errors import SettingsError
-from pipelines.archive.run import RunResult
 from pipelines.settings.base import build
 
 
@@ -56,30 +52,6 @@ def test_help_is_the_fields_descriptions(app: typer.Typer) -> None:
     assert "What to do. (default: caption)" in " ".join(text.replace("│", " ").split())
 
 
-def raising(error: BaseException) -> int:
-    raise error
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "said"),
-    [
-        (
-            SettingsError("task", "there is no task sing", "say caption"),
-            2,
-            "mats: task: there is no task sing; say caption\n",
-        ),
-        (KeyboardInterrupt(), 130, "mats: interrupted\n"),
-        (RuntimeError("no luck\nat all"), 1, "mats: RuntimeError: no luck (MATS_DEBUG=1 shows where)\n"),
-    ],
-)
-def test_errors_become_one_line_and_a_code(
-    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("MATS_DEBUG", raising=False)
-    assert guarded(lambda: raising(error)) == code
-    assert capsys.readouterr().err == said
-
-
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -113,30 +85,6 @@ def test_a_missing_setting_does_not_show_the_others() -> None:
         build(Settings, {"task": "TOPSECRET"})
 
 
-@pytest.mark.parametrize("status", ["complete", "complete_before"])
-def test_the_end_of_a_run_tells_its_output_without_password(status: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = {"rows_done": 3, "rows_before": 0, "start_s": 1.0, "steady": {}}
-    print_result(RunResult(status, "ftp://user:TOPSECRET@host/out", 3, 3, run=run), "clips")
-    said = capsys.readouterr().out
-    assert "ftp://host/out" in said
-    assert "TOPSECRET" not in said
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (190, "3 min 10 s"), (19200, "5 h 20 min")])
-def test_a_length_of_time_for_people(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-def test_output_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    class Full(io.StringIO):
-        def flush(self) -> None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("sys.stdout", Full())
-    assert guarded(lambda: 0) == 1
-    assert "No space left on device" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("text", ["day: 2026-02-30", "a: [", "- 1", b"\xff"])
 def test_a_configuration_that_cannot_be_read_is_a_wrong_setting(
     app: typer.Typer, tmp_path: Path, text: str | bytes
@@ -144,8 +92,3 @@ def test_a_configuration_that_cannot_be_read_is_a_wrong_setting(
     (tmp_path / "run.yaml").write_bytes(text.encode() if isinstance(text, str) else text)
     for path in (str(tmp_path / "run.yaml"), ""):
         assert CliRunner().invoke(app, ["run", "in", "--config", path]).exit_code == 2
-
-
-def test_what_continues_a_run_does_not_begin_it_anew() -> None:
-    assert to_continue(False) == "To continue, give the same command again"
-    assert "without --overwrite" in to_continue(True)

@@ -131,7 +131,7 @@ def test_files_for_judges_and_what_is_left_out_and_why(
     ):
         assert words in page, words
     assert page.count("audio not found") == 1
-    jobs.evaluate._print(settings, done)
+    jobs.evaluate.print_evaluation(settings, done)
     shown = capsys.readouterr().out
     assert f"air_bench_chat: for its judge, {chat}" in shown
     assert "mmau: for its judge, " in shown

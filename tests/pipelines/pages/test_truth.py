@@ -90,5 +90,5 @@ def test_a_wrong_line_of_the_truth_is_told(tmp_path: Path) -> None:
         with pytest.raises(SettingsError) as refused:
             write_report(output, str(tmp_path / "r.html"), str(truth))
         assert str(refused.value).startswith(f"truth: {truth} is not the truth.jsonl of an archive ({wrong}")
-    with pytest.raises(SettingsError, match=r"truth\.minutes: nothing is given"):
+    with pytest.raises(SettingsError, match=r"truth\.minutes: nothing is given; give a value"):
         write_report(output, str(tmp_path / "r.html"), [{"path": "one.wav", "labels": []}])

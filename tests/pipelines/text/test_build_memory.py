@@ -40,5 +40,5 @@ def test_embeddings_that_do_not_fit_are_refused_before_ray(
 def test_a_cut_part_is_refused(table: Path) -> None:
     part = table / "embeddings" / "part-00000.parquet"
     part.write_bytes(part.read_bytes()[:500])
-    with pytest.raises(SettingsError, match=r"the part .*\.parquet cannot be read"):
+    with pytest.raises(SettingsError, match=r"^embeddings: .*part-00000\.parquet cannot be read"):
         run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(table / "out")))

@@ -234,7 +234,7 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
         ),
         "two encoders": (
             {"data": [{"name": "a", "corpus": one}, {"name": "b", "corpus": one, "embeddings": str(other)}]},
-            r"embeddings: .*/other is of encoder 0123456789ab.*; embed all corpora with one encoder",
+            r"embeddings: .*/other was made with encoder 0123456789ab, not with .*; train on embeddings of one encoder",
         ),
         "a missing set": (
             {"data": [{"name": "gone", "corpus": str(world / "gone.jsonl")}]},
@@ -249,7 +249,10 @@ def wrong(world: Path, tmp_path: Path) -> dict[str, tuple[dict[str, Any], str]]:
             {"memory": str(memory)},
             r"memory: .*made with encoder fedcba.*mats build-memory",
         ),
-        "a missing LLM": ({"llm": str(world / "gone")}, r"llm: got"),
+        "a missing LLM": (
+            {"llm": str(world / "gone")},
+            r"llm: .*gone. is not a directory that exists; give the path of one",
+        ),
         "a column that is not ours": (
             {"data": [{"name": "a", "corpus": one, "columns": {"text": "caption"}}]},
             r"^data\.a\.columns: .text. is no field of ours; write our field = their name",
@@ -314,7 +317,7 @@ def test_broken_weights_of_the_model_to_go_on_from_are_found_first(
 ) -> None:
     model = writable_copy(Path(tiny_model_dir), tmp_path / "model")
     (model / "mapper.safetensors").write_bytes((model / "mapper.safetensors").read_bytes()[:-8])
-    with pytest.raises(SettingsError, match=r"model: got .*mapper\.safetensors"):
+    with pytest.raises(SettingsError, match=r"^model: .*mapper\.safetensors is not a whole safetensors file"):
         check_settings(settings(world, tmp_path / "out", model=str(model)))
 
 

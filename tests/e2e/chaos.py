@@ -1,4 +1,6 @@
-"""`mats benchmark chaos`: kill -9 at random moments, then look whether every row is there once, and right.
+"""Kill -9 at random moments, then look whether every row is there once, and right.
+
+    python -m tests.e2e.chaos --kills 20        # from the root of the checkout; --help lists the options
 
 A Ray cluster of a head and worker nodes runs on this machine. A driver answers an archive on it; at moments
 drawn from the seed the driver, an actor, or a worker node is killed. A driver that died is started again, a
@@ -7,6 +9,7 @@ node is replaced. A run that ends before all kills are spent is checked, and the
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 
 VICTIMS = ("driver", "actor", "node")
@@ -102,7 +106,7 @@ class Chaos:
         given: dict[str, Any] = {"input": str(self.archive), "output": str(out), "commit_rows": 16, "address": where}
         if self.model == "stand-in":
             argument = json.dumps({"settings": {**given, "actors": 2, "batch_size": 8}, "waits": {"row_s": self.row_s}})
-            command = [sys.executable, "-m", "jobs.benchmarks.stand_in", argument]
+            command = [sys.executable, "-m", "tests.e2e.stand_in", argument]
         else:
             command = [sys.executable, "-m", "jobs", "caption", str(self.archive), str(out), "--model", self.model]
             command += ["--commit-rows", "16", "--actors", "2", "--deterministic"]
@@ -242,26 +246,33 @@ def _wait(driver: subprocess.Popen[str], seconds: float) -> None:
 
 def _ray_workers(name: str) -> list[int]:
     """Processes below this one that Ray calls by an actor class of that name."""
-    parents, named = {}, []
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError, ValueError):
-            pid = int(status.parent.name)
-            parents[pid] = int(status.read_text().rpartition(")")[2].split()[1])
-            if name in (status.parent / "cmdline").read_bytes().decode(errors="replace"):
-                named.append(pid)
-    return sorted(pid for pid in named if _below(pid, parents))
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if name in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return sorted(found)
 
 
-def _below(pid: int, parents: dict[int, int]) -> bool:
-    while pid > 1:
-        pid = parents.get(pid, 0)
-        if pid == os.getpid():
-            return True
-    return False
+def main() -> int:
+    """Kill as the command line says and print the tally; exit code 0 when every run survived."""
+    parser = argparse.ArgumentParser(description="Kill driver, actors and nodes; every row must come out once.")
+    parser.add_argument("--kills", type=int, default=20, help="how often something is killed with -9")
+    parser.add_argument("--seed", type=int, default=0, help="decides what is killed, and when")
+    parser.add_argument("--files", type=int, default=300, help="sounds in the archive of a run")
+    parser.add_argument(
+        "--model", default="stand-in", help='stand-in (waits, hashes the sound), a directory, or "builtin"'
+    )
+    parser.add_argument("--nodes", type=int, default=2, help="worker nodes beside the head")
+    parser.add_argument("--folder", help="where to work (default: a temporary folder, removed)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    given = parser.parse_args()
+    if given.kills < 1 or given.files < 20 or given.nodes < 1:
+        parser.error("--kills and --nodes are at least 1, --files at least 20")
+    return _run(given.kills, given.seed, given.files, given.model, given.nodes, given.folder, given.json)
 
 
-def run_benchmark(kills: int, seed: int, files: int, model: str, nodes: int, folder: str | None, as_json: bool) -> int:
-    """Run it and print the tally; exit code 0 when every run survived."""
+def _run(kills: int, seed: int, files: int, model: str, nodes: int, folder: str | None, as_json: bool) -> int:
     place = Path(folder or tempfile.mkdtemp(prefix="mats-chaos-"))
     started = time.monotonic()
     chaos = None
@@ -295,3 +306,7 @@ def run_benchmark(kills: int, seed: int, files: int, model: str, nodes: int, fol
             f"time    {figures['seconds']:.0f} s"
         )
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""`mats caption`, `mats embed-audio`, `mats scan` and `mats compact`: archives of sound in, Parquet out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from jobs.terminal.commands import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS
+from jobs.terminal.options import settings_command
+from mats_core.storage.uris import public_uri
+from pipelines.settings.archive import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
+from pipelines.settings.compact import CompactSettings
+
+if TYPE_CHECKING:
+    from pipelines.archive.dry_run import Estimate
+    from pipelines.archive.run import RunResult
+
+app = typer.Typer()
+
+
+@settings_command(app, "caption", CaptionSettings)
+def caption(settings: CaptionSettings) -> int:
+    """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
+    from jobs.terminal.display import RunDisplay
+
+    with RunDisplay("clips") as display:
+        if settings.dry_run:
+            from pipelines.archive.dry_run import run_dry
+
+            estimate = run_dry(settings, display)
+        else:
+            from pipelines.archive.caption import run_caption
+
+            result = run_caption(settings, display)
+    return print_estimate(estimate) if settings.dry_run else finish(result, settings, "caption", "clips")
+
+
+@settings_command(app, "embed-audio", EmbedSettings)
+def embed_audio(settings: EmbedSettings) -> int:
+    """Embed every sound of INPUT into OUTPUT/embeddings, to be asked later by `mats caption OUTPUT …`."""
+    from jobs.terminal.display import RunDisplay
+    from pipelines.archive.embed_audio import run_embed_audio
+
+    with RunDisplay("clips") as display:
+        result = run_embed_audio(settings, display)
+    return finish(result, settings, "embed-audio", "clips")
+
+
+@settings_command(app, "scan", ScanSettings)
+def scan(settings: ScanSettings) -> int:
+    """List INPUT and read its headers into a manifest, one row a chunk of about a minute."""
+    from jobs.terminal.display import RunDisplay
+    from pipelines.archive.scan import run_scan
+    from pipelines.cluster.progress import Progress
+
+    with RunDisplay("files") as display:
+        result = run_scan(
+            settings, lambda seen: display(Progress("scan", seen.files, errors=sum(seen.errors.values())))
+        )
+    added = result.added
+    rate = (added.files + result.known_files) / max(1e-9, result.wall_s)
+    typer.echo(
+        f"{added.files} files new ({result.known_files} known), {added.chunks} chunks, "
+        f"{added.seconds / 3600:.2f} h, {added.bytes / 1e6:.1f} MB\n"
+        f"formats: {_counts(added.formats)}\nerrors: {_counts(added.errors)}\n"
+        f"time: {result.wall_s:.1f} s, {rate:.0f} files/s\n"
+        f"manifest: {public_uri(result.manifest)} ({result.total_rows} rows)"
+    )
+    return 0
+
+
+@settings_command(app, "compact", CompactSettings)
+def compact(settings: CompactSettings) -> int:
+    """Write the many part files of a finished run as few large files into a new data set. Run again to continue."""
+    from jobs.terminal.display import duration
+    from pipelines.compact import run_compact
+
+    result = run_compact(settings)
+    new = "" if result.new_rows == result.rows else f", {result.new_rows} new"
+    typer.echo(
+        f"rows    {result.rows}{new}\nfiles   {result.files}, of {result.parts} parts\n"
+        f"size    {result.bytes / 1e6:.1f} MB\n"
+        f"time    {duration(result.wall_s)}\noutput  {result.folder}"
+    )
+    return 0
+
+
+def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int:
+    """Print how a run ended; its exit code."""
+    from jobs.terminal.display import print_result, to_continue
+
+    if result.begun_with:
+        _warn(
+            f"OUTPUT was begun with INPUT {result.begun_with}; files of the same path, size and time are the same "
+            "ones to it"
+        )
+    if result.status == "interrupted":
+        done = "while INPUT was read; what was read is kept"
+        if result.run:
+            print_result(result, what)
+            done = f"{result.run['rows_done']} of {result.rows} {what} are kept"
+        _warn(
+            f"interrupted; {done}. {to_continue(settings.overwrite)}: "
+            f"mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …"
+        )
+        return EXIT_INTERRUPTED
+    print_result(result, what)
+    if result.status == "incomplete":
+        _warn(f"{result.rows - result.run['rows_done']} {what} are missing; run again")
+        return 1
+    if result.error_rate > settings.max_error_rate:
+        _warn(f"{result.error_rate:.1%} of rows failed; --max-error-rate allows {settings.max_error_rate:.1%}")
+        return EXIT_TOO_MANY_ERRORS
+    return 0
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"mats: {text}", err=True)
+
+
+def print_estimate(found: Estimate) -> int:
+    """What `--dry-run` found: how much there is, and how long it will take; exit code 0."""
+    from jobs.terminal.display import duration, print_facts
+
+    seen = found.seen
+    rows: list[tuple[str, Any]] = [
+        ("files", f"{seen.files} new" + (f", {found.known_files} known to OUTPUT" if found.known_files else "")),
+        ("audio", f"{seen.seconds / 3600:.2f} h in {seen.chunks} chunks, {seen.bytes / 1e6:.1f} MB"),
+        ("formats", _counts(seen.formats)),
+        ("errors", _counts(seen.errors)),
+        ("to do", f"{found.rows} clips" + (f", {found.done} are done" if found.done else "")),
+    ]
+    if found.per_row_s is not None and found.wall_s is not None and found.core_hours is not None:
+        decode_ms, model_ms = (found.per_row_s[stage] * 1000 for stage in ("decode", "model"))
+        sample = f"{found.sample_rows} clips, {duration(found.sample_audio_s)} of audio"
+        rows.append(("sample", f"{sample}: decode {decode_ms:.0f} ms and model {model_ms:.0f} ms a clip"))
+        devices = f"{found.gpus} GPUs" if found.gpus else f"{found.cores} cores"
+        machine = f"on this machine ({devices}, {found.actors} model processes)"
+        rows.append(("time", f"about {duration(found.wall_s)} {machine}"))
+        rows.append(("core hours", f"{found.core_hours:.2f}"))
+        gpu_hours = "not measured: no GPU here" if found.gpu_hours is None else f"{found.gpu_hours:.2f}"
+        rows.append(("GPU hours", gpu_hours))
+    elif found.rows:
+        rows.append(("time", "unknown: no clip that could be measured"))
+    print_facts(rows)
+    return 0
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "none"

@@ -1,0 +1,149 @@
+"""How benchmarks measure and show: a place to work in, medians, memory of processes, GPU clocks, tables of two ways."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+
+if TYPE_CHECKING:
+    import torch
+
+
+def say(text: str) -> None:
+    """Progress goes to stderr; standard output is the result's."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def workplace(folder: str | None) -> Iterator[Path]:
+    """The folder to work in, made if need be; without one a temporary folder that is removed."""
+    if folder is not None:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        yield Path(folder).absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as made:
+        yield Path(made)
+
+
+def print_figures(figures: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], None]) -> None:
+    """The figures on stdout: as JSON, or as `show` prints them."""
+    if as_json:
+        print(json.dumps(figures, indent=1))
+    else:
+        show(figures)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of figures: what is measured on the left, numbers to the right; a short row ends with empty cells."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for name in columns:
+        table.add_column(name, justify="right" if name else "left")
+    for row in rows:
+        table.add_row(*row, *[""] * (len(columns) - len(row)))
+    Console().print(table)
+
+
+def print_driver_memory(figures: dict[str, Any], what: str) -> None:
+    """The driver's peak memory, a line a number of `what`."""
+    for count, mb in figures["driver_peak_mb"].items():
+        print(f"driver, {count} {what}: {mb:.0f} MB at most")
+
+
+def median_s(run: Callable[[], Any], times: int = 9) -> float:
+    """Median seconds of `run()`, after one that does not count."""
+    run()
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        run()
+        found.append(time.perf_counter() - began)
+    return float(np.median(found))
+
+
+class PeakMemory:
+    """Most memory that a process and all below it held together, in MB; looked at five times a second.
+
+    It is the proportional set size: what several processes share counts once.
+    """
+
+    def __init__(self) -> None:
+        self.mb = 0.0
+
+
+@contextmanager
+def watch_memory(root: int) -> Iterator[PeakMemory]:
+    """Watch the process `root` (its id) and all below it meanwhile."""
+    peak, over = PeakMemory(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            peak.mb = max(peak.mb, _memory_of_tree_mb(root))
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        over.set()
+        thread.join()
+
+
+def _memory_of_tree_mb(root: int) -> float:
+    """Proportional set size of a process and all below it; those that end meanwhile count for nothing."""
+    top = psutil.Process(root)
+    total = 0.0
+    for process in [top, *top.children(recursive=True)]:
+        with suppress(psutil.Error, OSError):
+            total += getattr(process.memory_full_info(), "pss", 0) / 2**20  # pss: on Linux only
+    return total
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name, or how many threads the CPU works with."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu, {torch.get_num_threads()} threads"
+
+
+def wait_for(device: torch.device) -> None:
+    """Until a GPU has done what it was given; a CPU has."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give a GPU's unused memory back, and count its peak anew."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def memory_gb(device: torch.device, peak: bool = False) -> float:
+    """GB: of the GPU's tensors, or of this process (its peak either way on a CPU)."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return round((torch.cuda.max_memory_allocated() if peak else torch.cuda.memory_allocated()) / 1e9, 2)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)

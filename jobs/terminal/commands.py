@@ -1,0 +1,59 @@
+"""How a command of `mats` is registered and how it ends: one line on stderr, and the exit codes."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from mats_core.errors import SettingsError, first_line
+from mats_core.storage.uris import redacted
+
+EXIT_WRONG_SETTINGS = 2
+EXIT_TOO_MANY_ERRORS = 3
+EXIT_GATE_CLOSED = 4
+EXIT_INTERRUPTED = 130
+
+
+def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Register a function with typer's own parameters that returns an exit code; `options` go to typer."""
+
+    def register(run: Callable[..., int]) -> Callable[..., int]:
+        @functools.wraps(run)
+        def wrapped(*args: Any, **given: Any) -> None:
+            raise typer.Exit(guarded(lambda: run(*args, **given)))
+
+        app.command(name, **options)(wrapped)
+        return run
+
+    return register
+
+
+def guarded(body: Callable[[], int]) -> int:
+    """Run a command's body; an error becomes one clear line and its exit code (DESIGN.md)."""
+    try:
+        code = body()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # a full disk shows here, and not after the exit code is settled
+        return code
+    except SettingsError as error:
+        return _ended(str(error), EXIT_WRONG_SETTINGS)
+    except KeyboardInterrupt:
+        return _ended("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:
+        if os.environ.get("MATS_DEBUG"):
+            print(redacted(traceback.format_exc()), file=sys.stderr)
+        return _ended(f"{type(error).__name__}: {first_line(error, 1000)} (MATS_DEBUG=1 shows where)", 1)
+
+
+def _ended(message: str, code: int) -> int:
+    print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
+    return code

@@ -1,0 +1,73 @@
+"""`mats embed-text` and `mats build-memory`: corpora in, caption embeddings and Santa's memory out."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from jobs.terminal.commands import EXIT_INTERRUPTED
+from jobs.terminal.options import settings_command
+from mats_core.storage.uris import public_uri
+from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
+
+if TYPE_CHECKING:
+    from pipelines.text.embed_text import EmbedTextResult
+
+app = typer.Typer()
+
+
+@settings_command(app, "embed-text", EmbedTextSettings, ("corpora", "output"))
+def embed_text(settings: EmbedTextSettings) -> int:
+    """Embed every distinct caption of CORPORA into OUTPUT/embeddings, for training and for Santa's memory."""
+    from jobs.terminal.display import RunDisplay, to_continue
+    from pipelines.text.embed_text import run_embed_text
+
+    with RunDisplay("records", "embedding") as display:
+        result = run_embed_text(settings, display)
+    print_embedded(result)
+    if result.status == "interrupted":
+        print(f"mats: interrupted; finished parts are kept. {to_continue(settings.overwrite)}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def print_embedded(result: EmbedTextResult) -> None:
+    """The end of a run, on stdout."""
+    from jobs.terminal.display import duration, print_done_before, print_facts
+
+    if result.status == "complete_before":
+        print_done_before(f"{result.captions} captions in {public_uri(result.output)}")
+        return
+    problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
+    rows = [
+        ("records", f"{result.records} in {result.run['files']} files"),
+        ("unusable", f"{result.bad}: {problems}; lines in _corpora.json" if result.bad else "none"),
+        ("captions", f"{result.captions} distinct"),
+        ("time", duration(result.wall_s)),
+    ]
+    if result.run["records_new"]:
+        rows.append(("rate", f"{result.run['records_per_s']:.0f} records/s once started"))
+    print_facts([*rows, ("output", public_uri(result.output))])
+
+
+@settings_command(app, "build-memory", BuildMemorySettings, ("embeddings", "output"))
+def build_memory(settings: BuildMemorySettings) -> int:
+    """Build Santa's memory out of caption embeddings."""
+    from jobs.terminal.display import RunDisplay, duration, print_facts
+    from pipelines.text.build_memory import run_build_memory
+
+    with RunDisplay("captions", "filling the clusters") as display:
+        result = run_build_memory(settings, display)
+    times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.times.items())
+    print_facts(
+        [
+            ("captions", f"{result.count} of {result.dim} numbers ({result.storage})"),
+            ("clusters", str(result.clusters)),
+            ("size", f"{result.size_bytes / 1e6:.1f} MB"),
+            ("time", f"{duration(result.wall_s)} ({times})"),
+            ("output", public_uri(result.output)),
+        ]
+    )
+    return 0

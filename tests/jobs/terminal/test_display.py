@@ -1,0 +1,46 @@
+"""What a run says on the terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.terminal.display import RunDisplay, duration, print_facts, print_result, to_continue
+from pipelines.archive.run import Progress, RunResult
+
+
+@pytest.mark.parametrize("status", ["complete", "complete_before"])
+def test_the_end_of_a_run_tells_its_output_without_password(status: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = {"rows_done": 3, "rows_before": 0, "start_s": 1.0, "steady": {}}
+    print_result(RunResult(status, "ftp://user:TOPSECRET@host/out", 3, 3, run=run), "clips")
+    said = capsys.readouterr().out
+    assert "ftp://host/out" in said
+    assert "TOPSECRET" not in said
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (190, "3 min 10 s"), (19200, "5 h 20 min")])
+def test_a_length_of_time_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_what_continues_a_run_does_not_begin_it_anew() -> None:
+    assert to_continue(False) == "To continue, give the same command again"
+    assert "without --overwrite" in to_continue(True)
+
+
+def test_progress_is_a_line_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunDisplay("clips") as display:
+        display(Progress("scan", 3, errors=1))
+        display(Progress("scan", 4, errors=1))  # the same stage a moment later
+        display(Progress("run", 5, 10))
+        display.say("a line that stays")
+    assert capsys.readouterr().err.splitlines() == [
+        "reading the input: 3 files, 1 errors",
+        "answering: 5/10 clips, 0 errors",
+        "a line that stays",
+    ]
+
+
+def test_facts_stand_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts([("rows", "3 of 3"), ("output", "out")])
+    shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert shown == ["rows    3 of 3", "output  out"]

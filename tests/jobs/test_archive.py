@@ -1,0 +1,70 @@
+"""How `mats caption` and its kin end: what is printed, and the exit codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from jobs.archive import finish, print_estimate
+from pipelines.archive.dry_run import Estimate
+from pipelines.archive.run import RunResult
+from pipelines.archive.scan import ScanCounts
+from pipelines.settings.archive import CaptionSettings
+
+SETTINGS = CaptionSettings(input="ftp://user:TOPSECRET@host/in", output="out", max_error_rate=0.2)
+RUN = {"rows_done": 3, "rows_before": 0, "start_s": 1.0, "steady": {}}
+
+
+def result(status: str, **more: Any) -> RunResult:
+    return RunResult(status, "out", 4, 4, run=RUN, **more)
+
+
+@pytest.mark.parametrize(
+    ("status", "errors", "code", "said"),
+    [
+        ("complete", {}, 0, ""),
+        ("complete_before", {}, 0, ""),
+        ("incomplete", {}, 1, "mats: 1 clips are missing; run again\n"),
+        ("complete", {"not_audio": 1}, 3, "mats: 25.0% of rows failed; --max-error-rate allows 20.0%\n"),
+    ],
+)
+def test_exit_codes(
+    status: str, errors: dict[str, int], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert finish(result(status, errors=errors), SETTINGS, "caption", "clips") == code
+    assert capsys.readouterr().err == said
+
+
+def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finish(result("interrupted"), SETTINGS, "caption", "clips") == 130
+    said = capsys.readouterr().err
+    assert said.startswith("mats: interrupted; 3 of 4 clips are kept. To continue, give the same command again")
+    assert said.endswith("mats caption ftp://host/in out …\n") and "TOPSECRET" not in said
+
+
+def test_another_input_than_the_one_it_was_begun_with_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finish(result("complete_before", begun_with="/old"), SETTINGS, "caption", "clips") == 0
+    said = capsys.readouterr()
+    assert said.err.startswith("mats: OUTPUT was begun with INPUT /old;") and "done already: 4 clips in out" in said.out
+
+
+def test_an_estimate_tells_what_there_is_and_how_long_it_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    seen = ScanCounts(files=2, chunks=5, bytes=3_000_000, seconds=280.0, formats={"wav": 2}, errors={})
+    measured = {"sample_rows": 4, "sample_audio_s": 200.0, "per_row_s": {"decode": 0.1, "model": 0.25}}
+    times = {"cores": 2, "wall_s": 44.0, "core_hours": 0.01}
+    assert print_estimate(Estimate(seen, 3, rows=5, done=1, **measured, **times)) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:5] == [
+        "files 2 new, 3 known to OUTPUT",
+        "audio 0.08 h in 5 chunks, 3.0 MB",
+        "formats wav 2",
+        "errors none",
+        "to do 5 clips, 1 are done",
+    ]
+    told = " ".join(lines[5:])
+    assert "sample 4 clips, 3 min 20 s of audio: decode 100 ms and model 250 ms a clip" in told
+    assert "time about 44 s on this machine (2 cores, 1 model processes)" in told
+    assert told.endswith("core hours 0.01 GPU hours not measured: no GPU here")
+    print_estimate(Estimate(seen, 0, rows=5, done=0))
+    assert "unknown: no clip that could be measured" in capsys.readouterr().out
