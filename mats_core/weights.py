@@ -42,9 +42,8 @@ def read_tensors(path: Path, setting: str) -> dict[str, torch.Tensor]:
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise SettingsError(
-            setting, f"{path} is no whole safetensors file ({error})", "copy or make it again"
-        ) from error
+        why = f"{path} is no whole safetensors file ({error})"
+        raise SettingsError(setting, why, "copy or make it again") from error
     for name, tensor in tensors.items():
         _refuse_not_finite(setting, str(path), name, tensor)
     return tensors
@@ -69,9 +68,8 @@ def load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], name: 
     expected = module.state_dict()
     wrong = compare_keys(expected, state)
     if wrong:
-        raise SettingsError(
-            "model", f"{name} does not fit mats.json: {some(wrong)}", "give the weights it was saved with"
-        )
+        why = f"{name} does not fit mats.json: {some(wrong)}"
+        raise SettingsError("model", why, "give the weights it was saved with")
     # copies: what was read may be a view of the file, and the file may be written again
     copies = {key: tensor.to(expected[key].dtype, copy=True) for key, tensor in state.items()}
     module.load_state_dict(copies, assign=True)
@@ -79,13 +77,11 @@ def load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], name: 
 
 def compare_keys(expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor]) -> list[str]:
     """What does not fit, and what was expected, in words; empty when all does."""
-    wrong = [f"{key} is missing, expected {list(expected[key].shape)}" for key in sorted(set(expected) - set(given))]
-    wrong += [
-        f"{key} is {list(given[key].shape)}, expected {list(expected[key].shape)}"
-        for key in sorted(set(expected) & set(given))
-        if given[key].shape != expected[key].shape
-    ]
-    return wrong + [f"{key} is unknown" for key in sorted(set(given) - set(expected))]
+    wanted, found = ({key: list(tensor.shape) for key, tensor in each.items()} for each in (expected, given))
+    wrong = [f"{key} is missing, expected {wanted[key]}" for key in sorted(wanted.keys() - found.keys())]
+    both = sorted(wanted.keys() & found.keys())
+    wrong += [f"{key} is {found[key]}, expected {wanted[key]}" for key in both if found[key] != wanted[key]]
+    return wrong + [f"{key} is unknown" for key in sorted(found.keys() - wanted.keys())]
 
 
 def tensor_fault(name: Any, value: Any, floating: bool = True) -> str | None:
@@ -134,14 +130,13 @@ def no_bars() -> Iterator[None]:
     """Keep transformers 5 from drawing a progress bar for every model it loads: a job draws one, of its own work."""
     from transformers.utils import logging
 
-    if not logging.is_progress_bar_enabled():
-        yield
-        return
+    were_on = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.enable_progress_bar()
+        if were_on:
+            logging.enable_progress_bar()
 
 
 def defer_sklearn() -> None:
@@ -161,10 +156,4 @@ def defer_sklearn() -> None:
     finally:
         utils.is_sklearn_available = is_there
     module.is_sklearn_available = is_there
-    module.roc_curve = _roc_curve
-
-
-def _roc_curve(*arguments: Any, **options: Any) -> Any:
-    from sklearn.metrics import roc_curve
-
-    return roc_curve(*arguments, **options)
+    module.roc_curve = lambda *given, **options: importlib.import_module("sklearn.metrics").roc_curve(*given, **options)

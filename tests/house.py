@@ -58,12 +58,10 @@ FORBIDDEN = {
 COVERED_BY = {
     "mats_core.audio.ffmpeg": "tests/mats_core/audio/test_decode.py",
     "mats_core.audio.file": "tests/mats_core/audio/test_decode.py",
-    "mats_core.audio.readers": "tests/mats_core/audio/test_decode.py",
     "mats_core.audio.repair": "tests/mats_core/audio/test_decode.py",
     "mats_core.audio.sandbox_process": "tests/mats_core/audio/test_sandbox.py",
     "mats_core.audio.signatures": "tests/mats_core/audio/test_decode.py",
     "mats_core.encoders.load": "tests/mats_core/encoders/test_clap.py",
-    "mats_core.model.load": "tests/mats_core/model/test_directory.py",
     "mats_core.scoring.aac": "tests/mats_core/scoring/test_captions.py",
     "mats_core.scoring.baselines": "tests/mats_core/scoring/test_choices.py",
     "mats_core.scoring.chat": "tests/mats_core/scoring/test_choices.py",

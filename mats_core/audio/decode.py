@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import time
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -177,8 +178,7 @@ def _open_within(limits: DecodeLimits, file: SourceFile, order: tuple[Reader, ..
     rate, channels = source.sample_rate, source.channels
     error = None
     if rate > limits.max_sample_rate:
-        allowed = f"{limits.max_sample_rate} are allowed"
-        error = AudioError("too_large", f"declares a sample rate of {rate} Hz, {allowed}")
+        error = AudioError("too_large", f"declares a sample rate of {rate} Hz, {limits.max_sample_rate} are allowed")
     elif channels > limits.max_channels:
         error = AudioError("too_large", f"declares {channels} channels, {limits.max_channels} are allowed")
     elif rate < limits.min_sample_rate or channels < 1:
@@ -316,22 +316,15 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
     if signature.kind == "audio":
         if reason == _NO_SAMPLES:
             raise AudioError("empty_audio", f"is {signature.name} with a header but no samples")
-        detail = "" if any(each in reason for each in _UNHELPFUL_REASONS) else f" ({reason})"
+        detail = "" if _UNHELPFUL_REASONS.search(reason) else f" ({reason})"
         raise AudioError("decode_failed", f"starts like {signature.name}, but is damaged or cut off{detail}")
     raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
 
 
 _NO_SAMPLES = "no samples"
 # What decoders say when they do not know themselves; to a person it would be noise, or wrong.
-_UNHELPFUL_REASONS = (
-    "Invalid data",
-    "End of file",
-    "Internal error",
-    "unknown error",
-    "malformed",
-    "does not exist",
-    "no frame",
-    "Internal psf_fseek",
+_UNHELPFUL_REASONS = re.compile(
+    "Invalid data|End of file|Internal error|unknown error|malformed|does not exist|no frame|Internal psf_fseek"
 )
 
 
@@ -339,16 +332,15 @@ def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
     source = LibsndfileSource(file, signature)
-    if source.frames <= 0:
+    wrong = _NO_SAMPLES if source.frames <= 0 else None
+    if wrong is None and source.is_longer_than_declared():
+        wrong = "its header tells less than there is"  # FFmpeg reads on to the end
+    if wrong is not None:
         source.close()
-        raise AudioError("decode_failed", _NO_SAMPLES)
-    if source.is_longer_than_declared():
-        source.close()
-        raise AudioError("decode_failed", "its header tells less than there is")  # FFmpeg reads on to the end
+        raise AudioError("decode_failed", wrong)
     return source
 
 
 def _starts_with(signature: Signature) -> str:
-    if signature.name in ("text", "HTML", "zero bytes") or signature.kind == "unknown":
-        return f"starts with {signature.name}"
-    return f"it is {signature.name}"
+    begins = signature.name in ("text", "HTML", "zero bytes") or signature.kind == "unknown"
+    return f"{'starts with' if begins else 'it is'} {signature.name}"

@@ -71,7 +71,7 @@ class _Container:
             except av.error.FFmpegError:
                 self._file.check()
                 self.damaged = True
-                if _generator_ended(packets):
+                if getattr(packets, "gi_frame", packets) is None:  # a generator that raised is over
                     return
                 continue
             self._file.check()
@@ -140,14 +140,9 @@ class FfmpegSource(Source):
         if seconds is not None and (seconds <= 0 or self._file.size * 8 / seconds < LEAST_BITS_A_SECOND):
             seconds = None
         known = seconds is not None and not self._opened.bare
-        return AudioInfo(
-            self._format(first), self.sample_rate, self.channels, seconds, "header" if known else "unknown"
-        )
-
-    def _format(self, demuxer: str) -> str:
-        if self._signature.name in ("Opus", "Matroska/WebM", "WebM"):
-            return {"Opus": "opus", "WebM": "webm"}.get(self._signature.name, "matroska")
-        return {"mov": "mp4"}.get(demuxer, demuxer)
+        names = {"Opus": "opus", "WebM": "webm", "Matroska/WebM": "matroska"}
+        kind = names.get(self._signature.name) or {"mov": "mp4"}.get(first, first)
+        return AudioInfo(kind, self.sample_rate, self.channels, seconds, "header" if known else "unknown")
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
         position, frames = self._start(first)
@@ -160,10 +155,8 @@ class FfmpegSource(Source):
                 continue
             if held is not None:
                 yield held, rate
-            held, rate = (
-                block[max(0, first - start) : None if stop is None else max(0, stop - start)],
-                frame.sample_rate,
-            )
+            held = block[max(0, first - start) : None if stop is None else max(0, stop - start)]
+            rate = frame.sample_rate
             if stop is not None and position >= stop:
                 yield held, rate
                 return
@@ -260,18 +253,10 @@ def count_seconds(file: SourceFile) -> float | None:
         opened.close()
 
 
-def _generator_ended(generator: Any) -> bool:
-    """A generator that raised is over; one that did not (the damage was in the decoder) goes on."""
-    return getattr(generator, "gi_frame", generator) is None
-
-
 def _to_float(frame: Any) -> Block:
     """A frame's samples as float32 [T, C] in -1 … 1, whatever its sample format."""
     samples = frame.to_ndarray()
-    if frame.format.is_planar:
-        samples = samples.T
-    else:
-        samples = samples.reshape(frame.samples, -1)
+    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128.0) / 128.0
     if np.issubdtype(samples.dtype, np.integer):

@@ -124,9 +124,8 @@ def _is_chunk(file: SourceFile, place: int, left: int, layout: _Chunks) -> bool:
     if len(head) < length:
         return False
     size = struct.unpack(layout.size, head[4:])[0]
-    return 0 <= size <= left - length and all(
-        byte < 0x80 and (byte == 0x20 or chr(byte).isalnum()) for byte in head[:4]
-    )
+    named = all(byte < 0x80 and (byte == 0x20 or chr(byte).isalnum()) for byte in head[:4])
+    return named and 0 <= size <= left - length
 
 
 class _StreamInfo(NamedTuple):
@@ -165,16 +164,11 @@ def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> Non
 
 
 def _stream_info(head: bytes) -> _StreamInfo:
-    packed = int.from_bytes(head[18:26], "big")
-    return _StreamInfo(
-        int.from_bytes(head[8:10], "big"),
-        int.from_bytes(head[10:12], "big"),
-        int.from_bytes(head[15:18], "big"),
-        packed >> 44,
-        (packed >> 41 & 7) + 1,
-        (packed >> 36 & 31) + 1,
-        packed & (1 << 36) - 1,
+    least, most, longest, packed = (
+        int.from_bytes(head[a:b], "big") for a, b in ((8, 10), (10, 12), (15, 18), (18, 26))
     )
+    channels, bits = (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+    return _StreamInfo(least, most, longest, packed >> 44, channels, bits, packed & (1 << 36) - 1)
 
 
 def _most_bytes(info: _StreamInfo, samples: int) -> int:
@@ -220,14 +214,8 @@ def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
     size, rate, channels, bits = head[2] >> 4, head[2] & 15, head[3] >> 4, head[3] >> 1 & 7
     there = channels + 1 if channels < 8 else 2
     known = (0, 8, 12, 0, 16, 20, 24, 32)[bits] or info.bits
-    if (
-        not size
-        or rate == 15
-        or channels > 10
-        or bits == 3
-        or head[3] & 1
-        or (there, known) != (info.channels, info.bits)
-    ):
+    reserved = not size or rate == 15 or channels > 10 or bits == 3 or head[3] & 1
+    if reserved or (there, known) != (info.channels, info.bits):
         return None
     more = f"{head[4]:08b}".find("0")  # the number is coded as in UTF-8, of up to seven bytes
     if more in (-1, 1):

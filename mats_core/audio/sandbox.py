@@ -112,9 +112,12 @@ class IsolatedDecoder:
     def close(self) -> None:
         """End the children. The decoder can be used again; it starts new ones."""
         with self._lock:
-            for child in self._children:
-                self._end(child)
-            self._children = []
+            self._end_all()
+
+    def _end_all(self) -> None:
+        for child in self._children:
+            self._end(child)
+        self._children = []
 
     def process_ids(self) -> list[int]:
         """The process ids of the children that are there."""
@@ -151,9 +154,7 @@ class IsolatedDecoder:
                     self._send_jobs(waiting)
                     self._receive_answers(waiting, answers)
             except BaseException:  # an interrupt, or no child starts: leave no child with half a conversation
-                for child in self._children:
-                    self._end(child)
-                self._children = []
+                self._end_all()
                 raise
             return [answers[place] for place in range(len(asked))]
 
@@ -209,9 +210,8 @@ class IsolatedDecoder:
             job = child.jobs.popleft()
             self.cpu_s += float(header.get("cpu_s", 0.0))
             if header.get("code") == "memory":
-                self._try_again(
-                    job, waiting, answers, f"needs more than {self.limits.memory_bytes >> 20} MiB to decode"
-                )
+                needed = f"needs more than {self.limits.memory_bytes >> 20} MiB to decode"
+                self._try_again(job, waiting, answers, needed)
             else:
                 answers[job.place] = header, raw
             if header.get("retire"):

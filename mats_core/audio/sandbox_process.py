@@ -12,7 +12,9 @@ import resource
 import signal
 import sys
 import time
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from mats_core.audio.decode import DecodeLimits, decode, probe
@@ -30,7 +32,8 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
     limits = DecodeLimits(**settings)
     connection = Connection(descriptor)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _offer_to_the_oom_killer()
+    with suppress(OSError):  # the first that the kernel is to kill
+        Path("/proc/self/oom_score_adj").write_text("800")
     memory = _MemoryLimit(limits.memory_bytes)
     connection.send_bytes(b'{"ready": true}')
     _silence()
@@ -62,20 +65,15 @@ def _answer(
     name = public_uri(uri)
     try:
         memory.load_client(uri)
-        read_ahead = _read_ahead_bytes(request)
+        whole = request["op"] == "decode" and not request["start_s"] and request["duration_s"] is None
+        read_ahead = _FILE_BYTES_AHEAD if whole else _BYTES_AHEAD if request["op"] == "decode" else _HEADER_BYTES_AHEAD
         listed = Listed(request.get("size") or 0, request.get("version") or "")
         with open_binary(uri, limits.max_bytes, read_ahead, listed) as file:
             if request["op"] == "probe":
                 info = probe(file, name, limits)
                 return {"info": vars(info)}, b""
-            decoded = decode(
-                file,
-                sample_rate=rate,
-                start_s=request["start_s"],
-                duration_s=request["duration_s"],
-                limits=limits,
-                name=name,
-            )
+            stretch = {"start_s": request["start_s"], "duration_s": request["duration_s"]}
+            decoded = decode(file, sample_rate=rate, **stretch, limits=limits, name=name)
             return {"complete": decoded.complete}, decoded.samples.tobytes()
     except (AudioError, StorageError) as error:
         return {"code": error.code, "message": error.message}, b""
@@ -83,12 +81,6 @@ def _answer(
         return {"code": "memory", "message": ""}, b""
     except Exception as error:  # a decoder's own kind of failure: one row, not the process
         return {"code": "decode_failed", "message": f"the decoder failed: {type(error).__name__}"}, b""
-
-
-def _read_ahead_bytes(request: dict[str, Any]) -> int:
-    if request["op"] == "probe":
-        return _HEADER_BYTES_AHEAD
-    return _FILE_BYTES_AHEAD if not request["start_s"] and request["duration_s"] is None else _BYTES_AHEAD
 
 
 class _MemoryLimit:
@@ -134,14 +126,6 @@ def _address_space() -> int:
             return int(file.read().split()[0]) * resource.getpagesize()
     except OSError:
         return 0
-
-
-def _offer_to_the_oom_killer() -> None:
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write("800")
-    except OSError:
-        return
 
 
 def _silence() -> None:

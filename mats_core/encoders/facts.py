@@ -8,8 +8,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +98,8 @@ def read_features(folder: Path) -> FeatureSettings:
                 raise SettingsError("encoder", f"{path} is not JSON ({error})", "copy or make it again") from None
             found: FeatureSettings = checked(FeatureSettings, values.get("feature_extractor", values), name)
             return found
-    raise SettingsError(
-        "encoder", f"preprocessor_config.json is missing in {folder}", "give a complete ClapModel directory"
-    )
+    why = f"preprocessor_config.json is missing in {folder}"
+    raise SettingsError("encoder", why, "give a complete ClapModel directory")
 
 
 REBUILD = 'rebuild it with "mats build-memory"'
@@ -136,14 +133,9 @@ def check_files(uri: str) -> None:
     place, tokenizer = split_uri(uri)
     if "://" not in place and not place.startswith("hf:"):
         weights_file(place)
-    if tokenizer and "://" not in tokenizer and not _on_the_hub(tokenizer):
-        local_directory(tokenizer, "encoder.tokenizer")
-
-
-def _on_the_hub(tokenizer: str) -> bool:
-    """Whether a tokenizer's name is the hub's to know: `gpt2`, `owner/name`, `hf:…`."""
-    name = strip_scheme(tokenizer)
-    return name in _HUB_TOKENIZERS or looks_like_hub_name(name)
+    name = strip_scheme(tokenizer or _HUB_TOKENIZERS[0])
+    if "://" not in name and name not in _HUB_TOKENIZERS and not looks_like_hub_name(name):
+        local_directory(name, "encoder.tokenizer")
 
 
 def fingerprint(weights: Path, tokenizer: Any) -> str:
@@ -165,24 +157,20 @@ def weights_file(place: str) -> Path:
     """The weights as a local file; downloaded once when they are elsewhere. A directory holds them by their name."""
     if place.startswith("hf:"):
         return local_file(f"{place}/{WEIGHTS}" if place.count("/") == 1 else place, "encoder")
-    if "://" not in place:
-        folder = Path(place).expanduser()
-        if folder.is_dir():
-            if not (folder / WEIGHTS).is_file():
-                raise SettingsError("encoder", f"there is no {WEIGHTS} in {place}", "name the file, or its directory")
-            return folder / WEIGHTS
-    return local_file(place, "encoder")
+    folder = Path(place).expanduser()
+    if "://" in place or not folder.is_dir():
+        return local_file(place, "encoder")
+    if not (folder / WEIGHTS).is_file():
+        raise SettingsError("encoder", f"there is no {WEIGHTS} in {place}", "name the file, or its directory")
+    return folder / WEIGHTS
 
 
 def package_folder() -> Path:
     """Where the installed `msclap` package lies, without importing it."""
     found = importlib.util.find_spec("msclap")
     if found is None or not found.submodule_search_locations:
-        raise SettingsError(
-            "encoder",
-            "Microsoft CLAP needs the msclap package, which is not installed",
-            'run `pip install "mats-audio[msclap]"`, or choose an encoder hf:…',
-        )
+        remedy = 'run `pip install "mats-audio[msclap]"`, or choose an encoder hf:…'
+        raise SettingsError("encoder", "Microsoft CLAP needs the msclap package, which is not installed", remedy)
     return Path(next(iter(found.submodule_search_locations)))
 
 
@@ -197,29 +185,21 @@ def load_gpt2_tokenizer(folder: Path) -> Any:
     """GPT-2's tokenizer with "!" as padding, as the package has it; SettingsError for another one."""
     from transformers import GPT2TokenizerFast
 
+    logger = logging.getLogger("transformers.tokenization_utils_base")
+    before = logger.level
+    logger.setLevel(logging.ERROR)  # it guesses a model from "clap" in a path, and warns
     try:
-        with _quiet("transformers.tokenization_utils_base"):  # it guesses a model from "clap" in a path, and warns
-            tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers raises anything
         why = f"{folder} holds no tokenizer that can be loaded ({first_line(error)})"
         raise SettingsError("encoder.tokenizer", why, "give a directory of GPT-2's tokenizer") from None
+    finally:
+        logger.setLevel(before)
     if tokenizer.convert_tokens_to_ids("!") != 0 or END_OF_TEXT not in tokenizer.get_vocab():
         why = f'{folder} holds another tokenizer than GPT-2\'s, where "!" is 0 and {END_OF_TEXT} is known'
         raise SettingsError("encoder.tokenizer", why, "give a directory of GPT-2's own tokenizer")
     tokenizer.add_special_tokens({"pad_token": "!"})
     return tokenizer
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Show only errors of this logger."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def tokenizer_folder(where: str | None, beside: Path) -> Path:

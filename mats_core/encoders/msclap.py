@@ -152,11 +152,8 @@ class Gpt2FromConfiguration:
         from transformers import GPT2Config, GPT2Model
 
         if name != "gpt2":
-            raise SettingsError(
-                "encoder",
-                f'the msclap package asks for the text tower "{name}"',
-                "install one whose 2023 tower is gpt2",
-            )
+            why = f'the msclap package asks for the text tower "{name}"'
+            raise SettingsError("encoder", why, "install one whose 2023 tower is gpt2")
         return GPT2Model(GPT2Config())
 
 

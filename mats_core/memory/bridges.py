@@ -13,6 +13,7 @@ Each is a function of the embedding, the memory and fixed settings, never of the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -73,13 +74,11 @@ class Bridge:
     def __init__(self, settings: BridgeSettings, memory: SantaMemory | None) -> None:
         needs_memory = settings.kind in ("mean-shift", "projection", "retrieval")
         if needs_memory and memory is None:
-            raise SettingsError(
-                "bridge", f"{settings.kind} needs a memory of texts, and the model has none", "choose santa or none"
-            )
+            why = f"{settings.kind} needs a memory of texts, and the model has none"
+            raise SettingsError("bridge", why, "choose santa or none")
         if settings.kind == "mean-shift" and settings.audio_mean is None:
             raise SettingsError("audio_mean", "mean-shift needs the mean audio embedding", "give it")
         self.settings, self.memory = settings, memory
-        self._text_mean: np.ndarray | None = None
         self._table: np.ndarray | None = None
 
     def move(self, audio: Any, santa: SantaSettings | None = None, explain: bool = False) -> Any:
@@ -98,8 +97,6 @@ class Bridge:
         moved: torch.Tensor = audio
         entries: list[Any] = [None] * len(audio)
         if kind == "mean-shift":
-            if self._text_mean is None:
-                self._text_mean = text_mean(memory)
             moved = mean_shift(audio, self.settings.audio_mean, self._text_mean)
         elif kind == "projection":
             moved = F.normalize(torch.from_numpy(self._project(audio.cpu().numpy())).to(audio.device), dim=-1)
@@ -110,13 +107,16 @@ class Bridge:
             moved, entries = found if explain else (found, entries)
         return (moved, entries) if explain else moved
 
+    @cached_property
+    def _text_mean(self) -> np.ndarray:
+        return text_mean(self.memory)
+
     def nearest(self, audio: Any) -> list[list[dict[str, Any]]]:
         """The memory entries nearest to each audio embedding [B, D], as `SantaMemory.transfer` explains them."""
         assert self.memory is not None
-        _, entries = self.memory.transfer(
-            audio, neighbors=self.settings.captions, probe="all", mix=0.0, noise=None, explain=True
-        )
-        found: list[list[dict[str, Any]]] = entries
+        used = self.settings.captions
+        found: list[list[dict[str, Any]]]
+        _, found = self.memory.transfer(audio, neighbors=used, probe="all", mix=0.0, noise=None, explain=True)
         return found
 
     def _project(self, audio: np.ndarray) -> np.ndarray:
@@ -164,8 +164,7 @@ def text_mean(memory: SantaMemory | None) -> np.ndarray:
     total = np.zeros(memory.dim)
     for start in range(0, memory.count, ROWS_AT_ONCE):
         total += memory.vectors(np.arange(start, min(start + ROWS_AT_ONCE, memory.count))).sum(axis=0, dtype=np.float64)
-    mean: np.ndarray = (total / memory.count).astype(np.float32)
-    return mean
+    return np.asarray(total / memory.count, np.float32)
 
 
 def prompt_with_captions(instruction: str, captions: Sequence[str]) -> str:

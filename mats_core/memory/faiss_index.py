@@ -37,18 +37,11 @@ def train_centroids(sample: np.ndarray, clusters: int, seed: int = 0, iterations
     import faiss
 
     if not 1 <= clusters <= len(sample):
-        raise SettingsError(
-            "clusters", f"{clusters} clusters cannot be made of {len(sample)} rows", f"choose 1 to {len(sample)}"
-        )
+        why = f"{clusters} clusters cannot be made of {len(sample)} rows"
+        raise SettingsError("clusters", why, f"choose 1 to {len(sample)}")
     # note: FAISS draws at most so many rows a centroid by itself; what to learn from is the caller's choice
-    means = faiss.Kmeans(
-        sample.shape[1],
-        clusters,
-        niter=iterations,
-        seed=seed + 1,
-        min_points_per_centroid=1,
-        max_points_per_centroid=len(sample),
-    )
+    points = {"min_points_per_centroid": 1, "max_points_per_centroid": len(sample)}
+    means = faiss.Kmeans(sample.shape[1], clusters, niter=iterations, seed=seed + 1, **points)
     means.train(sample)
     return np.ascontiguousarray(means.centroids, np.float32)
 
@@ -131,13 +124,12 @@ def merge_shards(empty: Any, shards: Sequence[Path], target: Path) -> str:
 
         write(head[:-12] + b"full" + count.tobytes() + sizes.tobytes())
         for cluster in range(empty.nlist):
-            for index in opened:
-                size = index.invlists.list_size(cluster)
+            lists = [(index.invlists, index.code_size, index.invlists.list_size(cluster)) for index in opened]
+            for each, code_size, size in lists:
                 if size:
-                    codes = faiss.rev_swig_ptr(index.invlists.get_codes(cluster), size * index.code_size)
+                    codes = faiss.rev_swig_ptr(each.get_codes(cluster), size * code_size)
                     write(memoryview(np.ascontiguousarray(codes)))
-            for index in opened:
-                size = index.invlists.list_size(cluster)
+            for each, _, size in lists:
                 if size:
-                    write(memoryview(np.ascontiguousarray(faiss.rev_swig_ptr(index.invlists.get_ids(cluster), size))))
+                    write(memoryview(np.ascontiguousarray(faiss.rev_swig_ptr(each.get_ids(cluster), size))))
     return digest.hexdigest()

@@ -6,6 +6,7 @@ A memory is a directory: `index.faiss` (IVF; its k-means centroids are Santa's c
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,9 +73,8 @@ class SantaMemory:
         """
         rows = _array(embeddings)
         if rows.ndim != 2 or not len(rows):
-            raise SettingsError(
-                "embeddings", f"their shape is {list(rows.shape)}", "give a table of at least one row [N, D]"
-            )
+            why = f"their shape is {list(rows.shape)}"
+            raise SettingsError("embeddings", why, "give a table of at least one row [N, D]")
         if not np.isfinite(rows).all():
             raise SettingsError("embeddings", "they hold NaN or infinity", "give finite numbers")
         for name, column in (("captions", captions), ("sources", sources)):
@@ -87,9 +87,8 @@ class SantaMemory:
         else:
             centers = _array(centroids)
             if centers.ndim != 2 or centers.shape[1] != rows.shape[1]:
-                raise SettingsError(
-                    "centroids", f"their shape is {list(centers.shape)}", f"give [clusters, {rows.shape[1]}]"
-                )
+                why = f"their shape is {list(centers.shape)}"
+                raise SettingsError("centroids", why, f"give [clusters, {rows.shape[1]}]")
         index = faiss_index.empty_index(centers, storage, rows)
         faiss_index.fill(index, rows, 0)
         table = _caption_table(captions, sources)
@@ -305,12 +304,11 @@ class SantaMemory:
 
     def _texts(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray:
         """Vectors float32 [N, D] of memory rows [N], with their own noise when (variance, seed) is given."""
-        clean = self.vectors(rows)
-        if keyed is None:
-            return clean
-        draws = keyed_normal(keyed[1], torch.from_numpy(np.ascontiguousarray(rows)), self.dim)
-        noisy: np.ndarray = inject_noise(torch.from_numpy(clean), keyed[0], noise=draws).numpy()
-        return noisy
+        vectors = self.vectors(rows)
+        if keyed is not None:
+            draws = keyed_normal(keyed[1], torch.from_numpy(np.ascontiguousarray(rows)), self.dim)
+            vectors = inject_noise(torch.from_numpy(vectors), keyed[0], noise=draws).numpy()
+        return vectors
 
     def _ready_vectors(self, rows: np.ndarray, keyed: tuple[float, int] | None) -> np.ndarray | None:
         """The vectors of the whole memory [N, D], of which those of `rows` are ready with their noise, which never
@@ -407,8 +405,6 @@ def _array(values: Any) -> np.ndarray:
 
 
 def _hash(values: np.ndarray) -> str:
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
@@ -417,6 +413,5 @@ def _caption_table(captions: Sequence[str] | None, sources: Sequence[str] | None
         return None
     import pyarrow as pa
 
-    return pa.table(
-        {"caption": pa.array(captions, pa.string()), "source": pa.array(sources or [""] * len(captions), pa.string())}
-    )
+    texts = {"caption": captions, "source": sources or [""] * len(captions)}
+    return pa.table({name: pa.array(column, pa.string()) for name, column in texts.items()})

@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,44 +134,36 @@ def sizes_of(
         fitting = (tensor for name, tensor in mapper.items() if name.endswith(ending) and tensor.ndim == rank)
         return [tensor.shape[axis] for tensor in fitting]
 
+    def most_frequent(found: Iterable[int], name: str, otherwise: int) -> int:
+        """Of equally frequent ones the first."""
+        ranked = Counter(size for size in found if size).most_common(1)
+        size = ranked[0][0] if ranked else stated.get(name)
+        return size if type(size) is int and size > 0 else otherwise
+
     widths = [*sizes("prefix_const", 1), *sizes("projector.weight", 1), *sizes(".norm1.weight", 0, 1)]
-    width = _most_frequent(widths, stated, "mapper_dim", usual.width)
+    width = most_frequent(widths, "mapper_dim", usual.width)
     unfolded = [*sizes("linear.weight", 0), *sizes("linear.bias", 0, 1)]
+    tokens = [size // width for size in unfolded if size % width == 0]
     found = {
-        "embedding_dim": _most_frequent(sizes("linear.weight", 1), stated, "clap_dim", 1024),
-        "vectors": _most_frequent(sizes("prefix_const", 0), stated, "prefix_length", usual.vectors),
+        "embedding_dim": most_frequent(sizes("linear.weight", 1), "clap_dim", 1024),
+        "vectors": most_frequent(sizes("prefix_const", 0), "prefix_length", usual.vectors),
         "width": width,
-        "clip_tokens": _most_frequent(
-            [size // width for size in unfolded if size % width == 0], stated, "clip_length", usual.clip_tokens
-        ),
+        "clip_tokens": most_frequent(tokens, "clip_length", usual.clip_tokens),
         "layers": _layers(mapper, stated),
-        "mlp_width": _most_frequent([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], {}, "", 2 * width),
-        "hidden_size": _most_frequent([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], {}, "", hidden),
+        "mlp_width": most_frequent([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], "", 2 * width),
+        "hidden_size": most_frequent([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], "", hidden),
     }
     if lora or stated.get("lora") is True:
         matrices = [(name, tensor) for name, tensor in lora.items() if tensor.ndim == 2]
         ranks = [tensor.shape[0] if ".lora_A." in name else tensor.shape[1] for name, tensor in matrices]
-        found["lora_rank"] = _most_frequent(ranks, stated, "lora_rank", AdapterConfig().rank)
+        found["lora_rank"] = most_frequent(ranks, "lora_rank", AdapterConfig().rank)
     return found
-
-
-def _most_frequent(sizes: Iterable[int], stated: dict[str, Any], name: str, otherwise: int) -> int:
-    """The most frequent of `sizes` (of equally frequent ones the first); without any, the size that `stated` has under
-    `name`; without that, `otherwise`.
-    """
-    ranked = Counter(size for size in sizes if size).most_common(1)
-    if ranked:
-        return ranked[0][0]
-    size = stated.get(name)
-    return size if type(size) is int and size > 0 else otherwise
 
 
 def _layers(mapper: dict[str, torch.Tensor], stated: dict[str, Any]) -> int:
     """How many layers the mapper is to have: those numbered 0, 1, … without a gap, or more where the config says so."""
     numbers = {int(found[1]) for name in mapper if (found := _MAPPER_LAYER.match(name))}
-    row = 0
-    while row in numbers:
-        row += 1
+    row = next(at for at in count() if at not in numbers)
     promised = stated.get("num_layers")
     return max(row, promised if type(promised) is int else 0) or len(numbers)
 
@@ -190,7 +183,9 @@ def import_with_report(
         raise SettingsError("out", f"{out} is not empty", "choose a folder that is empty, or not there yet")
     found = read_checkpoint(checkpoint)
     mapper_state, lora_state, skipped = split_state(found["model"])
-    stored = _stored_config(found)
+    inside = found.get("config")  # of the model, or of all, with a part about the model
+    stored = inside.get("model", inside) if isinstance(inside, dict) else {}
+    stored = dict(stored) if isinstance(stored, dict) else {}
     report = ImportReport(target, {}, skipped=skipped)
     values = _choose(config, stored, report)
     language_model, tokenizer, llm_part = load_llm_outline(llm, trust_remote_code)
@@ -214,9 +209,7 @@ def import_with_report(
         targets = {"rank": sizes["lora_rank"], "target_modules": _targets(lora_state, language_model)}
         adapter = checked(AdapterConfig, targets | _fields(AdapterConfig, values), "adapter")
     else:
-        report.notes.append(
-            "no adapter: the checkpoint holds no LoRA tensors, and its config does not say that it does"
-        )
+        report.notes = ["no adapter: the checkpoint holds no LoRA tensors, and its config does not say that it does"]
     with torch.device("meta"):
         mapper = build_mapper(mapper_config, sizes["embedding_dim"], hidden)
     expected = dict(mapper.state_dict())
@@ -260,7 +253,7 @@ def import_with_report(
         | _fields(ModelConfig, values),
         "config",
     )
-    where = {"llm": llm} | ({"encoder": str(_clap_uri(clap))} if clap else {}) | ({"memory": memory} if memory else {})
+    where = {name: uri for name, uri in (("llm", llm), ("encoder", _clap_uri(clap)), ("memory", memory)) if uri}
     model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, memory=bank, parts=where)
     draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -288,13 +281,6 @@ def import_reference(
     return import_with_report(checkpoint, llm, out, clap, config).directory
 
 
-def _stored_config(found: dict[str, Any]) -> dict[str, Any]:
-    """The config inside a checkpoint, or its part about the model; empty where there is none."""
-    inside = found.get("config")
-    model = inside.get("model", inside) if isinstance(inside, dict) else {}
-    return dict(model) if isinstance(model, dict) else {}
-
-
 def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: ImportReport) -> dict[str, Any]:
     """Each setting's value, noting in the report where it came from; SettingsError for one that cannot be."""
     aliases = {setting.theirs: ours for ours, setting in SETTINGS.items()}
@@ -307,12 +293,11 @@ def _choose(given: dict[str, Any] | None, stored: dict[str, Any], report: Import
             raise SettingsError(f"config.{name}", "there is no such setting", f"choose one of {', '.join(SETTINGS)}")
     values = {}
     for ours, setting in SETTINGS.items():
+        value, source = setting.default, "default"
         if ours in known:
             value, source = known[ours], "given"
         elif setting.theirs in stored:
             value, source = stored[setting.theirs], "checkpoint"
-        else:
-            value, source = setting.default, "default"
         values[ours] = checked_field(setting.kind, setting.field, value, _shown_name(ours, source))
         report.chosen[ours] = (value, source)
     return values
