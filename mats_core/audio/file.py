@@ -103,10 +103,8 @@ class SourceFile:
 
     def read(self, count: int = -1) -> bytes:
         """At most `count` bytes, patched; none after an error or the deadline."""
+        self._overdue = self._overdue or (self._error is None and time.monotonic() > self._deadline)
         if self._error is not None or self._overdue:
-            return b""
-        if time.monotonic() > self._deadline:
-            self._overdue = True
             return b""
         try:
             at = self._file.tell() if self._patches else 0

@@ -69,7 +69,7 @@ class MsClapEncoder:
         self.window_seconds = float(settings["duration"])
         self.dim = int(settings["d_proj"])
         self.max_text_tokens = int(settings["text_len"])
-        self.samples = int(settings["sampling_rate"]) * int(settings["duration"])
+        self.samples = self.sample_rate * int(settings["duration"])
         state = read_weights(file)
         model = build_model(settings)
         _load(model, state, file)

@@ -35,9 +35,6 @@ class DecodingSettings(BaseModel):
             chosen = self.model_copy(update={name: getattr(given, name) for name in given.model_fields_set})
         longest = chosen.max_new_tokens + 1  # min_length counts the BOS
         if chosen.min_length > longest:
-            raise SettingsError(
-                "min_length",
-                f"{chosen.min_length} is more than an answer can have, {longest}: max_new_tokens and the BOS",
-                f"choose at most {longest}, or a larger max_new_tokens",
-            )
+            why = f"{chosen.min_length} is more than an answer can have, {longest}: max_new_tokens and the BOS"
+            raise SettingsError("min_length", why, f"choose at most {longest}, or a larger max_new_tokens")
         return chosen

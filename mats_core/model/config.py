@@ -1,8 +1,4 @@
-"""All settings of a model: what `mats.json` holds. No torch here, so that checking a model is cheap.
-
-How the LLM writes and how Santa moves an embedding are settings of the rooms that do it; they are named here as well,
-since a model directory records them.
-"""
+"""All settings of a model: what `mats.json` holds, those of generation and Santa with them. No torch here."""
 
 from __future__ import annotations
 

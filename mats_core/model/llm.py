@@ -100,11 +100,9 @@ def add_adapter(llm: Any, config: AdapterConfig) -> Any:
     try:
         return get_peft_model(llm, settings)
     except ValueError as error:
-        raise SettingsError(
-            "adapter.target_modules",
-            f"LoRA cannot be put on {config.target_modules} of this LLM ({first_line(error)})",
-            "name linear layers of the LLM, or null for PEFT's default",
-        ) from error
+        why = f"LoRA cannot be put on {config.target_modules} of this LLM ({first_line(error)})"
+        remedy = "name linear layers of the LLM, or null for PEFT's default"
+        raise SettingsError("adapter.target_modules", why, remedy) from error
 
 
 def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
@@ -114,9 +112,8 @@ def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
     expected = get_peft_model_state_dict(llm)
     wrong = compare_keys(expected, state)
     if wrong:
-        raise SettingsError(
-            "model", f"the adapter does not fit the LLM: {some(wrong)}", "give the LLM it was trained on"
-        )
+        why = f"the adapter does not fit the LLM: {some(wrong)}"
+        raise SettingsError("model", why, "give the LLM it was trained on")
     set_peft_model_state_dict(llm, {key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
 
 

@@ -281,12 +281,9 @@ class MatsModel:
         """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
         longest = max(len(self.tokens.prompt(prompt)[0]) for prompt in set(prompts))
         if self.positions and longest + decoding.max_new_tokens > self.positions:
-            raise SettingsError(
-                "question",
-                f"its prompt has {longest} tokens and the answer up to {decoding.max_new_tokens} (max_new_tokens), but "
-                f"the LLM was made for {self.positions}",
-                "ask something shorter, or lower max_new_tokens",
-            )
+            why = f"its prompt has {longest} tokens and the answer up to {decoding.max_new_tokens} (max_new_tokens)"
+            remedy = "ask something shorter, or lower max_new_tokens"
+            raise SettingsError("question", f"{why}, but the LLM was made for {self.positions}", remedy)
 
     def answers(
         self,
@@ -307,16 +304,9 @@ class MatsModel:
         decoded, SettingsError for what cannot be asked.
         """
         self.validate_request(task, question, tag)
-        return asking.ask_about(
-            self,
-            asking.embed_sound(self, source, batch_size),
-            Request(task, question, tag),
-            segments,
-            decoding=decoding,
-            santa=santa,
-            explain=explain,
-            batch_size=batch_size,
-        )
+        clips, request = asking.embed_sound(self, source, batch_size), Request(task, question, tag)
+        settings = {"decoding": decoding, "santa": santa, "explain": explain, "batch_size": batch_size}
+        return asking.ask_about(self, clips, request, segments, **settings)
 
     def answer(self, source: Any, task: str = "caption", **asked: Any) -> str:
         """The chunks' answers, one a line; arguments as of `answers`."""
@@ -406,8 +396,5 @@ def _same(name: str, where: str | None, recorded: Part | None, found: Part | Non
     """SettingsError where a part is another one than `mats.json` records."""
     if recorded is None or found is None or recorded.fingerprint in ("", found.fingerprint):
         return
-    raise SettingsError(
-        name,
-        f"{where} is {found.fingerprint[:12]}, and this model was made with {recorded.fingerprint[:12]}",
-        f"give the {name} this model was made with",
-    )
+    why = f"{where} is {found.fingerprint[:12]}, and this model was made with {recorded.fingerprint[:12]}"
+    raise SettingsError(name, why, f"give the {name} this model was made with")

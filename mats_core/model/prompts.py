@@ -77,9 +77,8 @@ def family(task: str) -> str:
     """The prompt family of a record's task name; SettingsError for one that is not known."""
     found = FAMILIES.get(task.strip().lower())
     if found is None:
-        raise SettingsError(
-            "task", f'"{task}" is not a task', f"choose {', '.join(TASKS)}, or in corpora {', '.join(FAMILIES)}"
-        )
+        remedy = f"choose {', '.join(TASKS)}, or in corpora {', '.join(FAMILIES)}"
+        raise SettingsError("task", f'"{task}" is not a task', remedy)
     return found
 
 
@@ -110,8 +109,8 @@ def training_prompt(
 ) -> str:
     """The prompt of one training sample.
 
-    draw: any non-negative integer; it picks the wording (`draw` modulo their number), so that the caller
-    decides by row or step. QA asks `question`; so does any other task whose record has one.
+    draw: any non-negative integer; it picks the wording (`draw` modulo their number), so that the caller decides by row
+    or step. QA asks `question`; so does any other task whose record has one.
     """
     if wordings not in WORDINGS:
         raise SettingsError("wordings", f'there are no wordings "{wordings}"', f"choose one of {', '.join(WORDINGS)}")

@@ -1,8 +1,7 @@
 """Prompts and answers as token sequences with room for the sound's vectors.
 
-For the loss, rows are padded on the right: under causal attention nothing before the padding can see it, so
-no mask is needed and a row's loss cannot depend on its batch. For generation they are padded on the left, with
-a mask. The two sides of `<SpeechHere>` are tokenised apart, as the reference does, once for each distinct text.
+For the loss, rows are padded on the right: under causal attention nothing before the padding can see it, so no mask is
+needed and a row's loss cannot depend on its batch. For generation they are padded on the left, with a mask.
 """
 
 from __future__ import annotations
@@ -37,7 +36,8 @@ class Sequences:
 
 
 class PromptTokens:
-    """Tokenises prompts and answers for one tokenizer; remembers what it has seen."""
+    """Tokenises prompts and answers for one tokenizer, each distinct text once; the sides of `<SpeechHere>` apart, as
+    the reference does."""
 
     def __init__(self, tokenizer: Any, vectors: int, max_target_tokens: int) -> None:
         if tokenizer.eos_token_id is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mats_core.errors import SettingsError, StorageError, first_line
@@ -63,19 +65,21 @@ def local_file(uri: str, setting: str) -> Path:
 def _file_from_hub(uri: str, setting: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    owner, _, rest = uri[3:].partition("/")
-    name, _, file = rest.partition("/")
+    owner, name, file = (*uri[3:].split("/", 2), "", "")[:3]
     if not (owner and name and file):
         raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
-    try:
+    with _reading_hub(uri, setting, "file"):
         return Path(hf_hub_download(f"{owner}/{name}", file))
+
+
+@contextmanager
+def _reading_hub(name: str, setting: str, what: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # no network, no such name, no permission
-        raise _unreadable_hub(uri, setting, "file", error) from error
-
-
-def _unreadable_hub(name: str, setting: str, what: str, error: Exception) -> SettingsError:
-    problem = f'"{name}" cannot be read from the hub ({type(error).__name__}: {first_line(error)})'
-    return SettingsError(setting, problem, f"check the name and the network, or give a local {what}")
+        problem = f'"{name}" cannot be read from the hub ({type(error).__name__}: {first_line(error)})'
+        remedy = f"check the name and the network, or give a local {what}"
+        raise SettingsError(setting, problem, remedy) from error
 
 
 def _from_hub(name: str, setting: str, code: bool) -> Path:
@@ -86,7 +90,7 @@ def _from_hub(name: str, setting: str, code: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     texts = [*_TEXTS, "*.py"] if code else _TEXTS
-    try:
+    with _reading_hub(name, setting, "directory"):
         folder = Path(snapshot_download(name, allow_patterns=[*texts, "*.safetensors"]))
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
@@ -94,8 +98,6 @@ def _from_hub(name: str, setting: str, code: bool) -> Path:
         broken = [file.name for file in weights if not _is_whole(file)]
         if broken:
             snapshot_download(name, allow_patterns=broken, force_download=True)
-    except Exception as error:  # no network, no such name, no permission
-        raise _unreadable_hub(name, setting, "directory", error) from error
     for file in broken:
         check_safetensors(folder / file, setting, f"{name}/{file}")
     return folder
@@ -146,10 +148,8 @@ def _from_store(uri: str, setting: str) -> Path:
 
 def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
     """Whether a copy has every file at its full size."""
-    try:
-        return all((folder / info.path).stat().st_size == info.size for info in files)
-    except OSError:
-        return False
+    paths = ((folder / info.path, info.size) for info in files)
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 def _download(info: FileInfo, target: Path, setting: str) -> None:

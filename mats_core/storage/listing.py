@@ -11,8 +11,10 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, BinaryIO, NamedTuple
 
 from fsspec.utils import glob_translate
@@ -104,8 +106,8 @@ def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[Fil
 
 
 def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
-    """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its
-    real place only, one outside once: loops end and nothing comes twice."""
+    """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its real place
+    only, one outside once: loops end and nothing comes twice."""
     real_root = os.path.realpath(folder)
     linked: set[bytes] = set()
 
@@ -125,11 +127,8 @@ def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> It
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    try:
-                        is_dir = entry.is_dir()
-                    except OSError:  # a link to itself
-                        is_dir = False
-                    if is_dir:
+                    # note: is_dir alone raises for a link to itself
+                    if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                         folders.add(entry.name)
                     elif has_extension(entry.name, extensions):
                         names.append(entry.name)
@@ -145,22 +144,21 @@ def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> It
 
     stack = [below(folder)]
     while stack:
-        entry = next(stack[-1], None)
-        if entry is None:
+        path, is_folder = next(stack[-1], (None, False))
+        if path is None:
             stack.pop()
-        elif entry[1]:
-            stack.append(below(entry[0]))
+        elif is_folder:
+            stack.append(below(path))
         else:
-            yield _file(entry[0], root)
+            yield _file(path, root)
 
 
 def _file(path: bytes, root: bytes) -> FileInfo:
-    relative = printable(os.path.relpath(path, root or b"."))
-    try:
+    size, version = 0, ""
+    with suppress(OSError):  # a link to nothing, or no access: a row with its error, later
         status = os.stat(path)
-    except OSError:  # a link to nothing, or no access: a row with its error, later
-        return FileInfo(uri_from_path(path), relative, 0, "")
-    return FileInfo(uri_from_path(path), relative, status.st_size, local_version(status))
+        size, version = status.st_size, local_version(status)
+    return FileInfo(uri_from_path(path), printable(os.path.relpath(path, root or b".")), size, version)
 
 
 def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
@@ -210,16 +208,14 @@ def _walk_remote(fs: Any, root: str) -> Iterator[dict[str, Any]]:
         if entry.get("type") != "directory":
             yield entry
             continue
-        if entry["name"] in seen:
+        place = entry["name"]
+        if place in seen:
             continue
-        seen.add(entry["name"])
+        seen.add(place)
+        below = sorted(with_retries(partial(fs.ls, place, detail=True)), key=itemgetter("name"), reverse=True)
         # note: an object store shows a prefix as an object of its own name; it is no file
-        below = [
-            each
-            for each in with_retries(partial(fs.ls, entry["name"], detail=True))
-            if each["name"].rstrip("/") != entry["name"].rstrip("/") and each["name"].startswith(inside)
-        ]
-        stack.extend(sorted(below, key=lambda each: each["name"], reverse=True))
+        others = (each for each in below if each["name"].rstrip("/") != place.rstrip("/"))
+        stack.extend(each for each in others if each["name"].startswith(inside))
 
 
 def _object(info: dict[str, Any], root: str, kind: str, uri_of: Callable[[str], str]) -> FileInfo:

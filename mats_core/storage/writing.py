@@ -161,7 +161,7 @@ def remove_tree(uri: str) -> None:
     path = local_path(uri)
     with coded(uri):
         if path is not None:
-            if path == b"/" or path == os.fsencode(os.path.expanduser("~")):
+            if path in (b"/", os.fsencode(os.path.expanduser("~"))):
                 raise StorageError("refused", f"{uri} is not removed as a whole")
             if os.path.isdir(path) and not os.path.islink(path):
                 shutil.rmtree(path)
