@@ -113,14 +113,14 @@ def _print_answers(report: ReportResult) -> None:
             )
             name = ""
     console.print(table)
-    if report.totals.scores.f1 is not None:
-        s = report.totals.scores
+    if report.labels.f1 is not None:
+        s = report.labels
         console.print(f"labels: {s.right} right, {s.missed} missed, {s.wrong} wrong (F1 {s.f1:.3f})\n")
 
 
 def _time(part: dict[str, Any], one_of_many: bool) -> str:
     """How long a file is; of a long file, where this part begins."""
-    from pipelines.pages.report import clock
+    from pipelines.pages.render import clock
 
     if part["error_code"]:
         return ""

@@ -91,16 +91,16 @@ def _verb(stage: str) -> str:
 
 
 def _list(settings: EvaluateSettings) -> int:
-    """Every benchmark, whether it can run, and what is missing where it cannot."""
-    from pipelines.evaluate.datasets import list_benchmarks, load_benchmark, missing
+    """Every data set, whether it can be evaluated, and what is missing where it cannot."""
+    from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set, missing
 
-    names = list_benchmarks()
+    names = list_evaluation_sets()
     roots = settings.roots(names)
     for name in names:
-        benchmark = load_benchmark(name)
-        lacking = missing(benchmark, roots[name])
+        definition = load_evaluation_set(name)
+        lacking = missing(definition, roots[name])
         state = "ready" if not lacking else "missing: " + "; ".join(lacking)
-        typer.echo(f"{name:18} {benchmark.kind:8} {state}")
+        typer.echo(f"{name:18} {definition.kind:8} {state}")
     return 0
 
 
@@ -110,24 +110,23 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
     from rich.table import Table
 
     from mats_core import storage
-    from pipelines.evaluate.page import leading
 
     console = Console()
     if len(done.cells) > 1:
         axes = list(done.cells[0].cell.values)
-        names = [result.task.benchmark.name for result in done.cells[0].results]
-        firsts = [leading(result.scores) for result in done.cells[0].results]
+        names = [result.data.name for result in done.cells[0].results]
+        firsts = [result.leading for result in done.cells[0].results]
         heads = [f"{name} {metric.name if metric else ''}" for name, metric in zip(names, firsts, strict=True)]
         table = Table(*axes, *heads, box=None, pad_edge=False, header_style="bold")
         for each in done.cells:
-            figures = [_figure(leading(result.scores)) for result in each.results]
+            figures = [_figure(result.leading) for result in each.results]
             table.add_row(*each.cell.values.values(), *figures)
         console.print(table)
     else:
         for result in done.cells[0].results:
             names = list(result.baselines)
             table = Table(
-                result.task.benchmark.name, "value", "95 % interval", "items", *names,
+                result.data.name, "value", "95 % interval", "items", *names,
                 box=None, pad_edge=False, header_style="bold",
             )  # fmt: skip
             for name, metric in result.scores.metrics.items():
@@ -143,7 +142,7 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         console.print(f"{done.failed} of {done.rows} answers failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):
         where = public_uri(storage.join(settings.out, result.judge_file))
-        line = f"{result.task.benchmark.name}: for its judge, {where}"
+        line = f"{result.data.name}: for its judge, {where}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())
     console.print(f"run {done.run_id}: {seconds}", markup=False, highlight=False)
@@ -210,8 +209,9 @@ def show(
     cell: str = typer.Option("", help="A cell of grids (default: runs without a grid)."),
 ) -> int:
     """Print the runs, or one metric over time with its interval, and draw it."""
-    from pipelines.evaluate.trend import series, terminal_plot, trend_svg
-    from pipelines.pages.report import check_page
+    from pipelines.evaluate.history import series
+    from pipelines.pages.charts import history_svg, terminal_plot
+    from pipelines.pages.render import check_page
 
     if out:
         check_page(out)
@@ -238,7 +238,7 @@ def show(
     if out:
         from mats_core import storage
 
-        storage.write_bytes(out, trend_svg(metric, points, marks).encode())
+        storage.write_bytes(out, history_svg(metric, points, marks).encode())
         typer.echo(out)
     return 0
 

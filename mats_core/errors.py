@@ -24,12 +24,6 @@ class SettingsError(ValueError):
         return (type(self), (self.setting, self.problem, self.remedy))
 
 
-def got_allowed(setting: str, given: object, allowed: str) -> SettingsError:
-    """The old wording of a SettingsError. To be replaced, call by call, by a sentence."""
-    shown = f'"{given}"' if isinstance(given, str) else str(given)
-    return SettingsError(setting, f"got {shown}", f"allowed: {allowed}")
-
-
 def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of what an error says, cut to `most` characters; its type's name where it says nothing."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -83,28 +84,21 @@ COVERED_BY = {
     "pipelines.archive.caption": "tests/e2e/test_caption.py",
     "pipelines.archive.embed_audio": "tests/e2e/test_caption.py",
     "pipelines.archive.run": "tests/e2e/test_resume.py",
-    "pipelines.evaluate.answers": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.compare": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.datasets.definition": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.drafts": "tests/pipelines/evaluate/datasets/test_bad_files.py",
-    "pipelines.evaluate.datasets.files": "tests/pipelines/evaluate/datasets/test_bad_files.py",
-    "pipelines.evaluate.datasets.judged": "tests/pipelines/evaluate/datasets/test_bad_files.py",
-    "pipelines.evaluate.datasets.names": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.reading": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.records": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.soundworld": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.datasets.tables": "tests/pipelines/evaluate/datasets/test_readers.py",
-    "pipelines.evaluate.gate": "tests/pipelines/evaluate/test_history.py",
+    "pipelines.evaluate.datasets.csv_reader": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.file_name_reader": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.folder": "tests/pipelines/evaluate/datasets/test_loading.py",
+    "pipelines.evaluate.datasets.found_items": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.json_reader": "tests/pipelines/evaluate/datasets/test_readers.py",
+    "pipelines.evaluate.datasets.soundworld_reader": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.page": "tests/pipelines/evaluate/test_run.py",
-    "pipelines.evaluate.scores": "tests/pipelines/evaluate/test_run.py",
-    "pipelines.evaluate.trend": "tests/pipelines/evaluate/test_history.py",
-    "pipelines.pages.preview": "tests/pipelines/pages/test_report.py",
+    "pipelines.evaluate.records": "tests/pipelines/evaluate/test_run.py",
+    "pipelines.evaluate.results": "tests/pipelines/evaluate/test_run.py",
+    "pipelines.pages.answers": "tests/pipelines/pages/test_report.py",
     "pipelines.settings.archive": "tests/jobs/test_archive.py",
-    "pipelines.settings.evaluate": "tests/pipelines/evaluate/test_settings.py",
     "pipelines.settings.text": "tests/pipelines/text/test_embed_text.py",
     "pipelines.settings.train": "tests/jobs/test_train.py",
-    "pipelines.text.build_memory": "tests/e2e/test_text_side.py",
-    "pipelines.text.memory_shards": "tests/pipelines/text/test_caption_buckets.py",
     "pipelines.train.check": "tests/pipelines/train/test_pack.py",
     "pipelines.train.export": "tests/pipelines/train/test_worker.py",
     "pipelines.train.mixture": "tests/pipelines/train/test_pack.py",
@@ -150,16 +144,28 @@ def module_name(path: Path) -> str:
 
 def parsed(path: Path) -> ast.Module:
     """The syntax tree of a file."""
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(path: Path, changed: int) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def imported_names(path: Path) -> Iterator[tuple[str, str]]:
+def imported_names(path: Path) -> list[tuple[str, str]]:
     """(module, name) of every absolute import in a file, wherever it stands; the name is empty for `import module`."""
-    for node in ast.walk(parsed(path)):
+    return _imported_names(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _imported_names(path: Path, changed: int) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(_parsed(path, changed)):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            yield from ((node.module, alias.name) for alias in node.names)
+            found += [(node.module, alias.name) for alias in node.names]
+    return found
 
 
 def imports_of(path: Path, known: dict[str, Path], exported: dict[str, str]) -> set[str]:

@@ -1,11 +1,7 @@
-"""`mats benchmark embed-text`: Microsoft CLAP's text tower by the `msclap` package itself and by `mats embed-text`.
-
-`python -m jobs.benchmarks.embed_text CORPUS OUT` is one run with a stand-in for the encoder, for the driver's memory.
-"""
+"""`mats benchmark embed-text`: Microsoft CLAP's text tower by the `msclap` package itself and by `mats embed-text`."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -28,7 +24,6 @@ MEDIAN_TOKENS, MOST_TOKENS = 11, 70
 """Lengths of real captions, the end token among them; `msclap` fails on more than 77."""
 
 DRIVER_CAPTIONS = (10_000, 1_000_000)
-STAND_IN_DIM = 64
 
 
 def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folder: str | None, as_json: bool) -> int:
@@ -156,7 +151,7 @@ def largest_difference(out: Path, texts: Sequence[str], vectors: np.ndarray) -> 
 
 
 def measure_driver(place: Path) -> dict[str, Any]:
-    """Peak memory of the driver for few and for many captions, with a cheap stand-in for the encoder."""
+    """Peak memory of the driver for few and for many captions, with the embedded encoder, which is small and fast."""
     found = {}
     for count in DRIVER_CAPTIONS:
         say(f"{count} captions")
@@ -164,40 +159,13 @@ def measure_driver(place: Path) -> dict[str, Any]:
         with corpus.open("w") as file:
             for number in range(count):
                 file.write(f'{{"caption": "sound {number} of a bell, then {number % 977} steps", "output": "x"}}\n')
-        command = [sys.executable, "-m", "jobs.benchmarks.embed_text", str(corpus), str(out)]
-        subprocess.run(command, check=True)
+        command = [sys.executable, "-m", "jobs", "embed-text", str(corpus), str(out), "--overwrite", "--device", "cpu"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         run = json.loads((out / "_run.json").read_text())
         if run["captions"] != count:
             raise RuntimeError(f"{run['captions']} captions came out of {count}")
         found[str(count)] = run["driver_peak_mb"]
     return {"driver_peak_mb": found}
-
-
-class StandIn:
-    """An encoder that costs nothing: a vector by the text's hash."""
-
-    dim, fingerprint = STAND_IN_DIM, "stand-in"
-
-    def __init__(self, uri: str, device: str) -> None:
-        pass
-
-    def embed_text(self, texts: Sequence[str]) -> Any:
-        """float32 [B, STAND_IN_DIM], unit."""
-        import torch
-
-        seeds = np.array([list(hashlib.blake2b(text.encode()).digest()) for text in texts], np.float32) - 127.5
-        return torch.nn.functional.normalize(torch.from_numpy(seeds), dim=-1)
-
-
-def run_with_stand_in(corpus: str, out: str) -> None:
-    """`mats embed-text` with StandIn."""
-    from jobs.benchmarks.embed_text import StandIn as encoder  # note: by its real name, so that workers find it
-    from mats_core.encoders.facts import EncoderFacts
-    from pipelines.settings.text import EmbedTextSettings
-    from pipelines.text.embed_text import run_embed_text
-
-    settings = EmbedTextSettings(corpora=[corpus], output=out, device="cpu", overwrite=True)
-    run_embed_text(settings, facts=EncoderFacts("stand-in", "stand-in", STAND_IN_DIM, 0), load=encoder)
 
 
 def print_comparison(figures: dict[str, Any]) -> None:
@@ -214,7 +182,3 @@ def print_comparison(figures: dict[str, Any]) -> None:
         ("largest difference", "", f"{figures['largest_difference']:.1e}"),
     ]
     print_table(title, ("", "msclap (a)", "mats embed-text (b)", "b/a"), rows)
-
-
-if __name__ == "__main__":
-    run_with_stand_in(sys.argv[1], sys.argv[2])

@@ -17,14 +17,14 @@ from jobs.benchmarks.measuring import print_figures, print_table, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.plan import usable_cores
-from pipelines.evaluate.datasets import load_benchmark, read
+from pipelines.evaluate.datasets import load_evaluation_set, load_items
 
-BENCHMARK = "soundworld"
+DATA_SET = "soundworld"
 
 
 def run_benchmark(clips: int, model: str, folder: str | None, as_json: bool) -> int:
     """Measure and print; raises SettingsError."""
-    most = int(load_benchmark(BENCHMARK).options["clips"])
+    most = int(load_evaluation_set(DATA_SET).options["clips"])
     if not 1 < clips <= most:
         raise SettingsError("clips", f"{clips} cannot be measured", f"choose 2 to {most}")
     check_model_dir(model)
@@ -38,20 +38,20 @@ def compare(place: Path, clips: int, model: str) -> dict[str, Any]:
     """(a) `mats caption`, (b) `mats evaluate`, (a) again; figures of both and their ratio."""
     data = place / f"benchmarks-{clips}"
     say(f"writing {clips} clips")
-    read(load_benchmark(BENCHMARK), str(data), clips)
+    load_items(load_evaluation_set(DATA_SET), str(data), clips)
     say("(a) mats caption")
-    first = run_pipeline(data / BENCHMARK, place / "answers", model)
+    first = run_pipeline(data / DATA_SET, place / "answers", model)
     say("(b) mats evaluate")
     evaluation = run_evaluation(data, place / "evaluation", clips, model)
     say("(a) mats caption again")
-    caption = mean_of([first, run_pipeline(data / BENCHMARK, place / "answers", model)])
+    caption = mean_of([first, run_pipeline(data / DATA_SET, place / "answers", model)])
     ratio = round(evaluation["rows_per_s"] / caption["rows_per_s"], 3)
     return {"clips": clips, "cores": usable_cores(), "caption": caption, "evaluate": evaluation, "ratio": ratio}
 
 
 def run_evaluation(data: Path, out: Path, clips: int, model: str) -> dict[str, Any]:
     """`mats evaluate` as a user runs it. total_s: from command to prompt, with scores, baselines and the page."""
-    command = [sys.executable, "-m", "jobs", "evaluate", "--benchmarks", BENCHMARK, "--limit", str(clips)]
+    command = [sys.executable, "-m", "jobs", "evaluate", "--benchmarks", DATA_SET, "--limit", str(clips)]
     command += ["--data", str(data), "--out", str(out), "--model", model, "--device", "cpu", "--overwrite"]
     began = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

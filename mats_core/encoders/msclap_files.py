@@ -39,15 +39,15 @@ class MsClapFacts:
     size: int
 
 
-def read_msclap_facts(uri: str, tokenizer: str | None = None) -> MsClapFacts:
-    """What `MsClapEncoder(uri, tokenizer=…)` would say of itself: the weights are hashed once and not loaded.
+def read_msclap_facts(uri: str) -> MsClapFacts:
+    """What `MsClapEncoder(uri)` would say of itself: the weights are hashed once and not loaded.
 
     Raises SettingsError for a file or a tokenizer that is not there, and where the package is not installed.
     """
     settings = package_settings()
-    place, given = split_uri(uri)
+    place, tokenizer = split_uri(uri)
     file = weights_file(place)
-    folder = tokenizer_folder(tokenizer or given, file.parent)
+    folder = tokenizer_folder(tokenizer, file.parent)
     used = [folder / name for name in _TOKENIZER_FILES if (folder / name).is_file()]
     return MsClapFacts(
         fingerprint=cached("msclap", [file, *used], lambda: fingerprint(file, load_gpt2_tokenizer(folder))),

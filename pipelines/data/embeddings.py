@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 
 import pyarrow as pa
@@ -87,41 +88,34 @@ def list_parts(uri: str) -> list[storage.FileInfo]:
     return parquet.files(storage.join(uri, FOLDER))
 
 
-def part_rows(uri: str, rows: int | None, setting: str = "embeddings") -> dict[str, int]:
+def part_rows(uri: str, rows: int | None) -> dict[str, int]:
     """URI of every part → its rows. SettingsError when one is broken, or all hold other than the sidecar's `rows`."""
-    parts = {}
     shown = storage.public_uri(uri)
-    try:
-        for info in list_parts(uri):
-            parts[info.uri] = _row_count(info.uri, setting)
-    except storage.StorageError as error:
-        problem = f"the parts of {shown} cannot be listed ({error})"
-        raise SettingsError(setting, problem, "give a table that can be read") from None
+    with _whole(uri):
+        listed = list_parts(uri)
+    parts = {}
+    for info in listed:
+        with _whole(info.uri):
+            parts[info.uri] = parquet.row_count(info.uri)
     found = sum(parts.values())
     if not found:
-        raise SettingsError(setting, f"{shown} has no rows", "give a table with rows in it")
+        raise SettingsError("embeddings", f"{shown} has no rows", "give a table with rows in it")
     if rows is not None and rows != found:
-        raise SettingsError(setting, f"{shown} is to have {rows} rows and has {found}", "embed again")
+        raise SettingsError("embeddings", f"{shown} is to have {rows} rows and has {found}", "embed again")
     return parts
 
 
-def read_part(
-    uri: str, rows: int, columns: Sequence[str] | None = None, setting: str = "embeddings"
-) -> Iterator[pa.RecordBatch]:
+def read_part(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of a part, at most `rows` at once. SettingsError when it is broken."""
-    try:
+    with _whole(uri):
         yield from parquet.batches(uri, rows, columns)
-    except storage.StorageError as error:
-        raise _broken(uri, error, setting) from None
 
 
-def _row_count(uri: str, setting: str) -> int:
+@contextmanager
+def _whole(uri: str) -> Iterator[None]:
+    """SettingsError for a table or part that cannot be read."""
     try:
-        return parquet.row_count(uri)
+        yield
     except storage.StorageError as error:
-        raise _broken(uri, error, setting) from None
-
-
-def _broken(uri: str, error: storage.StorageError, setting: str) -> SettingsError:
-    problem = f"the part {storage.public_uri(uri)} cannot be read ({error.message})"
-    return SettingsError(setting, problem, "embed again, or put the whole file back")
+        problem = f"{storage.public_uri(uri)} cannot be read ({error})"
+        raise SettingsError("embeddings", problem, "put the whole file back, or embed again") from None

@@ -1,9 +1,9 @@
-"""The answers of an evaluation, made by the captioning pipeline: what is asked, one list for all benchmarks.
+"""The answers of an evaluation, made by the captioning pipeline: what is asked, one list for all data sets.
 
     items ─▶ asked.parquet ─▶ run_caption ─▶ cells/run/answers                   one cell, every sound asked once
     items ─▶ sounds.parquet ─▶ run_embed_audio ─▶ heard/ ─▶ asked/ ─▶ run_caption, cell by cell        otherwise
 
-A sound is heard once, however many questions, orders of options and cells there are.
+A sound is decoded and embedded once, however many questions, orders of options and cells there are.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
-from mats_core.scoring import Item, choices
+from mats_core.errors import SettingsError
+from mats_core.scoring import choices
 from pipelines.archive.caption import run_caption
 from pipelines.archive.embed_audio import run_embed_audio
 from pipelines.archive.run import RunResult
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import copy_facts, list_parts
-from pipelines.evaluate.datasets import Benchmark, Reading
+from pipelines.evaluate.datasets import LoadedSet
 from pipelines.settings.archive import EmbedSettings
 from pipelines.settings.base import build
 from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
@@ -35,42 +35,40 @@ from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
 ASKED_SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("uri", "task", "question", "tag", "benchmark", "item")] + [("order", pa.int32())]
 )
-_REPLY_COLUMNS = [
+_ANSWER_COLUMNS = [
     *("benchmark", "item", "order", "uri", "version", "start_s"),
     *("text", "decoded_s", "embedding", "error_code", "error_message"),
 ]
-HEARD_ROWS = 4096  # rows in one file of questions put to stored embeddings
+HEARD = "heard"
+"""The run that only embeds the sounds, and its folder in OUT."""
+
+QUESTION_ROWS = 4096
+"""Rows in one file of questions put to stored embeddings."""
 
 
 @dataclass
-class Task:
-    """One benchmark with its items."""
+class ItemAnswer:
+    """What the model answered to one item.
 
-    benchmark: Benchmark
-    reading: Reading
-
-    @property
-    def items(self) -> list[Item]:
-        return self.reading.items
-
-
-@dataclass
-class Reply:
-    """What the model said to one item: a text an order, the sound's embedding [D] before Santa (None: no answer)."""
+    Attributes:
+        texts: one an order of the options, None where it failed.
+        embedding: float32 [D], unit, of the sound before the bridge; None where no chunk was answered.
+        seconds: how much of the sound was decoded.
+        error: why there is no answer, "" where there is one.
+    """
 
     texts: list[str | None] = field(default_factory=list)
     embedding: np.ndarray | None = None
     seconds: float = 0.0
     start_s: float = 0.0
     error: str = ""
-    chunks: int = 0
 
 
-def asked_rows(tasks: Sequence[Task], orders: int, seed: int) -> list[dict[str, Any]]:
+def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[dict[str, Any]]:
     """One row an item, and of items with options one for each order they are shown in."""
     rows = []
-    for task in tasks:
-        for item in task.items:
+    for data in data_sets:
+        for item in data.items:
             for order in range(orders if item.choices else 1):
                 question = item.question
                 if item.choices:
@@ -81,7 +79,7 @@ def asked_rows(tasks: Sequence[Task], orders: int, seed: int) -> list[dict[str, 
                         "task": item.task,
                         "question": question or None,
                         "tag": item.tag or None,
-                        "benchmark": task.benchmark.name,
+                        "benchmark": data.name,
                         "item": item.item_id,
                         "order": order,
                     }
@@ -91,12 +89,15 @@ def asked_rows(tasks: Sequence[Task], orders: int, seed: int) -> list[dict[str, 
 
 def make_answers(
     settings: EvaluateSettings,
-    tasks: Sequence[Task],
+    data_sets: Sequence[LoadedSet],
     grid: Sequence[Cell],
     progress: Callable[[str, Progress], None],
 ) -> dict[str, RunResult]:
-    """Run every cell to its end; cell name → its result. Stops at the first that is not complete."""
-    rows = asked_rows(tasks, settings.orders, settings.seed)
+    """Run every cell to its end; cell name → its result. Stops at the first that is not complete.
+
+    Where the sounds must be embedded first and that run did not end, the result is that of HEARD alone.
+    """
+    rows = asked_rows(data_sets, settings.orders, settings.seed)
     schemes = sorted({storage.scheme(row["uri"]) or "file" for row in rows})
     once = len({row["uri"] for row in rows}) == len(rows)
     shifted = any(cell.changes.get("bridge", settings.bridge) == "mean-shift" for cell in grid)
@@ -104,11 +105,11 @@ def make_answers(
     if once and len(grid) == 1 and not shifted:
         parquet.write(asked, pa.Table.from_pylist(rows, schema=ASKED_SCHEMA))
     else:
-        heard = _hear(settings, rows, schemes, progress)
+        heard = _embed_sounds(settings, rows, schemes, progress)
         if heard.status not in ("complete", "complete_before"):
-            return {"heard": heard}
+            return {HEARD: heard}
         asked = storage.join(settings.out, "asked")
-        _ask_heard(storage.join(settings.out, "heard"), asked, rows)
+        _ask_embeddings(storage.join(settings.out, HEARD), asked, rows)
     results: dict[str, RunResult] = {}
     for cell in grid:
         given = settings.caption_settings(
@@ -125,18 +126,18 @@ def cell_folder(out: str, cell: Cell) -> str:
     return storage.join(out, "cells", cell.name)
 
 
-def _hear(
+def _embed_sounds(
     settings: EvaluateSettings, rows: list[dict[str, Any]], schemes: list[str], progress: Callable[..., None]
 ) -> RunResult:
     sounds = storage.join(settings.out, "sounds.parquet")
     parquet.write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
     shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
-    heard = storage.join(settings.out, "heard")
+    heard = storage.join(settings.out, HEARD)
     given = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
-    return run_embed_audio(given, partial(progress, "heard"))
+    return run_embed_audio(given, partial(progress, HEARD))
 
 
-def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
+def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
     """Put every question to its sound's stored embeddings: a data set of embeddings that `mats caption` takes."""
     by_uri: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -161,72 +162,66 @@ def _ask_heard(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
             for row in by_uri.get(found, []):
                 places.append(place)
                 questions.append(row)
-        for start in range(0, len(places), HEARD_ROWS):
-            part = table.take(pa.array(places[start : start + HEARD_ROWS], pa.int64()))
+        for start in range(0, len(places), QUESTION_ROWS):
+            part = table.take(pa.array(places[start : start + QUESTION_ROWS], pa.int64()))
             for name in ASKED_SCHEMA.names[1:]:
-                values = [row[name] for row in questions[start : start + HEARD_ROWS]]
+                values = [row[name] for row in questions[start : start + QUESTION_ROWS]]
                 part = part.append_column(name, pa.array(values, ASKED_SCHEMA.field(name).type))
             waiting.append(part)
-            write(HEARD_ROWS)
+            write(QUESTION_ROWS)
     write(0)
     copy_facts(heard, asked)
 
 
-def read_replies(folder: str, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
-    """Benchmark → a Reply an item, in the order of its items, out of a cell's answers.
+def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[ItemAnswer]]:
+    """Name of a data set → an answer an item, in the order of its items, out of a cell's folder.
 
     Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
     Raises SettingsError where an item has answers to two sounds, or to two versions of one.
     """
     files = parquet.files(storage.join(folder, "answers"))
-    table = pa.concat_tables([parquet.read(info.uri, _REPLY_COLUMNS) for info in files])
+    table = pa.concat_tables([parquet.read(info.uri, _ANSWER_COLUMNS) for info in files])
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for batch in table.to_batches(max_chunksize=4096):
         for row in batch.to_pylist():
             chunks[row["benchmark"], row["item"], row["order"]].append(row)
-    found: dict[str, list[Reply]] = {}
-    for task in tasks:
-        name = task.benchmark.name
-        found[name] = []
-        for item in task.items:
-            reply = Reply()
+    found: dict[str, list[ItemAnswer]] = {data.name: [] for data in data_sets}
+    for data in data_sets:
+        for item in data.items:
+            answer = ItemAnswer()
             order = 0
-            while rows := chunks.get((name, item.item_id, order)):
-                _check_one_sound(folder, name, item.item_id, rows)
-                _take(reply, sorted(rows, key=lambda row: row["start_s"] or 0.0), task.benchmark.kind)
+            while rows := chunks.get((data.name, item.item_id, order)):
+                _check_one_sound(folder, data.name, item.item_id, rows)
+                _add_order(answer, sorted(rows, key=lambda row: row["start_s"] or 0.0), data.definition.kind)
                 order += 1
-            found[name].append(reply)
+            found[data.name].append(answer)
     return found
 
 
-def _check_one_sound(folder: str, benchmark: str, item_id: str, rows: list[dict[str, Any]]) -> None:
+def _check_one_sound(folder: str, name: str, item_id: str, rows: list[dict[str, Any]]) -> None:
     """Raise SettingsError unless the rows are the chunks of one version of one sound."""
     sounds = {(row["uri"], row.get("version")) for row in rows}
     if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
-        raise got_allowed(
-            "out",
-            storage.public_uri(folder),
-            f"answers to one version of every sound; {item_id} of {benchmark} has {len(rows)} answers that do not go "
-            "together: its sound changed meanwhile. Take another folder, or --overwrite",
-        )
+        where = storage.public_uri(folder)
+        problem = f"{where} holds {len(rows)} answers to {item_id} of {name}, whose sound changed between them"
+        raise SettingsError("out", problem, "take another folder, or --overwrite")
 
 
-def _take(reply: Reply, rows: list[dict[str, Any]], kind: str) -> None:
+def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> None:
     """Add the answer to one order; rows are its chunks."""
     good = [row for row in rows if row["error_code"] is None and row["text"] is not None]
     if not good:
-        reply.texts.append(None)
+        answer.texts.append(None)
         first = next((row for row in rows if row["error_code"]), rows[0])
-        reply.error = f"{first['error_code']}: {first['error_message']}" if first["error_code"] else "no answer"
+        answer.error = f"{first['error_code']}: {first['error_message']}" if first["error_code"] else "no answer"
         return
     whole = kind in ("caption", "chat")
-    reply.texts.append(" ".join(row["text"] for row in good) if whole else good[0]["text"])
-    reply.seconds = sum(row["decoded_s"] or 0.0 for row in rows)
-    reply.chunks = len(good)
-    heard = [(row["decoded_s"] or 1.0, row["embedding"]) for row in good if row["embedding"]]
-    if heard:
-        total = np.sum([seconds * np.asarray(vector, np.float64) for seconds, vector in heard], axis=0)
-        reply.embedding = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
+    answer.texts.append(" ".join(row["text"] for row in good) if whole else good[0]["text"])
+    answer.seconds = sum(row["decoded_s"] or 0.0 for row in rows)
+    embedded = [(row["decoded_s"] or 1.0, row["embedding"]) for row in good if row["embedding"]]
+    if embedded:
+        total = np.sum([seconds * np.asarray(vector, np.float64) for seconds, vector in embedded], axis=0)
+        answer.embedding = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
 
 
 def _absolute(uri: str) -> str:

@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
 from pipelines.data import parquet
-from pipelines.pages import preview
-from pipelines.pages.report import PITCHES, add_media, check_page, page_environment
+from pipelines.evaluate.scores import EncoderAndMemory
+from pipelines.pages.media import add_media
+from pipelines.pages.render import check_page, render_page
 
 PREVIEW_SECONDS = 20.0
 MEDIA_BYTES = 12_000_000
@@ -62,7 +63,8 @@ def compare_answers(
     old, key_a = _answers(run_a, "RUN_A")
     new, key_b = _answers(run_b, "RUN_B")
     if key_a != key_b:
-        raise got_allowed("RUN_B", storage.public_uri(run_b), "a run of the same kind as RUN_A")
+        problem = f"{storage.public_uri(run_b)} is not of the same job as RUN_A"
+        raise SettingsError("RUN_B", problem, "compare two runs of `mats caption`, or two of `mats evaluate`")
     found = Comparison()
     found.only_a, found.only_b = len(old.keys() - new.keys()), len(new.keys() - old.keys())
     changes: list[dict[str, Any]] = []
@@ -79,7 +81,8 @@ def compare_answers(
         found.changed += 1
         changes.append({"key": key, "before": before, "after": after})
     if not found.rows:
-        raise got_allowed("RUN_B", storage.public_uri(run_b), "answers to sounds and questions that RUN_A has too")
+        problem = f"{storage.public_uri(run_b)} and RUN_A have no sound and question in common"
+        raise SettingsError("RUN_B", problem, "compare runs over the same input")
     _measure(changes, model, facts, device)
     changes.sort(key=lambda change: (-change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes]) if changes else np.zeros(1)
@@ -90,24 +93,19 @@ def compare_answers(
     found.cases = [_case(change) for change in changes[:top]]
     add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
     bars = np.histogram(distances, bins=BINS, range=(0.0, max(1.0, found.largest)))[0] if changes else np.zeros(BINS)
-    page = (
-        page_environment()
-        .get_template("compare.html.j2")
-        .render(
-            title="What changed",
-            run_a=storage.public_uri(run_a),
-            run_b=storage.public_uri(run_b),
-            found=found,
-            model=storage.public_uri(model),
-            bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
-            right=max(1.0, found.largest),
-            preview_seconds=PREVIEW_SECONDS,
-            pitches=[(preview.height_of(hertz), label) for hertz, label in PITCHES],
-        )
+    page = render_page(
+        "compare.html.j2",
+        title="What changed",
+        run_a=storage.public_uri(run_a),
+        run_b=storage.public_uri(run_b),
+        found=found,
+        model=storage.public_uri(model),
+        bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
+        right=max(1.0, found.largest),
+        preview_seconds=PREVIEW_SECONDS,
     )
-    data = page.encode("utf-8")
-    storage.write_bytes(out, data)
-    found.size_bytes = len(data)
+    storage.write_bytes(out, page)
+    found.size_bytes = len(page)
     return found
 
 
@@ -119,22 +117,25 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
             continue
         files = [info.uri for info in parquet.files(place)]
         if folder == "predictions" and len(files) > 1:
-            raise got_allowed(name, storage.public_uri(run), "an evaluation without a grid")
+            problem = f"{storage.public_uri(run)} is an evaluation with a grid"
+            raise SettingsError(name, problem, "choose one without --grid")
         if files:
             found: dict[tuple[Any, ...], dict[str, Any]] = {}
-            for row in _rows(files, key, name, run):
+            for row in _rows(files, key, name):
                 found.setdefault(tuple(row[column] for column in key), row)
             return found, key
-    raise got_allowed(name, storage.public_uri(run), "the OUTPUT of `mats caption` or OUT of `mats evaluate`")
+    problem = f"no answers in {storage.public_uri(run)}"
+    raise SettingsError(name, problem, "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`")
 
 
-def _rows(files: list[str], key: tuple[str, ...], name: str, run: str) -> Iterator[dict[str, Any]]:
+def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[str, Any]]:
     wanted = [*key, "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
     for uri in files:
         present = parquet.schema(uri).names
         absent = [column for column in (*key, "text", "uri") if column not in present]
         if absent:
-            raise got_allowed(name, storage.public_uri(run), f"answers with columns {', '.join(absent)}")
+            problem = f"{storage.public_uri(uri)} has no column {', '.join(absent)}"
+            raise SettingsError(name, problem, "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`")
         for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
             yield from batch.to_pylist()
 
@@ -145,9 +146,7 @@ def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str)
     at = {text: i for i, text in enumerate(texts)}
     vectors = np.zeros((0, 1), np.float32)
     if texts:
-        from pipelines.evaluate.scores import Ears
-
-        vectors = Ears(model, facts, device).embed_text(texts)
+        vectors = EncoderAndMemory(model, facts, device).embed_text(texts)
     for change in changes:
         a, b = change["before"]["text"], change["after"]["text"]
         change["distance"] = max(0.0, 1.0 - float(vectors[at[a]] @ vectors[at[b]])) if a and b else 1.0
@@ -160,8 +159,8 @@ def _check_table(uri: str) -> None:
     except storage.StorageError:
         names = []
     if names not in (None, *([*key, *TABLE] for key in (CAPTION_KEY, EVALUATION_KEY))):
-        allowed = "a page whose table can be beside it; a file that is not of `mats compare` has that name"
-        raise got_allowed("out", storage.public_uri(uri), allowed)
+        problem = f"the table would replace {storage.public_uri(uri)}, which is not of `mats compare`"
+        raise SettingsError("out", problem, "choose another name for the page")
 
 
 def _write_table(changes: list[dict[str, Any]], key: tuple[str, ...], uri: str) -> None:

@@ -2,7 +2,7 @@
 
 A bad night is never accepted, so it does not become what the next is measured by. Many falls that are each within the
 tolerance add up against the pinned run, which moves by hand alone; until one is pinned, it is the first accepted. Both
-are looked up for each metric on its own, so that nights may take turns with benchmarks. What an accepted run had and a
+are looked up for each metric on its own, so that nights may take turns with data sets. What an accepted run had and a
 new one cannot show counts as a fall: a gate that compares nothing must not stand open.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.scoring import OF_SET, paired_bootstrap
-from pipelines.evaluate.history import History, Kept, Key
+from pipelines.evaluate.history import History, ItemValues, Key
 
 LEAST_SHARE = 0.95
 """Of an earlier run's items, which a run must have to be compared with it."""
@@ -22,7 +22,7 @@ LEAST_SHARE = 0.95
 
 @dataclass(frozen=True)
 class Change:
-    """One metric of one benchmark in two runs, item by item. low, high: 95 % interval of new − old."""
+    """One metric of one data set in two runs, item by item. low, high: 95 % interval of new − old."""
 
     benchmark: str
     metric: str
@@ -43,8 +43,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What a standing run has and cannot be compared, why, and what to do. metric: "" for a whole benchmark."""
+class NotComparable:
+    """A metric of an earlier run that cannot be compared, why, and what to do. metric: "" for a whole data set."""
 
     benchmark: str
     metric: str
@@ -62,39 +62,42 @@ class Verdict:
     """What the gate says.
 
     Attributes:
-        lost: what had to be compared and could not be.
+        not_comparable: what had to be compared and could not be.
         against: role (accepted or run, pinned) → run ids.
         skipped: what was not compared and need not be, and why.
     """
 
     changes: list[Change]
-    lost: list[Lost]
+    not_comparable: list[NotComparable]
     against: dict[str, list[str]]
     skipped: list[str]
 
     @property
     def falls(self) -> list[Change]:
+        """The metrics that fell."""
         return [change for change in self.changes if change.fell]
 
     @property
     def open(self) -> bool:
-        return not self.falls and not self.lost
+        """Nothing fell, and everything that had to be compared could be."""
+        return not self.falls and not self.not_comparable
 
     @property
     def reasons(self) -> list[str]:
         """Why the gate is closed, a sentence each."""
-        return [str(each) for each in (*self.falls, *self.lost)]
+        return [str(each) for each in (*self.falls, *self.not_comparable)]
 
 
-def check_against(history: History, against: str, benchmarks: Collection[str]) -> None:
-    """Raise SettingsError when a run that was named to compare with cannot serve for these benchmarks."""
+def check_against(history: History, against: str, names: Collection[str]) -> None:
+    """Raise SettingsError when a run that was named to compare with cannot serve for these data sets."""
     if against == "accepted":
         return
     history.check_run(against)
     history.check_single(against)
-    absent = sorted(set(benchmarks) - {benchmark for _, benchmark, _ in history.keys(against)})
+    absent = sorted(set(names) - {key.benchmark for key in history.keys(against)})
     if absent:
-        raise got_allowed("against", against, f"a run that has {', '.join(absent)}")
+        problem = f"run {against} has no {', '.join(absent)}"
+        raise SettingsError("against", problem, "name a run that has, or leave these out of --benchmarks")
 
 
 def gate(
@@ -116,89 +119,91 @@ def gate(
     verdict = Verdict([], [], {}, [])
     if not rows:
         return verdict
-    own = rows[0]["run_id"]
-    after: dict[Key, Mapping[str, Any]] = {(row["cell"], row["benchmark"], row["metric"]): row for row in rows}
-    done: dict[Key, set[str]] = {}
-    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
-    roles = _candidates(history, against, own)
+    own_id = rows[0]["run_id"]
+    new = {Key(row["cell"], row["benchmark"], row["metric"]): row for row in rows}
+    names = list(dict.fromkeys(key.benchmark for key in new))
+    roles = _candidates(history, against, own_id)
+    seen: set[tuple[str, Key]] = set()  # a run that stands for both roles is compared once
     for role, candidates in roles.items():
-        for run_id, keys in _due(history, candidates, after, benchmarks).items():
-            shown = f"{role} run {run_id}"
-            keys = [key for key in keys if run_id not in done.setdefault(key, set())]
-            for key in keys:
-                done[key].add(run_id)
-            keys = [key for key in keys if f"{key[1]}/{key[2]}" not in ungated]
+        for run_id, due in _due(history, candidates, new, names).items():
+            fresh = [key for key in due if (run_id, key) not in seen]
+            seen |= {(run_id, key) for key in fresh}
+            keys = [key for key in fresh if f"{key.benchmark}/{key.metric}" not in ungated]
             if not keys:
                 continue
-            ids = verdict.against.setdefault(role, [])
-            ids += [run_id] if run_id not in ids else []
-            for grid in sorted({benchmark for cell, benchmark, _ in keys if cell}):
+            verdict.against.setdefault(role, []).append(run_id)
+            shown, remedy = f"{role} run {run_id}", _remedy(role, own_id)
+            for name in sorted({key.benchmark for key in keys if key.cell}):
                 why = "that is a grid, whose cells are settings tried out"
-                verdict.lost.append(Lost(grid, "", shown, why, _remedy(role, own)))
-            before = history.kept(run_id, keys)
-            for key in (key for key in keys if not key[0]):
-                found = _compare(before[key], after.get(key), shown, tolerance, seed)
+                verdict.not_comparable.append(NotComparable(name, "", shown, why, remedy))
+            old = history.item_values(run_id, keys)
+            for key in (key for key in keys if not key.cell):
+                found = _compare(old[key], new.get(key), shown, tolerance, seed)
                 if isinstance(found, Change):
                     verdict.changes.append(found)
                 else:
-                    remedy = f"repair it, {_remedy(role, own)}, or leave it out (--ungated {key[1]}/{key[2]})"
-                    verdict.lost.append(Lost(key[1], key[2], shown, found, remedy))
+                    leave_out = f"repair it, {remedy}, or leave it out (--ungated {key.benchmark}/{key.metric})"
+                    verdict.not_comparable.append(NotComparable(key.benchmark, key.metric, shown, found, leave_out))
     if verdict.against:
-        known = {benchmark for _, benchmark, _ in done}
-        verdict.skipped.extend(f"{name}: no earlier run to compare with" for name in benchmarks if name not in known)
+        known = {key.benchmark for _, key in seen}
+        verdict.skipped.extend(f"{name}: no earlier run to compare with" for name in names if name not in known)
     verdict.skipped.extend(f"{name}: left out by --ungated" for name in ungated)
     last = next(iter(next(iter(roles.values()))), None)
     if last is not None:
-        others = {benchmark for _, benchmark, _ in history.keys(last)} - set(benchmarks)
+        others = {key.benchmark for key in history.keys(last)} - set(names)
         verdict.skipped.extend(f"{name}: not evaluated this time" for name in sorted(others))
     return verdict
 
 
-def _candidates(history: History, against: str, own: str) -> dict[str, list[str]]:
-    """Role → runs that may stand for it, the first that has a metric counts; never the run itself."""
-    accepted = [run_id for run_id in history.accepted() if run_id != own]
-    pins = [run_id for run_id in history.pins() if run_id != own]
+def _candidates(history: History, against: str, own_id: str) -> dict[str, list[str]]:
+    """Role → runs that may stand for it, never the run itself; of several that have a metric the first stands."""
+    accepted = [run_id for run_id in history.accepted() if run_id != own_id]
+    pins = [run_id for run_id in history.pins() if run_id != own_id]
     first = {"accepted": accepted[::-1]} if against == "accepted" else {"run": [against]}
     return {**first, "pinned": [*pins[::-1], *accepted]}
 
 
 def _due(
-    history: History, candidates: Sequence[str], after: Collection[Key], benchmarks: Sequence[str]
+    history: History, candidates: Sequence[str], new: Collection[Key], names: Sequence[str]
 ) -> dict[str, list[Key]]:
-    """Run → metrics to compare with it: all that the first run with a benchmark has of it, and of metrics that are new
-    since, those of the first run that has them."""
+    """Run → the metrics to compare with it.
+
+    Of each data set, the first candidate that has it stands for all metrics it has of it; a metric that is new since
+    is compared with the first candidate that has it.
+    """
     found: dict[str, list[Key]] = {}
-    for benchmark in benchmarks:
-        open_keys = {key for key in after if key[1] == benchmark}
+    for name in names:
+        left = {key for key in new if key.benchmark == name}
         standing = False
         for run_id in candidates:
-            own = {key for key in history.keys(run_id) if key[1] == benchmark}
-            if not own:
+            has = {key for key in history.keys(run_id) if key.benchmark == name}
+            if not has:
                 continue
-            single = {key for key in own if not key[0]}
-            due = (own & open_keys) if standing else (single or own)
+            without_grid = {key for key in has if not key.cell}
+            due = (has & left) if standing else (without_grid or has)
             standing = True
             if due:
                 found.setdefault(run_id, []).extend(sorted(due))
-            open_keys -= due
-            if not open_keys:
+            left -= due
+            if not left:
                 break
     return found
 
 
-def _remedy(role: str, own: str) -> str:
+def _remedy(role: str, own_id: str) -> str:
+    """What to do where a run of this role cannot be compared."""
     return {
-        "accepted": f"accept this run as it is (mats history accept {own})",
-        "pinned": f"pin this run (mats history pin {own})",
+        "accepted": f"accept this run as it is (mats history accept {own_id})",
+        "pinned": f"pin this run (mats history pin {own_id})",
         "run": "compare with another run",
     }[role]
 
 
-def _compare(old: Kept, new: Mapping[str, Any] | None, against: str, tolerance: float, seed: int) -> Change | str:
+def _compare(old: ItemValues, new: Mapping[str, Any] | None, against: str, tolerance: float, seed: int) -> Change | str:
     """The change of one metric, or why there is none."""
     if new is None:
         return "it could not be computed this time"
-    past, now = old.facts, Kept.of(new)
+    past, now = old.row, ItemValues.of(new)
     if (past["kind"], past["labels"]) != (new["kind"], new["labels"]):
         return "its labels are others"
     if past["statistic"] != new["statistic"]:

@@ -1,9 +1,9 @@
 """The history of evaluations: one Parquet file a run at a URL, and which runs are accepted and pinned.
 
-    HISTORY/runs/<time>-<run>.parquet      a row a metric of a benchmark, with what each item contributed
+    HISTORY/runs/<time>-<run>.parquet      a row a metric of a data set, with what each item contributed
     HISTORY/events/<time>-<kind>-<run>.json    accept, reject, pin
 
-Files are only ever added, so that any store will do and nobody waits for a lock. `history_gate` compares runs.
+Files are only ever added, so that any store will do and nobody waits for a lock. `gate` compares runs.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from pipelines.data import parquet
 from pipelines.output.record import utc
+from pipelines.pages.charts import Point
 
 EVENTS = ("accept", "reject", "pin")
 ANSWERED = "answered"
@@ -51,34 +52,38 @@ SCHEMA = pa.schema(
     ]
 )
 _HEAVY = ("items", "rows", "settings")
-_KEY = ("cell", "benchmark", "metric")
 
-Key = tuple[str, str, str]
-"""A metric: cell, benchmark, name."""
+
+class Key(NamedTuple):
+    """A metric of a run. benchmark: the name of the data set; cell: "" for a run without a grid."""
+
+    cell: str
+    benchmark: str
+    metric: str
 
 
 @dataclass(frozen=True)
-class Kept:
+class ItemValues:
     """One metric of one run, with what its items contributed.
 
     Attributes:
-        facts: the other columns of its row.
-        items: ids of all items of the benchmark.
+        row: its other columns.
+        items: ids of all items of the data set.
         counted: places of the items that count, int64 [n].
         table: what each of these contributed, float64 [n, k].
     """
 
-    facts: Mapping[str, Any]
+    row: Mapping[str, Any]
     items: list[str]
     counted: np.ndarray
     table: np.ndarray
 
     @staticmethod
-    def of(row: Mapping[str, Any]) -> Kept:
+    def of(row: Mapping[str, Any]) -> ItemValues:
         """A row (columns of SCHEMA) that is in memory."""
         counted = [place for place, each in enumerate(row["rows"]) if each is not None]
         numbers = np.asarray([row["rows"][place] for place in counted], np.float64)
-        return Kept(row, list(row["items"]), np.array(counted, np.int64), numbers.reshape(len(counted), -1))
+        return ItemValues(row, list(row["items"]), np.array(counted, np.int64), numbers.reshape(len(counted), -1))
 
 
 class History:
@@ -108,7 +113,7 @@ class History:
     def mark(self, kind: str, run_id: str, by: str = "hand") -> None:
         """Accept, reject or pin a run. Raises SettingsError for one that is not here, and for a grid as a standard."""
         if kind not in EVENTS:
-            raise got_allowed("event", kind, ", ".join(EVENTS))
+            raise SettingsError("event", f'"{kind}" is not an event', f"choose one of {', '.join(EVENTS)}")
         self.check_run(run_id)
         if kind != "reject":
             self.check_single(run_id)
@@ -125,14 +130,14 @@ class History:
     def keys(self, run_id: str) -> set[Key]:
         """The metrics a run has; raises SettingsError when it is not here."""
         if run_id not in self._keys:
-            rows = _table(self._file(run_id), _KEY).to_pylist()
-            self._keys[run_id] = {(row["cell"], row["benchmark"], row["metric"]) for row in rows}
+            rows = _table(self._file(run_id), Key._fields).to_pylist()
+            self._keys[run_id] = {Key(**row) for row in rows}
         return self._keys[run_id]
 
-    def kept(self, run_id: str, keys: Collection[Key]) -> dict[Key, Kept]:
+    def item_values(self, run_id: str, keys: Collection[Key]) -> dict[Key, ItemValues]:
         """Some metrics of a run with what each item contributed; raises SettingsError when it is not here."""
         table = _table(self._file(run_id), [name for name in SCHEMA.names if name != "settings"])
-        own = zip(*(table[name].to_pylist() for name in _KEY), strict=True)
+        own = zip(*(table[name].to_pylist() for name in Key._fields), strict=True)
         table = table.filter(pa.array([key in keys for key in own], pa.bool_())).combine_chunks()
         facts = table.drop_columns(["items", "rows"]).to_pylist()
         found = {}
@@ -140,19 +145,19 @@ class History:
             each = rows.values  # note: numbers stay in Arrow; as Python floats those of 200 labels would fill a memory
             counted = np.flatnonzero(each.is_valid().to_numpy(zero_copy_only=False))
             numbers = each.flatten().to_numpy(zero_copy_only=False)
-            key = row["cell"], row["benchmark"], row["metric"]
-            found[key] = Kept(row, items.values.to_pylist(), counted, numbers.reshape(len(counted), -1))
+            key = Key(row["cell"], row["benchmark"], row["metric"])
+            found[key] = ItemValues(row, items.values.to_pylist(), counted, numbers.reshape(len(counted), -1))
         return found
 
     def check_single(self, run_id: str) -> None:
         """Raises SettingsError for the run of a grid: its cells are settings tried out, no standard."""
         if not any(cell == "" for cell, _, _ in self.keys(run_id)):
-            raise got_allowed("run", run_id, "a run without a grid, which later ones can be compared with")
+            problem = f"{run_id} is the run of a grid, whose cells are settings tried out and no standard"
+            raise SettingsError("run", problem, "choose a run without a grid")
 
     def check_run(self, run_id: str) -> None:
         """Raises SettingsError when a run is not here."""
-        if run_id not in self.ids():
-            raise got_allowed("run", run_id, self._known())
+        self._file(run_id)
 
     def ids(self) -> list[str]:
         """Run ids, oldest first."""
@@ -189,7 +194,10 @@ class History:
         for uri in self._files("runs", ".parquet"):
             if _id_of(uri) == run_id:
                 return uri
-        raise got_allowed("run", run_id, self._known())
+        ids = self.ids()
+        remedy = f"choose one of {', '.join(ids[-8:])}" if ids else "add one first (mats evaluate --history)"
+        problem = f"{run_id} is not a run of this history" + ("" if ids else ", which has none yet")
+        raise SettingsError("run", problem, remedy)
 
     def _files(self, folder: str, ending: str) -> list[str]:
         try:
@@ -198,7 +206,8 @@ class History:
                 return []
             return sorted(info.uri for info in storage.list_files(place) if info.uri.endswith(ending))
         except storage.StorageError as error:
-            raise got_allowed("history", storage.public_uri(self.url), f"a folder to read ({error})") from None
+            problem = f"{storage.public_uri(self.url)} cannot be read ({error})"
+            raise SettingsError("history", problem, "name a folder that can be read") from None
 
     def _put(self, uri: str, data: bytes) -> None:
         with self._writing():
@@ -209,11 +218,19 @@ class History:
         try:
             yield
         except (OSError, storage.StorageError) as error:
-            raise got_allowed("history", storage.public_uri(self.url), f"a folder to write to ({error})") from None
+            problem = f"{storage.public_uri(self.url)} cannot be written to ({error})"
+            raise SettingsError("history", problem, "name a folder that can be written to") from None
 
-    def _known(self) -> str:
-        ids = self.ids()
-        return f"a run of this history: {', '.join(ids[-8:])}" if ids else "a run of this history, which has none yet"
+
+def series(rows: Sequence[Mapping[str, Any]], metric: str, run_ids: Sequence[str]) -> list[Point]:
+    """Points of BENCHMARK/METRIC in the order of `run_ids`; runs without it are left out."""
+    benchmark, _, name = metric.rpartition("/")
+    found = {
+        row["run_id"]: Point(row["run_id"], row["started"], row["value"], row["low"], row["high"], row["n"])
+        for row in rows
+        if row["benchmark"] == benchmark and row["metric"] == name
+    }
+    return [found[run_id] for run_id in run_ids if run_id in found]
 
 
 def _id_of(uri: str) -> str:
@@ -227,8 +244,8 @@ def _event(uri: str) -> dict[str, Any]:
     except (ValueError, storage.StorageError):
         event = None
     if not isinstance(event, dict) or not {"kind", "run_id"} <= event.keys():
-        allowed = f"a JSON file with kind ({', '.join(EVENTS)}) and run_id; move this one away"
-        raise got_allowed("history", storage.public_uri(uri), allowed)
+        problem = f"{storage.public_uri(uri)} is not an event (JSON with run_id and kind: {', '.join(EVENTS)})"
+        raise SettingsError("history", problem, "move this file away")
     return event
 
 
@@ -236,4 +253,5 @@ def _table(uri: str, columns: Iterable[str] | None) -> pa.Table:
     try:
         return parquet.read(uri, None if columns is None else list(columns))
     except storage.StorageError as error:
-        raise got_allowed("history", storage.public_uri(uri), f"a readable Parquet file ({error})") from None
+        problem = f"{storage.public_uri(uri)} is not a readable Parquet file ({error})"
+        raise SettingsError("history", problem, "move this file away, or bring it back whole") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -11,13 +11,11 @@ import numpy as np
 from mats_core import storage
 from mats_core.scoring import Metric, Scores
 from pipelines.evaluate.history import History
-from pipelines.evaluate.scores import Gap, Result, lengths
-from pipelines.pages import preview
-from pipelines.pages.report import PITCHES, add_media, page_environment
+from pipelines.evaluate.results import Evaluation, Gap, SetResult, best_cell, upward
+from pipelines.evaluate.scores import truths
+from pipelines.pages.media import add_media
+from pipelines.pages.render import render_page
 from pipelines.settings.evaluate import EvaluateSettings
-
-if TYPE_CHECKING:
-    from pipelines.evaluate.run import CellResult, Evaluation
 
 PAGE = "report.html"
 LAST_RUNS = 3
@@ -31,55 +29,29 @@ GAP_COLOURS = {"text": "var(--right)", "audio": "var(--accent)", "moved": "var(-
 
 def write_page(settings: EvaluateSettings, done: Evaluation, history: History | None) -> str:
     """Write OUT/report.html and return its URI."""
-    best = best_cell(done)
+    best = best_cell(done.cells)
     earlier = _earlier(history, done.run_id)
     sections = [_section(result, earlier, settings.players) for result in best.results]
     cases = [case for section in sections for group in section["cases"] for case in group["cases"]]
     add_media(cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
-    page = (
-        page_environment()
-        .get_template("evaluation.html.j2")
-        .render(
-            title=f"Evaluation of {_name(settings.model)}",
-            model=storage.public_uri(settings.model),
-            done=done,
-            best=best,
-            sections=sections,
-            grid=_grid(done) if len(done.cells) > 1 else None,
-            items=sum(len(result.task.items) for result in best.results),
-            speed=_speed(best.run),
-            verdict=done.verdict,
-            tolerance=settings.tolerance,
-            preview_seconds=PREVIEW_SECONDS,
-            pitches=[(preview.height_of(hertz), label) for hertz, label in PITCHES],
-            versions=best.run.get("versions") or {},
-        )
+    page = render_page(
+        "evaluation.html.j2",
+        title=f"Evaluation of {_name(settings.model)}",
+        model=storage.public_uri(settings.model),
+        done=done,
+        best=best,
+        sections=sections,
+        grid=_grid(done) if len(done.cells) > 1 else None,
+        items=sum(len(result.data.items) for result in best.results),
+        speed=_speed(best.run),
+        verdict=done.verdict,
+        tolerance=settings.tolerance,
+        preview_seconds=PREVIEW_SECONDS,
+        versions=best.run.get("versions") or {},
     )
     uri = storage.join(settings.out, PAGE)
-    storage.write_bytes(uri, page.encode("utf-8"))
+    storage.write_bytes(uri, page)
     return uri
-
-
-def best_cell(done: Evaluation) -> CellResult:
-    """The cell whose leading metrics are best on average over benchmarks (ranks): the one shown in full."""
-    if len(done.cells) == 1:
-        return done.cells[0]
-    ranks = np.zeros(len(done.cells))
-    for index in range(len(done.cells[0].results)):
-        values = [_signed(leading(cell.results[index].scores)) for cell in done.cells]
-        ranks += np.argsort(np.argsort([-value for value in values], kind="stable"), kind="stable")
-    return done.cells[int(ranks.argmin())]
-
-
-def leading(scores: Scores) -> Metric | None:
-    """The first metric that could be computed."""
-    return next((m for m in scores.metrics.values() if m.value is not None), None)
-
-
-def _signed(metric: Metric | None) -> float:
-    if metric is None or metric.value is None:
-        return -np.inf
-    return metric.value if metric.higher_is_better else -metric.value
 
 
 def _name(model: str) -> str:
@@ -89,7 +61,7 @@ def _name(model: str) -> str:
 
 
 def _earlier(history: History | None, run_id: str) -> list[dict[str, Any]]:
-    """The last runs of the history, newest first: id, date, roles, {(benchmark, metric): value}."""
+    """The last runs of the history, newest first: id, date, roles, {(data set, metric): value}."""
     if history is None:
         return []
     runs: dict[str, dict[str, Any]] = {}
@@ -108,19 +80,20 @@ def _earlier(history: History | None, run_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _section(result: Result, earlier: Sequence[dict[str, Any]], players: int) -> dict[str, Any]:
-    """What the template shows of one benchmark."""
-    benchmark, scores = result.task.benchmark, result.scores
-    before = [run for run in earlier if any(key[0] == benchmark.name for key in run["values"])]
+def _section(result: SetResult, earlier: Sequence[dict[str, Any]], players: int) -> dict[str, Any]:
+    """What the template shows of one data set."""
+    definition, scores = result.data.definition, result.scores
+    before = [run for run in earlier if any(key[0] == definition.name for key in run["values"])]
     details = scores.details
-    failed = [(i.item_id, r.error) for i, r in zip(result.task.items, result.replies, strict=True) if r.error]
+    pairs = zip(result.data.items, result.answers, strict=True)
+    failed = [(item.item_id, answer.error) for item, answer in pairs if answer.error]
     return {
-        "benchmark": benchmark,
-        "total": len(result.task.items),
+        "definition": definition,
+        "total": len(result.data.items),
         "answered": round(sum(result.answered)),
         "prompt": _prompt(result),
         "judge_file": quote(result.judge_file),
-        "left_out": _grouped([*result.task.reading.left_out, *failed]),
+        "left_out": _grouped([*result.data.left_out, *failed]),
         "uncounted": _uncounted(scores),
         "baselines": list(result.baselines),
         "earlier": before,
@@ -132,19 +105,19 @@ def _section(result: Result, earlier: Sequence[dict[str, Any]], players: int) ->
         "match": details.get("match") or {},
         "orders": details.get("orders") or [],
         "first_option": details.get("first_option"),
-        "words": lengths(result.replies),
+        "words": result.lengths,
         "histogram": _histogram(result),
         "gap": _gap(result.gap),
         "cases": _cases(result, players),
-        "leading": leading(scores),
+        "leading": result.leading,
     }
 
 
-def _prompt(result: Result) -> str:
+def _prompt(result: SetResult) -> str:
     """What the model is asked: the tag, and the words for all items ("the item's question" where they differ)."""
-    benchmark = result.task.benchmark
-    own = "the item's own question" if benchmark.task == "QA" else "the model's own instruction"
-    return f"{benchmark.tag} {benchmark.question or own}".strip()
+    definition = result.data.definition
+    own = "the item's own question" if definition.task == "QA" else "the model's own instruction"
+    return f"{definition.tag} {definition.question or own}".strip()
 
 
 def _grouped(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -166,12 +139,12 @@ def _uncounted(scores: Scores) -> list[dict[str, Any]]:
     return [{"metrics": ", ".join(own), **group} for pairs, own in names.items() for group in _grouped(pairs)]
 
 
-def _row(name: str, metric: Metric, result: Result, earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _row(name: str, metric: Metric, result: SetResult, earlier: Sequence[dict[str, Any]]) -> dict[str, Any]:
     others = []
     for scores in result.baselines.values():
         found = scores.metrics.get(name)
         others.append(None if found is None else found.value)
-    past = [run["values"].get((result.task.benchmark.name, name)) for run in earlier]
+    past = [run["values"].get((result.data.name, name)) for run in earlier]
     known = [v for v in (*others, *past, metric.value, metric.high) if v is not None]
     top = 1.0 if all(v <= 1.0 for v in known) else max(known) * 1.05
     return {"name": name, "metric": metric, "baselines": others, "earlier": past, "top": top}
@@ -207,9 +180,9 @@ def _confusion(table: dict[str, dict[str, int]]) -> dict[str, Any] | None:
     return {"names": names, "rows": rows, "pairs": sorted(pairs, reverse=True)[:8], "all": len(table)}
 
 
-def _histogram(result: Result) -> list[tuple[str, int, float]]:
+def _histogram(result: SetResult) -> list[tuple[str, int, float]]:
     """Answers by their number of words: (label, count, share of the largest bar)."""
-    counts = [len(text.split()) for reply in result.replies for text in reply.texts if text is not None]
+    counts = result.word_counts
     if not counts:
         return []
     step = max(1, int(np.ceil((max(counts) + 1) / 16)))
@@ -242,9 +215,9 @@ def _gap(gap: Gap | None) -> dict[str, Any] | None:
     return {"panels": panels, "sounds": len(gap.points["text"])}
 
 
-def _cases(result: Result, players: int) -> list[dict[str, Any]]:
+def _cases(result: SetResult, players: int) -> list[dict[str, Any]]:
     """The worst and the best items by the leading metric, as `add_media` takes them."""
-    metric = leading(result.scores)
+    metric = result.leading
     if metric is None or not players:
         return []
     values = [(value, i) for i, value in enumerate(metric.values) if value is not None]
@@ -260,12 +233,12 @@ def _cases(result: Result, players: int) -> list[dict[str, Any]]:
     return [group for group in groups if group["cases"]]
 
 
-def _case(result: Result, index: int, metric: Metric, value: float) -> dict[str, Any]:
-    item, reply = result.task.items[index], result.replies[index]
+def _case(result: SetResult, index: int, metric: Metric, value: float) -> dict[str, Any]:
+    item, answer = result.data.items[index], result.answers[index]
     matched = result.scores.details.get("matched") or []
-    text = next((text for text in reply.texts if text is not None), None)
+    text = next((text for text in answer.texts if text is not None), None)
     taken = matched[index] if index < len(matched) else None
-    part = {"start": 0.0, "length": reply.seconds or None, "error_code": None, "picture": None, "sound": None}
+    part = {"start": 0.0, "length": answer.seconds or None, "error_code": None, "picture": None, "sound": None}
     return {
         "uri": item.uri,
         "name": storage.public_uri(item.uri).rsplit("/", 1)[-1],
@@ -273,9 +246,9 @@ def _case(result: Result, index: int, metric: Metric, value: float) -> dict[str,
         "category": item.category,
         "question": item.question if item.task == "QA" else "",
         "choices": item.choices,
-        "truth": list(item.references or item.labels or ([item.answer] if item.answer else []))[:5],
+        "truth": truths(item)[:5],
         "text": text,
-        "others": [other for other in reply.texts[1:] if other is not None and other != text],
+        "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
         "value": value,
         "metric": metric.name,
@@ -298,17 +271,17 @@ def _speed(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid(done: Evaluation) -> dict[str, Any]:
-    """A table of cells: the values of each axis, and for each benchmark its leading metric; the best are marked."""
+    """A table of cells: the values of each axis, and for each data set its leading metric; the best are marked."""
     axes = list(done.cells[0].cell.values)
     columns = []
     for index, result in enumerate(done.cells[0].results):
-        metrics = [leading(cell.results[index].scores) for cell in done.cells]
-        signed = [_signed(metric) for metric in metrics]
+        metrics = [cell.results[index].leading for cell in done.cells]
+        signed = [upward(metric) for metric in metrics]
         gaps = [cell.results[index].gap for cell in done.cells]
         first = next((m for m in metrics if m is not None), None)
         columns.append(
             {
-                "benchmark": result.task.benchmark.name,
+                "benchmark": result.data.name,
                 "metric": first.name if first else "",
                 "metrics": metrics,
                 "best": max(signed),

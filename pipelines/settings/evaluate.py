@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
 from pipelines.settings.archive import CaptionSettings
@@ -35,7 +35,7 @@ RUN_FIELDS = ("batch_size", "actors", "decoders", "device", "address", "commit_r
 
 
 class EvaluateSettings(BaseModel):
-    """Benchmarks + model → predictions, metrics, a page."""
+    """Evaluation data sets + model → predictions, metrics, a page."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -85,23 +85,28 @@ class EvaluateSettings(BaseModel):
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
 
     def names(self) -> list[str]:
-        """The benchmarks asked for, each once. Raises SettingsError when there are none."""
+        """The data sets asked for, each once. Raises SettingsError when there are none."""
         found = list(dict.fromkeys(name.strip() for name in self.benchmarks.split(",") if name.strip()))
         if not found:
-            raise got_allowed("benchmarks", self.benchmarks, "names with commas between them; --list shows them")
+            remedy = "give their names with commas between them; --list shows them"
+            raise SettingsError("benchmarks", "none is named", remedy)
         return found
 
     def roots(self, names: list[str]) -> dict[str, str]:
-        """Where each benchmark's files are: $MATS_BENCHMARKS, else a cache, where nothing was said."""
+        """Data set → the folder that its own is in: by --data, else $MATS_BENCHMARKS, else the cache."""
         general = os.environ.get("MATS_BENCHMARKS") or str(cache_root() / "benchmarks")
         own = {}
         for value in self.data:
             name, equals, root = value.partition("=")
             if not value.strip() or (equals and not root.strip()):
-                raise got_allowed("data", value, "ROOT, or NAME=ROOT; neither may be empty (. is where you are)")
+                problem = f'"{value}" names no folder'
+                raise SettingsError(
+                    "data", problem, "give ROOT or NAME=ROOT, neither of them empty (. is where you are)"
+                )
             if equals and "/" not in name:
                 if name not in names:
-                    raise got_allowed("data", value, f"ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
+                    problem = f'"{name}" is not among the data sets asked for'
+                    raise SettingsError("data", problem, f"give ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
                 own[name] = root
             else:
                 general = value
@@ -131,12 +136,13 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
     for given in [*settings.grid, *settings.axes]:
         for part in given.split():
             name, equals, values = part.partition("=")
-            kept = list(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
-            if not equals or name not in AXES or not kept:
-                raise got_allowed("grid", part, f"NAME=VALUE,VALUE with NAME one of {', '.join(AXES)}")
+            wanted = list(dict.fromkeys(value.strip() for value in values.split(",") if value.strip()))
+            if not equals or name not in AXES or not wanted:
+                remedy = f"give NAME=VALUE,VALUE with NAME one of {', '.join(AXES)}"
+                raise SettingsError("grid", f'"{part}" is not an axis with values', remedy)
             if name in axes:
-                raise got_allowed("grid", part, f"every axis once; {name} comes twice")
-            axes[name] = kept
+                raise SettingsError("grid", f"{name} comes twice", "give every axis once, with all its values")
+            axes[name] = wanted
     if not axes:
         settings.caption_settings(input="", output="")
         return [Cell("run")]
@@ -145,7 +151,8 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
         chosen = dict(zip(axes, combination, strict=True))
         changes: dict[str, Any] = {AXES[name]: value for name, value in chosen.items()}
         if changes.get("bridge", "santa") not in BRIDGES:
-            raise got_allowed("grid", f"bridge={changes['bridge']}", ", ".join(BRIDGES))
+            problem = f'"{changes["bridge"]}" is not a bridge'
+            raise SettingsError("grid", problem, f"choose of {', '.join(BRIDGES)}")
         try:
             checked = settings.caption_settings(input="", output="", **changes)
         except SettingsError as error:
@@ -153,5 +160,6 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
         changes = {name: getattr(checked, name) for name in changes}
         found.append(Cell(",".join(f"{name}={value}" for name, value in chosen.items()), chosen, changes))
     if len(found) > MOST_CELLS:
-        raise got_allowed("grid", f"{len(found)} cells", f"at most {MOST_CELLS}")
+        problem = f"{len(found)} cells, of which at most {MOST_CELLS} are allowed"
+        raise SettingsError("grid", problem, "give fewer axes or values")
     return found

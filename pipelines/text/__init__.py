@@ -1,0 +1,10 @@
+"""Text corpora → caption embeddings → Santa's memory.
+
+    embed_text        corpora → one Parquet row a distinct caption (`run_embed_text`)
+    caption_buckets   what its workers do: read files, embed a bucket of captions
+    build_memory      embeddings → the memory a model searches (`run_build_memory`)
+    memory_shards     what its workers do: choose rows, fill a shard of the index
+    memory_directory  the shards merged, and put in the place of an older memory
+
+Jobs import `run_embed_text` and `run_build_memory`; no other room of pipelines imports this one.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,11 @@ COMBINE = 50_000
 
 @dataclass
 class TextSpec:
-    """What an encoder actor must know; plain data. `load` makes the encoder from (uri, device)."""
+    """What an encoder actor must know; plain data.
+
+    parts: folder of the part files. encoder, device: what `load_encoder` takes. dim: of its embeddings. buckets: how
+    many there are; done: those whose parts are there.
+    """
 
     parts: str
     encoder: str
@@ -39,7 +43,6 @@ class TextSpec:
     batch_size: int = 128
     buckets: int = 1
     done: list[int] = field(default_factory=list)
-    load: Callable[[str, str], Any] | None = None
 
 
 @dataclass
@@ -89,8 +92,8 @@ def read_corpora(
                 found = {}
         if found:
             yield _bucket_table(found, buckets)
-        told = {"uri": uri, "records": report.records, "problems": report.problems, "lines": report.lines}
-        storage.write_bytes(report_uri(reports, number), json.dumps({**told, "done": left_out}).encode())
+        found_in = {"uri": uri, "records": report.records, "problems": report.problems, "lines": report.lines}
+        storage.write_bytes(report_uri(reports, number), json.dumps({**found_in, "done": left_out}).encode())
 
 
 def report_uri(folder: str, number: int) -> str:
@@ -122,9 +125,12 @@ def distinct(rows: pa.Table) -> list[tuple[str, Caption]]:
 
 
 class EmbedBucket:
-    """All rows of one bucket → its part file; returns a row of counts."""
+    """All rows of one bucket → its part file; returns a row of counts.
 
-    def __init__(self, spec: TextSpec) -> None:
+    encoder: with `embed_text(texts) -> Tensor[N, dim]`; the one that `spec` names is loaded where none is given.
+    """
+
+    def __init__(self, spec: TextSpec, encoder: Any = None) -> None:
         import torch
 
         from mats_core.encoders.load import load_encoder
@@ -133,7 +139,7 @@ class EmbedBucket:
         # may be taken in another order, and a caption's last bit would depend on --actors
         torch.set_num_threads(1)
         self.spec = spec
-        self.encoder: Any = (spec.load or load_encoder)(spec.encoder, spec.device)
+        self.encoder = encoder or load_encoder(spec.encoder, spec.device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         began = time.time()

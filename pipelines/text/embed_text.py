@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError
 from mats_core.model.directory import encoder_uri
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.cluster.meter import peak_mb
@@ -61,15 +61,9 @@ class EmbedTextResult:
     run: dict[str, Any] = field(default_factory=dict)
 
 
-def run_embed_text(
-    settings: EmbedTextSettings,
-    progress: Callable[[Progress], None] | None = None,
-    facts: EncoderFacts | None = None,
-    load: Callable[[str, str], Any] | None = None,
-) -> EmbedTextResult:
+def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
     """Embed every distinct caption of the corpora into OUTPUT/embeddings.
 
-    facts, load: an encoder of one's own, and how an actor makes it from (uri, device); default: `settings.encoder`.
     Raises SettingsError before any model is loaded: files that are missing or not what they say, more bad records than
     `max_error_rate`, an OUTPUT of other corpora or another encoder.
     """
@@ -81,8 +75,9 @@ def run_embed_text(
     parts = storage.join(settings.output, FOLDER)
     for info in files:
         if storage.lies_in(info.uri, parts):
-            raise got_allowed("output", storage.public_uri(settings.output), "another folder than the corpora's")
-    facts = facts or read_encoder_facts(encoder_uri(settings.encoder))
+            problem = f"{storage.public_uri(settings.output)} would receive embeddings where a corpus lies"
+            raise SettingsError("output", problem, "choose another folder than the corpora's")
+    facts = read_encoder_facts(encoder_uri(settings.encoder))
     buckets = _bucket_count(files, settings.bucket_records)
     identity = _identity(settings, files, facts, buckets)
     with open_output(settings.output, identity, results=FOLDER, overwrite=settings.overwrite, written=OUR_NAMES) as out:
@@ -101,9 +96,8 @@ def run_embed_text(
             batch_size=settings.batch_size,
             buckets=buckets,
             done=sorted(_done(parts)),
-            load=load,
         )
-        work = _Work(settings, spec, facts, out, tell)
+        work = _Embedding(settings, spec, facts, out, tell)
         try:
             work.run(files)
             run["status"] = "complete"
@@ -133,7 +127,7 @@ def run_embed_text(
         )
 
 
-class _Work:
+class _Embedding:
     """One run's way through Ray, and what it counted."""
 
     def __init__(
@@ -153,6 +147,7 @@ class _Work:
 
     @property
     def bad(self) -> int:
+        """Records that cannot be used."""
         return sum(report.bad for report in self.reports)
 
     def run(self, files: list[storage.FileInfo]) -> None:
@@ -173,8 +168,8 @@ class _Work:
 
         from pipelines.cluster.session import readable_errors
 
-        told = storage.join(self.settings.output, "_state", "reports")
-        storage.remove_tree(told)
+        folder = storage.join(self.settings.output, "_state", "reports")
+        storage.remove_tree(folder)
         uris = [info.uri for info in files]
         size = -(-len(uris) // READ_TASKS)
         shards = [
@@ -183,15 +178,15 @@ class _Work:
         ]
         read = ray.data.from_arrow(shards).map_batches(
             read_corpora,
-            fn_args=(self.settings.columns, self.spec.buckets, self.spec.done, told),
+            fn_args=(self.settings.columns, self.spec.buckets, self.spec.done, folder),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=READ_CPUS,
         )
-        captions = next(readable_errors(_call(read.materialize)))
+        captions = next(readable_errors(_one(read.materialize)))
         for number in range(len(uris)):
-            self._take_report(json.loads(storage.read_bytes(report_uri(told, number))))
-        storage.remove_tree(told)
+            self._take_report(json.loads(storage.read_bytes(report_uri(folder, number))))
+        storage.remove_tree(folder)
         return captions
 
     def _take_report(self, found: dict[str, Any]) -> None:
@@ -202,11 +197,12 @@ class _Work:
 
     def _check(self) -> None:
         """Write what was found in the files, then refuse too many bad records, or nothing at all."""
-        told = {"files": [report.as_dict() for report in self.reports]}
-        storage.write_bytes(storage.join(self.settings.output, REPORT), json.dumps(told, indent=1).encode())
+        found = {"files": [report.as_dict() for report in self.reports]}
+        storage.write_bytes(storage.join(self.settings.output, REPORT), json.dumps(found, indent=1).encode())
         check_error_rate(self.reports, self.settings.max_error_rate)
         if not self.usable:
-            raise got_allowed("corpora", ", ".join(self.settings.corpora), "at least one record with a caption")
+            problem = f"no usable record in {', '.join(map(storage.public_uri, self.settings.corpora))}"
+            raise SettingsError("corpora", problem, "give corpora with at least one record that has a caption")
 
     def _embed(self, captions: Any, there: Any) -> Iterator[pa.Table]:
         """Counts of each bucket as it is done."""
@@ -219,9 +215,8 @@ class _Work:
         left = self.spec.buckets - len(self.spec.done)
         actors = self.settings.actors or _actor_count(there, on_gpu, self.facts.size, left)
         if not there.own and actors * ENCODER_CPUS + READ_CPUS > there.cpus:
-            raise got_allowed(
-                "address", f"a cluster of {there.cpus:g} CPUs", f"more CPUs than {actors} actors take (see --actors)"
-            )
+            problem = f"a cluster of {there.cpus:g} CPUs has no room for {actors} actors and a reader"
+            raise SettingsError("address", problem, "ask for fewer (--actors), or join a larger cluster")
         grouped = captions.groupby("bucket", num_partitions=min(self.spec.buckets, SHUFFLE_PARTITIONS))
         counts = grouped.map_groups(
             EmbedBucket,
@@ -260,7 +255,8 @@ class _Work:
         )
 
 
-def _call(make: Callable[[], Any]) -> Iterator[Any]:
+def _one(make: Callable[[], Any]) -> Iterator[Any]:
+    """What `make` returns, as an iterator of one, which `readable_errors` takes."""
     yield make()
 
 
@@ -271,6 +267,7 @@ def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:
 
 
 def _actor_count(there: Any, on_gpu: bool, model_bytes: int, buckets: int) -> int:
+    """Encoder actors: one a GPU, else as many as cores and memory allow; never more than buckets."""
     if on_gpu:
         return max(1, min(int(there.gpus), buckets))
     fitting = int(0.6 * there.memory / (2 * model_bytes + BYTES_AN_ACTOR))
@@ -298,8 +295,8 @@ def _done(parts: str) -> set[int]:
         try:
             found.add(bucket_of_part(info.path))
         except (IndexError, ValueError):
-            allowed = "parts that `mats embed-text` wrote; move this file away"
-            raise got_allowed("output", storage.public_uri(info.uri), allowed) from None
+            problem = f"{storage.public_uri(info.uri)} is no part that `mats embed-text` wrote"
+            raise SettingsError("output", problem, "move this file away") from None
     return found
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mats_core import storage
-from mats_core.memory import faiss_index as ivf
+from mats_core.memory import faiss_index
 from pipelines.data import parquet
 
 ALL = 2**64 - 1
@@ -33,7 +33,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """Rows of these sources (None: all) whose draw for `seed` is at most `threshold`."""
 
     sources: tuple[str, ...] | None
@@ -60,61 +60,61 @@ def read_piece(piece: Piece, columns: list[str]) -> Iterator[pa.Table]:
             at += rows
 
 
-def chosen(table: pa.Table, choice: Choice) -> pa.Table:
+def select_rows(table: pa.Table, selection: Selection) -> pa.Table:
     """The rows of `table` (caption_id, sources) that are taken."""
-    if choice.sources is not None:
-        wanted = pa.array(choice.sources, pa.string())
+    if selection.sources is not None:
+        wanted = pa.array(selection.sources, pa.string())
         flat, parents = pc.list_flatten(table["sources"]), pc.list_parent_indices(table["sources"])
         rows = np.unique(np.asarray(pc.filter(parents, pc.is_in(flat, value_set=wanted))))
         table = table.take(pa.array(rows, pa.int64()))
-    if choice.threshold < ALL:
-        kept = draws(table["caption_id"].to_pylist(), choice.seed, "cap") <= np.uint64(choice.threshold)
-        table = table.filter(pa.array(kept))
+    if selection.threshold < ALL:
+        below = draws(table["caption_id"].to_pylist(), selection.seed, "cap") <= np.uint64(selection.threshold)
+        table = table.filter(pa.array(below))
     return table
 
 
-def count_piece(work: pa.Table, choice: Choice, with_draws: bool) -> pa.Table:
+def count_piece(work: pa.Table, selection: Selection, with_draws: bool) -> pa.Table:
     """How many rows of each piece are taken, and their draws where a cap is still to be found."""
     numbers, counts, found = [], [], []
     for number, piece in _pieces(work):
         numbers.append(number)
-        tables = [chosen(table, choice) for table in read_piece(piece, ["caption_id", "sources"])]
+        tables = [select_rows(table, selection) for table in read_piece(piece, ["caption_id", "sources"])]
         counts.append(sum(len(table) for table in tables))
         ids = [each for table in tables for each in table["caption_id"].to_pylist()] if with_draws else []
-        found.append(draws(ids, choice.seed, "cap"))
+        found.append(draws(ids, selection.seed, "cap"))
     return pa.table({"number": numbers, "rows": counts, "draws": pa.array(found, pa.list_(pa.uint64()))})
 
 
-def sample_piece(work: pa.Table, choice: Choice, threshold: int) -> Iterator[pa.Table]:
+def sample_piece(work: pa.Table, selection: Selection, threshold: int) -> Iterator[pa.Table]:
     """Embeddings of the taken rows whose second draw is at most `threshold`, with the number of their piece."""
     for number, piece in _pieces(work):
         for table in read_piece(piece, ["caption_id", "sources", "embedding"]):
-            table = chosen(table, choice)
+            table = select_rows(table, selection)
             if threshold < ALL:
-                kept = draws(table["caption_id"].to_pylist(), choice.seed, "sample") <= np.uint64(threshold)
-                table = table.filter(pa.array(kept))
+                below = draws(table["caption_id"].to_pylist(), selection.seed, "sample") <= np.uint64(threshold)
+                table = table.filter(pa.array(below))
             if len(table):
                 yield pa.table({"number": [number] * len(table), "embedding": table["embedding"]})
 
 
-def fill_shard(work: pa.Table, choice: Choice, empty: bytes, folder: str) -> pa.Table:
+def fill_shard(work: pa.Table, selection: Selection, empty: bytes, folder: str) -> pa.Table:
     """Write each shard's index and its captions below `folder`; `work` tells its pieces and its first row number."""
     import faiss
 
     faiss.omp_set_num_threads(1)
     numbers, counts = [], []
     for row in work.to_pylist():
-        index = ivf.from_bytes(empty)
+        index = faiss_index.from_bytes(empty)
         captions: list[pa.Table] = []
         first = row["first"]
         for piece in json.loads(row["pieces"]):
             for table in read_piece(Piece(**piece), ["caption_id", "caption", "sources", "embedding"]):
-                table = chosen(table, choice)
-                ivf.fill(index, unit_rows(table["embedding"]), first)
+                table = select_rows(table, selection)
+                faiss_index.fill(index, unit_rows(table["embedding"]), first)
                 first += len(table)
-                captions.append(_captions(table, choice.sources))
+                captions.append(_captions(table, selection.sources))
         parquet.write(shard_uri(folder, row["number"], "captions.parquet"), pa.concat_tables(captions))
-        storage.write_bytes(shard_uri(folder, row["number"], "faiss"), ivf.to_bytes(index))
+        storage.write_bytes(shard_uri(folder, row["number"], "faiss"), faiss_index.to_bytes(index))
         numbers.append(row["number"])
         counts.append(first - row["first"])
     return pa.table({"number": numbers, "rows": counts})

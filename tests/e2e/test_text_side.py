@@ -15,6 +15,7 @@ from mats_core.errors import SettingsError
 from mats_core.memory.santa import SantaMemory
 from pipelines.cluster.progress import Progress
 from pipelines.data.corpus import caption_id
+from pipelines.output.folder import Output
 from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
 from pipelines.text.build_memory import run_build_memory
 from pipelines.text.embed_text import run_embed_text
@@ -107,16 +108,14 @@ def test_what_says_that_it_is_whole_is_written_first(
     embedded: Path, corpora: Path, encoder_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed between the two, an OUTPUT said "done already" while all who read it found it unfinished."""
-    from pipelines.text import embed_text
-
     out = Path(shutil.copytree(embedded, tmp_path / "out"))
     (out / "_embeddings.json").unlink()
     written: list[tuple[str, bool]] = []
 
-    def write_run(output: str, run: dict[str, Any]) -> None:
+    def write_run(output: Output, run: dict[str, Any]) -> None:
         written.append((run["status"], (out / "_embeddings.json").exists()))
 
-    monkeypatch.setattr(embed_text, "write_run", write_run)
+    monkeypatch.setattr(Output, "write_run", write_run)
     result = run_embed_text(settings(corpora, out, encoder_dir))
     assert (result.status, result.run["captions_new"]) == ("complete", 0)
     assert written == [("running", False), ("complete", True)]
@@ -125,31 +124,34 @@ def test_what_says_that_it_is_whole_is_written_first(
 
 
 def test_a_full_disk_ends_in_one_clear_line_and_keeps_what_is_done(
-    corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str
+    corpora: Path, encoder_dir: str, tmp_path: Path, shared_ray: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mats_core.encoders.clap import HfClapEncoder
-    from mats_core.encoders.facts import read_encoder_facts
     from pipelines.cluster.session import RunFailed
+    from pipelines.text import embed_text
+    from pipelines.text.caption_buckets import EmbedBucket
 
-    def load(uri: str, device: str) -> HfClapEncoder:
-        import errno
-        import os
+    class OnAFullDisk(EmbedBucket):
+        """After its first part no other can be put in place."""
 
-        os_replace, done = os.replace, []
+        def __init__(self, *given: Any) -> None:
+            import errno
+            import os
 
-        def replace(source: Any, target: Any) -> None:
-            if str(target).find("part-") >= 0:
-                done.append(target)
-                if len(done) > 1:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-            os_replace(source, target)
+            os_replace, done = os.replace, []
 
-        os.replace = replace  # type: ignore[assignment]
-        return HfClapEncoder(uri, device)
+            def replace(source: Any, target: Any) -> None:
+                if str(target).find("part-") >= 0:
+                    done.append(target)
+                    if len(done) > 1:
+                        raise OSError(errno.ENOSPC, "No space left on device")
+                os_replace(source, target)
 
-    facts = read_encoder_facts(encoder_dir)
+            os.replace = replace  # type: ignore[assignment]
+            super().__init__(*given)
+
+    monkeypatch.setattr(embed_text, "EmbedBucket", OnAFullDisk)
     with pytest.raises(RunFailed, match="No space left on device") as failed:
-        run_embed_text(settings(corpora, tmp_path, encoder_dir), facts=facts, load=load)
+        run_embed_text(settings(corpora, tmp_path, encoder_dir))
     assert "\n" not in str(failed.value)
     assert json.loads((tmp_path / "_run.json").read_text())["status"] == "failed"
     assert [path.suffix for path in (tmp_path / "embeddings").iterdir()] == [".parquet"]
@@ -213,7 +215,7 @@ def test_sources_cap_and_seed_choose_rows(embedded: Path, tmp_path: Path) -> Non
     assert len(captions(cap=10**6)) == len(CAPTIONS)
     with pytest.raises(SettingsError, match="sources"):
         captions(sources=["nothing"])
-    with pytest.raises(SettingsError, match="1 to 3,"):
+    with pytest.raises(SettingsError, match="of 3 captions; choose 1 to 3"):
         captions(cap=3)
     assert len(captions(cap=4)) == 4  # the refused builds left nothing behind
 
@@ -292,7 +294,7 @@ def test_files_that_are_of_no_memory_stay(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / name).write_text('{"fingerprint": "of something else"}')
     said = _refused(_table(tmp_path / "emb"), tmp_path / "mine", monkeypatch)
-    assert said.startswith("output: got") and f"{name} in it is of no memory" in said
+    assert said.startswith(f"output: {name} in ") and "is of no memory" in said
     assert (tmp_path / "mine" / name).read_text() == '{"fingerprint": "of something else"}'
     assert [path.name for path in (tmp_path / "mine").iterdir()] == [name]
     memory = tmp_path / "memory"

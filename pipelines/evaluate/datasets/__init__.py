@@ -1,10 +1,25 @@
-"""Benchmarks: their definitions (YAML), readers of the files as their publishers ship them, and what is missing."""
+"""Evaluation data sets: definitions (YAML), readers of the files as their publishers ship them, and what is missing.
+
+    definition         a data set as data: kind, task, metrics, files; one YAML file each in definitions/
+    loading            files → items with their labels; the file for a publisher's judge; what is missing
+    folder             the files of a data set, where its audio lies, tables and JSON lists with their places
+    found_items        what a reader collects
+    csv_reader, json_reader, file_name_reader, soundworld_reader    `reader: table`, `records`, `names`, `soundworld`
+
+Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of
+files is a reader, entered in `loading.READERS`.
+"""
 
 from __future__ import annotations
 
-from mats_core.scoring import Item
-from pipelines.evaluate.datasets.definition import Benchmark, list_benchmarks, load_benchmark
-from pipelines.evaluate.datasets.judged import judge_file
-from pipelines.evaluate.datasets.reading import Reading, missing, read
+from pipelines.evaluate.datasets.definition import EvaluationSet, list_evaluation_sets, load_evaluation_set
+from pipelines.evaluate.datasets.loading import LoadedSet, load_items, missing
 
-__all__ = ["Benchmark", "Item", "Reading", "judge_file", "list_benchmarks", "load_benchmark", "missing", "read"]
+__all__ = [
+    "EvaluationSet",
+    "LoadedSet",
+    "list_evaluation_sets",
+    "load_evaluation_set",
+    "load_items",
+    "missing",
+]

@@ -1,4 +1,4 @@
-"""A benchmark as data: one YAML file each, so that a new benchmark is one file."""
+"""An evaluation data set as data: one YAML file each, so that a new data set is one file."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError, first_line
 from mats_core.model.prompts import TASKS
 from mats_core.scoring import METRICS, Kind, LabelSet
 from mats_core.scoring.chat import AIR_BENCH_FIELDS
 from pipelines.settings.base import build
 
 FOLDER = Path(__file__).parent / "definitions"
-AudioPatterns = list[str]
 AIR_BENCH, MMAU = "air_bench", "mmau"
+"""Data sets whose publishers have a judge of their own: values of `judge`."""
 
 
-class Benchmark(BaseModel):
+class EvaluationSet(BaseModel):
     """What is asked, what is right, how it is scored, and which files it takes."""
 
     model_config = ConfigDict(extra="forbid")
@@ -45,10 +45,10 @@ class Benchmark(BaseModel):
     files: dict[str, list[str] | str] = Field(
         default_factory=dict, description="Role → path under its folder; of several the first that is there."
     )
-    audio: AudioPatterns = Field(
+    audio: list[str] = Field(
         default_factory=list, description="Where an item's audio is, tried in turn; {…} are the reader's fields."
     )
-    folder: str = Field("", description="Its folder under the benchmarks' root (default: its name).")
+    folder: str = Field("", description="Its folder under the data root (default: its name).")
     split: str = Field(description="Which part is evaluated.")
     options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the reader.")
     licence: str = Field(description="Licence of annotations and audio.")
@@ -59,7 +59,7 @@ class Benchmark(BaseModel):
     note: str = Field("", description="What a reader of the figures must know.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Benchmark:
+    def _consistent(self) -> EvaluationSet:
         if self.task not in TASKS:
             raise ValueError(f"task {self.task}: one of {', '.join(TASKS)}")
         unknown = [name for name in self.metrics if name not in METRICS[self.kind]]
@@ -72,38 +72,42 @@ class Benchmark(BaseModel):
             raise ValueError(f"options.extra: its judge's file also has {', '.join(sorted(repeated))}")
         return self
 
+    def paths(self, role: str) -> list[str]:
+        """The paths that the file of a role may have, the preferred one first."""
+        given = self.files.get(role, [])
+        return [given] if isinstance(given, str) else given
+
     def label_set(self, names: Sequence[str]) -> LabelSet:
         """Labels with the words for them and the texts that stand for them in CLAP's space."""
         spoken = tuple(self.spoken.get(name, name.replace("_", " ")) for name in names)
         return LabelSet(tuple(names), spoken, tuple(self.label_prompt.replace("{label}", word) for word in spoken))
 
 
-def list_benchmarks() -> list[str]:
-    """Names of the benchmarks that come with the code, sorted."""
+def list_evaluation_sets() -> list[str]:
+    """Names of the data sets that come with the code, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_benchmark(name_or_path: str) -> Benchmark:
-    """A benchmark by name, or from a YAML file of one's own (a path ending in .yaml or .yml).
+def load_evaluation_set(name_or_path: str) -> EvaluationSet:
+    """The definition of a data set by name, or from a YAML file of one's own (a path ending in .yaml or .yml).
 
     Raises:
         SettingsError: for a name or file that is not there, and for wrong fields, by their name.
     """
     given = Path(name_or_path)
     path = given if given.suffix in (".yaml", ".yml") else FOLDER / f"{name_or_path}.yaml"
-    if path is not given and name_or_path not in list_benchmarks():
-        raise got_allowed("benchmarks", name_or_path, f"{', '.join(list_benchmarks())}, or a .yaml file")
+    if path is not given and name_or_path not in list_evaluation_sets():
+        remedy = f"choose one of {', '.join(list_evaluation_sets())}, or give the path of a .yaml file"
+        raise SettingsError("benchmarks", f'"{name_or_path}" is not a data set that comes with the code', remedy)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise got_allowed("benchmarks", name_or_path, f"a readable YAML file ({_first_line(error)})") from None
+        problem = f'"{name_or_path}" is not a readable YAML file ({first_line(error)})'
+        raise SettingsError("benchmarks", problem, "repair the file, or choose another") from None
     if not isinstance(values, dict):
-        raise got_allowed("benchmarks", name_or_path, "a YAML file of `field: value` lines")
+        problem = f'"{name_or_path}" holds no `field: value` lines'
+        raise SettingsError("benchmarks", problem, f"write a YAML file as those in {FOLDER}")
     try:
-        return build(Benchmark, values)
+        return build(EvaluationSet, values)
     except SettingsError as error:
         raise SettingsError(f"benchmarks: {path.name}: {error.setting}", error.problem, error.remedy) from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

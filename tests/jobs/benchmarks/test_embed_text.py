@@ -1,11 +1,11 @@
-"""The corpus has the lengths of real captions; the stand-in for the encoder is one."""
+"""The corpus has the lengths of real captions."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from jobs.benchmarks.embed_text import MOST_TOKENS, STAND_IN_DIM, StandIn, run_benchmark, worded_captions
+from jobs.benchmarks.embed_text import MOST_TOKENS, run_benchmark, worded_captions
 from mats_core.errors import SettingsError
 
 
@@ -14,13 +14,6 @@ def test_captions_are_distinct_with_a_long_tail() -> None:
     lengths = np.array([len(text.split()) for text in texts])
     assert len(set(texts)) == 400
     assert 9 <= np.median(lengths) <= 11 and 16 < np.percentile(lengths, 95) < lengths.max() <= MOST_TOKENS
-
-
-def test_the_stand_in_gives_a_unit_vector_a_text() -> None:
-    vectors = StandIn("", "cpu").embed_text(["a", "b", "a"])
-    assert vectors.shape == (3, STAND_IN_DIM)
-    np.testing.assert_allclose(vectors.norm(dim=-1), 1.0, atol=1e-5)
-    assert (vectors[0] == vectors[2]).all() and (vectors[0] != vectors[1]).any()
 
 
 def test_too_few_captions_are_refused() -> None:

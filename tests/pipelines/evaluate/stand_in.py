@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -11,11 +12,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from mats_core import storage
 from pipelines.archive.run import RunResult
+from pipelines.cluster import session as ray_runtime
+from pipelines.cluster.plan import Resources
 from pipelines.cluster.progress import Progress
 from pipelines.data.schemas import WINDOWS_TYPE
+from pipelines.evaluate import answers as evaluate_answers
+from pipelines.evaluate.results import Evaluation
+from pipelines.evaluate.run import run_evaluate
 from pipelines.settings.archive import CaptionSettings, EmbedSettings
+from pipelines.settings.evaluate import EvaluateSettings
+
+CLIPS = 8
+
+NAMES = ("soundworld_labels", "soundworld_choice")
+
 
 Say = Callable[[dict[str, Any]], "str | None"]
 
@@ -73,3 +87,28 @@ class StandIn:
         errors = {"decode_failed": sum(row["text"] is None for row in rows)}
         progress(Progress("run", len(rows), len(rows)))
         return RunResult("complete", settings.output, len(rows), len(rows), errors)
+
+
+def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Put a stand-in in the place of the captioning pipeline and of Ray."""
+    there = Resources(2, 0, 1, own=False)
+
+    def caption(*given: Any) -> RunResult:
+        """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
+        done = model.caption(*given)
+        part = Path(done.output) / "answers" / "part-0.parquet"
+        table = pq.read_table(part)
+        versions = [storage.stat(uri).version for uri in table["uri"].to_pylist()]
+        pq.write_table(table.append_column("version", [versions]), part)
+        return done
+
+    monkeypatch.setattr(evaluate_answers, "run_caption", caption)
+    monkeypatch.setattr(evaluate_answers, "run_embed_audio", model.embed_audio)
+    monkeypatch.setattr(ray_runtime, "ray_session", contextlib.contextmanager(lambda *_: iter([there])))
+    return model
+
+
+def evaluate(data: str, out: Path, **given: Any) -> Evaluation:
+    """An evaluation of the first CLIPS items of NAMES, or of what is given."""
+    values = {"benchmarks": ",".join(NAMES), "limit": CLIPS, "data": [data], "players": 2}
+    return run_evaluate(EvaluateSettings(**{**values, "out": str(out), **given}))

@@ -12,7 +12,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from pipelines.evaluate.datasets import list_benchmarks
+from pipelines.evaluate.datasets import list_evaluation_sets
 from pipelines.evaluate.history import History
 from tests.pipelines.evaluate.datasets.test_readers import write
 from tests.pipelines.evaluate.test_history import run_rows
@@ -29,7 +29,7 @@ def test_the_list_says_what_is_ready_and_what_is_missing(tmp_path: Path) -> None
     table = "filename,fold,target,category,esc10,src_file,take\na.wav,1,0,dog,True,1,A\n"
     root = write(tmp_path, {"esc50/meta/esc50.csv": table, "esc50/audio/a.wav": ""})
     lines = {line.split()[0]: line for line in mats("evaluate", "--list", "--data", root).splitlines()}
-    assert list(lines) == list_benchmarks()
+    assert list(lines) == list_evaluation_sets()
     assert lines["esc50"].split() == ["esc50", "label", "ready"]
     assert lines["soundworld"].endswith("ready")
     assert "missing: no folder gtzan/. Get it: http://marsyas.info" in lines["gtzan"]
@@ -53,7 +53,7 @@ def test_runs_are_shown_accepted_pinned_and_rejected(monkeypatch: pytest.MonkeyP
     assert mats("history", "reject", "b") == "rejected: b\n"
     assert (history.accepted(), history.pinned()) == (["a"], "a")
     mats("history", "show", "bells/f1", code=2)
-    assert "a file that can be written" in mats("history", "show", "bells/accuracy", "--out", str(tmp_path), code=2)
+    assert "no page can be written to" in mats("history", "show", "bells/accuracy", "--out", str(tmp_path), code=2)
     mats("history", "accept", "c", code=2)
 
 

@@ -1,4 +1,4 @@
-"""The history and its gate: what closes it, what does not, and that no bad night becomes the new normal."""
+"""The history: what is accepted and pinned, what items contributed, files that do not belong there."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.evaluate.gate import check_against, gate
-from pipelines.evaluate.history import History
-from pipelines.evaluate.trend import series, terminal_plot, trend_svg
+from pipelines.evaluate.history import History, series
 
 ITEMS = 400
 
 
 def run_rows(run_id: str, right: float, *, day: int = 1, items: int = ITEMS, **changes: Any) -> list[dict[str, Any]]:
-    """One benchmark's accuracy: the first `right` share of the items is right, each with a little of its own."""
+    """One data set's accuracy: the first `right` share of the items is right, each with a little of its own."""
     values = [float(i < right * items) for i in range(items)]
     mean = float(np.mean(values))
     row = {
@@ -49,224 +47,15 @@ def history(tmp_path: Path) -> History:
     return History(str(tmp_path / "history"))
 
 
-def night(history: History, run_id: str, right: float, day: int) -> bool:
-    """One night as the cron line has it: compare, add, accept where the gate is open. Returns whether it was."""
-    rows = run_rows(run_id, right, day=day)
-    verdict = gate(history, rows, "accepted", 0.01)
-    history.add(rows)
-    if verdict.open:
-        history.mark("accept", run_id, by="gate")
-    return verdict.open
-
-
-def test_the_first_run_has_nothing_to_be_compared_with(history: History) -> None:
-    verdict = gate(history, run_rows("a", 0.8), "accepted", 0.01)
-    assert (verdict.open, verdict.against, verdict.changes, verdict.skipped) == (True, {}, [], [])
-    assert gate(history, [], "accepted", 0.01).open
-
-
-def test_a_fall_closes_the_gate_and_is_named(history: History) -> None:
-    assert night(history, "a", 0.80, 1)
-    verdict = gate(history, run_rows("b", 0.75), "accepted", 0.01)
-    (change,) = verdict.falls
-    assert (change.benchmark, change.metric, change.items) == ("bells", "accuracy", ITEMS)
-    assert change.difference == pytest.approx(-0.05)
-    assert change.high < 0
-    assert "bells accuracy: 0.7500, was 0.8000 in accepted run a (-0.0500" in str(change)
-
-
-def test_a_fall_within_the_tolerance_or_within_the_noise_does_not(history: History) -> None:
-    assert night(history, "a", 0.80, 1)
-    assert gate(history, run_rows("b", 0.7925), "accepted", 0.01).open  # 3 items of 400: less than the tolerance
-    few = run_rows("c", 0.8, items=ITEMS)
-    few[0]["rows"] = few[0]["rows"][:10] + [None] * (ITEMS - 10)
-    few[0]["rows"][0] = [0.0]  # one of ten: −0.1, but the interval of so few reaches zero
-    (change,) = gate(history, few, "accepted", 0.01).changes
-    assert (change.items, change.difference, change.fell) == (10, pytest.approx(-0.1), False)
-
-
-def test_a_rise_does_not_close_it_but_of_a_rate_of_failures_it_does(history: History) -> None:
-    history.add(run_rows("a", 0.5, higher_is_better=False))
-    history.mark("accept", "a")
-    assert not gate(history, run_rows("b", 0.6, higher_is_better=False), "accepted", 0.01).open
-    assert gate(history, run_rows("b", 0.4, higher_is_better=False), "accepted", 0.01).open
-
-
-def test_a_bad_night_does_not_become_the_new_normal(history: History) -> None:
-    """After a bad night the next is still measured by the good one before."""
-    assert night(history, "good", 0.80, 1)
-    assert not night(history, "bad", 0.70, 2)
-    assert history.accepted() == ["good"]
-    assert not night(history, "still-bad", 0.70, 3)
-    assert night(history, "well-again", 0.80, 4)
-    assert history.accepted() == ["good", "well-again"]
-
-
-def test_a_slow_slide_does_not_become_the_new_normal(history: History) -> None:
-    """Each night falls by 0.0075 < 0.01 and passes against the last accepted; together they fall, and the pin tells."""
-    assert night(history, "night-0", 0.80, 1)
-    assert night(history, "night-1", 0.7925, 2)
-    assert not night(history, "night-2", 0.785, 3)
-    verdict = gate(history, run_rows("night-2", 0.785), "accepted", 0.01)
-    assert verdict.against == {"accepted": ["night-1"], "pinned": ["night-0"]}
-    assert [(c.against, c.fell) for c in verdict.changes] == [
-        ("accepted run night-1", False),
-        ("pinned run night-0", True),
-    ]
-
-
-def test_the_pin_moves_by_hand_alone(history: History) -> None:
-    assert history.pinned() is None
-    for day, run_id in enumerate(("a", "b", "c"), start=1):
-        assert night(history, run_id, 0.8, day)
-    assert history.pinned() == "a"
-    history.mark("pin", "b")
-    assert history.pinned() == "b"
-    history.mark("reject", "b")
-    assert (history.pinned(), history.accepted()) == ("a", ["a", "c"])
-    history.mark("reject", "c")
-    assert gate(history, run_rows("d", 0.8), "accepted", 0.01).against == {"accepted": ["a"]}
-
-
-def test_a_run_scored_again_is_not_compared_with_itself(history: History) -> None:
-    assert night(history, "a", 0.8, 1)
-    assert gate(history, run_rows("a", 0.5), "accepted", 0.01).against == {}
-
-
-def test_a_named_run_is_compared_with_beside_the_pin(history: History) -> None:
-    for day, run_id in enumerate(("a", "b"), start=1):
-        night(history, run_id, 0.8, day)
-    assert gate(history, run_rows("c", 0.8), "b", 0.01).against == {"run": ["b"], "pinned": ["a"]}
-    check_against(history, "b", ["bells"])
-    with pytest.raises(SettingsError, match=r'run: got "x"; allowed: a run of this history: a, b'):
-        check_against(history, "x", ["bells"])
-    with pytest.raises(SettingsError, match="a run that has gongs"):
-        check_against(history, "b", ["bells", "gongs"])
-
-
-def test_nights_may_take_turns_with_benchmarks(history: History) -> None:
-    for day, (name, right) in enumerate((("bells", 0.9), ("gongs", 0.9), ("bells", 0.9)), start=1):
-        rows = run_rows(f"night-{day}", right, day=day, benchmark=name)
-        assert gate(history, rows, "accepted", 0.01).open
-        history.add(rows)
-        history.mark("accept", f"night-{day}")
-    verdict = gate(history, run_rows("night-4", 0.1, benchmark="gongs"), "accepted", 0.01)
-    assert [(change.against, change.fell) for change in verdict.changes] == [("accepted run night-2", True)]
-    assert not verdict.open
-    assert verdict.skipped == ["bells: not evaluated this time"]
-    both = run_rows("night-4", 0.9) + run_rows("night-4", 0.9, benchmark="gongs")
-    assert gate(history, both, "accepted", 0.01).against == {
-        "accepted": ["night-3", "night-2"],
-        "pinned": ["night-1"],
-    }
-
-
-def test_a_metric_that_the_last_accepted_run_lacked_is_compared_with_an_earlier_one(history: History) -> None:
-    for run_id, names in (("a", ("accuracy", "macro_f1")), ("b", ("accuracy",))):
-        history.add([row for name in names for row in run_rows(run_id, 0.9, metric=name)])
-        history.mark("accept", run_id)
-    history.mark("pin", "b")
-    verdict = gate(history, run_rows("c", 0.9) + run_rows("c", 0.1, metric="macro_f1"), "accepted", 0.01)
-    assert [(change.metric, change.against) for change in verdict.falls] == [
-        ("macro_f1", "accepted run a"),
-    ]
-
-
-def test_runs_are_compared_on_the_items_both_have(history: History) -> None:
-    history.add(run_rows("a", 1.0, items=40))
-    history.mark("accept", "a")
-    new = run_rows("b", 1.0, items=40)
-    new[0].update(items=[f"clip-{i}" for i in range(38)] + ["new"], rows=[[0.0], *[[1.0]] * 37, [0.0]])
-    verdict = gate(history, new, "accepted", 0.01)
-    (change,) = verdict.changes
-    assert (change.items, change.difference, verdict.lost) == (38, pytest.approx(-1 / 38), [])
-
-
-def test_a_run_of_far_fewer_items_closes_the_gate(history: History) -> None:
-    """Three items that are right say nothing of four hundred; of 95 % of them one hears."""
-    assert night(history, "a", 0.8, 1)
-    assert gate(history, run_rows("b", 320 / 380, items=380), "accepted", 0.01).open
-    few = run_rows("b", 1.0, items=379)
-    (lost,) = gate(history, few, "accepted", 0.01).lost
-    assert lost.why == "only 379 of its 400 items are in this run (95% must be, so give it the same --limit)"
-    assert "mats history accept b" in lost.remedy
-    assert gate(history, few, "accepted", 0.01, ungated=["bells/accuracy"]).open
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"labels": "other"}, "its labels are others"),
-        ({"statistic": "macro_f1"}, "it is counted in another way"),
-        ({"metric": "macro_f1"}, "it could not be computed this time"),
-        (
-            {"items": [*(f"clip-{i}" for i in range(ITEMS)), "new"], "rows": [*[None] * ITEMS, [1.0]]},
-            "no item counts in both",
-        ),
-    ],
-)
-def test_a_gate_that_can_compare_nothing_is_closed(history: History, changes: dict[str, Any], why: str) -> None:
-    assert night(history, "a", 0.8, 1)
-    rows = [{**row, **changes} for row in run_rows("b", 0.8)]
-    verdict = gate(history, rows, "accepted", 0.01)
-    assert (verdict.open, verdict.falls) == (False, [])
-    assert verdict.reasons == [
-        f"bells accuracy cannot be compared with accepted run a: {why}; repair it, accept this run as it is "
-        "(mats history accept b), or leave it out (--ungated bells/accuracy)"
-    ]
-    spared = gate(history, rows, "accepted", 0.01, ungated=["bells/accuracy"])
-    assert spared.open
-    assert "bells/accuracy: left out by --ungated" in spared.skipped
-
-
-def test_accepted_and_pinned_by_hand_the_new_way_of_counting_is_the_standard(history: History) -> None:
-    assert night(history, "a", 0.8, 1)
-    history.add(run_rows("b", 0.8, labels="other"))
-    history.mark("accept", "b")
-    again = gate(history, run_rows("c", 0.8, labels="other"), "accepted", 0.01)
-    assert [each.against for each in again.lost] == ["pinned run a"]
-    assert "mats history pin c" in again.reasons[0]
-    history.mark("pin", "b")
-    assert gate(history, run_rows("c", 0.8, labels="other"), "accepted", 0.01).open
-
-
-def test_cider_is_compared_only_over_the_same_items(history: History) -> None:
-    """Its values depend on the references of all items; which of them were answered does not matter."""
-    cider = {"kind": "caption", "metric": "cider_d", "statistic": "mean_of_set"}
-    history.add(run_rows("a", 0.8, **cider))
-    history.mark("accept", "a")
-    same = run_rows("b", 0.8, **cider)
-    same[0]["rows"] = [None, *same[0]["rows"][1:]]
-    verdict = gate(history, same, "accepted", 0.01)
-    assert (verdict.open, verdict.changes[0].items) == (True, ITEMS - 1)
-    (lost,) = gate(history, run_rows("b", 0.8, items=ITEMS - 1, **cider), "accepted", 0.01).lost
-    assert lost.why == "its values depend on which items there are, and these are others (400 then, 399 now)"
-
-
-def test_a_grid_is_no_standard(history: History) -> None:
-    history.add(run_rows("grid", 0.8, cell="santa.mix=0.3"))
-    for kind in ("accept", "pin"):
-        with pytest.raises(SettingsError, match="a run without a grid"):
-            history.mark(kind, "grid")
-    with pytest.raises(SettingsError, match="a run without a grid"):
-        check_against(history, "grid", ["bells"])
-    event = Path(history.url) / "events" / f"{1:020d}-accept-grid.json"  # accepted before that was refused
-    event.parent.mkdir()
-    event.write_text('{"kind": "accept", "run_id": "grid"}')
-    verdict = gate(history, run_rows("b", 0.1), "accepted", 0.01)
-    assert not verdict.open
-    assert [(each.benchmark, each.metric) for each in verdict.lost] == [("bells", "")]
-
-
 def test_what_items_contributed_stays_numbers_of_arrow(history: History) -> None:
     """As Python floats a benchmark of 200 labels would take many times its size: no list of them is ever made."""
     table = np.random.default_rng(1).random((300, 400))
     wide = {"metric": "map", "statistic": "mean_average_precision", "items": [str(i) for i in range(301)]}
     history.add([{**run_rows("a", 0.8)[0], **wide, "rows": [None, *table]}])
-    (kept,) = history.kept("a", {("", "bells", "map")}).values()
-    assert kept.counted.tolist() == list(range(1, 301))
-    assert np.array_equal(kept.table, table)
-    assert not kept.table.flags.owndata  # a view of what Parquet gave
+    (values,) = history.item_values("a", {("", "bells", "map")}).values()
+    assert values.counted.tolist() == list(range(1, 301))
+    assert np.array_equal(values.table, table)
+    assert not values.table.flags.owndata  # a view of what Parquet gave
 
 
 def test_a_run_added_again_is_one_run(history: History) -> None:
@@ -274,8 +63,8 @@ def test_a_run_added_again_is_one_run(history: History) -> None:
     history.add(run_rows("a", 0.9))
     assert history.ids() == ["a"]
     assert [row["value"] for row in history.runs()] == [0.9]
-    (kept,) = history.kept("a", history.keys("a")).values()
-    assert kept.table.sum() == pytest.approx(0.9 * ITEMS)
+    (values,) = history.item_values("a", history.keys("a")).values()
+    assert values.table.sum() == pytest.approx(0.9 * ITEMS)
 
 
 def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:
@@ -285,30 +74,21 @@ def test_a_broken_file_and_a_wrong_event_are_clear(history: History) -> None:
     with pytest.raises(SettingsError, match="which has none yet"):
         History(history.url + "-other").mark("accept", "a")
     (Path(history.url) / "runs" / "20261102T000000Z-b.parquet").write_bytes(b"no parquet")
-    with pytest.raises(SettingsError, match="a readable Parquet file"):
+    with pytest.raises(SettingsError, match="not a readable Parquet file"):
         history.runs()
 
 
 @pytest.mark.parametrize("text", ['{"hello": 1}', "[]", "no JSON"])
 def test_a_stray_file_among_the_events_is_named(history: History, text: str) -> None:
-    assert night(history, "a", 0.8, 1)
+    history.add(run_rows("a", 0.8))
+    history.mark("accept", "a")
     (Path(history.url) / "events" / "stray.json").write_text(text)
-    with pytest.raises(SettingsError, match=r"events/stray\.json.*move this one away"):
+    with pytest.raises(SettingsError, match=r"events/stray\.json is not an event .*move this file away"):
         history.accepted()
 
 
-def test_a_metric_over_time_as_text_and_picture(history: History) -> None:
-    for day, (run_id, right) in enumerate((("a", 0.8), ("b", 0.9), ("c", 0.5)), start=1):
+def test_the_points_of_a_metric_are_in_the_order_asked_for(history: History) -> None:
+    for day, (run_id, right) in enumerate((("a", 0.8), ("b", 0.9)), start=1):
         history.add(run_rows(run_id, right, day=day))
-    points = series(history.runs(), "bells/accuracy", ["a", "b", "c"])
-    assert [point.value for point in points] == pytest.approx([0.8, 0.9, 0.5])
-    marks = {"a": "pinned", "b": "accepted", "c": ""}
-    lines = terminal_plot(points, marks).splitlines()
-    height = {mark: next(i for i, line in enumerate(lines) if mark in line) for mark in "◆●○"}
-    assert height["●"] < height["◆"] < height["○"]
-    picture = trend_svg("bells/accuracy <night>", points, marks)
-    assert picture.count("<title>") == 3
-    assert "&lt;night&gt;" in picture
-    from xml.etree import ElementTree
-
-    ElementTree.fromstring(picture)
+    points = series(history.runs(), "bells/accuracy", ["b", "gone", "a"])
+    assert [(point.run_id, point.value, point.n) for point in points] == [("b", 0.9, ITEMS), ("a", 0.8, ITEMS)]

@@ -1,89 +1,26 @@
-"""Evaluation from answers to page, gate and comparison; the answers are made up (evaluate_stand_in.py)."""
+"""Evaluation from answers to page, gate and comparison; the answers are made up (stand_in.py)."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import jobs.evaluate
-from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.run import RunResult
-from pipelines.cluster import session as ray_runtime
-from pipelines.cluster.plan import Resources
 from pipelines.evaluate import answers as evaluate_answers
-from pipelines.evaluate.answers import Task, read_replies
 from pipelines.evaluate.compare import compare_answers
-from pipelines.evaluate.datasets import load_benchmark, read
+from pipelines.evaluate.datasets import load_evaluation_set
 from pipelines.evaluate.history import History
-from pipelines.evaluate.run import Evaluation, run_evaluate
-from pipelines.evaluate.scores import modality_gap
+from pipelines.evaluate.run import run_evaluate
 from pipelines.output.lease import Lease
 from pipelines.settings.evaluate import EvaluateSettings
 from tests.pipelines.evaluate.datasets.test_readers import write
-from tests.pipelines.evaluate.stand_in import StandIn
-
-CLIPS = 8
-NAMES = ("soundworld_labels", "soundworld_choice")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("benchmarks"))
-
-
-@pytest.fixture(scope="module")
-def truth(data: str) -> dict[tuple[str, str], Any]:
-    return {(name, item.item_id): item for name in NAMES for item in read(load_benchmark(name), data, CLIPS).items}
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch, truth: dict[tuple[str, str], Any]) -> StandIn:
-    """Knows everything, but for one sound it cannot read; a stand-in's `good` is the share of clips it knows."""
-
-    def say(row: dict[str, Any]) -> str | None:
-        item = truth[row["benchmark"], row["item"]]
-        number = int(row["item"].rsplit("-", 1)[1])
-        if number == CLIPS - 1:
-            return None
-        if number >= model.good * CLIPS or row["bridge"] == "none":
-            return next((choice for choice in item.choices if choice != item.answer), "thunder")
-        return item.answer or ", ".join(item.labels)
-
-    model = install(StandIn(say), monkeypatch)
-    model.good = 1.0  # type: ignore[attr-defined]
-    return model
-
-
-def install(model: StandIn, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    there = Resources(2, 0, 1, own=False)
-
-    def caption(*given: Any) -> RunResult:
-        """The stand-in's answers, with the version of each sound that the captioning pipeline keeps."""
-        done = model.caption(*given)
-        part = Path(done.output) / "answers" / "part-0.parquet"
-        table = pq.read_table(part)
-        versions = [storage.stat(uri).version for uri in table["uri"].to_pylist()]
-        pq.write_table(table.append_column("version", [versions]), part)
-        return done
-
-    monkeypatch.setattr(evaluate_answers, "run_caption", caption)
-    monkeypatch.setattr(evaluate_answers, "run_embed_audio", model.embed_audio)
-    monkeypatch.setattr(ray_runtime, "ray_session", contextlib.contextmanager(lambda *_: iter([there])))
-    return model
-
-
-def evaluate(data: str, out: Path, **given: Any) -> Evaluation:
-    values = {"benchmarks": ",".join(NAMES), "limit": CLIPS, "data": [data], "players": 2}
-    return run_evaluate(EvaluateSettings(**{**values, "out": str(out), **given}))
+from tests.pipelines.evaluate.stand_in import CLIPS, NAMES, StandIn, evaluate, install
 
 
 def test_two_nights_the_gate_and_what_changed(model: Any, data: str, tmp_path: Path) -> None:
@@ -173,7 +110,7 @@ def test_files_for_judges_and_what_is_left_out_and_why(
     names = "esc50,air_bench_chat,mmau"
     settings = EvaluateSettings(benchmarks=names, data=[data], out=str(tmp_path / "out"), players=0, orders=1)
     done = run_evaluate(settings)
-    assert {row["question"] for row in asked if row["benchmark"] == "esc50"} == {load_benchmark("esc50").question}
+    assert {row["question"] for row in asked if row["benchmark"] == "esc50"} == {load_evaluation_set("esc50").question}
 
     chat = tmp_path / "out" / "judge" / "run" / "air_bench_chat" / "Chat_result_modelx.jsonl"
     lines = [json.loads(line) for line in chat.read_text().splitlines()]
@@ -215,13 +152,13 @@ def test_questions_that_get_no_answer_close_the_gate(monkeypatch: pytest.MonkeyP
 def test_a_metric_that_can_no_longer_be_computed_closes_the_gate(model: Any, data: str, tmp_path: Path) -> None:
     given = {"benchmarks": NAMES[0], "history": str(tmp_path / "h"), "against": "accepted", "accept": True}
     evaluate(data, tmp_path / "a", **given)
-    fewer = load_benchmark(NAMES[0]).model_copy(update={"metrics": ["micro_f1"]})
+    fewer = load_evaluation_set(NAMES[0]).model_copy(update={"metrics": ["micro_f1"]})
     path = tmp_path / "fewer.yaml"
     path.write_text(fewer.model_dump_json())
     closed = evaluate(data, tmp_path / "b", **{**given, "benchmarks": str(path)})
     assert not closed.accepted
     assert closed.verdict is not None
-    assert {each.metric for each in closed.verdict.lost} == {"map", "macro_f1", "matched"}
+    assert {each.metric for each in closed.verdict.not_comparable} == {"map", "macro_f1", "matched"}
     assert json.loads((tmp_path / "b" / "metrics.json").read_text())["gate"]["open"] is False
     assert "map cannot be compared with accepted run" in (tmp_path / "b" / "report.html").read_text()
     ungated = [f"{NAMES[0]}/{name}" for name in ("map", "macro_f1", "matched")]
@@ -245,17 +182,20 @@ def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"benchmarks": "sounds_of_silence"}, "benchmarks: got"),
-        ({"out": ""}, "out: got"),
+        ({"benchmarks": "sounds_of_silence"}, 'benchmarks: "sounds_of_silence" is not a data set'),
+        ({"out": ""}, "out: no folder was given"),
         ({"model": "nowhere"}, "model: there is no directory nowhere"),
-        ({"against": "accepted"}, "history: got"),
+        ({"against": "accepted"}, "history: none was given"),
         ({"accept": True}, "--against and --accept need"),
-        ({"history": "h", "against": "x"}, 'run: got "x"'),
-        ({"history": "h", "against": "accepted", "axes": ["beams=1,2"]}, "a run without a grid"),
-        ({"history": "h", "accept": True, "axes": ["beams=1"]}, "accept: got True; allowed: a run without a grid"),
-        ({"ungated": [f"{NAMES[0]}/mpa"]}, f"BENCHMARK/METRIC, one of {NAMES[0]}/map"),
+        ({"history": "h", "against": "x"}, "run: x is not a run of this history, which has none yet"),
+        ({"history": "h", "against": "accepted", "axes": ["beams=1,2"]}, "against: the cells of a grid"),
+        ({"history": "h", "accept": True, "axes": ["beams=1"]}, "accept: the cells of a grid are settings tried out"),
+        (
+            {"ungated": [f"{NAMES[0]}/mpa"]},
+            f"not a metric of this run; give BENCHMARK/METRIC, one of {NAMES[0]}/map",
+        ),
         ({"bridge": "ferry"}, 'bridge: "ferry" is no bridge; choose santa, none'),
-        ({"history": "a-file"}, "a folder to write to"),
+        ({"history": "a-file"}, "cannot be written to"),
     ],
 )
 def test_what_cannot_work_is_said_before_any_work(
@@ -273,7 +213,7 @@ def test_what_cannot_work_is_said_before_any_work(
 
 def test_a_folder_of_another_model_or_other_settings_is_refused(model: Any, data: str, tmp_path: Path) -> None:
     evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=4)
-    with pytest.raises(SettingsError, match="another folder, or --overwrite"):
+    with pytest.raises(SettingsError, match=r"of another model, .*; choose another folder, or --overwrite"):
         evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=5)
 
 
@@ -283,7 +223,7 @@ def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
     install(StandIn(lambda row: "Dog"), monkeypatch)
     out, data = tmp_path / "out", published(tmp_path / "data")
     definition = tmp_path / "esc50.yaml"
-    definition.write_text(load_benchmark("esc50").model_dump_json())
+    definition.write_text(load_evaluation_set("esc50").model_dump_json())
     given = {"benchmarks": str(definition), "limit": 3}
     first = evaluate(data, out, **given)
     with monkeypatch.context() as patch:
@@ -293,14 +233,14 @@ def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
     assert evaluate(data, out, **given).run_id == first.run_id
     moved = tmp_path / "moved"
     moved.symlink_to(data)
-    with pytest.raises(SettingsError, match="of other items"):
+    with pytest.raises(SettingsError, match="or of other items"):
         evaluate(str(moved), out, **given)
-    definition.write_text(load_benchmark("esc50").model_copy(update={"question": "What?"}).model_dump_json())
-    with pytest.raises(SettingsError, match="of other items"):
+    definition.write_text(load_evaluation_set("esc50").model_copy(update={"question": "What?"}).model_dump_json())
+    with pytest.raises(SettingsError, match="or of other items"):
         evaluate(data, out, **given)
-    definition.write_text(load_benchmark("esc50").model_dump_json())
+    definition.write_text(load_evaluation_set("esc50").model_dump_json())
     (tmp_path / "data" / "esc50" / "audio" / "0.wav").write_bytes(b"another sound")
-    with pytest.raises(SettingsError, match="of other items"):
+    with pytest.raises(SettingsError, match="or of other items"):
         evaluate(data, out, **given)
     assert evaluate(data, out, overwrite=True, **given).run_id != first.run_id
 
@@ -308,23 +248,6 @@ def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
 def test_clips_written_by_the_first_run_are_the_same_for_the_second(model: Any, tmp_path: Path) -> None:
     data, given = str(tmp_path / "data"), {"benchmarks": NAMES[0]}
     assert evaluate(data, tmp_path / "out", **given).run_id == evaluate(data, tmp_path / "out", **given).run_id
-
-
-@pytest.mark.parametrize("column", ["uri", "version", "start_s"])
-def test_answers_to_two_versions_of_a_sound_are_not_joined(model: Any, data: str, tmp_path: Path, column: str) -> None:
-    evaluate(data, tmp_path / "out", benchmarks=NAMES[0])
-    part = tmp_path / "out" / "cells" / "run" / "answers" / "part-0.parquet"
-    rows = pq.read_table(part).to_pylist()
-    rows.append({**rows[0], "start_s": 60.0} | {column: 0.0 if column == "start_s" else "other"})
-    schema = pq.read_table(part).schema
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), part.with_name("part-1.parquet"))
-    part.unlink()
-    tasks = [Task(load_benchmark(NAMES[0]), read(load_benchmark(NAMES[0]), data, CLIPS))]
-    with pytest.raises(SettingsError, match=f"{rows[0]['item']} of {NAMES[0]} has 2 answers that do not go together"):
-        read_replies(str(part.parents[1]), tasks)
-    rows[-1] = {**rows[0], "start_s": 60.0}
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), part.with_name("part-1.parquet"))
-    assert len(read_replies(str(part.parents[1]), tasks)[NAMES[0]]) == CLIPS
 
 
 def test_overwrite_leaves_nothing_of_the_run_before(model: Any, data: str, tmp_path: Path) -> None:
@@ -358,7 +281,7 @@ def test_overwrite_waits_for_who_holds_the_folder(model: Any, data: str, tmp_pat
 def test_a_folder_of_something_else_is_refused(model: Any, data: str, tmp_path: Path, name: str) -> None:
     write(tmp_path / "out", {name: "mine"})
     for overwrite in (False, True):
-        with pytest.raises(SettingsError, match=r"out: got .* a new folder, or one of an evaluation"):
+        with pytest.raises(SettingsError, match=r"out: no evaluation began in .*; choose a new folder, or one"):
             evaluate(data, tmp_path / "out", benchmarks=NAMES[0], overwrite=overwrite)
     assert [str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()] == [name]
 
@@ -368,32 +291,3 @@ def test_a_run_with_too_many_errors_is_not_accepted(model: Any, data: str, tmp_p
     assert not evaluate(data, tmp_path / "a", max_error_rate=0.12, **given).accepted  # one of eight fails
     assert History(given["history"]).accepted() == []
     assert evaluate(data, tmp_path / "a", max_error_rate=0.125, **given).accepted
-
-
-@pytest.mark.parametrize(
-    ("references", "expected"), [((), "The sound of rain., The sound of wind."), (("It rains.",), "It rains.")]
-)
-def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
-    references: tuple[str, ...], expected: str
-) -> None:
-    """Sounds [1, 0] beside texts [0, 1], moved half-way: cosines 0 and 1/√2, and the distances that go with them."""
-    spoken = {"rain": "The sound of rain.", "wind": "The sound of wind."}
-    labels = SimpleNamespace(names=list(spoken), texts=list(spoken.values()))
-    item = SimpleNamespace(references=references, labels=("rain", "wind"), answer="", task="caption")
-    reply = SimpleNamespace(embedding=np.array([1.0, 0.0], np.float32))
-    task = SimpleNamespace(reading=SimpleNamespace(labels=labels), items=[item] * 3)
-    asked: list[str] = []
-
-    def embed_text(texts: list[str]) -> Any:
-        asked.extend(texts)
-        return np.array([[0.0, 1.0]] * len(texts), np.float32)
-
-    gap = modality_gap(
-        SimpleNamespace(task=task, replies=[reply] * 3),  # type: ignore[arg-type]
-        SimpleNamespace(embed_text=embed_text),  # type: ignore[arg-type]
-        lambda audio: np.full_like(audio, 0.5**0.5),
-    )
-    assert asked == [expected] * 3
-    assert gap is not None
-    assert gap.cosine == pytest.approx({"audio": 0.0, "moved": 0.5**0.5})
-    assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})

@@ -114,7 +114,7 @@ def test_what_is_read_is_not_where_answers_go(tmp_path: Path, tiny_model_dir: st
     settings = CaptionSettings(
         input=str(manifest), output=f"{manifest}/../manifest/", model=tiny_model_dir, overwrite=overwrite
     )
-    with pytest.raises(SettingsError, match="another folder than INPUT"):
+    with pytest.raises(SettingsError, match=r"is INPUT too, which holds .*; choose another folder"):
         run_caption(settings)
     assert list((manifest / "manifest").glob("*.parquet"))
 

@@ -31,7 +31,10 @@ def test_its_own_embeddings_are_no_corpus(tmp_path: Path, tiny_model_dir: str, o
     part = tmp_path / "out" / "embeddings" / "part-00000.parquet"
     pq.write_table(pa.table({"caption": ["a dog"]}), part)
     for given in (part.parent, part):
-        with pytest.raises(SettingsError, match="another folder than the corpora's"):
+        with pytest.raises(
+            SettingsError,
+            match="where a corpus lies; choose another folder than the corpora's",
+        ):
             run_embed_text(settings(given, tmp_path / "out", tiny_model_dir, overwrite=overwrite))
     assert part.exists()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mats_core.scoring import Item
-from pipelines.evaluate.datasets import judge_file, list_benchmarks, load_benchmark, missing, read
+from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set, load_items, missing
 
 
 def write(root: Path, files: dict[str, str | bytes]) -> str:
@@ -21,13 +21,13 @@ def write(root: Path, files: dict[str, str | bytes]) -> str:
 
 
 def items_of(name: str, root: str) -> dict[str, Item]:
-    benchmark = load_benchmark(name)
-    assert missing(benchmark, root) == []
-    reading = read(benchmark, root)
-    assert reading.left_out == []
-    for item in reading.items:
-        assert Path(item.uri).is_file() and item.task == benchmark.task and item.tag == benchmark.tag
-    return {item.item_id: item for item in reading.items}
+    definition = load_evaluation_set(name)
+    assert missing(definition, root) == []
+    data = load_items(definition, root)
+    assert data.left_out == []
+    for item in data.items:
+        assert Path(item.uri).is_file() and item.task == definition.task and item.tag == definition.tag
+    return {item.item_id: item for item in data.items}
 
 
 def test_audiocaps(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_esc50(tmp_path: Path) -> None:
         {"esc50/meta/esc50.csv": table, "esc50/audio/1-100032-A-0.wav": "", "esc50/audio/1-100038-A-14.wav": ""},
     )
     assert items_of("esc50", root)["1-100038-A-14.wav"].labels == ("chirping_birds",)
-    labels = read(load_benchmark("esc50"), root).labels
+    labels = load_items(load_evaluation_set("esc50"), root).labels
     assert labels.names == ("chirping_birds", "dog") and labels.spoken[0] == "chirping birds"
     assert labels.texts[1] == "This is a sound of dog."
 
@@ -101,7 +101,7 @@ def test_vggsound(tmp_path: Path) -> None:
     assert list(items) == ["---g-f_I2yQ_000001"] and items["---g-f_I2yQ_000001"].labels == (
         "male speech, man speaking",
     )
-    assert "waterfall burbling" in read(load_benchmark("vggsound"), root).labels.names
+    assert "waterfall burbling" in load_items(load_evaluation_set("vggsound"), root).labels.names
 
 
 def test_urbansound8k(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_dcase2017(tmp_path: Path) -> None:
     )
     items = items_of("dcase2017", root)
     assert items["-7DZY_30.000_40.000.wav"].labels == ("Ambulance (siren)", "Air horn, truck horn")
-    assert len(read(load_benchmark("dcase2017"), root).labels) == 17
+    assert len(load_items(load_evaluation_set("dcase2017"), root).labels) == 17
 
 
 def test_fsd50k(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_fsd50k(tmp_path: Path) -> None:
         },
     )
     assert items_of("fsd50k", root)["37199"].labels == ("Guitar", "Music")
-    labels = read(load_benchmark("fsd50k"), root).labels
+    labels = load_items(load_evaluation_set("fsd50k"), root).labels
     assert labels.names[0] == "Accelerating_and_revving_and_vroom" and len(labels) == 3
 
 
@@ -177,7 +177,7 @@ def test_vocalsound(tmp_path: Path) -> None:
     )
     item = items_of("vocalsound", root)["f0003_0_throatclearing.wav"]
     assert item.labels == ("Throat clearing",)
-    assert read(load_benchmark("vocalsound"), root).labels.spoken == ("laughter", "throat clearing")
+    assert load_items(load_evaluation_set("vocalsound"), root).labels.spoken == ("laughter", "throat clearing")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def clotho_aqa(tmp_path: Path) -> str:
 
 def test_clothoaqa(tmp_path: Path) -> None:
     root = clotho_aqa(tmp_path)
-    first, second = (read(load_benchmark(f"clothoaqa_v{n}"), root) for n in (1, 2))
+    first, second = (load_items(load_evaluation_set(f"clothoaqa_v{n}"), root) for n in (1, 2))
     assert [(i.question, i.labels, i.category) for i in first.items] == [
         ("Is it wet?", ("yes",), "yes or no"),
         ("What barks?", ("dog",), "words"),
@@ -219,7 +219,7 @@ def test_clothoaqa(tmp_path: Path) -> None:
     assert first.labels.names == ("dog", "yes")
     assert first.left_out == [("x.wav|Where?", "the annotators do not agree (majority)")]
     assert [i.labels for i in second.items] == [("dog",)] and len(second.left_out) == 2
-    assert missing(load_benchmark("clothoaqa_v1"), root) == []
+    assert missing(load_evaluation_set("clothoaqa_v1"), root) == []
 
 
 def test_openaqa(tmp_path: Path) -> None:
@@ -256,17 +256,17 @@ def test_mmau(tmp_path: Path) -> None:
     )
     item = items_of("mmau_mini", root)["5cd0"]
     assert (item.choices, item.answer, item.category) == (("Car honking", "Helicopter"), "Helicopter", "sound")
-    withheld = read(load_benchmark("mmau"), root)
+    withheld = load_items(load_evaluation_set("mmau"), root)
     assert [(i.choices, i.answer) for i in withheld.items] == [(("Car honking", "Helicopter"), "")]
     assert [item_id for item_id, _ in withheld.left_out] == ["gone"]
-    name, text = judge_file(load_benchmark("mmau"), withheld, ["helicopter."]) or ("", "")
+    name, text = withheld.judge_file(["helicopter."]) or ("", "")
     assert name == "mmau_predictions.json"
     assert json.loads(text) == [
         {**test[0], "model_prediction": "Helicopter"},  # the publisher's record as it was, the repeated option too
         {**test[1], "model_prediction": ""},
     ]
-    mini = load_benchmark("mmau_mini")
-    assert judge_file(mini, read(mini, root), ["x"]) is None
+    mini = load_evaluation_set("mmau_mini")
+    assert load_items(mini, root).judge_file(["x"]) is None
     assert item.extra["sub-category"] == "Event"
 
 
@@ -286,21 +286,21 @@ def test_air_bench_chat(tmp_path: Path) -> None:
     )
     items = items_of("air_bench_chat", root)
     assert list(items) == ["4"] and items["4"].extra == record("sound_QA", 4) and items["4"].category == "sound_QA"
-    benchmark = load_benchmark("air_bench_chat")
-    name, text = judge_file(benchmark, read(benchmark, root), ["Wind."]) or ("", "")
+    definition = load_evaluation_set("air_bench_chat")
+    name, text = load_items(definition, root).judge_file(["Wind."]) or ("", "")
     assert name == "Chat_result_modelx.jsonl" and json.loads(text) == {**record("sound_QA", 4), "response": "Wind."}
 
 
-def test_every_benchmark_of_the_reference_is_there_and_says_what_it_needs() -> None:
-    names = list_benchmarks()
+def test_every_data_set_of_the_reference_is_there_and_says_what_it_needs(tmp_path: Path) -> None:
+    names = list_evaluation_sets()
     assert {
         "audiocaps", "clotho_v2", "musiccaps", "esc50", "vggsound", "urbansound8k", "tut2017", "dcase2017", "fsd50k",
         "sesa", "vocalsound", "ravdess", "beijing_opera", "gtzan", "clothoaqa_v1", "clothoaqa_v2", "openaqa", "mmau",
         "mmau_mini", "air_bench_chat", "soundworld",
     } <= set(names)  # fmt: skip
     for name in names:
-        benchmark = load_benchmark(name)
-        assert benchmark.name == name and benchmark.licence and benchmark.source and benchmark.split
-        assert bool(missing(benchmark, None)) == (benchmark.reader != "soundworld")
-        own = benchmark.options.get("question") or name == "soundworld_choice"  # the items' own questions
-        assert bool(own) == (benchmark.task == "QA") != bool(benchmark.question)
+        definition = load_evaluation_set(name)
+        assert definition.name == name and definition.licence and definition.source and definition.split
+        assert bool(missing(definition, str(tmp_path))) == (definition.reader != "soundworld")
+        own = definition.options.get("question") or name == "soundworld_choice"  # the items' own questions
+        assert bool(own) == (definition.task == "QA") != bool(definition.question)

@@ -1,16 +1,14 @@
-"""Reader `table`: benchmarks that come as a CSV or TSV file, one line an item or several lines an item."""
+"""Reader `table`: data sets that come as a CSV or TSV file, one line an item or several lines an item."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import SettingsError
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import Folder, Row, columns_of, table
-from pipelines.settings.base import build
+from pipelines.evaluate.datasets.folder import Folder, Row, columns_of, table
+from pipelines.evaluate.datasets.found_items import FoundItems
 
 
 class TableOptions(BaseModel):
@@ -36,66 +34,55 @@ class TableOptions(BaseModel):
     )
 
 
-def options_of(folder: Folder, kind: type[BaseModel]) -> Any:
-    """The reader's settings out of a definition; raises SettingsError naming the definition."""
-    try:
-        return build(kind, folder.benchmark.options)
-    except SettingsError as error:
-        name = f"benchmarks: {folder.benchmark.name}: options.{error.setting}"
-        raise SettingsError(name, error.problem, error.remedy) from None
-
-
-def read(folder: Folder) -> Drafts:
+def read(folder: Folder) -> FoundItems:
     """Items of a table; see `TableOptions`."""
-    options: TableOptions = options_of(folder, TableOptions)
+    options = folder.options(TableOptions)
     named = [options.label, options.question, options.vote]
     needed = [*columns_of(options.id), *options.keep, *options.references, *(name for name in named if name)]
-    for pattern in folder.benchmark.audio:
+    for pattern in folder.definition.audio:
         needed += columns_of(pattern)
     if options.category and options.category != "vote":
         needed.append(options.category)
-    drafts = Drafts()
+    found = FoundItems(folder)
     if options.label_table:
-        drafts.labels = [row["label"] for _, row in table(folder, "labels", ",", options.label_table, ["label"])]
+        found.labels = [row["label"] for _, row in table(folder, "labels", ",", options.label_table, ["label"])]
     groups: dict[str, list[Row]] = {}
     path = folder.path("table") or "table"
     for line, row in table(folder, "table", options.separator, options.header, needed, options.more_columns):
         labels = _labels(row, options)
         if not options.label_table:
-            drafts.labels += [label for label in labels if label not in drafts.labels]
+            found.labels += [label for label in labels if label not in found.labels]
         if any(row[column] not in values for column, values in options.keep.items()):
             continue
         item_id = folder.filled(f"{path}:{line}", options.id, row)
         if not options.group:
-            drafts.once(folder, f"{path}:{line}", item_id)
+            found.check_new(item_id, f"{path}:{line}")
         groups.setdefault(item_id, []).append(row)
     for item_id, rows in groups.items():
-        _add(folder, drafts, options, item_id, rows)
-    drafts.labels = drafts.labels if options.label_table else sorted(set(drafts.labels))
-    return drafts
+        _add(found, options, item_id, rows)
+    found.labels = found.labels if options.label_table else sorted(set(found.labels))
+    return found
 
 
-def _add(folder: Folder, drafts: Drafts, options: TableOptions, item_id: str, rows: list[Row]) -> None:
+def _add(found: FoundItems, options: TableOptions, item_id: str, rows: list[Row]) -> None:
     first = rows[0]
     labels = list(dict.fromkeys(label for row in rows for label in _labels(row, options)))
     category = first[options.category] if options.category and options.category != "vote" else ""
     if options.vote:
         answer = _vote([row[options.vote] for row in rows], options.agree)
         if answer is None:
-            drafts.left_out.append((item_id, f"the annotators do not agree ({options.agree})"))
+            found.left_out.append((item_id, f"the annotators do not agree ({options.agree})"))
             return
         labels = [answer]
-        drafts.labels.append(answer)  # note: whether its audio is there or not, so that every copy has the same labels
+        found.labels.append(answer)  # note: whether its audio is there or not, so that every copy has the same labels
         if options.category == "vote":
             category = "yes or no" if answer in ("yes", "no") else "words"
     references = tuple(row[column] for row in rows for column in options.references if row[column])
     if options.references and not references:
-        drafts.left_out.append((item_id, "no reference caption"))
+        found.left_out.append((item_id, "no reference caption"))
         return
     question = first[options.question] if options.question else ""
-    drafts.add(
-        folder, item_id, first, question=question, references=references, labels=tuple(labels), category=category
-    )  # fmt: skip
+    found.add(item_id, first, question=question, references=references, labels=tuple(labels), category=category)
 
 
 def _labels(row: Row, options: TableOptions) -> list[str]:

@@ -1,4 +1,4 @@
-"""A benchmark's folder: the files its definition names, where its audio lies, tables with their line numbers."""
+"""The folder of a data set: the files its definition names, where its audio lies, tables with their line numbers."""
 
 from __future__ import annotations
 
@@ -9,16 +9,23 @@ import posixpath
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from mats_core import storage
 from mats_core.audio.signatures import AUDIO_EXTENSIONS
-from mats_core.errors import SettingsError, got_allowed
+from mats_core.errors import SettingsError, first_line
 from mats_core.storage import StorageError
-from pipelines.evaluate.datasets.definition import Benchmark
+from pipelines.evaluate.datasets.definition import EvaluationSet
+from pipelines.settings.base import build
 
+Options = TypeVar("Options", bound=BaseModel)
 Row = dict[str, str]
+"""A line of a table by its columns."""
+
 NO_AUDIO = "audio not found"
+AS_PUBLISHED = "put the file there as its publisher ships it"
 
 
 class _Fields(string.Formatter):
@@ -35,11 +42,6 @@ class _Fields(string.Formatter):
         return super().format_field(text, format_spec)
 
 
-def filled(template: str, fields: Mapping[str, Any]) -> str:
-    """A template with a row's fields put in. KeyError for a field that is not there, ValueError for a bad number."""
-    return _Fields().vformat(template, (), fields)
-
-
 def columns_of(template: str) -> list[str]:
     """The columns that a template takes."""
     return [name for _, name, _, _ in string.Formatter().parse(template) if name]
@@ -47,7 +49,7 @@ def columns_of(template: str) -> list[str]:
 
 @dataclass
 class Folder:
-    """The folder of one benchmark, listed once.
+    """The folder of one data set, listed once.
 
     Attributes:
         uri: where it is.
@@ -55,7 +57,7 @@ class Folder:
         versions: URI → version, as they are listed.
     """
 
-    benchmark: Benchmark
+    definition: EvaluationSet
     uri: str
     found: dict[str, str]
     versions: dict[str, str]
@@ -69,17 +71,21 @@ class Folder:
 
     def path(self, role: str) -> str | None:
         """The path of a file the definition names, the first of its alternatives that is there; else None."""
-        return next((path for path in alternatives(self.benchmark, role) if path in self.found), None)
+        return next((path for path in self.definition.paths(role) if path in self.found), None)
 
     def read(self, role: str) -> tuple[str, str]:
         """(path, text) of a file the definition names; raises SettingsError when it is not there or is no UTF-8."""
         path = self.path(role)
         if path is None:
-            raise self.wrong(role, "not there", f"{' or '.join(alternatives(self.benchmark, role))} in {self.shown}")
+            names = " or ".join(self.definition.paths(role))
+            raise self.wrong(
+                role, f"{names} is not in {storage.public_uri(self.uri)}", f"get it: {self.definition.source}"
+            )
         try:
             return path, storage.read_bytes(self.found[path]).decode("utf-8-sig")
         except (StorageError, UnicodeDecodeError) as error:
-            raise self.wrong(path, "unreadable", f"a text file in UTF-8 ({error})") from None
+            problem = f"not a readable text file in UTF-8 ({first_line(error)})"
+            raise self.wrong(path, problem, AS_PUBLISHED) from None
 
     def audio(self, fields: Mapping[str, Any]) -> tuple[str | None, str]:
         """(URI of an item's audio or None, why not), by the definition's patterns in turn.
@@ -87,7 +93,7 @@ class Folder:
         ``.*`` is any ending of an audio or video file. Raises SettingsError for fields that do not fit a pattern.
         """
         tried = []
-        for pattern in self.benchmark.audio:
+        for pattern in self.definition.audio:
             path = posixpath.normpath(self.filled("audio", pattern, fields)).lstrip("/")
             tried.append(path)
             known = self._stems.get(path[:-2]) if path.endswith(".*") else path
@@ -98,40 +104,35 @@ class Folder:
     def filled(self, where: str, template: str, fields: Mapping[str, Any]) -> str:
         """A template with a row's fields put in; raises SettingsError for fields that do not fit it."""
         try:
-            return filled(template, fields)
+            return _Fields().vformat(template, (), fields)
         except (ArithmeticError, LookupError, ValueError) as error:
             given = {name: fields[name] for name in columns_of(template) if name in fields}
-            raise self.wrong(where, given, f"fields that fit {template} ({error})") from None
+            problem = f"{given} does not fit {template} ({first_line(error)})"
+            raise self.wrong(where, problem, "repair that line, or the pattern in the definition") from None
 
-    @property
-    def shown(self) -> str:
-        return storage.public_uri(self.uri)
+    def options(self, kind: type[Options]) -> Options:
+        """The reader's settings out of the definition; raises SettingsError naming the definition and the option."""
+        try:
+            return build(kind, self.definition.options)
+        except SettingsError as error:
+            raise self.wrong(f"options.{error.setting}", error.problem, error.remedy) from None
 
-    def wrong(self, where: str, given: object, allowed: str) -> SettingsError:
-        """An error about a file of this benchmark."""
-        return got_allowed(f"benchmarks: {self.benchmark.name}: {where}", given, allowed)
+    def wrong(self, where: str, problem: str, remedy: str) -> SettingsError:
+        """An error about a file of this data set, or a field of its definition."""
+        return SettingsError(f"benchmarks: {self.definition.name}: {where}", problem, remedy)
 
 
-def open_folder(benchmark: Benchmark, root: str) -> Folder:
-    """List a benchmark's folder under ``root``; raises SettingsError when there is none."""
-    uri = storage.join(root, benchmark.folder or benchmark.name)
+def open_folder(definition: EvaluationSet, root: str) -> Folder:
+    """List a data set's folder under ``root``; raises SettingsError when there is none."""
+    uri = storage.join(root, definition.folder or definition.name)
     try:
         listed = list(storage.list_files(uri))
     except StorageError as error:
-        where = storage.public_uri(uri)
-        raise got_allowed(
-            f"benchmarks: {benchmark.name}",
-            where,
-            f"the folder of its files ({error.code}); get them: {benchmark.source}",
-        ) from None
+        remedy = f"get its files ({definition.source}), and name the folder that its folder is in with --data"
+        problem = f"its folder {storage.public_uri(uri)} cannot be listed ({error.code})"
+        raise SettingsError(f"benchmarks: {definition.name}", problem, remedy) from None
     found, versions = {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
-    return Folder(benchmark, uri, found, versions)
-
-
-def alternatives(benchmark: Benchmark, role: str) -> list[str]:
-    """The paths a role may have."""
-    given = benchmark.files.get(role, [])
-    return [given] if isinstance(given, str) else list(given)
+    return Folder(definition, uri, found, versions)
 
 
 def table(
@@ -163,7 +164,7 @@ def table(
         except StopIteration:
             break
         except csv.Error as error:
-            raise folder.wrong(f"{path}:{line}", "a broken line", str(error)) from None
+            raise folder.wrong(f"{path}:{line}", f"a broken line ({error})", AS_PUBLISHED) from None
         if not any(cell.strip() for cell in row):
             continue
         if names is None:
@@ -175,16 +176,17 @@ def table(
         if more:
             row = row[: len(names)]
         if len(row) != len(names):
-            raise folder.wrong(f"{path}:{line}", f"{len(row)} fields", f"{len(names)}: {', '.join(names)}")
+            problem = f"{len(row)} fields where {len(names)} are expected ({', '.join(names)})"
+            raise folder.wrong(f"{path}:{line}", problem, AS_PUBLISHED)
         yield line, {name: cell.strip() for name, cell in zip(names, row, strict=True)}
     if names is None:
-        raise folder.wrong(path, "an empty file", f"columns {', '.join(needed)}")
+        raise folder.wrong(path, f"an empty file, without the columns {', '.join(needed)}", AS_PUBLISHED)
 
 
 def _check_columns(folder: Folder, path: str, names: Sequence[str], needed: Sequence[str]) -> None:
     absent = [name for name in dict.fromkeys(needed) if name not in names]
     if absent:
-        raise folder.wrong(path, f"columns {', '.join(names)}", f"a table that also has {', '.join(absent)}")
+        raise folder.wrong(path, f"no column {', '.join(absent)} among {', '.join(names)}", AS_PUBLISHED)
 
 
 def json_list(folder: Folder, role: str, key: str | None) -> tuple[str, list[dict[str, Any]]]:
@@ -197,9 +199,10 @@ def json_list(folder: Folder, role: str, key: str | None) -> tuple[str, list[dic
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        raise folder.wrong(path, "broken JSON", f"a JSON list ({error})") from None
+        raise folder.wrong(path, f"broken JSON ({error})", AS_PUBLISHED) from None
     if key is not None:
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise folder.wrong(path, type(value).__name__, "a JSON list of objects" + (f" under `{key}`" if key else ""))
+        expected = "JSON list of objects" + (f" under `{key}`" if key else "")
+        raise folder.wrong(path, f"not a {expected}", AS_PUBLISHED)
     return path, value

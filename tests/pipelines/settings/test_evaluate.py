@@ -26,14 +26,14 @@ def test_without_a_grid_there_is_one_cell() -> None:
 @pytest.mark.parametrize(
     ("axis", "said"),
     [
-        ("santa.mox=1", "NAME=VALUE,VALUE with NAME one of santa.mix"),
-        ("santa.mix", "NAME=VALUE"),
-        ("santa.mix=", "NAME=VALUE"),
+        ("santa.mox=1", '"santa.mox=1" is not an axis with values; give NAME=VALUE,VALUE with NAME one of santa.mix'),
+        ("santa.mix", '"santa.mix" is not an axis with values; give NAME=VALUE'),
+        ("santa.mix=", '"santa.mix=" is not an axis with values; give NAME=VALUE'),
         ("santa.mix=2", 'grid: santa_mix: "2" is too large; give a number of at most 1'),
         ("santa.neighbors=many", 'grid: santa_neighbors: "many" is no whole number'),
-        ("bridge=ferry", 'got "bridge=ferry"; allowed: santa, none, mean-shift'),
+        ("bridge=ferry", '"ferry" is not a bridge; choose of santa, none, mean-shift'),
         ("beams=1 beams=2", "beams comes twice"),
-        ("santa.mix=" + ",".join(str(i / 300) for i in range(201)), "at most 200"),
+        ("santa.mix=" + ",".join(str(i / 300) for i in range(201)), "201 cells, of which at most 200 are allowed"),
     ],
 )
 def test_a_wrong_grid_says_what_is_wrong(axis: str, said: str) -> None:
@@ -54,7 +54,7 @@ def test_roots_for_all_and_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("value", ["", " ", "gtzan=", "gtzan= "])
 def test_an_empty_root_is_not_the_root_folder(value: str) -> None:
-    with pytest.raises(SettingsError, match="neither may be empty"):
+    with pytest.raises(SettingsError, match="neither of them empty"):
         EvaluateSettings(data=[value]).roots(["gtzan"])
 
 

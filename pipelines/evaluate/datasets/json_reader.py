@@ -1,4 +1,4 @@
-"""Reader `records`: benchmarks that come as a JSON list of objects."""
+"""Reader `records`: data sets that come as a JSON list of objects."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.evaluate.datasets.definition import MMAU
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import Folder, columns_of, json_list, table
-from pipelines.evaluate.datasets.tables import options_of
+from pipelines.evaluate.datasets.folder import AS_PUBLISHED, Folder, columns_of, json_list, table
+from pipelines.evaluate.datasets.found_items import FoundItems
 
 
 class RecordOptions(BaseModel):
@@ -33,45 +32,46 @@ class RecordOptions(BaseModel):
     extra: list[str] = Field(default_factory=list, description="Fields that the judge's file repeats.")
 
 
-def read(folder: Folder) -> Drafts:
+def read(folder: Folder) -> FoundItems:
     """Items of a JSON list; see `RecordOptions`.
 
     A question whose options or answer make it impossible to score is left out and named.
     """
-    options: RecordOptions = options_of(folder, RecordOptions)
-    path, found = json_list(folder, "records", options.under)
-    drafts = Drafts()
+    options = folder.options(RecordOptions)
+    path, records = json_list(folder, "records", options.under)
+    found = FoundItems(folder)
     codes: dict[str, str] | None = None
     if options.label_table:
         code, name = options.label_table
         codes = {row[code]: row[name] for _, row in table(folder, "labels", ",", None, [code, name])}
-        drafts.labels = list(codes.values())
+        found.labels = list(codes.values())
     needed = _needed(folder, options)
-    for index, record in enumerate(found):
+    for index, record in enumerate(records):
         where = f"{path}[{index}]"
         absent = [name for name in needed if name not in record]
         if absent:
-            raise folder.wrong(where, f"fields {', '.join(record)}", f"an object that also has {', '.join(absent)}")
+            problem = f"no field {', '.join(absent)} among {', '.join(record)}"
+            raise folder.wrong(where, problem, AS_PUBLISHED)
         if any(str(record[name]) not in values for name, values in options.keep.items()):
             continue
         item_id = folder.filled(where, options.id, record | {"index": index})
-        drafts.once(folder, where, item_id)
-        if folder.benchmark.judge == MMAU:
-            drafts.records.append((item_id, record))
+        found.check_new(item_id, where)
+        if folder.definition.judge == MMAU:
+            found.records.append((item_id, record))
         facts, why = _facts(folder, options, where, record, codes)
         if why:
-            drafts.left_out.append((item_id, f"{why} ({where})"))
+            found.left_out.append((item_id, f"{why} ({where})"))
             continue
-        if options.label and options.label_table is None and facts["labels"][0] not in drafts.labels:
-            drafts.labels.append(facts["labels"][0])
-        drafts.add(folder, item_id, record, **facts)
-    return drafts
+        if options.label and options.label_table is None and facts["labels"][0] not in found.labels:
+            found.labels.append(facts["labels"][0])
+        found.add(item_id, record, **facts)
+    return found
 
 
 def _needed(folder: Folder, options: RecordOptions) -> list[str]:
     named = [options.question, options.label, options.choices, options.category]
     named.append(None if options.answers_withheld else options.answer)
-    templates = [name for text in (options.id, *folder.benchmark.audio) for name in columns_of(text)]
+    templates = [name for text in (options.id, *folder.definition.audio) for name in columns_of(text)]
     every = [*templates, *options.keep, *options.references, *options.extra, *(name for name in named if name)]
     return [name for name in dict.fromkeys(every) if name != "index"]
 
@@ -89,7 +89,8 @@ def _facts(
     if options.label:
         code = str(record[options.label])
         if codes is not None and code not in codes:
-            raise folder.wrong(where, code, f"a label of {folder.path('labels')}: {', '.join(codes)}")
+            problem = f'"{code}" is not a label of {folder.path("labels")} ({", ".join(codes)})'
+            raise folder.wrong(where, problem, AS_PUBLISHED)
         facts["labels"] = (codes[code] if codes is not None else code,)
     if options.choices:
         given = record[options.choices]

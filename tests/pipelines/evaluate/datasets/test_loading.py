@@ -1,4 +1,4 @@
-"""Bad benchmark files end with an error that says where and what; definitions of one's own work; soundworld."""
+"""Bad files of data sets end with an error that says where and what; definitions of one's own work; soundworld."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from mats_core.errors import SettingsError
 from mats_core.scoring import score
-from pipelines.evaluate.datasets import load_benchmark, missing, read
+from pipelines.evaluate.datasets import load_evaluation_set, load_items, missing
 from tests.pipelines.evaluate.datasets.test_readers import mmau_record, write
 
 ESC = "filename,fold,target,category,esc10,src_file,take\n"
@@ -21,20 +21,20 @@ def esc50(root: Path, lines: str, *audio: str, header: str = ESC) -> str:
 
 
 def fails(name: str, root: str) -> str:
-    """The message of reading a benchmark; `missing` says the same."""
+    """The message of loading a data set; `missing` says the same."""
     with pytest.raises(SettingsError) as caught:
-        read(load_benchmark(name), root)
-    assert missing(load_benchmark(name), root)
+        load_items(load_evaluation_set(name), root)
+    assert missing(load_evaluation_set(name), root)
     return str(caught.value)
 
 
 def test_missing_audio_is_left_out_and_named(tmp_path: Path) -> None:
     root = esc50(tmp_path, "a.wav,1,0,dog,True,1,A\nb.wav,1,0,rain,True,1,A\n", "a.wav")
-    reading = read(load_benchmark("esc50"), root)
-    assert [item.item_id for item in reading.items] == ["a.wav"]
-    assert reading.left_out == [("b.wav", "audio not found: audio/b.wav")]
-    assert reading.labels.names == ("dog", "rain")
-    assert missing(load_benchmark("esc50"), root) == [
+    data = load_items(load_evaluation_set("esc50"), root)
+    assert [item.item_id for item in data.items] == ["a.wav"]
+    assert data.left_out == [("b.wav", "audio not found: audio/b.wav")]
+    assert data.labels.names == ("dog", "rain")
+    assert missing(load_evaluation_set("esc50"), root) == [
         "the audio of 1 items is not there, e.g. b.wav: audio not found: audio/b.wav"
     ]
 
@@ -47,12 +47,13 @@ def test_no_audio_at_all(tmp_path: Path) -> None:
 def test_wrong_columns(tmp_path: Path) -> None:
     root = esc50(tmp_path, "a.wav,dog\n", "a.wav", header="filename,label\n")
     message = fails("esc50", root)
-    assert "meta/esc50.csv" in message and "columns filename, label" in message and "also has category" in message
+    assert "meta/esc50.csv" in message
+    assert "no column category among filename, label; put the file there as its publisher ships it" in message
 
 
 def test_a_line_with_too_few_fields(tmp_path: Path) -> None:
     root = esc50(tmp_path, "a.wav,1,0,dog,True,1,A\nb.wav,1\n", "a.wav")
-    assert "meta/esc50.csv:3: got" in fails("esc50", root)
+    assert "meta/esc50.csv:3: 2 fields where 7 are expected (filename, fold," in fails("esc50", root)
 
 
 def test_duplicate_ids(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_no_folder_and_no_file(tmp_path: Path) -> None:
     (tmp_path / "esc50" / "audio").mkdir(parents=True)
     (tmp_path / "esc50" / "audio" / "a.wav").touch()
     assert "meta/esc50.csv" in fails("esc50", str(tmp_path))
-    assert "Get it: https://github.com/karolpiczak/ESC-50" in missing(load_benchmark("esc50"), str(tmp_path))[0]
+    assert "Get it: https://github.com/karolpiczak/ESC-50" in missing(load_evaluation_set("esc50"), str(tmp_path))[0]
 
 
 def test_not_utf8_and_not_json(tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_not_utf8_and_not_json(tmp_path: Path) -> None:
         ({"answer": "Bell"}, 'answer not among its options: "Bell" of Car honking, Helicopter'),
         ({"choices": ["x", "x"]}, "fewer than two different options: ['x', 'x']"),
         ({"choices": "x"}, "fewer than two different options: x"),
-        ({"question": None}, "also has question"),
+        ({"question": None}, "no field question among id, audio_id"),
     ],
 )
 def test_bad_questions(tmp_path: Path, change: dict[str, object], told: str) -> None:
@@ -104,33 +105,33 @@ def test_one_bad_question_does_not_stop_the_others(tmp_path: Path) -> None:
     root = write(
         tmp_path, {"mmau/mmau-test-mini.json": json.dumps([bad, good]), "mmau/test-mini-audios/5cd0.wav": ""}
     )  # fmt: skip
-    reading = read(load_benchmark("mmau_mini"), root)
-    assert [(item.item_id, item.choices, item.answer) for item in reading.items] == [
+    data = load_items(load_evaluation_set("mmau_mini"), root)
+    assert [(item.item_id, item.choices, item.answer) for item in data.items] == [
         ("5cd0", ("Car honking", "Helicopter"), "Helicopter")
     ]
-    assert reading.left_out == [
+    assert data.left_out == [
         ("bad", 'answer not among its options: "" of Car honking, Helicopter (mmau-test-mini.json[0])')
     ]
-    assert missing(load_benchmark("mmau_mini"), root) == []
+    assert missing(load_evaluation_set("mmau_mini"), root) == []
 
 
 def test_the_labels_do_not_depend_on_which_audio_is_there(tmp_path: Path) -> None:
     lines = "file_name,QuestionText,answer,confidence\nx.wav,What?,dog,yes\ny.wav,What?,cat,yes\n"
     root = write(tmp_path, {"clothoaqa/clotho_aqa_test.csv": lines, "clothoaqa/audio_files/x.wav": ""})
-    reading = read(load_benchmark("clothoaqa_v1"), root)
-    assert reading.labels.names == ("cat", "dog")
-    assert [item.item_id for item in reading.items] == ["x.wav|What?"]
+    data = load_items(load_evaluation_set("clothoaqa_v1"), root)
+    assert data.labels.names == ("cat", "dog")
+    assert [item.item_id for item in data.items] == ["x.wav|What?"]
 
 
 def test_a_pattern_of_any_ending_takes_sound_and_video_alone(tmp_path: Path) -> None:
     lines = "a,1,rain,test\nb,1,wind,test\n"
     files = {f"vggsound/audio/{name}": "" for name in ("a_000001.json", "a_000001.MP4", "b_000001.json")}
-    reading = read(load_benchmark("vggsound"), write(tmp_path, {"vggsound/vggsound.csv": lines, **files}))
-    assert [Path(item.uri).name for item in reading.items] == ["a_000001.MP4"]
-    assert [item_id for item_id, _ in reading.left_out] == ["b_000001"]
+    data = load_items(load_evaluation_set("vggsound"), write(tmp_path, {"vggsound/vggsound.csv": lines, **files}))
+    assert [Path(item.uri).name for item in data.items] == ["a_000001.MP4"]
+    assert [item_id for item_id, _ in data.left_out] == ["b_000001"]
 
 
-def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
+def test_a_data_set_of_ones_own_is_one_file(tmp_path: Path) -> None:
     definition = {
         "name": "mine", "title": "Mine", "kind": "label", "task": "cla_label", "metrics": ["accuracy"],
         "reader": "table", "files": {"table": "list.csv"}, "audio": ["{file}"], "split": "all", "licence": "mine",
@@ -139,32 +140,32 @@ def test_a_benchmark_of_ones_own_is_one_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(definition))
     root = write(tmp_path, {"mine/list.csv": "file,what\nx.wav,rain\n", "mine/x.wav": ""})
-    reading = read(load_benchmark(str(path)), root)
-    assert score("label", reading.items, ["Rain"], labels=reading.labels).metrics["accuracy"].value == 1.0
+    data = load_items(load_evaluation_set(str(path)), root)
+    assert score("label", data.items, ["Rain"], labels=data.labels).metrics["accuracy"].value == 1.0
 
 
 @pytest.mark.parametrize("change", [{"audio": ["audio/{take:06d}.wav"]}, {"audio": ["audio/{}.wav"]}])
 def test_an_audio_pattern_that_does_not_fit(tmp_path: Path, change: dict[str, object]) -> None:
     path = tmp_path / "esc50.yaml"
-    path.write_text(load_benchmark("esc50").model_copy(update=change).model_dump_json())
-    assert "benchmarks: esc50: audio: got" in fails(str(path), esc50(tmp_path, "a.wav,1,0,dog,True,1,A\n", "a.wav"))
+    path.write_text(load_evaluation_set("esc50").model_copy(update=change).model_dump_json())
+    assert "benchmarks: esc50: audio: {" in fails(str(path), esc50(tmp_path, "a.wav,1,0,dog,True,1,A\n", "a.wav"))
 
 
 def test_an_id_of_a_record_that_does_not_fit(tmp_path: Path) -> None:
-    values = load_benchmark("mmau_mini").model_dump()
+    values = load_evaluation_set("mmau_mini").model_dump()
     values["options"]["id"] = "{id:06d}"
     path = tmp_path / "mmau_mini.yaml"
     path.write_text(yaml.safe_dump(values))
     records = json.dumps([{**mmau_record("test-mini", "Helicopter"), "id": "abc"}])
     root = write(tmp_path, {"mmau/mmau-test-mini.json": records})
-    assert "mmau-test-mini.json[0]: got {'id': 'abc'}" in fails(str(path), root)
+    assert "mmau-test-mini.json[0]: {'id': 'abc'} does not fit {id:06d}" in fails(str(path), root)
 
 
 def test_a_date_that_is_none(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("name: mine\nnote: 2026-02-30\n")
-    with pytest.raises(SettingsError, match="a readable YAML file"):
-        load_benchmark(str(path))
+    with pytest.raises(SettingsError, match="not a readable YAML file"):
+        load_evaluation_set(str(path))
 
 
 @pytest.mark.parametrize(
@@ -185,26 +186,26 @@ def test_a_wrong_definition_names_the_field(tmp_path: Path, change: dict[str, ob
     path.write_text(yaml.safe_dump({**values, **change}))
     root = esc50(tmp_path, "a.wav,1,0,dog,True,1,A\n", "a.wav")
     with pytest.raises(SettingsError) as caught:
-        read(load_benchmark(str(path)), root)
+        load_items(load_evaluation_set(str(path)), root)
     assert told in str(caught.value) and "esc50" in str(caught.value)
 
 
 def test_an_unknown_name_lists_those_there_are() -> None:
     with pytest.raises(SettingsError, match="clotho_v2"):
-        load_benchmark("clothov2")
+        load_evaluation_set("clothov2")
 
 
 def test_soundworld_needs_nothing_and_is_the_same_each_time(tmp_path: Path) -> None:
-    captions = read(load_benchmark("soundworld"), str(tmp_path / "a"), limit=3)
-    again = read(load_benchmark("soundworld"), str(tmp_path / "b"), limit=2)
+    captions = load_items(load_evaluation_set("soundworld"), str(tmp_path / "a"), limit=3)
+    again = load_items(load_evaluation_set("soundworld"), str(tmp_path / "b"), limit=2)
     assert [i.references for i in captions.items[:2]] == [i.references for i in again.items]
     for one, other in zip(captions.items, again.items, strict=False):
         assert Path(one.uri).read_bytes() == Path(other.uri).read_bytes()
     assert all(len(item.references) == 5 and item.labels for item in captions.items)
     written = Path(captions.items[0].uri).stat().st_mtime_ns
-    labels = read(load_benchmark("soundworld_labels"), str(tmp_path / "a"), limit=3)
+    labels = load_items(load_evaluation_set("soundworld_labels"), str(tmp_path / "a"), limit=3)
     assert [i.labels for i in labels.items] == [i.labels for i in captions.items] and len(labels.labels) == 24
     assert Path(labels.items[0].uri).stat().st_mtime_ns == written
-    choice = read(load_benchmark("soundworld_choice"), str(tmp_path / "a"), limit=3)
+    choice = load_items(load_evaluation_set("soundworld_choice"), str(tmp_path / "a"), limit=3)
     for item in choice.items:
         assert item.answer in item.choices and len(set(item.choices)) == len(item.choices) > 1 and item.question

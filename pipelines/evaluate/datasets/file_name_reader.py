@@ -1,4 +1,4 @@
-"""Reader `names`: benchmarks whose labels stand in the names of their audio files."""
+"""Reader `names`: data sets whose labels stand in the names of their audio files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pipelines.evaluate.datasets.drafts import Drafts
-from pipelines.evaluate.datasets.files import Folder
-from pipelines.evaluate.datasets.tables import options_of
+from pipelines.evaluate.datasets.folder import Folder
+from pipelines.evaluate.datasets.found_items import FoundItems
 
 ENDINGS = (".wav", ".au", ".flac", ".mp3", ".ogg", ".m4a")
 
@@ -33,13 +32,14 @@ class NameOptions(BaseModel):
         return value
 
 
-def read(folder: Folder) -> Drafts:
+def read(folder: Folder) -> FoundItems:
     """An item for every audio file whose path fits; audio files whose path does not are left out, and named."""
-    options: NameOptions = options_of(folder, NameOptions)
+    options = folder.options(NameOptions)
     pattern, skip = re.compile(options.pattern, re.IGNORECASE), re.compile(options.skip) if options.skip else None
     if "label" not in pattern.groupindex:
-        raise folder.wrong("options.pattern", options.pattern, "a regular expression with a group (?P<label>…)")
-    drafts = Drafts()
+        problem = f"{options.pattern} has no group named label"
+        raise folder.wrong("options.pattern", problem, "put (?P<label>…) around what tells the label")
+    found = FoundItems(folder)
     for path in sorted(folder.found):
         if posixpath.splitext(path)[1].lower() not in ENDINGS or (skip and skip.search(path)):
             continue
@@ -47,11 +47,11 @@ def read(folder: Folder) -> Drafts:
         code = match.group("label").lower() if match else None
         label = None if code is None else options.codes.get(code, None if options.codes else code)
         if label is None:
-            drafts.left_out.append((path, "its name does not say a label"))
+            found.left_out.append((path, "its name does not say a label"))
             continue
-        drafts.once(folder, path, path)
-        if label not in drafts.labels:
-            drafts.labels.append(label)
-        drafts.add(folder, path, {"path": path}, labels=(label,))
-    drafts.labels.sort()
-    return drafts
+        found.check_new(path, path)
+        if label not in found.labels:
+            found.labels.append(label)
+        found.add(path, {"path": path}, labels=(label,))
+    found.labels.sort()
+    return found

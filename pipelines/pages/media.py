@@ -1,13 +1,18 @@
-"""What the report shows of a sound: a spectrogram picture and a short, compressed piece to listen to."""
+"""What pages show of a sound: a spectrogram picture and a short, compressed piece to listen to."""
 
 from __future__ import annotations
 
+import base64
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import soundfile
 from PIL import Image
+
+from mats_core.audio.decode import DecodeLimits
+from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 
 SAMPLE_RATE = 16_000
 FFT = 1024
@@ -15,6 +20,8 @@ PICTURE_WIDTH, PICTURE_HEIGHT = 480, 112
 LOW_HZ, HIGH_HZ = 50.0, 7_800.0
 RANGE_DB = 70.0
 BITRATE_KBPS = 32.0
+CHUNK_SECONDS = 60.0
+DECODE_BATCH = 8
 
 # Night blue to warm white, of steadily growing lightness, so that loud is bright in print as well.
 _ANCHORS = np.array(
@@ -117,3 +124,47 @@ def preview_mp3(samples: np.ndarray, seconds: float) -> bytes:
         bitrate_mode="CONSTANT",
     )
     return file.getvalue()
+
+
+def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: int, workers: int) -> int:
+    """Decode the originals and add what can be seen and heard of them to the parts; returns to how many.
+
+    Args:
+        files: each with its ``uri`` and ``parts``; a part has ``start`` and ``length`` (s, None: to the end). It gets
+            ``picture`` and ``sound`` (data URIs), ``shown_s`` (how much the picture shows) and ``heard_share`` (how
+            much of that can be heard). Parts with an ``error_code`` and sounds that cannot be read go without.
+        preview_seconds: how much of a part can be listened to.
+        max_bytes: pictures and sounds together, as they weigh in the page; later parts go without.
+        workers: decoding processes.
+    """
+    parts = [(str(f["uri"]), p) for f in files for p in f["parts"] if not p.get("error_code")]
+    weight = count = 0
+    if not parts:
+        return 0
+    with IsolatedDecoder(workers=workers, sample_rate=SAMPLE_RATE, limits=DecodeLimits()) as decoder:
+        for at in range(0, len(parts), DECODE_BATCH):
+            batch = parts[at : at + DECODE_BATCH]
+            requests = [
+                DecodeRequest(uri, part["start"], min(part["length"] or CHUNK_SECONDS, CHUNK_SECONDS))
+                for uri, part in batch
+            ]
+            for (_, part), decoded in zip(batch, decoder.decode_many(requests), strict=True):
+                samples = getattr(decoded, "samples", None)
+                if samples is None or len(samples) == 0:
+                    continue  # moved or changed since it was answered: the row is shown without
+                picture, sound = _media(samples, preview_seconds)
+                if weight + len(picture) + len(sound) > max_bytes:
+                    return count
+                weight += len(picture) + len(sound)
+                shown_s = len(samples) / SAMPLE_RATE
+                part.update(picture=picture, sound=sound, shown_s=shown_s)
+                part["heard_share"] = min(1.0, preview_seconds / shown_s)
+                count += 1
+    return count
+
+
+def _media(samples: np.ndarray, seconds: float) -> tuple[str, str]:
+    """(picture, sound) of int16 [T] at 16 kHz as data URIs."""
+    picture = base64.b64encode(spectrogram_webp(samples)).decode("ascii")
+    sound = base64.b64encode(preview_mp3(samples, seconds)).decode("ascii")
+    return f"data:image/webp;base64,{picture}", f"data:audio/mpeg;base64,{sound}"

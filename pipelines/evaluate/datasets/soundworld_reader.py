@@ -9,13 +9,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core import storage
-from mats_core.errors import got_allowed
+from mats_core.errors import SettingsError
 from mats_core.scoring import Item, LabelSet
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
 from mats_core.soundworld.language import NUMBERS, WORDS, Content, caption, question
 from mats_core.soundworld.recipe import SPLITS, Recipe, clip_recipe
 from mats_core.soundworld.synth import render
-from pipelines.evaluate.datasets.definition import Benchmark
+from pipelines.evaluate.datasets.definition import EvaluationSet
 from pipelines.settings.base import build
 
 _CAPTIONS = 5
@@ -30,46 +30,47 @@ class SoundworldOptions(BaseModel):
     clips: int = Field(1000, gt=0, description="How many clips; --limit takes fewer.")
 
 
-def read(benchmark: Benchmark, root: str, limit: int | None = None) -> tuple[list[Item], list[str]]:
+def read(definition: EvaluationSet, root: str, limit: int | None = None) -> tuple[list[Item], list[str]]:
     """The first clips of the split, written under ``root`` where they are not there yet, and their versions.
 
     The same clip always has the same samples, captions and questions, whatever `limit` and machine.
     """
-    options = _options(benchmark)
+    options = _options(definition)
     count = options.clips if limit is None else min(limit, options.clips)
-    folder = storage.join(root, benchmark.folder or benchmark.name)
+    folder = storage.join(root, definition.folder or definition.name)
     storage.make_dirs(folder)
     there = {info.path: info.version for info in storage.list_files(folder)}
     items, names, new = [], [], False
     for i in range(count):
-        recipe = clip_recipe(benchmark.split, i)
-        name = f"{benchmark.split}-{i:05d}.wav"
+        recipe = clip_recipe(definition.split, i)
+        name = f"{definition.split}-{i:05d}.wav"
         uri = storage.join(folder, name)
         if name not in there:
             storage.write_bytes(uri, _wav(recipe))
             new = True
         names.append(name)
-        items.append(_item(benchmark, recipe, i, uri))
+        items.append(_item(definition, recipe, i, uri))
     if new:
         there = {info.path: info.version for info in storage.list_files(folder)}
     return items, [there[name] for name in names]
 
 
-def label_set(benchmark: Benchmark) -> LabelSet:
+def label_set(definition: EvaluationSet) -> LabelSet:
     """The kinds of sound, by the words a label list uses."""
-    if benchmark.kind not in ("label", "labels"):
+    if definition.kind not in ("label", "labels"):
         return LabelSet()
-    return benchmark.label_set([WORDS[kind].label for kind in KINDS])
+    return definition.label_set([WORDS[kind].label for kind in KINDS])
 
 
-def _options(benchmark: Benchmark) -> SoundworldOptions:
-    options = build(SoundworldOptions, benchmark.options)
-    if benchmark.split not in SPLITS:
-        raise got_allowed(f"benchmarks: {benchmark.name}: split", benchmark.split, ", ".join(SPLITS))
+def _options(definition: EvaluationSet) -> SoundworldOptions:
+    options = build(SoundworldOptions, definition.options)
+    if definition.split not in SPLITS:
+        problem = f'"{definition.split}" is not a split of the embedded world'
+        raise SettingsError(f"benchmarks: {definition.name}: split", problem, f"choose one of {', '.join(SPLITS)}")
     return options
 
 
-def _item(benchmark: Benchmark, recipe: Recipe, index: int, uri: str) -> Item:
+def _item(definition: EvaluationSet, recipe: Recipe, index: int, uri: str) -> Item:
     facts: dict[str, Any] = {
         "references": tuple(
             caption(Content.of(recipe, rng), rng)
@@ -78,7 +79,7 @@ def _item(benchmark: Benchmark, recipe: Recipe, index: int, uri: str) -> Item:
         "labels": tuple(sorted(WORDS[kind].label for kind in recipe.labels())),
         "category": recipe.layout,
     }
-    if benchmark.kind == "choice":
+    if definition.kind == "choice":
         rng = np.random.default_rng([recipe.seed, 62])
         content = Content.of(recipe, rng, attributes=1.0)
         asked, answer, kind = question(content, rng, only=_CHOICE_KINDS[index % len(_CHOICE_KINDS)])
@@ -91,8 +92,8 @@ def _item(benchmark: Benchmark, recipe: Recipe, index: int, uri: str) -> Item:
             "choices": _choices(answer, kind, content, rng),
         }
     return Item(
-        item_id=f"{benchmark.split}-{index:05d}", uri=uri, task=benchmark.task, tag=benchmark.tag,
-        **({"question": benchmark.question} | facts),
+        item_id=f"{definition.split}-{index:05d}", uri=uri, task=definition.task, tag=definition.tag,
+        **({"question": definition.question} | facts),
     )  # fmt: skip
 
 

@@ -1,0 +1,138 @@
+"""The files of a data set → its items, the file for its judge, and what is missing to evaluate it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mats_core.errors import SettingsError
+from mats_core.scoring import Answers, Item, LabelSet
+from mats_core.scoring.chat import air_bench_lines
+from mats_core.scoring.choices import mmau_records
+from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
+from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
+from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, open_folder
+from pipelines.evaluate.datasets.found_items import FoundItems
+
+READERS: dict[str, Callable[[Folder], FoundItems]] = {
+    "table": csv_reader.read,
+    "names": file_name_reader.read,
+    "records": json_reader.read,
+}
+SOUNDWORLD = "soundworld"
+_LABELLED = ("label", "labels")
+
+
+@dataclass
+class LoadedSet:
+    """A data set with its items, ready to be asked.
+
+    Attributes:
+        items: in the order of the publisher's file; ids are unique.
+        versions: of each item's audio, as it was listed.
+        labels: the label set (kinds ``label`` and ``labels``), else empty.
+        left_out: (item id, why): items that the files name but that cannot be asked. A reason is its kind, and after a
+            colon what is peculiar to the item.
+        records: (item id, the publisher's record) in its order, where a file to submit repeats all of them.
+    """
+
+    definition: EvaluationSet
+    items: list[Item]
+    versions: list[str] = field(default_factory=list)
+    labels: LabelSet = field(default_factory=LabelSet)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its short name, as in --benchmarks."""
+        return self.definition.name
+
+    def judge_file(self, answers: Answers, seed: int = 0) -> tuple[str, str] | None:
+        """(file name, text) for the publisher's own judge; None where the data set has none.
+
+        AIR-Bench: the JSON lines that its score_chat.py reads. MMAU's test part, whose answers are withheld: all its
+        own records with ``model_prediction``.
+        """
+        if self.definition.judge == AIR_BENCH:
+            return "Chat_result_modelx.jsonl", air_bench_lines(self.items, answers)
+        if self.definition.judge == MMAU:
+            return f"{self.name}_predictions.json", mmau_records(self.records, self.items, answers, seed)
+        return None
+
+
+def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -> LoadedSet:
+    """Items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
+
+    Args:
+        root: folder of all data sets' folders; ``soundworld`` writes its clips there.
+        limit: the first so many items only.
+
+    Raises:
+        SettingsError: for files that are not there or are not as their publisher ships them (wrong columns,
+            duplicate ids, labels outside the label set), naming file, line and what was expected; and when not
+            one item is left.
+    """
+    if definition.reader == SOUNDWORLD:
+        items, versions = soundworld_reader.read(definition, root, limit)
+        return LoadedSet(definition, items, versions, soundworld_reader.label_set(definition))
+    folder = open_folder(definition, root)
+    found = _reader(folder)(folder)
+    labels = LabelSet()
+    if definition.kind in _LABELLED:
+        labels = definition.label_set(definition.labels or found.labels)
+        _check_labels(found, labels)
+    if not found.items:
+        item_id, why = next(iter(found.left_out), ("", "its files name none"))
+        problem = f"{len(found.left_out)} items, none that can be asked ({item_id}: {why})"
+        raise SettingsError(f"benchmarks: {definition.name}", problem, f"get its files: {definition.source}")
+    items = found.items[:limit]
+    versions = [folder.versions[item.uri] for item in items]
+    return LoadedSet(definition, items, versions, labels, found.left_out, found.records)
+
+
+def missing(definition: EvaluationSet, root: str) -> list[str]:
+    """What is missing to evaluate a data set, a sentence each with what to do; empty when nothing is."""
+    absent: list[str] = []
+    if definition.reader == SOUNDWORLD:
+        return absent
+    if definition.kind == "caption" and importlib.util.find_spec("aac_metrics") is None:
+        absent.append('caption metrics need aac-metrics: pip install "aac-metrics<0.5.5" nltk')
+    where = definition.folder or definition.name
+    try:
+        folder = open_folder(definition, root)
+    except SettingsError:
+        return [*absent, f"no folder {where}/. Get it: {definition.source}"]
+    for role in definition.files:
+        if folder.path(role) is None:
+            names = " or ".join(definition.paths(role))
+            absent.append(f"{where}/{names} is not there. Get it: {definition.source}")
+    if len(absent) or not folder.found:
+        return absent or [f"{where}/ is empty. Get its files: {definition.source}"]
+    try:
+        left = [pair for pair in load_items(definition, root).left_out if pair[1].startswith(NO_AUDIO)]
+    except SettingsError as error:
+        return [str(error)]
+    return [f"the audio of {len(left)} items is not there, e.g. {left[0][0]}: {left[0][1]}"] if left else []
+
+
+def _reader(folder: Folder) -> Callable[[Folder], FoundItems]:
+    name = folder.definition.reader
+    if name not in READERS:
+        remedy = f"choose one of {', '.join((*READERS, SOUNDWORLD))}"
+        raise folder.wrong("reader", f'"{name}" is not a reader', remedy)
+    return READERS[name]
+
+
+def _check_labels(found: FoundItems, labels: LabelSet) -> None:
+    """Raise SettingsError for the first item without a label, or with one that is not in the set."""
+    known = set(labels.names)
+    for item in found.items:
+        unknown = [label for label in item.labels if label not in known]
+        if unknown or not item.labels:
+            first = f"{', '.join(labels.names[:8])}{', …' if len(known) > 8 else ''}"
+            given = f'"{", ".join(unknown)}" is not one' if unknown else "it has none"
+            problem = f"{given} of the {len(known)} labels {first}"
+            raise found.folder.wrong(f"label of {item.item_id}", problem, AS_PUBLISHED)

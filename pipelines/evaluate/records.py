@@ -1,0 +1,180 @@
+"""What is written of an evaluation: predictions row by row, rows of the history, metrics.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mats_core import storage
+from mats_core.model.facts import ModelFacts
+from mats_core.scoring import choices
+from mats_core.storage.fingerprint import hash_settings
+from pipelines.evaluate.history import ANSWERED
+from pipelines.evaluate.results import Evaluation, SetResult
+from pipelines.evaluate.scores import truths
+from pipelines.output.record import versions
+from pipelines.settings.evaluate import EvaluateSettings
+
+FORMAT = 1
+_TEXTS = pa.list_(pa.string())
+PREDICTIONS_SCHEMA = pa.schema(
+    [
+        ("benchmark", pa.string()),
+        ("item", pa.string()),
+        ("order", pa.int32()),
+        ("uri", pa.string()),
+        ("task", pa.string()),
+        ("question", pa.string()),
+        ("choices", _TEXTS),
+        ("category", pa.string()),
+        ("truth", _TEXTS),
+        ("text", pa.string()),
+        ("matched", pa.string()),
+        ("metrics", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
+        ("seconds", pa.float64()),
+        ("error", pa.string()),
+        ("model_fingerprint", pa.string()),
+        ("run_id", pa.string()),
+    ]
+)
+
+
+def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: str, seed: int) -> pa.Table:
+    """One row an item and order: what was asked, what is right, what was answered, what it was taken for, and what
+    every metric makes of it (`metrics`: list of name and value)."""
+    rows = []
+    for result in results:
+        matched = result.scores.details.get("matched") or [None] * len(result.answers)
+        for index, (item, answer) in enumerate(zip(result.data.items, result.answers, strict=True)):
+            values = [
+                {"name": name, "value": metric.values[index]}
+                for name, metric in result.scores.metrics.items()
+                if index < len(metric.values)
+            ]
+            for order, text in enumerate(answer.texts or [None]):
+                shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None
+                rows.append(
+                    {
+                        "benchmark": result.data.name,
+                        "item": item.item_id,
+                        "order": order,
+                        "uri": item.uri,
+                        "task": item.task,
+                        "question": item.question or None,
+                        "choices": shown,
+                        "category": item.category or None,
+                        "truth": truths(item),
+                        "text": text,
+                        "matched": matched[index] if order == 0 else None,
+                        "metrics": values if order == 0 else None,
+                        "seconds": answer.seconds,
+                        "error": answer.error or None,
+                        "model_fingerprint": model_fingerprint,
+                        "run_id": run_id,
+                    }
+                )
+    return pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
+
+
+def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> list[dict[str, Any]]:
+    """The run as rows of a history: every metric that has a value, and always the share of items that were answered."""
+    rows = []
+    shown = json.dumps(_public_settings(settings), sort_keys=True)
+    for each in done.cells:
+        for result in each.results:
+            common: dict[str, Any] = {
+                "run_id": done.run_id,
+                "started": began,
+                "out": storage.public_uri(settings.out),
+                "model": storage.public_uri(settings.model),
+                "model_fingerprint": facts.fingerprint,
+                "settings": shown,
+                "cell": "" if len(done.cells) == 1 and not each.cell.values else each.cell.name,
+                "benchmark": result.data.name,
+                "kind": result.data.definition.kind,
+                "labels": hash_settings(list(result.data.labels.names)),
+                "items": [item.item_id for item in result.data.items],
+            }
+            for name, metric in result.scores.metrics.items():
+                if metric.value is not None:
+                    figures = ("value", "low", "high", "n", "statistic", "higher_is_better")
+                    own = {figure: getattr(metric, figure) for figure in figures}
+                    rows.append({**common, **own, "metric": name, "rows": list(metric.rows)})
+            if ANSWERED not in result.scores.metrics:
+                share = result.answered
+                mean = float(np.mean(share))
+                own = {"value": mean, "low": mean, "high": mean, "n": len(share), "statistic": "mean"}
+                own |= {"higher_is_better": True, "rows": [[value] for value in share]}
+                rows.append({**common, **own, "metric": ANSWERED})
+    return rows
+
+
+def _public_settings(settings: EvaluateSettings) -> dict[str, Any]:
+    """The settings without secrets in URIs."""
+    shown = settings.model_dump()
+    for name in ("model", "out", "history"):
+        shown[name] = storage.public_uri(shown[name])
+    shown["data"] = [storage.public_uri(value) for value in shown["data"]]
+    return shown
+
+
+def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> None:
+    """Write OUT/metrics.json."""
+    verdict = done.verdict
+    record = {
+        "format": FORMAT,
+        "run_id": done.run_id,
+        "started": began,
+        "model": storage.public_uri(settings.model),
+        "model_fingerprint": facts.fingerprint,
+        "settings": _public_settings(settings),
+        "versions": versions(),
+        "answers": done.rows,
+        "failed": done.failed,
+        "accepted": done.accepted,
+        "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
+        "gate": None
+        if verdict is None
+        else {
+            "open": verdict.open,
+            "against": verdict.against,
+            "tolerance": settings.tolerance,
+            "falls": [vars(change) for change in verdict.falls],
+            "lost": [vars(each) for each in verdict.not_comparable],
+            "changes": [vars(change) for change in verdict.changes],
+            "skipped": verdict.skipped,
+        },
+        "cells": [
+            {
+                "cell": each.cell.name,
+                "values": each.cell.values,
+                "run": {k: each.run.get(k) for k in ("wall_s", "start_s", "busy_s", "steady", "stage_s", "errors")},
+                "benchmarks": {result.data.name: _set_facts(result) for result in each.results},
+            }
+            for each in done.cells
+        ],
+    }
+    data = json.dumps(record, indent=1, default=str).encode()
+    storage.write_bytes(storage.join(settings.out, "metrics.json"), data)
+
+
+def _set_facts(result: SetResult) -> dict[str, Any]:
+    definition, gap = result.data.definition, result.gap
+    return {
+        "title": definition.title,
+        "kind": definition.kind,
+        "split": definition.split,
+        "prompt": {"tag": definition.tag, "question": definition.question},
+        "items": len(result.data.items),
+        "answered": sum(result.answered),
+        "left_out": [list(pair) for pair in result.data.left_out],
+        **result.scores.as_dict(),
+        "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
+        "judge_file": result.judge_file or None,
+        "words": result.lengths,
+        "gap": None if gap is None else {"cosine": gap.cosine, "distance": gap.distance},
+    }

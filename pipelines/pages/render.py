@@ -1,0 +1,86 @@
+"""Templates → pages that need nothing from outside, and whether a page can be written where it is to go."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.storage.clients import READ_ONLY
+from mats_core.storage.uris import local_path, printable, public_uri, scheme
+from pipelines.pages.media import height_of
+
+PITCHES = ((300.0, "300 Hz"), (1000.0, "1 kHz"), (4000.0, "4 kHz"))
+"""Frequencies that are marked beside a spectrogram."""
+
+
+def render_page(template: str, **values: Any) -> bytes:
+    """The page that a template of ours makes of these values, in UTF-8.
+
+    Templates have the filters ``clock`` and ``ticks``, and ``pitches``: (height in the picture, label) of PITCHES.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clock"] = clock
+    environment.filters["ticks"] = _ticks
+    pitches = [(height_of(hertz), label) for hertz, label in PITCHES]
+    return environment.get_template(template).render(pitches=pitches, **values).encode("utf-8")
+
+
+def clock(seconds: float | None) -> str:
+    """3.24 → "3.2 s", 75 → "1:15", 4000 → "1:06:40"; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
+    """Times to write below a spectrogram of this length: (share of the width, text), from its start in the file."""
+    step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if shown_s / s <= 6.5), 60)
+    times = np.arange(0, shown_s - step * 0.35, step)
+    if start_s + shown_s > 61:
+        return [(float(t / shown_s), clock(start_s + t) if start_s + t >= 60 else f"0:{t:02.0f}") for t in times]
+    return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
+
+
+def check_page(out: str) -> None:
+    """Raise SettingsError where no page can be written. Leaves nothing there."""
+    why = _unwritable(out)
+    if why:
+        raise SettingsError("out", f"no page can be written to {public_uri(out)}: {why}", "choose another file")
+
+
+def _unwritable(out: str) -> str:
+    """Why no file can be written there, or "". A store is only asked what it has."""
+    path = local_path(out)
+    if path is None:
+        if scheme(out) in READ_ONLY:
+            return f"{scheme(out)}:// is read-only"
+        try:
+            return "this is a folder" if storage.is_dir(out) else ""
+        except storage.StorageError as error:
+            return str(error)
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "this is a folder or a device"
+    folder = os.path.dirname(path)
+    while not os.path.exists(folder):  # these are made with the page
+        folder = os.path.dirname(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # note: permissions do not tell, as in /proc
+            return ""
+    except OSError:
+        return f"none can be made in {printable(folder)}"

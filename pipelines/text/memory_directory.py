@@ -1,0 +1,153 @@
+"""The directory of a memory: merged out of its shards, and put in the place of an older one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from mats_core.memory import faiss_index
+from pipelines.cluster.meter import peak_mb
+from pipelines.data import parquet
+from pipelines.text.memory_shards import shard_uri
+
+FILES = ("index.faiss", "captions.parquet", "memory.json")
+SHARDS = ("_state", "shards")
+"""The folder of the shards, below OUTPUT."""
+
+
+def check_replaceable(output: str) -> None:
+    """Raise SettingsError where OUTPUT holds a file of a memory's names that no build of a memory has written."""
+    try:
+        there = [name for name in FILES if storage.exists(storage.join(output, name))]
+    except storage.StorageError:
+        return  # an OUTPUT that cannot be written is told of later
+    if not there:
+        return
+    try:
+        note = json.loads(storage.read_bytes(storage.join(output, "memory.json")))
+    except (storage.StorageError, ValueError):
+        note = None
+    if not isinstance(note, dict) or not {"fingerprint", "encoder_fingerprint"} <= set(note):
+        problem = f"{there[0]} in {storage.public_uri(output)} is of no memory that `mats build-memory` wrote"
+        raise SettingsError("output", problem, "move it away, or choose another folder")
+
+
+def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the shards 0 … `shards` - 1 into a memory, and put it into OUTPUT; returns what its memory.json says.
+
+    Args:
+        empty: the trained index without vectors, as `faiss_index.empty_index` makes it.
+        facts: what memory.json says besides what is known here.
+
+    Raises:
+        StorageError: where that cannot be written; an old memory in OUTPUT is then as it was.
+    """
+    folder = storage.join(output, *SHARDS)
+    try:
+        with _workplace(output) as place:
+            local = [_local(shard_uri(folder, n, "faiss"), place) for n in range(shards)]
+            fingerprint = faiss_index.merge_shards(empty, local, place / "index.faiss")
+            _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
+            note = {
+                "fingerprint": fingerprint,
+                **facts,
+                "clusters": int(empty.nlist),
+                "index_bytes": (place / "index.faiss").stat().st_size,
+                "driver_peak_mb": peak_mb(),
+            }
+            (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+            _put_memory(place, output)
+            return note
+    except (OSError, pa.ArrowException) as error:  # a full disk, say
+        raise storage.error_from(error, output) from None
+
+
+def _local_state(output: str) -> Path | None:
+    """OUTPUT/_state where that is a local folder."""
+    path = storage.local_path(output)
+    return Path(path.decode(errors="surrogateescape")) / "_state" if path is not None else None
+
+
+@contextmanager
+def _workplace(output: str) -> Iterator[Path]:
+    """A local folder for the memory in the making: inside OUTPUT where that is local, so that moving is renaming."""
+    with tempfile.TemporaryDirectory(prefix="memory-", dir=_local_state(output)) as place:
+        yield Path(place)
+
+
+def remove_unfinished(output: str) -> None:
+    """Remove the workplace of a build that was killed. Only for the holder of the lease."""
+    state = _local_state(output)
+    for left in state.glob("memory-*") if state is not None else ():
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _local(uri: str, place: Path) -> Path:
+    """A file to map into memory: itself, or a copy of a remote one."""
+    path = storage.local_path(uri)
+    if path is not None:
+        return Path(path.decode(errors="surrogateescape"))
+    copy = place / uri.rsplit("/", 1)[-1]
+    copy.write_bytes(storage.read_bytes(uri))
+    return copy
+
+
+def _put_memory(made: Path, output: str) -> None:
+    """Switch OUTPUT to the memory in `made`, a folder on its disk: index, captions, and last memory.json.
+
+    Locally that is three renames, which need no room. To a store the files are uploaded beside the old ones first, and
+    the store copies them into place. What fails until then leaves the old memory as it was; a kill between two of the
+    three leaves a memory.json that names another index, which `SantaMemory.load` refuses.
+    """
+    place = storage.local_path(output)
+    if place is not None:
+        for name in FILES:
+            with (made / name).open("rb+") as file:
+                os.fsync(file.fileno())  # a disk that is full may say so only here
+        for name in FILES:
+            os.replace(made / name, os.path.join(place, name.encode()))
+        return
+    beside = storage.join(output, "_state", "next")
+    try:
+        for name in FILES:
+            _upload(made / name, storage.join(beside, name))
+        for name in FILES:
+            _copy(storage.join(beside, name), storage.join(output, name))
+    finally:
+        storage.remove_tree(beside)
+
+
+def _upload(file: Path, uri: str) -> None:
+    fs, name = storage.filesystem(uri)
+    storage.make_dirs(uri.rpartition("/")[0])
+    try:
+        fs.put_file(str(file), name)
+    except Exception as error:  # note: fsspec back ends raise the exceptions of their own client libraries
+        raise storage.error_from(error, uri) from None
+
+
+def _copy(source: str, target: str) -> None:
+    fs, name = storage.filesystem(target)
+    try:
+        fs.cp_file(storage.filesystem(source)[1], name)
+    except Exception as error:
+        raise storage.error_from(error, target) from None
+
+
+def _write_captions(parts: list[str], target: Path) -> None:
+    """captions.parquet: row i is the text of row i of the index."""
+    schema = pa.schema([("caption", pa.string()), ("source", pa.string())])
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+        for uri in parts:
+            writer.write_table(parquet.read(uri).cast(schema))

@@ -1,0 +1,40 @@
+"""The modality gap, on vectors one can check by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mats_core.scoring import Item, LabelSet, Scores
+from pipelines.evaluate.answers import ItemAnswer
+from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
+from pipelines.evaluate.results import SetResult
+from pipelines.evaluate.scores import modality_gap
+
+
+@pytest.mark.parametrize(
+    ("references", "expected"), [((), "The sound of rain., The sound of wind."), (("It rains.",), "It rains.")]
+)
+def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
+    references: tuple[str, ...], expected: str
+) -> None:
+    """Sounds [1, 0] beside texts [0, 1], moved half-way: cosines 0 and 1/√2, and the distances that go with them."""
+    spoken = {"rain": "The sound of rain.", "wind": "The sound of wind."}
+    labels = LabelSet(tuple(spoken), tuple(spoken), tuple(spoken.values()))
+    item = Item(item_id="a", uri="a.wav", task="caption", references=references, labels=("rain", "wind"))
+    data = LoadedSet(load_evaluation_set("esc50"), [item] * 3, labels=labels)
+    answers = [ItemAnswer(embedding=np.array([1.0, 0.0], np.float32))] * 3
+    asked: list[str] = []
+
+    def embed_text(texts: list[str]) -> Any:
+        asked.extend(texts)
+        return np.array([[0.0, 1.0]] * len(texts), np.float32)
+
+    result = SetResult(data, answers, Scores(), {})
+    gap = modality_gap(result, embed_text, lambda audio: np.full_like(audio, 0.5**0.5))
+    assert asked == [expected] * 3
+    assert gap is not None
+    assert gap.cosine == pytest.approx({"audio": 0.0, "moved": 0.5**0.5})
+    assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})
