@@ -46,6 +46,7 @@ def test_absent_and_broken_packages_are_told_apart() -> None:
     assert found["numpy"].state == OK
 
 
+@pytest.mark.processes
 def test_this_environment_is_fit() -> None:
     findings = doctor.examine()
     assert [f for f in findings if f.state == MISSING and f.area == "packages"] == []

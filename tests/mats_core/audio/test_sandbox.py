@@ -22,6 +22,8 @@ from mats_core.audio.decode import AudioError, AudioInfo, Decoded, DecodeLimits,
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from tests.recordings import encode, melody
 
+pytestmark = pytest.mark.processes  # decoding is a child's
+
 # A decoder with bugs to order: the file's name says which.
 BUGGY = isolated._BOOT.replace(
     "serve(descriptor",

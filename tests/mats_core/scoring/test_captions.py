@@ -138,6 +138,7 @@ def test_one_clip_has_no_cider() -> None:
     assert "CIDEr-D" in scores.unavailable[0].why
 
 
+@pytest.mark.processes
 def test_a_java_that_will_do_and_its_jar_make_meteor_run(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     java = tmp_path / "java"
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")

@@ -78,6 +78,7 @@ def same(one: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> No
             np.testing.assert_allclose(row["embedding"], other[row_id]["embedding"], atol=1e-5)
 
 
+@pytest.mark.processes
 def test_answers_do_not_depend_on_batch_or_order(answerer: Answer, decoded: pa.Table) -> None:
     alone = run(answerer, decoded, 1)
     assert len({row["text"] for row in alone.values()}) > 3  # the tiny model does tell sounds apart
@@ -129,6 +130,7 @@ def test_neighbours_of_santa_come_along_when_asked(answerer: Answer, decoded: pa
     assert sum(each["weight"] for each in row["neighbors"]) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.processes
 def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: Answer) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE) + 0.1, RATE)
     rows = pa.Table.from_pylist(

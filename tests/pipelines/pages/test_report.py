@@ -169,6 +169,7 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str]:
     return Page(text), text
 
 
+@pytest.mark.processes
 def test_hostile_names_and_answers_stay_text(hostile_page: tuple[Page, str]) -> None:
     page, _ = hostile_page
     assert len(page.all("script")) == 1, "our own, and no other"
@@ -195,6 +196,7 @@ def test_the_page_needs_nothing_from_outside(hostile_page: tuple[Page, str]) -> 
     assert (policy[0] or "").startswith("default-src 'none'")
 
 
+@pytest.mark.processes
 def test_counts_errors_and_sample(tmp_path: Path) -> None:
     rows = [row(i, str(tmp_path / f"{i}.wav"), decoded_s=2.0) for i in range(6)]
     rows += [error(6, str(tmp_path / "a.wav"), "not_audio", "is text"), error(7, "x.wav", "not_audio", "is text")]
@@ -215,6 +217,7 @@ def test_counts_errors_and_sample(tmp_path: Path) -> None:
     assert "4 of 9 files are shown" in (tmp_path / "few.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.processes
 def test_labels_right_missed_and_wrong(tmp_path: Path) -> None:
     uri = str(tmp_path / "in" / "a b.wav")
     truth = [
@@ -231,6 +234,7 @@ def test_labels_right_missed_and_wrong(tmp_path: Path) -> None:
     assert "Rain, then a siren." in page.text
 
 
+@pytest.mark.processes
 def test_each_minute_of_a_scene_has_its_own_truth(tmp_path: Path) -> None:
     uri = str(tmp_path / "scene.wav")
     minutes = [
@@ -250,6 +254,7 @@ def test_each_minute_of_a_scene_has_its_own_truth(tmp_path: Path) -> None:
     assert (second["start_s"], second["truth"], second["labels"]) == (60.0, "A cat.", [("cat", "right")])
 
 
+@pytest.mark.processes
 def test_a_name_that_is_not_utf8_finds_its_file_and_its_truth(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "in")
     os.makedirs(folder)
@@ -265,6 +270,7 @@ def test_a_name_that_is_not_utf8_finds_its_file_and_its_truth(tmp_path: Path) ->
     assert result.previews == 1, "the second file is not there and is shown without picture"
 
 
+@pytest.mark.processes
 def test_a_full_page_shows_answers_without_pictures(tmp_path: Path) -> None:
     rows = [row(i, wav(tmp_path / "in" / f"{i}.wav", tone(300 * (i + 1), 1.0)), text=f"answer {i}") for i in range(3)]
     output = write_run(tmp_path / "out", rows)

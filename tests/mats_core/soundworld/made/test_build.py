@@ -326,6 +326,7 @@ def test_what_a_build_keeps_is_whole_or_not_there(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".partial")] == ["times.json"]
 
 
+@pytest.mark.processes
 def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom jobs.soundworld import corpus\n"
