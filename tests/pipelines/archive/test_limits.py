@@ -114,6 +114,7 @@ def test_absurd_rates_and_channel_counts_are_refused_without_much_memory(
     assert peak < 32 << 20
 
 
+@pytest.mark.processes
 def test_an_hour_of_silence_in_a_few_kilobytes_does_not_fill_the_memory(
     tmp_path: Path, elsewhere: ProcessPoolExecutor
 ) -> None:
