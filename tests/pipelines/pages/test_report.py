@@ -182,6 +182,7 @@ def test_hostile_names_and_answers_stay_text(hostile_page: tuple[Page, str]) -> 
     assert "<img src=//example.org/x onerror=alert(4)>" in page.text
 
 
+@pytest.mark.processes
 def test_the_page_needs_nothing_from_outside(hostile_page: tuple[Page, str]) -> None:
     page, text = hostile_page
     sources = [a[k] or "" for _, a in page.tags for k in ("src", "href", "data", "poster") if k in a]
