@@ -91,6 +91,7 @@ def header(path: Path, rate: int, channels: int, seconds: float = 0.5) -> Path:
     return path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("rate", "channels", "code"),
     [

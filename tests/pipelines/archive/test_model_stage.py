@@ -137,6 +137,7 @@ def test_neighbours_of_santa_come_along_when_asked(answerer: AnswerStage, decode
     assert sum(each["weight"] for each in row["neighbors"]) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.processes
 def test_stages_read_write_and_drop_what_they_declare(
     answerer: AnswerStage, archive: Path, tmp_path: Path, tiny_model_dir: str
 ) -> None:
