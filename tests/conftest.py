@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Generator, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,22 @@ def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_note_start)
+_start_process = BaseProcess.start
+
+
+def _start_and_note(process: BaseProcess) -> None:
+    _started.append(f"multiprocessing {process.name}")  # spawn and forkserver raise no event of their own
+    _start_process(process)
+
+
+BaseProcess.start = _start_and_note  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs commands as a user does starts processes; other tests say so with the mark `processes`."""
     for item in items:
-        if (_HERE / "e2e") in item.path.parents or item.get_closest_marker("e2e"):
+        of_ray = "shared_ray" in getattr(item, "fixturenames", ())
+        if of_ray or (_HERE / "e2e") in item.path.parents or item.get_closest_marker("e2e"):
             item.add_marker("processes")
 
 

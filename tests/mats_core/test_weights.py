@@ -32,6 +32,7 @@ assert all((a == b).all() for a, b in zip(ours, theirs, strict=True))
 """
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is not installed")
 def test_scikit_learn_waits_until_assisted_generation_asks_for_it() -> None:
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300)

@@ -148,6 +148,7 @@ def test_pandas_and_duckdb_read_parts_and_partitions_alike(finished: Path, tmp_p
         assert slashed == (ROWS // 4,)
 
 
+@pytest.mark.processes
 def test_killed_at_random_moments_it_ends_with_the_same_files(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

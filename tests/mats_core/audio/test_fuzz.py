@@ -16,6 +16,8 @@ from mats_core.audio.file import AudioError, AudioInfo
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from tests.recordings import encode, melody
 
+pytestmark = pytest.mark.processes  # decoding is a child's
+
 FORMATS = ("wav", "flac", "ogg", "mp3", "aiff", "m4a", "opus")
 COUNT = 500
 SECONDS = 0.3

@@ -23,6 +23,8 @@ from mats_core.audio.file import AudioError, AudioInfo
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from tests.recordings import encode, melody
 
+pytestmark = pytest.mark.processes  # decoding is a child's
+
 # A decoder with bugs to order: the file's name says which.
 BUGGY = sandbox.CHILD_PROGRAM.replace(
     "serve(descriptor",

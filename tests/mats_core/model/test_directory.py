@@ -184,6 +184,7 @@ def test_missing_directory_and_wrong_device(tiny_model_dir: str) -> None:
             mats_core.load_model(tiny_model_dir, **options)
 
 
+@pytest.mark.processes
 def test_checking_a_model_imports_nothing_heavy(tiny_model_dir: str) -> None:
     code = (
         "import sys; from mats_core.model.directory import check_model_dir; "

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mats_core.soundworld.language import (
     NUMBERS,
@@ -70,6 +71,7 @@ def test_a_training_record_never_asks_for_what_its_caption_does_not_tell() -> No
             assert any(w in record["caption"].lower() for w in told), record
 
 
+@pytest.mark.processes
 def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom jobs.soundworld import corpus\n"

@@ -82,6 +82,7 @@ def assert_whole(folder: str) -> None:
     assert {path.name: path.read_bytes() for path in Path(folder).iterdir()} == PARTS
 
 
+@pytest.mark.processes
 def test_three_processes_at_once_download_a_directory_once(bucket: FaultyProxy) -> None:
     found = in_processes(3, "s3://parts/llm")
     assert len(set(found)) == 1
@@ -195,6 +196,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     found.close()
 
 
+@pytest.mark.processes
 def test_three_processes_at_once_download_from_the_hub_once(hub: Hub) -> None:
     hub.files["pytorch_model.bin"] = b"the same weights, as a pickle"
     found = in_processes(3, "owner/llm")
@@ -204,6 +206,7 @@ def test_three_processes_at_once_download_from_the_hub_once(hub: Hub) -> None:
     assert hub.served == dict.fromkeys(NAMES, 1)
 
 
+@pytest.mark.processes
 def test_a_half_download_from_the_hub_is_fetched_again_and_refused_when_it_stays_so(hub: Hub) -> None:
     hub.broken = 1
     (found,) = in_processes(1, "hf:owner/llm")
@@ -214,6 +217,7 @@ def test_a_half_download_from_the_hub_is_fetched_again_and_refused_when_it_stays
     assert found.startswith("refused: llm: owner/llm/model.safetensors is not a whole safetensors file")
 
 
+@pytest.mark.processes
 def test_a_hub_name_that_is_not_there(hub: Hub) -> None:
     (found,) = in_processes(1, "owner/none")
     assert found.startswith('refused: llm: "owner/none" cannot be read from the hub (')

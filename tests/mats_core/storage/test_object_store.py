@@ -211,6 +211,7 @@ COSTS = {  # seconds, kind → GETs for its header, for all of it, for a second 
 }
 
 
+@pytest.mark.processes
 def test_a_sound_costs_few_requests(s3: FaultyProxy, bucket: str) -> None:
     """What jobs/SCALE.md counts with: no HEAD; a GET for a header, two where the length is told at the end; one for all
     of a file up to 8 MiB."""
@@ -281,6 +282,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
     assert storage.stat(uri).size == 9 << 20
 
 
+@pytest.mark.processes
 def test_parquet_and_decoders_reach_the_same_store(s3: FaultyProxy, bucket: str) -> None:
     fs, path = storage.arrow(f"s3://{bucket}/table/t.parquet")
     pq.write_table(pa.table({"a": [1, 2]}), path, filesystem=fs)

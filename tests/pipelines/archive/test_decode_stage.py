@@ -20,6 +20,8 @@ from pipelines.data.inputs import open_input
 from pipelines.settings.archive import LimitSettings
 from tests.recordings import KINDS, bursts, clicks, encode, melody
 
+pytestmark = pytest.mark.processes  # decoding is a child's
+
 CHUNK_S, RATE = 4.0, 16_000
 CLICK_S = 6.25
 TOLERANCE_S = {"joined.mp3": 0.35, "raw.aac": 0.1, "short.m4a": 0.03, "joined.ogg": 0.1}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from pipelines.archive.caption import caption_job
 from pipelines.archive.dry_run import run_dry
 from pipelines.archive.headers import Scanner
@@ -12,6 +14,7 @@ from pipelines.settings.archive import CaptionSettings
 from tests.e2e.conftest import write_tones
 
 
+@pytest.mark.processes
 def test_a_dry_run_counts_measures_and_writes_nothing(tmp_path: Path, tiny_model_dir: str) -> None:
     archive, out = tmp_path / "archive", tmp_path / "out"
     write_tones(archive, 5, 2.0)

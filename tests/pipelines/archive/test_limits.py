@@ -91,6 +91,7 @@ def header(path: Path, rate: int, channels: int, seconds: float = 0.5) -> Path:
     return path
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(
     ("rate", "channels", "code"),
     [
@@ -114,6 +115,7 @@ def test_absurd_rates_and_channel_counts_are_refused_without_much_memory(
     assert peak < 32 << 20
 
 
+@pytest.mark.processes
 def test_an_hour_of_silence_in_a_few_kilobytes_does_not_fill_the_memory(
     tmp_path: Path, elsewhere: ProcessPoolExecutor
 ) -> None:

@@ -80,6 +80,7 @@ def same(one: dict[int, dict[str, Any]], other: dict[int, dict[str, Any]]) -> No
             np.testing.assert_allclose(row["embedding"], other[row_id]["embedding"], atol=1e-5)
 
 
+@pytest.mark.processes
 def test_answers_do_not_depend_on_batch_or_order(answerer: AnswerStage, decoded: pa.Table) -> None:
     alone = run(answerer, decoded, 1)
     assert len({row["text"] for row in alone.values()}) > 3  # the tiny model does tell sounds apart
@@ -89,6 +90,7 @@ def test_answers_do_not_depend_on_batch_or_order(answerer: AnswerStage, decoded:
     same(alone, run(answerer, decoded.take(order), 5))
 
 
+@pytest.mark.processes
 def test_stored_embeddings_give_the_answers_of_the_audio(
     answerer: AnswerStage, decoded: pa.Table, tiny_model_dir: str
 ) -> None:
@@ -99,6 +101,7 @@ def test_stored_embeddings_give_the_answers_of_the_audio(
     same(run(answerer, decoded, 4), run(answerer, embedded, 3))
 
 
+@pytest.mark.processes
 def test_answers_are_those_of_the_model_alone(answerer: AnswerStage, decoded: pa.Table, tiny_model_dir: str) -> None:
     model = mats_core.load_model(tiny_model_dir)
     rows = run(answerer, decoded, 8)
@@ -111,6 +114,7 @@ def test_answers_are_those_of_the_model_alone(answerer: AnswerStage, decoded: pa
             assert row["segments"] == [vars(segment) for segment in answer.segments or []]
 
 
+@pytest.mark.processes
 def test_segments_cover_the_file_with_its_times(answerer: AnswerStage, decoded: pa.Table) -> None:
     rows = [row for row in run(answerer, decoded, 8).values() if row["uri"].endswith("09.wav")]
     spans = [(s["start_s"], s["end_s"]) for row in sorted(rows, key=lambda r: r["start_s"]) for s in row["segments"]]
@@ -119,18 +123,21 @@ def test_segments_cover_the_file_with_its_times(answerer: AnswerStage, decoded: 
     assert [(s["start_s"], s["end_s"]) for s in short["segments"]] == [(0.0, 5.0), (1.5, 6.5)]
 
 
+@pytest.mark.processes
 def test_a_bad_file_is_a_row_with_its_code(answerer: AnswerStage, decoded: pa.Table) -> None:
     (row,) = [row for row in run(answerer, decoded, 8).values() if row["uri"].endswith("text.wav")]
     assert row["error_code"] == "not_audio"
     assert (row["text"], row["segments"], row["embedding"], row["decoded_s"]) == (None, None, None, 0.0)
 
 
+@pytest.mark.processes
 def test_neighbours_of_santa_come_along_when_asked(answerer: AnswerStage, decoded: pa.Table) -> None:
     row = run(answerer, decoded.slice(0, 1), 1)[0]
     assert len(row["neighbors"]) > 1
     assert sum(each["weight"] for each in row["neighbors"]) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.processes
 def test_stages_read_write_and_drop_what_they_declare(
     answerer: AnswerStage, archive: Path, tmp_path: Path, tiny_model_dir: str
 ) -> None:
@@ -153,6 +160,7 @@ def test_stages_read_write_and_drop_what_they_declare(
             assert {name for name in table.schema.names if not name.startswith("_")} == columns
 
 
+@pytest.mark.processes
 def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: AnswerStage) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(RATE) + 0.1, RATE)
     rows = pa.Table.from_pylist(
@@ -174,6 +182,7 @@ def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: AnswerS
     assert inside["text"]
 
 
+@pytest.mark.processes
 def test_a_row_the_model_fails_on_is_flagged_alone(
     answerer: AnswerStage, decoded: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,6 +209,7 @@ def test_a_row_the_model_fails_on_is_flagged_alone(
         assert rows[row_id]["text"] == good[row_id]["text"]
 
 
+@pytest.mark.processes
 def test_a_model_that_does_not_load_tells_why_when_it_is_asked(decoded: pa.Table, tmp_path: Path) -> None:
     """Not while the actor starts: of that Ray hands on a text, and a wrong setting would end with code 1."""
     broken = AnswerStage(StageContext(), ModelSpec(str(tmp_path / "none"), window_s=WINDOW_S))

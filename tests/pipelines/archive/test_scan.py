@@ -21,6 +21,7 @@ def tone(path: Path, seconds: float) -> None:
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time), 8000)
 
 
+@pytest.mark.processes
 def test_a_manifest_grows_by_what_is_new_or_changed(tmp_path: Path, tiny_model_dir: str) -> None:
     archive, out = tmp_path / "archive", tmp_path / "manifest"
     tone(archive / "short.wav", 2.0)
@@ -44,6 +45,7 @@ def test_a_manifest_grows_by_what_is_new_or_changed(tmp_path: Path, tiny_model_d
     assert run_scan(settings).added.files == 0
 
 
+@pytest.mark.processes
 def test_ids_do_not_depend_on_where_the_archive_lies(tmp_path: Path, tiny_model_dir: str) -> None:
     import shutil
 
@@ -57,6 +59,7 @@ def test_ids_do_not_depend_on_where_the_archive_lies(tmp_path: Path, tiny_model_
     assert found[0] == found[1]
 
 
+@pytest.mark.processes
 def test_one_scan_writes_a_manifest_at_a_time_and_none_into_another_jobs_output(tmp_path: Path) -> None:
     tone(tmp_path / "in" / "a.wav", 1)
     out = tmp_path / "out"
@@ -72,6 +75,7 @@ def test_one_scan_writes_a_manifest_at_a_time_and_none_into_another_jobs_output(
         run_scan(ScanSettings(input=str(tmp_path / "in"), output=str(out)))
 
 
+@pytest.mark.processes
 def test_a_manifest_that_is_damaged_or_not_ours_is_named(tmp_path: Path) -> None:
     tone(tmp_path / "in" / "a.wav", 1)
     out = tmp_path / "out"

@@ -116,6 +116,7 @@ def test_a_column_of_another_type_is_refused_by_name(tmp_path: Path, before: Any
         WorkList(str(tmp_path / "work"), given.own_schema)
 
 
+@pytest.mark.processes
 def test_a_file_that_changes_after_the_scan_is_one_error_and_then_a_new_entry(tmp_path: Path) -> None:
     """Never the new sound under the old version."""
 

@@ -80,6 +80,7 @@ def test_relative_paths_are_the_users_not_the_workers(monkeypatch: pytest.Monkey
     assert (text.corpora, text.encoder) == ([str(tmp_path / "a*.csv")], "hf:x")
 
 
+@pytest.mark.processes
 def test_sigterm_stays_the_commands_own() -> None:
     """A stopped pod keeps what is answered: Ray's handler would end the process with nothing written."""
     script = """

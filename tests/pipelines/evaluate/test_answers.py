@@ -15,6 +15,7 @@ from pipelines.evaluate.datasets import load_evaluation_set, load_items
 from tests.pipelines.evaluate.stand_in import CLIPS, NAMES, evaluate
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("column", ["uri", "version", "start_s"])
 def test_answers_to_two_versions_of_a_sound_are_not_joined(model: Any, data: str, tmp_path: Path, column: str) -> None:
     evaluate(data, tmp_path / "out", benchmarks=NAMES[0])

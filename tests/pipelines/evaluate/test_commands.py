@@ -57,6 +57,7 @@ def test_runs_are_shown_accepted_pinned_and_rejected(monkeypatch: pytest.MonkeyP
     mats("history", "accept", "c", code=2)
 
 
+@pytest.mark.processes
 def test_two_runs_of_caption_are_compared(tmp_path: Path) -> None:
     """In the columns of `mats caption`: one answer stays, one changes, one fails now, one sound is new."""
     for name in ("0", "1", "2", "3"):

@@ -23,6 +23,7 @@ from tests.pipelines.evaluate.datasets.test_readers import write
 from tests.pipelines.evaluate.stand_in import CLIPS, NAMES, StandIn, evaluate, install
 
 
+@pytest.mark.processes
 def test_two_nights_the_gate_and_what_changed(model: Any, data: str, tmp_path: Path) -> None:
     nightly = {"history": str(tmp_path / "history"), "against": "accepted", "accept": True}
     good = evaluate(data, tmp_path / "good", **nightly)
@@ -137,6 +138,7 @@ def test_files_for_judges_and_what_is_left_out_and_why(
     assert "mmau: for its judge, " in shown
 
 
+@pytest.mark.processes
 def test_questions_that_get_no_answer_close_the_gate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     silent = False
     install(StandIn(lambda row: None if silent else "Rain."), monkeypatch)
@@ -149,6 +151,7 @@ def test_questions_that_get_no_answer_close_the_gate(monkeypatch: pytest.MonkeyP
     assert [(fall.metric, fall.new) for fall in verdict.falls] == [("answered", 0.0)]
 
 
+@pytest.mark.processes
 def test_a_metric_that_can_no_longer_be_computed_closes_the_gate(model: Any, data: str, tmp_path: Path) -> None:
     given = {"benchmarks": NAMES[0], "history": str(tmp_path / "h"), "against": "accepted", "accept": True}
     evaluate(data, tmp_path / "a", **given)
@@ -165,6 +168,7 @@ def test_a_metric_that_can_no_longer_be_computed_closes_the_gate(model: Any, dat
     assert evaluate(data, tmp_path / "c", **{**given, "benchmarks": str(path), "ungated": ungated}).accepted
 
 
+@pytest.mark.processes
 def test_a_grid_hears_once_and_ranks_its_cells(model: Any, data: str, tmp_path: Path) -> None:
     done = evaluate(data, tmp_path / "grid", benchmarks=NAMES[0], axes=["santa.mix=0.2,0.4", "bridge=none,santa"])
     assert len(model.heard) == CLIPS
@@ -211,12 +215,14 @@ def test_what_cannot_work_is_said_before_any_work(
     assert model.captioned == []
 
 
+@pytest.mark.processes
 def test_a_folder_of_another_model_or_other_settings_is_refused(model: Any, data: str, tmp_path: Path) -> None:
     evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=4)
     with pytest.raises(SettingsError, match=r"of another model, .*; choose another folder, or --overwrite"):
         evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=5)
 
 
+@pytest.mark.processes
 def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -245,11 +251,13 @@ def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
     assert evaluate(data, out, overwrite=True, **given).run_id != first.run_id
 
 
+@pytest.mark.processes
 def test_clips_written_by_the_first_run_are_the_same_for_the_second(model: Any, tmp_path: Path) -> None:
     data, given = str(tmp_path / "data"), {"benchmarks": NAMES[0]}
     assert evaluate(data, tmp_path / "out", **given).run_id == evaluate(data, tmp_path / "out", **given).run_id
 
 
+@pytest.mark.processes
 def test_overwrite_leaves_nothing_of_the_run_before(model: Any, data: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(data, out, benchmarks=NAMES[0], axes=["beams=1,2"])
@@ -263,6 +271,7 @@ def test_overwrite_leaves_nothing_of_the_run_before(model: Any, data: str, tmp_p
     }
 
 
+@pytest.mark.processes
 def test_overwrite_waits_for_who_holds_the_folder(model: Any, data: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(data, out, benchmarks=NAMES[0], limit=4)
@@ -286,6 +295,7 @@ def test_a_folder_of_something_else_is_refused(model: Any, data: str, tmp_path: 
     assert [str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*") if p.is_file()] == [name]
 
 
+@pytest.mark.processes
 def test_a_run_with_too_many_errors_is_not_accepted(model: Any, data: str, tmp_path: Path) -> None:
     given = {"benchmarks": NAMES[0], "history": str(tmp_path / "h"), "accept": True}
     assert not evaluate(data, tmp_path / "a", max_error_rate=0.12, **given).accepted  # one of eight fails

@@ -105,6 +105,7 @@ def test_overwrite_removes_nothing_when_the_list_asks_what_cannot_be_asked(
     assert (out / "answers" / "part.parquet").exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_is_read_is_not_where_answers_go(tmp_path: Path, tiny_model_dir: str, overwrite: bool) -> None:
     manifest = tmp_path / "manifest"

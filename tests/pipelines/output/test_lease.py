@@ -37,6 +37,7 @@ def test_a_second_run_is_refused_with_who_holds_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
 def test_the_lease_of_a_killed_process_is_taken_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pipelines.output.lease import Lease; Lease(sys.argv[1], 'x').acquire(); "

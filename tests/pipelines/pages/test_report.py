@@ -30,6 +30,7 @@ def hostile_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str]:
     return Page(text), text
 
 
+@pytest.mark.processes
 def test_hostile_names_and_answers_stay_text(hostile_page: tuple[Page, str]) -> None:
     page, _ = hostile_page
     assert len(page.all("script")) == 1, "our own, and no other"
@@ -42,6 +43,7 @@ def test_hostile_names_and_answers_stay_text(hostile_page: tuple[Page, str]) -> 
     assert "<img src=//example.org/x onerror=alert(4)>" in page.text
 
 
+@pytest.mark.processes
 def test_the_page_needs_nothing_from_outside(hostile_page: tuple[Page, str]) -> None:
     page, text = hostile_page
     sources = [a[k] or "" for _, a in page.tags for k in ("src", "href", "data", "poster") if k in a]
@@ -56,6 +58,7 @@ def test_the_page_needs_nothing_from_outside(hostile_page: tuple[Page, str]) -> 
     assert (policy[0] or "").startswith("default-src 'none'")
 
 
+@pytest.mark.processes
 def test_counts_errors_and_sample(tmp_path: Path) -> None:
     rows = [row(i, str(tmp_path / f"{i}.wav"), decoded_s=2.0) for i in range(6)]
     rows += [error(6, str(tmp_path / "a.wav"), "not_audio", "is text"), error(7, "x.wav", "not_audio", "is text")]
@@ -76,6 +79,7 @@ def test_counts_errors_and_sample(tmp_path: Path) -> None:
     assert "4 of 9 files are shown" in (tmp_path / "few.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.processes
 def test_a_full_page_shows_answers_without_pictures(tmp_path: Path) -> None:
     rows = [row(i, wav(tmp_path / "in" / f"{i}.wav", tone(300 * (i + 1), 1.0)), text=f"answer {i}") for i in range(3)]
     output = write_run(tmp_path / "out", rows)

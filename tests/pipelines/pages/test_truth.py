@@ -23,6 +23,7 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.pages.report.add_media", decode)
 
 
+@pytest.mark.processes
 def test_labels_right_missed_and_wrong(tmp_path: Path) -> None:
     uri = str(tmp_path / "in" / "a b.wav")
     truth = [
@@ -39,6 +40,7 @@ def test_labels_right_missed_and_wrong(tmp_path: Path) -> None:
     assert "Rain, then a siren." in page.text
 
 
+@pytest.mark.processes
 def test_each_minute_of_a_scene_has_its_own_truth(tmp_path: Path) -> None:
     uri = str(tmp_path / "scene.wav")
     minutes = [
@@ -58,6 +60,7 @@ def test_each_minute_of_a_scene_has_its_own_truth(tmp_path: Path) -> None:
     assert (second["start_s"], second["truth"], second["labels"]) == (60.0, "A cat.", [("cat", "right")])
 
 
+@pytest.mark.processes
 def test_a_name_that_is_not_utf8_finds_its_file_and_its_truth(tmp_path: Path) -> None:
     folder = os.fsencode(tmp_path / "in")
     os.makedirs(folder)

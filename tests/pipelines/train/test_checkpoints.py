@@ -102,6 +102,7 @@ def test_a_damaged_checkpoint_is_none_of_those_to_keep(llm: str, tmp_path: Path)
         assert load_newest(folder, model, optimizer).step == 7
 
 
+@pytest.mark.processes
 def test_a_checkpoint_of_another_model_is_refused(llm: str, tmp_path: Path) -> None:
     model, optimizer = fresh(llm)
     uri = save_checkpoint(str(tmp_path), TrainState(step=1), model, optimizer)

@@ -93,6 +93,7 @@ def test_killed_at_any_step_and_started_again_ends_with_the_same_bits(world: Pat
     assert left >= {"mats.json", "mapper.safetensors", "adapter", "MODEL_CARD.md", "curves"}
 
 
+@pytest.mark.processes
 def test_two_workers_and_sharded_weights_give_the_losses_of_one(world: Path, tmp_path: Path) -> None:
     """50 steps on one worker; on two; on two that share the frozen LLM's layers out between them (FSDP)."""
     given: dict[str, Any] = {
