@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, TypeAlias
 
@@ -44,7 +45,7 @@ class AudioInfo:
     duration_source: Literal["header", "decoded", "unknown"]
 
 
-class Source(ABC):
+class Source(AbstractContextManager["Source"]):
     """One opened file: its header, and its samples in blocks. Closed at the end of a `with`."""
 
     reader: Reader
@@ -72,9 +73,6 @@ class Source(ABC):
     def declared_s(self) -> float | None:
         """Its length by the header, in seconds; None where nothing is known."""
         return self.info().duration_s
-
-    def __enter__(self) -> Source:
-        return self
 
     def __exit__(self, *error: object) -> None:
         self.close()

@@ -118,14 +118,12 @@ def encoder_uri(uri: str, setting: str = "encoder") -> str:
 
 def model_fingerprint(folder: Path, config: ModelConfig) -> str:
     """Which model this is: its weights, its parts and the settings that change answers."""
-    settings = config.model_dump(exclude={"encoder", "llm", "memory", "wordings", "noise_variance"})
+    settings = config.model_dump(exclude={*PARTS, "wordings", "noise_variance"})
     found = [("settings", hash_settings(settings)), ("mapper", fingerprint_file(folder / "mapper.safetensors"))]
     if config.adapter is not None:
         found.append(("adapter", fingerprint_file(folder / "adapter" / "adapter_model.safetensors")))
-    for name in PARTS:
-        part: Part | None = getattr(config, name)
-        found.append((name, part.fingerprint if part is not None else ""))
-    return combine(found)
+    parts = ((name, getattr(config, name)) for name in PARTS)
+    return combine([*found, *((name, part.fingerprint if part is not None else "") for name, part in parts)])
 
 
 def save_model(

@@ -70,23 +70,16 @@ def _positions(folder: Path, config: ModelConfig) -> int:
 
 def _size(folder: Path, config: ModelConfig) -> int:
     """Bytes of weights, of parts that lie on this machine: what an actor needs at least."""
-    total = 0
-    places = {folder}
+    places = [folder]
     for part in (config.encoder, config.llm, config.memory):
         where = part_uri(folder, part)
-        if where is None:
-            continue
-        path = Path(split_uri(where)[0] if where.startswith("msclap:") else strip_scheme(where)).expanduser()
-        if path.exists():
-            places.add(path.resolve())
-    seen: set[Path] = set()
-    for place in places:
-        for path in [place] if place.is_file() else place.rglob("*"):
-            real = path.resolve()
-            if path.suffix in (".safetensors", ".bin", ".faiss", ".pth") and real not in seen:
-                seen.add(real)
-                total += real.stat().st_size
-    return total
+        if where is not None:
+            places.append(
+                Path(split_uri(where)[0] if where.startswith("msclap:") else strip_scheme(where)).expanduser()
+            )
+    files = (path for place in places for path in ([place] if place.is_file() else place.rglob("*")))
+    weights = {path.resolve() for path in files if path.suffix in (".safetensors", ".bin", ".faiss", ".pth")}
+    return sum(path.stat().st_size for path in weights)
 
 
 def check_weights(folder: Path, config: ModelConfig) -> None:
@@ -118,14 +111,11 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
 
 def _stated_size(stated: dict[str, Any], names: tuple[str, ...], llm: Path | None) -> int | None:
     """The first of these sizes that an LLM's config.json states; None where it states none at its top."""
-    for name in names:
-        size = stated.get(name)
-        if type(size) is int:
-            return size
-        if size is not None:
-            why = f"{name} in the config.json of {llm} is {size!r:.80}, not a whole number"
-            raise SettingsError("llm", why, "give the LLM's own config.json")
-    return None
+    name = next((name for name in names if stated.get(name) is not None), None)
+    if name is not None and type(stated[name]) is not int:
+        why = f"{name} in the config.json of {llm} is {stated[name]!r:.80}, not a whole number"
+        raise SettingsError("llm", why, "give the LLM's own config.json")
+    return stated[name] if name is not None else None
 
 
 def _check_memory(memory: Path, config: ModelConfig) -> None:

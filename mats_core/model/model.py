@@ -343,10 +343,6 @@ def load_model(
 ) -> MatsModel:
     """Load a model directory and everything it names; "builtin" is the embedded model.
 
-        model = load_model("builtin")
-        print(model.answer("street.wav"))
-        print(model.answer("street.wav", "QA", question="Is a dog barking?"))
-
     uri: a local directory, or the URL of one, which is downloaded once. device: "auto" is the first GPU where there is
     one. dtype: of the LLM; "auto" is bfloat16 on CUDA and float32 on CPU. trust_remote_code: let an LLM that brings
     Python files of its own run them. encoder=False or memory=False leaves that part out (the model then answers

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
+import fsspec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mats_core.errors import SettingsError, StorageError
@@ -108,8 +109,6 @@ def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
 
 def is_known_scheme(name: str) -> bool:
     """Whether `name` is a kind of storage that can be read here, or could be with a package ("file" is local)."""
-    import fsspec
-
     return name == "file" or (name not in WRAPPERS and name in fsspec.available_protocols())
 
 
@@ -119,8 +118,6 @@ def open_client(uri: str, repeats: bool = False) -> tuple[Any, str]:
 
     Raises StorageError refused, and whatever the client raises.
     """
-    import fsspec
-
     kind = scheme(uri)
     if kind in WRAPPERS:
         raise StorageError("refused", f"{kind}:// reaches through to other files; name the file itself")
@@ -178,10 +175,8 @@ def _explained(error: Exception, uri: str) -> Exception:
     try:
         fs, name = open_client(uri)
         bucket, key, _ = fs.split_path(name)
-        if not key:
-            fs.call_s3("list_objects_v2", Bucket=bucket, MaxKeys=1)
-        else:
-            fs.call_s3("get_object", Bucket=bucket, Key=key, Range="bytes=0-0")
+        asked = {"Key": key, "Range": "bytes=0-0"} if key else {"MaxKeys": 1}
+        fs.call_s3("get_object" if key else "list_objects_v2", Bucket=bucket, **asked)
     except Exception as cause:
         return error if is_vague(cause) or is_passing(cause) else cause
     return error

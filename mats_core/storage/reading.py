@@ -83,11 +83,9 @@ def _open_local(path: bytes, uri: str, listed: Listed | None) -> BinaryIO:
 
 def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
     spool = tempfile.SpooledTemporaryFile(max_size=8 << 20)  # noqa: SIM115 (the caller closes it)
-    with file:
-        while block := file.read(1 << 20):
+    with file:  # where it is over the limit, the reader finds that by its size
+        while (max_bytes is None or spool.tell() <= max_bytes) and (block := file.read(1 << 20)):
             spool.write(block)
-            if max_bytes is not None and spool.tell() > max_bytes:
-                break  # the reader finds it over the limit by its size
     spool.seek(0)
     return spool  # type: ignore[return-value]
 

@@ -179,6 +179,6 @@ def remove_tree(uri: str) -> None:
         if plain:
             with_retries(lambda: fs.rm(plain))
         for each in set(names) - set(plain):
-            with_retries(lambda each=each: fs.rm_file(each))  # type: ignore[misc]  # note: fs.rm takes "*" for a pattern
+            with_retries(partial(fs.rm_file, each))  # note: fs.rm takes "*" for a pattern
         if scheme(uri) not in OBJECT_STORES and fs.exists(name):
             with_retries(lambda: fs.rm(name, recursive=True))
