@@ -46,7 +46,7 @@ class SantaSettings(BaseModel):
     @model_validator(mode="after")
     def _probe_positive(self) -> SantaSettings:
         if self.probe != "all" and self.probe < 1:
-            raise ValueError('probe must be at least 1, or "all"')
+            raise ValueError('probe is less than 1; give at least 1, or "all"')
         return self
 
     def updated(self, changes: SantaSettings | dict[str, Any] | None) -> SantaSettings:

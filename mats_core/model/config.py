@@ -36,7 +36,7 @@ class MapperConfig(_Settings):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> MapperConfig:
         if self.kind == "transformer" and self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}; choose other sizes")
         return self
 
 
@@ -92,7 +92,7 @@ class ModelConfig(_Settings):
     def _known_tasks(self) -> ModelConfig:
         unknown = sorted(set(self.tasks) - set(TASKS))
         if unknown:
-            raise ValueError(f"unknown tasks {unknown}; known: {', '.join(TASKS)}")
+            raise ValueError(f"there is no task {', '.join(unknown)}; choose from {', '.join(TASKS)}")
         if self.prompt_template.count("<SpeechHere>") != 1:
-            raise ValueError("prompt_template must contain <SpeechHere> exactly once")
+            raise ValueError("prompt_template does not hold <SpeechHere> exactly once; put it where the sound goes")
         return self

@@ -256,14 +256,14 @@ def test_without_lora_and_a_promise_of_it_there_is_no_adapter_and_that_is_said(
     ("name", "value", "says"),
     [
         ("num_heads", 7, "checkpoint config.num_heads: 7 does not divide the mapper's width 64; "),
-        ("num_heads", 0, "checkpoint config.num_heads: 0 cannot be used; it must be greater than or equal to 1"),
-        ("k_nums", "many", 'checkpoint config.k_nums: "many" cannot be used'),
-        ("lambda", 7, "checkpoint config.lambda: 7 cannot be used; it must be less than or equal to 1"),
-        ("num_beams", 0, "checkpoint config.num_beams: 0 cannot be used"),
-        ("lora_alpha", None, "checkpoint config.lora_alpha: None cannot be used"),
-        ("noise_variance", -1, "checkpoint config.noise_variance: -1 cannot be used"),
-        ("temperature", float("nan"), "checkpoint config.temperature: nan cannot be used; it must be a finite number"),
-        ("num_layers", 10**9, "mapper.layers: 1000000000 cannot be used"),
+        ("num_heads", 0, "checkpoint config.num_heads: 0 is too small; give a number of at least 1"),
+        ("k_nums", "many", 'checkpoint config.k_nums: "many" is no whole number; give a whole number'),
+        ("lambda", 7, "checkpoint config.lambda: 7 is too large; give a number of at most 1"),
+        ("num_beams", 0, "checkpoint config.num_beams: 0 is too small; give a number of at least 1"),
+        ("lora_alpha", None, "checkpoint config.lora_alpha: None is no number; give a number"),
+        ("noise_variance", -1, "checkpoint config.noise_variance: -1 is too small; give a number of at least 0"),
+        ("temperature", float("nan"), "checkpoint config.temperature: nan is no finite number; give a finite number"),
+        ("num_layers", 10**9, "mapper.layers: 1000000000 is too large; give a number of at most 1000"),
     ],
 )
 def test_a_wrong_value_in_the_checkpoints_config_is_named(
