@@ -12,8 +12,8 @@ from mats_core.errors import SettingsError
 from pipelines.archive.caption import run_caption
 from pipelines.archive.scan import run_scan
 from pipelines.output.folder import Output, open_output, prepare_output
-from pipelines.output.identity import check_identity
 from pipelines.output.lease import Lease, LeaseHeld, LeaseLost
+from pipelines.output.record import check_identity
 from pipelines.settings.archive import CaptionSettings, ScanSettings
 
 SCAN = {"job": "scan", "chunk_seconds": 56.0}
@@ -114,7 +114,7 @@ def test_what_is_read_is_not_where_answers_go(tmp_path: Path, tiny_model_dir: st
     settings = CaptionSettings(
         input=str(manifest), output=f"{manifest}/../manifest/", model=tiny_model_dir, overwrite=overwrite
     )
-    with pytest.raises(SettingsError, match="another folder than INPUT"):
+    with pytest.raises(SettingsError, match="is INPUT too"):
         run_caption(settings)
     assert list((manifest / "manifest").glob("*.parquet"))
 
