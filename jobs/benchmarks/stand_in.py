@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from pipelines.archive.decode_stage import ShardStage, decode_stage
 from pipelines.archive.run import Job, RunResult, run_rows
+from pipelines.archive.stages import ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext
