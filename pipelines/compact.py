@@ -276,7 +276,7 @@ class LargeFiles:
         """Where a file grows: a .partial beside its place, or a temporary file that is uploaded when it is whole."""
         if not self._local:
             return tempfile.TemporaryFile()  # lives as long as the file grows
-        storage.make_dirs(storage.join(self._folder, *filter(None, (growing.partition,))))
+        storage.make_dirs(self._uri(growing, ""))
         system, path = storage.arrow(self._partial_uri(growing))
         return system.open_output_stream(path)
 

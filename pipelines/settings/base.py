@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from mats_core.errors import ERROR_CODES, field_error
 from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
@@ -38,6 +38,12 @@ def _error_code(name: str) -> str:
 
 Device = Annotated[str, AfterValidator(_device)]
 ErrorCode = Annotated[str, AfterValidator(_error_code)]
+Count = Annotated[int | None, Field(gt=0)]
+"""How many; None where the job chooses."""
+Address = Annotated[
+    str | None, Field(description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own.")
+]
+Overwrite = Annotated[bool, Field(description="Start anew: remove what OUTPUT holds.")]
 Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """A list that YAML may give as one value."""
 
