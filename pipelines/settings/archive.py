@@ -126,11 +126,4 @@ class CaptionSettings(RunSettings):
     retrieved: int = Field(4, gt=0, description="Bridge retrieval: captions placed in the prompt.")
 
 
-DECODING_FIELDS = (
-    "beams",
-    "max_new_tokens",
-    "min_length",
-    "no_repeat_ngram",
-    "repetition_penalty",
-    "length_penalty",
-)
+DECODING_FIELDS = ("beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty")
