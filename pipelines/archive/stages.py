@@ -223,33 +223,34 @@ class ModelStage:
             self._refusal = error
         self.ready_at = time.time()
 
-    def clips(self, rows: pa.Table) -> list[Clip | Exception | None]:
-        """A clip of each row, or what the model failed with; None where a row has no sound (an error, or past the end
-        of its file).
+    def clips(self, rows: pa.Table) -> tuple[dict[int, Clip], dict[int, Exception]]:
+        """Row → its clip, and row → what the model failed with. Rows without sound (an error, or past the end of their
+        file) are in neither.
 
         Raises SettingsError when the model could not be loaded.
         """
-        from mats_core.model.asking import embed_clips
+        from mats_core.model.asking import Clip, embed_clips
 
         if self._refusal is not None:
             raise self._refusal
         starts = [start or 0.0 for start in rows["start_s"].to_pylist()]
+        well = [code is None for code in rows["error_code"].to_pylist()]
         if "windows" in rows.schema.names:
-            return [self._stored_clip(*each) for each in zip(starts, rows["windows"].to_pylist(), strict=True)]
+            stored = enumerate(rows["windows"].to_pylist())
+            return {i: self._stored_clip(starts[i], each) for i, each in stored if each and well[i]}, {}
         sounds = {  # row → start of its chunk in seconds, int16 samples [T]
             index: (starts[index], np.frombuffer(value.as_buffer(), "<i2"))
             for index, value in enumerate(rows["pcm"])
-            if value.is_valid and value.as_buffer().size
+            if well[index] and value.is_valid and value.as_buffer().size
         }
         embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
         found = dict(zip(sounds, embedded, strict=True))
-        return [found.get(index) for index in range(len(rows))]
+        clips = {index: each for index, each in found.items() if isinstance(each, Clip)}
+        return clips, {index: each for index, each in found.items() if isinstance(each, Exception)}
 
-    def _stored_clip(self, start_s: float, windows: list[dict[str, Any]] | None) -> Clip | None:
+    def _stored_clip(self, start_s: float, windows: list[dict[str, Any]]) -> Clip:
         from mats_core.model.asking import Clip
 
-        if not windows:
-            return None
         return Clip(
             np.array([window["embedding"] for window in windows], np.float32),
             np.array([window["weight"] for window in windows], np.float32),
@@ -284,15 +285,12 @@ class EmbedStage(ModelStage):
     def __call__(self, rows: pa.Table) -> pa.Table:
         began, started = time.time(), time.monotonic()
         values: list[dict[str, Any]] = [{"windows": []} for _ in range(len(rows))]
-        failed: dict[int, Exception] = {}
-        for index, clip in enumerate(self.clips(rows)):
-            if isinstance(clip, Exception):
-                failed[index] = clip
-            elif clip is not None:
-                values[index]["windows"] = [
-                    {"start_s": start, "weight": weight, "embedding": vector}
-                    for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
-                ]
+        clips, failed = self.clips(rows)
+        for index, clip in clips.items():
+            values[index]["windows"] = [
+                {"start_s": start, "weight": weight, "embedding": vector}
+                for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
+            ]
         rows = self.output(rows, "embed-audio", values, failed)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
@@ -304,16 +302,7 @@ class AnswerStage(ModelStage):
         from mats_core.model.asking import Answer, Request, ask_clips
 
         began, started = time.time(), time.monotonic()
-        failed: dict[int, Exception] = {}
-        clips: dict[int, Clip] = {}
-        has_error = [code is not None for code in rows["error_code"].to_pylist()]
-        for index, clip in enumerate(self.clips(rows)):
-            if has_error[index] or clip is None:
-                continue
-            if isinstance(clip, Exception):
-                failed[index] = clip
-            else:
-                clips[index] = clip
+        clips, failed = self.clips(rows)
         embedded = time.monotonic()
         requests = [Request(**each) for each in rows.select(REQUEST_COLUMNS).to_pylist()]
         answers = ask_clips(
@@ -328,7 +317,7 @@ class AnswerStage(ModelStage):
             batch_size=self.batch_size,
         )
         past_the_end: dict[str, Any] = {"text": "", "segments": [] if self.spec.segments else None}
-        values: list[dict[str, Any]] = [{} if wrong else past_the_end for wrong in has_error]
+        values = [past_the_end if code is None else {} for code in rows["error_code"].to_pylist()]
         tokens = 0
         for index, answer in zip(clips, answers, strict=True):
             if isinstance(answer, Answer):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import hashlib
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +23,7 @@ from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
 from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
-from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA, map_type
 
 FILE_ROWS = 8192
 
@@ -39,13 +38,12 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
 
 def _known_type(kind: pa.DataType) -> pa.DataType:
     """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
-    if pa.types.is_null(kind) or (pa.types.is_struct(kind) and not kind.num_fields):
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_known_type(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(each.name, _known_type(each.type)) for each in kind])
-    return kind
+
+    def known(inner: pa.DataType) -> pa.DataType:
+        empty = pa.types.is_null(inner) or (pa.types.is_struct(inner) and not inner.num_fields)
+        return pa.string() if empty else inner
+
+    return map_type(kind, known)
 
 
 def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
@@ -181,15 +179,13 @@ class WorkList:
                     skipped += 1
                     continue
                 entry.request = {name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS}
-                ids.append(entry_id)
+                entry.entry_id = entry_id
                 yield entry
 
-        ids: deque[int] = deque()  # of the entries the scanner holds, in order
         rows: list[dict[str, Any]] = []
         for entry, chunks in scanner.rows(fresh()):
-            entry_id = ids.popleft()
             counts.add(chunks)
-            rows += ({**chunk, **entry.request, **entry.own, "entry_id": entry_id} for chunk in chunks)
+            rows += ({**chunk, **entry.request, **entry.own, "entry_id": entry.entry_id} for chunk in chunks)
             if len(rows) >= FILE_ROWS:
                 self.append(rows)
                 rows = []

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, islice
 from typing import Any, BinaryIO
 from urllib.parse import unquote
@@ -25,7 +26,7 @@ from mats_core.errors import SettingsError, first_line
 from mats_core.storage.tar import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
 from pipelines.data import embeddings, parquet
-from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED, map_type
 from pipelines.settings.base import anchored
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -40,7 +41,8 @@ _READ_AHEAD = 4 << 20
 
 @dataclass
 class Entry:
-    """One thing asked about. `chunk` holds the manifest columns when they are already known."""
+    """One thing asked about. `chunk` holds the manifest columns when they are already known; the work list gives it its
+    `entry_id`."""
 
     uri: str
     path: str
@@ -50,6 +52,7 @@ class Entry:
     own: dict[str, Any] = field(default_factory=dict)
     error: tuple[str, str] | None = None
     chunk: dict[str, Any] | None = None
+    entry_id: int = 0
 
 
 @dataclass
@@ -342,22 +345,12 @@ def _json_lines(file: BinaryIO, small: bool) -> Any:
     streamed = getattr(json, "open_json", None)  # note: pyarrow before 20 has none
     read: Any = json.read_json if small or streamed is None else streamed
     reader = read(file)
-    plain = pa.schema([(each.name, _without_times(each.type)) for each in reader.schema])
+    times_as_text = partial(map_type, change=lambda kind: pa.string() if pa.types.is_timestamp(kind) else kind)
+    plain = pa.schema([(each.name, times_as_text(each.type)) for each in reader.schema])
     if plain == reader.schema:
         return reader
     file.seek(0)  # JSON has no times: these are strings that look like one
     return read(file, parse_options=json.ParseOptions(explicit_schema=plain))
-
-
-def _without_times(kind: pa.DataType) -> pa.DataType:
-    """`kind` with strings in place of timestamps, inside lists and structs too."""
-    if pa.types.is_timestamp(kind):
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_without_times(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(each.name, _without_times(each.type)) for each in kind])
-    return kind
 
 
 def _batches(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

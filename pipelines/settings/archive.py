@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS
-from pipelines.settings.base import Address, Count, Device, ErrorCode, Overwrite, Settings, Several, anchored
+from pipelines.settings.base import Address, Count, Device, ErrorCode, Overwrite, Settings, Several
 
 Bytes = Annotated[int | None, Field(gt=0, le=1 << 50)]
 Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
@@ -52,6 +52,8 @@ class ScanSettings(LimitSettings):
 class RunSettings(LimitSettings):
     """What caption and embed-audio have in common."""
 
+    PATHS = ("input", "output")
+    MODELS = ("model",)
     input: str = Field(
         description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
         "or a manifest; for `caption` also a folder of audio embeddings."
@@ -76,13 +78,6 @@ class RunSettings(LimitSettings):
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
     )
-
-    @model_validator(mode="after")
-    def _anchor(self) -> RunSettings:
-        if self.address is not None:
-            self.input, self.output = anchored(self.input), anchored(self.output)
-            self.model = anchored(self.model, only_there=True)
-        return self
 
 
 class EmbedSettings(RunSettings):

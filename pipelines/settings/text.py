@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from pipelines.settings.base import Address, Count, Overwrite, Settings, anchored
+from pipelines.settings.base import Address, Count, Overwrite, Settings
 
 
 def _pairs(value: Any) -> Any:
@@ -25,6 +25,8 @@ Columns = Annotated[dict[str, str], BeforeValidator(_pairs)]
 class EmbedTextSettings(Settings):
     """Text corpora → caption embeddings."""
 
+    PATHS = ("corpora", "output")
+    MODELS = ("encoder",)
     corpora: list[str] = Field(
         min_length=1,
         description="Files, folders, globs or URLs: JSON lists, .jsonl, .csv, .parquet with a column `caption`.",
@@ -46,17 +48,11 @@ class EmbedTextSettings(Settings):
     )
     overwrite: Overwrite = False
 
-    @model_validator(mode="after")
-    def _anchor(self) -> EmbedTextSettings:
-        if self.address is not None:
-            self.corpora, self.output = [anchored(each) for each in self.corpora], anchored(self.output)
-            self.encoder = anchored(self.encoder, only_there=True)
-        return self
-
 
 class BuildMemorySettings(Settings):
     """Caption embeddings → Santa's memory."""
 
+    PATHS = ("embeddings", "output")
     embeddings: str = Field(description="OUT of `mats embed-text`.")
     output: str = Field(description="Folder that receives the memory; a memory in it is replaced.")
     clusters: Count = Field(None, description="k-means centroids, Santa's clusters (default: √rows).")
@@ -69,9 +65,3 @@ class BuildMemorySettings(Settings):
     encoder: str | None = Field(None, description="Refuse embeddings of any encoder but this one.")
     shard_rows: Count = Field(None, description="Rows one task fills in (default: 64 MB of vectors).")
     address: Address = None
-
-    @model_validator(mode="after")
-    def _anchor(self) -> BuildMemorySettings:
-        if self.address is not None:
-            self.embeddings, self.output = anchored(self.embeddings), anchored(self.output)
-        return self
