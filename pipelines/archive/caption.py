@@ -116,16 +116,15 @@ def audio_mean(embeddings: str) -> list[float]:
 
     from mats_core.audio.windows import pool_windows
 
-    total, count = None, 0
+    total, count = np.zeros(0), 0
     for info in list_parts(embeddings):
         for batch in parquet.batches(info.uri, 1024, ["windows"]):
-            for windows in batch["windows"].to_pylist():
-                if windows:
-                    vectors = np.array([window["embedding"] for window in windows], np.float32)
-                    pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
-                    total = pooled.astype(np.float64) if total is None else total + pooled
-                    count += 1
-    if total is None:
+            for windows in filter(None, batch["windows"].to_pylist()):
+                vectors = np.array([window["embedding"] for window in windows], np.float32)
+                pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
+                total = total + pooled if count else pooled.astype(np.float64)
+                count += 1
+    if not count:
         problem = f"{storage.public_uri(embeddings)} holds no embedding of a sound"
         raise SettingsError("input", problem, "embed an archive that has sounds with `mats embed-audio`")
     mean: list[float] = (total / count).astype(np.float32).tolist()
@@ -142,13 +141,12 @@ def _identity(
 ) -> dict[str, Any]:
     """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
     names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
-    columns = {each.setting: True for each in output_columns("caption", settings) if each.setting}
     identity = {
         "job": "caption",
         "model": facts.fingerprint,
         "source": "audio" if embeddings is None else "embeddings",
-        **{name: getattr(settings, name) for name in names},
-        **columns,
+        **settings.model_dump(include=set(names)),
+        **{each.setting: True for each in output_columns("caption", settings) if each.setting},
         "decoding": decoding,
         "santa": santa,
     }

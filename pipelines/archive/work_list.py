@@ -101,8 +101,7 @@ class WorkList:
             self.total = 0
 
     def _check_own(self, own: pa.Schema, manifest_only: bool) -> None:
-        wanted = work_schema(own, manifest_only)
-        if wanted.names != self.schema.names:
+        if work_schema(own, manifest_only).names != self.schema.names:
             ours = set(work_schema(pa.schema([]), manifest_only).names)
             before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
             now = ", ".join(own.names) or "none"
