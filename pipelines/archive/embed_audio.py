@@ -29,15 +29,8 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "window_seconds": facts.window_s,
         "max_seconds": settings.max_seconds,
     }
-    job = Job(
-        name="embed-audio",
-        folder=FOLDER,
-        identity=identity,
-        chunk_s=facts.chunk_s,
-        model_bytes=facts.size,
-        defaults={},
-        stages=[decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))],
-    )
+    stages = [decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))]
+    job = Job("embed-audio", FOLDER, identity, facts.chunk_s, facts.size, defaults={}, stages=stages)
     result = run_rows(settings, job, inputs, progress)
     write_facts(
         EmbeddingsFacts(

@@ -91,9 +91,7 @@ class Scanner:
     """
 
     def __init__(self, chunk_s: float, limits: LimitSettings, workers: int | None = None) -> None:
-        self.chunk_s = chunk_s
-        self._limits = limits
-        self._workers = workers
+        self.chunk_s, self._limits, self._workers = chunk_s, limits, workers
         self._decoder: Any = None
 
     def __enter__(self) -> Scanner:

@@ -38,8 +38,7 @@ class Output:
     """
 
     def __init__(self, uri: str, run_id: str) -> None:
-        self.uri, self.run_id = uri, run_id
-        self.begun = False
+        self.uri, self.run_id, self.begun = uri, run_id, False
         self.lease = Lease(storage.join(uri, "_state"), run_id)
 
     def join(self, *names: str) -> str:
