@@ -12,10 +12,11 @@ import hashlib
 import re
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -54,12 +55,11 @@ class CompactResult:
     folder: str
 
 
-@dataclass
-class _Part:
+class _Part(NamedTuple):
     """A part file of the input: its first row_id and how many rows it has."""
 
-    uri: str
     first: int
+    uri: str
     rows: int
 
 
@@ -74,40 +74,33 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         raise SettingsError("output", f"{shown} is where INPUT is, which is only read", "choose another folder")
     uris = parquet.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
-    parts = sorted((_read_footer(info.uri) for info in uris), key=lambda part: part.first)
+    parts = sorted(_read_footer(info.uri) for info in uris)
     rows = sum(part.rows for part in parts)
     if rows != run.get("rows", rows):
         problem = f"{storage.public_uri(settings.input)} is to have {run['rows']} rows, and its parts hold {rows}"
         raise SettingsError("input", problem, f"run `mats {run['job']}` again as before, which makes the missing ones")
     counts = _count_values(parts, settings.partition_by)
-    identity = {
-        "job": "compact",
-        "parts": listed,
-        "partition_by": settings.partition_by,
-        "file_mb": settings.file_mb,
-    }
+    identity = {"job": "compact", "parts": listed, **settings.model_dump(include={"partition_by", "file_mb"})}
     with open_output(settings.output, identity, results=name, overwrite=settings.overwrite) as out:
         folder = out.join(name)
         with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
             storage.abort_uploads(folder)
         large = LargeFiles(folder, settings, counts, out)
-        new = 0
-        for table in _in_order(parts):
-            new += large.add(table)
+        new = sum(large.add(table) for table in _in_order(parts))
         large.close()
-        files = large.files()
+        sizes = [info.size for info in parquet.files(folder)]
         if has_facts(settings.input):
             copy_facts(settings.input, settings.output)
-        size = sum(files.values())
         compacted = {
             "input": storage.public_uri(settings.input),
             "parts": len(parts),
-            "files": len(files),
-            "bytes": size,
+            "files": len(sizes),
+            "bytes": sum(sizes),
             "partition_by": settings.partition_by,
         }
         out.write_run({**run, "compacted": compacted})
-        return CompactResult(rows, new, len(parts), len(files), size, time.time() - started, storage.public_uri(folder))
+        wall_s, shown = time.time() - started, storage.public_uri(folder)
+        return CompactResult(rows, new, len(parts), len(sizes), sum(sizes), wall_s, shown)
 
 
 def _finished_run(source: str) -> tuple[dict[str, Any], str]:
@@ -130,7 +123,7 @@ def _read_footer(uri: str) -> _Part:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
             firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
-            return _Part(uri, min(firsts), file.metadata.num_rows)
+            return _Part(min(firsts), uri, file.metadata.num_rows)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
@@ -140,17 +133,15 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
     """Rows by partition folder ("" where there are none); raises SettingsError for a column that cannot part."""
     if column is None or not parts:
         return {"": sum(part.rows for part in parts)}
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for part in parts:
         schema = parquet.schema(part.uri)
         plain = [each.name for each in schema if not pa.types.is_nested(each.type) and each.name != "row_id"]
         if column not in plain:
             problem = f'there is no column "{column}" to make folders by'
             raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
-        values = pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist()
-        for item in values:
-            name = _partition_folder(column, item["values"])
-            counts[name] = counts.get(name, 0) + item["counts"]
+        for item in pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist():
+            counts[_partition_folder(column, item["values"])] += item["counts"]
         if len(counts) > MOST_PARTITIONS:
             problem = f'"{column}" has more than {MOST_PARTITIONS} different values'
             raise SettingsError("partition_by", problem, "choose a column of fewer, since each gets a folder")
@@ -216,34 +207,22 @@ class LargeFiles:
         self._output = out
         self._local = storage.local_path(folder) is not None
         self._files = {name: _Growing(name, left) for name, left in counts.items()}
-        for uri in self._listed():
-            name, last = self._place(uri)
+        for info in storage.list_files(folder) if storage.is_dir(folder) else ():
+            name, last = self._place(info.uri)
             if name in self._files:
                 self._files[name].in_place_to = max(self._files[name].in_place_to, last)
-
-    def _listed(self) -> dict[str, int]:
-        if not storage.is_dir(self._folder):
-            return {}
-        return {info.uri: info.size for info in storage.list_files(self._folder)}
 
     def _place(self, uri: str) -> tuple[str, int]:
         """Partition folder of a file in place, and the last row_id in it."""
         above, _, file = uri.rpartition("/")
-        if self._column is None:
-            name = ""
-        else:
-            name = above.rpartition("/")[2]
-            if name not in self._files:  # a listing may write what a folder is called in another way
-                name = next((each for each in self._files if unquote(each) == unquote(name)), name)
         ours = _FILE_NAME.fullmatch(file)
         if ours is None:
             problem = f"{storage.public_uri(uri)} is not of `mats compact`"
             raise SettingsError("output", problem, "move this file away")
+        name = "" if self._column is None else above.rpartition("/")[2]
+        if name not in self._files:  # a listing may write what a folder is called in another way
+            name = next((each for each in self._files if unquote(each) == unquote(name)), name)
         return name, int(ours[1])
-
-    def files(self) -> dict[str, int]:
-        """URI → size of every file in place."""
-        return {uri: size for uri, size in self._listed().items() if uri.endswith(".parquet")}
 
     def add(self, table: pa.Table) -> int:
         """Take rows in order; returns how many were not in place already."""
@@ -290,64 +269,39 @@ class LargeFiles:
         if written >= self._file_bytes and rest_bytes >= self._file_bytes / 2:  # what is left makes a file of its own
             self.put(growing)
 
-    def _uri(self, *names: str) -> str:
-        return storage.join(self._folder, *(name for name in names if name))
+    def _uri(self, growing: _Growing, name: str) -> str:
+        return storage.join(self._folder, *filter(None, (growing.partition, name)))
 
     def _sink(self, growing: _Growing) -> Any:
         """Where a file grows: a .partial beside its place, or a temporary file that is uploaded when it is whole."""
         if not self._local:
-            return _SpooledUpload(tempfile.TemporaryFile())  # lives as long as the file grows
-        storage.make_dirs(self._uri(growing.partition))
+            return tempfile.TemporaryFile()  # lives as long as the file grows
+        storage.make_dirs(self._uri(growing, ""))
         system, path = storage.arrow(self._partial_uri(growing))
         return system.open_output_stream(path)
 
     def _partial_uri(self, growing: _Growing) -> str:
-        return self._uri(growing.partition, f"growing-{growing.first:012d}.partial")
+        return self._uri(growing, f"growing-{growing.first:012d}.partial")
 
     def put(self, growing: _Growing) -> None:
         """Put a file in place whole; raises LeaseLost."""
         assert growing.writer is not None
         growing.writer.close()
         self._output.check()
-        uri = self._uri(growing.partition, f"part-{growing.first:012d}-{growing.last:012d}.parquet")
+        uri = self._uri(growing, f"part-{growing.first:012d}-{growing.last:012d}.parquet")
+        if not self._local:
+            storage.write_from(uri, growing.sink)
+        growing.sink.close()
         if self._local:
-            growing.sink.close()
             system, path = storage.arrow(self._partial_uri(growing))
             system.move(path, storage.arrow(uri)[1])
-        else:
-            growing.sink.upload(uri)
         growing.left -= growing.rows
         growing.writer, growing.sink, growing.rows = None, None, 0
 
     def close(self) -> None:
         """Write what is left."""
         for growing in self._files.values():
-            while growing.waiting_bytes or growing.waiting:
+            while growing.waiting:
                 self._write_group(growing)
             if growing.writer is not None:
                 self.put(growing)
-
-
-class _SpooledUpload:
-    """A file that grows on the local disk and is uploaded when it is whole."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    closed = False
-
-    def write(self, data: Any) -> int:
-        """Append."""
-        return int(self._file.write(data))
-
-    def tell(self) -> int:
-        """Bytes so far."""
-        return int(self._file.tell())
-
-    def flush(self) -> None:
-        """Nothing to do before the upload."""
-
-    def upload(self, uri: str) -> None:
-        """Copy it to `uri` and remove it here; the store shows the object when it is whole."""
-        storage.write_from(uri, self._file)
-        self._file.close()

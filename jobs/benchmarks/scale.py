@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psutil import process_iter
 
-from pipelines.archive.decode_stage import ShardStage, decode_stage
 from pipelines.archive.run import Job, RunResult, run_rows
+from pipelines.archive.stages import ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext

@@ -72,7 +72,7 @@ def _scan(count: int, kind: str) -> None:
     from mats_core.audio.file import AudioInfo
     from pipelines.archive.headers import Scanner
     from pipelines.archive.scan import run_scan
-    from pipelines.cluster.meter import peak_mb
+    from pipelines.cluster.progress import peak_mb
     from pipelines.settings.archive import ScanSettings
 
     if kind == "list":

@@ -7,10 +7,9 @@
     run            what caption and embed-audio share: a Job, and run_rows, which brings OUTPUT to its end
     headers        entries of INPUT → manifest rows, from the headers of files
     work_list      the frozen list of what was asked, row by row, and its shards
-    decode_stage   the first stage of a run: a shard → rows with their sound, or with stored embeddings
-    model_stage    the stage with the model: rows → answers, or audio embeddings
+    stages         a shard → rows with their sound, or with stored embeddings → answers, or audio embeddings
 
-A uri passes headers, work_list, decode_stage and model_stage on its way to its answer. Public are run_caption,
+A uri passes headers, work_list and stages on its way to its answer. Public are run_caption,
 run_embed_audio, run_scan and run_dry with their results, and for other pipelines Job and run_rows; jobs and
 pipelines/evaluate import them.
 """

@@ -13,14 +13,13 @@ from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.decode_stage import decode_stage, fetch_stage
-from pipelines.archive.model_stage import answer_stage, model_spec
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
+from pipelines.archive.stages import answer_stage, decode_stage, fetch_stage, model_spec
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
-from pipelines.data.schemas import output_columns
+from pipelines.data.schemas import REQUEST_COLUMNS, output_columns
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
 
 ANSWERS = "answers"
@@ -38,11 +37,20 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     """The job of these settings, and what INPUT names; raises SettingsError for what cannot work."""
     facts = read_model_facts(settings.model)
     decoding, santa = chosen_decoding(settings, facts)
-    check = _request_check(settings, facts)
+    tasks = tuple(facts.config.tasks)
+
+    def check(entry: Entry) -> None:
+        task, question, tag = (entry.request.get(name) or getattr(settings, name) for name in REQUEST_COLUMNS)
+        validate_request(task, question, tasks, tag)
+
     inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
-    embeddings = _check_embeddings(settings, facts) if inputs.kind == "embeddings" else None
+    embeddings = settings.input if inputs.kind == "embeddings" else None
+    if embeddings is not None:
+        made_with = read_facts(embeddings, "audio", "input").encoder_fingerprint
+        remedy = 'embed the audio again with "mats embed-audio"'
+        refuse_other_encoder("input", storage.public_uri(embeddings), made_with, facts.encoder_fingerprint, remedy)
     if inputs.kind != "list":
-        validate_request(settings.task, settings.question, tuple(facts.config.tasks), settings.tag)
+        validate_request(settings.task, settings.question, tasks, settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
     spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
@@ -51,7 +59,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         identity=_identity(settings, facts, embeddings, decoding, santa, bridge),
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
-        defaults={"task": settings.task, "question": settings.question, "tag": settings.tag},
+        defaults=settings.model_dump(include=set(REQUEST_COLUMNS)),
         stages=[
             decode_stage(settings, facts.sample_rate) if embeddings is None else fetch_stage(embeddings),
             answer_stage(spec, "pcm" if embeddings is None else "windows"),
@@ -71,18 +79,9 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     if facts.positions and decoding.max_new_tokens >= facts.positions:
         problem = f"{decoding.max_new_tokens} tokens do not fit the LLM, which reads and writes {facts.positions}"
         raise SettingsError("max_new_tokens", problem, f"choose less than {facts.positions}")
-    santa = facts.config.santa
-    overrides = {
-        "mix": settings.santa_mix,
-        "neighbors": settings.santa_neighbors,
-        "scale": settings.santa_scale,
-        "noise_variance": settings.santa_noise_variance,
-    }
-    santa = checked(
-        SantaSettings,
-        {**santa.model_dump(), **{name: value for name, value in overrides.items() if value is not None}},
-        "santa",
-    )
+    overrides = {name: getattr(settings, f"santa_{name}", None) for name in SantaSettings.model_fields}
+    changes = {name: value for name, value in overrides.items() if value is not None}
+    santa = checked(SantaSettings, {**facts.config.santa.model_dump(), **changes}, "santa")
     return decoding.model_dump(), santa.model_dump()
 
 
@@ -117,40 +116,19 @@ def audio_mean(embeddings: str) -> list[float]:
 
     from mats_core.audio.windows import pool_windows
 
-    total, count = None, 0
+    total, count = np.zeros(0), 0
     for info in list_parts(embeddings):
         for batch in parquet.batches(info.uri, 1024, ["windows"]):
-            for windows in batch["windows"].to_pylist():
-                if windows:
-                    vectors = np.array([window["embedding"] for window in windows], np.float32)
-                    pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
-                    total = pooled.astype(np.float64) if total is None else total + pooled
-                    count += 1
-    if total is None:
+            for windows in filter(None, batch["windows"].to_pylist()):
+                vectors = np.array([window["embedding"] for window in windows], np.float32)
+                pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
+                total = total + pooled if count else pooled.astype(np.float64)
+                count += 1
+    if not count:
         problem = f"{storage.public_uri(embeddings)} holds no embedding of a sound"
         raise SettingsError("input", problem, "embed an archive that has sounds with `mats embed-audio`")
     mean: list[float] = (total / count).astype(np.float32).tolist()
     return mean
-
-
-def _request_check(settings: CaptionSettings, facts: ModelFacts) -> Callable[[Entry], None]:
-    """A function that raises SettingsError for an entry whose request cannot be answered."""
-    tasks = tuple(facts.config.tasks)
-
-    def check(entry: Entry) -> None:
-        task = entry.request.get("task") or settings.task
-        question, tag = (entry.request.get(name) or getattr(settings, name) for name in ("question", "tag"))
-        validate_request(task, question, tasks, tag)
-
-    return check
-
-
-def _check_embeddings(settings: CaptionSettings, facts: ModelFacts) -> str:
-    """The embeddings' folder, when they were made with the model's encoder; raises SettingsError."""
-    made_with = read_facts(settings.input, "audio", "input").encoder_fingerprint
-    remedy = 'embed the audio again with "mats embed-audio"'
-    refuse_other_encoder("input", storage.public_uri(settings.input), made_with, facts.encoder_fingerprint, remedy)
-    return settings.input
 
 
 def _identity(
@@ -163,13 +141,12 @@ def _identity(
 ) -> dict[str, Any]:
     """What must stay the same in one OUTPUT: the model and every setting that changes answers or columns."""
     names = ("task", "question", "tag", "segments", "explain", "with_embedding", "max_seconds")
-    columns = {each.setting: True for each in output_columns("caption", settings) if each.setting}
     identity = {
         "job": "caption",
         "model": facts.fingerprint,
         "source": "audio" if embeddings is None else "embeddings",
-        **{name: getattr(settings, name) for name in names},
-        **columns,
+        **settings.model_dump(include=set(names)),
+        **{each.setting: True for each in output_columns("caption", settings) if each.setting},
         "decoding": decoding,
         "santa": santa,
     }

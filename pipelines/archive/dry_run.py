@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from mats_core import storage
 from pipelines.archive.caption import caption_job
-from pipelines.archive.decode_stage import ShardStage
 from pipelines.archive.headers import ScanCounts
 from pipelines.archive.run import Job, scan_into
 from pipelines.archive.work_list import WorkList
@@ -87,12 +86,13 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
     report = progress or (lambda _: None)
     job, inputs = caption_job(settings)
     folder = storage.join(settings.output, "_state", "work_list")
-    if settings.overwrite or not storage.exists(settings.output):
-        folder, before = _missing_folder(), 0
-        done = 0
+    before = done = 0
+    if settings.overwrite or not storage.exists(settings.output):  # like a run that has not begun: nothing is there
+        folder = storage.join(tempfile.gettempdir(), f"mats-dry-run-{random.getrandbits(64):x}")
     else:
         before = WorkList(folder).total
-        done = _rows_written(storage.join(settings.output, job.folder))
+        parts = parquet.files(storage.join(settings.output, job.folder))
+        done = sum(parquet.row_count(info.uri) for info in parts)
     work = _CountedWorkList(folder, inputs.own_schema)
     seen, known = scan_into(work, settings, job, inputs, report)
     estimate = Estimate(seen, known, max(0, work.total - done), done, cores=usable_cores())
@@ -106,47 +106,30 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
     return estimate
 
 
-def _missing_folder() -> str:
-    """A folder that does not exist, like the work list of a run that has not begun."""
-    return storage.join(tempfile.gettempdir(), f"mats-dry-run-{random.getrandbits(64):x}")
-
-
-def _rows_written(folder: str) -> int:
-    return sum(parquet.row_count(info.uri) for info in parquet.files(folder))
-
-
 def _measure(settings: CaptionSettings, job: Job, work: _CountedWorkList, estimate: Estimate) -> None:
     """Answer the sample, a first time to warm up, and fill in what follows from it."""
-    estimate.gpus = _gpus(settings.device)
+    import torch
+
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    estimate.gpus = torch.cuda.device_count() if on_gpu else 0
     resources = Resources(float(estimate.cores), float(estimate.gpus), free_memory(), own=True)
     plan = make_plan(settings, estimate.rows, job.model_bytes, resources)
-    threads = 0 if estimate.gpus else 1
-    context = StageContext(work.folder, "", 1, threads, plan.batch_size, work.private.find)
+    context = StageContext(work.folder, "", 1, 0 if on_gpu else 1, plan.batch_size, work.private.find)
     rows = pa.Table.from_pylist(work.sample, schema=work.schema)
     model, reader = job.stages[-1].make(context), job.stages[0].make(context)
-    assert isinstance(reader, ShardStage)
     model(reader.load(rows.slice(0, 2)))
     started = time.monotonic()
     decoded = reader.load(rows)
     loaded = time.monotonic()
     model(decoded)
-    ended = time.monotonic()
-    count = len(rows)
-    estimate.sample_rows = count
-    estimate.sample_audio_s = sum(decoded["decoded_s"].to_pylist())
-    per_row = {"decode": (loaded - started) / count, "model": (ended - loaded) / count}
+    per_row = {"decode": (loaded - started) / len(rows), "model": (time.monotonic() - loaded) / len(rows)}
+    estimate.sample_rows, estimate.sample_audio_s = len(rows), sum(decoded["decoded_s"].to_pylist())
     decode_s, model_s = (per_row[name] * estimate.rows for name in ("decode", "model"))
     estimate.per_row_s, estimate.actors = per_row, plan.actors
-    estimate.core_hours = (decode_s + (0.0 if estimate.gpus else model_s)) / 3600
-    if estimate.gpus:
+    estimate.core_hours = (decode_s + (0.0 if on_gpu else model_s)) / 3600
+    if on_gpu:
         estimate.gpu_hours = model_s / 3600
         decoders = plan.decode_actors * plan.decoder_workers
         estimate.wall_s = START_S + max(model_s / plan.actors, decode_s / decoders)
     else:  # decoding and the model share the cores
         estimate.wall_s = START_S + (decode_s + model_s) / max(1, min(estimate.cores, plan.actors * plan.threads))
-
-
-def _gpus(device: str) -> int:
-    import torch
-
-    return torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else 0

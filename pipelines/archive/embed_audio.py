@@ -7,9 +7,8 @@ from collections.abc import Callable
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
-from pipelines.archive.decode_stage import decode_stage
-from pipelines.archive.model_stage import embed_stage, model_spec
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
+from pipelines.archive.stages import decode_stage, embed_stage, model_spec
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
 from pipelines.data.inputs import open_input
@@ -30,15 +29,8 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "window_seconds": facts.window_s,
         "max_seconds": settings.max_seconds,
     }
-    job = Job(
-        name="embed-audio",
-        folder=FOLDER,
-        identity=identity,
-        chunk_s=facts.chunk_s,
-        model_bytes=facts.size,
-        defaults={},
-        stages=[decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))],
-    )
+    stages = [decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))]
+    job = Job("embed-audio", FOLDER, identity, facts.chunk_s, facts.size, defaults={}, stages=stages)
     result = run_rows(settings, job, inputs, progress)
     write_facts(
         EmbeddingsFacts(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -23,23 +24,22 @@ PROBE_BATCH = 256
 STORE_WORKERS = 4 * (os.cpu_count() or 1)
 """Processes that read headers from a store: there they mostly wait for it (36 ms a file, 6 of them work)."""
 
+LIMIT_NAMES = {
+    "max_file_bytes": "max_bytes",
+    "decode_memory_bytes": "memory_bytes",
+    "decode_deadline": "deadline_s",
+    "store_deadline": "store_s",
+}
+"""Settings that `mats_core.audio.decode.DecodeLimits` calls otherwise."""
+
 
 def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     """A `mats_core.audio.sandbox.IsolatedDecoder` with the user's limits over its defaults."""
     from mats_core.audio.decode import DecodeLimits
     from mats_core.audio.sandbox import IsolatedDecoder
 
-    given = {
-        "max_bytes": limits.max_file_bytes,
-        "max_seconds": limits.max_seconds,
-        "memory_bytes": limits.decode_memory_bytes,
-        "deadline_s": limits.decode_deadline,
-        "store_s": limits.store_deadline,
-        "max_sample_rate": limits.max_sample_rate,
-        "min_sample_rate": limits.min_sample_rate,
-        "max_channels": limits.max_channels,
-    }
-    chosen = DecodeLimits(**{name: value for name, value in given.items() if value is not None})
+    given = limits.model_dump(include=set(LimitSettings.model_fields) - {"schemes"}, exclude_none=True)
+    chosen = DecodeLimits(**{LIMIT_NAMES.get(name, name): value for name, value in given.items()})
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 
 
@@ -53,28 +53,16 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
     """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
     from mats_core.audio.windows import chunk_starts
 
-    base: dict[str, Any] = {
-        "uri": storage.public_uri(entry.uri),
-        "size_bytes": entry.size,
-        "version": entry.version,
-        "format": None,
-        "sample_rate": None,
-        "channels": None,
-        "duration_source": "unknown",
-        "error_code": None,
-        "error_message": None,
-    }
+    known = ("format", "sample_rate", "channels", "duration_source")
+    base: dict[str, Any] = {name: getattr(info, name, None) for name in known}
+    base.update(uri=storage.public_uri(entry.uri), size_bytes=entry.size, version=entry.version)
+    chunks: list[tuple[float, float | None]] = [(0.0, None)]
     code = getattr(info, "code", None)
     if code is not None:
-        base.update(error_code=code, error_message=str(getattr(info, "message", "") or info))
-        chunks: list[tuple[float, float | None]] = [(0.0, None)]
+        message = str(getattr(info, "message", "") or info)
+        base.update(duration_source="unknown", error_code=code, error_message=message)
     else:
-        base.update(
-            format=info.format,
-            sample_rate=info.sample_rate,
-            channels=info.channels,
-            duration_source=info.duration_source,
-        )
+        base.update(error_code=None, error_message=None)
         chunks = chunk_starts(info.duration_s, chunk_s)
         if info.duration_s is not None:
             chunks[-1] = (chunks[-1][0], info.duration_s - chunks[-1][0])
@@ -92,11 +80,8 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
 
 def no_audio(uri: str) -> SettingsError:
     """The refusal of an INPUT without a single entry."""
-    return SettingsError(
-        "input",
-        f"there is no audio file in {storage.public_uri(uri)}",
-        "choose a file, a folder or a list that has some",
-    )
+    problem = f"there is no audio file in {storage.public_uri(uri)}"
+    return SettingsError("input", problem, "choose a file, a folder or a list that has some")
 
 
 class Scanner:
@@ -106,9 +91,7 @@ class Scanner:
     """
 
     def __init__(self, chunk_s: float, limits: LimitSettings, workers: int | None = None) -> None:
-        self.chunk_s = chunk_s
-        self._limits = limits
-        self._workers = workers
+        self.chunk_s, self._limits, self._workers = chunk_s, limits, workers
         self._decoder: Any = None
 
     def __enter__(self) -> Scanner:
@@ -128,22 +111,18 @@ class Scanner:
 
     def rows(self, entries: Iterable[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
         """(entry, its manifest rows), in order."""
-        entries = iter(entries)
-        while batch := list(islice(entries, PROBE_BATCH)):
-            yield from self._batch_rows(batch)
-
-    def _batch_rows(self, batch: list[Entry]) -> Iterator[tuple[Entry, list[dict[str, Any]]]]:
         from mats_core.audio.file import AudioError
 
-        ask = [entry.uri for entry in batch if entry.chunk is None and entry.error is None]
-        infos = iter(self.read_headers(ask) if ask else [])
-        for entry in batch:
-            if entry.chunk is not None:
-                yield entry, [entry.chunk]
-            elif entry.error is not None:
-                yield entry, chunk_rows(entry, AudioError(*entry.error), self.chunk_s)
-            else:
-                yield entry, chunk_rows(entry, next(infos), self.chunk_s)
+        entries = iter(entries)
+        while batch := list(islice(entries, PROBE_BATCH)):
+            ask = [entry.uri for entry in batch if entry.chunk is None and entry.error is None]
+            infos = iter(self.read_headers(ask) if ask else [])
+            for entry in batch:
+                if entry.chunk is not None:
+                    yield entry, [entry.chunk]
+                else:
+                    info = next(infos) if entry.error is None else AudioError(*entry.error)
+                    yield entry, chunk_rows(entry, info, self.chunk_s)
 
 
 @dataclass
@@ -154,8 +133,8 @@ class ScanCounts:
     chunks: int = 0
     bytes: int = 0
     seconds: float = 0.0
-    formats: dict[str, int] = field(default_factory=dict)
-    errors: dict[str, int] = field(default_factory=dict)
+    formats: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Count one entry's rows."""
@@ -164,6 +143,5 @@ class ScanCounts:
         self.bytes += rows[0].get("size_bytes") or 0
         self.seconds += sum(row.get("duration_s") or 0.0 for row in rows)
         for name, counts in (("format", self.formats), ("error_code", self.errors)):
-            value = rows[0].get(name)
-            if value:
-                counts[value] = counts.get(value, 0) + 1
+            if value := rows[0].get(name):
+                counts[value] += 1

@@ -10,26 +10,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
 
-import pyarrow as pa
-
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner, no_audio
-from pipelines.archive.work_list import WorkList, shard_table, work_schema
+from pipelines.archive.work_list import WorkList, work_schema
 from pipelines.cluster import session
-from pipelines.cluster.meter import Meter, peak_mb
 from pipelines.cluster.plan import check_fits, make_plan, usable_cores
-from pipelines.cluster.progress import Progress
+from pipelines.cluster.progress import Meter, Progress, peak_mb
 from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stages
 from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
-from pipelines.output.parts import Done, PartWriter, read_done, reread_if_changed
+from pipelines.output.parts import PartWriter, read_done, reread_if_changed
 from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
@@ -125,40 +122,39 @@ def run_rows(
             raise
         except KeyboardInterrupt:
             return RunResult("interrupted", settings.output, 0, 0)
+        scanned, before, previous = time.time(), done.rows, out.read_run()
 
         def report_rows(stage: str) -> None:
             report(Progress(stage, done.rows, work.total, before, sum(done.errors.values()), done.seconds))
 
-        before = done.rows
-        previous = out.read_run()
-        begun_with = _other_input(previous, settings.input)
+        def result(status: str, run: dict[str, Any], wall_s: float = 0.0) -> RunResult:
+            new, errors = done.rows - before, dict(done.errors)
+            begun_with = _other_input(previous, settings.input)
+            return RunResult(status, settings.output, work.total, new, errors, done.seconds, wall_s, run, begun_with)
+
         if before == work.total and previous is not None and previous.get("status") == "complete":
-            return RunResult(
-                "complete_before",
-                settings.output,
-                work.total,
-                0,
-                dict(done.errors),
-                done.seconds,
-                run=previous,
-                begun_with=begun_with,
-            )
-        run = _run_record(settings, job, out.run_id, started, work.total, before)
+            return result("complete_before", previous)
+        places = {name: storage.public_uri(getattr(settings, name)) for name in ("input", "output", "model")}
+        run = {
+            "job": job.name,
+            "status": "running",
+            "run_id": out.run_id,
+            "started": utc(started),
+            "settings": settings.model_dump() | places,
+            "identity": job.identity,
+            "versions": versions(),
+            "rows": work.total,
+            "rows_before": before,
+        }
         out.write_run(run)
-        scanned = time.time()
-        writer = PartWriter(
-            parts,
-            out.run_id,
-            done,
-            settings.commit_rows or MOST_COMMIT_ROWS,
-            settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S),
-            out.check,
-        )
+        commit_rows = settings.commit_rows or MOST_COMMIT_ROWS
+        commit_s = settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S)
+        writer = PartWriter(parts, out.run_id, done, commit_rows, commit_s, out.check)
         meter = Meter()
         status = "failed"
         try:
             if before < work.total:
-                _run_on_ray(settings, job, work, done, writer, meter, run, report_rows)
+                _run_on_ray(settings, job, work, writer, meter, run, report_rows)
             writer.flush()
             done = reread_if_changed(parts, done)
             status = "complete" if done.rows == work.total else "incomplete"
@@ -169,20 +165,27 @@ def run_rows(
             writer.flush()  # what came before is kept
             raise
         finally:
-            _complete(run, status, started, scanned, done, before, writer, meter)
+            ended = time.time()
+            summary = meter.summary(scanned, ended, usable_cores())
+            summary["stage_s"]["write_s"] = round(writer.seconds, 3)
+            run.update(
+                status=status,
+                ended=utc(ended),
+                rows_done=done.rows - writer.waiting_rows,
+                rows_new=done.rows - before,
+                errors=dict(sorted(done.errors.items())),
+                audio_hours=round(done.seconds / 3600, 6),
+                wall_s=round(ended - started, 3),
+                scan_s=round(scanned - started, 3),
+                rows_per_s=round((done.rows - before) / max(1e-9, ended - started), 3),
+                parts_written=writer.parts,
+                error_rate=round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
+                driver_peak_mb=peak_mb(),
+                **summary,
+            )
             out.write_run(run)
         report_rows("done")
-        return RunResult(
-            status,
-            settings.output,
-            work.total,
-            done.rows - before,
-            dict(done.errors),
-            done.seconds,
-            time.time() - started,
-            run,
-            begun_with,
-        )
+        return result(status, run, time.time() - started)
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:
@@ -203,20 +206,10 @@ def scan_into(
         return work.extend(inputs, scanner, job.defaults, report_scan, job.check)
 
 
-def _shards(work: WorkList, done: Done, rows: int) -> Iterator[pa.Table]:
-    """`rows` rows of the work list at a time, those that have unfinished ones."""
-    for first in range(0, work.total, rows):
-        stop = min(first + rows, work.total)
-        mask = done.mask[first:stop]
-        if not mask.all():
-            yield shard_table(first, stop, mask)
-
-
 def _run_on_ray(
     settings: RunSettings,
     job: Job,
     work: WorkList,
-    done: Done,
     writer: PartWriter,
     meter: Meter,
     run: dict[str, Any],
@@ -225,7 +218,7 @@ def _run_on_ray(
     """Run the stages on Ray and hand every row to the writer; where and how it ran goes into `run`."""
     report_rows("start")
     with session.ray_session(settings.address, settings.actors or 0) as resources:
-        plan = make_plan(settings, work.total - done.rows, job.model_bytes, resources)
+        plan = make_plan(settings, work.total - writer.done.rows, job.model_bytes, resources)
         if not resources.own:
             check_fits(plan, resources)
         run.update(plan=asdict(plan), ray=session.describe_ray(resources))
@@ -233,67 +226,10 @@ def _run_on_ray(
         context = StageContext(
             work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
         )
-        shards = list(_shards(work, done, plan.shard_rows))
+        shards = list(work.shards(writer.done.mask, plan.shard_rows))
         for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
             table = meter.count_block(table)
             meter.count_new(writer.add(table))
             report_rows("run")
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()
-
-
-def _run_record(
-    settings: RunSettings, job: Job, run_id: str, started: float, total: int, before: int
-) -> dict[str, Any]:
-    """What `_run.json` says of a run that has begun; `_complete` adds the rest."""
-    shown = settings.model_dump()
-    for name in ("input", "output", "model"):
-        shown[name] = storage.public_uri(shown[name])
-    return {
-        "job": job.name,
-        "status": "running",
-        "run_id": run_id,
-        "started": utc(started),
-        "settings": shown,
-        "identity": job.identity,
-        "versions": versions(),
-        "rows": total,
-        "rows_before": before,
-    }
-
-
-def _complete(
-    run: dict[str, Any],
-    status: str,
-    started: float,
-    scanned: float,
-    done: Done,
-    before: int,
-    writer: PartWriter,
-    meter: Meter,
-) -> None:
-    """Fill in what is known at the end. Stage times are seconds of work, summed over processes."""
-    ended = time.time()
-    last = meter.ended_at or ended
-    new = done.rows - before
-    first = meter.first_at
-    run.update(
-        status=status,
-        ended=utc(ended),
-        rows_done=done.rows - writer.waiting_rows,
-        rows_new=new,
-        errors=dict(sorted(done.errors.items())),
-        audio_hours=round(done.seconds / 3600, 6),
-        wall_s=round(ended - started, 3),
-        scan_s=round(scanned - started, 3),
-        start_s=round((first or ended) - scanned, 3),
-        busy_s=round(last - first, 3) if first else 0.0,
-        rows_per_s=round(new / max(1e-9, ended - started), 3),
-        parts_written=writer.parts,
-        steady=meter.sustained_rate(last, usable_cores()),
-        stage_s={**{k: round(v, 3) for k, v in meter.seconds.items()}, "write_s": round(writer.seconds, 3)},
-        tokens=round(meter.counts["tokens"]),
-        batch_fill=None if meter.batch_fill is None else round(meter.batch_fill, 4),
-        error_rate=round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
-        driver_peak_mb=peak_mb(),
-    )

@@ -46,10 +46,6 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
             out.forget()
             raise no_audio(settings.input)
         out.check()
-        sidecar = {
-            "rows": rows.total,
-            "chunk_seconds": facts.chunk_s,
-            "input": storage.public_uri(settings.input),
-        }
+        sidecar = {"rows": rows.total, "chunk_seconds": facts.chunk_s, "input": storage.public_uri(settings.input)}
         storage.write_bytes(out.join(MANIFEST_SIDECAR), json.dumps(sidecar, indent=1).encode())
         return ScanResult(settings.output, added, known, rows.total, time.monotonic() - started)

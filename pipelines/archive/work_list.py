@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import hashlib
 import re
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +23,7 @@ from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
 from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
-from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA, map_type
 
 FILE_ROWS = 8192
 
@@ -33,25 +32,18 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     """Columns of the work list: ids, manifest, request and the user's own."""
     ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
     request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
-    return pa.schema(
-        [
-            *ids,
-            *MANIFEST_SCHEMA,
-            *([last] if manifest_only else [*request, last, *place]),
-            *[pa.field(each.name, _known_type(each.type)) for each in own],
-        ]
-    )
+    rest = [last] if manifest_only else [*request, last, *place]
+    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, _known_type(each.type)) for each in own]])
 
 
 def _known_type(kind: pa.DataType) -> pa.DataType:
     """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
-    if pa.types.is_null(kind) or (pa.types.is_struct(kind) and not kind.num_fields):
-        return pa.string()
-    if pa.types.is_list(kind):
-        return pa.list_(_known_type(kind.value_type))
-    if pa.types.is_struct(kind):
-        return pa.struct([(each.name, _known_type(each.type)) for each in kind])
-    return kind
+
+    def known(inner: pa.DataType) -> pa.DataType:
+        empty = pa.types.is_null(inner) or (pa.types.is_struct(inner) and not inner.num_fields)
+        return pa.string() if empty else inner
+
+    return map_type(kind, known)
 
 
 def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
@@ -62,9 +54,7 @@ def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
         if pa.types.is_list(now) and pa.types.is_list(frozen):
             return _fits(now.value_type, frozen.value_type)
         return _known_type(now) == frozen
-    if pa.types.is_string(frozen) or pa.types.is_large_string(frozen):
-        return True
-    if pa.types.is_integer(now) and pa.types.is_floating(frozen):
+    if _is_text(frozen) or (pa.types.is_integer(now) and pa.types.is_floating(frozen)):
         return True
     return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
 
@@ -80,13 +70,11 @@ def _cast(kind: pa.DataType, value: Any) -> Any:
         return {each.name: _cast(each.type, value.get(each.name)) for each in kind}
     if pa.types.is_floating(kind) and isinstance(value, int):
         return float(value)
-    if (
-        (pa.types.is_string(kind) or pa.types.is_large_string(kind))
-        and value is not None
-        and not isinstance(value, str)
-    ):
-        return str(value)
-    return value
+    return str(value) if _is_text(kind) and value is not None else value
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 class WorkList:
@@ -113,8 +101,7 @@ class WorkList:
             self.total = 0
 
     def _check_own(self, own: pa.Schema, manifest_only: bool) -> None:
-        wanted = work_schema(own, manifest_only)
-        if wanted.names != self.schema.names:
+        if work_schema(own, manifest_only).names != self.schema.names:
             ours = set(work_schema(pa.schema([]), manifest_only).names)
             before = ", ".join(n for n in self.schema.names if n not in ours) or "none"
             now = ", ".join(own.names) or "none"
@@ -129,24 +116,34 @@ class WorkList:
     def read(self, first: int, stop: int) -> pa.Table:
         """Rows first … stop-1."""
         tables = []
-        at = first
-        while at < stop:
-            index = bisect.bisect_right(self._firsts, at) - 1
+        while first < stop:
+            index = bisect.bisect_right(self._firsts, first) - 1
             if self._cached is None or self._cached[0] != index:
                 self._cached = (index, parquet.read(self._files[index]))
-            start = self._firsts[index]
-            piece = self._cached[1].slice(at - start, min(stop, start + len(self._cached[1])) - at)
-            tables.append(piece)
-            at += len(piece)
+            tables.append(self._cached[1].slice(first - self._firsts[index], stop - first))
+            first += len(tables[-1])
         return pa.concat_tables(tables)
+
+    def shards(self, done: np.ndarray, rows: int) -> Iterator[pa.Table]:
+        """`rows` rows at a time, those that have unfinished ones. done: bool [total]."""
+        for first in range(0, self.total, rows):
+            mask = done[first : first + rows]
+            if not mask.all():
+                yield shard_table(first, first + len(mask), mask)
+
+    def unfinished(self, shard: dict[str, Any]) -> pa.Table:
+        """The unfinished rows of a shard (`shard_table`)."""
+        table = self.read(shard["first"], shard["stop"])
+        finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
+        return table.filter(pa.array(~finished)) if finished.any() else table
 
     def _known_ids(self) -> np.ndarray:
         """Sorted entry ids of all rows, int64 [N]."""
-        columns = []
+        columns = [np.empty(0, np.int64)]
         for uri in self._files:
             with _refusing_damage(uri):
                 columns.append(parquet.read(uri, ["entry_id"])["entry_id"].to_numpy())
-        return np.unique(np.concatenate(columns)) if columns else np.empty(0, np.int64)
+        return np.unique(np.concatenate(columns))
 
     def extend(
         self,
@@ -171,8 +168,7 @@ class WorkList:
                 entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
-                key = entry_key(entry, defaults, 0)
-                entry_id = _hash64(key)
+                entry_id = _hash64(entry_key(entry, defaults, 0))
                 if occurrences is not None and (nth := occurrences.count(entry_id)):
                     entry_id = _hash64(entry_key(entry, defaults, nth))
                 if storage.public_uri(entry.uri) != entry.uri:
@@ -182,16 +178,13 @@ class WorkList:
                     skipped += 1
                     continue
                 entry.request = {name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS}
-                ids.append(entry_id)
+                entry.entry_id = entry_id
                 yield entry
 
-        ids: deque[int] = deque()  # of the entries the scanner holds, in order
         rows: list[dict[str, Any]] = []
         for entry, chunks in scanner.rows(fresh()):
-            entry_id = ids.popleft()
             counts.add(chunks)
-            for chunk in chunks:
-                rows.append({**chunk, **entry.request, **entry.own, "entry_id": entry_id})
+            rows += ({**chunk, **entry.request, **entry.own, "entry_id": entry.entry_id} for chunk in chunks)
             if len(rows) >= FILE_ROWS:
                 self.append(rows)
                 rows = []
@@ -206,19 +199,11 @@ class WorkList:
             return
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
-        table = pa.Table.from_pylist(rows, schema=self.schema)
         uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
-        parquet.write(uri, table)
+        parquet.write(uri, pa.Table.from_pylist(rows, schema=self.schema))
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)
-
-
-def open_shard(work: WorkList, shard: dict[str, Any]) -> pa.Table:
-    """The unfinished rows first … stop-1 of the work list; mask: packed bits, 1 is finished."""
-    table = work.read(shard["first"], shard["stop"])
-    finished = np.unpackbits(np.frombuffer(shard["mask"], np.uint8), count=len(table)).astype(bool)
-    return table.filter(pa.array(~finished)) if finished.any() else table
 
 
 def shard_table(first: int, stop: int, mask: np.ndarray) -> pa.Table:

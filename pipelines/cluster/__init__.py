@@ -3,8 +3,7 @@
     session    start or join a Ray for the time of a run; RunFailed; errors of actors as a user can read them
     plan       CPUs, GPUs and memory (Resources) → actors, threads and rows of a batch (Plan)
     stages     a run as a list of stages, declared as data, checked, and run with Ray Data
-    progress   Progress, which a run tells whoever started it
-    meter      throughput of a run, for `_run.json` and Prometheus
+    progress   Progress, which a run tells whoever started it; Meter, its throughput for `_run.json` and Prometheus
 
 All of it is public. The rooms of pipelines/ above (archive, text, train, evaluate) may import it, and jobs; it imports
 settings, data and output.

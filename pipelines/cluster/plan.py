@@ -87,7 +87,10 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         actors = settings.actors or max(1, min(cores if resources.own else cores - 1, fitting, worth))
         threads = max(1, cores // actors) if resources.own else 1  # a cluster counts one CPU an actor
     decoders = settings.decoders or max(1, min(4 * actors, cores - actors) if on_gpu else cores // 8)
-    first = _first_actors(actors, on_gpu, resources)
+    first = actors  # that find a place at once; the others come when their nodes do
+    if resources.free is not None:
+        cpus, gpus = resources.free
+        first = max(1, min(actors, int(gpus if on_gpu else (cpus - DECODER_CPUS) / MODEL_CPUS)))
     return Plan(
         actors=actors,
         threads=threads,
@@ -99,14 +102,6 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         elastic=first < actors,
         first_actors=first,
     )
-
-
-def _first_actors(actors: int, on_gpu: bool, resources: Resources) -> int:
-    """How many model actors find a place at once; the others come when their nodes do."""
-    if resources.free is None:
-        return actors
-    cpus, gpus = resources.free
-    return max(1, min(actors, int(gpus if on_gpu else (cpus - DECODER_CPUS) / MODEL_CPUS)))
 
 
 def check_fits(plan: Plan, resources: Resources) -> None:

@@ -165,15 +165,16 @@ def _patient_start(ray: Any) -> Iterator[None]:
 
 
 def _cluster_resources(ray: Any) -> Resources:
-    """What the joined cluster has, or may grow to, and what of it is free."""
-    found, free, limit = ray.cluster_resources(), ray.available_resources(), _autoscaler_limit(ray)
-    return Resources(
-        max(float(found.get("CPU", 0)), limit.get("CPU", 0.0)),
-        max(float(found.get("GPU", 0)), limit.get("GPU", 0.0)),
-        int(found.get("memory", 0)),
-        own=False,
-        free=(float(free.get("CPU", 0)), float(free.get("GPU", 0))),
-    )
+    """What the joined cluster has, or its autoscaler may bring it to, and what of it is free."""
+    found, free = ray.cluster_resources(), ray.available_resources()
+    try:
+        most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
+    except Exception:  # an interface of Ray's own, which may go
+        most = {}
+    limit = {name: float(value) for name, value in most.items() if value < sys.maxsize}  # the rest has none
+    cpus, gpus = (max(float(found.get(name, 0)), limit.get(name, 0.0)) for name in ("CPU", "GPU"))
+    unused = (float(free.get("CPU", 0)), float(free.get("GPU", 0)))
+    return Resources(cpus, gpus, int(found.get("memory", 0)), own=False, free=unused)
 
 
 def describe_ray(resources: Resources) -> dict[str, Any]:
@@ -182,15 +183,6 @@ def describe_ray(resources: Resources) -> dict[str, Any]:
 
     nodes = sum(1 for node in ray.nodes() if node["Alive"])
     return {"own": resources.own, "nodes": nodes, "cpus": resources.cpus, "gpus": resources.gpus}
-
-
-def _autoscaler_limit(ray: Any) -> dict[str, float]:
-    """What an autoscaler may bring the cluster to; {} without one, or where it has no limit."""
-    try:
-        most = ray._private.state.state.get_max_resources_from_cluster_config() or {}
-    except Exception:  # an interface of Ray's own, which may go
-        return {}
-    return {name: float(value) for name, value in most.items() if value < sys.maxsize}
 
 
 def _configure_ray(own: bool) -> None:

@@ -63,19 +63,13 @@ class Stage:
     def planned(self, plan: Plan) -> Stage:
         """The stage with the actors, GPUs and batch that the plan has for it."""
         if not self.gpus:
-            count = plan.decode_actors
-            return replace(self, actors=count, first_actors=count, elastic=plan.elastic)
-        share = min(self.gpus, plan.gpus_per_actor)
-        return replace(
-            self,
-            gpus=share,
-            # A stage cuts tables into batches itself, so no answer waits for a table to fill. For GPUs Ray wants a
-            # number, and joins tables up to it.
-            batch=plan.batch_size if share else self.batch,
-            actors=plan.actors,
-            first_actors=plan.first_actors,
-            elastic=plan.elastic,
-        )
+            return replace(self, actors=plan.decode_actors, first_actors=plan.decode_actors, elastic=plan.elastic)
+        gpus = min(self.gpus, plan.gpus_per_actor)
+        # A stage cuts tables into batches itself, so no answer waits for a table to fill. For GPUs Ray wants a
+        # number, and joins tables up to it.
+        batch = plan.batch_size if gpus else self.batch
+        first, elastic = plan.first_actors, plan.elastic
+        return replace(self, gpus=gpus, batch=batch, actors=plan.actors, first_actors=first, elastic=elastic)
 
 
 def check_stages(stages: Sequence[Stage], columns: Iterable[str]) -> None:

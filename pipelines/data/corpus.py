@@ -88,7 +88,8 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
         if not uri.strip():
             raise SettingsError(setting, "nothing is named", "give a path or URL (. is the folder you are in)")
         try:
-            files = [f for f in storage.list_files(uri, CORPUS_ENDINGS) if not _hidden(f.path)]
+            listed = storage.list_files(uri, CORPUS_ENDINGS)
+            files = [info for info in listed if not posixpath.basename(info.path).startswith(("_", "."))]
         except storage.StorageError as error:
             raise SettingsError(setting, f"{shown} cannot be read ({error})", "give files that can") from None
         if not files:
@@ -99,10 +100,6 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
                 raise SettingsError(setting, problem, f"give a file that ends in {endings}")
             found.setdefault(info.uri, info)
     return list(found.values())
-
-
-def _hidden(path: str) -> bool:
-    return posixpath.basename(path).startswith(("_", "."))
 
 
 def ending(uri: str) -> str:
@@ -169,8 +166,9 @@ def corpus_record(
         if value is not None and not isinstance(value, str):
             return "wrong_type", f"{name} is {type(value).__name__}: {value!r}"
         texts[name] = value or ""
-    if any(has_surrogate(text) for text in texts.values()):
-        return "not_text", next(name for name, text in texts.items() if has_surrogate(text))
+    broken = next((name for name, text in texts.items() if has_surrogate(text)), None)
+    if broken is not None:
+        return "not_text", broken
     caption = normalize_caption(texts["caption"])
     if not caption:
         there = ", ".join(sorted(name for name, value in given.items() if value is not None))
@@ -184,15 +182,9 @@ def corpus_record(
     asked = complete or given.get("instruction") is not None
     if family == "QA" and asked and not texts["instruction"].strip():
         return "missing_instruction", kind
-    return {
-        "caption_id": caption_id(caption),
-        "caption": caption,
-        "instruction": texts["instruction"].strip(),
-        "output": texts["output"].strip(),
-        "task": kind,
-        "tag": texts["tag"].strip(),
-        "source": texts["source"].strip() or source,
-    }
+    given_texts = {name: text.strip() for name, text in texts.items()}
+    of_record = {"caption": caption, "task": kind, "source": given_texts["source"] or source}
+    return {"caption_id": caption_id(caption), **given_texts, **of_record}
 
 
 def check_error_rate(reports: Sequence[FileReport], most: float, setting: str = "max_error_rate") -> None:

@@ -136,14 +136,12 @@ def _parquet(uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
 def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:
     reader = _JsonStream(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape"), uri)
     first = reader.peek()
-    if first == "{":
-        reader.enter_annotation()
-    elif first != "[":
+    if first not in ("[", "{"):
         reader.fail(f"it begins with {first!r}" if first else "it is empty")
-    yield from reader.items()
-    if first == "{":
-        reader.leave_annotation()
-    reader.end()
+    yield from reader.annotation() if first == "{" else reader.items()
+    left = reader.peek()
+    if left:
+        reader.fail(f"{left!r} after the end of the list or object")
 
 
 class _JsonStream:
@@ -202,47 +200,38 @@ class _JsonStream:
             self._at = end
             return found
 
-    def enter_annotation(self) -> None:
-        """Go to the list under "annotation" of the object that comes next."""
-        self.take("{")
-        while self.peek() != "}":
-            if self._key() == "annotation" and self.peek() == "[":
-                return
-            self.value()
-            if self.peek() != "}":
+    def parts(self, brackets: str) -> Iterator[None]:
+        """Stands where each part between two brackets begins, one after the other; whoever asks goes past the part."""
+        opening, closing = brackets[0], brackets[1]
+        self.take(opening)
+        while self.peek() != closing:
+            yield
+            if self.peek() != closing:
                 self.take(",")
-        self.fail('its object has no list "annotation"')
-
-    def leave_annotation(self) -> None:
-        """Go to the end of the object whose list "annotation" has been read."""
-        while self.peek() != "}":
-            self.take(",")
-            if self._key() == "annotation":
-                self.fail('its object has a second "annotation"')
-            self.value()
-        self.take("}")
-
-    def _key(self) -> Any:
-        key = self.value()
-        if not isinstance(key, str):
-            self.fail(f"expected a name, found {key!r}")
-        self.take(":")
-        return key
-
-    def end(self) -> None:
-        """The text must be over."""
-        found = self.peek()
-        if found:
-            self.fail(f"{found!r} after the end of the list or object")
+                if self.peek() == closing:
+                    self.fail("a comma before the end of the list")
+        self.take(closing)
 
     def items(self) -> Iterator[Raw]:
         """The elements of the list that comes next, each with the line it begins in."""
-        self.take("[")
-        while self.peek() != "]":
+        for _ in self.parts("[]"):
             line = self._line
             yield line, _object(self.value())
-            if self.peek() != "]":
-                self.take(",")
-                if self.peek() == "]":
-                    self.fail("a comma before the end of the list")
-        self.take("]")
+
+    def annotation(self) -> Iterator[Raw]:
+        """The elements of the list "annotation" of the object that comes next."""
+        found = False
+        for _ in self.parts("{}"):
+            key = self.value()
+            if not isinstance(key, str):
+                self.fail(f"expected a name, found {key!r}")
+            self.take(":")
+            if key == "annotation" and found:
+                self.fail('its object has a second "annotation"')
+            if key == "annotation" and self.peek() == "[":
+                found = True
+                yield from self.items()
+            else:
+                self.value()
+        if not found:
+            self.fail('its object has no list "annotation"')

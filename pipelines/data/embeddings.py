@@ -76,8 +76,8 @@ def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
     if type(facts.dim) is not int or facts.dim < 1:
         raise SettingsError(setting, f"{shown} is no table of embeddings: its {SIDECAR} has no dim", remedy)
     if facts.kind != kind:
-        what = {"text": "of captions", "audio": "of audio"}[facts.kind]
-        raise SettingsError(setting, f"{shown} holds embeddings {what}", remedy)
+        what = "captions" if facts.kind == "text" else "audio"
+        raise SettingsError(setting, f"{shown} holds embeddings of {what}", remedy)
     if facts.status != "complete":
         raise SettingsError(setting, f"{shown} is not finished ({facts.status})", f'run "{job}" again to finish it')
     return facts
@@ -90,10 +90,9 @@ def list_parts(uri: str) -> list[storage.FileInfo]:
 
 def part_rows(uri: str, rows: int | None) -> dict[str, int]:
     """URI of every part → its rows. SettingsError when one is broken, or all hold other than the sidecar's `rows`."""
-    shown = storage.public_uri(uri)
+    shown, parts = storage.public_uri(uri), {}
     with _whole(uri):
         listed = list_parts(uri)
-    parts = {}
     for info in listed:
         with _whole(info.uri):
             parts[info.uri] = parquet.row_count(info.uri)

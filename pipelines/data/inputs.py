@@ -1,41 +1,48 @@
 """What INPUT names: a stream of entries, whatever it is.
 
-An entry is one file of a folder or one row of a list. Its `path` is what identifies it (relative to
-the folder, or as the list writes it), its `uri` is where it is read.
+An entry is one file of a folder or one row of a list (Parquet, CSV or JSONL). Its `path` is what identifies it (in the
+folder, or as the list writes it), its `uri` is where it is read.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from functools import partial
+from itertools import chain, islice
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, first_line
 from mats_core.storage.listing import TAR_ENDINGS, is_tar
-from mats_core.storage.uris import is_file_url, split_member, wrong_url
+from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
 from pipelines.data import embeddings, parquet
-from pipelines.data.list_formats import LIST_ENDINGS, read_table
-from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED, map_type
 from pipelines.settings.base import anchored
 
+LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
 OTHER_LISTS = (".tsv", ".ndjson", ".json", ".txt", ".xls", ".xlsx")
+MANIFEST_SIDECAR = "_manifest.json"
 _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
-MANIFEST_SIDECAR = "_manifest.json"
+_BATCH = 4096  # rows
+_SMALL = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
+_READ_AHEAD = 4 << 20
 
 
 @dataclass
 class Entry:
-    """One thing asked about. `chunk` holds the manifest columns when they are already known."""
+    """One thing asked about. `chunk` holds the manifest columns when they are already known; the work list gives it its
+    `entry_id`."""
 
     uri: str
     path: str
@@ -45,6 +52,7 @@ class Entry:
     own: dict[str, Any] = field(default_factory=dict)
     error: tuple[str, str] | None = None
     chunk: dict[str, Any] | None = None
+    entry_id: int = 0
 
 
 @dataclass
@@ -86,7 +94,7 @@ def open_input(uri: str, schemes: list[str] | None = None) -> Input:
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
                 return _table_input(storage.join(uri, "manifest"), "manifest", may_name)
             return Input("files", _file_entries(uri))
-        if _is_list(uri):
+        if shown.lower().endswith(LIST_ENDINGS):
             if not storage.exists(uri):
                 raise SettingsError("input", f"there is no list {shown}", "give a list that exists")
             return _list_input(uri, may_name)
@@ -101,10 +109,6 @@ def open_input(uri: str, schemes: list[str] | None = None) -> Input:
 def _unreadable(uri: str, error: storage.StorageError) -> SettingsError:
     problem = f"{storage.public_uri(uri)} cannot be read ({error})"
     return SettingsError("input", problem, "give a file, folder, list or URL that can")
-
-
-def _is_list(uri: str) -> bool:
-    return storage.public_uri(uri).lower().endswith(LIST_ENDINGS)
 
 
 def _may_name(uri: str, schemes: list[str] | None) -> frozenset[str] | None:
@@ -221,14 +225,13 @@ def _not_all_blank(list_uri: str, rows: Iterator[dict[str, Any]]) -> Iterator[di
     """The rows; raises SettingsError, before the first one, for a list in which every `uri` is blank."""
     blank: list[dict[str, Any]] = []
     for row in rows:
-        blank.append(row)
         if not _is_blank(row["uri"]):
-            break
-    if blank and _is_blank(blank[-1]["uri"]):
+            yield from chain(blank, [row], rows)
+            return
+        blank.append(row)
+    if blank:
         problem = f"every `uri` of the list {storage.public_uri(list_uri)} is blank"
         raise SettingsError("input", problem, "give a list with a path or URL in its column `uri`")
-    yield from blank
-    yield from rows
 
 
 def _is_blank(given: Any) -> bool:
@@ -246,13 +249,12 @@ def _list_entry(row: dict[str, Any], folder: str, own: list[str], may_name: froz
     if _is_blank(given):
         entry.error = ("refused", "is a row without `uri`")
         return entry
-    if "://" not in given and not posixpath.isabs(given):
-        try:
+    try:
+        if "://" not in given and not posixpath.isabs(given):
             entry.uri = storage.join(folder, given)
-        except storage.StorageError as error:
-            entry.error = ("refused", error.message)
-            return entry
-    reason = refusal(entry.uri, may_name)
+        reason = refusal(entry.uri, may_name)
+    except storage.StorageError as error:
+        reason = error.message
     if reason is not None:
         entry.error = ("refused", reason)
     return entry
@@ -284,30 +286,89 @@ def _table_input(folder: str, kind: str, may_name: frozenset[str] | None) -> Inp
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         _, batches = read_table(part, without=NESTED)
-        position = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
-                chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], position
-                chunk["last"] = bool(row.get("last", False))
-                position += 1
-                chunk["uri"] = storage.public_uri(row["uri"])
-                reason = refusal(row["uri"], may_name)
-                if reason is not None and chunk["error_code"] is None:
-                    chunk.update(error_code="refused", error_message=reason)
-                request = {name: row.get(name) for name in REQUEST_COLUMNS}
-                yield Entry(
-                    row["uri"],
-                    row["chunk_id"],
-                    row["size_bytes"] or 0,
-                    row["version"] or "",
-                    request,
-                    {name: row[name] for name in own},
-                    chunk=chunk,
-                )
+        for at, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+            chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
+            chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], at
+            chunk["last"] = bool(row.get("last", False))
+            chunk["uri"] = storage.public_uri(row["uri"])
+            reason = refusal(row["uri"], may_name)
+            if reason is not None and chunk["error_code"] is None:
+                chunk.update(error_code="refused", error_message=reason)
+            request = {name: row.get(name) for name in REQUEST_COLUMNS}
+            carried = {name: row[name] for name in own}
+            size, version = row["size_bytes"] or 0, row["version"] or ""
+            yield Entry(row["uri"], row["chunk_id"], size, version, request, carried, chunk=chunk)
 
 
 def entry_key(entry: Entry, defaults: dict[str, str | None], occurrence: int) -> bytes:
     """What makes an entry the same one when INPUT is scanned again (canonical JSON)."""
     request = [entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS]
     return json.dumps([entry.path, entry.version, request, entry.own, occurrence], sort_keys=True, default=str).encode()
+
+
+def read_table(uri: str, without: Collection[str] = ()) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Schema and row batches of a Parquet, CSV or JSONL file of any size; raises SettingsError when it is not one.
+
+    without: columns of a Parquet file that its batches leave out, so that they are not read.
+    """
+    name = storage.public_uri(uri).lower()
+    with _readable(uri):
+        if name.endswith(".parquet"):
+            schema = parquet.schema(uri)
+            columns = [each for each in schema.names if each not in without]
+            return schema, _batches(uri, parquet.batches(uri, _BATCH, columns))
+        file = storage.open_binary(uri, read_ahead=_READ_AHEAD)
+        small = file.seek(0, io.SEEK_END) <= _SMALL
+        file.seek(0)
+        reader = _csv(file, small) if name.endswith(".csv") else _json_lines(file, small)
+        batches = reader.to_batches(max_chunksize=_BATCH) if isinstance(reader, pa.Table) else reader
+        return reader.schema, _batches(uri, iter(batches))
+
+
+def _csv(file: BinaryIO, small: bool) -> Any:
+    """A table (small: the file is read whole) or a reader of batches; every column is text."""
+    from pyarrow import csv
+
+    read: Any = csv.read_csv if small else csv.open_csv
+    lines = csv.ParseOptions(newlines_in_values=True)
+    header = csv.open_csv(file, parse_options=lines).schema.names
+    file.seek(0)
+    # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
+    text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
+    return read(file, parse_options=lines, convert_options=text)
+
+
+def _json_lines(file: BinaryIO, small: bool) -> Any:
+    """A table (small: the file is read whole) or a reader of batches."""
+    from pyarrow import json
+
+    streamed = getattr(json, "open_json", None)  # note: pyarrow before 20 has none
+    read: Any = json.read_json if small or streamed is None else streamed
+    reader = read(file)
+    times_as_text = partial(map_type, change=lambda kind: pa.string() if pa.types.is_timestamp(kind) else kind)
+    plain = pa.schema([(each.name, times_as_text(each.type)) for each in reader.schema])
+    if plain == reader.schema:
+        return reader
+    file.seek(0)  # JSON has no times: these are strings that look like one
+    return read(file, parse_options=json.ParseOptions(explicit_schema=plain))
+
+
+def _batches(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    with _readable(uri):
+        yield from batches
+
+
+@contextmanager
+def _readable(uri: str) -> Iterator[None]:
+    """A damaged list, one that is none, and one whose store fails, as SettingsError."""
+    shown = storage.public_uri(uri)
+    try:
+        yield
+    except (pa.ArrowInvalid, parquet.NotParquet) as error:
+        problem = f"the list {shown} cannot be read ({redacted(first_line(error))})"
+        raise SettingsError("input", problem, "give a whole file of the kind that its ending says") from None
+    except UnicodeDecodeError as error:
+        raise SettingsError("input", f"the list {shown} is not in UTF-8 ({error})", "save it in UTF-8") from None
+    except OSError as error:
+        problem = f"{shown} cannot be read ({storage.error_from(error, uri)})"
+        raise SettingsError("input", problem, "give a list that can be read") from None

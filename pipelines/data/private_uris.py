@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 _PIECE = 32
@@ -34,14 +35,17 @@ class PrivateUris:
         packer = zlib.compressobj(zdict=self._first)
         self._packed[entry_id] = packer.compress(raw) + packer.flush()
 
+    def add_all(self, uris: dict[int, str]) -> None:
+        """Keep the URIs of several entries."""
+        for entry_id, uri in uris.items():
+            self.add(entry_id, uri)
+
     def find(self, entry_ids: list[int]) -> dict[int, str]:
         """Those of these entries that have one."""
         found = {}
-        for entry_id in set(entry_ids):
-            packed = self._packed.get(entry_id)
-            if packed is not None:
-                raw = zlib.decompressobj(zdict=self._first).decompress(packed)
-                found[entry_id] = raw.decode("utf-8", "surrogatepass")
+        for entry_id in self._packed.keys() & set(entry_ids):
+            raw = zlib.decompressobj(zdict=self._first).decompress(self._packed[entry_id])
+            found[entry_id] = raw.decode("utf-8", "surrogatepass")
         return found
 
     def pieces(self) -> list[list[int]]:
@@ -50,36 +54,7 @@ class PrivateUris:
         return [ids[at : at + _PIECE] for at in range(0, len(ids), _PIECE)]
 
 
-class _PrivateUriActor:
-    """The actor that holds them for a run."""
-
-    def __init__(self) -> None:
-        self._uris = PrivateUris()
-
-    def add(self, uris: list[tuple[int, str]]) -> None:
-        for entry_id, uri in uris:
-            self._uris.add(entry_id, uri)
-
-    def find(self, entry_ids: list[int]) -> dict[int, str]:
-        return self._uris.find(entry_ids)
-
-
 FindUris = Callable[[list[int]], dict[int, str]]
-
-
-class _FindInActor:
-    """`find` of the actor, from wherever in the cluster."""
-
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
-
-    def __call__(self, entry_ids: list[int]) -> dict[int, str]:
-        import ray
-
-        found: dict[int, str] = {}
-        for at in range(0, len(entry_ids), _PIECE):
-            found.update(ray.get(self._actor.find.remote(entry_ids[at : at + _PIECE])))
-        return found
 
 
 def share(uris: PrivateUris) -> FindUris | None:
@@ -90,7 +65,17 @@ def share(uris: PrivateUris) -> FindUris | None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(_PrivateUriActor).remote()
+    actor = ray.remote(num_cpus=0, scheduling_strategy=here)(PrivateUris).remote()
     for piece in uris.pieces():
-        ray.get(actor.add.remote(list(uris.find(piece).items())))
-    return _FindInActor(actor)
+        ray.get(actor.add_all.remote(uris.find(piece)))
+    return partial(_find_in, actor)
+
+
+def _find_in(actor: Any, entry_ids: list[int]) -> dict[int, str]:
+    """`find` of the actor, from wherever in the cluster."""
+    import ray
+
+    found: dict[int, str] = {}
+    for at in range(0, len(entry_ids), _PIECE):
+        found.update(ray.get(actor.find.remote(entry_ids[at : at + _PIECE])))
+    return found

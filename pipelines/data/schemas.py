@@ -6,7 +6,7 @@ columns are checked against it, the stage takes its type, and who reads a table 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,3 +140,12 @@ def timed(rows: pa.Table, **values: float) -> pa.Table:
         share = value if name.endswith("_at") else value / max(1, len(rows))
         rows = with_column(rows, f"_{name}", [share] * len(rows), pa.float64())
     return rows
+
+
+def map_type(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """`kind` with every type inside its lists and structs, and then itself, as `change` makes it."""
+    if pa.types.is_list(kind):
+        kind = pa.list_(map_type(kind.value_type, change))
+    elif pa.types.is_struct(kind):
+        kind = pa.struct([(each.name, map_type(each.type, change)) for each in kind])
+    return change(kind)

@@ -65,7 +65,7 @@ class Lease:
             storage.remove_tree(self.uri)
         time.sleep(SETTLE_S)  # note: not every store makes a file only where there is none; there the later writer wins
         holder = self._read()
-        if holder is None or holder.get("run_id") != self.run_id:
+        if not self._mine(holder):
             raise _held(holder or {})
         self.renewed = time.monotonic()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -79,7 +79,7 @@ class Lease:
             if time.monotonic() - self.renewed < EXPIRES_S - 2 * RENEW_S:
                 return  # too early for anybody to have taken it
             raise
-        if holder is None or holder.get("run_id") != self.run_id:
+        if not self._mine(holder):
             raise LeaseLost(f"another run took this OUTPUT over: {_who(holder or {})}")
 
     def release(self) -> None:
@@ -87,15 +87,17 @@ class Lease:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        holder = self._read()
-        if holder is not None and holder.get("run_id") == self.run_id:
+        if self._mine(self._read()):
             storage.remove_tree(self.uri)
+
+    def _mine(self, holder: dict[str, Any] | None) -> bool:
+        return holder is not None and holder.get("run_id") == self.run_id
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_S):
             try:
                 holder = self._read()
-                if holder is None or holder.get("run_id") != self.run_id:
+                if not self._mine(holder):
                     self._lost = holder or {"run_id": "?"}
                     return
                 storage.write_bytes(self.uri, self._record())

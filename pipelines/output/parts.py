@@ -41,6 +41,12 @@ class Done:
         """How many rows are done."""
         return int(self.mask.sum())
 
+    def count(self, table: pa.Table) -> None:
+        """Take in rows that are done."""
+        self.mask[table["row_id"].to_numpy()] = True
+        self.errors.update(count_errors(table["error_code"]))
+        self.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+
 
 def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
     """What the part files of `folder` hold, for the holder of the lease: what should not be there is taken out.
@@ -50,28 +56,24 @@ def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
     """
     done = Done(np.zeros(total, bool))
     for info in parquet.files(folder):
-        table = _read_part(info.uri)
+        try:
+            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"])
+        except parquet.NotParquet as error:
+            problem = f"{storage.public_uri(info.uri)} is no part of earlier results ({error.message})"
+            raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
         stays = first_occurrences(table["row_id"].to_numpy(), done.mask)
         if again:
             stays &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
+        if not stays.any():
+            if len(stays):
+                storage.remove_tree(info.uri)
+            continue
         if not stays.all():
             table = table.filter(pa.array(stays))
-            _rewrite(info.uri, stays)
-        if len(table):
-            done.mask[table["row_id"].to_numpy()] = True
-            done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
-            done.errors.update(count_errors(table["error_code"]))
-            done.parts.add(info.path)
+            parquet.write(info.uri, parquet.read(info.uri).filter(pa.array(stays)))
+        done.count(table)
+        done.parts.add(info.path)
     return done
-
-
-def _read_part(uri: str) -> pa.Table:
-    """What tells how far a part goes. Raises SettingsError for a file that is none."""
-    try:
-        return parquet.read(uri, ["row_id", "error_code", "decoded_s"])
-    except parquet.NotParquet as error:
-        problem = f"{storage.public_uri(uri)} is no part of earlier results ({error.message})"
-        raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
 
 
 def first_occurrences(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -79,14 +81,6 @@ def first_occurrences(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     new = np.zeros(len(ids), bool)
     new[np.unique(ids, return_index=True)[1]] = True
     return new & ~mask[ids]
-
-
-def _rewrite(uri: str, stays: np.ndarray) -> None:
-    """Write a part anew with the rows that stay, bool [rows]; without any it is removed."""
-    if stays.any():
-        parquet.write(uri, parquet.read(uri).filter(pa.array(stays)))
-    else:
-        storage.remove_tree(uri)
 
 
 def reread_if_changed(folder: str, done: Done) -> Done:
@@ -119,79 +113,60 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
+@dataclass
 class PartWriter:
     """Gathers rows and writes part files of `commit_rows`, or what there is every `commit_seconds`.
 
     `done` is brought up to date as rows come. `check_lease` is called before every file and may raise (lease lost).
+    waiting_rows: taken and not durable yet. parts, seconds: files written, and the time that took.
     """
 
-    def __init__(
-        self,
-        folder: str,
-        run_id: str,
-        done: Done,
-        commit_rows: int,
-        commit_seconds: float,
-        check_lease: Callable[[], None],
-    ) -> None:
-        self.folder = folder
-        self._run_id = run_id
-        self._done = done
-        self._commit_rows = commit_rows
-        self._commit_seconds = commit_seconds
-        self._check_lease = check_lease
-        self._waiting: list[pa.Table] = []
-        self._rows = 0
-        self._since = time.monotonic()
-        self.written_rows = 0
-        self.parts = 0
-        self.seconds = 0.0
+    folder: str
+    run_id: str
+    done: Done
+    commit_rows: int
+    commit_seconds: float
+    check_lease: Callable[[], None]
+    waiting_rows: int = 0
+    parts: int = 0
+    seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        self._waiting: list[pa.Table] = []
+        self._since = time.monotonic()
+
+    @uninterrupted()
     def add(self, table: pa.Table) -> pa.Table:
         """Take rows; returns those that were new. Every row_id is taken once, whatever Ray repeats."""
-        with uninterrupted():
-            return self._add(table)
-
-    def _add(self, table: pa.Table) -> pa.Table:
-        ids = table["row_id"].to_numpy()
-        new = first_occurrences(ids, self._done.mask)
+        new = first_occurrences(table["row_id"].to_numpy(), self.done.mask)
         if not new.all():
             table = table.filter(pa.array(new))
         if len(table) == 0:
             return table
-        self._done.mask[ids] = True
+        self.done.count(table)
         self._waiting.append(table)
-        self._rows += len(table)
-        self._done.errors.update(count_errors(table["error_code"]))
-        self._done.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
-        while self._rows >= self._commit_rows:
-            self._write(self._commit_rows)
-        if self._rows and time.monotonic() - self._since >= self._commit_seconds:
-            self._write(self._rows)
+        self.waiting_rows += len(table)
+        while self.waiting_rows >= self.commit_rows:
+            self._write(self.commit_rows)
+        if self.waiting_rows and time.monotonic() - self._since >= self.commit_seconds:
+            self._write(self.waiting_rows)
         return table
 
-    @property
-    def waiting_rows(self) -> int:
-        """Rows that are taken and not durable yet."""
-        return self._rows
-
+    @uninterrupted()
     def flush(self) -> None:
         """Write what is left."""
-        with uninterrupted():
-            if self._rows:
-                self._write(self._rows)
+        if self.waiting_rows:
+            self._write(self.waiting_rows)
 
     def _write(self, rows: int) -> None:
         started = time.monotonic()
         table = pa.concat_tables(self._waiting).combine_chunks()
-        part, rest = table.slice(0, rows), table.slice(rows)
-        part = part.sort_by("row_id")
-        self._waiting, self._rows = ([rest] if len(rest) else []), len(rest)
-        name = f"part-{part['row_id'][0].as_py():012d}-{self._run_id}-{self.parts:05d}.parquet"
-        self._check_lease()
+        part, rest = table.slice(0, rows).sort_by("row_id"), table.slice(rows)
+        self._waiting, self.waiting_rows = ([rest] if len(rest) else []), len(rest)
+        name = f"part-{part['row_id'][0].as_py():012d}-{self.run_id}-{self.parts:05d}.parquet"
+        self.check_lease()
         parquet.write(storage.join(self.folder, name), part)
-        self._done.parts.add(name)
+        self.done.parts.add(name)
         self.parts += 1
-        self.written_rows += rows
         self._since = time.monotonic()
         self.seconds += self._since - started

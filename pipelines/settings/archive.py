@@ -4,44 +4,31 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS
-from pipelines.settings.base import Device, ErrorCode, Settings, Several, anchored
+from pipelines.settings.base import Address, Count, Device, ErrorCode, Overwrite, Settings, Several
 
-_MOST_BYTES = 1 << 50
-_MOST_SECONDS = 1e7
-_MOST_HZ = 10**9
+Bytes = Annotated[int | None, Field(gt=0, le=1 << 50)]
+Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
+Hertz = Annotated[int | None, Field(gt=0, le=10**9)]
 
 
 class LimitSettings(Settings):
     """Which files may be read, and what one may cost; the defaults are those of mats_core.audio.decode.DecodeLimits."""
 
-    max_file_bytes: int | None = Field(
-        None, gt=0, le=_MOST_BYTES, description="Refuse larger files (code too_large; default: 8 GiB)."
+    max_file_bytes: Bytes = Field(None, description="Refuse larger files (code too_large; default: 8 GiB).")
+    max_seconds: Seconds = Field(None, description="Most seconds decoded at once (default: 1800).")
+    decode_memory_bytes: Bytes = Field(None, description="Bytes a decoder may use above its start (default: 1 GiB).")
+    decode_deadline: Seconds = Field(
+        None, description="Seconds one file may take to decode (code timeout; default: 20)."
     )
-    max_seconds: float | None = Field(
-        None, gt=0, le=_MOST_SECONDS, description="Most seconds decoded at once (default: 1800)."
+    store_deadline: Seconds = Field(
+        None, description="Further seconds a file may take to come from its store (default: 100)."
     )
-    decode_memory_bytes: int | None = Field(
-        None, gt=0, le=_MOST_BYTES, description="Bytes a decoder may use above its start (default: 1 GiB)."
-    )
-    decode_deadline: float | None = Field(
-        None, gt=0, le=_MOST_SECONDS, description="Seconds one file may take to decode (code timeout; default: 20)."
-    )
-    store_deadline: float | None = Field(
-        None,
-        gt=0,
-        le=_MOST_SECONDS,
-        description="Further seconds a file may take to come from its store (default: 100).",
-    )
-    max_sample_rate: int | None = Field(
-        None, gt=0, le=_MOST_HZ, description="Highest sample rate a file may declare, in Hz (default: 768000)."
-    )
-    min_sample_rate: int | None = Field(
-        None, gt=0, le=_MOST_HZ, description="Lowest sample rate a file may declare, in Hz (default: 1000)."
-    )
+    max_sample_rate: Hertz = Field(None, description="Highest sample rate a file may declare, in Hz (default: 768000).")
+    min_sample_rate: Hertz = Field(None, description="Lowest sample rate a file may declare, in Hz (default: 1000).")
     max_channels: int | None = Field(
         None, gt=0, le=10**6, description="Most channels a file may declare (default: 64)."
     )
@@ -58,33 +45,29 @@ class ScanSettings(LimitSettings):
     input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
     output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
     model: str = Field("builtin", description="Model whose window decides the chunk length.")
-    decoders: int | None = Field(None, gt=0, description="Processes that read headers (default: chosen).")
-    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+    decoders: Count = Field(None, description="Processes that read headers (default: chosen).")
+    overwrite: Overwrite = False
 
 
 class RunSettings(LimitSettings):
     """What caption and embed-audio have in common."""
 
+    PATHS = ("input", "output")
+    MODELS = ("model",)
     input: str = Field(
         description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
         "or a manifest; for `caption` also a folder of audio embeddings."
     )
     output: str = Field(description="Folder that receives the result; run again to continue.")
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
-    batch_size: int | None = Field(None, gt=0, description="Rows the model takes at once (default: chosen).")
-    actors: int | None = Field(
-        None, gt=0, description="Model processes (default: one a GPU, else by cores and memory)."
-    )
-    decoders: int | None = Field(None, gt=0, description="Decoding processes (default: chosen).")
+    batch_size: Count = Field(None, description="Rows the model takes at once (default: chosen).")
+    actors: Count = Field(None, description="Model processes (default: one a GPU, else by cores and memory).")
+    decoders: Count = Field(None, description="Decoding processes (default: chosen).")
     device: Device = Field("auto", description="auto, cpu, cuda.")
     trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
-    address: str | None = Field(
-        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
-    )
-    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
-    commit_rows: int | None = Field(
-        None, gt=0, description="Rows in one part file (default: about two minutes of work)."
-    )
+    address: Address = None
+    overwrite: Overwrite = False
+    commit_rows: Count = Field(None, description="Rows in one part file (default: about two minutes of work).")
     commit_seconds: float | None = Field(
         None, gt=0, description="Write a part at least this often (default: 120, but never before --commit-rows)."
     )
@@ -95,13 +78,6 @@ class RunSettings(LimitSettings):
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
     )
-
-    @model_validator(mode="after")
-    def _anchor(self) -> RunSettings:
-        if self.address is not None:
-            self.input, self.output = anchored(self.input), anchored(self.output)
-            self.model = anchored(self.model, only_there=True)
-        return self
 
 
 class EmbedSettings(RunSettings):
@@ -120,8 +96,8 @@ class CaptionSettings(RunSettings):
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")
     with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")
-    beams: int | None = Field(None, gt=0, description="Beams (default: the model's).")
-    max_new_tokens: int | None = Field(None, gt=0, description="Longest answer (default: the model's).")
+    beams: Count = Field(None, description="Beams (default: the model's).")
+    max_new_tokens: Count = Field(None, description="Longest answer (default: the model's).")
     min_length: int | None = Field(None, ge=0, description="Shortest answer (default: the model's).")
     no_repeat_ngram: int | None = Field(None, ge=0, description="No n-gram twice (default: the model's).")
     repetition_penalty: float | None = Field(
@@ -131,7 +107,7 @@ class CaptionSettings(RunSettings):
     santa_mix: float | None = Field(
         None, ge=0, le=1, description="Share of memory text; 0 is no Santa (default: the model's)."
     )
-    santa_neighbors: int | None = Field(None, gt=0, description="Memory entries Santa mixes (default: the model's).")
+    santa_neighbors: Count = Field(None, description="Memory entries Santa mixes (default: the model's).")
     santa_scale: float | None = Field(
         None, ge=0, description="Santa's factor before the softmax (default: the model's)."
     )
@@ -145,11 +121,4 @@ class CaptionSettings(RunSettings):
     retrieved: int = Field(4, gt=0, description="Bridge retrieval: captions placed in the prompt.")
 
 
-DECODING_FIELDS = (
-    "beams",
-    "max_new_tokens",
-    "min_length",
-    "no_repeat_ngram",
-    "repetition_penalty",
-    "length_penalty",
-)
+DECODING_FIELDS = ("beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty")

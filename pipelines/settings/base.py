@@ -10,18 +10,12 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mats_core.errors import ERROR_CODES, field_error
 from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
-
-
-class Settings(BaseModel):
-    """Settings of a job: a name that is no setting is an error."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 def _device(name: str) -> str:
@@ -38,6 +32,12 @@ def _error_code(name: str) -> str:
 
 Device = Annotated[str, AfterValidator(_device)]
 ErrorCode = Annotated[str, AfterValidator(_error_code)]
+Count = Annotated[int | None, Field(gt=0)]
+"""How many; None where the job chooses."""
+Address = Annotated[
+    str | None, Field(description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own.")
+]
+Overwrite = Annotated[bool, Field(description="Start anew: remove what OUTPUT holds.")]
 Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """A list that YAML may give as one value."""
 
@@ -50,6 +50,24 @@ def anchored(uri: str, only_there: bool = False) -> str:
     if scheme(uri) or is_file_url(uri) or (only_there and not os.path.exists(uri)):
         return uri
     return os.path.abspath(uri)
+
+
+class Settings(BaseModel):
+    """Settings of a job: a name that is no setting is an error. Where a cluster is joined (`address`), the settings
+    named in PATHS are anchored, and of those in MODELS what is a path."""
+
+    model_config = ConfigDict(extra="forbid")
+    PATHS: ClassVar[tuple[str, ...]] = ()
+    MODELS: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _anchor_places(self) -> Settings:
+        if getattr(self, "address", None) is not None:
+            for name in (*self.PATHS, *self.MODELS):
+                given, only_there = getattr(self, name), name in self.MODELS
+                several = [anchored(each, only_there) for each in ([given] if isinstance(given, str) else given)]
+                setattr(self, name, several[0] if isinstance(given, str) else several)
+        return self
 
 
 Model = TypeVar("Model", bound=BaseModel)

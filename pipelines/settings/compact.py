@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from pipelines.settings.base import Settings
+from pipelines.settings.base import Overwrite, Settings
 
 
 class CompactSettings(Settings):
@@ -19,4 +19,4 @@ class CompactSettings(Settings):
         None,
         description="A column of the manifest or the list: one folder a value (column=value; column=null for none).",
     )
-    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
+    overwrite: Overwrite = False

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from pipelines.settings.base import Settings, anchored
+from pipelines.settings.base import Address, Count, Overwrite, Settings
 
 
 def _pairs(value: Any) -> Any:
@@ -25,6 +25,8 @@ Columns = Annotated[dict[str, str], BeforeValidator(_pairs)]
 class EmbedTextSettings(Settings):
     """Text corpora → caption embeddings."""
 
+    PATHS = ("corpora", "output")
+    MODELS = ("encoder",)
     corpora: list[str] = Field(
         min_length=1,
         description="Files, folders, globs or URLs: JSON lists, .jsonl, .csv, .parquet with a column `caption`.",
@@ -38,48 +40,28 @@ class EmbedTextSettings(Settings):
     )
     max_error_rate: float = Field(0.01, ge=0, le=1, description="Share of records that may be unusable.")
     batch_size: int = Field(128, gt=0, description="Captions the encoder takes at once.")
-    actors: int | None = Field(
-        None, gt=0, description="Encoder processes (default: one a GPU, else by cores and memory)."
-    )
+    actors: Count = Field(None, description="Encoder processes (default: one a GPU, else by cores and memory).")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu, cuda.")
-    address: str | None = Field(
-        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
-    )
+    address: Address = None
     bucket_records: int = Field(
         8192, gt=0, description="Records a part file comes from, about; a part is what is durable."
     )
-    overwrite: bool = Field(False, description="Start anew: remove what OUTPUT holds.")
-
-    @model_validator(mode="after")
-    def _anchor(self) -> EmbedTextSettings:
-        if self.address is not None:
-            self.corpora, self.output = [anchored(each) for each in self.corpora], anchored(self.output)
-            self.encoder = anchored(self.encoder, only_there=True)
-        return self
+    overwrite: Overwrite = False
 
 
 class BuildMemorySettings(Settings):
     """Caption embeddings → Santa's memory."""
 
+    PATHS = ("embeddings", "output")
     embeddings: str = Field(description="OUT of `mats embed-text`.")
     output: str = Field(description="Folder that receives the memory; a memory in it is replaced.")
-    clusters: int | None = Field(None, gt=0, description="k-means centroids, Santa's clusters (default: √rows).")
+    clusters: Count = Field(None, description="k-means centroids, Santa's clusters (default: √rows).")
     storage: Literal["float32", "float16", "int8"] = Field("float16", description="Numbers a stored vector is made of.")
     sources: list[str] | None = Field(None, description="Take captions of these sources only; once for each.")
-    cap: int | None = Field(None, gt=0, description="Take at most so many captions, drawn by --seed.")
+    cap: Count = Field(None, description="Take at most so many captions, drawn by --seed.")
     seed: int = Field(0, ge=0, description="Of the draw and of k-means.")
     iterations: int = Field(10, gt=0, description="Rounds of k-means.")
-    train_rows: int | None = Field(
-        None, gt=0, description="Rows k-means learns from (default: 64 a cluster, at least 50 000)."
-    )
+    train_rows: Count = Field(None, description="Rows k-means learns from (default: 64 a cluster, at least 50 000).")
     encoder: str | None = Field(None, description="Refuse embeddings of any encoder but this one.")
-    shard_rows: int | None = Field(None, gt=0, description="Rows one task fills in (default: 64 MB of vectors).")
-    address: str | None = Field(
-        None, description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own."
-    )
-
-    @model_validator(mode="after")
-    def _anchor(self) -> BuildMemorySettings:
-        if self.address is not None:
-            self.embeddings, self.output = anchored(self.embeddings), anchored(self.output)
-        return self
+    shard_rows: Count = Field(None, description="Rows one task fills in (default: 64 MB of vectors).")
+    address: Address = None

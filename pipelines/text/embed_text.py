@@ -24,8 +24,7 @@ from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
 from mats_core.errors import SettingsError
 from mats_core.model.directory import encoder_uri
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.cluster.meter import peak_mb
-from pipelines.cluster.progress import Progress
+from pipelines.cluster.progress import Progress, peak_mb
 from pipelines.cluster.session import check_device
 from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.memory import faiss_index
-from pipelines.cluster.meter import peak_mb
+from pipelines.cluster.progress import peak_mb
 from pipelines.data import parquet
 from pipelines.text.memory_shards import shard_uri
 

@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from mats_core.audio.decode import decode
-from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
+from pipelines.archive.stages import DecodeStage
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import open_input

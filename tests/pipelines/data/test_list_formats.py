@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.data.inputs import open_input
-from pipelines.data.list_formats import read_table
+from pipelines.data.inputs import open_input, read_table
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])

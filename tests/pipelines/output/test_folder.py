@@ -12,8 +12,8 @@ from mats_core.errors import SettingsError
 from pipelines.archive.caption import run_caption
 from pipelines.archive.scan import run_scan
 from pipelines.output.folder import Output, open_output, prepare_output
-from pipelines.output.identity import check_identity
 from pipelines.output.lease import Lease, LeaseHeld, LeaseLost
+from pipelines.output.record import check_identity
 from pipelines.settings.archive import CaptionSettings, ScanSettings
 
 SCAN = {"job": "scan", "chunk_seconds": 56.0}

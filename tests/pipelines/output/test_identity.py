@@ -9,7 +9,7 @@ import pytest
 from mats_core.errors import SettingsError
 from pipelines.archive.caption import run_caption
 from pipelines.output.folder import prepare_output
-from pipelines.output.identity import check_identity
+from pipelines.output.record import check_identity
 from pipelines.settings.archive import CaptionSettings
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.output.identity import check_identity
-from pipelines.output.removal import empty_output, remove_partials
+from pipelines.output.folder import empty_output, remove_partials
+from pipelines.output.record import check_identity
 
 
 def test_emptying_an_output_leaves_what_is_not_ours(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from pipelines.cluster.meter import Meter
+from pipelines.cluster.progress import Meter
 
 
 def block(rows: int, decoded: float, began: float, ready: float) -> pa.Table:

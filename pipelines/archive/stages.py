@@ -1,0 +1,370 @@
+"""The stages of a run: shards of the work list → rows with sound → answers, or audio embeddings.
+
+    rows of the work list ──DecodeStage──▶ rows + pcm ───────┬──AnswerStage──▶ answers
+                          └─FetchStage───▶ rows + windows ──┘  EmbedStage ──▶ audio embeddings
+
+Clips are embedded and asked as everywhere else (`mats_core.model.asking`). An exception about one row costs that row
+alone, where Ray would give up its whole table.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mats_core import storage
+from mats_core.errors import SettingsError, first_line
+from pipelines.archive.headers import make_decoder
+from pipelines.archive.work_list import WorkList
+from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
+from pipelines.cluster.stages import Stage, StageContext
+from pipelines.data import parquet
+from pipelines.data.embeddings import FOLDER
+from pipelines.data.schemas import (
+    REQUEST_COLUMNS,
+    WINDOWS_TYPE,
+    dropped_columns,
+    output_columns,
+    timed,
+    with_column,
+    with_output,
+)
+from pipelines.settings.archive import LimitSettings, RunSettings
+
+if TYPE_CHECKING:
+    from mats_core.model.asking import Clip
+    from mats_core.model.facts import ModelFacts
+
+BLOCK_ROWS = 32
+"""Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
+WINDOW_BATCH = 64
+"""Windows the encoder takes at once."""
+HANDED_ON = ("row_id", "last", "decoded_s")
+"""Output columns that rows have when they come to the model."""
+ERROR = ("error_code", "error_message")
+CHUNK = ("uri", "size_bytes", "version", "start_s", "duration_s", "last", *ERROR)
+"""What a decoder must know of a row."""
+
+
+class ShardStage:
+    """What stages that begin a run share: a shard of the work list → its unfinished rows, BLOCK_ROWS at a time."""
+
+    def __init__(self, context: StageContext) -> None:
+        self._work = WorkList(context.work_list)
+
+    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
+        for shard in shards.to_pylist():
+            rows = self._work.unfinished(shard)
+            for at in range(0, len(rows), BLOCK_ROWS):
+                yield self.load(rows.slice(at, BLOCK_ROWS))
+
+    def load(self, rows: pa.Table) -> pa.Table:
+        """Rows of the work list with what the model stage needs of their sound."""
+        raise NotImplementedError
+
+
+class DecodeStage(ShardStage):
+    """Decodes the files of rows, in processes with limits.
+
+    retried: error codes of the scan that are given another try; such a file is one row, however long it is.
+    """
+
+    def __init__(
+        self, context: StageContext, sample_rate: int, limits: LimitSettings, retried: Collection[str] = ()
+    ) -> None:
+        super().__init__(context)
+        self._find_uris, self._retried = context.find_uris, frozenset(retried)
+        self._decoder = make_decoder(context.decoder_workers, sample_rate, limits)
+
+    def load(self, rows: pa.Table) -> pa.Table:
+        """`rows` with their sound, and with errors of decoding in error_code and error_message.
+
+        pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
+        seconds of them.
+        """
+        from mats_core.audio.file import AudioError
+        from mats_core.audio.sandbox import DecodeRequest
+
+        started, cpu_before = time.monotonic(), self._decoder.cpu_s
+        found = [{**row, "pcm": None, "decoded_s": 0.0} for row in rows.select(CHUNK).to_pylist()]
+        for row in found:
+            if row["error_code"] in self._retried:
+                row["error_code"] = row["error_message"] = None
+        uris = self.uris_to_read(rows)
+        asked = [index for index, row in enumerate(found) if row["error_code"] is None]
+        requests = []
+        for index in asked:
+            row = found[index]
+            start_s, size = row["start_s"] or 0.0, row["size_bytes"] or 0
+            # the last chunk reads to the end of the file, whatever the header said
+            duration_s = None if row["last"] else row["duration_s"]
+            requests.append(DecodeRequest(uris[index], start_s, duration_s, size, row["version"] or ""))
+        for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
+            row = found[index]
+            if not isinstance(result, AudioError):
+                row["pcm"] = result.samples.astype("<i2", copy=False).tobytes()
+                row["decoded_s"] = float(result.decoded_s)
+            elif result.code != "empty_audio" or not row["start_s"]:
+                row["error_code"], row["error_message"] = result.code, result.message
+            # else the header promised more than there is: not an error, nothing to say
+        kinds = {name: pa.string() for name in ERROR} | {"decoded_s": pa.float64(), "pcm": pa.large_binary()}
+        for name, kind in kinds.items():
+            rows = with_column(rows, name, [row[name] for row in found], kind)
+        cpu_s = self._decoder.cpu_s - cpu_before
+        return timed(rows, decode_s=time.monotonic() - started, decode_cpu_s=cpu_s, decoded_at=time.time())
+
+    def uris_to_read(self, rows: pa.Table) -> list[str]:
+        """URIs to read, with the secrets that the work list does not hold."""
+        uris: list[str] = rows["uri"].to_pylist()
+        if self._find_uris is None:
+            return uris
+        entry_ids = rows["entry_id"].to_pylist()
+        private = self._find_uris(entry_ids)
+        return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
+
+
+def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
+    """Declares the stage that decodes to `sample_rate`, in Hz."""
+    limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
+    return Stage(
+        name="decode",
+        actor=DecodeStage,
+        arguments=(sample_rate, limits, tuple(settings.retry_errors or ())),
+        reads=("entry_id", *CHUNK),
+        writes=("pcm", "decoded_s", *ERROR),
+        cpus=DECODER_CPUS,
+    )
+
+
+class FetchStage(ShardStage):
+    """Reads the windows of rows out of the OUTPUT of an embed-audio run."""
+
+    def __init__(self, context: StageContext, embeddings: str) -> None:
+        super().__init__(context)
+        self._embeddings = embeddings
+        self._part, self._table = "", pa.table({})
+
+    def load(self, rows: pa.Table) -> pa.Table:
+        """`rows` with the windows and seconds that are stored for them."""
+        started = time.monotonic()
+        windows, seconds = [], []
+        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
+            if self._part != part:
+                uri = storage.join(self._embeddings, FOLDER, part)
+                self._part, self._table = part, parquet.read(uri, ["windows", "decoded_s"])
+            windows.append(self._table["windows"][at].as_py())
+            seconds.append(self._table["decoded_s"][at].as_py())
+        rows = with_column(rows, "decoded_s", seconds, pa.float64())
+        rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
+        return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
+
+
+def fetch_stage(embeddings: str) -> Stage:
+    """Declares the stage that reads the audio embeddings of an OUTPUT."""
+    reads, writes = ("part", "part_row"), ("windows", "decoded_s")
+    return Stage("fetch", FetchStage, (embeddings,), reads, writes, cpus=DECODER_CPUS)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model actor must know: plain data, sent to every actor.
+
+    model: its URI; window_s: seconds of its encoder's window; decoding, santa, bridge: settings of an answer, where
+    they are not the model's own. The other fields are the settings of the same name.
+    """
+
+    model: str
+    device: str = "auto"
+    trust_remote_code: bool = False
+    window_s: float = 0.0
+    deterministic: bool = False
+    segments: bool = False
+    explain: bool = False
+    with_embedding: bool = False
+    decoding: dict[str, Any] = field(default_factory=dict)
+    santa: dict[str, Any] = field(default_factory=dict)
+    bridge: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> ModelSpec:
+    """What the actors of a run must know; answering: the settings of an answer, for the stage that asks."""
+    names = {each.name for each in fields(ModelSpec)} - set(answering)  # settings of the same name are taken over
+    given = settings.model_dump(include=names)
+    return ModelSpec(window_s=facts.window_s, fingerprint=facts.fingerprint, **given, **answering)
+
+
+class ModelStage:
+    """What EmbedStage and AnswerStage share: the loaded model, and rows → clips."""
+
+    def __init__(self, context: StageContext, spec: ModelSpec) -> None:
+        if context.threads:
+            os.environ["OMP_NUM_THREADS"] = str(context.threads)
+            import torch
+
+            torch.set_num_threads(context.threads)
+        from mats_core import load_model
+        from mats_core.memory.bridges import Bridge, BridgeSettings
+
+        self.spec, self.run_id = spec, context.run_id
+        self.batch_size = 1 if spec.deterministic else context.batch_size
+        self._refusal: SettingsError | None = None
+        try:
+            self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
+            self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
+        except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
+            self._refusal = error
+        self.ready_at = time.time()
+
+    def clips(self, rows: pa.Table) -> tuple[dict[int, Clip], dict[int, Exception]]:
+        """Row → its clip, and row → what the model failed with. Rows without sound (an error, or past the end of their
+        file) are in neither.
+
+        Raises SettingsError when the model could not be loaded.
+        """
+        from mats_core.model.asking import Clip, embed_clips
+
+        if self._refusal is not None:
+            raise self._refusal
+        starts = [start or 0.0 for start in rows["start_s"].to_pylist()]
+        well = [code is None for code in rows["error_code"].to_pylist()]
+        if "windows" in rows.schema.names:
+            stored = enumerate(rows["windows"].to_pylist())
+            return {i: self._stored_clip(starts[i], each) for i, each in stored if each and well[i]}, {}
+        sounds = {  # row → start of its chunk in seconds, int16 samples [T]
+            index: (starts[index], np.frombuffer(value.as_buffer(), "<i2"))
+            for index, value in enumerate(rows["pcm"])
+            if well[index] and value.is_valid and value.as_buffer().size
+        }
+        embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
+        found = dict(zip(sounds, embedded, strict=True))
+        clips = {index: each for index, each in found.items() if isinstance(each, Clip)}
+        return clips, {index: each for index, each in found.items() if isinstance(each, Exception)}
+
+    def _stored_clip(self, start_s: float, windows: list[dict[str, Any]]) -> Clip:
+        from mats_core.model.asking import Clip
+
+        return Clip(
+            np.array([window["embedding"] for window in windows], np.float32),
+            np.array([window["weight"] for window in windows], np.float32),
+            np.array([window["start_s"] for window in windows]),
+            float(sum(window["weight"] for window in windows)),
+            self.spec.window_s,
+            start_s,
+        )
+
+    def output(
+        self, rows: pa.Table, job: str, values: Sequence[dict[str, Any]], failed: dict[int, Exception]
+    ) -> pa.Table:
+        """Rows of the OUTPUT of `job`.
+
+        values: a dict a row, by column, null for what it lacks; failed: row → the exception that the model ended with.
+        """
+        codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
+        for index, error in failed.items():
+            reason = f"{type(error).__name__}: {first_line(error, 500)}" if str(error) else type(error).__name__
+            codes[index], messages[index] = "model_error", f"the model failed on this row: {reason}"[:500]
+        for name, texts in zip(ERROR, (codes, messages), strict=True):
+            rows = with_column(rows, name, texts, pa.string())
+        of_all = {"run_id": self.run_id, "model_fingerprint": self.spec.fingerprint}
+        names = [each.name for each in output_columns(job, self.spec) if each.name not in HANDED_ON]
+        columns = {name: [{**value, **of_all}.get(name) for value in values] for name in names}
+        return with_output(rows, job, self.spec, columns)
+
+
+class EmbedStage(ModelStage):
+    """Rows with pcm → audio embeddings: the columns of the manifest, and `windows`, empty where there is no sound."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        began, started = time.time(), time.monotonic()
+        values: list[dict[str, Any]] = [{"windows": []} for _ in range(len(rows))]
+        clips, failed = self.clips(rows)
+        for index, clip in clips.items():
+            values[index]["windows"] = [
+                {"start_s": start, "weight": weight, "embedding": vector}
+                for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
+            ]
+        rows = self.output(rows, "embed-audio", values, failed)
+        return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
+
+
+class AnswerStage(ModelStage):
+    """Rows with pcm or windows → answers. An output column holds the field of `Answer` that has its name."""
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        from mats_core.model.asking import Answer, Request, ask_clips
+
+        began, started = time.time(), time.monotonic()
+        clips, failed = self.clips(rows)
+        embedded = time.monotonic()
+        requests = [Request(**each) for each in rows.select(REQUEST_COLUMNS).to_pylist()]
+        answers = ask_clips(
+            self.model,
+            list(clips.values()),
+            [requests[index] for index in clips],
+            segments=self.spec.segments,
+            decoding=self.spec.decoding or None,
+            santa=self.spec.santa or None,
+            bridge=self.bridge,
+            explain=self.spec.explain,
+            batch_size=self.batch_size,
+        )
+        past_the_end: dict[str, Any] = {"text": "", "segments": [] if self.spec.segments else None}
+        values = [past_the_end if code is None else {} for code in rows["error_code"].to_pylist()]
+        tokens = 0
+        for index, answer in zip(clips, answers, strict=True):
+            if isinstance(answer, Answer):
+                values[index] = {name: _plain(value) for name, value in vars(answer).items()}
+                tokens += answer.tokens
+            else:
+                failed[index] = answer
+        for index in failed:
+            values[index] = {}
+        asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
+        rows = self.output(rows, "caption", values, failed)
+        return timed(
+            rows,
+            embed_s=embedded - started,
+            answer_s=time.monotonic() - embedded,
+            tokens=float(tokens),
+            asked=float(asked),
+            places=float(math.ceil(asked / self.batch_size) * self.batch_size),
+            began_at=began,
+            ready_at=self.ready_at,
+        )
+
+
+def _plain(value: Any) -> Any:
+    """A list of records (segments) as dicts, which Arrow takes; other values as they are."""
+    return [vars(each) if is_dataclass(each) else each for each in value] if isinstance(value, list) else value
+
+
+def embed_stage(spec: ModelSpec) -> Stage:
+    """Declares the stage that embeds decoded sound."""
+    return _model_stage("embed", EmbedStage, spec, "embed-audio", ("pcm",))
+
+
+def answer_stage(spec: ModelSpec, sound: str = "pcm") -> Stage:
+    """Declares the stage that answers; sound: the column that holds it, pcm or windows."""
+    return _model_stage("answer", AnswerStage, spec, "caption", (sound, *REQUEST_COLUMNS))
+
+
+def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple[str, ...]) -> Stage:
+    columns = [each.name for each in output_columns(job, spec)]
+    return Stage(
+        name=name,
+        actor=actor,
+        arguments=(spec,),
+        reads=(*reads, "start_s", *ERROR, *(each for each in columns if each in HANDED_ON)),
+        writes=(*ERROR, *(each for each in columns if each not in HANDED_ON)),
+        drops=dropped_columns(job, spec),
+        cpus=MODEL_CPUS,
+        gpus=1.0,
+    )
