@@ -30,15 +30,16 @@ def print_result(result: EmbedTextResult) -> None:
     console = Console()
     if result.status == "complete_before":
         shown = public_uri(result.output)
-        console.print(f"done already: {result.captions} captions in {shown}", soft_wrap=True, markup=False)
+        console.print(f"done already: {result.run['captions']} captions in {shown}", soft_wrap=True, markup=False)
         return
-    problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
+    run = result.run
+    problems = ", ".join(f"{name} {count}" for name, count in sorted(run["problems"].items()))
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("records", f"{result.records} in {result.run['files']} files")
-    table.add_row("unusable", f"{result.bad}: {problems}; lines in _corpora.json" if result.bad else "none")
-    table.add_row("captions", f"{result.captions} distinct")
-    table.add_row("time", duration(result.wall_s))
-    if result.run["records_new"]:
-        table.add_row("rate", f"{result.run['records_per_s']:.0f} records/s once started")
+    table.add_row("records", f"{run['records']} in {run['files']} files")
+    table.add_row("unusable", f"{run['bad']}: {problems}; lines in _corpora.json" if run["bad"] else "none")
+    table.add_row("captions", f"{run['captions']} distinct")
+    table.add_row("time", duration(run["wall_s"]))
+    if run["records_new"]:
+        table.add_row("rate", f"{run['records_per_s']:.0f} records/s once started")
     table.add_row("output", public_uri(result.output))
     console.print(table)

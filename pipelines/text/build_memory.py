@@ -9,10 +9,9 @@ in it stays as it is until the new one lies whole beside it (`write_memory`).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,16 +28,7 @@ from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_directory import SHARDS, check_replaceable, remove_unfinished, write_memory
-from pipelines.text.memory_shards import (
-    ALL,
-    Piece,
-    Selection,
-    count_piece,
-    fill_shard,
-    piece_table,
-    sample_piece,
-    unit_rows,
-)
+from pipelines.text.memory_shards import ALL, Piece, Selection, count_piece, fill_shard, sample_piece, unit_rows
 
 SHARD_BYTES = 64 << 20
 TRAIN_ROWS_A_CLUSTER = 64
@@ -69,26 +59,25 @@ def run_build_memory(
     """
     started = time.time()
     facts = _read_table(settings)
-    pieces = _find_pieces(settings, facts)
+    size = settings.shard_rows or max(1024, SHARD_BYTES // (4 * facts.dim))
+    parts = part_rows(settings.embeddings, facts.rows)
+    pieces = [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
     if settings.clusters is not None:  # what can be refused at once, is
         _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
     check_replaceable(settings.output)
     with open_output(settings.output, written=()) as out:
         try:
             remove_unfinished(settings.output)
-            build = _MemoryBuild(settings, facts, pieces, progress or (lambda _: None))
+            build = _MemoryBuild(settings, facts, pieces, size, progress or (lambda _: None))
             note = build.run(out)
         finally:
             storage.remove_tree(out.join(*SHARDS))
         result = BuildMemoryResult(
             settings.output,
-            note["count"],
-            note["clusters"],
-            note["dim"],
-            note["storage"],
-            note["index_bytes"],
-            round(time.time() - started, 2),
-            build.times,
+            **{name: note[name] for name in ("count", "clusters", "dim", "storage")},
+            size_bytes=note["index_bytes"],
+            wall_s=round(time.time() - started, 2),
+            times=build.times,
         )
         build.tell(Progress("done", result.count, result.count))
         return result
@@ -108,18 +97,6 @@ def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
     return facts
 
 
-def _find_pieces(settings: BuildMemorySettings, facts: EmbeddingsFacts) -> list[Piece]:
-    """The parts, cut where one is longer than a shard."""
-    size = _shard_rows(settings, facts.dim)
-    parts = part_rows(settings.embeddings, facts.rows)
-    return [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
-
-
-def _shard_rows(settings: BuildMemorySettings, dim: int) -> int:
-    """Rows of one shard."""
-    return settings.shard_rows or max(1024, SHARD_BYTES // (4 * dim))
-
-
 def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
     """Raise SettingsError for more clusters than rows."""
     if settings.clusters is not None and settings.clusters > rows:
@@ -135,9 +112,10 @@ class _MemoryBuild:
         settings: BuildMemorySettings,
         facts: EmbeddingsFacts,
         pieces: list[Piece],
+        shard_rows: int,
         tell: Callable[[Progress], None],
     ) -> None:
-        self.settings, self.facts, self.pieces, self.tell = settings, facts, pieces, tell
+        self.settings, self.facts, self.pieces, self.shard_rows, self.tell = settings, facts, pieces, shard_rows, tell
         self.selection = Selection(tuple(settings.sources) if settings.sources is not None else None, settings.seed)
         self.times: dict[str, float] = {}
         self.tasks = 1
@@ -200,10 +178,8 @@ class _MemoryBuild:
     def _work(self) -> list[pa.Table]:
         """Pieces for tasks, a few for each."""
         size = -(-len(self.pieces) // (8 * self.tasks))
-        return [
-            piece_table(list(range(at, min(at + size, len(self.pieces)))), self.pieces[at : at + size])
-            for at in range(0, len(self.pieces), size)
-        ]
+        rows = [{"number": number, "piece": asdict(piece)} for number, piece in enumerate(self.pieces)]
+        return [pa.Table.from_pylist(rows[at : at + size]) for at in range(0, len(rows), size)]
 
     def _count(self) -> list[int]:
         """Rows taken of each piece; settles the threshold of a cap."""
@@ -220,7 +196,7 @@ class _MemoryBuild:
             return [rows for rows, _ in found]
         every = np.concatenate([values for _, values in found])
         threshold = int(np.partition(every, cap - 1)[cap - 1])
-        self.selection = Selection(self.selection.sources, self.selection.seed, threshold)
+        self.selection = replace(self.selection, threshold=threshold)
         return [int((values <= np.uint64(threshold)).sum()) for _, values in found]
 
     def _sample(self, total: int) -> np.ndarray:
@@ -246,27 +222,23 @@ class _MemoryBuild:
         """Fill the shards; returns how many there are."""
         import ray
 
-        size = _shard_rows(self.settings, self.facts.dim)
-        groups: list[tuple[int, list[Piece]]] = []
+        shards: list[dict[str, Any]] = []
         first = rows = 0
         for piece, count in zip(self.pieces, counts, strict=True):
-            if not groups or rows + count > size:
-                groups.append((first, []))
+            if not shards or rows + count > self.shard_rows:
+                shards.append({"number": len(shards), "first": first, "pieces": []})
                 rows = 0
-            groups[-1][1].append(piece)
+            shards[-1]["pieces"].append(asdict(piece))
             rows += count
             first += count
-        tables = [
-            pa.table({"number": [n], "first": [at], "pieces": [json.dumps([asdict(p) for p in pieces])]})
-            for n, (at, pieces) in enumerate(groups)
-        ]
+        tables = [pa.Table.from_pylist([shard]) for shard in shards]
         folder = storage.join(self.settings.output, *SHARDS)
         storage.remove_tree(folder)
         done = 0
         for table in self._map(tables, _fill_from, self.selection, ray.put(empty), folder):
             done += sum(table["rows"].to_pylist())
             self.tell(Progress("run", done, first))
-        return len(groups)
+        return len(shards)
 
 
 def _fill_from(work: pa.Table, selection: Selection, empty: Any, folder: str) -> pa.Table:
