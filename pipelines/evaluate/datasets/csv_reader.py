@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from pipelines.evaluate.datasets.folder import Folder, Row, columns_of, table
-from pipelines.evaluate.datasets.found_items import FoundItems
+from pipelines.evaluate.datasets.folder import Folder, FoundItems, Row, columns_of, table
+from pipelines.settings.base import Settings
 
 
-class TableOptions(BaseModel):
+class TableOptions(Settings):
     """Which columns say what."""
-
-    model_config = ConfigDict(extra="forbid")
 
     separator: str = Field(",", description="Between the fields of a line.")
     header: list[str] | None = Field(None, description="Column names, where the file has no line of them.")
@@ -37,21 +35,18 @@ class TableOptions(BaseModel):
 def read(folder: Folder) -> FoundItems:
     """Items of a table; see `TableOptions`."""
     options = folder.options(TableOptions)
-    named = [options.label, options.question, options.vote]
-    needed = [*columns_of(options.id), *options.keep, *options.references, *(name for name in named if name)]
-    for pattern in folder.definition.audio:
-        needed += columns_of(pattern)
-    if options.category and options.category != "vote":
-        needed.append(options.category)
+    category = options.category if options.category != "vote" else None
+    named = [name for name in (options.label, options.question, options.vote, category) if name]
+    templates = [name for template in (options.id, *folder.definition.audio) for name in columns_of(template)]
+    needed = [*templates, *options.keep, *options.references, *named]
     found = FoundItems(folder)
     if options.label_table:
         found.labels = [row["label"] for _, row in table(folder, "labels", ",", options.label_table, ["label"])]
     groups: dict[str, list[Row]] = {}
     path = folder.path("table") or "table"
     for line, row in table(folder, "table", options.separator, options.header, needed, options.more_columns):
-        labels = _labels(row, options)
         if not options.label_table:
-            found.labels += [label for label in labels if label not in found.labels]
+            found.labels += [label for label in _labels(row, options) if label not in found.labels]
         if any(row[column] not in values for column, values in options.keep.items()):
             continue
         item_id = folder.filled(f"{path}:{line}", options.id, row)

@@ -5,18 +5,16 @@ from __future__ import annotations
 import posixpath
 import re
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
-from pipelines.evaluate.datasets.folder import Folder
-from pipelines.evaluate.datasets.found_items import FoundItems
+from pipelines.evaluate.datasets.folder import Folder, FoundItems
+from pipelines.settings.base import Settings
 
 ENDINGS = (".wav", ".au", ".flac", ".mp3", ".ogg", ".m4a")
 
 
-class NameOptions(BaseModel):
+class NameOptions(Settings):
     """What a file's path says."""
-
-    model_config = ConfigDict(extra="forbid")
 
     pattern: str = Field(description="Regular expression of a path below the folder, with a group `label`.")
     skip: str | None = Field(None, description="Paths of other splits or of no interest, as a regular expression.")
@@ -50,8 +48,7 @@ def read(folder: Folder) -> FoundItems:
             found.left_out.append((path, "its name does not say a label"))
             continue
         found.check_new(path, path)
-        if label not in found.labels:
-            found.labels.append(label)
+        found.labels.append(label)
         found.add(path, {"path": path}, labels=(label,))
-    found.labels.sort()
+    found.labels = sorted(set(found.labels))
     return found

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipelines.evaluate.datasets.definition import MMAU
-from pipelines.evaluate.datasets.folder import AS_PUBLISHED, Folder, columns_of, json_list, table
-from pipelines.evaluate.datasets.found_items import FoundItems
+from pipelines.evaluate.datasets.folder import AS_PUBLISHED, Folder, FoundItems, columns_of, json_list, table
+from pipelines.settings.base import Settings
 
 
-class RecordOptions(BaseModel):
+class RecordOptions(Settings):
     """Which fields say what."""
-
-    model_config = ConfigDict(extra="forbid")
 
     under: str | None = Field(None, description="Key of the list, where the file is an object.")
     id: str = Field(description="Template of an item's id; {index} is the place in the list.")
@@ -45,7 +43,11 @@ def read(folder: Folder) -> FoundItems:
         code, name = options.label_table
         codes = {row[code]: row[name] for _, row in table(folder, "labels", ",", None, [code, name])}
         found.labels = list(codes.values())
-    needed = _needed(folder, options)
+    answer = None if options.answers_withheld else options.answer
+    named = [name for name in (options.question, options.label, options.choices, options.category, answer) if name]
+    templates = [name for text in (options.id, *folder.definition.audio) for name in columns_of(text)]
+    needed = dict.fromkeys((*templates, *options.keep, *options.references, *options.extra, *named))
+    needed.pop("index", None)
     for index, record in enumerate(records):
         where = f"{path}[{index}]"
         absent = [name for name in needed if name not in record]
@@ -62,18 +64,10 @@ def read(folder: Folder) -> FoundItems:
         if why:
             found.left_out.append((item_id, f"{why} ({where})"))
             continue
-        if options.label and options.label_table is None and facts["labels"][0] not in found.labels:
-            found.labels.append(facts["labels"][0])
+        if options.label and codes is None and facts["labels"][0] not in found.labels:
+            found.labels += facts["labels"]
         found.add(item_id, record, **facts)
     return found
-
-
-def _needed(folder: Folder, options: RecordOptions) -> list[str]:
-    named = [options.question, options.label, options.choices, options.category]
-    named.append(None if options.answers_withheld else options.answer)
-    templates = [name for text in (options.id, *folder.definition.audio) for name in columns_of(text)]
-    every = [*templates, *options.keep, *options.references, *options.extra, *(name for name in named if name)]
-    return [name for name in dict.fromkeys(every) if name != "index"]
 
 
 def _facts(

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
 from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
-from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, open_folder
-from pipelines.evaluate.datasets.found_items import FoundItems
+from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, FoundItems, open_folder
 
 READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "table": csv_reader.read,
@@ -22,7 +22,6 @@ READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "records": json_reader.read,
 }
 SOUNDWORLD = "soundworld"
-_LABELLED = ("label", "labels")
 
 
 @dataclass
@@ -76,12 +75,17 @@ def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -
             one item is left.
     """
     if definition.reader == SOUNDWORLD:
-        items, versions = soundworld_reader.read(definition, root, limit)
-        return LoadedSet(definition, items, versions, soundworld_reader.label_set(definition))
+        storage.make_dirs(storage.join(root, definition.folder or definition.name))
     folder = open_folder(definition, root)
-    found = _reader(folder)(folder)
+    if definition.reader == SOUNDWORLD:
+        found = soundworld_reader.read(folder, limit)
+    elif definition.reader in READERS:
+        found = READERS[definition.reader](folder)
+    else:
+        remedy = f"choose one of {', '.join((*READERS, SOUNDWORLD))}"
+        raise folder.wrong("reader", f'"{definition.reader}" is not a reader', remedy)
     labels = LabelSet()
-    if definition.kind in _LABELLED:
+    if definition.kind in ("label", "labels"):
         labels = definition.label_set(definition.labels or found.labels)
         _check_labels(found, labels)
     if not found.items:
@@ -109,21 +113,13 @@ def missing(definition: EvaluationSet, root: str) -> list[str]:
         if folder.path(role) is None:
             names = " or ".join(definition.paths(role))
             absent.append(f"{where}/{names} is not there. Get it: {definition.source}")
-    if len(absent) or not folder.found:
+    if absent or not folder.found:
         return absent or [f"{where}/ is empty. Get its files: {definition.source}"]
     try:
         left = [pair for pair in load_items(definition, root).left_out if pair[1].startswith(NO_AUDIO)]
     except SettingsError as error:
         return [str(error)]
     return [f"the audio of {len(left)} items is not there, e.g. {left[0][0]}: {left[0][1]}"] if left else []
-
-
-def _reader(folder: Folder) -> Callable[[Folder], FoundItems]:
-    name = folder.definition.reader
-    if name not in READERS:
-        remedy = f"choose one of {', '.join((*READERS, SOUNDWORLD))}"
-        raise folder.wrong("reader", f'"{name}" is not a reader', remedy)
-    return READERS[name]
 
 
 def _check_labels(found: FoundItems, labels: LabelSet) -> None:
