@@ -63,8 +63,7 @@ def load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Tru
         return None
     if not isinstance(truth, str):
         return {row.path: row for row in (checked(Truth, each, "truth") for each in truth)}
-    facts = {}
-    number = 0
+    facts, number = {}, 0
     try:
         for line in storage.read_bytes(truth).decode("utf-8").split("\n"):
             number += 1
