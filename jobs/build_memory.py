@@ -23,9 +23,10 @@ def print_result(result: BuildMemoryResult) -> None:
 
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.times.items())
     table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("captions", f"{result.count} of {result.dim} numbers ({result.storage})")
-    table.add_row("clusters", str(result.clusters))
-    table.add_row("size", f"{result.size_bytes / 1e6:.1f} MB")
+    memory = result.memory
+    table.add_row("captions", f"{memory['count']} of {memory['dim']} numbers ({memory['storage']})")
+    table.add_row("clusters", str(memory["clusters"]))
+    table.add_row("size", f"{memory['index_bytes'] / 1e6:.1f} MB")
     table.add_row("time", f"{duration(result.wall_s)} ({times})")
     table.add_row("output", public_uri(result.output))
     Console().print(table)

@@ -37,16 +37,12 @@ FEWEST_TRAIN_ROWS = 50_000
 
 @dataclass
 class BuildMemoryResult:
-    """What `mats build-memory` made; seconds by step in `times`."""
+    """What `mats build-memory` made: what its memory.json says, and seconds in all and by step."""
 
     output: str
-    count: int
-    clusters: int
-    dim: int
-    storage: str
-    size_bytes: int
+    memory: dict[str, Any]
     wall_s: float
-    times: dict[str, float] = field(default_factory=dict)
+    times: dict[str, float]
 
 
 def run_build_memory(
@@ -69,18 +65,11 @@ def run_build_memory(
         try:
             remove_unfinished(settings.output)
             build = _MemoryBuild(settings, facts, pieces, size, progress or (lambda _: None))
-            note = build.run(out)
+            memory = build.run(out)
         finally:
             storage.remove_tree(out.join(*SHARDS))
-        result = BuildMemoryResult(
-            settings.output,
-            **{name: note[name] for name in ("count", "clusters", "dim", "storage")},
-            size_bytes=note["index_bytes"],
-            wall_s=round(time.time() - started, 2),
-            times=build.times,
-        )
-        build.tell(Progress("done", result.count, result.count))
-        return result
+        build.tell(Progress("done", memory["count"], memory["count"]))
+        return BuildMemoryResult(settings.output, memory, round(time.time() - started, 2), build.times)
 
 
 def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
@@ -104,21 +93,21 @@ def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
         raise SettingsError("clusters", problem, f"choose 1 to {rows}")
 
 
+@dataclass
 class _MemoryBuild:
     """One build's way through Ray."""
 
-    def __init__(
-        self,
-        settings: BuildMemorySettings,
-        facts: EmbeddingsFacts,
-        pieces: list[Piece],
-        shard_rows: int,
-        tell: Callable[[Progress], None],
-    ) -> None:
-        self.settings, self.facts, self.pieces, self.shard_rows, self.tell = settings, facts, pieces, shard_rows, tell
-        self.selection = Selection(tuple(settings.sources) if settings.sources is not None else None, settings.seed)
-        self.times: dict[str, float] = {}
-        self.tasks = 1
+    settings: BuildMemorySettings
+    facts: EmbeddingsFacts
+    pieces: list[Piece]
+    shard_rows: int
+    tell: Callable[[Progress], None]
+    times: dict[str, float] = field(default_factory=dict)
+    tasks: int = 1
+
+    def __post_init__(self) -> None:
+        sources = self.settings.sources
+        self.selection = Selection(tuple(sources) if sources is not None else None, self.settings.seed)
 
     def run(self, out: Output) -> dict[str, Any]:
         """Everything but the settings' checks; returns what memory.json says."""

@@ -185,7 +185,7 @@ class _Embedding:
             batch_size=None,
             num_cpus=READ_CPUS,
         )
-        captions = next(readable_errors(_one(read.materialize)))
+        captions = next(readable_errors(make() for make in (read.materialize,)))
         for number in range(len(uris)):
             found = json.loads(storage.read_bytes(report_uri(folder, number)))
             self.before += found.pop("done")
@@ -254,11 +254,6 @@ class _Embedding:
             busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
         )
-
-
-def _one(make: Callable[[], Any]) -> Iterator[Any]:
-    """What `make` returns, as an iterator of one, which `readable_errors` takes."""
-    yield make()
 
 
 def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:

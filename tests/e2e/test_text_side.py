@@ -178,7 +178,7 @@ def test_the_memory_holds_every_caption_with_its_vector(embedded: Path, tmp_path
         BuildMemorySettings(embeddings=str(embedded), output=str(tmp_path), storage=storage, clusters=12, shard_rows=50)
     )
     table = pq.read_table(embedded / "embeddings").to_pydict()
-    assert (made.count, made.clusters, made.dim) == (len(CAPTIONS), 12, 32)
+    assert (made.memory["count"], made.memory["clusters"], made.memory["dim"]) == (len(CAPTIONS), 12, 32)
     memory = SantaMemory.load(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "_state",
