@@ -238,7 +238,7 @@ def _run_id(named: str, kept: Any) -> str:
         record = storage.join(named, "_evaluation.json") if not Path(named).is_file() else ""
         if record and storage.exists(record):
             return str(json.loads(storage.read_bytes(record))["run_id"])
-    kept.check_run(named)
+    kept.uri_of(named)
     return named
 
 

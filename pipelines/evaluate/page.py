@@ -11,8 +11,7 @@ import numpy as np
 from mats_core import storage
 from mats_core.scoring import Metric, Scores
 from pipelines.evaluate.history import History
-from pipelines.evaluate.results import Evaluation, Gap, SetResult, best_cell, upward
-from pipelines.evaluate.scores import truths
+from pipelines.evaluate.scores import Evaluation, Gap, SetResult, best_cell, truths, upward
 from pipelines.pages.media import add_media
 from pipelines.pages.render import render_page
 from pipelines.settings.evaluate import EvaluateSettings
