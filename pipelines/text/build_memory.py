@@ -123,8 +123,8 @@ class _MemoryBuild:
                 problem = f"no caption is of {', '.join(self.settings.sources or ['any source'])}"
                 raise SettingsError("sources", problem, "choose sources that the embeddings have")
             _check_clusters(self.settings, total)
-            sample = self._timed("sample", partial(self._sample, total))
             clusters = self.settings.clusters or faiss_index.default_clusters(total)
+            sample = self._timed("sample", partial(self._sample, total, clusters))
             empty = self._timed("k-means", partial(self._train, sample, clusters))
             del sample
             shards = self._timed("fill", partial(self._fill, counts, faiss_index.to_bytes(empty)))
@@ -178,8 +178,8 @@ class _MemoryBuild:
             return whole
         found: list[tuple[int, np.ndarray]] = [(0, np.empty(0, np.uint64))] * len(whole)
         for table in self._map(self._work(), count_piece, self.selection, cap is not None):
-            for number, rows, values in zip(*(table[name].to_pylist() for name in table.schema.names), strict=True):
-                found[number] = (rows, np.array(values, np.uint64))
+            for row in table.to_pylist():
+                found[row["number"]] = (row["rows"], np.array(row["draws"], np.uint64))
         total = sum(rows for rows, _ in found)
         if cap is None or cap >= total:
             return [rows for rows, _ in found]
@@ -188,9 +188,8 @@ class _MemoryBuild:
         self.selection = replace(self.selection, threshold=threshold)
         return [int((values <= np.uint64(threshold)).sum()) for _, values in found]
 
-    def _sample(self, total: int) -> np.ndarray:
+    def _sample(self, total: int, clusters: int) -> np.ndarray:
         """Unit rows [N, D] that k-means learns from, in the order of the table."""
-        clusters = self.settings.clusters or faiss_index.default_clusters(total)
         wanted = self.settings.train_rows or max(TRAIN_ROWS_A_CLUSTER * clusters, FEWEST_TRAIN_ROWS)
         # note: a draw of about as many as wanted; a few more, so that there are never fewer than clusters
         share = (max(wanted, clusters) * 1.02 + 50) / total

@@ -143,14 +143,9 @@ class _Embedding:
         self.parts = storage.join(settings.output, FOLDER)
         self.done = sorted(_done(self.parts))
         self.reports: list[FileReport] = []
-        self.usable = self.before = self.new = self.captions = 0
+        self.bad = self.usable = self.before = self.new = self.captions = 0
         self.embed_s = 0.0
         self.first_at, self.last_at = math.inf, 0.0
-
-    @property
-    def bad(self) -> int:
-        """Records that cannot be used."""
-        return sum(report.bad for report in self.reports)
 
     def run(self, files: list[storage.FileInfo]) -> None:
         """Read, check, shuffle, embed."""
@@ -158,13 +153,20 @@ class _Embedding:
 
         self.tell(Progress("start"))
         with ray_session(self.settings.address, self.settings.actors or 0) as there:
-            captions = self._read(files, there)
+            captions = self._read(files)
             self._check()
             if self.before < self.usable:
                 for block in readable_errors(self._embed(captions, there)):
-                    self._count(block)
+                    self.out.check()
+                    for row in block.to_pylist():
+                        self.new += row["records"]
+                        self.captions += row["captions"]
+                        self.embed_s += row["ended_at"] - row["began_at"]
+                        self.first_at = min(self.first_at, row["began_at"])
+                        self.last_at = max(self.last_at, row["ended_at"])
+                    self.tell(Progress("run", self.before + self.new, self.usable, self.before, self.bad))
 
-    def _read(self, files: list[storage.FileInfo], there: Any) -> Any:
+    def _read(self, files: list[storage.FileInfo]) -> Any:
         """Captions by bucket as a Ray Data set, all read; fills `reports`."""
         import ray
 
@@ -190,6 +192,7 @@ class _Embedding:
             found = json.loads(storage.read_bytes(report_uri(folder, number)))
             self.before += found.pop("done")
             report = FileReport(**{**found, "problems": Counter(found["problems"])})
+            self.bad += report.bad
             self.usable += report.records - report.bad
             self.reports.append(report)
         storage.remove_tree(folder)
@@ -229,16 +232,6 @@ class _Embedding:
             **bounded_retries(GroupedData.map_groups),
         )
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
-
-    def _count(self, block: pa.Table) -> None:
-        self.out.check()
-        for row in block.to_pylist():
-            self.new += row["records"]
-            self.captions += row["captions"]
-            self.embed_s += row["ended_at"] - row["began_at"]
-            self.first_at = min(self.first_at, row["began_at"])
-            self.last_at = max(self.last_at, row["ended_at"])
-        self.tell(Progress("run", self.before + self.new, self.usable, self.before, self.bad))
 
     def describe(self, run: dict[str, Any]) -> None:
         """Fill in the run's record. Rates are from the first bucket's start to the last one's end."""
