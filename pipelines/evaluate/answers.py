@@ -48,13 +48,10 @@ QUESTION_ROWS = 4096
 
 @dataclass
 class ItemAnswer:
-    """What the model answered to one item.
+    """What the model answered to one item: a text an order of the options, None where it failed.
 
-    Attributes:
-        texts: one an order of the options, None where it failed.
-        embedding: float32 [D], unit, of the sound before the bridge; None where no chunk was answered.
-        seconds: how much of the sound was decoded.
-        error: why there is no answer, "" where there is one.
+    embedding: float32 [D], unit, of the sound before the bridge; None where no chunk was answered. seconds: how much of
+    the sound was decoded. error: why there is no answer, "" where there is one.
     """
 
     texts: list[str | None] = field(default_factory=list)
@@ -172,19 +169,14 @@ def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[
         for item in data.items:
             answer = ItemAnswer()
             while rows := chunks.get((data.name, item.item_id, len(answer.texts))):
-                _check_one_sound(folder, data.name, item.item_id, rows)
+                sounds = {(row["uri"], row.get("version")) for row in rows}
+                if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
+                    where = f"{len(rows)} answers to {item.item_id} of {data.name}"
+                    problem = f"{storage.public_uri(folder)} holds {where}, whose sound changed between them"
+                    raise SettingsError("out", problem, "take another folder, or --overwrite")
                 _add_order(answer, sorted(rows, key=lambda row: row["start_s"] or 0.0), data.definition.kind)
             found[data.name].append(answer)
     return found
-
-
-def _check_one_sound(folder: str, name: str, item_id: str, rows: list[dict[str, Any]]) -> None:
-    """Raise SettingsError unless the rows are the chunks of one version of one sound."""
-    sounds = {(row["uri"], row.get("version")) for row in rows}
-    if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
-        where = storage.public_uri(folder)
-        problem = f"{where} holds {len(rows)} answers to {item_id} of {name}, whose sound changed between them"
-        raise SettingsError("out", problem, "take another folder, or --overwrite")
 
 
 def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> None:

@@ -161,16 +161,6 @@ def _check_table(uri: str) -> None:
 
 
 def _case(change: dict[str, Any]) -> dict[str, Any]:
-    before, after = change["before"], change["after"]
+    before, uri = change["before"], change["after"]["uri"]
     part = {"start": before.get("start_s") or 0.0, "length": before.get("duration_s") or before.get("seconds")}
-    return {
-        "uri": after["uri"],
-        "name": storage.public_uri(after["uri"]).rsplit("/", 1)[-1],
-        "question": before.get("question"),
-        "before": before["text"],
-        "after": after["text"],
-        "error_before": before.get("error_code") or before.get("error"),
-        "error_after": after.get("error_code") or after.get("error"),
-        "distance": change["distance"],
-        "parts": [{**part, "error_code": None, "picture": None, "sound": None}],
-    }
+    return {**change, "uri": uri, "name": storage.public_uri(uri).rsplit("/", 1)[-1], "parts": [part]}

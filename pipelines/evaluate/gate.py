@@ -64,12 +64,9 @@ class NotComparable:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says.
+    """What the gate says. not_comparable: what had to be compared and could not be; skipped: what need not be, and why.
 
-    Attributes:
-        not_comparable: what had to be compared and could not be.
-        against: role (accepted or run, pinned) → run ids.
-        skipped: what was not compared and need not be, and why.
+    against: role (accepted or run, pinned) → run ids.
     """
 
     changes: list[Change]
@@ -115,10 +112,8 @@ def gate(
     """Compare a run's rows (columns of the history) with the accepted (or the named) and the pinned run.
 
     A metric *fell* when it is worse by more than `tolerance`, and the 95 % interval of the difference (paired bootstrap
-    over the items both have) is all on the worse side, so that neither noise nor a trifle closes a gate.
-
-    Args:
-        ungated: names BENCHMARK/METRIC that are not compared.
+    over the items both have) is all on the worse side, so that neither noise nor a trifle closes a gate. ungated: names
+    BENCHMARK/METRIC that are not compared.
     """
     verdict = Verdict([], [], {}, [])
     if not rows:

@@ -48,13 +48,9 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemValues:
-    """One metric of one run, with what its items contributed.
+    """One metric of one run. row: its other columns; items: ids of all items of the data set.
 
-    Attributes:
-        row: its other columns.
-        items: ids of all items of the data set.
-        counted: places of the items that count, int64 [n].
-        table: what each of these contributed, float64 [n, k].
+    counted: places of the items that count, int64 [n]; table: what each of these contributed, float64 [n, k].
     """
 
     row: Mapping[str, Any]
@@ -77,15 +73,14 @@ class History:
         self.url = url
         self._keys: dict[str, set[Key]] = {}
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Write one run's rows (columns of SCHEMA) as one file; again for the same run replaces it. Returns its URI."""
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one run's rows (columns of SCHEMA) as one file; again for the same run replaces it."""
         first = rows[0]
         self._keys.pop(first["run_id"], None)
         stamp = first["started"].replace(":", "").replace("-", "")
         uri = storage.join(self.url, "runs", f"{stamp}-{first['run_id']}.parquet")
         with self._writing():
             parquet.write(uri, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
-        return uri
 
     def check_writable(self) -> None:
         """Raises SettingsError where no run can be added. Leaves no file where one may be removed."""
@@ -198,12 +193,9 @@ class History:
 
 def series(rows: Sequence[Mapping[str, Any]], metric: str, run_ids: Sequence[str]) -> list[Point]:
     """Points of BENCHMARK/METRIC in the order of `run_ids`; runs without it are left out."""
-    benchmark, _, name = metric.rpartition("/")
-    found = {
-        row["run_id"]: Point(row["run_id"], row["started"], row["value"], row["low"], row["high"], row["n"])
-        for row in rows
-        if row["benchmark"] == benchmark and row["metric"] == name
-    }
+    key = tuple(metric.rsplit("/", 1))
+    own = (row for row in rows if (row["benchmark"], row["metric"]) == key)
+    found = {row["run_id"]: Point(*(row[name] for name in Point._fields)) for row in own}
     return [found[run_id] for run_id in run_ids if run_id in found]
 
 

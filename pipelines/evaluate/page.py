@@ -183,7 +183,6 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     matched = result.scores.details.get("matched") or []
     text = next((text for text in answer.texts if text is not None), None)
     taken = matched[index] if index < len(matched) else None
-    part = {"start": 0.0, "length": answer.seconds or None, "error_code": None, "picture": None, "sound": None}
     return {
         "uri": item.uri,
         "name": storage.public_uri(item.uri).rsplit("/", 1)[-1],
@@ -193,7 +192,7 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
         "value": value,
-        "parts": [part],
+        "parts": [{"start": 0.0, "length": answer.seconds or None}],
     }
 
 

@@ -200,11 +200,8 @@ def modality_gap(
 ) -> Gap | None:
     """The gap over up to GAP_ITEMS sounds; None where fewer than three have a text and an embedding.
 
-    A sound's text is its first reference caption, else the texts of its labels, else the right option.
-
-    Args:
-        embed_text: texts → unit [N, D].
-        move: the bridge: unit audio embeddings [N, D] → what the mapper was given.
+    A sound's text is its first reference caption, else the texts of its labels, else the right option. embed_text:
+    texts → unit [N, D]. move: the bridge: unit audio embeddings [N, D] → what the mapper was given.
     """
     label_texts = dict(zip(result.data.labels.names, result.data.labels.texts, strict=True))
     pairs = []

@@ -20,10 +20,9 @@ from pipelines.pages.truth import LabelCounts, Truth, compare_labels, load_truth
 
 @dataclass
 class ReportResult:
-    """Where the page is, its size, what it counts, and the files on it as the template sees them.
+    """Where the page is, what it counts, its files as the template sees them, and how many parts can be seen and heard.
 
-    labels: sound kinds named in the answers against the truth, over the files shown. previews: parts that can be seen
-    and heard.
+    labels: sound kinds named in the answers against the truth, over the files shown.
     """
 
     uri: str
@@ -45,21 +44,17 @@ def write_report(
     max_media_bytes: int = 8_500_000,
     workers: int = 1,
 ) -> ReportResult:
-    """Write the report of any caption run.
+    """Write the report of any caption run: a URI of its OUTPUT, or of its ``answers`` folder, → a page at ``out_path``.
+
+    Raises SettingsError, before anything is decoded, where there are no answers, ``truth`` is not what it should be, or
+    no page can be written.
 
     Args:
-        answers: URI of a run's OUTPUT, or of its ``answers`` folder.
-        out_path: URI of the page.
         truth: rows of ``mats_core.soundworld.archive``, or the path of their ``truth.jsonl``.
-        title: heading of the page.
         max_files: of a larger archive, this many are shown: a fixed random sample, by a hash of the URI.
         preview_seconds: how much of a chunk can be listened to.
         max_media_bytes: pictures and previews together, as they weigh in the page; later rows go without.
         workers: decoding processes.
-
-    Raises:
-        SettingsError: there are no answers at ``answers``, ``truth`` is not what it should be, or no page can be
-            written at ``out_path``. All this is known before anything is decoded.
     """
     folder, run = find_answers(answers)
     check_page(out_path)
@@ -108,8 +103,8 @@ def _describe(file: dict[str, Any], root: str, facts: Mapping[str, Truth] | None
         part["labels"] = []
         if known is not None and not part.get("error_code"):
             compare_labels(part, known, own)
-    labels.add(own)
+    labels.update(own)
     lengths = [part["start"] + (part.get("duration_s") or part.get("decoded_s") or 0.0) for part in parts]
-    file.update(folder=folder, name=base, length=max(lengths) or None, f1=own.f1, slips=own.missed + own.wrong)
+    file.update(folder=folder, name=base, length=max(lengths) or None, f1=own.f1, slips=own["missed"] + own["wrong"])
     words = [name, *(str(part.get(k) or "") for part in parts for k in ("text", "truth", "error_code"))]
     file["search"] = " ".join(words).lower()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import posixpath
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,13 +50,7 @@ def columns_of(template: str) -> list[str]:
 
 @dataclass
 class Folder:
-    """The folder of one data set, listed once.
-
-    Attributes:
-        uri: where it is.
-        found: path relative to the folder → URI, of every file in it.
-        versions: URI → version, as they are listed.
-    """
+    """The folder of one data set, listed once. found: path in it → URI, of every file; versions: URI → version."""
 
     definition: EvaluationSet
     uri: str
@@ -70,6 +63,11 @@ class Folder:
             stem, ending = posixpath.splitext(path)
             if ending.lower() in AUDIO_EXTENSIONS:
                 self._stems.setdefault(stem, path)
+
+    def columns(self, template: str, *named: str | None) -> list[str]:
+        """The columns that a template, the patterns of the audio and what is named take, each once."""
+        templates = [name for each in (template, *self.definition.audio) for name in columns_of(each)]
+        return list(dict.fromkeys([*templates, *filter(None, named)]))
 
     def path(self, role: str) -> str | None:
         """The path of a file the definition names, the first of its alternatives that is there; else None."""
@@ -138,15 +136,10 @@ def open_folder(definition: EvaluationSet, root: str) -> Folder:
 def table(
     folder: Folder, role: str, separator: str, header: Sequence[str] | None, needed: Sequence[str], more: bool = False
 ) -> Iterator[tuple[int, Row]]:
-    """(line, row) of a CSV or TSV file.
+    """(line, row) of a CSV or TSV file with the columns `needed`.
 
-    Args:
-        header: column names of a file that has none of its own.
-        needed: columns that must be there.
-        more: lines may have more fields than the header has names; these are passed over.
-
-    Raises:
-        SettingsError: for missing columns and for lines with another number of fields, by line.
+    header: column names of a file that has none of its own. more: lines may have more fields than that, which are
+    passed over. Raises SettingsError for missing columns and for lines with another number of fields, by line.
     """
     path, text = folder.read(role)
     quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
@@ -164,7 +157,7 @@ def table(
             continue
         if names is None:
             names = [name.strip() for name in row]
-            absent = [name for name in dict.fromkeys(needed) if name not in names]
+            absent = [name for name in needed if name not in names]
             if absent:
                 raise folder.wrong(path, f"no column {', '.join(absent)} among {', '.join(names)}", AS_PUBLISHED)
             continue
@@ -180,35 +173,13 @@ def table(
         raise folder.wrong(path, f"an empty file, without the columns {', '.join(needed)}", AS_PUBLISHED)
 
 
-def json_list(folder: Folder, role: str, key: str | None) -> tuple[str, list[dict[str, Any]]]:
-    """(path, records) of a JSON list of objects, under ``key`` where the file is an object.
-
-    Raises:
-        SettingsError: when the file is not such a list.
-    """
-    path, text = folder.read(role)
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise folder.wrong(path, f"broken JSON ({error})", AS_PUBLISHED) from None
-    if key is not None:
-        value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        expected = "JSON list of objects" + (f" under `{key}`" if key else "")
-        raise folder.wrong(path, f"not a {expected}", AS_PUBLISHED)
-    return path, value
-
-
 @dataclass
 class FoundItems:
-    """Items of one folder, as a reader finds them.
+    """Items of one folder, as a reader finds them: those whose audio is there.
 
-    Attributes:
-        items: those whose audio is there.
-        labels: labels that occur anywhere in the reader's file.
-        left_out: (item id, why) of items that cannot be asked.
-        records: (item id, the publisher's record) of all items, where a file to submit must repeat them.
-        places: item id → where in the reader's file it stands, of those that `check_new` has seen.
+    labels: those that occur anywhere in the reader's file. left_out: (item id, why) of items that cannot be asked.
+    records: (item id, the publisher's record) of all items, where a file to submit must repeat them. places: item id →
+    where in the reader's file it stands, of those that `check_new` has seen.
     """
 
     folder: Folder
@@ -232,7 +203,5 @@ class FoundItems:
         if uri is None:
             self.left_out.append((item_id, why))
             return
-        question = str(facts.pop("question", "") or "") or definition.question
-        self.items.append(
-            Item(item_id=item_id, uri=uri, task=definition.task, tag=definition.tag, question=question, **facts)
-        )
+        facts["question"] = str(facts.get("question") or "") or definition.question
+        self.items.append(Item(item_id, uri, definition.task, tag=definition.tag, **facts))

@@ -12,29 +12,25 @@ from mats_core.errors import SettingsError
 from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
-from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
+from pipelines.evaluate.datasets import readers, soundworld_reader
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, FoundItems, open_folder
 
 READERS: dict[str, Callable[[Folder], FoundItems]] = {
-    "table": csv_reader.read,
-    "names": file_name_reader.read,
-    "records": json_reader.read,
+    "table": readers.read_table,
+    "names": readers.read_names,
+    "records": readers.read_records,
 }
 SOUNDWORLD = "soundworld"
 
 
 @dataclass
 class LoadedSet:
-    """A data set with its items, ready to be asked.
+    """A data set with its items, ready to be asked: in the order of the publisher's file, with unique ids.
 
-    Attributes:
-        items: in the order of the publisher's file; ids are unique.
-        versions: of each item's audio, as it was listed.
-        labels: the label set (kinds ``label`` and ``labels``), else empty.
-        left_out: (item id, why): items that the files name but that cannot be asked. A reason is its kind, and after a
-            colon what is peculiar to the item.
-        records: (item id, the publisher's record) in its order, where a file to submit repeats all of them.
+    versions: of each item's audio, as listed. labels: the label set (kinds ``label`` and ``labels``), else empty.
+    left_out: (item id, why) of items that the files name but that cannot be asked; a reason is its kind, and after a
+    colon what is peculiar to the item. records: (item id, the publisher's record), where a file to submit repeats all.
     """
 
     definition: EvaluationSet
@@ -50,11 +46,8 @@ class LoadedSet:
         return self.definition.name
 
     def judge_file(self, answers: Answers, seed: int = 0) -> tuple[str, str] | None:
-        """(file name, text) for the publisher's own judge; None where the data set has none.
-
-        AIR-Bench: the JSON lines that its score_chat.py reads. MMAU's test part, whose answers are withheld: all its
-        own records with ``model_prediction``.
-        """
+        """(file name, text) for the publisher's own judge, or None: the JSON lines that AIR-Bench's score_chat.py reads;
+        all records of MMAU's test part, whose answers are withheld, with ``model_prediction``."""
         if self.definition.judge == AIR_BENCH:
             return "Chat_result_modelx.jsonl", air_bench_lines(self.items, answers)
         if self.definition.judge == MMAU:
@@ -63,16 +56,10 @@ class LoadedSet:
 
 
 def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -> LoadedSet:
-    """Items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
+    """The first `limit` items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
 
-    Args:
-        root: folder of all data sets' folders; ``soundworld`` writes its clips there.
-        limit: the first so many items only.
-
-    Raises:
-        SettingsError: for files that are not there or are not as their publisher ships them (wrong columns,
-            duplicate ids, labels outside the label set), naming file, line and what was expected; and when not
-            one item is left.
+    ``soundworld`` writes its clips there. Raises SettingsError for files that are not there or are not as their
+    publisher ships them, naming file, line and what was expected; and when not one item is left.
     """
     if definition.reader == SOUNDWORLD:
         storage.make_dirs(storage.join(root, definition.folder or definition.name))
