@@ -46,7 +46,7 @@ class LoadedSet:
         return self.definition.name
 
     def judge_file(self, answers: Answers, seed: int = 0) -> tuple[str, str] | None:
-        """(file name, text) for the publisher's own judge, or None: the JSON lines that AIR-Bench's score_chat.py reads;
+        """(file name, text) for a publisher's own judge, or None: JSON lines that AIR-Bench's score_chat.py reads;
         all records of MMAU's test part, whose answers are withheld, with ``model_prediction``."""
         if self.definition.judge == AIR_BENCH:
             return "Chat_result_modelx.jsonl", air_bench_lines(self.items, answers)
