@@ -122,7 +122,7 @@ class History:
             each = rows.values  # note: numbers stay in Arrow; as Python floats those of 200 labels would fill a memory
             counted = np.flatnonzero(each.is_valid().to_numpy(zero_copy_only=False))
             numbers = each.flatten().to_numpy(zero_copy_only=False)
-            key = Key(row["cell"], row["benchmark"], row["metric"])
+            key = Key(*(row[name] for name in Key._fields))
             found[key] = ItemValues(row, items.values.to_pylist(), counted, numbers.reshape(len(counted), -1))
         return found
 

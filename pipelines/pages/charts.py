@@ -36,7 +36,6 @@ class _Picture:
             f'<text x="{self.left}" y="18" font-size="14" fill="#24211c">{escape(title)}</text>',
         ]
         self.add = self._out.append
-        """Takes an element of one's own."""
         for y in ticks:
             self.rule(y, RULES)
             self.text(self.left - 6, self.place(self.x0, y)[1] + 4, f"{y:g}", "end")
@@ -47,22 +46,18 @@ class _Picture:
         return round(right, 1), round(self.bottom - (y - self.y0) / (self.y1 - self.y0) * (self.bottom - self.top), 1)
 
     def text(self, x: float, y: float, text: str, anchor: str = "start") -> None:
-        """Text at a place of the picture."""
         self.add(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
 
     def rule(self, y: float, colour: str, dashes: str = "none") -> None:
-        """A line over the whole width at a number."""
         at = self.place(self.x0, y)[1]
         ends = f'x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"'
         self.add(f'<line {ends} stroke="{colour}" stroke-dasharray="{dashes}"/>')
 
     def curve(self, line: Line, colour: str) -> None:
-        """Points joined by a line."""
         dots = " ".join(f"{a},{b}" for a, b in (self.place(*point) for point in line))
         self.add(f'<polyline points="{dots}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
 
     def dot(self, x: float, y: float, colour: str) -> None:
-        """A point at numbers."""
         a, b = self.place(x, y)
         self.add(f'<circle cx="{a}" cy="{b}" r="4" fill="{colour}"/>')
 
@@ -74,7 +69,6 @@ class _Picture:
             self.text(self.right + 27, at, name)
 
     def svg(self) -> str:
-        """The whole picture."""
         return "\n".join([*self._out, "</svg>"]) + "\n"
 
 

@@ -87,7 +87,6 @@ def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
 
 
 def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
-    """Raise SettingsError for more clusters than rows."""
     if settings.clusters is not None and settings.clusters > rows:
         problem = f"{settings.clusters} clusters cannot be made of {rows} captions"
         raise SettingsError("clusters", problem, f"choose 1 to {rows}")
@@ -207,7 +206,6 @@ class _MemoryBuild:
         return faiss_index.empty_index(centroids, self.settings.storage, sample)
 
     def _fill(self, counts: list[int], empty: bytes) -> int:
-        """Fill the shards; returns how many there are."""
         import ray
 
         shards: list[dict[str, Any]] = []

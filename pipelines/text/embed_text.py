@@ -148,7 +148,6 @@ class _Embedding:
         self.first_at, self.last_at = math.inf, 0.0
 
     def run(self, files: list[storage.FileInfo]) -> None:
-        """Read, check, shuffle, embed."""
         from pipelines.cluster.session import ray_session, readable_errors
 
         self.tell(Progress("start"))
