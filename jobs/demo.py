@@ -114,8 +114,8 @@ def _print_answers(report: ReportResult) -> None:
             name = ""
     console.print(table)
     if report.labels.f1 is not None:
-        s = report.labels
-        console.print(f"labels: {s.right} right, {s.missed} missed, {s.wrong} wrong (F1 {s.f1:.3f})\n")
+        counts = ", ".join(f"{report.labels[mark]} {mark}" for mark in ("right", "missed", "wrong"))
+        console.print(f"labels: {counts} (F1 {report.labels.f1:.3f})\n")
 
 
 def _time(part: dict[str, Any], one_of_many: bool) -> str:

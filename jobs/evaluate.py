@@ -279,7 +279,7 @@ def _run_id(named: str, past: Any) -> str:
         record = storage.join(named, "_evaluation.json") if not Path(named).is_file() else ""
         if record and storage.exists(record):
             return str(json.loads(storage.read_bytes(record))["run_id"])
-    past.check_run(named)
+    past.uri_of(named)
     return named
 
 

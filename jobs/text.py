@@ -38,17 +38,18 @@ def print_embedded(result: EmbedTextResult) -> None:
     from jobs.terminal.display import duration, print_done_before, print_facts
 
     if result.status == "complete_before":
-        print_done_before(f"{result.captions} captions in {public_uri(result.output)}")
+        print_done_before(f"{result.run['captions']} captions in {public_uri(result.output)}")
         return
-    problems = ", ".join(f"{name} {count}" for name, count in sorted(result.run["problems"].items()))
+    run = result.run
+    problems = ", ".join(f"{name} {count}" for name, count in sorted(run["problems"].items()))
     rows = [
-        ("records", f"{result.records} in {result.run['files']} files"),
-        ("unusable", f"{result.bad}: {problems}; lines in _corpora.json" if result.bad else "none"),
-        ("captions", f"{result.captions} distinct"),
-        ("time", duration(result.wall_s)),
+        ("records", f"{run['records']} in {run['files']} files"),
+        ("unusable", f"{run['bad']}: {problems}; lines in _corpora.json" if run["bad"] else "none"),
+        ("captions", f"{run['captions']} distinct"),
+        ("time", duration(run["wall_s"])),
     ]
-    if result.run["records_new"]:
-        rows.append(("rate", f"{result.run['records_per_s']:.0f} records/s once started"))
+    if run["records_new"]:
+        rows.append(("rate", f"{run['records_per_s']:.0f} records/s once started"))
     print_facts([*rows, ("output", public_uri(result.output))])
 
 
@@ -60,12 +61,13 @@ def build_memory(settings: BuildMemorySettings) -> int:
 
     with RunDisplay("captions", "filling the clusters") as display:
         result = run_build_memory(settings, display)
+    memory = result.memory
     times = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result.times.items())
     print_facts(
         [
-            ("captions", f"{result.count} of {result.dim} numbers ({result.storage})"),
-            ("clusters", str(result.clusters)),
-            ("size", f"{result.size_bytes / 1e6:.1f} MB"),
+            ("captions", f"{memory['count']} of {memory['dim']} numbers ({memory['storage']})"),
+            ("clusters", str(memory["clusters"])),
+            ("size", f"{memory['index_bytes'] / 1e6:.1f} MB"),
             ("time", f"{duration(result.wall_s)} ({times})"),
             ("output", public_uri(result.output)),
         ]

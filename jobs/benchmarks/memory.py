@@ -242,7 +242,7 @@ def lift_table(source: Path, target: Path) -> None:
     """An embeddings table as a table of DIM numbers, part by part."""
     import pyarrow.parquet as pq
 
-    from pipelines.text.caption_buckets import Caption, embedding_table
+    from pipelines.text.caption_buckets import CAPTION_SCHEMA, embedding_table
 
     sidecar = json.loads((source / "_embeddings.json").read_text())
     if (target / "_embeddings.json").exists():
@@ -252,13 +252,8 @@ def lift_table(source: Path, target: Path) -> None:
     for part in sorted((source / "embeddings").glob("*.parquet")):
         table = pq.read_table(part)
         vectors = np.asarray(table["embedding"].combine_chunks().flatten(), np.float32).reshape(len(table), -1) @ up
-        names = ("caption_id", "caption", "sources", "count")
-        captions = [
-            (key, Caption(text, set(sources), count))
-            for key, text, sources, count in zip(*(table[name].to_pylist() for name in names), strict=True)
-        ]
         pq.write_table(
-            embedding_table(captions, vectors.astype(np.float16)),
+            embedding_table(table.select(CAPTION_SCHEMA.names), vectors.astype(np.float16)),
             target / "embeddings" / part.name,
             row_group_size=16_384,
         )

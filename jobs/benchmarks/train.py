@@ -139,7 +139,7 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
     from mats_core.soundworld.corpus import text_record
     from pipelines.data.corpus import caption_id, normalize_caption
     from pipelines.settings.train import DataSet, TrainSettings
-    from pipelines.text.caption_buckets import Caption, embedding_table
+    from pipelines.text.caption_buckets import Caption, caption_table, embedding_table
     from pipelines.train.mixture import open_store
     from pipelines.train.pack import ensure_store
 
@@ -153,7 +153,9 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
         vectors.append(heard.float().cpu().numpy().astype(np.float16))
     table = folder / "embedded"
     (table / "embeddings").mkdir(parents=True)
-    pq.write_table(embedding_table(rows, np.concatenate(vectors)), table / "embeddings" / "part-00000.parquet")
+    pq.write_table(
+        embedding_table(caption_table(dict(rows)), np.concatenate(vectors)), table / "embeddings" / "part-00000.parquet"
+    )
     (table / "_embeddings.json").write_text(json.dumps({"dim": int(vectors[0].shape[1]), "status": "complete"}))
     data = DataSet(name="world", corpus=str(folder / "records.jsonl"), validation=0)
     settings = TrainSettings(

@@ -48,19 +48,15 @@ QUESTION_ROWS = 4096
 
 @dataclass
 class ItemAnswer:
-    """What the model answered to one item.
+    """What the model answered to one item: a text an order of the options, None where it failed.
 
-    Attributes:
-        texts: one an order of the options, None where it failed.
-        embedding: float32 [D], unit, of the sound before the bridge; None where no chunk was answered.
-        seconds: how much of the sound was decoded.
-        error: why there is no answer, "" where there is one.
+    embedding: float32 [D], unit, of the sound before the bridge; None where no chunk was answered. seconds: how much of
+    the sound was decoded. error: why there is no answer, "" where there is one.
     """
 
     texts: list[str | None] = field(default_factory=list)
     embedding: np.ndarray | None = None
     seconds: float = 0.0
-    start_s: float = 0.0
     error: str = ""
 
 
@@ -73,17 +69,10 @@ def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[d
                 question = item.question
                 if item.choices:
                     question = choices.ask(question, choices.order(item.choices, seed + order, item.item_id))
-                rows.append(
-                    {
-                        "uri": _absolute(item.uri),
-                        "task": item.task,
-                        "question": question or None,
-                        "tag": item.tag or None,
-                        "benchmark": data.name,
-                        "item": item.item_id,
-                        "order": order,
-                    }
-                )
+                uri = item.uri if "://" in item.uri else os.path.abspath(item.uri)
+                asked = {"uri": uri, "task": item.task, "question": question or None}
+                of = {"tag": item.tag or None, "benchmark": data.name, "item": item.item_id, "order": order}
+                rows.append({**asked, **of})
     return rows
 
 
@@ -105,11 +94,15 @@ def make_answers(
     if once and len(grid) == 1 and not shifted:
         parquet.write(asked, pa.Table.from_pylist(rows, schema=ASKED_SCHEMA))
     else:
-        heard = _embed_sounds(settings, rows, schemes, progress)
-        if heard.status not in ("complete", "complete_before"):
-            return {HEARD: heard}
+        sounds, heard = storage.join(settings.out, "sounds.parquet"), storage.join(settings.out, HEARD)
+        parquet.write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
+        shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
+        embed = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
+        done = run_embed_audio(embed, partial(progress, HEARD))
+        if done.status not in ("complete", "complete_before"):
+            return {HEARD: done}
         asked = storage.join(settings.out, "asked")
-        _ask_embeddings(storage.join(settings.out, HEARD), asked, rows)
+        _ask_embeddings(heard, asked, rows)
     results: dict[str, RunResult] = {}
     for cell in grid:
         given = settings.caption_settings(
@@ -124,17 +117,6 @@ def make_answers(
 def cell_folder(out: str, cell: Cell) -> str:
     """Where a cell's captioning run is."""
     return storage.join(out, "cells", cell.name)
-
-
-def _embed_sounds(
-    settings: EvaluateSettings, rows: list[dict[str, Any]], schemes: list[str], progress: Callable[..., None]
-) -> RunResult:
-    sounds = storage.join(settings.out, "sounds.parquet")
-    parquet.write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
-    shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
-    heard = storage.join(settings.out, HEARD)
-    given = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
-    return run_embed_audio(given, partial(progress, HEARD))
 
 
 def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
@@ -157,16 +139,14 @@ def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
         table = parquet.read(info.uri)
         own = ("task", "question", "tag", "row_id", "run_id")
         table = table.drop_columns([name for name in own if name in table.schema.names])
-        places, questions = [], []
-        for place, found in enumerate(table["uri"].to_pylist()):
-            for row in by_uri.get(found, []):
-                places.append(place)
-                questions.append(row)
-        for start in range(0, len(places), QUESTION_ROWS):
-            part = table.take(pa.array(places[start : start + QUESTION_ROWS], pa.int64()))
+        uris = enumerate(table["uri"].to_pylist())
+        pairs = [(place, row) for place, uri in uris for row in by_uri.get(uri, [])]
+        for start in range(0, len(pairs), QUESTION_ROWS):
+            places, questions = zip(*pairs[start : start + QUESTION_ROWS], strict=True)
+            put = pa.Table.from_pylist(questions, schema=ASKED_SCHEMA)
+            part = table.take(pa.array(places, pa.int64()))
             for name in ASKED_SCHEMA.names[1:]:
-                values = [row[name] for row in questions[start : start + QUESTION_ROWS]]
-                part = part.append_column(name, pa.array(values, ASKED_SCHEMA.field(name).type))
+                part = part.append_column(name, put[name])
             waiting.append(part)
             write(QUESTION_ROWS)
     write(0)
@@ -180,31 +160,23 @@ def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[
     Raises SettingsError where an item has answers to two sounds, or to two versions of one.
     """
     files = parquet.files(storage.join(folder, "answers"))
-    table = pa.concat_tables([parquet.read(info.uri, _ANSWER_COLUMNS) for info in files])
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
-    for batch in table.to_batches(max_chunksize=4096):
+    for batch in (batch for info in files for batch in parquet.read(info.uri, _ANSWER_COLUMNS).to_batches(4096)):
         for row in batch.to_pylist():
             chunks[row["benchmark"], row["item"], row["order"]].append(row)
     found: dict[str, list[ItemAnswer]] = {data.name: [] for data in data_sets}
     for data in data_sets:
         for item in data.items:
             answer = ItemAnswer()
-            order = 0
-            while rows := chunks.get((data.name, item.item_id, order)):
-                _check_one_sound(folder, data.name, item.item_id, rows)
+            while rows := chunks.get((data.name, item.item_id, len(answer.texts))):
+                sounds = {(row["uri"], row.get("version")) for row in rows}
+                if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
+                    where = f"{len(rows)} answers to {item.item_id} of {data.name}"
+                    problem = f"{storage.public_uri(folder)} holds {where}, whose sound changed between them"
+                    raise SettingsError("out", problem, "take another folder, or --overwrite")
                 _add_order(answer, sorted(rows, key=lambda row: row["start_s"] or 0.0), data.definition.kind)
-                order += 1
             found[data.name].append(answer)
     return found
-
-
-def _check_one_sound(folder: str, name: str, item_id: str, rows: list[dict[str, Any]]) -> None:
-    """Raise SettingsError unless the rows are the chunks of one version of one sound."""
-    sounds = {(row["uri"], row.get("version")) for row in rows}
-    if len(sounds) > 1 or len({row["start_s"] or 0.0 for row in rows}) < len(rows):
-        where = storage.public_uri(folder)
-        problem = f"{where} holds {len(rows)} answers to {item_id} of {name}, whose sound changed between them"
-        raise SettingsError("out", problem, "take another folder, or --overwrite")
 
 
 def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> None:
@@ -222,7 +194,3 @@ def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> Non
     if embedded:
         total = np.sum([seconds * np.asarray(vector, np.float64) for seconds, vector in embedded], axis=0)
         answer.embedding = (total / max(float(np.linalg.norm(total)), 1e-12)).astype(np.float32)
-
-
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else os.path.abspath(uri)

@@ -65,31 +65,34 @@ def compare_answers(
     if key_a != key_b:
         problem = f"{storage.public_uri(run_b)} is not of the same job as RUN_A"
         raise SettingsError("RUN_B", problem, "compare two runs of `mats caption`, or two of `mats evaluate`")
-    found = Comparison()
-    found.only_a, found.only_b = len(old.keys() - new.keys()), len(new.keys() - old.keys())
-    changes: list[dict[str, Any]] = []
-    for key, before in old.items():
-        after = new.get(key)
-        if after is None:
-            continue
-        found.rows += 1
-        found.failed_a += before["text"] is None
-        found.failed_b += after["text"] is None
-        if before["text"] == after["text"]:
-            found.same += 1
-            continue
-        found.changed += 1
-        changes.append({"key": key, "before": before, "after": after})
-    if not found.rows:
+    both = [(key, before, new[key]) for key, before in old.items() if key in new]
+    if not both:
         problem = f"{storage.public_uri(run_b)} and RUN_A have no sound and question in common"
         raise SettingsError("RUN_B", problem, "compare runs over the same input")
+    changes: list[dict[str, Any]] = [
+        {"key": key, "before": a, "after": b} for key, a, b in both if a["text"] != b["text"]
+    ]
+    found = Comparison(
+        rows=len(both),
+        same=len(both) - len(changes),
+        changed=len(changes),
+        only_a=len(old) - len(both),
+        only_b=len(new) - len(both),
+        failed_a=sum(before["text"] is None for _, before, _ in both),
+        failed_b=sum(after["text"] is None for _, _, after in both),
+        table=beside,
+    )
     _measure(changes, model, facts, device)
     changes.sort(key=lambda change: (-change["distance"], change["key"]))
-    distances = np.array([change["distance"] for change in changes]) if changes else np.zeros(1)
+    distances = np.array([change["distance"] for change in changes] or [0.0])
     found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))
     found.largest = float(distances.max())
-    found.table = beside
-    _write_table(changes, key_a, found.table)
+    columns: dict[str, Any] = {name: [change["key"][i] for change in changes] for i, name in enumerate(key_a)}
+    columns["uri"] = [change["before"]["uri"] for change in changes]
+    columns["text_a"] = [change["before"]["text"] for change in changes]
+    columns["text_b"] = [change["after"]["text"] for change in changes]
+    columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
+    parquet.write(beside, pa.table(columns))
     found.cases = [_case(change) for change in changes[:top]]
     add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
     bars = np.histogram(distances, bins=BINS, range=(0.0, max(1.0, found.largest)))[0] if changes else np.zeros(BINS)
@@ -112,10 +115,7 @@ def compare_answers(
 def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]], tuple[str, ...]]:
     """Answers by what was asked, and the columns of that key; of several rows with one key the first."""
     for folder, key in (("predictions", EVALUATION_KEY), ("answers", CAPTION_KEY), ("", CAPTION_KEY)):
-        place = storage.join(run, folder) if folder else run
-        if not storage.is_dir(place):
-            continue
-        files = [info.uri for info in parquet.files(place)]
+        files = [info.uri for info in parquet.files(storage.join(run, folder) if folder else run)]
         if folder == "predictions" and len(files) > 1:
             problem = f"{storage.public_uri(run)} is an evaluation with a grid"
             raise SettingsError(name, problem, "choose one without --grid")
@@ -143,13 +143,10 @@ def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[st
 def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str) -> None:
     """Add `distance` to every change; an answer that is missing on one side is as far as can be (1)."""
     texts = sorted({c[side]["text"] for c in changes for side in ("before", "after") if c[side]["text"]})
-    at = {text: i for i, text in enumerate(texts)}
-    vectors = np.zeros((0, 1), np.float32)
-    if texts:
-        vectors = EncoderAndMemory(model, facts, device).embed_text(texts)
+    vectors = dict(zip(texts, EncoderAndMemory(model, facts, device).embed_text(texts), strict=True))
     for change in changes:
         a, b = change["before"]["text"], change["after"]["text"]
-        change["distance"] = max(0.0, 1.0 - float(vectors[at[a]] @ vectors[at[b]])) if a and b else 1.0
+        change["distance"] = max(0.0, 1.0 - float(vectors[a] @ vectors[b])) if a and b else 1.0
 
 
 def _check_table(uri: str) -> None:
@@ -163,27 +160,7 @@ def _check_table(uri: str) -> None:
         raise SettingsError("out", problem, "choose another name for the page")
 
 
-def _write_table(changes: list[dict[str, Any]], key: tuple[str, ...], uri: str) -> None:
-    columns: dict[str, Any] = {name: [change["key"][i] for change in changes] for i, name in enumerate(key)}
-    columns["uri"] = [change["before"]["uri"] for change in changes]
-    columns["text_a"] = [change["before"]["text"] for change in changes]
-    columns["text_b"] = [change["after"]["text"] for change in changes]
-    columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
-    parquet.write(uri, pa.table(columns))
-
-
 def _case(change: dict[str, Any]) -> dict[str, Any]:
-    before, after = change["before"], change["after"]
-    start = before.get("start_s") or 0.0
-    length = before.get("duration_s") or before.get("seconds")
-    return {
-        "uri": after["uri"],
-        "name": storage.public_uri(after["uri"]).rsplit("/", 1)[-1],
-        "question": before.get("question"),
-        "before": before["text"],
-        "after": after["text"],
-        "error_before": before.get("error_code") or before.get("error"),
-        "error_after": after.get("error_code") or after.get("error"),
-        "distance": change["distance"],
-        "parts": [{"start": start, "length": length, "error_code": None, "picture": None, "sound": None}],
-    }
+    before, uri = change["before"], change["after"]["uri"]
+    part = {"start": before.get("start_s") or 0.0, "length": before.get("duration_s") or before.get("seconds")}
+    return {**change, "uri": uri, "name": storage.public_uri(uri).rsplit("/", 1)[-1], "parts": [part]}

@@ -16,6 +16,11 @@ from mats_core.errors import SettingsError
 from mats_core.scoring import OF_SET, paired_bootstrap
 from pipelines.evaluate.history import History, ItemValues, Key
 
+_REMEDIES = {
+    "accepted": "accept this run as it is (mats history accept {})",
+    "pinned": "pin this run (mats history pin {})",
+    "run": "compare with another run",
+}
 LEAST_SHARE = 0.95
 """Of an earlier run's items, which a run must have to be compared with it."""
 
@@ -59,12 +64,9 @@ class NotComparable:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate says.
+    """What the gate says. not_comparable: what had to be compared and could not be; skipped: what need not be, and why.
 
-    Attributes:
-        not_comparable: what had to be compared and could not be.
-        against: role (accepted or run, pinned) → run ids.
-        skipped: what was not compared and need not be, and why.
+    against: role (accepted or run, pinned) → run ids.
     """
 
     changes: list[Change]
@@ -92,7 +94,6 @@ def check_against(history: History, against: str, names: Collection[str]) -> Non
     """Raise SettingsError when a run that was named to compare with cannot serve for these data sets."""
     if against == "accepted":
         return
-    history.check_run(against)
     history.check_single(against)
     absent = sorted(set(names) - {key.benchmark for key in history.keys(against)})
     if absent:
@@ -111,10 +112,8 @@ def gate(
     """Compare a run's rows (columns of the history) with the accepted (or the named) and the pinned run.
 
     A metric *fell* when it is worse by more than `tolerance`, and the 95 % interval of the difference (paired bootstrap
-    over the items both have) is all on the worse side, so that neither noise nor a trifle closes a gate.
-
-    Args:
-        ungated: names BENCHMARK/METRIC that are not compared.
+    over the items both have) is all on the worse side, so that neither noise nor a trifle closes a gate. ungated: names
+    BENCHMARK/METRIC that are not compared.
     """
     verdict = Verdict([], [], {}, [])
     if not rows:
@@ -122,7 +121,11 @@ def gate(
     own_id = rows[0]["run_id"]
     new = {Key(row["cell"], row["benchmark"], row["metric"]): row for row in rows}
     names = list(dict.fromkeys(key.benchmark for key in new))
-    roles = _candidates(history, against, own_id)
+    accepted = [run_id for run_id in history.accepted() if run_id != own_id]
+    pins = [run_id for run_id in history.pins() if run_id != own_id]
+    # Role → runs that may stand for it, never the run itself; of several that have a metric the first stands.
+    first = {"accepted": accepted[::-1]} if against == "accepted" else {"run": [against]}
+    roles = {**first, "pinned": [*pins[::-1], *accepted]}
     seen: set[tuple[str, Key]] = set()  # a run that stands for both roles is compared once
     for role, candidates in roles.items():
         for run_id, due in _due(history, candidates, new, names).items():
@@ -132,7 +135,7 @@ def gate(
             if not keys:
                 continue
             verdict.against.setdefault(role, []).append(run_id)
-            shown, remedy = f"{role} run {run_id}", _remedy(role, own_id)
+            shown, remedy = f"{role} run {run_id}", _REMEDIES[role].format(own_id)
             for name in sorted({key.benchmark for key in keys if key.cell}):
                 why = "that is a grid, whose cells are settings tried out"
                 verdict.not_comparable.append(NotComparable(name, "", shown, why, remedy))
@@ -153,14 +156,6 @@ def gate(
         others = {key.benchmark for key in history.keys(last)} - set(names)
         verdict.skipped.extend(f"{name}: not evaluated this time" for name in sorted(others))
     return verdict
-
-
-def _candidates(history: History, against: str, own_id: str) -> dict[str, list[str]]:
-    """Role → runs that may stand for it, never the run itself; of several that have a metric the first stands."""
-    accepted = [run_id for run_id in history.accepted() if run_id != own_id]
-    pins = [run_id for run_id in history.pins() if run_id != own_id]
-    first = {"accepted": accepted[::-1]} if against == "accepted" else {"run": [against]}
-    return {**first, "pinned": [*pins[::-1], *accepted]}
 
 
 def _due(
@@ -188,15 +183,6 @@ def _due(
             if not left:
                 break
     return found
-
-
-def _remedy(role: str, own_id: str) -> str:
-    """What to do where a run of this role cannot be compared."""
-    return {
-        "accepted": f"accept this run as it is (mats history accept {own_id})",
-        "pinned": f"pin this run (mats history pin {own_id})",
-        "run": "compare with another run",
-    }[role]
 
 
 def _compare(old: ItemValues, new: Mapping[str, Any] | None, against: str, tolerance: float, seed: int) -> Change | str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -27,31 +27,15 @@ from pipelines.pages.charts import Point
 
 EVENTS = ("accept", "reject", "pin")
 ANSWERED = "answered"
-_ROWS = pa.list_(pa.list_(pa.float64()))
-SCHEMA = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("started", pa.string()),
-        ("out", pa.string()),
-        ("model", pa.string()),
-        ("model_fingerprint", pa.string()),
-        ("settings", pa.string()),
-        ("cell", pa.string()),
-        ("benchmark", pa.string()),
-        ("kind", pa.string()),
-        ("labels", pa.string()),
-        ("metric", pa.string()),
-        ("value", pa.float64()),
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("n", pa.int64()),
-        ("statistic", pa.string()),
-        ("higher_is_better", pa.bool_()),
-        ("items", pa.list_(pa.string())),
-        ("rows", _ROWS),
-    ]
-)
 _HEAVY = ("items", "rows", "settings")
+_TEXT, _NUMBER = pa.string(), pa.float64()
+SCHEMA = pa.schema(
+    dict.fromkeys(("run_id", "started", "out", "model", "model_fingerprint", "settings", "cell", "benchmark"), _TEXT)
+    | dict.fromkeys(("kind", "labels", "metric"), _TEXT)
+    | dict.fromkeys(("value", "low", "high"), _NUMBER)
+    | {"n": pa.int64(), "statistic": _TEXT, "higher_is_better": pa.bool_()}
+    | {"items": pa.list_(_TEXT), "rows": pa.list_(pa.list_(_NUMBER))}
+)
 
 
 class Key(NamedTuple):
@@ -64,13 +48,9 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemValues:
-    """One metric of one run, with what its items contributed.
+    """One metric of one run. row: its other columns; items: ids of all items of the data set.
 
-    Attributes:
-        row: its other columns.
-        items: ids of all items of the data set.
-        counted: places of the items that count, int64 [n].
-        table: what each of these contributed, float64 [n, k].
+    counted: places of the items that count, int64 [n]; table: what each of these contributed, float64 [n, k].
     """
 
     row: Mapping[str, Any]
@@ -93,15 +73,14 @@ class History:
         self.url = url
         self._keys: dict[str, set[Key]] = {}
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """Write one run's rows (columns of SCHEMA) as one file; again for the same run replaces it. Returns its URI."""
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write one run's rows (columns of SCHEMA) as one file; again for the same run replaces it."""
         first = rows[0]
         self._keys.pop(first["run_id"], None)
         stamp = first["started"].replace(":", "").replace("-", "")
         uri = storage.join(self.url, "runs", f"{stamp}-{first['run_id']}.parquet")
         with self._writing():
             parquet.write(uri, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
-        return uri
 
     def check_writable(self) -> None:
         """Raises SettingsError where no run can be added. Leaves no file where one may be removed."""
@@ -114,12 +93,11 @@ class History:
         """Accept, reject or pin a run. Raises SettingsError for one that is not here, and for a grid as a standard."""
         if kind not in EVENTS:
             raise SettingsError("event", f'"{kind}" is not an event', f"choose one of {', '.join(EVENTS)}")
-        self.check_run(run_id)
+        self.uri_of(run_id)
         if kind != "reject":
             self.check_single(run_id)
-        now = time.time_ns()
         event = {"kind": kind, "run_id": run_id, "at": utc(time.time()), "by": by}
-        uri = storage.join(self.url, "events", f"{now:020d}-{kind}-{run_id}.json")
+        uri = storage.join(self.url, "events", f"{time.time_ns():020d}-{kind}-{run_id}.json")
         self._put(uri, json.dumps(event, indent=1).encode())
 
     def runs(self) -> list[dict[str, Any]]:
@@ -130,13 +108,12 @@ class History:
     def keys(self, run_id: str) -> set[Key]:
         """The metrics a run has; raises SettingsError when it is not here."""
         if run_id not in self._keys:
-            rows = _table(self._file(run_id), Key._fields).to_pylist()
-            self._keys[run_id] = {Key(**row) for row in rows}
+            self._keys[run_id] = {Key(**row) for row in _table(self.uri_of(run_id), Key._fields).to_pylist()}
         return self._keys[run_id]
 
     def item_values(self, run_id: str, keys: Collection[Key]) -> dict[Key, ItemValues]:
         """Some metrics of a run with what each item contributed; raises SettingsError when it is not here."""
-        table = _table(self._file(run_id), [name for name in SCHEMA.names if name != "settings"])
+        table = _table(self.uri_of(run_id), [name for name in SCHEMA.names if name != "settings"])
         own = zip(*(table[name].to_pylist() for name in Key._fields), strict=True)
         table = table.filter(pa.array([key in keys for key in own], pa.bool_())).combine_chunks()
         facts = table.drop_columns(["items", "rows"]).to_pylist()
@@ -145,7 +122,7 @@ class History:
             each = rows.values  # note: numbers stay in Arrow; as Python floats those of 200 labels would fill a memory
             counted = np.flatnonzero(each.is_valid().to_numpy(zero_copy_only=False))
             numbers = each.flatten().to_numpy(zero_copy_only=False)
-            key = Key(row["cell"], row["benchmark"], row["metric"])
+            key = Key(*(row[name] for name in Key._fields))
             found[key] = ItemValues(row, items.values.to_pylist(), counted, numbers.reshape(len(counted), -1))
         return found
 
@@ -155,42 +132,34 @@ class History:
             problem = f"{run_id} is the run of a grid, whose cells are settings tried out and no standard"
             raise SettingsError("run", problem, "choose a run without a grid")
 
-    def check_run(self, run_id: str) -> None:
-        """Raises SettingsError when a run is not here."""
-        self._file(run_id)
-
     def ids(self) -> list[str]:
         """Run ids, oldest first."""
         return [_id_of(uri) for uri in self._files("runs", ".parquet")]
 
     def accepted(self) -> list[str]:
         """Run ids that stand as accepted, in the order they were accepted."""
-        standing: list[str] = []
-        for event in self._events():
-            if event["kind"] in ("accept", "reject") and event["run_id"] in standing:
-                standing.remove(event["run_id"])
-            if event["kind"] == "accept":
-                standing.append(event["run_id"])
-        return standing
+        return self._standing("accept")
 
     def pins(self) -> list[str]:
         """Run ids that were pinned and are not rejected, in the order they were pinned."""
-        pins: list[str] = []
-        for event in self._events():
-            if event["kind"] == "pin":
-                pins.append(event["run_id"])
-            elif event["kind"] == "reject":
-                pins = [run_id for run_id in pins if run_id != event["run_id"]]
-        return pins
+        return self._standing("pin")
 
     def pinned(self) -> str | None:
         """The pinned run: the last of `pins`, else the first one accepted."""
         return next(iter([*self.pins()[::-1], *self.accepted()]), None)
 
-    def _events(self) -> list[dict[str, Any]]:
-        return [_event(uri) for uri in self._files("events", ".json")]
+    def _standing(self, kind: str) -> list[str]:
+        """Runs with an event of this kind that were not rejected since, by their last one."""
+        standing: list[str] = []
+        for event in map(_event, self._files("events", ".json")):
+            if event["kind"] in (kind, "reject") and event["run_id"] in standing:
+                standing.remove(event["run_id"])
+            if event["kind"] == kind:
+                standing.append(event["run_id"])
+        return standing
 
-    def _file(self, run_id: str) -> str:
+    def uri_of(self, run_id: str) -> str:
+        """The file of a run. Raises SettingsError when it is not here."""
         for uri in self._files("runs", ".parquet"):
             if _id_of(uri) == run_id:
                 return uri
@@ -224,12 +193,9 @@ class History:
 
 def series(rows: Sequence[Mapping[str, Any]], metric: str, run_ids: Sequence[str]) -> list[Point]:
     """Points of BENCHMARK/METRIC in the order of `run_ids`; runs without it are left out."""
-    benchmark, _, name = metric.rpartition("/")
-    found = {
-        row["run_id"]: Point(row["run_id"], row["started"], row["value"], row["low"], row["high"], row["n"])
-        for row in rows
-        if row["benchmark"] == benchmark and row["metric"] == name
-    }
+    key = tuple(metric.rsplit("/", 1))
+    own = (row for row in rows if (row["benchmark"], row["metric"]) == key)
+    found = {row["run_id"]: Point(*(row[name] for name in Point._fields)) for row in own}
     return [found[run_id] for run_id in run_ids if run_id in found]
 
 
@@ -249,9 +215,9 @@ def _event(uri: str) -> dict[str, Any]:
     return event
 
 
-def _table(uri: str, columns: Iterable[str] | None) -> pa.Table:
+def _table(uri: str, columns: Sequence[str]) -> pa.Table:
     try:
-        return parquet.read(uri, None if columns is None else list(columns))
+        return parquet.read(uri, columns)
     except storage.StorageError as error:
         problem = f"{storage.public_uri(uri)} is not a readable Parquet file ({error})"
         raise SettingsError("history", problem, "move this file away, or bring it back whole") from None

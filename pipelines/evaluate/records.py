@@ -11,35 +11,22 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import choices
+from mats_core.scoring import Metric, choices
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.evaluate.history import ANSWERED
-from pipelines.evaluate.results import Evaluation, SetResult
-from pipelines.evaluate.scores import truths
+from pipelines.evaluate.scores import Evaluation, SetResult, truths
 from pipelines.output.record import versions
 from pipelines.settings.evaluate import EvaluateSettings
 
 FORMAT = 1
-_TEXTS = pa.list_(pa.string())
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
 PREDICTIONS_SCHEMA = pa.schema(
-    [
-        ("benchmark", pa.string()),
-        ("item", pa.string()),
-        ("order", pa.int32()),
-        ("uri", pa.string()),
-        ("task", pa.string()),
-        ("question", pa.string()),
-        ("choices", _TEXTS),
-        ("category", pa.string()),
-        ("truth", _TEXTS),
-        ("text", pa.string()),
-        ("matched", pa.string()),
-        ("metrics", pa.list_(pa.struct([("name", pa.string()), ("value", pa.float64())]))),
-        ("seconds", pa.float64()),
-        ("error", pa.string()),
-        ("model_fingerprint", pa.string()),
-        ("run_id", pa.string()),
-    ]
+    dict.fromkeys(("benchmark", "item"), _TEXT)
+    | {"order": pa.int32()}
+    | dict.fromkeys(("uri", "task", "question"), _TEXT)
+    | {"choices": _TEXTS, "category": _TEXT, "truth": _TEXTS, "text": _TEXT, "matched": _TEXT}
+    | {"metrics": pa.list_(pa.struct({"name": _TEXT, "value": pa.float64()})), "seconds": pa.float64()}
+    | dict.fromkeys(("error", "model_fingerprint", "run_id"), _TEXT)
 )
 
 
@@ -83,43 +70,42 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
 def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> list[dict[str, Any]]:
     """The run as rows of a history: every metric that has a value, and always the share of items that were answered."""
     rows = []
-    shown = json.dumps(_public_settings(settings), sort_keys=True)
+    figures = ("value", "low", "high", "n", "statistic", "higher_is_better")
+    of_run = {**_run_facts(settings, facts, done, began), "out": storage.public_uri(settings.out)}
+    of_run["settings"] = json.dumps(of_run["settings"], sort_keys=True)
     for each in done.cells:
         for result in each.results:
-            common: dict[str, Any] = {
-                "run_id": done.run_id,
-                "started": began,
-                "out": storage.public_uri(settings.out),
-                "model": storage.public_uri(settings.model),
-                "model_fingerprint": facts.fingerprint,
-                "settings": shown,
+            common = {
+                **of_run,
                 "cell": "" if len(done.cells) == 1 and not each.cell.values else each.cell.name,
                 "benchmark": result.data.name,
                 "kind": result.data.definition.kind,
                 "labels": hash_settings(list(result.data.labels.names)),
                 "items": [item.item_id for item in result.data.items],
             }
-            for name, metric in result.scores.metrics.items():
+            share = result.answered
+            mean = float(np.mean(share))
+            answered = Metric(ANSWERED, mean, mean, mean, len(share), (), tuple([value] for value in share))
+            metrics = {**result.scores.metrics}
+            metrics.setdefault(ANSWERED, answered)
+            for name, metric in metrics.items():
                 if metric.value is not None:
-                    figures = ("value", "low", "high", "n", "statistic", "higher_is_better")
                     own = {figure: getattr(metric, figure) for figure in figures}
                     rows.append({**common, **own, "metric": name, "rows": list(metric.rows)})
-            if ANSWERED not in result.scores.metrics:
-                share = result.answered
-                mean = float(np.mean(share))
-                own = {"value": mean, "low": mean, "high": mean, "n": len(share), "statistic": "mean"}
-                own |= {"higher_is_better": True, "rows": [[value] for value in share]}
-                rows.append({**common, **own, "metric": ANSWERED})
     return rows
 
 
-def _public_settings(settings: EvaluateSettings) -> dict[str, Any]:
-    """The settings without secrets in URIs."""
-    shown = settings.model_dump()
-    for name in ("model", "out", "history"):
-        shown[name] = storage.public_uri(shown[name])
-    shown["data"] = [storage.public_uri(value) for value in shown["data"]]
-    return shown
+def _run_facts(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> dict[str, Any]:
+    """Which run it is, of which model and settings, without secrets in URIs."""
+    shown: dict[str, Any] = {name: storage.public_uri(getattr(settings, name)) for name in ("model", "out", "history")}
+    shown["data"] = [storage.public_uri(value) for value in settings.data]
+    return {
+        "run_id": done.run_id,
+        "started": began,
+        "model": storage.public_uri(settings.model),
+        "model_fingerprint": facts.fingerprint,
+        "settings": settings.model_dump() | shown,
+    }
 
 
 def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> None:
@@ -127,11 +113,7 @@ def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluatio
     verdict = done.verdict
     record = {
         "format": FORMAT,
-        "run_id": done.run_id,
-        "started": began,
-        "model": storage.public_uri(settings.model),
-        "model_fingerprint": facts.fingerprint,
-        "settings": _public_settings(settings),
+        **_run_facts(settings, facts, done, began),
         "versions": versions(),
         "answers": done.rows,
         "failed": done.failed,
@@ -165,9 +147,7 @@ def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluatio
 def _set_facts(result: SetResult) -> dict[str, Any]:
     definition, gap = result.data.definition, result.gap
     return {
-        "title": definition.title,
-        "kind": definition.kind,
-        "split": definition.split,
+        **{name: getattr(definition, name) for name in ("title", "kind", "split")},
         "prompt": {"tag": definition.tag, "question": definition.question},
         "items": len(result.data.items),
         "answered": sum(result.answered),

@@ -32,8 +32,7 @@ from pipelines.evaluate.gate import check_against, gate
 from pipelines.evaluate.history import ANSWERED, History
 from pipelines.evaluate.page import write_page
 from pipelines.evaluate.records import FORMAT, history_rows, predictions, write_metrics
-from pipelines.evaluate.results import CellResult, Evaluation
-from pipelines.evaluate.scores import EncoderAndMemory, modality_gap, score_answers
+from pipelines.evaluate.scores import CellResult, EncoderAndMemory, Evaluation, modality_gap, score_answers
 from pipelines.output.folder import open_output
 from pipelines.output.record import read_run, utc
 from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
@@ -66,8 +65,8 @@ def run_evaluate(
             results = make_answers(given, data_sets, grid, tell)
         answered = time.time()
         done = Evaluation("complete", run_id, settings.out)
-        done.rows = sum(r.rows for name, r in results.items() if name != HEARD)
-        done.failed = sum(sum(r.errors.values()) for name, r in results.items() if name != HEARD)
+        asked = [r for name, r in results.items() if name != HEARD]
+        done.rows, done.failed = sum(r.rows for r in asked), sum(sum(r.errors.values()) for r in asked)
         unfinished = next((r for r in results.values() if r.status not in ("complete", "complete_before")), None)
         if unfinished is not None:
             done.status, done.rows = unfinished.status, unfinished.rows
@@ -78,9 +77,8 @@ def run_evaluate(
         rows = history_rows(settings, facts, done, began)
         if history is not None:
             if settings.against:
-                done.verdict = gate(
-                    history, rows, settings.against, settings.tolerance, settings.seed, settings.ungated
-                )
+                limits = (settings.tolerance, settings.seed, settings.ungated)
+                done.verdict = gate(history, rows, settings.against, *limits)
             history.add(rows)
             passed = done.verdict is None or done.verdict.open
             if settings.accept and passed and done.error_rate <= settings.max_error_rate:
@@ -111,7 +109,7 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[LoadedSet], Mod
             raise SettingsError(name, problem, "leave out --grid, or this option")
     facts = read_model_facts(settings.model)
     for cell in grid:
-        given = settings.caption_settings(input="", output="", **cell.changes)
+        given = settings.caption_settings(**cell.changes)
         chosen_decoding(given, facts)
         if given.bridge != "mean-shift":
             chosen_bridge(given, facts, None)
@@ -159,13 +157,10 @@ def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: Mo
     uri = storage.join(settings.out, RECORD)
     mark = hash_settings(
         {
+            **settings.model_dump(include={"limit", "bridge", "orders", "seed"}),
             "model": facts.fingerprint,
             "benchmarks": settings.names(),
-            "limit": settings.limit,
             "grid": [*settings.grid, *settings.axes],
-            "bridge": settings.bridge,
-            "orders": settings.orders,
-            "seed": settings.seed,
             "asked": [{**row, "uri": storage.public_uri(row["uri"])} for row in rows],
             "versions": [data.versions for data in data_sets],
         }
@@ -173,13 +168,13 @@ def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: Mo
     if storage.exists(uri):
         known = json.loads(storage.read_bytes(uri))
         same = known.get("mark") == mark
-        if not same and not settings.overwrite:
-            of = "of another model, of other settings or of other items (their sounds, questions or tags)"
-            problem = f"{storage.public_uri(settings.out)} holds an evaluation {of}"
-            raise SettingsError("out", problem, "choose another folder, or --overwrite")
         if settings.overwrite:
             for name in WRITTEN:
                 storage.remove_tree(storage.join(settings.out, name))
+        elif not same:
+            of = "of another model, of other settings or of other items (their sounds, questions or tags)"
+            problem = f"{storage.public_uri(settings.out)} holds an evaluation {of}"
+            raise SettingsError("out", problem, "choose another folder, or --overwrite")
         if same:
             return str(known["run_id"]), str(known["started"])
     run_id, began = uuid.uuid4().hex[:12], utc(time.time())
@@ -206,8 +201,8 @@ def _one_ray(
 
     with ray_session(settings.address, settings.actors or 0) as there:
         if settings.actors is None and there.own:
-            given = settings.caption_settings(input="", output="")
-            settings = settings.model_copy(update={"actors": make_plan(given, len(items), facts.size, there).actors})
+            plan = make_plan(settings.caption_settings(), len(items), facts.size, there)
+            settings = settings.model_copy(update={"actors": plan.actors})
         yield settings
 
 
@@ -245,11 +240,11 @@ def _move(
     from mats_core.memory.bridges import Bridge, BridgeSettings
     from mats_core.model.config import SantaSettings
 
-    given = settings.caption_settings(input="", output="", **cell.changes)
+    given = settings.caption_settings(**cell.changes)
     _, santa = chosen_decoding(given, facts)
     values: dict[str, Any] = {"kind": given.bridge, "scale": given.projection_scale, "captions": given.retrieved}
     if given.bridge == "mean-shift":
         values["audio_mean"] = audio_mean(storage.join(settings.out, "asked"))
-    bridge = Bridge(BridgeSettings(**values), encoder.memory())
+    bridge = Bridge(BridgeSettings(**values), encoder.memory)
     moved: np.ndarray = bridge.move(torch.from_numpy(audio), SantaSettings(**santa)).numpy()
     return moved

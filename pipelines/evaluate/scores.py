@@ -1,22 +1,132 @@
-"""Answers of a cell → scores, baselines, and the gap before and after the bridge."""
+"""What an evaluation comes to, as plain data, and how: answers of a cell → scores, baselines, and the gap before and
+after the bridge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Item, Scores, score
+from mats_core.scoring import Item, Metric, Scores, score
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet
-from pipelines.evaluate.results import Gap, SetResult
+from pipelines.evaluate.gate import Verdict
+from pipelines.settings.evaluate import Cell
 
 GAP_ITEMS = 600
 TEXT_BATCH = 128
+
+
+@dataclass
+class Gap:
+    """Where audio lies beside its texts, before and after the bridge.
+
+    cosine: mean cosine of true pairs; distance: of the two centroids; points: 2-D [N, 2] in one PCA of all three.
+    """
+
+    cosine: dict[str, float]
+    distance: dict[str, float]
+    points: dict[str, list[tuple[float, float]]] = field(repr=False)
+
+
+@dataclass
+class SetResult:
+    """One data set in one cell: an answer an item, in the order of its items, and what they are worth.
+
+    baselines: name → scores of answers that take no hearing. judge_file: the file that the publisher's own judge
+    takes, relative to OUT; "" where there is none.
+    """
+
+    data: LoadedSet
+    answers: list[ItemAnswer] = field(repr=False)
+    scores: Scores
+    baselines: dict[str, Scores]
+    gap: Gap | None = None
+    judge_file: str = ""
+
+    @property
+    def texts(self) -> list[Any]:
+        """What `score` takes, one an item: of items with options a text an order, else the first text or None."""
+        if self.data.definition.kind == "choice":
+            return [answer.texts for answer in self.answers]
+        return [answer.texts[0] if answer.texts else None for answer in self.answers]
+
+    @property
+    def answered(self) -> list[float]:
+        """1 or 0 an item: whether every order of it got an answer."""
+        return [float(bool(a.texts) and all(text is not None for text in a.texts)) for a in self.answers]
+
+    @property
+    def word_counts(self) -> list[int]:
+        """Words of every answer that was given."""
+        return [len(text.split()) for answer in self.answers for text in answer.texts if text is not None]
+
+    @property
+    def lengths(self) -> dict[str, float]:
+        """Words of the answers: mean, and the 5th, 50th and 95th percentile; empty where there are no answers."""
+        counts = self.word_counts
+        if not counts:
+            return {}
+        return {"mean": float(np.mean(counts)), **{f"p{p}": float(np.percentile(counts, p)) for p in (5, 50, 95)}}
+
+    @property
+    def leading(self) -> Metric | None:
+        """The first metric that could be computed."""
+        return next((metric for metric in self.scores.metrics.values() if metric.value is not None), None)
+
+
+@dataclass
+class CellResult:
+    """One cell of the grid: its results in the order of the data sets, and the `_run.json` of its captioning run."""
+
+    cell: Cell
+    results: list[SetResult]
+    run: dict[str, Any]
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation came to. status: complete, or that of the captioning run that did not end.
+
+    seconds: wall time of the answers, the scores and the page.
+    """
+
+    status: str
+    run_id: str
+    out: str
+    cells: list[CellResult] = field(default_factory=list)
+    verdict: Verdict | None = None
+    accepted: bool = False
+    rows: int = 0
+    failed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def error_rate(self) -> float:
+        """Share of all answers that failed."""
+        return self.failed / self.rows if self.rows else 0.0
+
+
+def upward(metric: Metric | None) -> float:
+    """A metric's value as a number that is larger where the metric is better; −∞ where there is none."""
+    if metric is None or metric.value is None:
+        return -np.inf
+    return metric.value if metric.higher_is_better else -metric.value
+
+
+def best_cell(cells: Sequence[CellResult]) -> CellResult:
+    """The cell whose leading metrics are best on average over data sets (ranks): the one shown in full."""
+    ranks = np.zeros(len(cells))
+    for index in range(len(cells[0].results)):
+        values = [upward(cell.results[index].leading) for cell in cells]
+        ranks += np.argsort(np.argsort([-value for value in values], kind="stable"), kind="stable")
+    return cells[int(ranks.argmin())]
 
 
 class EncoderAndMemory:
@@ -25,32 +135,33 @@ class EncoderAndMemory:
     def __init__(self, model: str, facts: ModelFacts, device: str) -> None:
         self.dim = facts.dim
         self._model, self._facts, self._device = model, facts, device
-        self._encoder: Any = None
-        self._memory: Any = None
         self._embedded: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def encoder(self) -> Any:
+        """The encoder, on its device."""
+        from mats_core.device import pick_device
+        from mats_core.encoders.load import load_encoder
+
+        uri = part_uri(resolve(self._model), self._facts.config.encoder)
+        return load_encoder(str(uri), device=str(pick_device(self._device)))
+
+    @cached_property
+    def memory(self) -> Any:
+        """Santa's memory, or None."""
+        from mats_core.memory.santa import SantaMemory
+
+        uri = self._facts.config.memory
+        return None if uri is None else SantaMemory.load(str(part_uri(resolve(self._model), uri)))
 
     def embed_text(self, texts: list[str]) -> np.ndarray:
         """Texts → unit float32 [N, D]; every text is embedded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._embedded]
-        if new and self._encoder is None:
-            from mats_core.device import pick_device
-            from mats_core.encoders.load import load_encoder
-
-            uri = part_uri(resolve(self._model), self._facts.config.encoder)
-            self._encoder = load_encoder(str(uri), device=str(pick_device(self._device)))
         for start in range(0, len(new), TEXT_BATCH):
             batch = new[start : start + TEXT_BATCH]
-            vectors = self._encoder.embed_text(batch).cpu().numpy()
+            vectors = self.encoder.embed_text(batch).cpu().numpy()
             self._embedded.update(zip(batch, vectors, strict=True))
         return np.stack([self._embedded[text] for text in texts]) if texts else np.zeros((0, self.dim), np.float32)
-
-    def memory(self) -> Any:
-        """Santa's memory, or None."""
-        if self._memory is None and self._facts.config.memory is not None:
-            from mats_core.memory.santa import SantaMemory
-
-            self._memory = SantaMemory.load(str(part_uri(resolve(self._model), self._facts.config.memory)))
-        return self._memory
 
 
 def score_answers(
@@ -89,11 +200,8 @@ def modality_gap(
 ) -> Gap | None:
     """The gap over up to GAP_ITEMS sounds; None where fewer than three have a text and an embedding.
 
-    A sound's text is its first reference caption, else the texts of its labels, else the right option.
-
-    Args:
-        embed_text: texts → unit [N, D].
-        move: the bridge: unit audio embeddings [N, D] → what the mapper was given.
+    A sound's text is its first reference caption, else the texts of its labels, else the right option. embed_text:
+    texts → unit [N, D]. move: the bridge: unit audio embeddings [N, D] → what the mapper was given.
     """
     label_texts = dict(zip(result.data.labels.names, result.data.labels.texts, strict=True))
     pairs = []

@@ -16,16 +16,9 @@ from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
 from pipelines.data import parquet
 
-FILE_COLUMNS = ("row_id", "uri", "format", "sample_rate", "channels", "start_s")
-PART_COLUMNS = (
-    "duration_s",
-    "decoded_s",
-    "task",
-    "question",
-    "text",
-    "segments",
-    "error_code",
-    "error_message",
+COLUMNS = (
+    *("row_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
+    *("task", "question", "text", "segments", "error_code", "error_message"),
 )
 
 
@@ -43,8 +36,6 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
     """The folder of the answers, and `_run.json` (empty when there is none). Raises SettingsError for no answers."""
     parent = answers.rstrip("/").rpartition("/")[0] or "."
     for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
-        if not storage.is_dir(folder):
-            continue
         if parquet.files(folder):
             uri = storage.join(output, "_run.json")
             return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
@@ -57,21 +48,18 @@ def survey(folder: str, max_files: int) -> tuple[Totals, set[str]]:
     totals = Totals()
     seen: set[int] = set()
     heap: list[tuple[int, str]] = []
-    for rows in _batches(folder, ("uri", "decoded_s", "error_code")):
-        for row in rows:
-            totals.rows += 1
-            totals.seconds += row.get("decoded_s") or 0.0
-            if row.get("error_code"):
-                totals.errors[row["error_code"]] += 1
-            uri = row.get("uri") or ""
-            key = int.from_bytes(blake2b(uri.encode("utf-8", "replace"), digest_size=8).digest(), "big")
-            if key in seen:
-                continue
+    for row in _rows(folder, ("uri", "decoded_s", "error_code")):
+        totals.rows += 1
+        totals.seconds += row.get("decoded_s") or 0.0
+        if row.get("error_code"):
+            totals.errors[row["error_code"]] += 1
+        uri = row.get("uri") or ""
+        key = int.from_bytes(blake2b(uri.encode("utf-8", "replace"), digest_size=8).digest(), "big")
+        if key not in seen:
             seen.add(key)
-            if len(heap) < max_files:
-                heapq.heappush(heap, (-key, uri))
-            elif -key > heap[0][0]:
-                heapq.heapreplace(heap, (-key, uri))
+            heapq.heappush(heap, (-key, uri))
+            if len(heap) > max_files:
+                heapq.heappop(heap)
     totals.files = len(seen)
     return totals, {uri for _, uri in heap}
 
@@ -79,21 +67,20 @@ def survey(folder: str, max_files: int) -> tuple[Totals, set[str]]:
 def read_files(folder: str, chosen: set[str]) -> list[dict[str, Any]]:
     """The chosen files with their rows, in the order of the work list."""
     by_uri: dict[str, list[dict[str, Any]]] = {}
-    for rows in _batches(folder, (*FILE_COLUMNS, *PART_COLUMNS)):
-        for row in rows:
-            if (row.get("uri") or "") in chosen:
-                by_uri.setdefault(row.get("uri") or "", []).append(row)
+    for row in _rows(folder, COLUMNS):
+        if (row.get("uri") or "") in chosen:
+            by_uri.setdefault(row.get("uri") or "", []).append(row)
     for parts in by_uri.values():
         parts.sort(key=lambda row: (row.get("start_s") or 0.0, row.get("row_id") or 0))
     order = sorted(by_uri.items(), key=lambda item: min(row.get("row_id") or 0 for row in item[1]))
     return [{"uri": uri, "parts": parts} for uri, parts in order]
 
 
-def _batches(folder: str, columns: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
-    """Rows of a Parquet folder, a batch at a time; columns that are not there are left out."""
+def _rows(folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a Parquet folder; columns that are not there are left out."""
     for info in parquet.files(folder):
         for batch in parquet.batches(info.uri, 8192, columns):
-            yield batch.to_pylist()
+            yield from batch.to_pylist()
 
 
 def path_text(uri: str) -> str:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 INK, PAPER, RULES = "#6b655b", "#fffefb", "#e4dfd4"
 CURVES = ("#31688e", "#d1495b", "#2a9d5c", "#e6a117", "#7b4ea3", "#555555", "#17a2b8", "#b5651d")
@@ -35,6 +35,7 @@ class _Picture:
             f'<rect width="{self.width}" height="{self.height}" fill="{PAPER}"/>',
             f'<text x="{self.left}" y="18" font-size="14" fill="#24211c">{escape(title)}</text>',
         ]
+        self.add = self._out.append
         for y in ticks:
             self.rule(y, RULES)
             self.text(self.left - 6, self.place(self.x0, y)[1] + 4, f"{y:g}", "end")
@@ -44,27 +45,19 @@ class _Picture:
         right = self.left + (x - self.x0) / ((self.x1 - self.x0) or 1) * (self.right - self.left)
         return round(right, 1), round(self.bottom - (y - self.y0) / (self.y1 - self.y0) * (self.bottom - self.top), 1)
 
-    def add(self, element: str) -> None:
-        """An element of one's own."""
-        self._out.append(element)
-
     def text(self, x: float, y: float, text: str, anchor: str = "start") -> None:
-        """Text at a place of the picture."""
         self.add(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>')
 
     def rule(self, y: float, colour: str, dashes: str = "none") -> None:
-        """A line over the whole width at a number."""
         at = self.place(self.x0, y)[1]
         ends = f'x1="{self.left}" x2="{self.right}" y1="{at}" y2="{at}"'
         self.add(f'<line {ends} stroke="{colour}" stroke-dasharray="{dashes}"/>')
 
     def curve(self, line: Line, colour: str) -> None:
-        """Points joined by a line."""
         dots = " ".join(f"{a},{b}" for a, b in (self.place(*point) for point in line))
         self.add(f'<polyline points="{dots}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
 
     def dot(self, x: float, y: float, colour: str) -> None:
-        """A point at numbers."""
         a, b = self.place(x, y)
         self.add(f'<circle cx="{a}" cy="{b}" r="4" fill="{colour}"/>')
 
@@ -76,7 +69,6 @@ class _Picture:
             self.text(self.right + 27, at, name)
 
     def svg(self) -> str:
-        """The whole picture."""
         return "\n".join([*self._out, "</svg>"]) + "\n"
 
 
@@ -103,7 +95,7 @@ def curve_svg(title: str, lines: Mapping[str, Line], x_label: str = "step") -> s
     return picture.svg()
 
 
-def _thinned(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
+def _thinned(line: Line) -> Line:
     """At most MOST_POINTS points: the mean of each stretch."""
     size = math.ceil(len(line) / MOST_POINTS) or 1
     groups = [line[at : at + size] for at in range(0, len(line), size)]
@@ -119,8 +111,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [round(k * step, 12) for k in range(first, max(last, first + 1) + 1)]
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One run's figure with its 95 % interval over n items."""
 
     run_id: str

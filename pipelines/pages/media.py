@@ -24,28 +24,15 @@ CHUNK_SECONDS = 60.0
 DECODE_BATCH = 8
 
 # Night blue to warm white, of steadily growing lightness, so that loud is bright in print as well.
-_ANCHORS = np.array(
-    [
-        (11, 12, 28),
-        (33, 26, 74),
-        (78, 34, 112),
-        (132, 45, 116),
-        (188, 64, 99),
-        (231, 104, 76),
-        (248, 160, 88),
-        (251, 211, 140),
-        (253, 246, 218),
-    ],
-    dtype=np.float64,
-)
+_ANCHORS = ("0b0c1c", "211a4a", "4e2270", "842d74", "bc4063", "e7684c", "f8a058", "fbd38c", "fdf6da")
 
 
 @lru_cache(maxsize=1)
 def _palette() -> np.ndarray:
     """uint8 [256, 3]: the anchors' colours, interpolated."""
-    at = np.linspace(0, 1, len(_ANCHORS))
-    x = np.linspace(0, 1, 256)
-    return np.stack([np.interp(x, at, _ANCHORS[:, c]) for c in range(3)], axis=1).round().astype(np.uint8)
+    anchors = np.array([list(bytes.fromhex(colour)) for colour in _ANCHORS], np.float64)
+    at, x = np.linspace(0, 1, len(anchors)), np.linspace(0, 1, 256)
+    return np.stack([np.interp(x, at, channel) for channel in anchors.T], axis=1).round().astype(np.uint8)
 
 
 def hertz_to_mel(hertz: float | np.ndarray) -> np.ndarray:
@@ -110,19 +97,11 @@ def spectrogram_webp(samples: np.ndarray) -> bytes:
 
 def preview_mp3(samples: np.ndarray, seconds: float) -> bytes:
     """The first ``seconds`` of int16 [T] at 16 kHz as a mono MP3 of about 32 kbit/s."""
-    piece = samples[: int(seconds * SAMPLE_RATE)]
     # libsndfile turns a level of 0…1 into 160…8 kbit/s at this rate.
     level = (160.0 - BITRATE_KBPS) / (160.0 - 8.0)
-    file = io.BytesIO()
-    soundfile.write(
-        file,
-        piece,
-        SAMPLE_RATE,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        compression_level=level,
-        bitrate_mode="CONSTANT",
-    )
+    constant: dict[str, Any] = {"compression_level": level, "bitrate_mode": "CONSTANT"}
+    file, piece = io.BytesIO(), samples[: int(seconds * SAMPLE_RATE)]
+    soundfile.write(file, piece, SAMPLE_RATE, format="MP3", subtype="MPEG_LAYER_III", **constant)
     return file.getvalue()
 
 
@@ -144,27 +123,22 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
     with IsolatedDecoder(workers=workers, sample_rate=SAMPLE_RATE, limits=DecodeLimits()) as decoder:
         for at in range(0, len(parts), DECODE_BATCH):
             batch = parts[at : at + DECODE_BATCH]
-            requests = [
-                DecodeRequest(uri, part["start"], min(part["length"] or CHUNK_SECONDS, CHUNK_SECONDS))
-                for uri, part in batch
-            ]
-            for (_, part), decoded in zip(batch, decoder.decode_many(requests), strict=True):
+            asked = [DecodeRequest(u, p["start"], min(p["length"] or CHUNK_SECONDS, CHUNK_SECONDS)) for u, p in batch]
+            for (_, part), decoded in zip(batch, decoder.decode_many(asked), strict=True):
                 samples = getattr(decoded, "samples", None)
                 if samples is None or len(samples) == 0:
                     continue  # moved or changed since it was answered: the row is shown without
-                picture, sound = _media(samples, preview_seconds)
-                if weight + len(picture) + len(sound) > max_bytes:
-                    return count
+                picture = _data_uri("image/webp", spectrogram_webp(samples))
+                sound = _data_uri("audio/mpeg", preview_mp3(samples, preview_seconds))
                 weight += len(picture) + len(sound)
+                if weight > max_bytes:
+                    return count
                 shown_s = len(samples) / SAMPLE_RATE
-                part.update(picture=picture, sound=sound, shown_s=shown_s)
-                part["heard_share"] = min(1.0, preview_seconds / shown_s)
+                heard_share = min(1.0, preview_seconds / shown_s)
+                part.update(picture=picture, sound=sound, shown_s=shown_s, heard_share=heard_share)
                 count += 1
     return count
 
 
-def _media(samples: np.ndarray, seconds: float) -> tuple[str, str]:
-    """(picture, sound) of int16 [T] at 16 kHz as data URIs."""
-    picture = base64.b64encode(spectrogram_webp(samples)).decode("ascii")
-    sound = base64.b64encode(preview_mp3(samples, seconds)).decode("ascii")
-    return f"data:image/webp;base64,{picture}", f"data:audio/mpeg;base64,{sound}"
+def _data_uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -58,14 +58,13 @@ def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
 
 
 def check_page(out: str) -> None:
-    """Raise SettingsError where no page can be written. Leaves nothing there."""
+    """Raise SettingsError where no page can be written. Leaves nothing there. A store is only asked what it has."""
     why = _unwritable(out)
     if why:
         raise SettingsError("out", f"no page can be written to {public_uri(out)}: {why}", "choose another file")
 
 
 def _unwritable(out: str) -> str:
-    """Why no file can be written there, or "". A store is only asked what it has."""
     path = local_path(out)
     if path is None:
         if scheme(out) in READ_ONLY:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from mats_core import storage
-from pipelines.pages.answers import PART_COLUMNS, Totals, find_answers, path_text, printable_path, read_files, survey
+from pipelines.pages.answers import Totals, find_answers, path_text, printable_path, read_files, survey
 from pipelines.pages.media import add_media
 from pipelines.pages.render import check_page, render_page
 from pipelines.pages.truth import LabelCounts, Truth, compare_labels, load_truth, truth_of
@@ -19,10 +20,9 @@ from pipelines.pages.truth import LabelCounts, Truth, compare_labels, load_truth
 
 @dataclass
 class ReportResult:
-    """Where the page is, its size, what it counts, and the files on it as the template sees them.
+    """Where the page is, what it counts, its files as the template sees them, and how many parts can be seen and heard.
 
-    labels: sound kinds named in the answers against the truth, over the files shown. previews: parts that can be seen
-    and heard.
+    labels: sound kinds named in the answers against the truth, over the files shown.
     """
 
     uri: str
@@ -44,21 +44,17 @@ def write_report(
     max_media_bytes: int = 8_500_000,
     workers: int = 1,
 ) -> ReportResult:
-    """Write the report of any caption run.
+    """Write the report of any caption run: a URI of its OUTPUT, or of its ``answers`` folder, → a page at ``out_path``.
+
+    Raises SettingsError, before anything is decoded, where there are no answers, ``truth`` is not what it should be, or
+    no page can be written.
 
     Args:
-        answers: URI of a run's OUTPUT, or of its ``answers`` folder.
-        out_path: URI of the page.
         truth: rows of ``mats_core.soundworld.archive``, or the path of their ``truth.jsonl``.
-        title: heading of the page.
         max_files: of a larger archive, this many are shown: a fixed random sample, by a hash of the URI.
         preview_seconds: how much of a chunk can be listened to.
         max_media_bytes: pictures and previews together, as they weigh in the page; later rows go without.
         workers: decoding processes.
-
-    Raises:
-        SettingsError: there are no answers at ``answers``, ``truth`` is not what it should be, or no page can be
-            written at ``out_path``. All this is known before anything is decoded.
     """
     folder, run = find_answers(answers)
     check_page(out_path)
@@ -70,9 +66,6 @@ def write_report(
     for file in files:
         _describe(file, root, facts, labels)
     previews = add_media(files, preview_seconds, max_media_bytes, workers)
-    absent = dict.fromkeys((*PART_COLUMNS, "picture", "sound", "truth"))
-    for file in files:
-        file["parts"] = [absent | part for part in file["parts"]]
     page = render_page(
         "report.html.j2",
         title=title,
@@ -89,26 +82,16 @@ def write_report(
 
 def _common_root(uris: list[str]) -> str:
     """The folder that all files share, with "/" at its end ("" when there is none)."""
-    folders = [path_text(uri).split("/")[:-1] for uri in uris]
-    shared = []
-    for names in zip(*folders, strict=False):
-        if len(set(names)) > 1:
-            break
-        shared.append(names[0])
+    levels = zip(*(path_text(uri).split("/")[:-1] for uri in uris), strict=False)
+    shared = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels)]
     return "/".join([*shared, ""])
 
 
-def _describe(
-    file: dict[str, Any],
-    root: str,
-    facts: Mapping[str, Truth] | None,
-    labels: LabelCounts,
-) -> None:
+def _describe(file: dict[str, Any], root: str, facts: Mapping[str, Truth] | None, labels: LabelCounts) -> None:
     """Add what the template shows of a file: names, facts, and labels right, missed and wrong by part."""
     name = printable_path(path_text(str(file["uri"])).removeprefix(root))
     folder, _, base = name.rpartition("/")
     parts = file["parts"]
-    first = parts[0]
     known = truth_of(str(file["uri"]), facts) if facts is not None else None
     own = LabelCounts()
     for part in parts:
@@ -120,20 +103,8 @@ def _describe(
         part["labels"] = []
         if known is not None and not part.get("error_code"):
             compare_labels(part, known, own)
-    labels.add(own)
+    labels.update(own)
     lengths = [part["start"] + (part.get("duration_s") or part.get("decoded_s") or 0.0) for part in parts]
-    failed = [part for part in parts if part.get("error_code")]
-    file.update(
-        folder=folder,
-        name=base,
-        length=max(lengths) if any(lengths) else None,
-        format=first.get("format"),
-        sample_rate=first.get("sample_rate"),
-        channels=first.get("channels"),
-        failed=len(failed) == len(parts),
-        broken=bool(failed) or any(part["broke_off"] for part in parts),
-        f1=own.f1,
-        slips=own.missed + own.wrong,
-    )
+    file.update(folder=folder, name=base, length=max(lengths) or None, f1=own.f1, slips=own["missed"] + own["wrong"])
     words = [name, *(str(part.get(k) or "") for part in parts for k in ("text", "truth", "error_code"))]
     file["search"] = " ".join(words).lower()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -36,25 +35,14 @@ class Truth(BaseModel):
     caption: str | None = None
 
 
-@dataclass
-class LabelCounts:
-    """Sound kinds named in the answers against the truth."""
-
-    right: int = 0
-    missed: int = 0
-    wrong: int = 0
-
-    def add(self, other: LabelCounts) -> None:
-        """Count another's too."""
-        self.right += other.right
-        self.missed += other.missed
-        self.wrong += other.wrong
+class LabelCounts(Counter[str]):
+    """Sound kinds named in the answers against the truth: how many are right, missed, wrong."""
 
     @property
     def f1(self) -> float | None:
         """2·right / (2·right + missed + wrong); None when nothing was compared."""
-        total = 2 * self.right + self.missed + self.wrong
-        return 2 * self.right / total if total else None
+        total = 2 * self["right"] + self["missed"] + self["wrong"]
+        return 2 * self["right"] / total if total else None
 
 
 def load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Truth] | None:
@@ -63,8 +51,7 @@ def load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Tru
         return None
     if not isinstance(truth, str):
         return {row.path: row for row in (checked(Truth, each, "truth") for each in truth)}
-    facts = {}
-    number = 0
+    facts, number = {}, 0
     try:
         for line in storage.read_bytes(truth).decode("utf-8").split("\n"):
             number += 1
@@ -103,4 +90,4 @@ def compare_labels(part: dict[str, Any], known: Truth, counts: LabelCounts) -> N
     marks = [(kind, "right" if kind in named else "missed") for kind in true]
     marks += [(kind, "wrong") for kind in named if kind not in true]
     part["labels"] = [(WORDS[kind].label if kind in WORDS else kind, mark) for kind, mark in marks]
-    counts.add(LabelCounts(**Counter(mark for _, mark in marks)))
+    counts.update(mark for _, mark in marks)

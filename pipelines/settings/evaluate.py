@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mats_core.errors import SettingsError
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
 from pipelines.settings.archive import CaptionSettings
-from pipelines.settings.base import Device, build
+from pipelines.settings.base import Device, Settings, build
 
 AXES = {
     "santa.mix": "santa_mix",
@@ -34,10 +34,8 @@ MOST_CELLS = 200
 RUN_FIELDS = ("batch_size", "actors", "decoders", "device", "address", "commit_rows", "commit_seconds", "deterministic")
 
 
-class EvaluateSettings(BaseModel):
+class EvaluateSettings(Settings):
     """Evaluation data sets + model → predictions, metrics, a page."""
-
-    model_config = ConfigDict(extra="forbid")
 
     axes: list[str] = Field(default_factory=list, description="More axes of the grid: NAME=VALUE,VALUE …")
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
@@ -51,8 +49,7 @@ class EvaluateSettings(BaseModel):
     limit: int | None = Field(None, gt=0, description="The first so many items of each benchmark.")
     list_: bool = Field(False, description="Show the benchmarks, and what is missing to run each.")
     grid: list[str] = Field(
-        default_factory=list,
-        description=f"A table of settings: NAME=VALUE,VALUE … of {', '.join(AXES)}.",
+        default_factory=list, description=f"A table of settings: NAME=VALUE,VALUE … of {', '.join(AXES)}."
     )
     bridge: str = Field("santa", description=f"Way from audio to text embeddings: {', '.join(BRIDGES)}.")
     orders: int = Field(3, gt=0, le=24, description="Orders in which the options of a question are asked.")
@@ -99,23 +96,22 @@ class EvaluateSettings(BaseModel):
         for value in self.data:
             name, equals, root = value.partition("=")
             if not value.strip() or (equals and not root.strip()):
-                problem = f'"{value}" names no folder'
-                raise SettingsError(
-                    "data", problem, "give ROOT or NAME=ROOT, neither of them empty (. is where you are)"
-                )
-            if equals and "/" not in name:
-                if name not in names:
-                    problem = f'"{name}" is not among the data sets asked for'
-                    raise SettingsError("data", problem, f"give ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
+                remedy = "give ROOT or NAME=ROOT, neither of them empty (. is where you are)"
+                raise SettingsError("data", f'"{value}" names no folder', remedy)
+            if not equals or "/" in name:
+                general = value
+            elif name in names:
                 own[name] = root
             else:
-                general = value
+                problem = f'"{name}" is not among the data sets asked for'
+                raise SettingsError("data", problem, f"give ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
         return {name: own.get(name, general) for name in names}
 
     def caption_settings(self, **values: Any) -> CaptionSettings:
-        """Settings of `mats caption` for one cell: what it shares with this run, and `values` over it."""
+        """Settings of `mats caption` for one cell: what it shares with this run, and `values` over it; without an input
+        and an output where these give none."""
         shared = self.model_dump(include={*RUN_FIELDS, "model", "bridge", "overwrite"})
-        return build(CaptionSettings, {**shared, **values})
+        return build(CaptionSettings, {"input": "", "output": "", **shared, **values})
 
 
 @dataclass(frozen=True)
@@ -144,7 +140,7 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
                 raise SettingsError("grid", f"{name} comes twice", "give every axis once, with all its values")
             axes[name] = wanted
     if not axes:
-        settings.caption_settings(input="", output="")
+        settings.caption_settings()
         return [Cell("run")]
     found = []
     for combination in product(*axes.values()):
@@ -154,7 +150,7 @@ def cells(settings: EvaluateSettings) -> list[Cell]:
             problem = f'"{changes["bridge"]}" is not a bridge'
             raise SettingsError("grid", problem, f"choose of {', '.join(BRIDGES)}")
         try:
-            checked = settings.caption_settings(input="", output="", **changes)
+            checked = settings.caption_settings(**changes)
         except SettingsError as error:
             raise SettingsError(f"grid: {error.setting}", error.problem, error.remedy) from None
         changes = {name: getattr(checked, name) for name in changes}

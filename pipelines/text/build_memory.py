@@ -9,10 +9,9 @@ in it stays as it is until the new one lies whole beside it (`write_memory`).
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -29,16 +28,7 @@ from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_directory import SHARDS, check_replaceable, remove_unfinished, write_memory
-from pipelines.text.memory_shards import (
-    ALL,
-    Piece,
-    Selection,
-    count_piece,
-    fill_shard,
-    piece_table,
-    sample_piece,
-    unit_rows,
-)
+from pipelines.text.memory_shards import ALL, Piece, Selection, count_piece, fill_shard, sample_piece, unit_rows
 
 SHARD_BYTES = 64 << 20
 TRAIN_ROWS_A_CLUSTER = 64
@@ -47,16 +37,12 @@ FEWEST_TRAIN_ROWS = 50_000
 
 @dataclass
 class BuildMemoryResult:
-    """What `mats build-memory` made; seconds by step in `times`."""
+    """What `mats build-memory` made: what its memory.json says, and seconds in all and by step."""
 
     output: str
-    count: int
-    clusters: int
-    dim: int
-    storage: str
-    size_bytes: int
+    memory: dict[str, Any]
     wall_s: float
-    times: dict[str, float] = field(default_factory=dict)
+    times: dict[str, float]
 
 
 def run_build_memory(
@@ -69,29 +55,21 @@ def run_build_memory(
     """
     started = time.time()
     facts = _read_table(settings)
-    pieces = _find_pieces(settings, facts)
+    size = settings.shard_rows or max(1024, SHARD_BYTES // (4 * facts.dim))
+    parts = part_rows(settings.embeddings, facts.rows)
+    pieces = [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
     if settings.clusters is not None:  # what can be refused at once, is
         _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
     check_replaceable(settings.output)
     with open_output(settings.output, written=()) as out:
         try:
             remove_unfinished(settings.output)
-            build = _MemoryBuild(settings, facts, pieces, progress or (lambda _: None))
-            note = build.run(out)
+            build = _MemoryBuild(settings, facts, pieces, size, progress or (lambda _: None))
+            memory = build.run(out)
         finally:
             storage.remove_tree(out.join(*SHARDS))
-        result = BuildMemoryResult(
-            settings.output,
-            note["count"],
-            note["clusters"],
-            note["dim"],
-            note["storage"],
-            note["index_bytes"],
-            round(time.time() - started, 2),
-            build.times,
-        )
-        build.tell(Progress("done", result.count, result.count))
-        return result
+        build.tell(Progress("done", memory["count"], memory["count"]))
+        return BuildMemoryResult(settings.output, memory, round(time.time() - started, 2), build.times)
 
 
 def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
@@ -108,39 +86,27 @@ def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
     return facts
 
 
-def _find_pieces(settings: BuildMemorySettings, facts: EmbeddingsFacts) -> list[Piece]:
-    """The parts, cut where one is longer than a shard."""
-    size = _shard_rows(settings, facts.dim)
-    parts = part_rows(settings.embeddings, facts.rows)
-    return [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
-
-
-def _shard_rows(settings: BuildMemorySettings, dim: int) -> int:
-    """Rows of one shard."""
-    return settings.shard_rows or max(1024, SHARD_BYTES // (4 * dim))
-
-
 def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
-    """Raise SettingsError for more clusters than rows."""
     if settings.clusters is not None and settings.clusters > rows:
         problem = f"{settings.clusters} clusters cannot be made of {rows} captions"
         raise SettingsError("clusters", problem, f"choose 1 to {rows}")
 
 
+@dataclass
 class _MemoryBuild:
     """One build's way through Ray."""
 
-    def __init__(
-        self,
-        settings: BuildMemorySettings,
-        facts: EmbeddingsFacts,
-        pieces: list[Piece],
-        tell: Callable[[Progress], None],
-    ) -> None:
-        self.settings, self.facts, self.pieces, self.tell = settings, facts, pieces, tell
-        self.selection = Selection(tuple(settings.sources) if settings.sources is not None else None, settings.seed)
-        self.times: dict[str, float] = {}
-        self.tasks = 1
+    settings: BuildMemorySettings
+    facts: EmbeddingsFacts
+    pieces: list[Piece]
+    shard_rows: int
+    tell: Callable[[Progress], None]
+    times: dict[str, float] = field(default_factory=dict)
+    tasks: int = 1
+
+    def __post_init__(self) -> None:
+        sources = self.settings.sources
+        self.selection = Selection(tuple(sources) if sources is not None else None, self.settings.seed)
 
     def run(self, out: Output) -> dict[str, Any]:
         """Everything but the settings' checks; returns what memory.json says."""
@@ -156,8 +122,8 @@ class _MemoryBuild:
                 problem = f"no caption is of {', '.join(self.settings.sources or ['any source'])}"
                 raise SettingsError("sources", problem, "choose sources that the embeddings have")
             _check_clusters(self.settings, total)
-            sample = self._timed("sample", partial(self._sample, total))
             clusters = self.settings.clusters or faiss_index.default_clusters(total)
+            sample = self._timed("sample", partial(self._sample, total, clusters))
             empty = self._timed("k-means", partial(self._train, sample, clusters))
             del sample
             shards = self._timed("fill", partial(self._fill, counts, faiss_index.to_bytes(empty)))
@@ -200,10 +166,8 @@ class _MemoryBuild:
     def _work(self) -> list[pa.Table]:
         """Pieces for tasks, a few for each."""
         size = -(-len(self.pieces) // (8 * self.tasks))
-        return [
-            piece_table(list(range(at, min(at + size, len(self.pieces)))), self.pieces[at : at + size])
-            for at in range(0, len(self.pieces), size)
-        ]
+        rows = [{"number": number, "piece": asdict(piece)} for number, piece in enumerate(self.pieces)]
+        return [pa.Table.from_pylist(rows[at : at + size]) for at in range(0, len(rows), size)]
 
     def _count(self) -> list[int]:
         """Rows taken of each piece; settles the threshold of a cap."""
@@ -213,19 +177,18 @@ class _MemoryBuild:
             return whole
         found: list[tuple[int, np.ndarray]] = [(0, np.empty(0, np.uint64))] * len(whole)
         for table in self._map(self._work(), count_piece, self.selection, cap is not None):
-            for number, rows, values in zip(*(table[name].to_pylist() for name in table.schema.names), strict=True):
-                found[number] = (rows, np.array(values, np.uint64))
+            for row in table.to_pylist():
+                found[row["number"]] = (row["rows"], np.array(row["draws"], np.uint64))
         total = sum(rows for rows, _ in found)
         if cap is None or cap >= total:
             return [rows for rows, _ in found]
         every = np.concatenate([values for _, values in found])
         threshold = int(np.partition(every, cap - 1)[cap - 1])
-        self.selection = Selection(self.selection.sources, self.selection.seed, threshold)
+        self.selection = replace(self.selection, threshold=threshold)
         return [int((values <= np.uint64(threshold)).sum()) for _, values in found]
 
-    def _sample(self, total: int) -> np.ndarray:
+    def _sample(self, total: int, clusters: int) -> np.ndarray:
         """Unit rows [N, D] that k-means learns from, in the order of the table."""
-        clusters = self.settings.clusters or faiss_index.default_clusters(total)
         wanted = self.settings.train_rows or max(TRAIN_ROWS_A_CLUSTER * clusters, FEWEST_TRAIN_ROWS)
         # note: a draw of about as many as wanted; a few more, so that there are never fewer than clusters
         share = (max(wanted, clusters) * 1.02 + 50) / total
@@ -243,30 +206,25 @@ class _MemoryBuild:
         return faiss_index.empty_index(centroids, self.settings.storage, sample)
 
     def _fill(self, counts: list[int], empty: bytes) -> int:
-        """Fill the shards; returns how many there are."""
         import ray
 
-        size = _shard_rows(self.settings, self.facts.dim)
-        groups: list[tuple[int, list[Piece]]] = []
+        shards: list[dict[str, Any]] = []
         first = rows = 0
         for piece, count in zip(self.pieces, counts, strict=True):
-            if not groups or rows + count > size:
-                groups.append((first, []))
+            if not shards or rows + count > self.shard_rows:
+                shards.append({"number": len(shards), "first": first, "pieces": []})
                 rows = 0
-            groups[-1][1].append(piece)
+            shards[-1]["pieces"].append(asdict(piece))
             rows += count
             first += count
-        tables = [
-            pa.table({"number": [n], "first": [at], "pieces": [json.dumps([asdict(p) for p in pieces])]})
-            for n, (at, pieces) in enumerate(groups)
-        ]
+        tables = [pa.Table.from_pylist([shard]) for shard in shards]
         folder = storage.join(self.settings.output, *SHARDS)
         storage.remove_tree(folder)
         done = 0
         for table in self._map(tables, _fill_from, self.selection, ray.put(empty), folder):
             done += sum(table["rows"].to_pylist())
             self.tell(Progress("run", done, first))
-        return len(groups)
+        return len(shards)
 
 
 def _fill_from(work: pa.Table, selection: Selection, empty: Any, folder: str) -> pa.Table:

@@ -11,10 +11,11 @@ the number of workers, not on a restart. A part that is there is done. The drive
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -32,7 +33,7 @@ from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_fact
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
-from pipelines.text.caption_buckets import EmbedBucket, TextSpec, bucket_of_part, read_corpora, report_uri
+from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora, report_uri
 
 REPORT = "_corpora.json"
 OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER, "_state/identity.json")
@@ -48,16 +49,14 @@ READ_CPUS, ENCODER_CPUS = 0.5, 1.0
 
 @dataclass
 class EmbedTextResult:
-    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted."""
+    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted.
+
+    run: OUTPUT's `_run.json`.
+    """
 
     status: str
     output: str
-    captions: int
-    records: int
-    bad: int
-    reports: list[FileReport] = field(default_factory=list)
-    wall_s: float = 0.0
-    run: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any]
 
 
 def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
@@ -78,25 +77,31 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             raise SettingsError("output", problem, "choose another folder than the corpora's")
     facts = read_encoder_facts(encoder_uri(settings.encoder))
     buckets = _bucket_count(files, settings.bucket_records)
-    identity = _identity(settings, files, facts, buckets)
+    identity = {  # a file is known by its name, size and time or etag
+        "job": "embed-text",
+        "encoder": facts.fingerprint,
+        "corpora": f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}",
+        "columns": settings.columns,
+        "batch_size": settings.batch_size,
+        "buckets": buckets,
+    }
     with open_output(settings.output, identity, results=FOLDER, overwrite=settings.overwrite, written=OUR_NAMES) as out:
         previous = out.read_run()
-        whole = has_facts(settings.output)
-        if whole and previous is not None and previous.get("status") == "complete":
-            captions, records, bad = (previous[name] for name in ("captions", "records", "bad"))
-            return EmbedTextResult("complete_before", settings.output, captions, records, bad, run=previous)
-        run = _record(settings, out.run_id, started, len(files), buckets)
+        if previous is not None and previous.get("status") == "complete" and has_facts(settings.output):
+            return EmbedTextResult("complete_before", settings.output, previous)
+        corpora = [storage.public_uri(uri) for uri in settings.corpora]
+        run: dict[str, Any] = {
+            "job": "embed-text",
+            "status": "running",
+            "run_id": out.run_id,
+            "started": utc(started),
+            "settings": {**settings.model_dump(), "corpora": corpora, "output": storage.public_uri(settings.output)},
+            "versions": versions(),
+            "files": len(files),
+            "buckets": buckets,
+        }
         out.write_run(run)
-        spec = TextSpec(
-            parts=parts,
-            encoder=facts.uri,
-            dim=facts.dim,
-            device=settings.device,
-            batch_size=settings.batch_size,
-            buckets=buckets,
-            done=sorted(_done(parts)),
-        )
-        work = _Embedding(settings, spec, facts, out, tell)
+        work = _Embedding(settings, facts, buckets, out, tell)
         try:
             work.run(files)
             run["status"] = "complete"
@@ -112,56 +117,54 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
             out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                write_facts(_table_facts(settings, facts, run))
+                table = EmbeddingsFacts(
+                    settings.output,
+                    encoder=storage.public_uri(settings.encoder),
+                    encoder_fingerprint=facts.fingerprint,
+                    dim=facts.dim,
+                    dtype="float16",
+                    rows=run["captions"],
+                    records=run["records"] - run["bad"],
+                    corpora=corpora,
+                )
+                write_facts(table)
             out.write_run(run)
-        return EmbedTextResult(
-            run["status"],
-            settings.output,
-            run["captions"],
-            run["records"],
-            run["bad"],
-            work.reports,
-            run["wall_s"],
-            run,
-        )
+        return EmbedTextResult(run["status"], settings.output, run)
 
 
 class _Embedding:
     """One run's way through Ray, and what it counted."""
 
     def __init__(
-        self,
-        settings: EmbedTextSettings,
-        spec: TextSpec,
-        facts: EncoderFacts,
-        out: Output,
-        tell: Callable[[Progress], None],
+        self, settings: EmbedTextSettings, facts: EncoderFacts, buckets: int, out: Output, tell: Callable[..., None]
     ) -> None:
-        self.settings, self.spec, self.facts, self.out, self.tell = settings, spec, facts, out, tell
+        self.settings, self.facts, self.buckets, self.out, self.tell = settings, facts, buckets, out, tell
+        self.parts = storage.join(settings.output, FOLDER)
+        self.done = sorted(_done(self.parts))
         self.reports: list[FileReport] = []
-        self.usable = self.before = self.new = self.captions = 0
+        self.bad = self.usable = self.before = self.new = self.captions = 0
         self.embed_s = 0.0
-        self.first_at: float | None = None
-        self.last_at = 0.0
-
-    @property
-    def bad(self) -> int:
-        """Records that cannot be used."""
-        return sum(report.bad for report in self.reports)
+        self.first_at, self.last_at = math.inf, 0.0
 
     def run(self, files: list[storage.FileInfo]) -> None:
-        """Read, check, shuffle, embed."""
         from pipelines.cluster.session import ray_session, readable_errors
 
         self.tell(Progress("start"))
         with ray_session(self.settings.address, self.settings.actors or 0) as there:
-            captions = self._read(files, there)
+            captions = self._read(files)
             self._check()
             if self.before < self.usable:
                 for block in readable_errors(self._embed(captions, there)):
-                    self._count(block)
+                    self.out.check()
+                    for row in block.to_pylist():
+                        self.new += row["records"]
+                        self.captions += row["captions"]
+                        self.embed_s += row["ended_at"] - row["began_at"]
+                        self.first_at = min(self.first_at, row["began_at"])
+                        self.last_at = max(self.last_at, row["ended_at"])
+                    self.tell(Progress("run", self.before + self.new, self.usable, self.before, self.bad))
 
-    def _read(self, files: list[storage.FileInfo], there: Any) -> Any:
+    def _read(self, files: list[storage.FileInfo]) -> Any:
         """Captions by bucket as a Ray Data set, all read; fills `reports`."""
         import ray
 
@@ -177,22 +180,21 @@ class _Embedding:
         ]
         read = ray.data.from_arrow(shards).map_batches(
             read_corpora,
-            fn_args=(self.settings.columns, self.spec.buckets, self.spec.done, folder),
+            fn_args=(self.settings.columns, self.buckets, self.done, folder),
             batch_format="pyarrow",
             batch_size=None,
             num_cpus=READ_CPUS,
         )
-        captions = next(readable_errors(_one(read.materialize)))
+        captions = next(readable_errors(make() for make in (read.materialize,)))
         for number in range(len(uris)):
-            self._take_report(json.loads(storage.read_bytes(report_uri(folder, number))))
+            found = json.loads(storage.read_bytes(report_uri(folder, number)))
+            self.before += found.pop("done")
+            report = FileReport(**{**found, "problems": Counter(found["problems"])})
+            self.bad += report.bad
+            self.usable += report.records - report.bad
+            self.reports.append(report)
         storage.remove_tree(folder)
         return captions
-
-    def _take_report(self, found: dict[str, Any]) -> None:
-        self.before += found.pop("done")
-        report = FileReport(**{**found, "problems": Counter(found["problems"])})
-        self.usable += report.records - report.bad
-        self.reports.append(report)
 
     def _check(self) -> None:
         """Write what was found in the files, then refuse too many bad records, or nothing at all."""
@@ -211,15 +213,16 @@ class _Embedding:
         from pipelines.cluster.stages import bounded_retries
 
         on_gpu = there.gpus >= 1 and self.settings.device != "cpu"
-        left = self.spec.buckets - len(self.spec.done)
+        left = self.buckets - len(self.done)
         actors = self.settings.actors or _actor_count(there, on_gpu, self.facts.size, left)
         if not there.own and actors * ENCODER_CPUS + READ_CPUS > there.cpus:
             problem = f"a cluster of {there.cpus:g} CPUs has no room for {actors} actors and a reader"
             raise SettingsError("address", problem, "ask for fewer (--actors), or join a larger cluster")
-        grouped = captions.groupby("bucket", num_partitions=min(self.spec.buckets, SHUFFLE_PARTITIONS))
+        given = (self.parts, self.facts.uri, self.facts.dim, self.settings.device, self.settings.batch_size)
+        grouped = captions.groupby("bucket", num_partitions=min(self.buckets, SHUFFLE_PARTITIONS))
         counts = grouped.map_groups(
             EmbedBucket,
-            fn_constructor_args=(self.spec,),
+            fn_constructor_args=given,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=actors),
             num_cpus=ENCODER_CPUS,
@@ -228,35 +231,20 @@ class _Embedding:
         )
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
-    def _count(self, block: pa.Table) -> None:
-        self.out.check()
-        for row in block.to_pylist():
-            self.new += row["records"]
-            self.captions += row["captions"]
-            self.embed_s += row["embed_s"]
-            self.first_at = min(self.first_at or row["began_at"], row["began_at"])
-            self.last_at = max(self.last_at, row["ended_at"])
-        self.tell(Progress("run", self.before + self.new, self.usable, self.before, self.bad))
-
     def describe(self, run: dict[str, Any]) -> None:
         """Fill in the run's record. Rates are from the first bucket's start to the last one's end."""
-        busy = self.last_at - self.first_at if self.first_at else 0.0
+        busy = max(0.0, self.last_at - self.first_at)
         run.update(
             records=sum(report.records for report in self.reports),
             bad=self.bad,
             problems=dict(sum((report.problems for report in self.reports), Counter())),
             records_new=self.new,
             captions_new=self.captions,
-            captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.spec.parts)),
+            captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.parts)),
             embed_s=round(self.embed_s, 3),
             busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
         )
-
-
-def _one(make: Callable[[], Any]) -> Iterator[Any]:
-    """What `make` returns, as an iterator of one, which `readable_errors` takes."""
-    yield make()
 
 
 def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:
@@ -273,20 +261,6 @@ def _actor_count(there: Any, on_gpu: bool, model_bytes: int, buckets: int) -> in
     return max(1, min(int(there.cpus) if there.own else int(there.cpus) - 1, fitting, buckets))
 
 
-def _identity(
-    settings: EmbedTextSettings, files: list[storage.FileInfo], facts: EncoderFacts, buckets: int
-) -> dict[str, Any]:
-    """What must stay the same in one OUTPUT. A file is known by its name, size and time or etag."""
-    return {
-        "job": "embed-text",
-        "encoder": facts.fingerprint,
-        "corpora": f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}",
-        "columns": settings.columns,
-        "batch_size": settings.batch_size,
-        "buckets": buckets,
-    }
-
-
 def _done(parts: str) -> set[int]:
     """Buckets whose parts are there; raises SettingsError for a file that is no part."""
     found = set()
@@ -297,33 +271,3 @@ def _done(parts: str) -> set[int]:
             problem = f"{storage.public_uri(info.uri)} is no part that `mats embed-text` wrote"
             raise SettingsError("output", problem, "move this file away") from None
     return found
-
-
-def _record(settings: EmbedTextSettings, run_id: str, started: float, files: int, buckets: int) -> dict[str, Any]:
-    shown = settings.model_dump()
-    shown.update(
-        corpora=[storage.public_uri(uri) for uri in settings.corpora], output=storage.public_uri(settings.output)
-    )
-    return {
-        "job": "embed-text",
-        "status": "running",
-        "run_id": run_id,
-        "started": utc(started),
-        "settings": shown,
-        "versions": versions(),
-        "files": files,
-        "buckets": buckets,
-    }
-
-
-def _table_facts(settings: EmbedTextSettings, encoder: EncoderFacts, run: dict[str, Any]) -> EmbeddingsFacts:
-    return EmbeddingsFacts(
-        settings.output,
-        encoder=storage.public_uri(settings.encoder),
-        encoder_fingerprint=encoder.fingerprint,
-        dim=encoder.dim,
-        dtype="float16",
-        rows=run["captions"],
-        records=run["records"] - run["bad"],
-        corpora=run["settings"]["corpora"],
-    )

@@ -6,8 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,11 @@ def check_replaceable(output: str) -> None:
         there = [name for name in FILES if storage.exists(storage.join(output, name))]
     except storage.StorageError:
         return  # an OUTPUT that cannot be written is told of later
-    if not there:
-        return
     try:
-        note = json.loads(storage.read_bytes(storage.join(output, "memory.json")))
+        note = json.loads(storage.read_bytes(storage.join(output, "memory.json"))) if there else None
     except (storage.StorageError, ValueError):
         note = None
-    if not isinstance(note, dict) or not {"fingerprint", "encoder_fingerprint"} <= set(note):
+    if there and not (isinstance(note, dict) and {"fingerprint", "encoder_fingerprint"} <= note.keys()):
         problem = f"{there[0]} in {storage.public_uri(output)} is of no memory that `mats build-memory` wrote"
         raise SettingsError("output", problem, "move it away, or choose another folder")
 
@@ -55,7 +52,9 @@ def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any])
     """
     folder = storage.join(output, *SHARDS)
     try:
-        with _workplace(output) as place:
+        # note: inside OUTPUT where that is local, so that moving is renaming
+        with tempfile.TemporaryDirectory(prefix="memory-", dir=_local_state(output)) as folder_name:
+            place = Path(folder_name)
             local = [_local(shard_uri(folder, n, "faiss"), place) for n in range(shards)]
             fingerprint = faiss_index.merge_shards(empty, local, place / "index.faiss")
             _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
@@ -77,13 +76,6 @@ def _local_state(output: str) -> Path | None:
     """OUTPUT/_state where that is a local folder."""
     path = storage.local_path(output)
     return Path(path.decode(errors="surrogateescape")) / "_state" if path is not None else None
-
-
-@contextmanager
-def _workplace(output: str) -> Iterator[Path]:
-    """A local folder for the memory in the making: inside OUTPUT where that is local, so that moving is renaming."""
-    with tempfile.TemporaryDirectory(prefix="memory-", dir=_local_state(output)) as place:
-        yield Path(place)
 
 
 def remove_unfinished(output: str) -> None:
@@ -119,30 +111,23 @@ def _put_memory(made: Path, output: str) -> None:
             os.replace(made / name, os.path.join(place, name.encode()))
         return
     beside = storage.join(output, "_state", "next")
+    storage.make_dirs(beside)
     try:
         for name in FILES:
-            _upload(made / name, storage.join(beside, name))
+            _in_store("put_file", str(made / name), storage.join(beside, name))
         for name in FILES:
-            _copy(storage.join(beside, name), storage.join(output, name))
+            _in_store("cp_file", storage.filesystem(storage.join(beside, name))[1], storage.join(output, name))
     finally:
         storage.remove_tree(beside)
 
 
-def _upload(file: Path, uri: str) -> None:
+def _in_store(method: str, source: str, uri: str) -> None:
+    """Make the file `uri` out of `source` by a method of its file system."""
     fs, name = storage.filesystem(uri)
-    storage.make_dirs(uri.rpartition("/")[0])
     try:
-        fs.put_file(str(file), name)
+        getattr(fs, method)(source, name)
     except Exception as error:  # note: fsspec back ends raise the exceptions of their own client libraries
         raise storage.error_from(error, uri) from None
-
-
-def _copy(source: str, target: str) -> None:
-    fs, name = storage.filesystem(target)
-    try:
-        fs.cp_file(storage.filesystem(source)[1], name)
-    except Exception as error:
-        raise storage.error_from(error, target) from None
 
 
 def _write_captions(parts: list[str], target: Path) -> None:

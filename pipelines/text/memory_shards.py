@@ -6,9 +6,8 @@ Which rows are taken, and which k-means learns from, is a function of (seed, cap
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from mats_core import storage
 from mats_core.memory import faiss_index
 from pipelines.data import parquet
 
+COUNT_SCHEMA = pa.schema({"number": pa.int64(), "rows": pa.int64(), "draws": pa.list_(pa.uint64())})
 ALL = 2**64 - 1
 """A threshold that every row's draw is below."""
 
@@ -67,34 +67,36 @@ def select_rows(table: pa.Table, selection: Selection) -> pa.Table:
         flat, parents = pc.list_flatten(table["sources"]), pc.list_parent_indices(table["sources"])
         rows = np.unique(np.asarray(pc.filter(parents, pc.is_in(flat, value_set=wanted))))
         table = table.take(pa.array(rows, pa.int64()))
-    if selection.threshold < ALL:
-        below = draws(table["caption_id"].to_pylist(), selection.seed, "cap") <= np.uint64(selection.threshold)
-        table = table.filter(pa.array(below))
-    return table
+    return _below(table, selection.seed, "cap", selection.threshold)
+
+
+def _below(table: pa.Table, seed: int, salt: str, threshold: int) -> pa.Table:
+    """The rows whose draw is at most `threshold`."""
+    if threshold == ALL:
+        return table
+    return table.filter(pa.array(draws(table["caption_id"].to_pylist(), seed, salt) <= np.uint64(threshold)))
 
 
 def count_piece(work: pa.Table, selection: Selection, with_draws: bool) -> pa.Table:
     """How many rows of each piece are taken, and their draws where a cap is still to be found."""
-    numbers, counts, found = [], [], []
-    for number, piece in _pieces(work):
-        numbers.append(number)
-        tables = [select_rows(table, selection) for table in read_piece(piece, ["caption_id", "sources"])]
-        counts.append(sum(len(table) for table in tables))
-        ids = [each for table in tables for each in table["caption_id"].to_pylist()] if with_draws else []
-        found.append(draws(ids, selection.seed, "cap"))
-    return pa.table({"number": numbers, "rows": counts, "draws": pa.array(found, pa.list_(pa.uint64()))})
+    found = []
+    for row in work.to_pylist():
+        tables = [
+            select_rows(table, selection) for table in read_piece(Piece(**row["piece"]), ["caption_id", "sources"])
+        ]
+        ids = [each for table in tables for each in table["caption_id"].to_pylist()]
+        own = draws(ids if with_draws else [], selection.seed, "cap")
+        found.append({"number": row["number"], "rows": len(ids), "draws": own})
+    return pa.Table.from_pylist(found, COUNT_SCHEMA)
 
 
 def sample_piece(work: pa.Table, selection: Selection, threshold: int) -> Iterator[pa.Table]:
     """Embeddings of the taken rows whose second draw is at most `threshold`, with the number of their piece."""
-    for number, piece in _pieces(work):
-        for table in read_piece(piece, ["caption_id", "sources", "embedding"]):
-            table = select_rows(table, selection)
-            if threshold < ALL:
-                below = draws(table["caption_id"].to_pylist(), selection.seed, "sample") <= np.uint64(threshold)
-                table = table.filter(pa.array(below))
+    for row in work.to_pylist():
+        for table in read_piece(Piece(**row["piece"]), ["caption_id", "sources", "embedding"]):
+            table = _below(select_rows(table, selection), selection.seed, "sample", threshold)
             if len(table):
-                yield pa.table({"number": [number] * len(table), "embedding": table["embedding"]})
+                yield pa.table({"number": [row["number"]] * len(table), "embedding": table["embedding"]})
 
 
 def fill_shard(work: pa.Table, selection: Selection, empty: bytes, folder: str) -> pa.Table:
@@ -102,12 +104,12 @@ def fill_shard(work: pa.Table, selection: Selection, empty: bytes, folder: str) 
     import faiss
 
     faiss.omp_set_num_threads(1)
-    numbers, counts = [], []
+    done = []
     for row in work.to_pylist():
         index = faiss_index.from_bytes(empty)
         captions: list[pa.Table] = []
         first = row["first"]
-        for piece in json.loads(row["pieces"]):
+        for piece in row["pieces"]:
             for table in read_piece(Piece(**piece), ["caption_id", "caption", "sources", "embedding"]):
                 table = select_rows(table, selection)
                 faiss_index.fill(index, unit_rows(table["embedding"]), first)
@@ -115,9 +117,8 @@ def fill_shard(work: pa.Table, selection: Selection, empty: bytes, folder: str) 
                 captions.append(_captions(table, selection.sources))
         parquet.write(shard_uri(folder, row["number"], "captions.parquet"), pa.concat_tables(captions))
         storage.write_bytes(shard_uri(folder, row["number"], "faiss"), faiss_index.to_bytes(index))
-        numbers.append(row["number"])
-        counts.append(first - row["first"])
-    return pa.table({"number": numbers, "rows": counts})
+        done.append({"number": row["number"], "rows": first - row["first"]})
+    return pa.Table.from_pylist(done)
 
 
 def shard_uri(folder: str, number: int, ending: str) -> str:
@@ -137,18 +138,6 @@ def unit_rows(column: Any) -> np.ndarray:
 
 def _captions(table: pa.Table, sources: tuple[str, ...] | None) -> pa.Table:
     """Caption and one source of each row: the first that was asked for."""
-    wanted = None if sources is None else set(sources)
-    first = [
-        next((each for each in found if wanted is None or each in wanted), "") for found in table["sources"].to_pylist()
-    ]
+    told = table["sources"].to_pylist()
+    first = [next((each for each in found if sources is None or each in sources), "") for found in told]
     return pa.table({"caption": table["caption"], "source": pa.array(first, pa.string())})
-
-
-def piece_table(numbers: list[int], pieces: list[Piece]) -> pa.Table:
-    """Pieces as rows for a task."""
-    return pa.table({"number": numbers, "piece": [json.dumps(asdict(piece)) for piece in pieces]})
-
-
-def _pieces(work: pa.Table) -> Iterator[tuple[int, Piece]]:
-    for row in work.to_pylist():
-        yield row["number"], Piece(**json.loads(row["piece"]))

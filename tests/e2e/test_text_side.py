@@ -53,7 +53,7 @@ def embedded(corpora: Path, encoder_dir: str, shared_ray: str, tmp_path_factory:
     """The corpora, embedded by one actor."""
     out = tmp_path_factory.mktemp("embedded")
     result = run_embed_text(settings(corpora, out, encoder_dir))
-    assert (result.status, result.records, result.bad) == ("complete", 3 * len(CAPTIONS) + 2, 2)
+    assert (result.status, result.run["records"], result.run["bad"]) == ("complete", 3 * len(CAPTIONS) + 2, 2)
     return out
 
 
@@ -98,7 +98,7 @@ def test_workers_and_a_restart_change_nothing(embedded: Path, corpora: Path, enc
     (tmp_path / "embeddings" / "part-00000.parquet").unlink(missing_ok=True)  # as if a kill had come before it
     (tmp_path / "embeddings" / "part-00000.parquet.0123ab12.partial").write_bytes(b"half")
     second = run_embed_text(settings(corpora, tmp_path, encoder_dir, actors=1))
-    assert (second.status, second.captions) == ("complete", len(CAPTIONS))
+    assert (second.status, second.run["captions"]) == ("complete", len(CAPTIONS))
     assert parts(tmp_path) == parts(embedded)
     assert all(p.stat().st_mtime_ns == was for p, was in kept.items() if p.name != "part-00000.parquet")
     assert run_embed_text(settings(corpora, tmp_path, encoder_dir)).status == "complete_before"
@@ -178,7 +178,7 @@ def test_the_memory_holds_every_caption_with_its_vector(embedded: Path, tmp_path
         BuildMemorySettings(embeddings=str(embedded), output=str(tmp_path), storage=storage, clusters=12, shard_rows=50)
     )
     table = pq.read_table(embedded / "embeddings").to_pydict()
-    assert (made.count, made.clusters, made.dim) == (len(CAPTIONS), 12, 32)
+    assert (made.memory["count"], made.memory["clusters"], made.memory["dim"]) == (len(CAPTIONS), 12, 32)
     memory = SantaMemory.load(str(tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "_state",

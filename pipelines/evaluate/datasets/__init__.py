@@ -2,9 +2,9 @@
 
     definition         a data set as data: kind, task, metrics, files; one YAML file each in definitions/
     loading            files → items with their labels; the file for a publisher's judge; what is missing
-    folder             the files of a data set, where its audio lies, tables and JSON lists with their places
-    found_items        what a reader collects
-    csv_reader, json_reader, file_name_reader, soundworld_reader    `reader: table`, `records`, `names`, `soundworld`
+    folder             the files of a data set, where its audio lies, tables and JSON lists; what a reader collects
+    readers            CSV and TSV files, JSON lists, names of files: `reader: table`, `records`, `names`
+    soundworld_reader  clips of the embedded world: `reader: soundworld`
 
 Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of
 files is a reader, entered in `loading.READERS`.
@@ -15,11 +15,4 @@ from __future__ import annotations
 from pipelines.evaluate.datasets.definition import EvaluationSet, list_evaluation_sets, load_evaluation_set
 from pipelines.evaluate.datasets.loading import LoadedSet, load_items, missing
 
-__all__ = [
-    "EvaluationSet",
-    "LoadedSet",
-    "list_evaluation_sets",
-    "load_evaluation_set",
-    "load_items",
-    "missing",
-]
+__all__ = ["EvaluationSet", "LoadedSet", "list_evaluation_sets", "load_evaluation_set", "load_items", "missing"]

@@ -7,23 +7,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mats_core.errors import SettingsError, first_line
 from mats_core.model.prompts import TASKS
 from mats_core.scoring import METRICS, Kind, LabelSet
 from mats_core.scoring.chat import AIR_BENCH_FIELDS
-from pipelines.settings.base import build
+from pipelines.settings.base import Settings, build
 
 FOLDER = Path(__file__).parent / "definitions"
 AIR_BENCH, MMAU = "air_bench", "mmau"
 """Data sets whose publishers have a judge of their own: values of `judge`."""
 
 
-class EvaluationSet(BaseModel):
+class EvaluationSet(Settings):
     """What is asked, what is right, how it is scored, and which files it takes."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Short name, as in --benchmarks.")
     title: str = Field(description="Name as its publisher writes it.")

@@ -1,14 +1,14 @@
-"""The folder of a data set: the files its definition names, where its audio lies, tables with their line numbers."""
+"""The folder of a data set: the files its definition names, where its audio lies, tables with their line numbers, and
+what a reader collects of it: items with unique ids, whose audio is there; what is left out, and why."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import posixpath
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from mats_core import storage
 from mats_core.audio.signatures import AUDIO_EXTENSIONS
 from mats_core.errors import SettingsError, first_line
+from mats_core.scoring import Item
 from mats_core.storage import StorageError
 from pipelines.evaluate.datasets.definition import EvaluationSet
 from pipelines.settings.base import build
@@ -49,13 +50,7 @@ def columns_of(template: str) -> list[str]:
 
 @dataclass
 class Folder:
-    """The folder of one data set, listed once.
-
-    Attributes:
-        uri: where it is.
-        found: path relative to the folder → URI, of every file in it.
-        versions: URI → version, as they are listed.
-    """
+    """The folder of one data set, listed once. found: path in it → URI, of every file; versions: URI → version."""
 
     definition: EvaluationSet
     uri: str
@@ -69,6 +64,11 @@ class Folder:
             if ending.lower() in AUDIO_EXTENSIONS:
                 self._stems.setdefault(stem, path)
 
+    def columns(self, template: str, *named: str | None) -> list[str]:
+        """The columns that a template, the patterns of the audio and what is named take, each once."""
+        templates = [name for each in (template, *self.definition.audio) for name in columns_of(each)]
+        return list(dict.fromkeys([*templates, *filter(None, named)]))
+
     def path(self, role: str) -> str | None:
         """The path of a file the definition names, the first of its alternatives that is there; else None."""
         return next((path for path in self.definition.paths(role) if path in self.found), None)
@@ -77,10 +77,8 @@ class Folder:
         """(path, text) of a file the definition names; raises SettingsError when it is not there or is no UTF-8."""
         path = self.path(role)
         if path is None:
-            names = " or ".join(self.definition.paths(role))
-            raise self.wrong(
-                role, f"{names} is not in {storage.public_uri(self.uri)}", f"get it: {self.definition.source}"
-            )
+            problem = f"{' or '.join(self.definition.paths(role))} is not in {storage.public_uri(self.uri)}"
+            raise self.wrong(role, problem, f"get it: {self.definition.source}")
         try:
             return path, storage.read_bytes(self.found[path]).decode("utf-8-sig")
         except (StorageError, UnicodeDecodeError) as error:
@@ -136,22 +134,12 @@ def open_folder(definition: EvaluationSet, root: str) -> Folder:
 
 
 def table(
-    folder: Folder,
-    role: str,
-    separator: str,
-    header: Sequence[str] | None,
-    needed: Sequence[str],
-    more: bool = False,
+    folder: Folder, role: str, separator: str, header: Sequence[str] | None, needed: Sequence[str], more: bool = False
 ) -> Iterator[tuple[int, Row]]:
-    """(line, row) of a CSV or TSV file.
+    """(line, row) of a CSV or TSV file with the columns `needed`.
 
-    Args:
-        header: column names of a file that has none of its own.
-        needed: columns that must be there.
-        more: lines may have more fields than the header has names; these are passed over.
-
-    Raises:
-        SettingsError: for missing columns and for lines with another number of fields, by line.
+    header: column names of a file that has none of its own. more: lines may have more fields than that, which are
+    passed over. Raises SettingsError for missing columns and for lines with another number of fields, by line.
     """
     path, text = folder.read(role)
     quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
@@ -169,7 +157,9 @@ def table(
             continue
         if names is None:
             names = [name.strip() for name in row]
-            _check_columns(folder, path, names, needed)
+            absent = [name for name in needed if name not in names]
+            if absent:
+                raise folder.wrong(path, f"no column {', '.join(absent)} among {', '.join(names)}", AS_PUBLISHED)
             continue
         while len(row) > len(names) and not row[-1].strip():
             row.pop()  # note: TUT's lists end their lines with a separator
@@ -183,26 +173,35 @@ def table(
         raise folder.wrong(path, f"an empty file, without the columns {', '.join(needed)}", AS_PUBLISHED)
 
 
-def _check_columns(folder: Folder, path: str, names: Sequence[str], needed: Sequence[str]) -> None:
-    absent = [name for name in dict.fromkeys(needed) if name not in names]
-    if absent:
-        raise folder.wrong(path, f"no column {', '.join(absent)} among {', '.join(names)}", AS_PUBLISHED)
+@dataclass
+class FoundItems:
+    """Items of one folder, as a reader finds them: those whose audio is there.
 
-
-def json_list(folder: Folder, role: str, key: str | None) -> tuple[str, list[dict[str, Any]]]:
-    """(path, records) of a JSON list of objects, under ``key`` where the file is an object.
-
-    Raises:
-        SettingsError: when the file is not such a list.
+    labels: those that occur anywhere in the reader's file. left_out: (item id, why) of items that cannot be asked.
+    records: (item id, the publisher's record) of all items, where a file to submit must repeat them. places: item id →
+    where in the reader's file it stands, of those that `check_new` has seen.
     """
-    path, text = folder.read(role)
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise folder.wrong(path, f"broken JSON ({error})", AS_PUBLISHED) from None
-    if key is not None:
-        value = value.get(key) if isinstance(value, dict) else None
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        expected = "JSON list of objects" + (f" under `{key}`" if key else "")
-        raise folder.wrong(path, f"not a {expected}", AS_PUBLISHED)
-    return path, value
+
+    folder: Folder
+    items: list[Item] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)
+
+    def check_new(self, item_id: str, where: str) -> None:
+        """Raise SettingsError when an id was met before."""
+        if item_id in self.places:
+            problem = f"the id {item_id} is also at {self.places[item_id]}"
+            raise self.folder.wrong(where, problem, "leave one of the two, or choose an id that tells items apart")
+        self.places[item_id] = where
+
+    def add(self, item_id: str, fields: Mapping[str, Any], **facts: Any) -> None:
+        """An item whose audio is looked up by the definition's patterns; without audio it is left out."""
+        definition = self.folder.definition
+        uri, why = self.folder.audio(fields)
+        if uri is None:
+            self.left_out.append((item_id, why))
+            return
+        facts["question"] = str(facts.get("question") or "") or definition.question
+        self.items.append(Item(item_id, uri, definition.task, tag=definition.tag, **facts))

@@ -7,35 +7,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
-from pipelines.evaluate.datasets import csv_reader, file_name_reader, json_reader, soundworld_reader
+from pipelines.evaluate.datasets import readers, soundworld_reader
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
-from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, open_folder
-from pipelines.evaluate.datasets.found_items import FoundItems
+from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, FoundItems, open_folder
 
 READERS: dict[str, Callable[[Folder], FoundItems]] = {
-    "table": csv_reader.read,
-    "names": file_name_reader.read,
-    "records": json_reader.read,
+    "table": readers.read_table,
+    "names": readers.read_names,
+    "records": readers.read_records,
 }
 SOUNDWORLD = "soundworld"
-_LABELLED = ("label", "labels")
 
 
 @dataclass
 class LoadedSet:
-    """A data set with its items, ready to be asked.
+    """A data set with its items, ready to be asked: in the order of the publisher's file, with unique ids.
 
-    Attributes:
-        items: in the order of the publisher's file; ids are unique.
-        versions: of each item's audio, as it was listed.
-        labels: the label set (kinds ``label`` and ``labels``), else empty.
-        left_out: (item id, why): items that the files name but that cannot be asked. A reason is its kind, and after a
-            colon what is peculiar to the item.
-        records: (item id, the publisher's record) in its order, where a file to submit repeats all of them.
+    versions: of each item's audio, as listed. labels: the label set (kinds ``label`` and ``labels``), else empty.
+    left_out: (item id, why) of items that the files name but that cannot be asked; a reason is its kind, and after a
+    colon what is peculiar to the item. records: (item id, the publisher's record), where a file to submit repeats all.
     """
 
     definition: EvaluationSet
@@ -51,11 +46,8 @@ class LoadedSet:
         return self.definition.name
 
     def judge_file(self, answers: Answers, seed: int = 0) -> tuple[str, str] | None:
-        """(file name, text) for the publisher's own judge; None where the data set has none.
-
-        AIR-Bench: the JSON lines that its score_chat.py reads. MMAU's test part, whose answers are withheld: all its
-        own records with ``model_prediction``.
-        """
+        """(file name, text) for a publisher's own judge, or None: JSON lines that AIR-Bench's score_chat.py reads;
+        all records of MMAU's test part, whose answers are withheld, with ``model_prediction``."""
         if self.definition.judge == AIR_BENCH:
             return "Chat_result_modelx.jsonl", air_bench_lines(self.items, answers)
         if self.definition.judge == MMAU:
@@ -64,24 +56,23 @@ class LoadedSet:
 
 
 def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -> LoadedSet:
-    """Items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
+    """The first `limit` items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
 
-    Args:
-        root: folder of all data sets' folders; ``soundworld`` writes its clips there.
-        limit: the first so many items only.
-
-    Raises:
-        SettingsError: for files that are not there or are not as their publisher ships them (wrong columns,
-            duplicate ids, labels outside the label set), naming file, line and what was expected; and when not
-            one item is left.
+    ``soundworld`` writes its clips there. Raises SettingsError for files that are not there or are not as their
+    publisher ships them, naming file, line and what was expected; and when not one item is left.
     """
     if definition.reader == SOUNDWORLD:
-        items, versions = soundworld_reader.read(definition, root, limit)
-        return LoadedSet(definition, items, versions, soundworld_reader.label_set(definition))
+        storage.make_dirs(storage.join(root, definition.folder or definition.name))
     folder = open_folder(definition, root)
-    found = _reader(folder)(folder)
+    if definition.reader == SOUNDWORLD:
+        found = soundworld_reader.read(folder, limit)
+    elif definition.reader in READERS:
+        found = READERS[definition.reader](folder)
+    else:
+        remedy = f"choose one of {', '.join((*READERS, SOUNDWORLD))}"
+        raise folder.wrong("reader", f'"{definition.reader}" is not a reader', remedy)
     labels = LabelSet()
-    if definition.kind in _LABELLED:
+    if definition.kind in ("label", "labels"):
         labels = definition.label_set(definition.labels or found.labels)
         _check_labels(found, labels)
     if not found.items:
@@ -109,21 +100,13 @@ def missing(definition: EvaluationSet, root: str) -> list[str]:
         if folder.path(role) is None:
             names = " or ".join(definition.paths(role))
             absent.append(f"{where}/{names} is not there. Get it: {definition.source}")
-    if len(absent) or not folder.found:
+    if absent or not folder.found:
         return absent or [f"{where}/ is empty. Get its files: {definition.source}"]
     try:
         left = [pair for pair in load_items(definition, root).left_out if pair[1].startswith(NO_AUDIO)]
     except SettingsError as error:
         return [str(error)]
     return [f"the audio of {len(left)} items is not there, e.g. {left[0][0]}: {left[0][1]}"] if left else []
-
-
-def _reader(folder: Folder) -> Callable[[Folder], FoundItems]:
-    name = folder.definition.reader
-    if name not in READERS:
-        remedy = f"choose one of {', '.join((*READERS, SOUNDWORLD))}"
-        raise folder.wrong("reader", f'"{name}" is not a reader', remedy)
-    return READERS[name]
 
 
 def _check_labels(found: FoundItems, labels: LabelSet) -> None:

@@ -6,68 +6,52 @@ import io
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+import soundfile
+from pydantic import Field
 
 from mats_core import storage
-from mats_core.errors import SettingsError
-from mats_core.scoring import Item, LabelSet
+from mats_core.scoring import Item
 from mats_core.soundworld.kinds import KINDS, SAMPLE_RATE
 from mats_core.soundworld.language import NUMBERS, WORDS, Content, caption, question
 from mats_core.soundworld.recipe import SPLITS, Recipe, clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines.evaluate.datasets.definition import EvaluationSet
-from pipelines.settings.base import build
+from pipelines.evaluate.datasets.folder import Folder, FoundItems
+from pipelines.settings.base import Settings
 
 _CAPTIONS = 5
 _CHOICE_KINDS = ("first", "last", "overlap", "pitch", "rate", "presence", "count")
 
 
-class SoundworldOptions(BaseModel):
+class SoundworldOptions(Settings):
     """How many clips, and of which split."""
-
-    model_config = ConfigDict(extra="forbid")
 
     clips: int = Field(1000, gt=0, description="How many clips; --limit takes fewer.")
 
 
-def read(definition: EvaluationSet, root: str, limit: int | None = None) -> tuple[list[Item], list[str]]:
-    """The first clips of the split, written under ``root`` where they are not there yet, and their versions.
+def read(folder: Folder, limit: int | None = None) -> FoundItems:
+    """The first clips of the split, which are written into the folder where they are not there yet.
 
     The same clip always has the same samples, captions and questions, whatever `limit` and machine.
     """
-    options = _options(definition)
-    count = options.clips if limit is None else min(limit, options.clips)
-    folder = storage.join(root, definition.folder or definition.name)
-    storage.make_dirs(folder)
-    there = {info.path: info.version for info in storage.list_files(folder)}
-    items, names, new = [], [], False
-    for i in range(count):
-        recipe = clip_recipe(definition.split, i)
-        name = f"{definition.split}-{i:05d}.wav"
-        uri = storage.join(folder, name)
-        if name not in there:
-            storage.write_bytes(uri, _wav(recipe))
-            new = True
-        names.append(name)
-        items.append(_item(definition, recipe, i, uri))
-    if new:
-        there = {info.path: info.version for info in storage.list_files(folder)}
-    return items, [there[name] for name in names]
-
-
-def label_set(definition: EvaluationSet) -> LabelSet:
-    """The kinds of sound, by the words a label list uses."""
-    if definition.kind not in ("label", "labels"):
-        return LabelSet()
-    return definition.label_set([WORDS[kind].label for kind in KINDS])
-
-
-def _options(definition: EvaluationSet) -> SoundworldOptions:
-    options = build(SoundworldOptions, definition.options)
+    definition, options = folder.definition, folder.options(SoundworldOptions)
     if definition.split not in SPLITS:
         problem = f'"{definition.split}" is not a split of the embedded world'
-        raise SettingsError(f"benchmarks: {definition.name}: split", problem, f"choose one of {', '.join(SPLITS)}")
-    return options
+        raise folder.wrong("split", problem, f"choose one of {', '.join(SPLITS)}")
+    found = FoundItems(folder, labels=[WORDS[kind].label for kind in KINDS])
+    for i in range(options.clips)[:limit]:
+        recipe = clip_recipe(definition.split, i)
+        name = f"{definition.split}-{i:05d}.wav"
+        uri = storage.join(folder.uri, name)
+        if name in folder.found:
+            folder.versions[uri] = folder.versions[folder.found[name]]
+        else:
+            wav = io.BytesIO()
+            soundfile.write(wav, render(recipe), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+            storage.write_bytes(uri, wav.getvalue())
+            folder.versions[uri] = storage.stat(uri).version
+        found.items.append(_item(definition, recipe, i, uri))
+    return found
 
 
 def _item(definition: EvaluationSet, recipe: Recipe, index: int, uri: str) -> Item:
@@ -85,12 +69,8 @@ def _item(definition: EvaluationSet, recipe: Recipe, index: int, uri: str) -> It
         asked, answer, kind = question(content, rng, only=_CHOICE_KINDS[index % len(_CHOICE_KINDS)])
         if kind in ("which", "group"):
             asked, answer, kind = question(content, rng, only="count")
-        facts |= {
-            "question": asked,
-            "answer": answer,
-            "category": kind,
-            "choices": _choices(answer, kind, content, rng),
-        }
+        facts |= {"question": asked, "answer": answer, "category": kind}
+        facts["choices"] = _choices(answer, kind, content, rng)
     return Item(
         item_id=f"{definition.split}-{index:05d}", uri=uri, task=definition.task, tag=definition.tag,
         **({"question": definition.question} | facts),
@@ -99,21 +79,16 @@ def _item(definition: EvaluationSet, recipe: Recipe, index: int, uri: str) -> It
 
 def _choices(answer: str, kind: str, content: Content, rng: np.random.Generator) -> tuple[str, ...]:
     """The options of a question; wrong ones for "first" and "last" are the clip's other sounds, then any."""
-    if kind == "count":
-        return NUMBERS[1:]
-    if kind == "overlap":
-        return ("together", "one after another")
-    if kind in ("pitch", "rate", "presence"):
-        return {"pitch": ("low", "high"), "rate": ("slow", "fast"), "presence": ("yes", "no")}[kind]
+    fixed = {
+        "count": NUMBERS[1:],
+        "overlap": ("together", "one after another"),
+        "pitch": ("low", "high"),
+        "rate": ("slow", "fast"),
+        "presence": ("yes", "no"),
+    }
+    if kind in fixed:
+        return fixed[kind]
     others = [WORDS[k].label for k in content.kinds if WORDS[k].label != answer]
     rest = [WORDS[k].label for k in KINDS if k not in content.kinds]
     others += [rest[i] for i in rng.permutation(len(rest))]
     return (answer, *others[:3])
-
-
-def _wav(recipe: Recipe) -> bytes:
-    import soundfile
-
-    buffer = io.BytesIO()
-    soundfile.write(buffer, render(recipe), SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    return buffer.getvalue()

@@ -21,8 +21,8 @@ from pipelines.cluster.plan import Resources
 from pipelines.cluster.progress import Progress
 from pipelines.data.schemas import WINDOWS_TYPE
 from pipelines.evaluate import answers as evaluate_answers
-from pipelines.evaluate.results import Evaluation
 from pipelines.evaluate.run import run_evaluate
+from pipelines.evaluate.scores import Evaluation
 from pipelines.settings.archive import CaptionSettings, EmbedSettings
 from pipelines.settings.evaluate import EvaluateSettings
 

@@ -10,8 +10,7 @@ import pytest
 from mats_core.scoring import Item, LabelSet, Scores
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
-from pipelines.evaluate.results import SetResult
-from pipelines.evaluate.scores import modality_gap
+from pipelines.evaluate.scores import SetResult, modality_gap
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_labels_right_missed_and_wrong(tmp_path: Path) -> None:
     result = write_report(output, str(tmp_path / "r.html"), truth)
     assert result.files[0]["parts"][0]["labels"] == [("rain", "right"), ("siren", "missed"), ("dog", "wrong")]
     scores = result.labels
-    assert (scores.right, scores.missed, scores.wrong, scores.f1) == (1, 1, 1, 0.5)
+    assert (scores["right"], scores["missed"], scores["wrong"], scores.f1) == (1, 1, 1, 0.5)
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     assert [len(page.all("li", kind)) for kind in ("right", "missed", "wrong")] == [1, 1, 1]
     assert "Rain, then a siren." in page.text

@@ -17,7 +17,6 @@ from mats_core import storage
 from pipelines.data.corpus import caption_id
 from pipelines.text.caption_buckets import (
     EmbedBucket,
-    TextSpec,
     bucket_of,
     bucket_of_part,
     distinct,
@@ -52,7 +51,7 @@ def test_buckets_are_even_and_named_after_their_parts() -> None:
 def test_a_bucket_is_sorted_by_length_for_the_encoder_and_by_id_in_its_part(tmp_path: Path) -> None:
     encoder = Lengths()
     texts = ["x" * length for length in (9, 2, 30, 4, 17)]
-    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2, batch_size=2), encoder)
+    stage = EmbedBucket(str(tmp_path), encoder, dim=2, batch_size=2)
     told = stage(pa.concat_tables([rows_of(texts), rows_of(texts[:2], "b")])).to_pylist()[0]
     assert (told["bucket"], told["captions"], told["records"]) == (3, 5, 7)
     assert [[len(text) for text in batch] for batch in encoder.batches] == [[2, 4], [9, 17], [30]]
@@ -69,7 +68,7 @@ def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
         def embed_text(self, texts: list[str]) -> torch.Tensor:
             return torch.full((len(texts), 2), float("nan"))
 
-    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2), Broken())
+    stage = EmbedBucket(str(tmp_path), Broken(), dim=2)
     with pytest.raises(ValueError, match="NaN"):
         stage(rows_of(["a"]))
     assert list(tmp_path.iterdir()) == []
@@ -79,7 +78,7 @@ def test_a_full_disk_leaves_no_half_part(tmp_path: Path, monkeypatch: pytest.Mon
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    stage = EmbedBucket(TextSpec(parts=str(tmp_path), encoder="", dim=2), Lengths())
+    stage = EmbedBucket(str(tmp_path), Lengths(), dim=2)
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(storage.StorageError, match="No space left on device"):
         stage(rows_of(["a"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,7 @@ def fill(table: Path, output: str, seed: int = 0) -> Any:
     piece = Piece(str(table / "embeddings" / "part-00000.parquet"), 0, 100)
     sample = unit_rows(pq.read_table(piece.uri)["embedding"])
     empty = faiss_index.empty_index(faiss_index.train_centroids(sample, 4, seed), "float32", sample)
-    work = pa.table({"number": [0], "first": [0], "pieces": [json.dumps([asdict(piece)])]})
+    work = pa.table({"number": [0], "first": [0], "pieces": [[asdict(piece)]]})
     fill_shard(work, Selection(None, 0), faiss_index.to_bytes(empty), storage.join(output, *SHARDS))
     return empty
 
