@@ -78,10 +78,10 @@ def _sentence(detail: Mapping[str, Any], shown: str, fields: Iterable[str]) -> t
     return f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should")
 
 
-_ERROR_CODES = (
-    "not_found access_denied io_error not_audio decode_failed empty_audio too_large timeout refused model_error"
-)
-ERROR_CODES = tuple(_ERROR_CODES.split())
+ERROR_CODES = (
+    "not_found", "access_denied", "io_error", "not_audio", "decode_failed", "empty_audio", "too_large", "timeout",
+    "refused", "model_error",
+)  # fmt: skip
 
 
 class CodedError(Exception):
