@@ -292,7 +292,7 @@ def encoder_speed(uri: str, device: str, dtype: str, clips: int) -> dict[str, An
     import torch
 
     from mats_core.encoders.load import load_encoder
-    from mats_core.soundworld.made.pretrain_llm import text_record
+    from mats_core.soundworld.corpus import text_record
 
     _say(f"the encoder in {dtype}")
     _empty(device)
