@@ -79,12 +79,9 @@ def zero_shot(
 ) -> Scores:
     """CLAP alone: the label (or option) whose text is nearest to the sound.
 
-    Args:
-        audio: embeddings [N, D] of the items' sounds, in their order; rows that are not finite are left out.
-        labels: for kinds ``label`` and ``labels``; their ``texts`` are compared with the sound.
-
-    Raises:
-        ValueError: for kinds it does not apply to (``caption``, ``chat``), and when N is not the number of items.
+    audio: embeddings [N, D] of the items' sounds, in their order; rows that are not finite are left out.
+    labels: for kinds ``label`` and ``labels``; their ``texts`` are compared with the sound.
+    Raises ValueError: for kinds it does not apply to (``caption``, ``chat``), and when N is not the number of items.
     """
     if len(audio) != len(items):
         raise ValueError(f"{len(audio)} embeddings for {len(items)} items")

@@ -136,16 +136,11 @@ def paired_bootstrap(
 ) -> tuple[float, float, float, float]:
     """How much run B differs from run A on the same items.
 
-    Args:
-        a, b: `Metric.values` (for ``mean``) or `Metric.rows` of two runs, item for item; what is left out (None)
-            in one of them is left out in both.
-
-    Returns:
-        (difference B − A, low, high, p): the 95 % interval of the difference over resampled items, and the
-        two-sided p that it is zero: twice the smaller share of draws on either side of it, at least 1 / draws.
-
-    Raises:
-        ValueError: when the two differ in length or have no item in common.
+    a, b: `Metric.values` (for ``mean``) or `Metric.rows` of two runs, item for item; what is left out (None)
+        in one of them is left out in both.
+    Returns (difference B − A, low, high, p): the 95 % interval of the difference over resampled items, and the
+    two-sided p that it is zero: twice the smaller share of draws on either side of it, at least 1 / draws.
+    Raises ValueError: when the two differ in length or have no item in common.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} items against {len(b)}; a paired comparison needs the same items")

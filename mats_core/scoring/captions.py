@@ -118,10 +118,8 @@ def _metric(
 
 def bleu_counts(candidate: str, references: Sequence[str]) -> tuple[float, ...]:
     """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002), counted as aac-metrics does.
-
-    Returns:
-        n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4; its
-        length; the length of the reference nearest in length (the shorter of two as near).
+    Returns n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4;
+    its length; the length of the reference nearest in length (the shorter of two as near).
     """
     ours, theirs = candidate.split(), [reference.split() for reference in references]
     correct, guessed = [], []

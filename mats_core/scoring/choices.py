@@ -148,8 +148,7 @@ def mmau_records(
     """The JSON that MMAU's evaluation takes: its own list with ``model_prediction``, the option chosen in the order of
     ``seed`` (the answer itself where it chooses none). What was not asked or not answered has an empty prediction.
 
-    Args:
-        records: (item id, the publisher's record), in its order.
+    records: (item id, the publisher's record), in its order.
     """
     said: dict[str, str] = {}
     for item, given in zip(items, answers, strict=True):

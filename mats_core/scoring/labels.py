@@ -170,9 +170,7 @@ class LabelScores:
 
 def label_f1(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> LabelScores:
     """F1 of label sets, one predicted and one true set an item.
-
-    Raises:
-        ValueError: when the two differ in length or are empty.
+    Raises ValueError: when the two differ in length or are empty.
     """
     if len(predicted) != len(true) or not true:
         raise ValueError(f"{len(predicted)} predictions for {len(true)} truths; both must be the same and not zero")

@@ -45,11 +45,8 @@ ASSETS = Path(__file__).parents[1] / "assets"
 def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
     """Make the frozen parts, CLAP and LLM. Every finished step stays in ``work`` and is not repeated.
 
-    Args:
-        work: folder for spectrograms and parts (about 3 GB).
-
-    Returns:
-        The directories of the encoder and of the LLM.
+    work: folder for spectrograms and parts (about 3 GB).
+    Returns the directories of the encoder and of the LLM.
     """
     work.mkdir(parents=True, exist_ok=True)
     times = Times(work / "times.json", log)

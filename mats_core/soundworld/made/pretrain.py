@@ -175,9 +175,8 @@ def pretrain_clap(
 ) -> dict[str, float]:
     """Train a ``ClapModel`` on spectrograms and captions of the ``pretrain`` split and save it in float16.
 
-    Args:
-        mels: float16 [N, frames, mels], row i of recipe i of the split.
-        out: the encoder directory to write (weights, config, feature extractor settings, tokenizer).
+    mels: float16 [N, frames, mels], row i of recipe i of the split.
+    out: the encoder directory to write (weights, config, feature extractor settings, tokenizer).
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -284,14 +283,11 @@ def pretrain_llm(
 ) -> float:
     """Train a ``LlamaForCausalLM`` on prompts with captions in words; save it in float16.
 
-    Args:
-        start: an LLM to go on from; from scratch by default.
-        shuffled: share of captions whose words stand in any order. Copying them one after another no longer
-            serves then: the LLM learns to say each sound once, which it needs when vectors hold all at the same time.
-        first_record: where in the text corpus training begins.
-
-    Returns:
-        The loss over answer tokens, averaged over the last steps.
+    start: an LLM to go on from; from scratch by default.
+    shuffled: share of captions whose words stand in any order. Copying them one after another no longer
+        serves then: the LLM learns to say each sound once, which it needs when vectors hold all at the same time.
+    first_record: where in the text corpus training begins.
+    Returns the loss over answer tokens, averaged over the last steps.
     """
     torch.manual_seed(seed)
     if start is None:
@@ -352,9 +348,7 @@ def pretrain_reading(
     log: Log = print,
 ) -> float:
     """Train the LLM of ``llm`` to read vectors made of text embeddings, and save it in float16 as ``out``.
-
-    Returns:
-        The loss over answer tokens, averaged over the last steps.
+    Returns the loss over answer tokens, averaged over the last steps.
     """
     model = MatsModel.new(
         str(llm), encoder=str(encoder), mapper=mapper, adapter=None, seed=READING_SEED, device="cpu", dtype="float32"
