@@ -285,7 +285,7 @@ def encoder_speed(uri: str, device: torch.device, dtype: str, clips: int) -> dic
     import torch
 
     from mats_core.encoders.load import load_encoder
-    from mats_core.soundworld.made.pretrain_llm import text_record
+    from mats_core.soundworld.corpus import text_record
 
     say(f"the encoder in {dtype}")
     empty_cache(device)

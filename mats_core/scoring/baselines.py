@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mats_core.scoring import choices as choice_family
 from mats_core.scoring import labels as label_family
+from mats_core.scoring.choices import choose, order, texts_of
 from mats_core.scoring.items import Answers, Item, Kind, Scores
 from mats_core.scoring.matching import LabelSet, normalise, unit_embeddings
 from mats_core.scoring.score import METRICS, score
@@ -24,29 +24,25 @@ def majority(kind: Kind, items: Sequence[Item], orders: int = 1, seed: int = 0) 
     as rare, one drawn by item and order. ``caption``: the reference whose words are shared most with the other
     clips'. ``chat``: an empty answer.
     """
-    if kind == "label":
+    if kind in ("label", "labels"):
         counts = Counter(label for item in items for label in item.labels)
-        return [_most_common(counts)] * len(items)
-    if kind == "labels":
-        counts = Counter(label for item in items for label in item.labels)
-        frequent = [label for label, n in sorted(counts.items()) if 2 * n > len(items)]
-        return [", ".join(frequent or [_most_common(counts)])] * len(items)
+        most = min(counts, key=lambda name: (-counts[name], name), default="")
+        frequent = [label for label, n in sorted(counts.items()) if kind == "labels" and 2 * n > len(items)]
+        return [", ".join(frequent or [most])] * len(items)
     if kind == "choice":
         counts = Counter(normalise(item.answer) for item in items)
         rows = []
         for item in items:
             row = []
             for k in range(orders):
-                shown = choice_family.order(item.choices, seed + k, item.item_id)
+                shown = order(item.choices, seed + k, item.item_id)
                 own = normalise(item.answer)
                 often = [counts[normalise(c)] - (normalise(c) == own) for c in shown]
-                drawn = choice_family.order(range(len(shown)), seed + k, f"majority {item.item_id}")
+                drawn = order(range(len(shown)), seed + k, f"majority {item.item_id}")
                 row.append(shown[max(drawn, key=lambda place: often[place])])
             rows.append(row)
         return rows
-    if kind == "caption":
-        return [_central(items)] * len(items)
-    return [""] * len(items)
+    return [_central(items) if kind == "caption" else ""] * len(items)
 
 
 def shuffled(kind: Kind, items: Sequence[Item], answers: Answers, seed: int = 0) -> list[object]:
@@ -60,24 +56,15 @@ def shuffled(kind: Kind, items: Sequence[Item], answers: Answers, seed: int = 0)
     giver[places] = np.roll(places, 1)
     if kind != "choice":
         return [answers[int(g)] for g in giver]
-    chosen: list[list[int | None]] = []
-    for item, each in zip(items, answers, strict=True):
-        texts = [each] if isinstance(each, str) or each is None else list(each)
-        chosen.append(
-            [
-                None
-                if text is None
-                else choice_family.match(text, choice_family.order(item.choices, seed + k, item.item_id))[0]
-                for k, text in enumerate(texts)
-            ]
-        )
+    taken = [
+        [choose(item, text, seed + k) for k, text in enumerate(texts_of(each))]
+        for item, each in zip(items, answers, strict=True)
+    ]
     moved: list[object] = []
     for item, g in zip(items, giver, strict=True):
-        row = []
-        for k, place in enumerate(chosen[int(g)]):
-            shown = choice_family.order(item.choices, seed + k, item.item_id)
-            row.append("" if place is None else shown[place % len(shown)])
-        moved.append(row)
+        given = [None if each is None else each.place for each in taken[int(g)]]
+        shown = [order(item.choices, seed + k, item.item_id) for k in range(len(given))]
+        moved.append(["" if p is None else own[p % len(own)] for p, own in zip(given, shown, strict=True)])
     return moved
 
 
@@ -92,12 +79,9 @@ def zero_shot(
 ) -> Scores:
     """CLAP alone: the label (or option) whose text is nearest to the sound.
 
-    Args:
-        audio: embeddings [N, D] of the items' sounds, in their order; rows that are not finite are left out.
-        labels: for kinds ``label`` and ``labels``; their ``texts`` are compared with the sound.
-
-    Raises:
-        ValueError: for kinds it does not apply to (``caption``, ``chat``), and when N is not the number of items.
+    audio: embeddings [N, D] of the items' sounds, in their order; rows that are not finite are left out.
+    labels: for kinds ``label`` and ``labels``; their ``texts`` are compared with the sound.
+    Raises ValueError: for kinds it does not apply to (``caption``, ``chat``), and when N is not the number of items.
     """
     if len(audio) != len(items):
         raise ValueError(f"{len(audio)} embeddings for {len(items)} items")
@@ -118,19 +102,12 @@ def zero_shot(
     nearest = [labels.names[i] if ok else None for i, ok in zip(likeness.argmax(axis=1), finite, strict=True)]
     if kind == "label":
         return score(kind, items, nearest, labels=labels, metrics=metrics, seed=seed)
-    index = {name: i for i, name in enumerate(labels.names)}
-    truth = np.zeros_like(likeness)
-    for row, item in zip(truth, items, strict=True):
-        row[[index[name] for name in item.labels]] = 1.0
+    truth = np.array([np.isin(labels.names, item.labels) for item in items], dtype=float)
     why = ["" if ok else "no embedding" for ok in finite]
     others = [m for m in (metrics if metrics is not None else METRICS[kind]) if m != "map"]
     scores = score(kind, items, nearest, labels=labels, metrics=others, seed=seed)
     scores.metrics = {"map": label_family.mean_average_precision(items, likeness, truth, why, seed), **scores.metrics}
     return scores
-
-
-def _most_common(counts: Counter[str]) -> str:
-    return min(counts, key=lambda name: (-counts[name], name)) if counts else ""
 
 
 def _central(items: Sequence[Item]) -> str:

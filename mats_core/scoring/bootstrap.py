@@ -8,6 +8,7 @@ sum up (BLEU: n-gram counts; F1: hits), so that they are resampled as what they 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -59,44 +60,38 @@ def _macro_f1_sets(rows: np.ndarray, weights: np.ndarray) -> float:
     return float((2 * hits[occurs] / (there + said)[occurs]).mean()) if occurs.any() else 0.0
 
 
-def _mean_average_precision(rows: np.ndarray, weights: np.ndarray) -> float:
-    """Mean over labels that occur of average precision, from rows of C scores and C truths."""
-    return _AveragePrecision(rows)(weights)
+def _average_precision(rows: np.ndarray) -> Callable[[np.ndarray], float]:
+    """Mean over labels that occur of average precision, from rows of C scores and C truths, as a function of weights:
+    sorted once for many of them. Equal scores are one threshold, as in scikit-learn: many items may have the very same
+    answer."""
+    scores, truth = np.split(rows, 2, axis=1)
+    best_first = np.argsort(-scores, axis=0, kind="stable")  # [N, C]
+    ranked = np.take_along_axis(scores, best_first, axis=0)
+    ranked_truth = np.take_along_axis(truth, best_first, axis=0)
+    n = len(rows)
+    last = np.ones_like(ranked, dtype=bool)
+    last[:-1] = ranked[1:] != ranked[:-1]
+    at = np.where(last, np.arange(n)[:, None], n)
+    end = np.minimum.accumulate(at[::-1], axis=0)[::-1]  # [N, C]: last place of the same score
+    columns: list[tuple[np.ndarray, ...]] = []
+    for c in np.flatnonzero(ranked_truth.any(axis=0)):
+        places = np.flatnonzero(ranked_truth[:, c])  # [P]: where the true items are ranked
+        last_hit = np.asarray(np.searchsorted(places, end[places, c], side="right") - 1)
+        columns.append((best_first[:, c], places, end[places, c], last_hit))
 
-
-class _AveragePrecision:
-    """Average precision of C labels, sorted once for many weightings.
-
-    Equal scores are one threshold, as in scikit-learn: many items may have the very same answer.
-    """
-
-    def __init__(self, rows: np.ndarray) -> None:
-        scores, truth = np.split(rows, 2, axis=1)
-        best_first = np.argsort(-scores, axis=0, kind="stable")  # [N, C]
-        ranked = np.take_along_axis(scores, best_first, axis=0)
-        ranked_truth = np.take_along_axis(truth, best_first, axis=0)
-        n = len(rows)
-        last = np.ones_like(ranked, dtype=bool)
-        last[:-1] = ranked[1:] != ranked[:-1]
-        at = np.where(last, np.arange(n)[:, None], n)
-        end = np.minimum.accumulate(at[::-1], axis=0)[::-1]  # [N, C]: last place of the same score
-        self.columns: list[tuple[np.ndarray, ...]] = []
-        for c in np.flatnonzero(ranked_truth.any(axis=0)):
-            places = np.flatnonzero(ranked_truth[:, c])  # [P]: where the true items are ranked
-            last_hit = np.asarray(np.searchsorted(places, end[places, c], side="right") - 1)
-            self.columns.append((best_first[:, c], places, end[places, c], last_hit))
-
-    def __call__(self, weights: np.ndarray) -> float:
+    def of(weights: np.ndarray) -> float:
         values = []
-        for order, places, end, last_hit in self.columns:
-            ranked = weights[order]
-            positive = ranked[places]
+        for order, places, end, last_hit in columns:
+            drawn = weights[order]
+            positive = drawn[places]
             there = positive.sum()
             if there > 0:
                 # note: a place whose items were not drawn has weight 0, and so does its precision here
-                seen = np.maximum(np.cumsum(ranked)[end], 1e-12)
+                seen = np.maximum(np.cumsum(drawn)[end], 1e-12)
                 values.append(float(positive @ (np.cumsum(positive)[last_hit] / seen)) / there)
         return float(np.mean(values)) if values else 0.0
+
+    return of
 
 
 STATISTICS: dict[str, Statistic] = {
@@ -106,7 +101,7 @@ STATISTICS: dict[str, Statistic] = {
     "micro_f1": _micro_f1,
     "macro_f1": _macro_f1,
     "macro_f1_sets": _macro_f1_sets,
-    "mean_average_precision": _mean_average_precision,
+    "mean_average_precision": lambda rows, weights: _average_precision(rows)(weights),
 }
 
 OF_SET = frozenset({"mean_of_set"})
@@ -116,23 +111,20 @@ OF_SET = frozenset({"mean_of_set"})
 def prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]:
     """The statistic of fixed rows as a function of weights [N], with what does not change done once."""
     if statistic == "mean_average_precision":
-        return _AveragePrecision(rows)
-    function = STATISTICS[statistic]
-    return lambda weights: function(rows, weights)
+        return _average_precision(rows)
+    return partial(STATISTICS[statistic], rows)
 
 
 def compute(statistic: str, rows: Sequence[Row]) -> float:
     """A statistic of rows, every row counted once."""
-    table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
-    return prepared(statistic, table)(np.ones(len(table)))
+    return prepared(statistic, _table(rows))(np.ones(len(rows)))
 
 
 def interval(statistic: str, rows: Sequence[Row], seed: int = 0, draws: int | None = None) -> tuple[float, float]:
     """95 % bootstrap interval over items (percentile method) of a statistic of rows [N, k]."""
-    table = np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
+    table = _table(rows)
     of = prepared(statistic, table)
-    values = [of(weights) for weights in _resamples(len(table), seed, draws or _draws(table))]
-    return float(np.percentile(values, 2.5)), float(np.percentile(values, 97.5))
+    return _middle([of(weights) for weights in _resamples(len(table), seed, draws or _draws(table))])
 
 
 def paired_bootstrap(
@@ -144,32 +136,34 @@ def paired_bootstrap(
 ) -> tuple[float, float, float, float]:
     """How much run B differs from run A on the same items.
 
-    Args:
-        a, b: `Metric.values` (for ``mean``) or `Metric.rows` of two runs, item for item; what is left out (None)
-            in one of them is left out in both.
-
-    Returns:
-        (difference B − A, low, high, p): the 95 % interval of the difference over resampled items, and the
-        two-sided p that it is zero: twice the smaller share of draws on either side of it, at least 1 / draws.
-
-    Raises:
-        ValueError: when the two differ in length or have no item in common.
+    a, b: `Metric.values` (for ``mean``) or `Metric.rows` of two runs, item for item; what is left out (None)
+        in one of them is left out in both.
+    Returns (difference B − A, low, high, p): the 95 % interval of the difference over resampled items, and the
+    two-sided p that it is zero: twice the smaller share of draws on either side of it, at least 1 / draws.
+    Raises ValueError: when the two differ in length or have no item in common.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} items against {len(b)}; a paired comparison needs the same items")
     both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
     if not both:
         raise ValueError("no item counts in both runs")
-    first = np.asarray([x for x, _ in both], dtype=np.float64).reshape(len(both), -1)
-    second = np.asarray([y for _, y in both], dtype=np.float64).reshape(len(both), -1)
-    of_first, of_second = prepared(statistic, first), prepared(statistic, second)
+    first = _table([x for x, _ in both])
+    of_first, of_second = prepared(statistic, first), prepared(statistic, _table([y for _, y in both]))
     ones = np.ones(len(both))
     difference = of_second(ones) - of_first(ones)
     count = draws or _draws(first)
     drawn = np.array([of_second(w) - of_first(w) for w in _resamples(len(both), seed, count)])
-    low, high = float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))
     share = min(float((drawn <= 0).mean()), float((drawn >= 0).mean()))
-    return float(difference), low, high, min(1.0, max(2 * share, 1 / count))
+    return float(difference), *_middle(drawn), min(1.0, max(2 * share, 1 / count))
+
+
+def _table(rows: Sequence[float | Row]) -> np.ndarray:
+    return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
+
+
+def _middle(drawn: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """Where the middle 95 % of draws begin and end."""
+    return float(np.percentile(drawn, 2.5)), float(np.percentile(drawn, 97.5))
 
 
 def _draws(rows: np.ndarray) -> int:

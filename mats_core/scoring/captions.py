@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +30,6 @@ _ECHECKER = "echecker_clotho_audiocaps_base.ckpt"
 
 Candidates = list[str]
 References = list[list[str]]
-Outcome = tuple[float, Sequence[float]]
 
 
 def needs(name: str) -> Unavailable | None:
@@ -66,7 +65,8 @@ def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: 
     there = [i for i, item in enumerate(items) if item.references]
     at = [i for i in there if not why[i]]
     scores = Scores()
-    blocked = {name: needs(name) or (None if at else _nothing(name)) for name in wanted}
+    nothing = None if at else "no clip has both an answer and a reference caption"
+    blocked = {name: needs(name) or (Unavailable(name, nothing, "answers") if nothing else None) for name in wanted}
     scores.unavailable = [each for each in blocked.values() if each is not None]
     able = [name for name in wanted if blocked[name] is None]
     if not able:
@@ -81,10 +81,6 @@ def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: 
             remedy = "more than one clip" if len(there) < 2 else _DOWNLOAD
             scores.unavailable.append(Unavailable(name, first_line(error), remedy))
     return scores
-
-
-def _nothing(name: str) -> Unavailable:
-    return Unavailable(name, "no clip has both an answer and a reference caption", "answers")
 
 
 def _metric(
@@ -102,38 +98,28 @@ def _metric(
         counts = [bleu_counts(c, r) for c, r in zip(*answered, strict=True)]
         own = _spread([compute(name, [row]) for row in counts], at, len(items))
         return of_rows(name, items, _spread(counts, at, len(items)), own, why, name, seed)
-    if name in _OF_SET:
-        cider = _FAMILY["cider_d"](*every)[1]
-        values = [float(cider[k]) for k in places]
-        if name == "spider":
-            values = [(c + s) / 2 for c, s in zip(values, _FAMILY["spice"](*answered)[1], strict=True)]
+    if name in ("cider_d", "spider"):
+        cider = _published("cider_d", *every)[1]
+        values = [cider[k] for k in places]
+        if name == "spider":  # (CIDEr-D + SPICE) / 2, of Liu et al. 2017
+            values = [(c + s) / 2 for c, s in zip(values, _published("spice", *answered)[1], strict=True)]
         values = _spread(values, at, len(items))
         rows = [None if v is None else (v,) for v in values]
         return of_rows(name, items, rows, values, why, "mean_of_set", seed)
-    value, each = _FAMILY[name](*answered)
-    metric = of_values(name, items, _spread([float(v) for v in each], at, len(items)), why, seed)
+    value, each = _published(name, *answered)
+    metric = of_values(name, items, _spread(each, at, len(items)), why, seed)
     if metric.value is None or metric.low is None or metric.high is None or abs(value - metric.value) < 1e-6:
         return metric
     # note: METEOR's corpus value pools its counts; the interval is that of the captions' mean, moved to it
     shift = value - metric.value
     note = "corpus value; its interval is that of the mean of the captions' own values"
-    return _shifted(metric, shift, note)
-
-
-def _shifted(metric: Metric, shift: float, note: str) -> Metric:
-    """A metric and its interval moved by ``shift``."""
-    assert metric.value is not None and metric.low is not None and metric.high is not None
-    return replace(
-        metric, value=metric.value + shift, low=metric.low + shift, high=metric.high + shift, note=note
-    )  # fmt: skip
+    return replace(metric, value=metric.value + shift, low=metric.low + shift, high=metric.high + shift, note=note)
 
 
 def bleu_counts(candidate: str, references: Sequence[str]) -> tuple[float, ...]:
     """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002), counted as aac-metrics does.
-
-    Returns:
-        n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4; its
-        length; the length of the reference nearest in length (the shorter of two as near).
+    Returns n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4;
+    its length; the length of the reference nearest in length (the shorter of two as near).
     """
     ours, theirs = candidate.split(), [reference.split() for reference in references]
     correct, guessed = [], []
@@ -166,21 +152,10 @@ def _spread(values: Sequence[object], at: Sequence[int], count: int) -> list:
     return out
 
 
-def _plain(outcome: tuple[dict, dict], key: str) -> Outcome:
-    """aac-metrics' (corpus, each caption) of one metric as plain numbers."""
-    corpus, each = outcome
-    return float(corpus[key]), np.asarray(each[key], dtype=np.float64).tolist()
-
-
-def _of(name: str) -> Callable[[Candidates, References], Outcome]:
-    return lambda candidates, references: _plain(aac.function(name)(candidates, references), name)
-
-
-# FENSE takes sentences, the others tokens. SPIDEr is (CIDEr-D + SPICE) / 2, of Liu et al. 2017.
-_FAMILY: dict[str, Callable[[Candidates, References], Outcome]] = {
-    name: _of(name) for name in ("rouge_l", "cider_d", "meteor", "spice", "fense")
-}
-_OF_SET = ("cider_d", "spider")
+def _published(name: str, candidates: Candidates, references: References) -> tuple[float, list[float]]:
+    """aac-metrics' value of the corpus and of each caption. FENSE takes sentences, the others tokens."""
+    corpus, each = aac.function(name)(candidates, references)
+    return float(corpus[name]), np.asarray(each[name], dtype=np.float64).tolist()
 
 
 def _jar(program: str) -> Path:

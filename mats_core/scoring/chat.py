@@ -35,9 +35,7 @@ def air_bench_lines(items: Sequence[Item], answers: Answers) -> str:
 
     A question without an answer is left out, as its inference script does for a clip that is not there; the judge
     skips it.
-
-    Raises:
-        ValueError: for items that were not read from ``Chat_meta.json``.
+    Raises ValueError: for items that were not read from ``Chat_meta.json``.
     """
     lines = []
     for item, answer in zip(items, answers, strict=True):

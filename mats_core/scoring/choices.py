@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from string import ascii_uppercase
 from typing import Any, TypeVar
 
@@ -21,7 +24,7 @@ from mats_core.scoring.matching import (
     loose_forms,
     match_labels,
     normalise,
-)
+)  # fmt: skip
 from mats_core.scoring.metric import no_answer, of_values, per_category
 
 T = TypeVar("T")
@@ -72,6 +75,29 @@ def match(answer: str, shown: Sequence[str], embed_text: EmbedText | None = None
     return found.index, found.how
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What an answer chose: its place in the order shown and the option itself (None: none), and how it was found."""
+
+    place: int | None
+    option: str | None
+    how: str
+
+
+def choose(item: Item, text: str | None, seed: int, embed_text: EmbedText | None = None) -> Choice | None:
+    """What an answer to an item chose, its options shown in the order of the seed; None where there is no answer."""
+    if text is None:
+        return None
+    shown = order(item.choices, seed, item.item_id)
+    place, how = match(text, shown, embed_text)
+    return Choice(place, None if place is None else shown[place], how)
+
+
+def texts_of(answer: str | Sequence[str | None] | None) -> list[str | None]:
+    """The answers to one item, one for each order of its options."""
+    return [answer] if isinstance(answer, str) or answer is None else list(answer)
+
+
 def score(
     items: Sequence[Item], answers: Answers, wanted: Sequence[str], embed_text: EmbedText | None, seed: int
 ) -> Scores:
@@ -81,63 +107,37 @@ def score(
     (their standard deviation and range), ``first_option`` (share of answers that take the first option shown: a
     model that reads the options takes about 1 / number of options), ``match`` (how answers were matched).
     """
-    each = [[a] if isinstance(a, str) or a is None else list(a) for a in answers]
-    matched: list[list[int | None]] = []
-    right: list[list[bool | None]] = []
-    hows: list[str] = []
-    first: list[bool] = []
-    for item, texts in zip(items, each, strict=True):
-        row: list[bool | None] = []
-        chosen: list[int | None] = []
-        for k, text in enumerate(texts):
-            if text is None:
-                row.append(None)
-                chosen.append(None)
-                continue
-            shown = order(item.choices, seed + k, item.item_id)
-            place, how = match(text, shown, embed_text)
-            hows.append(how)
-            first.append(place == 0)
-            chosen.append(None if place is None else item.choices.index(shown[place]))
-            row.append(None if not item.answer else place is not None and shown[place] == item.answer)
-        matched.append(chosen)
-        right.append(row)
+    each = [texts_of(a) for a in answers]
+    taken = [
+        [choose(item, text, seed + k, embed_text) for k, text in enumerate(texts)]
+        for item, texts in zip(items, each, strict=True)
+    ]
+    right = [
+        [None if not item.answer or c is None else c.option == item.answer for c in row]
+        for item, row in zip(items, taken, strict=True)
+    ]
     silent = no_answer(answers)
     why = [reason or ("" if item.answer else WITHHELD) for reason, item in zip(silent, items, strict=True)]
-    values = [_mean([r for r in row if r is not None]) for row in right]
-    metrics = {
-        "accuracy": lambda: of_values("accuracy", items, values, why, seed),
-        "matched": lambda: of_values(
-            "matched",
-            items,
-            [
-                None
-                if reason
-                else _mean([m is not None for m, text in zip(ms, texts, strict=True) if text is not None])
-                for ms, texts, reason in zip(matched, each, silent, strict=True)
-            ],
-            silent,
-            seed,
-            note="share of answers that choose one of the options",
-        ),
-    }
-    rounds = max((len(row) for row in right), default=0)
-    by_order = [_mean([row[k] for row in right if k < len(row) and row[k] is not None]) for k in range(rounds)]
+    values = [_mean(row) for row in right]
+    note = "share of answers that choose one of the options"
+    named = [_mean([None if c is None else c.option is not None for c in row]) for row in taken]
+    wanted_of = {"accuracy": (values, why, ""), "matched": (named, silent, note)}
+    by_order = [_mean(column) for column in zip_longest(*right)]
     known = [a for a in by_order if a is not None]
+    found = [c for row in taken for c in row if c is not None]
+    hows = Counter(c.how for c in found)
     return Scores(
-        metrics={name: metrics[name]() for name in wanted},
+        metrics={
+            name: of_values(name, items, numbers, reasons, seed, note=note)
+            for name, (numbers, reasons, note) in ((name, wanted_of[name]) for name in wanted)
+        },
         details={
             "per_category": per_category(items, values, seed),
             "orders": by_order,
             "spread": {"std": float(np.std(known)), "low": min(known), "high": max(known)} if known else None,
-            "first_option": _mean(first),
-            "match": {how: hows.count(how) / len(hows) for how in (*HOWS[:2], LETTER, NAMED, *HOWS[2:])}
-            if hows
-            else {},
-            "matched": [
-                None if not ms or ms[0] is None else item.choices[ms[0]]
-                for item, ms in zip(items, matched, strict=True)
-            ],
+            "first_option": _mean([c.place == 0 for c in found]),
+            "match": {how: hows[how] / len(found) for how in (*HOWS[:2], LETTER, NAMED, *HOWS[2:]) if found},
+            "matched": [row[0].option if row and row[0] else None for row in taken],
         },
     )
 
@@ -148,18 +148,17 @@ def mmau_records(
     """The JSON that MMAU's evaluation takes: its own list with ``model_prediction``, the option chosen in the order of
     ``seed`` (the answer itself where it chooses none). What was not asked or not answered has an empty prediction.
 
-    Args:
-        records: (item id, the publisher's record), in its order.
+    records: (item id, the publisher's record), in its order.
     """
     said: dict[str, str] = {}
     for item, given in zip(items, answers, strict=True):
-        text = given if isinstance(given, str) or given is None else next(iter(given), None)
-        shown = order(item.choices, seed, item.item_id)
-        place = None if text is None else match(text, shown)[0]
-        said[item.item_id] = (text or "") if place is None else shown[place]
+        text = next(iter(texts_of(given)), None)
+        taken = choose(item, text, seed)
+        said[item.item_id] = (text or "") if taken is None or taken.option is None else taken.option
     whole = [{**record, "model_prediction": said.get(item_id, "")} for item_id, record in records]
     return json.dumps(whole, ensure_ascii=False, indent=1)
 
 
-def _mean(values: Sequence[bool | float | None]) -> float | None:
-    return float(np.mean([float(v) for v in values if v is not None])) if values else None
+def _mean(values: Iterable[bool | None]) -> float | None:
+    known = [float(v) for v in values if v is not None]
+    return float(np.mean(known)) if known else None

@@ -16,15 +16,14 @@ KINDS: tuple[Kind, ...] = ("caption", "label", "labels", "choice", "chat")
 class Item:
     """One question about one sound, with its truth.
 
-    Attributes:
-        item_id: unique within its benchmark, and the same from run to run.
-        uri: the audio; ``start_s`` and ``end_s`` (seconds) name a part of it, None means all.
-        task, question, tag: what the model is asked; an empty question leaves the task's own instruction.
-        references: captions or free answers, any of which is right (kinds ``caption`` and ``chat``).
-        labels: what is true (kind ``label``: exactly one; kind ``labels``: a set).
-        choices: the options of kind ``choice``, in the publisher's order; ``answer`` is one of them.
-        category: a group that gets a figure of its own, such as MMAU's sound, music, speech.
-        extra: what else the publisher's file says and an output file must repeat (AIR-Bench).
+    item_id: unique within its benchmark, and the same from run to run.
+    uri: the audio; ``start_s`` and ``end_s`` (seconds) name a part of it, None means all.
+    task, question, tag: what the model is asked; an empty question leaves the task's own instruction.
+    references: captions or free answers, any of which is right (kinds ``caption`` and ``chat``).
+    labels: what is true (kind ``label``: exactly one; kind ``labels``: a set).
+    choices: the options of kind ``choice``, in the publisher's order; ``answer`` is one of them.
+    category: a group that gets a figure of its own, such as MMAU's sound, music, speech.
+    extra: what else the publisher's file says and an output file must repeat (AIR-Bench).
     """
 
     item_id: str
@@ -46,18 +45,17 @@ class Item:
 class Metric:
     """One metric over the items of a benchmark.
 
-    Attributes:
-        value: the figure, over the items that count; None when none does.
-        low, high: 95 % bootstrap interval over items (percentile method).
-        n: items that count.
-        values: a number an item, parallel to the items; None where the item is left out. Their mean is ``value``
-            only where ``statistic`` is ``mean``.
-        rows: what ``statistic`` is computed from, numbers an item (None: left out). For ``mean`` it is ``(value,)``;
-            wide ones are arrays.
-        statistic: name of the function of rows, see `mats_core.scoring.bootstrap.STATISTICS`.
-        left_out: (item id, why).
-        higher_is_better: False for a rate of failures.
-        note: what a reader must know to compare the figure with published ones.
+    value: the figure, over the items that count; None when none does.
+    low, high: 95 % bootstrap interval over items (percentile method).
+    n: items that count.
+    values: a number an item, parallel to the items; None where the item is left out. Their mean is ``value``
+        only where ``statistic`` is ``mean``.
+    rows: what ``statistic`` is computed from, numbers an item (None: left out). For ``mean`` it is ``(value,)``;
+        wide ones are arrays.
+    statistic: name of the function of rows, see `mats_core.scoring.bootstrap.STATISTICS`.
+    left_out: (item id, why).
+    higher_is_better: False for a rate of failures.
+    note: what a reader must know to compare the figure with published ones.
     """
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from mats_core.scoring.matching import (
     Match,
     match_labels,
     similarities,
-)
+)  # fmt: skip
 from mats_core.scoring.metric import no_answer, of_rows, of_values, per_category
 
 _NO_NEAREST = "no CLAP at hand: an answer that names no label counts as wrong"
@@ -43,45 +44,41 @@ def score(
     """
     why = _left_out(items, answers, labels, most=1)
     counts = [not reason for reason in why]
-    texts = [_text(a) for a in answers]
-    found = match_labels(texts, labels, embed_text)
+    found = match_labels([_text(a) for a in answers], labels, embed_text)
     names = labels.names
     true = [names.index(item.labels[0]) if ok else -1 for item, ok in zip(items, counts, strict=True)]
+    said = [None if m.index is None else names[m.index] for m in found]
 
-    def correct(*hows: str) -> list[float | None]:
-        return [
-            float(m.index == t and m.how in hows) if ok else None for m, t, ok in zip(found, true, counts, strict=True)
-        ]
-
-    def mean(name: str, values: Sequence[float | None], note: str = "") -> Metric:
-        return of_values(name, items, values, why, seed, note=note)
+    def correct(*hows: str) -> list[float]:
+        return [float(m.index == t and m.how in hows) for m, t in zip(found, true, strict=True)]
 
     note = "" if embed_text is not None else _NO_NEAREST
     every = correct(EXACT, NORMALISED, NEAREST)
-    rows = [
-        (float(t), float(-1 if m.index is None else m.index)) if ok else None
-        for m, t, ok in zip(found, true, counts, strict=True)
-    ]
-    named = [float(m.how in (EXACT, NORMALISED)) if ok else None for m, ok in zip(found, counts, strict=True)]
-    build = {
-        "accuracy": lambda: mean("accuracy", every, note),
-        "accuracy_exact": lambda: mean("accuracy_exact", correct(EXACT), _EXACT_NOTE),
-        "accuracy_normalised": lambda: mean("accuracy_normalised", correct(EXACT, NORMALISED)),
-        "macro_f1": lambda: of_rows("macro_f1", items, rows, every, why, "macro_f1", seed, note=note),
-        "matched": lambda: mean("matched", named, "share of answers that name a label, exactly or normalised"),
+    rows = [(float(t), float(-1 if m.index is None else m.index)) for m, t in zip(found, true, strict=True)]
+    named = [float(m.how in (EXACT, NORMALISED)) for m in found]
+    means = {
+        "accuracy": (every, note),
+        "accuracy_exact": (correct(EXACT), _EXACT_NOTE),
+        "accuracy_normalised": (correct(EXACT, NORMALISED), ""),
+        "matched": (named, "share of answers that name a label, exactly or normalised"),
     }
-    kept = [(names[t], m) for m, t, ok in zip(found, true, counts, strict=True) if ok]
-    guessed = [set() if m.index is None else {names[m.index]} for _, m in kept]
+    kept = [(names[t], guess) for t, guess in compress(zip(true, said, strict=True), counts)]
+    per_label = (
+        label_f1([{guess} if guess else set() for _, guess in kept], [{t} for t, _ in kept]).per_label if kept else {}
+    )
     return Scores(
-        metrics={name: build[name]() for name in wanted},
+        metrics={
+            name: of_rows(name, items, rows, every, why, name, seed, note=note)
+            if name == "macro_f1"
+            else of_values(name, items, means[name][0], why, seed, note=means[name][1])
+            for name in wanted
+        },
         details={
-            "per_label": label_f1(guessed, [{t} for t, _ in kept]).per_label if kept else {},
-            "per_category": per_category(items, every, seed),
-            "confusion": _confusion([(t, None if m.index is None else names[m.index]) for t, m in kept]),
-            "match": _rates([m for _, m in kept]),
-            "matched": [
-                None if m.index is None or not ok else names[m.index] for m, ok in zip(found, counts, strict=True)
-            ],
+            "per_label": per_label,
+            "per_category": per_category(items, [v if ok else None for v, ok in zip(every, counts, strict=True)], seed),
+            "confusion": _confusion(kept),
+            "match": _rates(list(compress(found, counts))),
+            "matched": [each if ok else None for each, ok in zip(said, counts, strict=True)],
         },
     )
 
@@ -103,61 +100,42 @@ def score_sets(
     why = _left_out(items, answers, labels, most=None)
     counts = [not reason for reason in why]
     pieces = [split_answer(_text(a), labels) for a in answers]
-    matches = match_labels([piece for each in pieces for piece in each], labels, embed_text)
-    at = iter(matches)
+    at = iter(match_labels([piece for each in pieces for piece in each], labels, embed_text))
     found = [[next(at) for _ in each] for each in pieces]
-    guessed = [{m.index for m in each if m.index is not None} for each in found]
-    index = {name: i for i, name in enumerate(labels.names)}
-    true = [{index[name] for name in item.labels} if ok else set() for item, ok in zip(items, counts, strict=True)]
-
-    def indicator(sets: Sequence[set[int]]) -> np.ndarray:
-        table = np.zeros((len(sets), len(labels)))
-        for row, each in zip(table, sets, strict=True):
-            row[list(each)] = 1.0
-        return table
-
-    hits = [
-        (float(len(g & t)), float(len(g)), float(len(t))) if ok else None
-        for g, t, ok in zip(guessed, true, counts, strict=True)
-    ]
-    f1 = [None if h is None else (2 * h[0] / (h[1] + h[2]) if h[1] + h[2] else 0.0) for h in hits]
-    truth, said = indicator(true), indicator(guessed)
+    names = np.asarray(labels.names, dtype=object)
+    truth, said = np.zeros((2, len(items), len(labels)))  # [N, C], 0 or 1
+    for i, (item, each) in enumerate(zip(items, found, strict=True)):
+        truth[i] = np.isin(names, item.labels) if counts[i] else 0.0
+        said[i, [m.index for m in each if m.index is not None]] = 1.0
+    hits = np.stack([(truth * said).sum(axis=1), said.sum(axis=1), truth.sum(axis=1)], axis=1)  # [N, 3]
+    f1 = [_ratio(2 * both, guessed + there) for both, guessed, there in hits]
+    named = [float(np.mean([m.how in (EXACT, NORMALISED) for m in each])) if each else 0.0 for each in found]
     note = "" if embed_text is not None else _NO_NEAREST
-    named = [
-        float(np.mean([m.how in (EXACT, NORMALISED) for m in each]) if each else 0.0) if ok else None
-        for each, ok in zip(found, counts, strict=True)
-    ]
     metrics: dict[str, Metric] = {}
     unavailable: list[Unavailable] = []
     for name in wanted:
         if name == "micro_f1":
-            metrics[name] = of_rows(name, items, hits, f1, why, "micro_f1", seed, note=note)
+            metrics[name] = of_rows(name, items, list(map(tuple, hits)), f1, why, "micro_f1", seed, note=note)
         elif name == "macro_f1":
-            rows = _rows(np.concatenate([truth, said], axis=1), counts)
+            rows = list(np.concatenate([truth, said], axis=1))
             metrics[name] = of_rows(name, items, rows, f1, why, "macro_f1_sets", seed, note=note)
         elif name == "matched":
-            metrics[name] = of_values(
-                name, items, named, why, seed, note="share of an answer's parts that name a label"
-            )
+            told = "share of an answer's parts that name a label"
+            metrics[name] = of_values(name, items, named, why, seed, note=told)
         elif embed_text is None:
             unavailable.append(Unavailable(name, "no CLAP at hand", _NEEDS_CLAP))
         else:
             likeness = similarities([_text(a) for a in answers], labels.texts, embed_text)
             metrics[name] = mean_average_precision(items, likeness, truth, why, seed)
-    kept = [(g, t) for g, t, ok in zip(guessed, true, counts, strict=True) if ok]
-
-    def words(sets: set[int]) -> set[str]:
-        return {labels.names[i] for i in sets}
-
+    guesses = [sorted(names[row > 0]) for row in said]
+    kept = list(compress(zip(guesses, (names[row > 0] for row in truth), strict=True), counts))
     return Scores(
         metrics=metrics,
         unavailable=unavailable,
         details={
-            "per_label": label_f1([words(g) for g, _ in kept], [words(t) for _, t in kept]).per_label if kept else {},
-            "match": _rates([m for each, ok in zip(found, counts, strict=True) if ok for m in each]),
-            "matched": [
-                ", ".join(sorted(words(g))) or None if ok else None for g, ok in zip(guessed, counts, strict=True)
-            ],
+            "per_label": label_f1([g for g, _ in kept], [t.tolist() for _, t in kept]).per_label if kept else {},
+            "match": _rates([m for each in compress(found, counts) for m in each]),
+            "matched": [(", ".join(g) or None) if ok else None for g, ok in zip(guesses, counts, strict=True)],
         },
     )
 
@@ -171,12 +149,8 @@ def mean_average_precision(
     """
     from sklearn.metrics import average_precision_score
 
-    counts = [not reason for reason in why]
-    values = [
-        float(average_precision_score(t, s)) if ok and t.any() else None
-        for t, s, ok in zip(truth, likeness, counts, strict=True)
-    ]
-    rows = _rows(np.concatenate([likeness, truth], axis=1), counts)
+    values = [float(average_precision_score(t, s)) if t.any() else None for t, s in zip(truth, likeness, strict=True)]
+    rows = list(np.concatenate([likeness, truth], axis=1))
     return of_rows("map", items, rows, values, why, "mean_average_precision", seed)
 
 
@@ -196,25 +170,20 @@ class LabelScores:
 
 def label_f1(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> LabelScores:
     """F1 of label sets, one predicted and one true set an item.
-
-    Raises:
-        ValueError: when the two differ in length or are empty.
+    Raises ValueError: when the two differ in length or are empty.
     """
     if len(predicted) != len(true) or not true:
         raise ValueError(f"{len(predicted)} predictions for {len(true)} truths; both must be the same and not zero")
-    hits: dict[str, np.ndarray] = {}
-    for guess, truth in zip(predicted, true, strict=True):
-        for label in set(guess) | set(truth):
-            row = hits.setdefault(label, np.zeros(3))
-            row += (label in guess and label in truth, label in guess, label in truth)
-    both, guessed, there = np.sum(list(hits.values()), axis=0) if hits else np.zeros(3)
-    per_label = {label: _ratio(2 * h[0], h[1] + h[2]) for label, h in sorted(hits.items())}
-    occurring = [per_label[label] for label, h in hits.items() if h[2]]
+    guessed = Counter(label for each in predicted for label in set(each))
+    there = Counter(label for each in true for label in set(each))
+    both = Counter(label for g, t in zip(predicted, true, strict=True) for label in set(g) & set(t))
+    per_label = {label: _ratio(2 * both[label], guessed[label] + there[label]) for label in sorted(guessed | there)}
+    hits, said, truths = (sum(counts.values()) for counts in (both, guessed, there))
     return LabelScores(
-        precision=_ratio(both, guessed),
-        recall=_ratio(both, there),
-        micro=_ratio(2 * both, guessed + there),
-        macro=float(np.mean(occurring)) if occurring else 0.0,
+        precision=_ratio(hits, said),
+        recall=_ratio(hits, truths),
+        micro=_ratio(2 * hits, said + truths),
+        macro=float(np.mean([f1 for label, f1 in per_label.items() if there[label]])) if there else 0.0,
         per_label=per_label,
     )
 
@@ -222,20 +191,14 @@ def label_f1(predicted: Sequence[Collection[str]], true: Sequence[Collection[str
 def split_answer(answer: str, labels: LabelSet) -> list[str]:
     """The pieces of a list answer: cut at semicolons, line ends and commas, but not within a label that has commas."""
     pieces: list[str] = []
-    with_comma = sorted(
-        (form for form in {*labels.names, *labels.spoken} if "," in form), key=lambda form: (-len(form), form)
-    )
-    rest = answer
-    for form in with_comma:
-        left = _cut(rest, form)
+    with_comma = {form for form in (*labels.names, *labels.spoken) if "," in form}
+    for form in sorted(with_comma, key=lambda form: (-len(form), form)):
+        left = _cut(answer, form)
         if left is not None:
             pieces.append(form)
-            rest = left
-    for piece in rest.replace(";", ",").replace("\n", ",").split(","):
-        text = piece.strip().rstrip(".")
-        if text:
-            pieces.append(text)
-    return list(dict.fromkeys(pieces))
+            answer = left
+    pieces += [piece.strip().rstrip(".") for piece in answer.replace(";", ",").replace("\n", ",").split(",")]
+    return list(dict.fromkeys(filter(None, pieces)))
 
 
 def _cut(text: str, form: str) -> str | None:
@@ -270,10 +233,6 @@ def _confusion(pairs: Sequence[tuple[str, str | None]]) -> dict[str, dict[str, i
 
 def _rates(matches: Sequence[Match]) -> dict[str, float]:
     return {how: sum(m.how == how for m in matches) / len(matches) for how in HOWS} if matches else {}
-
-
-def _rows(table: np.ndarray, counts: Sequence[bool]) -> list[np.ndarray | None]:
-    return [row if ok else None for row, ok in zip(table, counts, strict=True)]
 
 
 def _text(answer: object) -> str:

@@ -30,10 +30,9 @@ _LETTERED = re.compile(r"^[b-hj-z][#♭]?(?: |$)")
 class LabelSet:
     """Labels as the publisher writes them, the words for them, and the texts that stand for them in CLAP.
 
-    Attributes:
-        names: the publisher's labels, each once.
-        spoken: what a model is expected to say for each, in the same order (default: the names).
-        texts: what stands for each in CLAP, beside sounds and answers (default: ``spoken``).
+    names: the publisher's labels, each once.
+    spoken: what a model is expected to say for each, in the same order (default: the names).
+    texts: what stands for each in CLAP, beside sounds and answers (default: ``spoken``).
     """
 
     names: tuple[str, ...] = ()

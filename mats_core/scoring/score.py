@@ -34,17 +34,14 @@ def score(
 ) -> Scores:
     """Score answers of one model.
 
-    Args:
-        answers: a text an item, None where the model gave none (left out, and counted as such); for kind ``choice``
-            a text or a list of texts an item, one for each order of the options (`choices.order` of seed, seed + 1, …).
-        labels: the label set of kinds ``label`` and ``labels`` (default: the labels that occur in the items).
-        embed_text: texts → unit embeddings [N, D]; without it answers are matched by their letters alone, and mAP
-            is named as unavailable.
-        metrics: names out of ``METRICS[kind]``; default: all.
-        seed: of the bootstrap, and of the first order of the options.
-
-    Raises:
-        SettingsError: for a kind or metric that is not known, or answers that are not as many as the items.
+    answers: a text an item, None where the model gave none (left out, and counted as such); for kind ``choice``
+        a text or a list of texts an item, one for each order of the options (`choices.order` of seed, seed + 1, …).
+    labels: the label set of kinds ``label`` and ``labels`` (default: the labels that occur in the items).
+    embed_text: texts → unit embeddings [N, D]; without it answers are matched by their letters alone, and mAP
+        is named as unavailable.
+    metrics: names out of ``METRICS[kind]``; default: all.
+    seed: of the bootstrap, and of the first order of the options.
+    Raises SettingsError: for a kind or metric that is not known, or answers that are not as many as the items.
     """
     if kind not in METRICS:
         raise SettingsError("kind", f'"{kind}" is no kind of item', f"choose {', '.join(METRICS)}")

@@ -62,10 +62,6 @@ SOUNDFILE_ENCODINGS = {
 SUSTAINED = ("siren", "tone", "engine", "saw")
 
 
-def _u(name: str) -> bytes:
-    return name.encode("utf-8")
-
-
 CLIPS: tuple[Clip, ...] = (
     # A tidy folder: one format after another, all rates.
     Clip(b"field/001.wav", "wav16", 8000, 1, 5.0),
@@ -105,8 +101,8 @@ CLIPS: tuple[Clip, ...] = (
     # Names that programs trip over.
     Clip(b"odd names/two  spaces and a trailing one .wav", "wav16", 16000, 1, 5.0),
     Clip(b'odd names/it\'s a "quoted" name.flac', "flac", 44100, 1, 5.0),
-    Clip(_u("odd names/Glöckchen über Tälern.ogg"), "ogg", 44100, 2, 5.0),
-    Clip(_u("odd names/Gerät №5 – 東京.mp3"), "mp3", 32000, 1, 5.0),
+    Clip("odd names/Glöckchen über Tälern.ogg".encode(), "ogg", 44100, 2, 5.0),
+    Clip("odd names/Gerät №5 – 東京.mp3".encode(), "mp3", 32000, 1, 5.0),
     Clip(b"odd names/first line\nsecond line.wav", "wav16", 22050, 1, 5.0),
     Clip(b"odd names/Ger\xe4usch.wav", "wav16", 16000, 1, 5.0),
     Clip(b"odd names/100% #1 & more?.wav", "wav16", 16000, 1, 5.0),
@@ -140,11 +136,10 @@ BAD_FILES: tuple[tuple[bytes, str, str], ...] = (
 def encode(waveform: np.ndarray, sample_rate: int, channels: int, encoding: str) -> bytes:
     """A file's bytes.
 
-    Args:
-        waveform: float32 [T] mono at 16 kHz; resampled, and spread over the channels at different levels.
-        sample_rate: of the file, in Hz.
-        channels: 1, 2 or 6 (5.1).
-        encoding: a key of ``SOUNDFILE_ENCODINGS``, or ``m4a`` (AAC).
+    waveform: float32 [T] mono at 16 kHz; resampled, and spread over the channels at different levels.
+    sample_rate: of the file, in Hz.
+    channels: 1, 2 or 6 (5.1).
+    encoding: a key of ``SOUNDFILE_ENCODINGS``, or ``m4a`` (AAC).
     """
     if sample_rate != SAMPLE_RATE:
         waveform = soxr.resample(waveform, SAMPLE_RATE, sample_rate)
@@ -180,9 +175,7 @@ def write_archive(folder: str | os.PathLike[str], seed: int = 0) -> list[dict[st
     what can be heard), ``caption`` and ``labels`` of the whole file, ``minutes`` (of scenes: ``start_s``,
     ``end_s``, ``caption``, ``labels`` of each minute; else empty), ``error_code`` (of files that cannot be
     answered, else None), ``complete`` (False where the file breaks off). The same seed gives the same sounds.
-
-    Raises:
-        OSError: the folder cannot be written.
+    Raises OSError: the folder cannot be written.
     """
     root = os.fsencode(os.path.abspath(folder))
     truth = []
@@ -191,11 +184,14 @@ def write_archive(folder: str | os.PathLike[str], seed: int = 0) -> list[dict[st
         data = encode(waveform, clip.sample_rate, clip.channels, clip.encoding)
         _write(root, clip.name, data[: int(len(data) * clip.cut)])
         truth.append(row)
+    contents = {
+        "nothing": b"",
+        "text": b"Recorded on the bridge, Tuesday. Battery ran out before the bells.\n" * 8,
+        "header": encode(np.zeros(0, dtype=np.float32), SAMPLE_RATE, 1, "wav16"),
+        "link": None,
+    }
     for name, content, code in BAD_FILES:
-        if content == "link":
-            _link(root, name)
-        else:
-            _write(root, name, _bad_content(content))
+        _write(root, name, contents[content])
         truth.append(_truth(name, 0.0, error_code=code))
     return sorted(truth, key=lambda row: str(row["path"]))
 
@@ -214,20 +210,14 @@ def _truth(name: bytes, seconds: float, **facts: Any) -> dict[str, Any]:
 def _sound(clip: Clip, seed: list[int]) -> tuple[np.ndarray, dict[str, Any]]:
     """The clip's waveform (float32 [T], 16 kHz) and its row of truth."""
     if clip.is_scene:
-        minutes = round(clip.seconds / 60)
+        minutes, per_minute = round(clip.seconds / 60), round(60 / CHANGE_S)
         waveform, recipes = render_scene(int(np.random.default_rng(seed).integers(2**31)), minutes, CHANGE_S)
-        per_minute = round(60 / CHANGE_S)
         rows = []
         for minute in range(minutes):
             stretches = recipes[minute * per_minute : (minute + 1) * per_minute]
-            rows.append(
-                {
-                    "start_s": 60.0 * minute,
-                    "end_s": 60.0 * (minute + 1),
-                    "caption": " ".join(recipe_caption(recipe) for recipe in stretches),
-                    "labels": _distinct(stretches),
-                }
-            )
+            told = " ".join(recipe_caption(recipe) for recipe in stretches)
+            span = {"start_s": 60.0 * minute, "end_s": 60.0 * (minute + 1)}
+            rows.append({**span, "caption": told, "labels": _distinct(stretches)})
         caption = f"A scene of {minutes} minute{'s' if minutes > 1 else ''} whose sounds change."
         return waveform, _truth(clip.name, clip.seconds, caption=caption, labels=_distinct(recipes), minutes=rows)
     kinds = list(clip.kinds) if clip.kinds else None
@@ -235,13 +225,8 @@ def _sound(clip: Clip, seed: list[int]) -> tuple[np.ndarray, dict[str, Any]]:
     while clip.cut < 1 and recipe.layout != "single":  # one sound, so that the part left is as true as the whole
         seed = [*seed[:-1], seed[-1] + 1000]
         recipe = sample_recipe(seed, clip.seconds, kinds)
-    return render(recipe), _truth(
-        clip.name,
-        clip.seconds * clip.cut,
-        caption=recipe_caption(recipe),
-        labels=_distinct([recipe]),
-        complete=clip.cut == 1,
-    )
+    facts = {"caption": recipe_caption(recipe), "labels": _distinct([recipe]), "complete": clip.cut == 1}
+    return render(recipe), _truth(clip.name, clip.seconds * clip.cut, **facts)
 
 
 def _distinct(recipes: list[Recipe]) -> list[str]:
@@ -249,23 +234,14 @@ def _distinct(recipes: list[Recipe]) -> list[str]:
     return list(dict.fromkeys(label for recipe in recipes for label in recipe.labels()))
 
 
-def _bad_content(content: str) -> bytes:
-    if content == "text":
-        return b"Recorded on the bridge, Tuesday. Battery ran out before the bells.\n" * 8
-    if content == "header":
-        return encode(np.zeros(0, dtype=np.float32), SAMPLE_RATE, 1, "wav16")
-    return b""
-
-
-def _write(root: bytes, name: bytes, data: bytes) -> None:
+def _write(root: bytes, name: bytes, data: bytes | None) -> None:
+    """A file, or without data a link to nothing."""
     path = os.path.join(root, name)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "wb") as file:
-        file.write(data)
-
-
-def _link(root: bytes, name: bytes) -> None:
-    path = os.path.join(root, name)
     if os.path.lexists(path):
         os.unlink(path)
-    os.symlink(b"moved to another disk.wav", path)
+    if data is None:
+        os.symlink(b"moved to another disk.wav", path)
+        return
+    with open(path, "wb") as file:
+        file.write(data)

@@ -208,6 +208,16 @@ def music_description(content: Content, rng: np.random.Generator) -> str:
     return f"{text}, and {_listed([_noun(s, rng) for s in other])} besides." if other else f"{text}."
 
 
+ASKED = {
+    "which": ["What sounds are heard?", "Which sounds are in this clip?", "What can be heard?"],
+    "count": ["How many different sounds are there?", "How many kinds of sound are heard?"],
+    "first": ["Which sound comes first?", "What is heard first?"],
+    "last": ["Which sound comes last?", "What is heard last?"],
+    "overlap": [
+        "Do the sounds come together or one after another?",
+        "Are the two sounds together or one after another?",
+    ],
+}
 QUESTION_KINDS = ("which", "count", "first", "last", "presence", "group", "overlap", "pitch", "rate")
 
 
@@ -217,35 +227,26 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
     Yes and no are asked for equally often. ``only`` asks for one kind; where the clip cannot be asked that
     (no order, no attribute told), the next kind that it can be asked is taken.
     """
-    kinds = content.kinds
-    possible = ["which", "count", "presence", "group"]
-    if content.in_order:
-        possible += ["first", "last"]
-    if len(kinds) == 2:
-        possible.append("overlap")
-    if any(s.pitch for s in content.sounds):
-        possible.append("pitch")
-    if any(s.rate for s in content.sounds):
-        possible.append("rate")
+    kinds, ordered = content.kinds, content.in_order
+    told = {name: [s for s in content.sounds if getattr(s, name)] for name in ("pitch", "rate")}
+    possible = ["which", "count", "presence", "group", *(["first", "last"] if ordered else [])]
+    possible += [*(["overlap"] if len(kinds) == 2 else []), *(name for name, sounds in told.items() if sounds)]
     kind = only if only in possible else _pick(rng, possible)
-    if kind == "which":
-        return _pick(rng, ["What sounds are heard?", "Which sounds are in this clip?", "What can be heard?"]), label_text(kinds), kind  # fmt: skip
-    if kind == "count":
-        return _pick(rng, ["How many different sounds are there?", "How many kinds of sound are heard?"]), NUMBERS[len(kinds)], kind  # fmt: skip
-    if kind in ("first", "last"):
-        sound = content.in_order[0 if kind == "first" else -1]
-        words = ["Which sound comes first?", "What is heard first?"] if kind == "first" else ["Which sound comes last?", "What is heard last?"]  # fmt: skip
-        return _pick(rng, words), WORDS[sound.kind].label, kind
-    if kind == "overlap":
-        ask = _pick(rng, ["Do the sounds come together or one after another?", "Are the two sounds together or one after another?"])  # fmt: skip
-        return ask, "together" if content.layout == "together" else "one after another", kind
-    if kind in ("pitch", "rate"):
-        sounds = [s for s in content.sounds if (s.pitch if kind == "pitch" else s.rate)]
-        sound = sounds[int(rng.integers(len(sounds)))]
+    if kind in told:
+        sound = told[kind][int(rng.integers(len(told[kind])))]
         name = WORDS[sound.kind].label
         if kind == "pitch":
             return f"Is the pitch of the {name} low or high?", str(sound.pitch), kind
         return f"Is the {name} slow or fast?", str(sound.rate), kind
+    if kind in ASKED:
+        answers = {
+            "which": label_text(kinds),
+            "count": NUMBERS[len(kinds)],
+            "first": WORDS[ordered[0].kind].label if ordered else "",
+            "last": WORDS[ordered[-1].kind].label if ordered else "",
+            "overlap": "together" if content.layout == "together" else "one after another",
+        }
+        return _pick(rng, ASKED[kind]), answers[kind], kind
     yes = bool(rng.random() < 0.5)
     if kind == "presence":
         pool = kinds if yes else [k for k in KINDS if k not in kinds]
@@ -260,13 +261,11 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
 
 def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict[str, str]:
     """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task."""
-    text = caption(content, rng)
+    text, instruction = caption(content, rng), ""
     if task == "QA":
         instruction, output, _ = question(content, rng)
     elif task == "cla_label":
-        instruction, output = "", label_text(content.kinds)
-    elif task == "music_caption":
-        instruction, output = "", music_description(content, rng)
+        output = label_text(content.kinds)
     else:
-        instruction, output = "", caption(content, rng)
+        output = (music_description if task == "music_caption" else caption)(content, rng)
     return {"caption": text, "instruction": instruction, "output": output, "task": task, "source": "soundworld"}

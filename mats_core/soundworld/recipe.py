@@ -90,10 +90,9 @@ class Recipe:
 def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: list[str] | None = None) -> Recipe:
     """Draw a recipe; the same seed always gives the same recipe.
 
-    Args:
-        seed: anything ``numpy.random.default_rng`` takes; disjoint seeds give unrelated clips.
-        seconds: length of the clip; by default 5 s, one time in four 2.6 to 5 s.
-        kinds: draw from these kinds only.
+    seed: anything ``numpy.random.default_rng`` takes; disjoint seeds give unrelated clips.
+    seconds: length of the clip; by default 5 s, one time in four 2.6 to 5 s.
+    kinds: draw from these kinds only.
     """
     rng = np.random.default_rng(seed)
     own_seed = int(rng.integers(2**31))

@@ -11,9 +11,7 @@ from mats_core.soundworld.recipe import Recipe, sample_recipe
 
 def render(recipe: Recipe) -> np.ndarray:
     """Synthesise a recipe.
-
-    Returns:
-        float32 [T] mono at 16 kHz, within [-1, 1]; the same recipe gives the same samples.
+    Returns float32 [T] mono at 16 kHz, within [-1, 1]; the same recipe gives the same samples.
     """
     rng = np.random.default_rng([recipe.seed, 7])
     n = round(recipe.seconds * SAMPLE_RATE)
@@ -36,9 +34,7 @@ def render_scene(seed: int, minutes: int = 3, change_s: float = 10.0) -> tuple[n
     """A long scene whose sounds change every ``change_s`` seconds.
 
     Each minute keeps to three kinds of sound, in changing combinations, and the next minute has others.
-
-    Returns:
-        float32 [T] at 16 kHz, and the recipe of every stretch in order.
+    Returns float32 [T] at 16 kHz, and the recipe of every stretch in order.
     """
     rng = np.random.default_rng([seed, 23])
     names = list(rng.permutation(list(KINDS)))

@@ -37,9 +37,8 @@ class Muon(torch.optim.Optimizer):
     A group with ``"matrices": True`` holds two-dimensional weights only. Embedding tables, output layers, biases and
     gains belong in groups without it.
 
-    Args:
-        groups: dictionaries with ``params`` and, where they differ, ``matrices``, ``lr``, ``weight_decay`` and so on.
-        lr: as one would give AdamW, often several times larger: a step's entries have a root mean square of 0.2 × lr.
+    groups: dictionaries with ``params`` and, where they differ, ``matrices``, ``lr``, ``weight_decay`` and so on.
+    lr: as one would give AdamW, often several times larger: a step's entries have a root mean square of 0.2 × lr.
     """
 
     def __init__(

@@ -21,11 +21,12 @@ from mats_core.training.schedule import (
     plan_step,
     sample_batch,
     sample_wordings,
-)
+)  # fmt: skip
 from mats_core.training.step import MicroBatch, StepBatch
 from pipelines.train.mixture import Record, StoredSet
 
 _AHEAD = 4
+Word = Callable[[Record, int], str]
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Sample:
     output: str
 
 
-def wording(model: MatsModel) -> Callable[[Record, int], str]:
+def wording(model: MatsModel) -> Word:
     """How a record becomes a prompt of this model: (record, draw) → prompt."""
     template, wordings = model.config.prompt_template, model.config.wordings
 
@@ -59,33 +60,25 @@ def wording(model: MatsModel) -> Callable[[Record, int], str]:
     return word
 
 
+def _sample(each: StoredSet, number: int, word: Word, draw: int) -> Sample:
+    record = each.record(int(number))
+    return Sample(record.vector, word(record, draw), record.output)
+
+
 def draw_step(
-    sets: list[StoredSet],
-    ratios: list[float],
-    settings: TrainingSettings,
-    step: int,
-    word: Callable[[Record, int], str],
+    sets: list[StoredSet], ratios: list[float], settings: TrainingSettings, step: int, word: Word
 ) -> list[Sample]:
     """The samples of a step's global batch; a function of (seed, step) and the data alone."""
     sizes = [len(each.train) for each in sets]
     drawn = sample_batch(settings.seed, step, settings.batch_size, sizes, ratios, settings.draw)
     wordings = sample_wordings(settings.seed, step, settings.batch_size)
-    samples = []
-    for (number, row), draw in zip(drawn, wordings, strict=True):
-        record = sets[number].record(int(sets[number].train[row]))
-        samples.append(Sample(record.vector, word(record, draw), record.output))
-    return samples
+    return [_sample(sets[n], sets[n].train[row], word, draw) for (n, row), draw in zip(drawn, wordings, strict=True)]
 
 
 def step_batch(
-    sets: list[StoredSet],
-    ratios: list[float],
-    model: MatsModel,
-    settings: TrainingSettings,
-    step: int,
-    share: WorkerShare,
-    device: torch.device,
-) -> StepBatch:
+    sets: list[StoredSet], ratios: list[float], model: MatsModel, settings: TrainingSettings, step: int,
+    share: WorkerShare, device: torch.device,
+) -> StepBatch:  # fmt: skip
     """A worker's share of a step, on its device."""
     samples, tokens = draw_step(sets, ratios, settings, step, wording(model)), model.tokens
     targets = [len(tokens.answer(each.output)) for each in samples]
@@ -107,19 +100,11 @@ def step_batch(
 
 
 def validation_batches(
-    each: StoredSet,
-    tokens: PromptTokens,
-    word: Callable[[Record, int], str],
-    budget: int,
-    share: WorkerShare,
-    device: torch.device,
+    each: StoredSet, tokens: PromptTokens, word: Word, budget: int, share: WorkerShare, device: torch.device
 ) -> Iterator[MicroBatch]:
     """A worker's micro-batches of a set's held-out records, each in the first wording of its task; `budget` is the most
     tokens one holds, padding included."""
-    samples = []
-    for number in each.validation:
-        record = each.record(int(number))
-        samples.append(Sample(record.vector, word(record, 0), record.output))
+    samples = [_sample(each, number, word, 0) for number in each.validation]
     lengths = [len(tokens.prompt(s.prompt)[0]) + len(tokens.answer(s.output)) for s in samples]
     (plan,) = plan_step(lengths, 1, budget)
     for first in range(0, len(plan), share.world):

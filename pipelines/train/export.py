@@ -78,13 +78,9 @@ def curves(history: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def model_card(
-    model: MatsModel,
-    settings: TrainSettings,
-    state: TrainState,
-    sets: list[StoredSet],
-    step: int,
+    model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], step: int,
     pictures: Iterable[str],
-) -> str:
+) -> str:  # fmt: skip
     """Markdown: data, settings, curves, metrics."""
     last = next((each for each in reversed(state.history) if "validation" in each and each["step"] <= step), None)
     training, config = settings.training, model.config
@@ -93,18 +89,19 @@ def model_card(
     lines = [
         "# Model card",
         "",
-        "A MATS audio language model, trained " + f"on {_supervision(settings)}." + " CLAP and LLM are frozen.",
+        f"A MATS audio language model, trained on {_supervision(settings)}. CLAP and LLM are frozen.",
         "",
         f"- encoder: {_name(config.encoder)}",
         f"- LLM: {_name(config.llm)}",
-        f"- memory: {_name(config.memory) if config.memory else 'none'}",
+        f"- memory: {_name(config.memory)}",
         f"- mapper ({config.mapper.kind}): {trained:,} parameters, {config.mapper.vectors} vectors",
         f"- adapter: {f'LoRA, rank {config.adapter.rank}, {adapted:,} parameters' if config.adapter else 'none'}"
         + (" (not trained in this run)" if config.adapter and training.train == "mapper" else ""),
         f"- continued from: {settings.model or 'nothing, it is new'}",
         f"- {state.step:,} steps, {state.samples:,} samples, {state.tokens:,} tokens, {state.seconds / 60:.1f} min; "
         f"written from step {step:,}",
-        *_threads(state),
+        # its last bits are not those of an unbroken run where it was continued with other threads
+        *([f"- threads a worker: {', then '.join(map(str, state.threads))}"] if len(state.threads) > 1 else []),
         "",
         "## Data",
         "",
@@ -134,13 +131,6 @@ def model_card(
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()]
     lines += ["```", "", "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
     return "\n".join(lines) + "\n"
-
-
-def _threads(state: TrainState) -> list[str]:
-    """A line where a run was continued with other threads: its last bits are then not those of an unbroken run."""
-    if len(state.threads) < 2:
-        return []
-    return [f"- threads a worker: {', then '.join(map(str, state.threads))}"]
 
 
 def _supervision(settings: TrainSettings) -> str:

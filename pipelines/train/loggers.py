@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import hash_settings
 from pipelines.settings.train import TrainSettings
 
 FOLDER = "tensorboard"
 
 
-class Log(Protocol):
-    """Takes numbers by name at a step."""
+@dataclass(frozen=True)
+class Log:
+    """One place where curves go. write: (step, numbers by name, texts by name); close: puts what is left in place."""
 
-    def write(self, step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
-        """Numbers and texts of a step."""
-
-    def close(self) -> None:
-        """Put what is left in place."""
+    write: Callable[[int, dict[str, float], dict[str, str]], None]
+    close: Callable[[], None]
 
 
 def check_loggers(names: list[str]) -> None:
@@ -34,108 +35,79 @@ def check_loggers(names: list[str]) -> None:
 
 def open_logs(settings: TrainSettings, first_step: int) -> list[Log]:
     """The logs of a run that begins, or goes on, at `first_step`; what TensorBoard has from later steps is void."""
-    made: list[Log] = [TensorBoardLog(settings.output, first_step)]
-    if "wandb" in settings.loggers:
-        made.append(WandbLog(settings))
-    if "mlflow" in settings.loggers:
-        made.append(MlflowLog(settings))
-    return made
+    others = {"wandb": _wandb, "mlflow": _mlflow}
+    return [tensorboard(settings.output, first_step), *(others[n](settings) for n in others if n in settings.loggers)]
 
 
 def flat(point: dict[str, Any]) -> dict[str, float]:
     """Numbers by name of a point of the history, or of a validation."""
-    numbers = {f"train/{k}": float(v) for k, v in point.items() if k not in ("step", "kind") and _is_number(v)}
-    if "validation" in point:
-        numbers = {"validation/loss": point["validation_loss"]}
-        for name, values in point["validation"].items():
-            numbers |= {f"validation_{kind}/{name}": value for kind, value in values.items()}
-    return numbers
+    if "validation" not in point:
+        numbers = {k: v for k, v in point.items() if k != "step" and isinstance(v, (int, float))}
+        return {f"train/{name}": float(value) for name, value in numbers.items() if not isinstance(value, bool)}
+    sets = point["validation"].items()
+    numbers = {f"validation_{kind}/{name}": value for name, values in sets for kind, value in values.items()}
+    return {"validation/loss": point["validation_loss"], **numbers}
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-class TensorBoardLog:
+def tensorboard(output: str, first_step: int) -> Log:
     """Event files in OUTPUT/tensorboard; where OUTPUT is a URL they are copied there at every validation."""
+    from tensorboardX import SummaryWriter
 
-    def __init__(self, output: str, first_step: int) -> None:
-        from tensorboardX import SummaryWriter
+    target = storage.join(output, FOLDER)
+    local = storage.local_path(target)
+    temporary = tempfile.TemporaryDirectory(prefix="mats-curves-") if local is None else None
+    place = temporary.name if temporary else (local or b"").decode("utf-8", "surrogateescape")
+    writer = SummaryWriter(place, purge_step=first_step + 1 if first_step else None)
 
-        self._target = storage.join(output, FOLDER)
-        local = storage.local_path(self._target)
-        self._temporary = tempfile.TemporaryDirectory(prefix="mats-curves-") if local is None else None
-        place = self._temporary.name if self._temporary else (local or b"").decode("utf-8", "surrogateescape")
-        self._folder = Path(place)
-        self._writer = SummaryWriter(place, purge_step=first_step + 1 if first_step else None)
-
-    def write(self, step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
-        """See Log."""
-        for name, value in numbers.items():
-            self._writer.add_scalar(name, value, step)
-        for name, text in texts.items():
-            self._writer.add_text(name, text, step)
-        if texts:
-            self._writer.flush()
-            self._copy()
-
-    def close(self) -> None:
-        """See Log."""
-        self._writer.close()
-        self._copy()
-        if self._temporary is not None:
-            self._temporary.cleanup()
-
-    def _copy(self) -> None:
-        if self._temporary is None:
-            return
-        for file in self._folder.iterdir():
+    def copy() -> None:
+        for file in Path(place).iterdir() if temporary else ():
             with suppress(storage.StorageError):  # curves never end a run
-                storage.write_bytes(storage.join(self._target, file.name), file.read_bytes())
+                storage.write_bytes(storage.join(target, file.name), file.read_bytes())
 
-
-class WandbLog:
-    """Weights & Biases, one run an OUTPUT."""
-
-    def __init__(self, settings: TrainSettings) -> None:
-        import wandb
-
-        name = settings.output.rstrip("/").rsplit("/", 1)[-1]
-        values = settings.model_dump(mode="json")
-        self._run = wandb.init(project=settings.project, name=name, config=values, resume="allow", id=_run_id(settings))
-
-    def write(self, step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
-        """See Log."""
-        self._run.log({**numbers, **texts}, step=step)
-
-    def close(self) -> None:
-        """See Log."""
-        self._run.finish()
-
-
-class MlflowLog:
-    """MLflow, at the tracking server of $MLFLOW_TRACKING_URI."""
-
-    def __init__(self, settings: TrainSettings) -> None:
-        import mlflow
-
-        self._mlflow = mlflow
-        mlflow.set_experiment(settings.project)
-        mlflow.start_run(run_name=settings.output.rstrip("/").rsplit("/", 1)[-1])
-        mlflow.log_dict(settings.model_dump(mode="json"), "settings.json")
-
-    def write(self, step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
-        """See Log."""
-        self._mlflow.log_metrics({name.replace("+", "_"): value for name, value in numbers.items()}, step=step)
+    def write(step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
         for name, text in texts.items():
-            self._mlflow.log_text(text, f"{name}-{step}.md")
+            writer.add_text(name, text, step)
+        if texts:
+            writer.flush()
+            copy()
 
-    def close(self) -> None:
-        """See Log."""
-        self._mlflow.end_run()
+    def close() -> None:
+        writer.close()
+        copy()
+        if temporary is not None:
+            temporary.cleanup()
+
+    return Log(write, close)
 
 
-def _run_id(settings: TrainSettings) -> str:
-    from mats_core.storage.fingerprint import hash_settings
+def _wandb(settings: TrainSettings) -> Log:
+    """Weights & Biases, one run an OUTPUT."""
+    import wandb
 
-    return hash_settings(settings.output)[:16]
+    run = wandb.init(
+        project=settings.project, name=_run_name(settings), config=settings.model_dump(mode="json"), resume="allow",
+        id=hash_settings(settings.output)[:16],
+    )  # fmt: skip
+    return Log(lambda step, numbers, texts: run.log({**numbers, **texts}, step=step), run.finish)
+
+
+def _mlflow(settings: TrainSettings) -> Log:
+    """MLflow, at the tracking server of $MLFLOW_TRACKING_URI."""
+    import mlflow
+
+    mlflow.set_experiment(settings.project)
+    mlflow.start_run(run_name=_run_name(settings))
+    mlflow.log_dict(settings.model_dump(mode="json"), "settings.json")
+
+    def write(step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
+        mlflow.log_metrics({name.replace("+", "_"): value for name, value in numbers.items()}, step=step)
+        for name, text in texts.items():
+            mlflow.log_text(text, f"{name}-{step}.md")
+
+    return Log(write, mlflow.end_run)
+
+
+def _run_name(settings: TrainSettings) -> str:
+    return settings.output.rstrip("/").rsplit("/", 1)[-1]

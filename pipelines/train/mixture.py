@@ -23,17 +23,8 @@ from pipelines.data.corpus import corpus_files
 from pipelines.data.embeddings import EmbeddingsFacts, list_parts, read_facts
 from pipelines.settings.train import DataSet, TrainSettings
 
-RECORD_SCHEMA = pa.schema(
-    [
-        ("vector", pa.int64()),
-        ("task", pa.string()),
-        ("instruction", pa.string()),
-        ("output", pa.string()),
-        ("tag", pa.string()),
-    ]
-)
-
-
+_TEXTS = ("task", "instruction", "output", "tag")
+RECORD_SCHEMA = pa.schema([("vector", pa.int64()), *((name, pa.string()) for name in _TEXTS)])
 _FORMAT = 2  # of the packed data, and of how records are held out
 
 
@@ -123,8 +114,7 @@ class StoredSet:
     def record(self, number: int) -> Record:
         """Record `number`, its vector as float32 [D]."""
         row = {name: column[number].as_py() for name, column in self._columns.items()}
-        vector = np.asarray(self._vectors[row["vector"]], np.float32)
-        return Record(vector, row["task"], row["instruction"], row["output"], row["tag"])
+        return Record(np.asarray(self._vectors[row.pop("vector")], np.float32), **row)
 
 
 def open_store(place: Path) -> list[StoredSet]:

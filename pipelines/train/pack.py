@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,13 +22,7 @@ from mats_core.model.prompts import FAMILIES
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_part
 from pipelines.settings.train import DataSet, TrainSettings
-from pipelines.train.mixture import (
-    RECORD_SCHEMA,
-    read_store,
-    store_key,
-    table_of,
-    tables,
-)
+from pipelines.train.mixture import RECORD_SCHEMA, read_store, store_key, table_of, tables
 from pipelines.train.split import SetRows, split
 
 _BATCH = 8192
@@ -77,6 +71,7 @@ def ensure_store(settings: TrainSettings, folder: Path, report: str | None = Non
 
 def _pack(settings: TrainSettings, folder: Path) -> None:
     facts = tables(settings)
+    encoder = next(iter(facts.values()))
     packed: dict[str, _Table] = {}
     reports: list[dict[str, Any]] = []
     sets: list[SetRows] = []
@@ -98,8 +93,7 @@ def _pack(settings: TrainSettings, folder: Path) -> None:
                 file.write(numbers.astype(np.int64).tobytes())
             report[name] = len(numbers)
         report.update(held_by=each.held_by, given_up=each.given_up, met=each.met)
-    dim = next(iter(facts.values())).dim
-    store = {"dim": dim, "encoder_fingerprint": next(iter(facts.values())).encoder_fingerprint, "sets": reports}
+    store = {"dim": encoder.dim, "encoder_fingerprint": encoder.encoder_fingerprint, "sets": reports}
     (folder / "store.json").write_text(json.dumps(store, indent=1) + "\n")
 
 
@@ -122,38 +116,34 @@ def _pack_vectors(facts: EmbeddingsFacts, folder: Path, name: str) -> _Table:
     with _array_file(folder / name, np.float16, (sum(parts.values()), facts.dim)) as file:
         for uri in parts:
             for batch in read_part(uri, _BATCH, ["caption_id", "embedding"]):
-                file.write(_matrix(batch["embedding"], facts.dim).astype(np.float16).tobytes())
+                values = batch["embedding"].flatten().to_numpy(zero_copy_only=False)  # [rows * D]
+                file.write(values.astype(np.float16).tobytes())
                 ids.append(_id_array(batch["caption_id"].to_pylist()))
     every = np.concatenate(ids)
     order = np.argsort(every, kind="stable")
     return _Table(name, every[order], order)
 
 
-def _matrix(column: Any, dim: int) -> np.ndarray:
-    """[rows, dim] of a list column."""
-    values = column.flatten()
-    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(len(column), dim)
-
-
 def _id_array(ids: list[str]) -> np.ndarray:
     return np.array([each.encode() for each in ids])
 
 
-@dataclass
-class _Usable:
-    """A usable record, and where it stands."""
+_Usable = tuple[dict[str, str], FileReport, int]
+"""A usable record, and where it stands: the report of its file, and its line."""
 
-    record: dict[str, str]
-    report: FileReport
-    line: int
+
+@contextmanager
+def _record_file(folder: Path, name: str) -> Iterator[Any]:
+    """The Arrow writer of a set's records."""
+    with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
+        yield writer
 
 
 def _pack_corpus(data: DataSet, table: _Table, folder: Path) -> dict[str, Any]:
     """Write a set's records with the rows of their embeddings; returns what was read and why records fell out."""
     files: list[FileReport] = []
-    rows = 0
-    held_from: int | None = None
-    with pa.OSFile(str(folder / f"{data.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
+    rows, held_from = 0, None
+    with _record_file(folder, data.name) as writer:
         for corpus in (data.corpus, data.validation_corpus):
             if corpus is None:
                 continue
@@ -191,19 +181,18 @@ def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) 
         report = FileReport(info.uri)
         reports.append(report)
         for record in read_corpus(info.uri, report, data.columns, True, data.task):
-            tagged = record if record["tag"] or not data.tag else {**record, "tag": data.tag}
-            yield _Usable(tagged, report, report.line)
+            yield {**record, "tag": record["tag"] or data.tag or ""}, report, report.line
 
 
 def _joined(found: list[_Usable], table: _Table) -> pa.RecordBatch:
     """Records whose caption has an embedding, as rows; the others are counted in their files."""
-    ids = _id_array([each.record["caption_id"] for each in found])
+    ids = _id_array([record["caption_id"] for record, _, _ in found])
     at = np.minimum(np.searchsorted(table.ids, ids), len(table.ids) - 1)
     there = table.ids[at] == ids
     for number in np.flatnonzero(~there):
-        each = found[number]
-        each.report.add(each.line, "no_embedding", repr(each.record["caption"]))
-    joined = [each.record for each, has in zip(found, there, strict=True) if has]
+        record, report, line = found[number]
+        report.add(line, "no_embedding", repr(record["caption"]))
+    joined = [record for record, _, _ in compress(found, there)]
     columns: list[Any] = [pa.array(table.rows[at[there]], pa.int64())]
     columns += [pa.array([r[name] for r in joined], pa.string()) for name in RECORD_SCHEMA.names[1:]]
     return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
@@ -213,7 +202,7 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
     """A clip's embedding is the weighted mean of its unit windows; its record is what its list said of it."""
     files: list[FileReport] = []
     vectors: list[np.ndarray] = []
-    columns: dict[str, list[str]] = {name: [] for name in RECORD_SCHEMA.names[1:]}
+    records: list[dict[str, Any]] = []
     for uri in part_rows(facts.uri, facts.rows):
         files.append(FileReport(uri))
         for batch in read_part(uri, 1024):
@@ -226,18 +215,15 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
                 if isinstance(record, str):
                     files[-1].add(files[-1].records, record)
                     continue
-                for name, value in record.items():
-                    columns[name].append(value)
+                records.append({"vector": len(records), **record})
                 windows = row["windows"]
-                vectors.append(
-                    pool_windows([each["embedding"] for each in windows], [each["weight"] for each in windows])
-                )
+                weights = [each["weight"] for each in windows]
+                vectors.append(pool_windows([each["embedding"] for each in windows], weights))
     table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
     with _array_file(folder / file, np.float32, table.shape) as out:
         out.write(table.astype(np.float32).tobytes())
-    arrays = [pa.array(range(len(vectors)), pa.int64()), *(pa.array(columns[n]) for n in RECORD_SCHEMA.names[1:])]
-    with pa.OSFile(str(folder / f"{data.name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, RECORD_SCHEMA) as writer:
-        writer.write_table(pa.Table.from_arrays(arrays, schema=RECORD_SCHEMA))
+    with _record_file(folder, data.name) as writer:
+        writer.write_table(pa.Table.from_pylist(records, schema=RECORD_SCHEMA))
     return _set_report(data.name, file, len(vectors), files, None)
 
 

@@ -31,15 +31,8 @@ from pipelines.train.mixture import held_out_notes, read_store, store_key
 
 REPORT = "_corpora.json"
 OUR_NAMES = (
-    MODEL,
-    FOLDER,
-    REPORT,
-    "_run.json",
-    "_state/checkpoints",
-    "_state/data",
-    "_state/ray",
-    "_state/identity.json",
-)
+    MODEL, FOLDER, REPORT, "_run.json", "_state/checkpoints", "_state/data", "_state/ray", "_state/identity.json",
+)  # fmt: skip
 EXPORT_SETTINGS = ("include", "weights", "export")
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
@@ -111,14 +104,9 @@ class TrainDriver:
     """One run as the driver sees it: packs the data, starts the workers, shows and logs what they report."""
 
     def __init__(
-        self,
-        settings: TrainSettings,
-        checked: Checked,
-        tell: Callable[[TrainProgress], None],
-        out: Output,
+        self, settings: TrainSettings, checked: Checked, tell: Callable[[TrainProgress], None], out: Output
     ) -> None:
-        self.settings, self.checked, self.out = settings, checked, out
-        self.tell = tell
+        self.settings, self.checked, self.out, self.tell = settings, checked, out, tell
         self.shown = TrainProgress("packing the data", steps=settings.training.steps)
         self.logs: list[Any] = []
         self.ended: dict[str, Any] | None = None
@@ -297,20 +285,14 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
         settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(checked.llm)
     )
     job = TrainJob(
-        settings=settings,
-        dim=checked.facts.dim,
-        llm=checked.llm,
-        encoder=checked.encoder,
-        memory=checked.memory,
-        data_folder=str(data_folder(settings).absolute()),
-        shards=most,
+        settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
+        data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(),
         threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
-        fsdp=fsdp,
-        cwd=os.getcwd(),
         dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
-    )
-    fs, path = storage.arrow(storage.join(settings.output, "_state", "ray"))
-    storage.make_dirs(storage.join(settings.output, "_state", "ray"))
+    )  # fmt: skip
+    place = storage.join(settings.output, "_state", "ray")
+    fs, path = storage.arrow(place)
+    storage.make_dirs(place)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     inbox = ray.remote(num_cpus=0)(_Inbox).options(scheduling_strategy=here).remote()  # no lost node takes it along
     elastic = isinstance(workers, tuple) and fewest < most
@@ -319,18 +301,14 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
         train_loop_config={"job": job, "inbox": inbox},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
-            num_workers=(fewest, most) if elastic else most,
-            use_gpu=on_gpu,
+            num_workers=(fewest, most) if elastic else most, use_gpu=on_gpu, elastic_resize_monitor_interval_s=15.0,
             resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},
-            elastic_resize_monitor_interval_s=15.0,
         ),
         run_config=RunConfig(
-            name=run_id,
-            storage_path=path,
-            storage_filesystem=fs,
+            name=run_id, storage_path=path, storage_filesystem=fs,
             failure_config=FailureConfig(max_failures=settings.max_failures),
         ),
-    )
+    )  # fmt: skip
     return trainer, inbox
 
 
@@ -382,10 +360,8 @@ def _worker_error(error: BaseException) -> Exception:
     failures = getattr(error, "worker_failures", None)
     inner = next(iter(failures.values())) if failures else error
     for _ in range(5):
-        if isinstance(inner, SettingsError):
-            return inner
         deeper = getattr(inner, "cause", None) or getattr(inner, "base_exc", None) or inner.__cause__
-        if deeper is None or not isinstance(deeper, BaseException):
+        if isinstance(inner, SettingsError) or not isinstance(deeper, BaseException):
             break
         inner = deeper
     if isinstance(inner, SettingsError):

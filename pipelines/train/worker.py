@@ -19,23 +19,10 @@ from mats_core.errors import SettingsError
 from mats_core.model.config import MapperConfig, Part, SantaSettings
 from mats_core.model.model import MatsModel, load_model
 from mats_core.training.loop import train
-from mats_core.training.step import (
-    NotFiniteError,
-    StepBatch,
-    StepResult,
-    evaluate,
-    make_optimizer,
-    trained_weights,
-)
+from mats_core.training.step import NotFiniteError, StepBatch, StepResult, evaluate, make_optimizer, trained_weights
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import WorkerShare, draw_step, prefetched, step_batch, validation_batches, wording
-from pipelines.train.checkpoints import (
-    ForeignCheckpoint,
-    load_checkpoint,
-    load_newest,
-    prune,
-    save_checkpoint,
-)
+from pipelines.train.checkpoints import ForeignCheckpoint, load_checkpoint, load_newest, prune, save_checkpoint
 from pipelines.train.mixture import StoredSet, open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
@@ -223,11 +210,9 @@ class TrainWorker:
     def _after_step(self, done: StepResult) -> None:
         """Count and report the step; validate and write a checkpoint where it is time."""
         state, settings = self.state, self.settings
-        state.step, state.samples, state.tokens = (
-            done.step + 1,
-            state.samples + done.samples,
-            state.tokens + done.tokens,
-        )
+        state.step = done.step + 1
+        state.samples += done.samples
+        state.tokens += done.tokens
         state.seconds += done.seconds
         last = state.step == self.training.steps
         self._since_point.append(done)

@@ -1,8 +1,7 @@
 """What makes and measures the shipped model. MATS itself is trained by the jobs, as any other model.
 
 - `build`: CLAP and LLM from scratch, and all measures of a model.
-- `tokenizer`, `spectrograms`: what the two are pretrained on, as numbers.
-- `pretrain_clap`, `pretrain_llm`, `pretrain_reading`: their pretraining.
+- `spectrograms`: what CLAP hears; `pretrain`: tokenizers, and the pretraining of the two.
 - `text_training`: MATS trained on text in memory, as the ablation needs it many times over.
 - `ablation`: no noise, noise, Santa, and the upper bound trained on audio.
 - `measure`: what the numbers are; `card`: the model card and the table.

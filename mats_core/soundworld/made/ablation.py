@@ -26,19 +26,17 @@ from mats_core.encoders.clap import HfClapEncoder
 from mats_core.memory.santa import SantaMemory
 from mats_core.model.config import SantaSettings
 from mats_core.model.model import load_model
-from mats_core.model.prompts import training_prompt
-from mats_core.soundworld.corpus import TASK_SHARES
-from mats_core.soundworld.language import Content, corpus_record
+from mats_core.soundworld.corpus import text_record
 from mats_core.soundworld.made.measure import Clips, caption_f1, split_recipes
 from mats_core.soundworld.made.spectrograms import cached_mels
 from mats_core.soundworld.made.text_training import (
     Corpus,
+    corpus_of,
     memory_captions,
     text_corpus,
     train_mats,
     training_settings,
-)
-from mats_core.soundworld.recipe import clip_recipe
+)  # fmt: skip
 
 Log = Callable[[str], None]
 Result = dict[str, Any]
@@ -57,12 +55,7 @@ def santa_settings(mix: float, noise_variance: float) -> SantaSettings:
 
 @dataclass(frozen=True)
 class AblationRun:
-    """One training of the ablation.
-
-    Attributes:
-        trained_on: ``text`` or ``audio`` embeddings.
-        noise_variance: of the noise that is added to them; 0 is none.
-    """
+    """One training of the ablation: on `text` or `audio` embeddings, to which noise (0: none) is added."""
 
     trained_on: str
     noise_variance: float
@@ -102,18 +95,8 @@ def _write_array(path: Path, array: np.ndarray) -> None:
 
 def audio_corpus(embeddings: torch.Tensor, rounds: int = 4) -> Corpus:
     """The upper bound's corpus: the same texts as ever, but the clip's own audio embedding in the caption's place."""
-    prompts: list[str] = []
-    outputs: list[str] = []
-    captions: list[str] = []
-    for round_ in range(rounds):
-        for i in range(len(embeddings)):
-            rng = np.random.default_rng([19, i, round_])
-            task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
-            record = corpus_record(Content.of(clip_recipe("upper_bound", i), rng), rng, task)
-            prompts.append(training_prompt(task, record["instruction"], "", len(prompts)))
-            outputs.append(record["output"])
-            captions.append(record["caption"])
-    return Corpus(embeddings.repeat(rounds, 1), prompts, outputs, captions)
+    rows = [text_record(i, r, "upper_bound", 19) for r in range(rounds) for i in range(len(embeddings))]
+    return corpus_of(rows, embeddings.repeat(rounds, 1))
 
 
 def saved_text_corpus(work: Path, encoder: HfClapEncoder) -> Corpus:
@@ -142,11 +125,6 @@ def build_memory(work: Path, corpus: Corpus, encoder_fingerprint: str) -> None:
     ).save(str(work / "memory"))  # fmt: skip
 
 
-def measured_clips(work: Path, encoder: HfClapEncoder, split: str, count: int) -> Clips:
-    """A split's first clips as `measure` takes them."""
-    return Clips(audio_embeddings(work, encoder, split, count), split_recipes(split, count))
-
-
 def _to_stderr(text: str) -> None:
     """Standard output is the result's."""
     print(text, file=sys.stderr, flush=True)
@@ -166,8 +144,7 @@ def train_run(work: Path, run: AblationRun) -> None:
     settings = training_settings(run.noise_variance, run.seed)
     model = train_mats(corpus, work / "encoder", work / "llm", settings, _to_stderr, run.name)
     model.save(str(folder / "model"))
-    clips = measured_clips(work, encoder, "validation", VALIDATION_CLIPS)
-    _measure(work, run, clips, (0.0, *MIXES), folder / "validation.json")
+    _measure(work, run, encoder, "validation", VALIDATION_CLIPS, (0.0, *MIXES), folder / "validation.json")
 
 
 def test_run(work: Path, run: AblationRun, mix: float) -> None:
@@ -175,11 +152,13 @@ def test_run(work: Path, run: AblationRun, mix: float) -> None:
     torch.set_num_threads(1)
     path = work / "runs" / run.name / f"test-{mix:g}.json"
     if not path.exists():
-        encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-        _measure(work, run, measured_clips(work, encoder, "test", TEST_CLIPS), (0.0, mix), path)
+        _measure(work, run, HfClapEncoder(str(work / "encoder"), "cpu"), "test", TEST_CLIPS, (0.0, mix), path)
 
 
-def _measure(work: Path, run: AblationRun, clips: Clips, mixes: tuple[float, ...], out: Path) -> None:
+def _measure(
+    work: Path, run: AblationRun, encoder: HfClapEncoder, split: str, count: int, mixes: tuple[float, ...], out: Path
+) -> None:
+    clips = Clips(audio_embeddings(work, encoder, split, count), split_recipes(split, count))
     model = load_model(str(work / "runs" / run.name / "model"), device="cpu", dtype="float32")
     model.memory = SantaMemory.load(str(work / "memory"))
     result = {}
@@ -199,38 +178,38 @@ def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
     build_memory(work, saved_text_corpus(work, encoder), encoder.fingerprint)
     for split, count in (("validation", VALIDATION_CLIPS), ("test", TEST_CLIPS), ("upper_bound", UPPER_BOUND_CLIPS)):
         audio_embeddings(work, encoder, split, count, log)
-    first = SEEDS[0]
-    _train_all(work, [AblationRun("text", v, first) for v in NOISE_VARIANCES], processes, log)
-    best = {
-        v: max(s["label_f1"] for s in _validation(work, AblationRun("text", v, first)).values())
-        for v in NOISE_VARIANCES
-    }
+
+    def runs(trained_on: str, noise: float, seeds: tuple[int, ...] = SEEDS) -> list[AblationRun]:
+        return [AblationRun(trained_on, noise, seed) for seed in seeds]
+
+    def validation(trained_on: str, noise: float, seed: int = SEEDS[0]) -> Result:
+        return _validation(work, AblationRun(trained_on, noise, seed))
+
+    first, others = SEEDS[:1], SEEDS[1:]
+    _train_all(work, [run for v in NOISE_VARIANCES for run in runs("text", v, first)], processes, log)
+    best = {v: max(s["label_f1"] for s in validation("text", v).values()) for v in NOISE_VARIANCES}
     variance = max(best, key=lambda v: best[v])
     log(f"noise variance {variance:g} chosen on validation: {best}")
-    _train_all(
-        work,
-        [AblationRun("text", variance, s) for s in SEEDS[1:]] + [AblationRun("text", 0.0, s) for s in SEEDS]
-        + [AblationRun("audio", v, first) for v in (0.0, variance)],
-        processes, log,
-    )  # fmt: skip
-    bound = max((0.0, variance), key=lambda v: _validation(work, AblationRun("audio", v, first))["0"]["label_f1"])
-    _train_all(work, [AblationRun("audio", bound, s) for s in SEEDS[1:]], processes, log)
-    noisy = [_validation(work, AblationRun("text", variance, s)) for s in SEEDS]
+    bounds = [*runs("audio", 0.0, first), *runs("audio", variance, first)]
+    _train_all(work, [*runs("text", variance, others), *runs("text", 0.0), *bounds], processes, log)
+    bound = max((0.0, variance), key=lambda v: validation("audio", v)["0"]["label_f1"])
+    _train_all(work, runs("audio", bound, others), processes, log)
+    noisy = [validation("text", variance, s) for s in SEEDS]
     by_mix = {m: float(np.mean([each[f"{m:g}"]["label_f1"] for each in noisy])) for m in MIXES}
     mix = max(by_mix, key=lambda m: by_mix[m])
     log(f"Santa's mix {mix:g} chosen on validation: {by_mix}")
     rows = {
-        "text, no noise": [AblationRun("text", 0.0, s) for s in SEEDS],
-        "text, noise": [AblationRun("text", variance, s) for s in SEEDS],
-        "audio (upper bound)": [AblationRun("audio", bound, s) for s in SEEDS],
+        "text, no noise": runs("text", 0.0),
+        "text, noise": runs("text", variance),
+        "audio (upper bound)": runs("audio", bound),
     }
     with _pool(processes) as pool:
-        pool.starmap(test_run, [(work, r, mix) for runs in rows.values() for r in runs], chunksize=1)
+        pool.starmap(test_run, [(work, run, mix) for each in rows.values() for run in each], chunksize=1)
     table = {}
-    for name, runs in rows.items():
-        table[name] = _mean_and_spread(work, runs, mix, "0")
-        if runs[0].trained_on == "text":
-            table[f"{name} and Santa"] = _mean_and_spread(work, runs, mix, f"{mix:g}")
+    for name, each in rows.items():
+        table[name] = _mean_and_spread(work, each, mix, "0")
+        if each[0].trained_on == "text":
+            table[f"{name} and Santa"] = _mean_and_spread(work, each, mix, f"{mix:g}")
     result = {
         "noise_variance": variance, "validation_by_noise": {f"{v:g}": f for v, f in best.items()},
         "mix": mix, "validation_by_mix": {f"{m:g}": f for m, f in by_mix.items()}, "upper_bound_noise": bound,

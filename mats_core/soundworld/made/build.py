@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,9 @@ from mats_core.soundworld.made.measure import (
     modality_gap,
     question_numbers,
     split_recipes,
-)
-from mats_core.soundworld.made.pretrain_clap import pretrain_clap
-from mats_core.soundworld.made.pretrain_llm import pretrain_llm
-from mats_core.soundworld.made.pretrain_reading import pretrain_reading
+)  # fmt: skip
+from mats_core.soundworld.made.pretrain import as_transformers, pretrain_clap, pretrain_llm, pretrain_reading, train_bpe
 from mats_core.soundworld.made.spectrograms import WINDOW_SECONDS, cached_mels
-from mats_core.soundworld.made.tokenizer import as_transformers, train_bpe
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render, render_scene
 
@@ -47,11 +45,8 @@ ASSETS = Path(__file__).parents[1] / "assets"
 def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
     """Make the frozen parts, CLAP and LLM. Every finished step stays in ``work`` and is not repeated.
 
-    Args:
-        work: folder for spectrograms and parts (about 3 GB).
-
-    Returns:
-        The directories of the encoder and of the LLM.
+    work: folder for spectrograms and parts (about 3 GB).
+    Returns the directories of the encoder and of the LLM.
     """
     work.mkdir(parents=True, exist_ok=True)
     times = Times(work / "times.json", log)
@@ -178,20 +173,18 @@ class Times:
     """Wall time of every step, kept as JSON."""
 
     def __init__(self, path: Path, log: Log) -> None:
-        self.path, self.log, self.step, self.started = path, log, "", 0.0
+        self.path, self.log = path, log
 
-    def __call__(self, step: str) -> Times:
-        """Time this step, in a `with` block."""
-        self.step = step
-        return self
-
-    def __enter__(self) -> None:
-        self.started = time.monotonic()
-        self.log(f"{self.step} …")
-
-    def __exit__(self, *failed: object) -> None:
-        seconds = time.monotonic() - self.started
-        self.log(f"{self.step}: {seconds / 60:.1f} min")
-        earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
-        text = json.dumps({**earlier, self.step: round(seconds, 1)}, indent=1) + "\n"
-        storage.write_bytes(str(self.path), text.encode())
+    @contextmanager
+    def __call__(self, step: str) -> Iterator[None]:
+        """Time this step, in a `with` block, however it ends."""
+        started = time.monotonic()
+        self.log(f"{step} …")
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - started
+            self.log(f"{step}: {seconds / 60:.1f} min")
+            earlier = json.loads(self.path.read_text()) if self.path.exists() else {}
+            text = json.dumps({**earlier, step: round(seconds, 1)}, indent=1) + "\n"
+            storage.write_bytes(str(self.path), text.encode())

@@ -24,36 +24,25 @@ FRAMES = WINDOW_SECONDS * SAMPLE_RATE // HOP + 1
 def feature_extractor_config() -> dict[str, object]:
     """What ``preprocessor_config.json`` of the embedded CLAP says (a ``ClapFeatureExtractor``)."""
     return {
-        "feature_extractor_type": "ClapFeatureExtractor",
-        "feature_size": MELS,
-        "sampling_rate": SAMPLE_RATE,
-        "hop_length": HOP,
-        "fft_window_size": FFT,
-        "max_length_s": WINDOW_SECONDS,
-        "frequency_min": LOW_HZ,
-        "frequency_max": HIGH_HZ,
-        "truncation": "rand_trunc",
-        "padding": "repeatpad",
-    }
+        "feature_extractor_type": "ClapFeatureExtractor", "feature_size": MELS, "sampling_rate": SAMPLE_RATE,
+        "hop_length": HOP, "fft_window_size": FFT, "max_length_s": WINDOW_SECONDS, "frequency_min": LOW_HZ,
+        "frequency_max": HIGH_HZ, "truncation": "rand_trunc", "padding": "repeatpad",
+    }  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def _filters() -> np.ndarray:
     from transformers.audio_utils import mel_filter_bank
 
-    return mel_filter_bank(FFT // 2 + 1, MELS, LOW_HZ, HIGH_HZ, SAMPLE_RATE, norm="slaney", mel_scale="slaney").astype(
-        np.float32
-    )
+    made = mel_filter_bank(FFT // 2 + 1, MELS, LOW_HZ, HIGH_HZ, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    return made.astype(np.float32)
 
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:
     """Log-mel power in dB, as the embedded CLAP's feature extractor computes it.
 
-    Args:
-        waveform: float32 [T] at 16 kHz, at most one window; shorter ones are repeated, then zero-padded.
-
-    Returns:
-        float32 [frames, mels].
+    waveform: float32 [T] at 16 kHz, at most one window; shorter ones are repeated, then zero-padded.
+    Returns float32 [frames, mels].
     """
     import scipy.fft
 

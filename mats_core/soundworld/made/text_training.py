@@ -57,15 +57,17 @@ class Corpus:
 def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROUNDS) -> Corpus:
     """The text corpus, its captions embedded by the text half of a CLAP.
 
-    Args:
-        embed_text: ``encoder.embed_text``.
-        records: recipes of the ``text`` split; each is written up ``rounds`` times in other words.
+    embed_text: ``encoder.embed_text``.
+    records: recipes of the ``text`` split; each is written up ``rounds`` times in other words.
     """
     rows = [text_record(i, r) for r in range(rounds) for i in range(records)]
-    captions = [row["caption"] for row in rows]
-    embeddings = embed_text(captions).float().cpu()
+    return corpus_of(rows, embed_text([row["caption"] for row in rows]).float().cpu())
+
+
+def corpus_of(rows: Sequence[dict[str, str]], embeddings: Tensor) -> Corpus:
+    """Records and their embeddings [N, D], each record in the next wording of its prompt."""
     prompts = [training_prompt(row["task"], row["instruction"], "", i) for i, row in enumerate(rows)]
-    return Corpus(embeddings, prompts, [row["output"] for row in rows], captions)
+    return Corpus(embeddings, prompts, [row["output"] for row in rows], [row["caption"] for row in rows])
 
 
 def train_mats(
@@ -93,9 +95,5 @@ def train_mats(
 
 def memory_captions(count: int, corpus: Corpus) -> list[int]:
     """Rows of the corpus whose captions Santa's memory holds: the first ``count`` distinct ones."""
-    seen: dict[str, int] = {}
-    for row, text in enumerate(corpus.captions):
-        seen.setdefault(text, row)
-        if len(seen) == count:
-            break
-    return list(seen.values())
+    first = {text: row for row, text in reversed([*enumerate(corpus.captions)])}
+    return sorted(first.values())[:count]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipelines.settings.train import TrainSettings
-from pipelines.train.loggers import TensorBoardLog, flat, open_logs
+from pipelines.train.loggers import flat, open_logs, tensorboard
 
 VALIDATED = {
     "step": 4,
@@ -48,7 +48,7 @@ def test_numbers_of_a_point_and_of_a_validation() -> None:
 
 
 def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
-    log = TensorBoardLog(str(tmp_path), first_step=0)
+    log = tensorboard(str(tmp_path), first_step=0)
     log.write(1, {"train/loss": 2.5}, {})
     log.write(4, {"validation/loss": 1.5}, {"answers": "said: rain"})
     log.close()
@@ -58,7 +58,7 @@ def test_tensorboard_gets_every_number(tmp_path: Path) -> None:
 def test_events_reach_a_url() -> None:
     from mats_core import storage
 
-    log = TensorBoardLog("memory://curves-of-a-test", first_step=0)
+    log = tensorboard("memory://curves-of-a-test", first_step=0)
     log.write(1, {"train/loss": 2.5}, {})
     log.close()
     assert [info.uri for info in storage.list_files("memory://curves-of-a-test/tensorboard")]

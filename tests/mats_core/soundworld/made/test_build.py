@@ -28,7 +28,7 @@ def test_text_only_training_would_fail_if_audio_reached_it(
     import mats_core.encoders.clap
     from mats_core.soundworld.made import spectrograms, text_training
     from mats_core.soundworld.made.ablation import embed_mels
-    from mats_core.soundworld.made.pretrain_reading import pretrain_reading
+    from mats_core.soundworld.made.pretrain import pretrain_reading
 
     def heard(*args: object, **kwargs: object) -> None:
         raise AssertionError("audio reached text-only training")
