@@ -86,10 +86,8 @@ class _Container:
 
 
 class FfmpegSource(Source):
-    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and
-    time are the true ones.
-
-    Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
+    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and time are the
+    true ones. Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
     """
 
     reader = "ffmpeg"

@@ -75,7 +75,6 @@ class _Child:
 
 class IsolatedDecoder:
     """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several threads.
-
     Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new child. A file
     that ends its process is tried twice. Children start on first use, load no torch and no Ray, and end with `close`.
     """

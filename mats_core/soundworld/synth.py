@@ -10,9 +10,7 @@ from mats_core.soundworld.recipe import Recipe, sample_recipe
 
 
 def render(recipe: Recipe) -> np.ndarray:
-    """Synthesise a recipe.
-    Returns float32 [T] mono at 16 kHz, within [-1, 1]; the same recipe gives the same samples.
-    """
+    """A recipe synthesised: float32 [T] mono at 16 kHz, within [-1, 1]; the same recipe gives the same samples."""
     rng = np.random.default_rng([recipe.seed, 7])
     n = round(recipe.seconds * SAMPLE_RATE)
     dry = np.zeros(n, dtype=np.float32)
@@ -31,11 +29,9 @@ def render(recipe: Recipe) -> np.ndarray:
 
 
 def render_scene(seed: int, minutes: int = 3, change_s: float = 10.0) -> tuple[np.ndarray, list[Recipe]]:
-    """A long scene whose sounds change every ``change_s`` seconds.
-
-    Each minute keeps to three kinds of sound, in changing combinations, and the next minute has others.
-    Returns float32 [T] at 16 kHz, and the recipe of every stretch in order.
-    """
+    """A long scene whose sounds change every ``change_s`` seconds. Each minute keeps to three kinds of sound, in
+    changing combinations, and the next minute has others. Returns float32 [T] at 16 kHz, and the recipe of every
+    stretch in order."""
     rng = np.random.default_rng([seed, 23])
     names = list(rng.permutation(list(KINDS)))
     pieces, recipes = [], []

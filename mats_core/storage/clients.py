@@ -114,10 +114,8 @@ def is_known_scheme(name: str) -> bool:
 
 def open_client(uri: str, repeats: bool = False) -> tuple[Any, str]:
     """(fsspec file system, path in it) of a remote URI. S3's client repeats failed requests only where `repeats`; by
-    default every call to it goes through `with_retries`, and its own tries would multiply with those.
-
-    Raises StorageError refused, and whatever the client raises.
-    """
+    default every call to it goes through `with_retries`, and its own tries would multiply with those. Raises
+    StorageError refused, and whatever the client raises."""
     kind = scheme(uri)
     if kind in WRAPPERS:
         raise StorageError("refused", f"{kind}:// reaches through to other files; name the file itself")

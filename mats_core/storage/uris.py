@@ -82,11 +82,8 @@ def lies_in(uri: str, folder: str) -> bool:
 
 def public_uri(uri: str) -> str:
     """The URI without user, password and query string (presigned secrets): what may enter rows, logs, errors. Never
-    raises, whatever the text.
-
-    A "?" in the name of a local file or of an object is part of the name and stays, unless what follows is
-    a signature. So does Azure's container in abfss://container@account.
-    """
+    raises, whatever the text. A "?" in the name of a local file or of an object is part of the name and stays, unless
+    what follows is a signature. So does Azure's container in abfss://container@account."""
     kind = scheme(uri)
     if not kind:
         return uri

@@ -174,10 +174,8 @@ def pretrain_clap(
     log: Log = print,
 ) -> dict[str, float]:
     """Train a ``ClapModel`` on spectrograms and captions of the ``pretrain`` split and save it in float16.
-
     mels: float16 [N, frames, mels], row i of recipe i of the split.
-    out: the encoder directory to write (weights, config, feature extractor settings, tokenizer).
-    """
+    out: the encoder directory to write (weights, config, feature extractor settings, tokenizer)."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     count = len(mels)
@@ -239,10 +237,8 @@ def _masked(mel: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _contrastive(audio: Tensor, text: Tensor, contents: list[Content], log_scale: Tensor) -> tuple[Tensor, float]:
-    """InfoNCE both ways; texts beyond the batch are further wrong captions for the audio.
-
-    Clips of the same sounds in the same layout do not count against each other.
-    """
+    """InfoNCE both ways; texts beyond the batch are further wrong captions for the audio. Clips of the same sounds in
+    the same layout do not count against each other."""
     n = len(audio)
     logits = log_scale.exp() * audio @ text.T
     same: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -347,9 +343,8 @@ def pretrain_reading(
     mapper: MapperConfig = MAPPER,
     log: Log = print,
 ) -> float:
-    """Train the LLM of ``llm`` to read vectors made of text embeddings, and save it in float16 as ``out``.
-    Returns the loss over answer tokens, averaged over the last steps.
-    """
+    """Train the LLM of ``llm`` to read vectors made of text embeddings, and save it in float16 as ``out``. Returns the
+    loss over answer tokens, averaged over the last steps."""
     model = MatsModel.new(
         str(llm), encoder=str(encoder), mapper=mapper, adapter=None, seed=READING_SEED, device="cpu", dtype="float32"
     )
