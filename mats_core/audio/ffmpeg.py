@@ -113,7 +113,9 @@ class FfmpegSource(Source):
             return _Container(self._file)
         except av.error.FFmpegError as error:
             self._file.check()
-            raise _failed(error) from None
+            if "whitelist" in str(error).lower():
+                raise AudioError("refused", "names other media, which are never followed") from None
+            raise AudioError("decode_failed", (error.strerror or type(error).__name__).strip()) from None
         except (ValueError, OverflowError, UnicodeError) as error:
             raise AudioError("decode_failed", str(error)) from None
 
@@ -260,9 +262,3 @@ def _to_float(frame: Any) -> Block:
     if np.issubdtype(samples.dtype, np.integer):
         return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
     return samples.astype(np.float32)
-
-
-def _failed(error: Any) -> AudioError:
-    if "whitelist" in str(error).lower():
-        return AudioError("refused", "names other media, which are never followed")
-    return AudioError("decode_failed", (error.strerror or type(error).__name__).strip())

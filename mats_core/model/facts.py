@@ -47,17 +47,12 @@ def read_model_facts(uri: str) -> ModelFacts:
     if encoder is None:
         raise SettingsError("model", f"{uri} has no encoder", "give a model with one")
     rate, window_s = read_hearing(encoder)
+    made_with = config.encoder.fingerprint if config.encoder else ""
     return ModelFacts(
-        fingerprint=model_fingerprint(folder, config),
-        encoder_fingerprint=config.encoder.fingerprint if config.encoder else "",
-        sample_rate=rate,
-        window_s=window_s,
-        chunk_s=chunk_seconds(window_s),
-        dim=config.embedding_dim,
-        size=_size(folder, config),
-        positions=_positions(folder, config),
-        config=config,
-    )
+        fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
+        window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=_size(folder, config),
+        positions=_positions(folder, config), config=config,
+    )  # fmt: skip
 
 
 def _positions(folder: Path, config: ModelConfig) -> int:
@@ -200,8 +195,9 @@ def _read_json(path: Path, setting: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SettingsError(setting, f"{path} cannot be read as JSON ({error})", "copy or make it again") from None
-    if not isinstance(values, dict):
+        why = f"{path} cannot be read as JSON ({error})"
+    else:
+        if isinstance(values, dict):
+            return values
         why = f"{path} holds a {type(values).__name__}, not a JSON object"
-        raise SettingsError(setting, why, "copy or make it again")
-    return values
+    raise SettingsError(setting, why, "copy or make it again")

@@ -10,15 +10,9 @@ from mats_core.soundworld.kinds import KINDS
 
 # Seeds are split by purpose, so that no clip (and no recipe) is shared between them.
 SPLITS = {
-    "pretrain": 101,
-    "text": 102,
-    "upper_bound": 103,
-    "validation": 104,
-    "test": 105,
-    "memory": 106,
-    "demo": 107,
+    "pretrain": 101, "text": 102, "upper_bound": 103, "validation": 104, "test": 105, "memory": 106, "demo": 107,
     "tokenizer": 999,
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

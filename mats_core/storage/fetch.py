@@ -48,24 +48,20 @@ def local_file(uri: str, setting: str) -> Path:
     """One file as a local one: a path, a URL (downloaded once), or `hf:OWNER/NAME/FILE`. Raises SettingsError (named
     after `setting`) when there is nothing."""
     if uri.startswith("hf:"):
-        return _file_from_hub(uri, setting)
+        from huggingface_hub import hf_hub_download
+
+        owner, name, file = (*uri[3:].split("/", 2), "", "")[:3]
+        if not (owner and name and file):
+            raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
+        with _reading_hub(uri, setting, "file"):
+            return Path(hf_hub_download(f"{owner}/{name}", file))
     if "://" in uri and not uri.startswith("file://"):
         return _from_store(uri, setting) / uri.rpartition("/")[2]
-    file = Path(uri.removeprefix("file://")).expanduser()
-    if not file.is_file():
+    local = Path(uri.removeprefix("file://")).expanduser()
+    if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
         raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)
-    return file
-
-
-def _file_from_hub(uri: str, setting: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    owner, name, file = (*uri[3:].split("/", 2), "", "")[:3]
-    if not (owner and name and file):
-        raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
-    with _reading_hub(uri, setting, "file"):
-        return Path(hf_hub_download(f"{owner}/{name}", file))
+    return local
 
 
 @contextmanager
