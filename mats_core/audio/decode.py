@@ -1,8 +1,7 @@
 """From a seekable file to what its header says, and to a mono waveform. NumPy only: no torch, no Ray.
 
 Codes of AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, and those of storage
-(not_found, access_denied, io_error).
-"""
+(not_found, access_denied, io_error)."""
 
 from __future__ import annotations
 

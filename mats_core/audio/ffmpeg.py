@@ -1,8 +1,7 @@
 """Containers and codecs that libsndfile does not know, through PyAV (FFmpeg): m4a, webm, mp4, wma, amr, …
 
 Only the file object that was given is ever read: no protocol is allowed, and only formats that hold their own
-media are (no HLS, DASH, concat, image sequences or text formats).
-"""
+media are (no HLS, DASH, concat, image sequences or text formats)."""
 
 from __future__ import annotations
 

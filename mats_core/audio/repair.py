@@ -1,7 +1,6 @@
 """Where the sound of a file ends, and headers that say it wrongly (WAV, AIFF, AU, CAF, FLAC, Ogg) put right.
 
-The file itself stays as it is: a `SourceFile` is patched, so that decoders read the right length.
-"""
+The file itself stays as it is: a `SourceFile` is patched, so that decoders read the right length."""
 
 from __future__ import annotations
 

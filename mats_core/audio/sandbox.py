@@ -1,8 +1,7 @@
 """Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends one.
 
 The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run the parent's
-main module again in every child, which in a Ray worker is Ray itself, and in a notebook or script anything.
-"""
+main module again in every child, which in a Ray worker is Ray itself, and in a notebook or script anything."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Microsoft CLAP 2023: the official weights file in the `msclap` package's own model classes.
 
 The package's `__init__` imports torchaudio and its text tower is fetched from the hub; neither happens here: its
-`models` folder is imported under a name of our own, and the text tower is built from GPT-2's configuration.
-"""
+`models` folder is imported under a name of our own, and the text tower is built from GPT-2's configuration."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Santa: move an audio embedding towards real text embeddings held in a memory (MATS paper, section 3.3).
 
 A memory is a directory: `index.faiss` (IVF; its k-means centroids are Santa's clusters), `captions.parquet`
-(row i of the index ↔ caption, source) and `memory.json`.
-"""
+(row i of the index ↔ caption, source) and `memory.json`."""
 
 from __future__ import annotations
 

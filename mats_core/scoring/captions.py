@@ -1,8 +1,7 @@
 """Captions against reference captions, by `aac-metrics`: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, SPIDEr, FENSE.
 
 BLEU, ROUGE-L and CIDEr-D need nothing but the package. METEOR and SPICE are Java programs, FENSE needs weights; all
-three are fetched once by ``aac-metrics-download``. What cannot run is named with its remedy, and has no value.
-"""
+three are fetched once by ``aac-metrics-download``. What cannot run is named with its remedy, and has no value."""
 
 from __future__ import annotations
 
@@ -143,10 +142,8 @@ def _tokens(candidates: Candidates, references: References) -> tuple[tuple[Candi
 
 def _spread(values: Sequence[object], at: Sequence[int], count: int) -> list:
     """Values of the items at ``at`` among ``count`` items, None elsewhere."""
-    out: list[object] = [None] * count
-    for i, value in zip(at, values, strict=True):
-        out[i] = value
-    return out
+    known = dict(zip(at, values, strict=True))
+    return [known.get(i) for i in range(count)]
 
 
 def _published(name: str, candidates: Candidates, references: References) -> tuple[float, list[float]]:

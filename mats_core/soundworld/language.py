@@ -2,8 +2,7 @@
 """What is said of a clip: captions in many wordings, label lists, music descriptions, questions and answers.
 
 ``Content`` holds the facts a text may use. Two captions of one ``Content`` say the same in other words, so a
-model trained on text alone is never asked for something its input caption does not tell.
-"""
+model trained on text alone is never asked for something its input caption does not tell."""
 
 from __future__ import annotations
 

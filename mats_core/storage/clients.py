@@ -7,8 +7,7 @@ prefix, as JSON; the longest prefix counts:
     MATS_STORAGE='{"s3://public-sounds/": {"anonymous": true},
                    "s3://lab/": {"endpoint": "https://minio.lab:9000", "profile": "lab"}}'
 
-It holds names, no secrets, and reaches decoder processes and Ray's workers with the environment.
-"""
+It holds names, no secrets, and reaches decoder processes and Ray's workers with the environment."""
 
 from __future__ import annotations
 

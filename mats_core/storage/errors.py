@@ -1,8 +1,7 @@
 """What the clients of stores raise: a code and a sentence for each cause, and what passes by itself and is tried again.
 
 `with_retries` is the one place where a call to a store is repeated, at most TRIES times; the clients' own repetition is
-switched off where they allow it (`clients.open_client`).
-"""
+switched off where they allow it (`clients.open_client`)."""
 
 from __future__ import annotations
 
@@ -26,9 +25,10 @@ Result = TypeVar("Result")
 # What a store calls the cause → our code and what to say of it. {bucket} and {name} are filled in.
 _CAUSES = {
     "NoSuchBucket": ("not_found", "the bucket {bucket} does not exist"),
-    "ExpiredToken": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
-    "ExpiredTokenException": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
-    "TokenRefreshRequired": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"),
+        ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    ),
     "InvalidToken": ("access_denied", "the session token for {bucket} is not valid"),
     "InvalidAccessKeyId": ("access_denied", "the store of {bucket} does not know this access key"),
     "SignatureDoesNotMatch": ("access_denied", "the secret key does not fit the access key for {bucket}"),
@@ -38,8 +38,7 @@ _CAUSES = {
         "no credentials for {bucket} were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or "
         "anonymous access (MATS_STORAGE)",
     ),
-    "PreconditionFailed": ("io_error", "{name} was changed while it was read"),
-    "FileExpired": ("io_error", "{name} was changed while it was read"),
+    **dict.fromkeys(("PreconditionFailed", "FileExpired"), ("io_error", "{name} was changed while it was read")),
     "InvalidObjectState": ("access_denied", "{name} is in cold storage; restore it first"),
     "PermanentRedirect": ("io_error", "the bucket {bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
     "AuthorizationHeaderMalformed": ("io_error", "{bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),

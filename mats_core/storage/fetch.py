@@ -145,15 +145,14 @@ def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
 def _download(info: FileInfo, target: Path, setting: str) -> None:
     """One file, in blocks. It counts when all its bytes came and the object is still the one that was listed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shown, size = public_uri(info.uri), 0
+    shown = public_uri(info.uri)
     try:
         with open_binary(info.uri, read_ahead=_BLOCK) as remote, target.open("wb") as file:
-            while block := remote.read(_BLOCK):
-                file.write(block)
-                size += len(block)
+            shutil.copyfileobj(remote, file, _BLOCK)
         now = stat(info.uri)
     except StorageError as error:
         raise SettingsError(setting, f"{shown} cannot be read ({error.message})", "check the access to it") from error
+    size = target.stat().st_size
     if size != info.size:
         raise SettingsError(setting, f"of {shown} {size} bytes of {info.size} arrived", "start again")
     if (now.size, now.version) != (info.size, info.version):

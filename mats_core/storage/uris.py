@@ -1,8 +1,7 @@
 """What a URI is: text that names a local file or a remote object, safe to write down, and the way back.
 
 A local file is its absolute path as it stands; a local name that is not UTF-8 becomes file:// and percent-encoding, so
-that every URI can be written to Parquet and JSON.
-"""
+that every URI can be written to Parquet and JSON."""
 
 from __future__ import annotations
 
@@ -26,10 +25,8 @@ def printable(name: bytes) -> str:
 def uri_from_path(path: bytes | str) -> str:
     """URI of a local path: its absolute text, or file:// and percent-encoding where it is not UTF-8."""
     raw = os.path.abspath(os.fsencode(path))
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "file://" + quote_from_bytes(raw)
+    text = printable(raw)
+    return text if text.encode() == raw else f"file://{text}"
 
 
 def local_path(uri: str) -> bytes | None:

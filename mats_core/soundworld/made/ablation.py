@@ -2,8 +2,7 @@
 
 Every run is (what it is trained on, noise variance, seed) and leaves its result as JSON, so that an interrupted
 ablation goes on where it was. Noise variance and Santa's mix are chosen on validation clips; test clips are only
-measured.
-"""
+measured."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What the embedded model is made of, from scratch: tokenizers, CLAP, LLM; and the measures of a whole model.
 
-MATS itself is then made by `mats soundworld build`, through the same jobs as any other model.
-"""
+MATS itself is then made by `mats soundworld build`, through the same jobs as any other model."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ hear. First the caption stands in the prompt in words, where the MATS mapper's v
 do, and all its weights are trained with a mapper that is thrown away, on embeddings of text. An LLM of billions of
 weights needs no such thing, LoRA gives it room enough; this one has half a million, and a mapper and LoRA alone take it
 1 400 steps to name two sounds of three. After this, a mapper and adapter that start from nothing need 400. It never
-meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
-"""
+meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured."""
 
 from __future__ import annotations
 
