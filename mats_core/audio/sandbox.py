@@ -105,7 +105,8 @@ class IsolatedDecoder:
     def start(self) -> None:
         """Start the children now, so that the first call need not wait for them."""
         with self._lock:
-            self._start_children(self.workers)
+            while len(self._children) < self.workers:
+                self._start_child()
 
     def close(self) -> None:
         """End the children. The decoder can be used again; it starts new ones."""
@@ -142,7 +143,8 @@ class IsolatedDecoder:
             answers: dict[int, _Answer] = {}
             try:
                 while len(answers) < len(asked):
-                    self._start_children(min(self.workers, len(asked) - len(answers)))
+                    while len(self._children) < min(self.workers, len(asked) - len(answers)):
+                        self._start_child()
                     self._send_jobs(waiting)
                     self._receive_answers(waiting, answers)
             except BaseException:  # an interrupt, or no child starts: leave no child with half a conversation
@@ -150,11 +152,7 @@ class IsolatedDecoder:
                 raise
             return [answers[place] for place in range(len(asked))]
 
-    def _start_children(self, count: int) -> None:
-        while len(self._children) < count:
-            self._children.append(self._start_child())
-
-    def _start_child(self) -> _Child:
+    def _start_child(self) -> None:
         ours, theirs = Pipe()
         package = str(Path(__file__).parents[1])
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
@@ -173,7 +171,7 @@ class IsolatedDecoder:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        return _Child(process, ours, time.monotonic())
+        self._children.append(_Child(process, ours, time.monotonic()))
 
     def _send_jobs(self, waiting: deque[_Job]) -> None:
         for depth in range(1, _JOBS_A_CHILD + 1):

@@ -65,13 +65,9 @@ def _positions(folder: Path, config: ModelConfig) -> int:
 
 def _size(folder: Path, config: ModelConfig) -> int:
     """Bytes of weights, of parts that lie on this machine: what an actor needs at least."""
-    places = [folder]
-    for part in (config.encoder, config.llm, config.memory):
-        where = part_uri(folder, part)
-        if where is not None:
-            places.append(
-                Path(split_uri(where)[0] if where.startswith("msclap:") else strip_scheme(where)).expanduser()
-            )
+    parts = (part_uri(folder, part) for part in (config.encoder, config.llm, config.memory))
+    bare = [split_uri(part)[0] if part.startswith("msclap:") else strip_scheme(part) for part in parts if part]
+    places = [folder, *(Path(each).expanduser() for each in bare)]
     files = (path for place in places for path in ([place] if place.is_file() else place.rglob("*")))
     weights = {path.resolve() for path in files if path.suffix in (".safetensors", ".bin", ".faiss", ".pth")}
     return sum(path.stat().st_size for path in weights)
