@@ -1,7 +1,8 @@
 """From a seekable file to what its header says, and to a mono waveform. NumPy only: no torch, no Ray.
 
 Codes of AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, and those of storage
-(not_found, access_denied, io_error)."""
+(not_found, access_denied, io_error).
+"""
 
 from __future__ import annotations
 
@@ -108,10 +109,13 @@ def decode(
     name: str = "",
 ) -> Decoded:
     """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped).
+
     `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds, whatever
     the stretch, so that consecutive stretches join without a seam. NaN and infinity count as silence. A stretch that
-    starts past the end is empty and no error; a file that breaks off gives what was there. Raises AudioError:
-    not_audio, empty_audio, decode_failed, too_large, timeout, refused, io_error."""
+    starts past the end is empty and no error; a file that breaks off gives what was there.
+
+    Raises AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, io_error.
+    """
     limits = limits or DecodeLimits()
     if start_s < 0 or not math.isfinite(start_s) or (duration_s is not None and not duration_s >= 0):
         raise ValueError(f"start_s and duration_s must be positive seconds, got {start_s} and {duration_s}")
@@ -265,9 +269,11 @@ class _MonoTrack:
 
 def reader_order(file: SourceFile, seeks: bool) -> tuple[Reader, ...]:
     """Which readers are to try a file, the best first. `seeks`: whether reading begins behind its start.
-    libsndfile 1.2.2 takes raw AAC for broken MP3, shifts the first page of Opus by its pre-skip when a read is longer
-    than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis. Of joined streams it
-    knows the first."""
+
+    libsndfile 1.2.2 takes raw AAC for broken MP3, shifts the first page of Opus by its pre-skip when a read
+    is longer than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis. Of joined
+    streams it knows the first.
+    """
     name = sniff(file.head(HEAD_BYTES)).name
     if name in ("AAC", "Opus") or file.joined:
         return ("ffmpeg",)

@@ -1,7 +1,8 @@
 """Containers and codecs that libsndfile does not know, through PyAV (FFmpeg): m4a, webm, mp4, wma, amr, …
 
 Only the file object that was given is ever read: no protocol is allowed, and only formats that hold their own
-media are (no HLS, DASH, concat, image sequences or text formats)."""
+media are (no HLS, DASH, concat, image sequences or text formats).
+"""
 
 from __future__ import annotations
 
@@ -81,8 +82,10 @@ class _Container:
 
 
 class FfmpegSource(Source):
-    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and time are the
-    true ones. Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
+    """One sound track of a container, opened with FFmpeg. The first frame is decoded at once: its rate and
+    time are the true ones.
+
+    Raises AudioError: decode_failed, not_audio (no sound track), refused (a format that names other media).
     """
 
     reader = "ffmpeg"

@@ -81,8 +81,10 @@ class Source(AbstractContextManager["Source"]):
 class SourceFile:
     """A seekable file for C decoders, which no exception may cross: what reading raises looks to them like the end of
     the file, and `check` raises it afterwards. The same goes for time beyond `deadline` (of `time.monotonic`).
+
     It has no `name`, so that no decoder guesses by it. Raises AudioError with a storage code where the file cannot be
-    sought."""
+    sought.
+    """
 
     def __init__(self, file: BinaryIO, deadline: float = float("inf")) -> None:
         self._file = file

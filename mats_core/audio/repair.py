@@ -1,6 +1,7 @@
 """Where the sound of a file ends, and headers that say it wrongly (WAV, AIFF, AU, CAF, FLAC, Ogg) put right.
 
-The file itself stays as it is: a `SourceFile` is patched, so that decoders read the right length."""
+The file itself stays as it is: a `SourceFile` is patched, so that decoders read the right length.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +15,20 @@ from mats_core.audio.signatures import HEAD_BYTES
 
 def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     """Put right what the header says wrongly of the length, as far as reading up to `until_s` (None: the end) needs it,
-    and mark a file of several streams one behind the other as `joined`. Raises AudioError with a storage code where
-    reading fails."""
+    and mark a file of several streams one behind the other as `joined`.
+
+    Raises AudioError with a storage code where reading fails.
+    """
     repair_sizes(file)
     repair_flac(file, until_s, in_memory)
     file.joined = file.joined or ogg_is_chained(file)
 
 
 def wav_samples(file: SourceFile, head: bytes) -> int | None:
-    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there is. Streamed
-    files declare 0 or the largest number; what follows the header is theirs then."""
+    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there is.
+
+    Streamed files declare 0 or the largest number; what follows the header is theirs then.
+    """
     position, big = 12, head[:4] == b"RIFX"
     while position + 8 <= file.size:
         if position + 8 <= len(head):
@@ -64,8 +69,10 @@ _PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"FL32")
 
 def repair_sizes(file: SourceFile) -> None:
     """Let a WAV, RF64, AIFF, AU or CAF file whose sizes are stale (its recorder was stopped) read as if they reached to
-    its end. They are stale where what follows the declared samples is no chunk: a name of four letters and a size that
-    fits."""
+    its end.
+
+    They are stale where what follows the declared samples is no chunk: a name of four letters and a size that fits.
+    """
     head = file.head(HEAD_BYTES)
     if head[:4] == b".snd" and len(head) >= 24:
         first, size = struct.unpack(">II", head[4:12])
@@ -136,8 +143,10 @@ class _StreamInfo(NamedTuple):
 def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     """Let a FLAC file whose STREAMINFO tells fewer samples than there are (or 0: its encoder was stopped) read as if it
     told them all, and mark one of several streams one behind the other as `joined`.
+
     `until_s`: what is to be read of it; the end is not looked at where the declared length suffices. `in_memory`: the
-    file is, so that all of it may be searched."""
+    file is, so that all of it may be searched.
+    """
     head = file.head(42)
     if head[:4] != b"fLaC" or head[4] & 0x7F or len(head) < 42:
         return
@@ -182,8 +191,10 @@ def _flac_metadata(file: SourceFile) -> int:
 
 
 def _flac_end(file: SourceFile, info: _StreamInfo) -> int:
-    """Samples up to the end of the last frame, by its own number; 0 where no frame is found there. A number counts
-    where the frame before it ends there too: what looks like a header may be sound."""
+    """Samples up to the end of the last frame, by its own number; 0 where no frame is found there.
+
+    A number counts where the frame before it ends there too: what looks like a header may be sound.
+    """
     span = min(file.size, max(1 << 16, 3 * info.longest))
     tail = file.head(span, offset=file.size - span)
     end = reached = 0

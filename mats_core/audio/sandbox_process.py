@@ -1,7 +1,8 @@
 """The child of `mats_core.audio.sandbox`: answers decode and probe requests, one at a time, within limits of its own.
 
 It trusts its files with nothing: memory is limited, an alarm ends it when a file takes too long, and its answers are
-JSON and raw samples, which the parent can read without running any of it (a pickle could not be)."""
+JSON and raw samples, which the parent can read without running any of it (a pickle could not be).
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 class ClapEncoder(Protocol):
     """Text and audio in one space. `sample_rate` in Hz, `window_seconds` what it hears at once, `dim` of its space,
-    `fingerprint` which encoder it is, the same on every device and in every number type."""
+    `fingerprint` which encoder it is, the same on every device and in every number type.
+    """
 
     sample_rate: int
     window_seconds: float
@@ -31,8 +32,10 @@ class ClapEncoder(Protocol):
 
 
 def pad_waveform(window: Any, samples: int, rule: str) -> Any:
-    """[T] → [samples], numpy or tensor: longer is cut, shorter is padded. Rules of `ClapFeatureExtractor`: repeat (and
-    cut), repeatpad (whole copies, then zeros), pad (zeros)."""
+    """[T] → [samples], numpy or tensor: longer is cut, shorter is padded.
+
+    Rules of `ClapFeatureExtractor`: repeat (and cut), repeatpad (whole copies, then zeros), pad (zeros).
+    """
     if isinstance(window, torch.Tensor):
         return torch.from_numpy(pad_waveform(window.cpu().numpy(), samples, rule)).to(window.device)
     if len(window) >= samples:
@@ -52,9 +55,11 @@ def embed_by_length(
     batch_size: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """Token ids of texts → float32 [N, dim] on `device`, in the order given. `embed` takes ids int64 [B, T], padded on
-    the right with `filler`, and lengths int64 [B], and gives [B, dim]. Texts of like length go together, so that little
-    is padding."""
+    """Token ids of texts → float32 [N, dim] on `device`, in the order given.
+
+    `embed` takes ids int64 [B, T], padded on the right with `filler`, and lengths int64 [B], and gives [B, dim]. Texts
+    of like length go together, so that little is padding.
+    """
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     out = torch.empty(len(ids), dim, device=device)
     for start in range(0, len(order), batch_size):

@@ -19,8 +19,10 @@ from mats_core.weights import check_finite, defer_sklearn, no_bars, some
 
 
 class MelSpectrogram(torch.nn.Module):
-    """Log-mel spectrogram equal to `ClapFeatureExtractor`'s, in torch, on any device. In float64 inside: in float32 the
-    FFT's rounding is heard in quiet bands beside loud ones."""
+    """Log-mel spectrogram equal to `ClapFeatureExtractor`'s, in torch, on any device.
+
+    In float64 inside: in float32 the FFT's rounding is heard in quiet bands beside loud ones.
+    """
 
     def __init__(self, settings: FeatureSettings) -> None:
         super().__init__()
@@ -47,6 +49,7 @@ class MelSpectrogram(torch.nn.Module):
 
 class HfClapEncoder:
     """Any `ClapModel` of transformers: LAION's and the embedded one. All sizes come from its own configuration files.
+
     directory: a local one, or a hub name. dtype: "auto" is float32. Attributes: `sample_rate` in Hz, `window_seconds`,
     `dim`, `fingerprint`, `device`. Raises SettingsError for a directory that is missing, incomplete or of another kind.
     """

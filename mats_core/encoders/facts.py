@@ -114,7 +114,9 @@ def refuse_other_encoder(
     setting: str, what: str, made_with: str, encoder: str, remedy: str, *, unknown_passes: bool = False
 ) -> None:
     """SettingsError where `what` was made with another encoder than it is to be used with.
-    made_with, encoder: fingerprints, "" where not known; `unknown_passes` lets that pass. remedy: what to do."""
+
+    made_with, encoder: fingerprints, "" where not known; `unknown_passes` lets that pass. remedy: what to do.
+    """
     if made_with == encoder or (unknown_passes and "" in (made_with, encoder)):
         return
     name = f"encoder {made_with[:12]}" if made_with else "an encoder that it does not name"
@@ -202,7 +204,10 @@ def load_gpt2_tokenizer(folder: Path) -> Any:
 
 def tokenizer_folder(where: str | None, beside: Path) -> Path:
     """The tokenizer's directory: the one named, a directory before a hub name; without a name a folder `gpt2` beside
-    the weights, then the hub's. SettingsError says what is missing."""
+    the weights, then the hub's.
+
+    SettingsError says what is missing.
+    """
     name = strip_scheme(where) if where is not None else None
     if name is not None and (name not in _HUB_TOKENIZERS or Path(name).is_dir()):
         return local_directory(name, "encoder.tokenizer")

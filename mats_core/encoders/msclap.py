@@ -1,7 +1,8 @@
 """Microsoft CLAP 2023: the official weights file in the `msclap` package's own model classes.
 
 The package's `__init__` imports torchaudio and its text tower is fetched from the hub; neither happens here: its
-`models` folder is imported under a name of our own, and the text tower is built from GPT-2's configuration."""
+`models` folder is imported under a name of our own, and the text tower is built from GPT-2's configuration.
+"""
 
 from __future__ import annotations
 
@@ -51,9 +52,11 @@ _OTHERS = (
 
 class MsClapEncoder:
     """Microsoft CLAP 2023: 44.1 kHz, 7 s windows, 1024 dimensions.
+
     uri: `msclap:FILE`, `msclap:DIRECTORY` (with the file in it), `msclap:s3://…/FILE` or `msclap:hf:OWNER/NAME`,
     optionally with `?tokenizer=DIRECTORY`. tokenizer: GPT-2's, a directory or hub name, over the URI's; without either
-    a folder `gpt2` beside the weights, then the hub."""
+    a folder `gpt2` beside the weights, then the hub.
+    """
 
     def __init__(self, uri: str, device: str = "auto", dtype: str = "auto", tokenizer: str | None = None) -> None:
         place, given = split_uri(uri)
@@ -102,8 +105,10 @@ class MsClapEncoder:
 
     @torch.inference_mode()
     def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
-        """Texts → float32 [B, dim] unit, on the model's device, in the order given. The vector at the end token is
-        projected."""
+        """Texts → float32 [B, dim] unit, on the model's device, in the order given.
+
+        The vector at the end token is projected.
+        """
         tower = self.model.caption_encoder
 
         def embed(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -161,8 +166,10 @@ def build_model(settings: dict[str, Any]) -> Any:
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of an official file. Read with `weights_only`: nothing in it is executed. Raises SettingsError that
-    says what the file is instead, and what was expected."""
+    """The tensors of an official file. Read with `weights_only`: nothing in it is executed.
+
+    Raises SettingsError that says what the file is instead, and what was expected.
+    """
     expected = f"{WEIGHTS} of Microsoft CLAP"
     found = read_pickle(file, "encoder", str(file), expected)
     state = found.get("model") if isinstance(found, dict) else None

@@ -1,7 +1,8 @@
 """Santa: move an audio embedding towards real text embeddings held in a memory (MATS paper, section 3.3).
 
 A memory is a directory: `index.faiss` (IVF; its k-means centroids are Santa's clusters), `captions.parquet`
-(row i of the index ↔ caption, source) and `memory.json`."""
+(row i of the index ↔ caption, source) and `memory.json`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +37,9 @@ _GATHERED = 256  # rows of the memory that are mixed at once: what fits a core's
 
 class SantaMemory:
     """Text embeddings searched by cluster. Make one with `build` or `load`.
-    Attributes: count, dim, clusters; encoder_fingerprint ("" when not known); fingerprint."""
+
+    Attributes: count, dim, clusters; encoder_fingerprint ("" when not known); fingerprint.
+    """
 
     def __init__(self, index: Any, captions: Any, encoder_fingerprint: str, fingerprint: str, storage: str) -> None:
         self.index = index
@@ -63,9 +66,11 @@ class SantaMemory:
         encoder_fingerprint: str = "",
     ) -> SantaMemory:
         """Cluster embeddings [N, D] (normalised here) and make them searchable.
+
         clusters: number of k-means centroids, by default √N, but at least 39 rows each (FAISS's advice).
         centroids: [K, D], used as they are instead of k-means. Every row is kept, duplicates too.
-        Raises SettingsError when sizes do not fit."""
+        Raises SettingsError when sizes do not fit.
+        """
         rows = _array(embeddings)
         if rows.ndim != 2 or not len(rows):
             why = f"their shape is {list(rows.shape)}"
@@ -110,8 +115,10 @@ class SantaMemory:
 
     @classmethod
     def load(cls, uri: str, mmap: bool = True) -> SantaMemory:
-        """Read a memory's directory. mmap: leave the vectors on disk, shared by all processes of the machine. Raises
-        SettingsError when it is missing, broken or not what its memory.json says."""
+        """Read a memory's directory. mmap: leave the vectors on disk, shared by all processes of the machine.
+
+        Raises SettingsError when it is missing, broken or not what its memory.json says.
+        """
         import faiss
 
         folder = local_directory(uri, "memory")
@@ -141,9 +148,11 @@ class SantaMemory:
         return cls(index, table, made_with, actual, note.get("storage", "float32"))
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order. `probe`
-        nearest clusters are searched; where they hold fewer than `neighbors` rows, more are, so that no row is ever
-        repeated. K is `neighbors`, or the memory's size where that is less."""
+        """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.
+
+        `probe` nearest clusters are searched; where they hold fewer than `neighbors` rows, more are, so that no row is
+        ever repeated. K is `neighbors`, or the memory's size where that is less.
+        """
         order, _, distances, rows = self._search_in_order(queries, neighbors, probe)  # [B], …, [B, K], [B, K]
         back = np.argsort(order)
         return distances[back], rows[back]
@@ -151,8 +160,10 @@ class SantaMemory:
     def _search_in_order(
         self, queries: np.ndarray, neighbors: int, probe: int | str
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(order [B], queries[order], distances, rows): as `search`, with those of a cluster one after the other. What
-        the one has read, vectors of the index and later its neighbours, the next finds in the core's cache."""
+        """(order [B], queries[order], distances, rows): as `search`, with those of a cluster one after the other.
+
+        What the one has read, vectors of the index and later its neighbours, the next finds in the core's cache.
+        """
         wanted = min(neighbors, self.count)
         queries = np.ascontiguousarray(queries, np.float32)
         least = self.clusters if probe == "all" else min(int(probe), self.clusters)
@@ -207,11 +218,13 @@ class SantaMemory:
         explain: bool = False,
     ) -> Any:
         """Mix each audio embedding [B, D] (normalised first) with its nearest texts: float32 [B, D].
+
         weights = softmax(scale · ⟨a, t⟩) over the neighbours t; a' = (1 − mix) · a + mix · Σ weight · t, normalised
         unless `normalize` is False. noise: None for none; "keyed" for each memory row's own draw from (seed, row); or
         standard-normal draws [B, neighbors, D] in order of rising distance. Noisy neighbours are normalised again.
         explain=True returns also, for each row, its neighbours as dicts: row, caption, source, weight, score (cosine
-        with the text as stored). Raises ValueError for sizes that do not fit."""
+        with the text as stored). Raises ValueError for sizes that do not fit.
+        """
         audio = torch.as_tensor(np.asarray(audio_embedding) if isinstance(audio_embedding, list) else audio_embedding)
         audio = F.normalize(audio.float(), dim=-1)
         if audio.ndim != 2 or audio.shape[1] != self.dim:
@@ -251,9 +264,11 @@ class SantaMemory:
         keyed: tuple[float, int] | None,
         scores: np.ndarray | None,
     ) -> tuple[torch.Tensor, np.ndarray]:
-        """Weighted sums of neighbours [B, D] and the weights [B, K], on the CPU. scores [B, K]: where known. Every row
-        is summed by itself, so it does not depend on its batch, and never as a table [B, K, D]: to write that down
-        takes longer than the search."""
+        """Weighted sums of neighbours [B, D] and the weights [B, K], on the CPU. scores [B, K]: where known.
+
+        Every row is summed by itself, so it does not depend on its batch, and never as a table [B, K, D]: to write
+        that down takes longer than the search.
+        """
         ready = self._ready_vectors(rows, keyed)
         if ready is not None:
             return _mix(audio, ready, rows, scale, scores)
@@ -338,8 +353,10 @@ class SantaMemory:
 
 
 def dot_by_row(queries: np.ndarray, table: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
-    """⟨query b, table row rows[b, k]⟩ as float32 [B, K]; rows None: with every row of the table. Pair by pair: a matrix
-    product takes another kernel for larger batches, and its last bits then differ."""
+    """⟨query b, table row rows[b, k]⟩ as float32 [B, K]; rows None: with every row of the table.
+
+    Pair by pair: a matrix product takes another kernel for larger batches, and its last bits then differ.
+    """
     import faiss
 
     library: Any = faiss  # its wrapper is written at import: type checkers do not see all of it

@@ -25,8 +25,10 @@ PARTS = ("encoder", "llm", "memory")
 
 
 def check_model_dir(uri: str | os.PathLike[str]) -> ModelConfig:
-    """Read and check `mats.json` and that every file it needs is there, without loading anything. Takes milliseconds
-    for a local directory. Raises SettingsError that says what is missing."""
+    """Read and check `mats.json` and that every file it needs is there, without loading anything.
+
+    Takes milliseconds for a local directory. Raises SettingsError that says what is missing.
+    """
     uri = os.fspath(uri)
     return read_config(resolve(uri), uri)
 
@@ -65,7 +67,9 @@ def read_config(folder: Path, uri: str) -> ModelConfig:
 
 def _missing_part(folder: Path, config: ModelConfig) -> str | None:
     """The first part, or file of one, that should be on this machine and is not; hub names and URLs are not looked at.
-    SettingsError where it is Microsoft's CLAP."""
+
+    SettingsError where it is Microsoft's CLAP.
+    """
     proofs = {"encoder": ["config.json", MSCLAP_WEIGHTS], "llm": ["config.json"], "memory": ["memory.json"]}
     for name, files in proofs.items():
         part: Part | None = getattr(config, name)

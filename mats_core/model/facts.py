@@ -74,8 +74,10 @@ def _size(folder: Path, config: ModelConfig) -> int:
 
 
 def check_weights(folder: Path, config: ModelConfig) -> None:
-    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model. Reads
-    mapper and adapter, and of LLM and memory headers and configuration only: under a second at full size."""
+    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model.
+
+    Reads mapper and adapter, and of LLM and memory headers and configuration only: under a second at full size.
+    """
     mapper = folder / "mapper.safetensors"
     with _opened(mapper) as file:
         _check_shape(file, mapper, "projector.weight", 0, config.hidden_size)

@@ -93,9 +93,11 @@ class MatsModel:
         **settings: Any,
     ) -> MatsModel:
         """An untrained model around an LLM directory and, unless `embedding_dim` is given, an encoder.
+
         settings: of `ModelConfig` (mapper, adapter, tasks, decoding, …), None for its default; adapter=None trains the
         mapper alone. Weights are drawn from `seed`, the same on every device.
-        Raises SettingsError when a part is missing or does not fit."""
+        Raises SettingsError when a part is missing or does not fit.
+        """
         if encoder is None and embedding_dim is None:
             raise SettingsError("embedding_dim", "neither it nor an encoder is given", "give one of them")
         place, number = pick_device(device), pick_dtype(dtype, device)
@@ -131,14 +133,18 @@ class MatsModel:
 
     def save(self, uri: str | os.PathLike[str], include: Sequence[str] = (), *, weights: str = "float32") -> None:
         """Write a model directory that `load_model` reads.
+
         uri: a local directory, made when missing. include: which of "encoder", "llm" and "memory" are copied inside;
         the others are named by URI. weights: "float32", or "float16" for half the size (mapper and adapter rounded).
-        Raises SettingsError where it cannot be written."""
+        Raises SettingsError where it cannot be written.
+        """
         save_model(os.fspath(uri), self.config, self.mapper, self.llm, self.parts, include, weights)
 
     def prefix(self, embedding: torch.Tensor) -> torch.Tensor:
-        """Vectors for the LLM: [B, D] of any length → float32 [B, vectors, hidden]. Adds no noise. The embedding is
-        normalised first. Gradients flow to the mapper."""
+        """Vectors for the LLM: [B, D] of any length → float32 [B, vectors, hidden]. Adds no noise.
+
+        The embedding is normalised first. Gradients flow to the mapper.
+        """
         embedding = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)
         if embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_dim:
             raise ValueError(f"embedding must be [B, {self.config.embedding_dim}], got {list(embedding.shape)}")
@@ -172,8 +178,10 @@ class MatsModel:
 
     def loss(self, embedding: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]) -> torch.Tensor:
         """Mean cross-entropy of each sample's answer and end token: [B]. Adds no noise.
+
         prompts: whole strings with `<SpeechHere>` where the vectors go; outputs: answers without end token.
-        A sample's loss does not depend on its batch."""
+        A sample's loss does not depend on its batch.
+        """
         return self.score(self.prefix(embedding), self.tokens.for_loss(prompts, outputs, self.device)).loss
 
     @torch.inference_mode()
@@ -185,8 +193,10 @@ class MatsModel:
         return_ids: bool = False,
     ) -> Any:
         """Answers before clean-up, one a row: list[str]; with `return_ids` also list[list[int]].
+
         embedding: [B, D], after Santa where Santa is wanted; no noise is added. prompts: whole strings.
-        settings: over the model's own decoding. Ids are those generated, the end token included where one was."""
+        settings: over the model's own decoding. Ids are those generated, the end token included where one was.
+        """
         chosen = self.config.decoding.updated(settings)
         batch = self.tokens.for_generation(prompts, self.device)
         words = self._embed(batch.ids, batch.sound, self.prefix(embedding))  # [B, T, H]
@@ -206,9 +216,11 @@ class MatsModel:
         return format_prompt(asked, known.tag if tag is None else tag, self.config.prompt_template)
 
     def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit embeddings float32 [W, D] of windows [T] at the encoder's rate, in the order given. Samples are float32
-        in [-1, 1] or int16; a window shorter than the encoder's is padded by its own rule. Raises SettingsError where
-        the model has no encoder."""
+        """Unit embeddings float32 [W, D] of windows [T] at the encoder's rate, in the order given.
+
+        Samples are float32 in [-1, 1] or int16; a window shorter than the encoder's is padded by its own rule.
+        Raises SettingsError where the model has no encoder.
+        """
         encoder = asking.model_encoder(self)
         if not len(windows):
             return np.zeros((0, encoder.dim), np.float32)
@@ -225,10 +237,12 @@ class MatsModel:
         bridge: Bridge | None = None,
     ) -> list[Reply]:
         """A reply to each embedding [B, D] and its request; a function of its own row alone.
+
         The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
         replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
-        across the gap between audio and text than Santa. explain=True lists the memory entries used. Raises
-        SettingsError for a request that cannot be answered, or that the LLM has no room for."""
+        across the gap between audio and text than Santa. explain=True lists the memory entries used.
+        Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
+        """
         audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
         if len(audio) != len(requests):
             raise ValueError(f"{len(audio)} embeddings for {len(requests)} requests")
@@ -276,9 +290,11 @@ class MatsModel:
         batch_size: int = 16,
     ) -> list[Answer]:
         """One answer a chunk of about a minute.
+
         source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also
         answers every window. decoding, santa, explain: see `answer_embeddings`. Raises AudioError for what cannot be
-        decoded, SettingsError for what cannot be asked."""
+        decoded, SettingsError for what cannot be asked.
+        """
         self.validate_request(task, question, tag)
         clips, request = asking.embed_sound(self, source, batch_size), Request(task, question, tag)
         settings = {"decoding": decoding, "santa": santa, "explain": explain, "batch_size": batch_size}
@@ -318,12 +334,14 @@ def load_model(
     merge_adapter: bool | None = None,
 ) -> MatsModel:
     """Load a model directory and everything it names; "builtin" is the embedded model.
+
     uri: a local directory, or the URL of one, which is downloaded once. device: "auto" is the first GPU where there is
     one. dtype: of the LLM; "auto" is bfloat16 on CUDA and float32 on CPU. trust_remote_code: let an LLM that brings
     Python files of its own run them. encoder=False or memory=False leaves that part out (the model then answers
     embeddings only; answers without Santa). merge_adapter: add LoRA into the LLM's weights, which is faster and, in
     float32, exact; by default that is done in float32 only.
-    Raises SettingsError for anything missing, broken or of another model."""
+    Raises SettingsError for anything missing, broken or of another model.
+    """
     uri = os.fspath(uri)
     folder = resolve(uri)
     config = read_config(folder, uri)

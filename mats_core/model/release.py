@@ -123,8 +123,11 @@ def their_name(name: str) -> str:
 def sizes_of(
     mapper: dict[str, torch.Tensor], lora: dict[str, torch.Tensor], stated: dict[str, Any], hidden: int
 ) -> dict[str, int]:
-    """The sizes most tensors agree on, so that `compare_keys` names the others. Of tensors that are missing: what the
-    checkpoint's config says (`stated`), else the reference's; `hidden` is the LLM's width."""
+    """The sizes most tensors agree on, so that `compare_keys` names the others.
+
+    Of tensors that are missing: what the checkpoint's config says (`stated`), else the reference's; `hidden` is the
+    LLM's width.
+    """
     usual = MapperConfig()
 
     def sizes(ending: str, axis: int, rank: int = 2) -> list[int]:
@@ -262,9 +265,11 @@ def import_reference(
     checkpoint: str, llm: str, out: str, clap: str | None = None, config: dict[str, Any] | None = None
 ) -> Path:
     """Make a model directory of the authors' checkpoint and return it.
+
     checkpoint: their `.pth`; llm: directory or hub name of the LLM it was trained with; clap: their CLAP weights, or
     None for a model that works on embeddings; config: settings the tensors do not tell (names: `SETTINGS`), over
-    those inside the checkpoint, over the reference's defaults. Raises SettingsError that lists what does not fit."""
+    those inside the checkpoint, over the reference's defaults. Raises SettingsError that lists what does not fit.
+    """
     return import_with_report(checkpoint, llm, out, clap, config).directory
 
 

@@ -7,7 +7,8 @@ Tokens are Penn Treebank's in lower case without punctuation. The published tool
 3.4.1, Java). Where it is not installed, NLTK's tokenizer of the same rules takes its place. Known differences:
 Stanford's also rewrites British spellings as American ones, keeps more of what looks like an abbreviation, a URL or a
 number together ("a.m.", "1/2"), and escapes brackets. On plain captions the two agree; the tokenizer that ran is named
-with the scores."""
+with the scores.
+"""
 
 from __future__ import annotations
 

@@ -18,10 +18,12 @@ _MEDOID_OF = 2000
 
 def majority(kind: Kind, items: Sequence[Item], orders: int = 1, seed: int = 0) -> list[str] | list[list[str]]:
     """The same answer to everything, as good as knowing the truth's distribution makes it.
-    ``label``: the most frequent label. ``labels``: the labels that more than half of the clips have, at least the most
-    frequent one. ``choice``: the option that is most often right elsewhere under the same words; where all are as rare,
-    one drawn by item and order. ``caption``: the reference whose words are shared most with the other clips'. ``chat``:
-    an empty answer."""
+
+    ``label``: the most frequent label. ``labels``: the labels that more than half of the clips have, at least the
+    most frequent one. ``choice``: the option that is most often right elsewhere under the same words; where all are
+    as rare, one drawn by item and order. ``caption``: the reference whose words are shared most with the other
+    clips'. ``chat``: an empty answer.
+    """
     if kind in ("label", "labels"):
         counts = Counter(label for item in items for label in item.labels)
         most = min(counts, key=lambda name: (-counts[name], name), default="")
@@ -44,8 +46,10 @@ def majority(kind: Kind, items: Sequence[Item], orders: int = 1, seed: int = 0) 
 
 
 def shuffled(kind: Kind, items: Sequence[Item], answers: Answers, seed: int = 0) -> list[object]:
-    """A model's answers handed round: every clip gets the answer another clip got (of several, all move together). For
-    ``choice`` the *place* of the option that was chosen moves, so that the answer is one of the item's own."""
+    """A model's answers handed round: every clip gets the answer another clip got (of several, all move together).
+
+    For ``choice`` the *place* of the option that was chosen moves, so that the answer is one of the item's own.
+    """
     n = len(items)
     places = np.random.default_rng([seed, 51]).permutation(n)
     giver = np.empty(n, dtype=int)
@@ -74,9 +78,11 @@ def zero_shot(
     metrics: Sequence[str] | None = None,
 ) -> Scores:
     """CLAP alone: the label (or option) whose text is nearest to the sound.
+
     audio: embeddings [N, D] of the items' sounds, in their order; rows that are not finite are left out.
     labels: for kinds ``label`` and ``labels``; their ``texts`` are compared with the sound.
-    Raises ValueError: for kinds it does not apply to (``caption``, ``chat``), and when N is not the number of items."""
+    Raises ValueError: for kinds it does not apply to (``caption``, ``chat``), and when N is not the number of items.
+    """
     if len(audio) != len(items):
         raise ValueError(f"{len(audio)} embeddings for {len(items)} items")
     finite = np.isfinite(audio).all(axis=1)

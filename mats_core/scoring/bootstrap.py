@@ -2,7 +2,8 @@
 
 A metric is a *statistic* of rows, one row an item. ``mean`` takes one number a row; corpus metrics take what they
 sum up (BLEU: n-gram counts; F1: hits), so that they are resampled as what they are and not as a mean of parts.
-``mean_of_set`` is a mean of numbers that depend on which items there are, as CIDEr-D's do: `OF_SET`."""
+``mean_of_set`` is a mean of numbers that depend on which items there are, as CIDEr-D's do: `OF_SET`.
+"""
 
 from __future__ import annotations
 

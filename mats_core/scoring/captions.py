@@ -1,7 +1,8 @@
 """Captions against reference captions, by `aac-metrics`: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE, SPIDEr, FENSE.
 
 BLEU, ROUGE-L and CIDEr-D need nothing but the package. METEOR and SPICE are Java programs, FENSE needs weights; all
-three are fetched once by ``aac-metrics-download``. What cannot run is named with its remedy, and has no value."""
+three are fetched once by ``aac-metrics-download``. What cannot run is named with its remedy, and has no value.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +53,11 @@ def needs(name: str) -> Unavailable | None:
 
 def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: int) -> Scores:
     """Kind ``caption``: every metric of ``wanted`` that can run here; the others are named with what to install.
+
     CIDEr-D weighs n-grams by their frequency in the references of all items, answered or not: so a clip's value depends
     on which items there are (statistic ``mean_of_set``), but not on which of them got an answer. Its interval keeps
-    those weights. BLEU is the corpus's: its interval resamples counts."""
+    those weights. BLEU is the corpus's: its interval resamples counts.
+    """
     why = [
         reason or ("" if item.references else _NO_REFERENCE)
         for reason, item in zip(no_answer(answers), items, strict=True)
@@ -114,9 +117,10 @@ def _metric(
 
 
 def bleu_counts(candidate: str, references: Sequence[str]) -> tuple[float, ...]:
-    """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002), counted as aac-metrics does. Returns
-    n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4; its
-    length; the length of the reference nearest in length (the shorter of two as near)."""
+    """What corpus BLEU sums up of one caption of tokens (Papineni et al. 2002), counted as aac-metrics does.
+    Returns n-grams that are right (each at most as often as in one reference), n = 1 … 4; n-grams guessed, n = 1 … 4;
+    its length; the length of the reference nearest in length (the shorter of two as near).
+    """
     ours, theirs = candidate.split(), [reference.split() for reference in references]
     correct, guessed = [], []
     for n in (1, 2, 3, 4):

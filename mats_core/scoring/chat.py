@@ -16,8 +16,10 @@ AIR_BENCH_FIELDS = (
 
 
 def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: int) -> Scores:
-    """Kind ``chat``: the share of questions that got words for an answer; whether they are good the judge says. Every
-    question counts: one without an answer, or with an empty one, is 0."""
+    """Kind ``chat``: the share of questions that got words for an answer; whether they are good the judge says.
+
+    Every question counts: one without an answer, or with an empty one, is 0.
+    """
     values = [float(isinstance(a, str) and bool(a.strip())) for a in answers]
     note = "share of questions answered; the answers are judged with the publisher's own script"
     groups = Counter(item.category for item in items)
@@ -28,9 +30,12 @@ def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: 
 
 
 def air_bench_lines(items: Sequence[Item], answers: Answers) -> str:
-    """The JSON lines that AIR-Bench's judge takes (its ``Chat_result_modelx.jsonl``), in the order of its own list. A
-    question without an answer is left out, as its inference script does for a clip that is not there; the judge skips
-    it. Raises ValueError: for items that were not read from ``Chat_meta.json``."""
+    """The JSON lines that AIR-Bench's judge takes (its ``Chat_result_modelx.jsonl``), in the order of its own list.
+
+    A question without an answer is left out, as its inference script does for a clip that is not there; the judge
+    skips it.
+    Raises ValueError: for items that were not read from ``Chat_meta.json``.
+    """
     lines = []
     for item, answer in zip(items, answers, strict=True):
         absent = [name for name in AIR_BENCH_FIELDS if name != "response" and name not in item.extra]

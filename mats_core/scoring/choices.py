@@ -53,9 +53,11 @@ def ask(question: str, shown: Sequence[str]) -> str:
 
 def match(answer: str, shown: Sequence[str], embed_text: EmbedText | None = None) -> tuple[int | None, str]:
     """The option an answer chose (its place in the order shown, None: none), and how it was found.
+
     In turn: the option's own text (``exact``, ``normalised``); its letter (``letter``: "B", "(B)", "B. dog"; where
     options are letters or notes themselves, "(B)" alone); the one option whose words stand in the answer (``named``);
-    the nearest in ``embed_text``'s space (``nearest``)."""
+    the nearest in ``embed_text``'s space (``nearest``).
+    """
     found = match_labels([answer], LabelSet(tuple(shown)))[0]
     if found.how in (EXACT, NORMALISED):
         return found.index, found.how
@@ -100,9 +102,11 @@ def score(
     items: Sequence[Item], answers: Answers, wanted: Sequence[str], embed_text: EmbedText | None, seed: int
 ) -> Scores:
     """Accuracy over items, an item's value being the share of the orders in which it was answered right.
+
     ``details``: ``per_category`` (accuracy, interval, n), ``orders`` (accuracy of every order, in turn), ``spread``
-    (their standard deviation and range), ``first_option`` (share of answers that take the first option shown: a model
-    that reads the options takes about 1 / number of options), ``match`` (how answers were matched)."""
+    (their standard deviation and range), ``first_option`` (share of answers that take the first option shown: a
+    model that reads the options takes about 1 / number of options), ``match`` (how answers were matched).
+    """
     each = [texts_of(a) for a in answers]
     taken = [
         [choose(item, text, seed + k, embed_text) for k, text in enumerate(texts)]
@@ -143,7 +147,9 @@ def mmau_records(
 ) -> str:
     """The JSON that MMAU's evaluation takes: its own list with ``model_prediction``, the option chosen in the order of
     ``seed`` (the answer itself where it chooses none). What was not asked or not answered has an empty prediction.
-    records: (item id, the publisher's record), in its order."""
+
+    records: (item id, the publisher's record), in its order.
+    """
     said: dict[str, str] = {}
     for item, given in zip(items, answers, strict=True):
         text = next(iter(texts_of(given)), None)

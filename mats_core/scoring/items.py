@@ -15,6 +15,7 @@ KINDS: tuple[Kind, ...] = ("caption", "label", "labels", "choice", "chat")
 @dataclass(frozen=True)
 class Item:
     """One question about one sound, with its truth.
+
     item_id: unique within its benchmark, and the same from run to run.
     uri: the audio; ``start_s`` and ``end_s`` (seconds) name a part of it, None means all.
     task, question, tag: what the model is asked; an empty question leaves the task's own instruction.
@@ -22,7 +23,8 @@ class Item:
     labels: what is true (kind ``label``: exactly one; kind ``labels``: a set).
     choices: the options of kind ``choice``, in the publisher's order; ``answer`` is one of them.
     category: a group that gets a figure of its own, such as MMAU's sound, music, speech.
-    extra: what else the publisher's file says and an output file must repeat (AIR-Bench)."""
+    extra: what else the publisher's file says and an output file must repeat (AIR-Bench).
+    """
 
     item_id: str
     uri: str
@@ -81,9 +83,11 @@ class Unavailable:
 @dataclass
 class Scores:
     """All metrics of one model (or baseline) on one benchmark.
+
     ``details`` holds what is not one number: ``confusion`` ({true: {predicted: count}}), ``per_label``,
     ``per_category``, ``match`` (how answers were matched), ``orders`` (accuracy of every order of the options),
-    ``matched`` (the label or choice that each answer was taken for, parallel to the items, None for no match)."""
+    ``matched`` (the label or choice that each answer was taken for, parallel to the items, None for no match).
+    """
 
     metrics: dict[str, Metric] = field(default_factory=dict)
     unavailable: list[Unavailable] = field(default_factory=list)

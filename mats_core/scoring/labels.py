@@ -36,9 +36,12 @@ def score(
     embed_text: EmbedText | None,
     seed: int,
 ) -> Scores:
-    """Kind ``label``: each item has one true label. ``accuracy`` takes every answer to a label by
-    `matching.match_labels`; ``accuracy_exact`` (which ignores the case of the first letter) and ``accuracy_normalised``
-    go only that far. ``matched`` is the share of answers that name a label without CLAP."""
+    """Kind ``label``: each item has one true label.
+
+    ``accuracy`` takes every answer to a label by `matching.match_labels`; ``accuracy_exact`` (which ignores the case of
+    the first letter) and ``accuracy_normalised`` go only that far. ``matched`` is the share of answers that name a
+    label without CLAP.
+    """
     why = _left_out(items, answers, labels, most=1)
     counts = [not reason for reason in why]
     found = match_labels([_text(a) for a in answers], labels, embed_text)
@@ -89,9 +92,11 @@ def score_sets(
     seed: int,
 ) -> Scores:
     """Kind ``labels``: each item has a set of true labels; an answer lists labels with commas or semicolons.
+
     ``micro_f1`` and ``macro_f1`` are those of the labels that the answer lists, each piece matched by
     `matching.match_labels`. ``map`` is the mean over labels that occur of average precision, the similarity of the
-    whole answer to each label's text in CLAP's text space being the score; so it needs ``embed_text``."""
+    whole answer to each label's text in CLAP's text space being the score; so it needs ``embed_text``.
+    """
     why = _left_out(items, answers, labels, most=None)
     counts = [not reason for reason in why]
     pieces = [split_answer(_text(a), labels) for a in answers]
@@ -138,8 +143,10 @@ def score_sets(
 def mean_average_precision(
     items: Sequence[Item], likeness: np.ndarray, truth: np.ndarray, why: Sequence[str], seed: int
 ) -> Metric:
-    """mAP of scores [N, C] against truth [N, C] (0 or 1); an item's value is the average precision of its labels. The
-    item's own value ranks the labels for that clip; it is for finding good and bad cases, not for averaging."""
+    """mAP of scores [N, C] against truth [N, C] (0 or 1); an item's value is the average precision of its labels.
+
+    The item's own value ranks the labels for that clip; it is for finding good and bad cases, not for averaging.
+    """
     from sklearn.metrics import average_precision_score
 
     values = [float(average_precision_score(t, s)) if t.any() else None for t, s in zip(truth, likeness, strict=True)]
@@ -149,8 +156,10 @@ def mean_average_precision(
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Scores of predicted label sets against true ones, all between 0 and 1. ``micro`` pools all decisions; ``macro``
-    is the mean of the labels' own F1 over labels that occur in the truth."""
+    """Scores of predicted label sets against true ones, all between 0 and 1.
+
+    ``micro`` pools all decisions; ``macro`` is the mean of the labels' own F1 over labels that occur in the truth.
+    """
 
     precision: float
     recall: float
@@ -160,8 +169,9 @@ class LabelScores:
 
 
 def label_f1(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> LabelScores:
-    """F1 of label sets, one predicted and one true set an item. Raises ValueError: when the two differ in length or are
-    empty."""
+    """F1 of label sets, one predicted and one true set an item.
+    Raises ValueError: when the two differ in length or are empty.
+    """
     if len(predicted) != len(true) or not true:
         raise ValueError(f"{len(predicted)} predictions for {len(true)} truths; both must be the same and not zero")
     guessed = Counter(label for each in predicted for label in set(each))

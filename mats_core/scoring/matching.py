@@ -29,9 +29,11 @@ _LETTERED = re.compile(r"^[b-hj-z][#♭]?(?: |$)")
 @dataclass(frozen=True)
 class LabelSet:
     """Labels as the publisher writes them, the words for them, and the texts that stand for them in CLAP.
+
     names: the publisher's labels, each once.
     spoken: what a model is expected to say for each, in the same order (default: the names).
-    texts: what stands for each in CLAP, beside sounds and answers (default: ``spoken``)."""
+    texts: what stands for each in CLAP, beside sounds and answers (default: ``spoken``).
+    """
 
     names: tuple[str, ...] = ()
     spoken: tuple[str, ...] = ()
@@ -50,8 +52,10 @@ class LabelSet:
 
 @lru_cache(maxsize=1 << 16)
 def normalise(text: str) -> str:
-    """Lower case, without accents, punctuation and underscores, "&" as "and", single spaces. Letters of every script
-    stay, and so do the signs # and ♭, which tell notes apart."""
+    """Lower case, without accents, punctuation and underscores, "&" as "and", single spaces.
+
+    Letters of every script stay, and so do the signs # and ♭, which tell notes apart.
+    """
     text = text.replace("♯", "#").replace("&", " and ").replace("'", "").replace("’", "")
     text = unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold()))
     kept = (c if c in _SIGNS or unicodedata.category(c)[0] in "LMN" else " " for c in text)
@@ -64,8 +68,10 @@ def without_article(form: str) -> str:
 
 
 def loose_forms(forms: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Forms normalised, and the same without their articles. Beside a form that starts with another letter ("D string")
-    the "a" of "A string" is no article."""
+    """Forms normalised, and the same without their articles.
+
+    Beside a form that starts with another letter ("D string") the "a" of "A string" is no article.
+    """
     full = [normalise(form) for form in forms]
     lettered = any(_LETTERED.match(form) for form in full)
     return full, [form if lettered and form.startswith("a ") else without_article(form) for form in full]
@@ -81,11 +87,13 @@ class Match:
 
 def match_labels(answers: Sequence[str], labels: LabelSet, embed_text: EmbedText | None = None) -> list[Match]:
     """The label each answer names.
-    An answer matches exactly when it is a label's name or spoken form, letter for letter but for the case of the first
-    letter (answers begin with a capital), space around it and a final full stop; normalised when both are equal after
-    `normalise`, or after that without an article in front. A form that is empty then, or that two labels share, is
-    nobody's. Any other answer goes to the label whose text is nearest in ``embed_text``'s space; without
-    ``embed_text``, and for an empty answer, to none."""
+
+    An answer matches exactly when it is a label's name or spoken form, letter for letter but for the case of the
+    first letter (answers begin with a capital), space around it and a final full stop; normalised when both are equal
+    after `normalise`, or after that without an article in front. A form that is empty then, or that two labels share,
+    is nobody's. Any other answer goes to the label whose text is nearest in ``embed_text``'s space; without
+    ``embed_text``, and for an empty answer, to none.
+    """
     places = list(range(len(labels)))
     exact = [_places(labels.names, places), _places(labels.spoken, places)]
     exact.append(_places([_first_lower(form) for form in (*labels.names, *labels.spoken)], places * 2))

@@ -30,8 +30,10 @@ def of_rows(
     **facts: object,
 ) -> Metric:
     """A metric that is a statistic of rows.
+
     rows, values: a row and a number an item, or None; what they say of an item that is left out is dropped.
-    why: an item's reason to be left out ("" where it counts), parallel to the items."""
+    why: an item's reason to be left out ("" where it counts), parallel to the items.
+    """
     rows = [None if gone else row for row, gone in zip(rows, why, strict=True)]
     values = [None if gone else value for value, gone in zip(values, why, strict=True)]
     counted = [row for row in rows if row is not None]

@@ -2,7 +2,8 @@
 
 The sounds are recipes of the embedded world. Formats, rates, channels, lengths and names vary as they do in
 the wild, and a few files are broken on purpose. What each file holds is written to ``truth.jsonl``, which
-belongs outside the archive."""
+belongs outside the archive.
+"""
 
 from __future__ import annotations
 
@@ -128,10 +129,12 @@ BAD_FILES: tuple[tuple[bytes, str, str], ...] = (
 
 def encode(waveform: np.ndarray, sample_rate: int, channels: int, encoding: str) -> bytes:
     """A file's bytes.
+
     waveform: float32 [T] mono at 16 kHz; resampled, and spread over the channels at different levels.
     sample_rate: of the file, in Hz.
     channels: 1, 2 or 6 (5.1).
-    encoding: a key of ``SOUNDFILE_ENCODINGS``, or ``m4a`` (AAC)."""
+    encoding: a key of ``SOUNDFILE_ENCODINGS``, or ``m4a`` (AAC).
+    """
     if sample_rate != SAMPLE_RATE:
         waveform = soxr.resample(waveform, SAMPLE_RATE, sample_rate)
     gains = {1: (1.0,), 2: STEREO_GAINS, 6: SURROUND_GAINS}[channels]
@@ -161,11 +164,13 @@ def _encode_aac(frames: np.ndarray, sample_rate: int) -> bytes:
 
 def write_archive(folder: str | os.PathLike[str], seed: int = 0) -> list[dict[str, Any]]:
     """Write the archive into ``folder`` and return the truth, one dictionary a file.
+
     Keys: ``path`` (relative, "/" between folders, percent-encoded where it is not UTF-8), ``seconds`` (of
     what can be heard), ``caption`` and ``labels`` of the whole file, ``minutes`` (of scenes: ``start_s``,
     ``end_s``, ``caption``, ``labels`` of each minute; else empty), ``error_code`` (of files that cannot be
     answered, else None), ``complete`` (False where the file breaks off). The same seed gives the same sounds.
-    Raises OSError: the folder cannot be written."""
+    Raises OSError: the folder cannot be written.
+    """
     root = os.fsencode(os.path.abspath(folder))
     truth = []
     for index, clip in enumerate(CLIPS):

@@ -2,7 +2,8 @@
 
 Every kind is a function ``(rng, n, pitch, rate) -> float32 [n]`` at 16 kHz, where ``pitch`` is a
 frequency in Hz and ``rate`` a number of events (or cycles) a second. The ranges below span at least
-an octave in pitch or a factor of two in rate, so that no kind is a fixed template."""
+an octave in pitch or a factor of two in rate, so that no kind is a fixed template.
+"""
 
 from __future__ import annotations
 

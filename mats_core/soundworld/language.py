@@ -2,7 +2,8 @@
 """What is said of a clip: captions in many wordings, label lists, music descriptions, questions and answers.
 
 ``Content`` holds the facts a text may use. Two captions of one ``Content`` say the same in other words, so a
-model trained on text alone is never asked for something its input caption does not tell."""
+model trained on text alone is never asked for something its input caption does not tell.
+"""
 
 from __future__ import annotations
 
@@ -182,8 +183,10 @@ def parse_kinds(text: str) -> list[str]:
 
 
 def parse_order(text: str) -> list[str]:
-    """The kinds a caption puts in an order of time, first to last; empty when it names no order. "B after A" counts as
-    A, B; what sounds "throughout", "in the background", "all along" or "over" is left out."""
+    """The kinds a caption puts in an order of time, first to last; empty when it names no order.
+
+    "B after A" counts as A, B; what sounds "throughout", "in the background", "all along" or "over" is left out.
+    """
     lowered = text.lower()
     if not re.search(r"\b(then|first|followed|after|before)\b", lowered):
         return []
@@ -219,9 +222,11 @@ QUESTION_KINDS = ("which", "count", "first", "last", "presence", "group", "overl
 
 
 def question(content: Content, rng: np.random.Generator, only: str | None = None) -> tuple[str, str, str]:
-    """A question about a clip, its answer, and its kind (one of ``QUESTION_KINDS``). Yes and no are asked for equally
-    often. ``only`` asks for one kind; where the clip cannot be asked that (no order, no attribute told), the next kind
-    that it can be asked is taken."""
+    """A question about a clip, its answer, and its kind (one of ``QUESTION_KINDS``).
+
+    Yes and no are asked for equally often. ``only`` asks for one kind; where the clip cannot be asked that
+    (no order, no attribute told), the next kind that it can be asked is taken.
+    """
     kinds, ordered = content.kinds, content.in_order
     told = {name: [s for s in content.sounds if getattr(s, name)] for name in ("pitch", "rate")}
     possible = ["which", "count", "presence", "group", *(["first", "last"] if ordered else [])]

@@ -55,9 +55,11 @@ def _third(x: float, low: str, high: str) -> str | None:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A clip: events in order of start, how they are laid out, the room and the background noise. ``layout``:
-    ``single``; ``together`` (all at once); ``sequence`` (one after another, in the order of ``events``); ``background``
-    (the last event sounds throughout, the others one after another over it)."""
+    """A clip: events in order of start, how they are laid out, the room and the background noise.
+
+    ``layout``: ``single``; ``together`` (all at once); ``sequence`` (one after another, in the order of
+    ``events``); ``background`` (the last event sounds throughout, the others one after another over it).
+    """
 
     seed: int
     seconds: float
@@ -81,9 +83,11 @@ class Recipe:
 
 def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: list[str] | None = None) -> Recipe:
     """Draw a recipe; the same seed always gives the same recipe.
+
     seed: anything ``numpy.random.default_rng`` takes; disjoint seeds give unrelated clips.
     seconds: length of the clip; by default 5 s, one time in four 2.6 to 5 s.
-    kinds: draw from these kinds only."""
+    kinds: draw from these kinds only.
+    """
     rng = np.random.default_rng(seed)
     own_seed = int(rng.integers(2**31))
     if seconds is None:

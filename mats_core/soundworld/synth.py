@@ -29,9 +29,11 @@ def render(recipe: Recipe) -> np.ndarray:
 
 
 def render_scene(seed: int, minutes: int = 3, change_s: float = 10.0) -> tuple[np.ndarray, list[Recipe]]:
-    """A long scene whose sounds change every ``change_s`` seconds. Each minute keeps to three kinds of sound, in
-    changing combinations, and the next minute has others. Returns float32 [T] at 16 kHz, and the recipe of every
-    stretch in order."""
+    """A long scene whose sounds change every ``change_s`` seconds.
+
+    Each minute keeps to three kinds of sound, in changing combinations, and the next minute has others.
+    Returns float32 [T] at 16 kHz, and the recipe of every stretch in order.
+    """
     rng = np.random.default_rng([seed, 23])
     names = list(rng.permutation(list(KINDS)))
     pieces, recipes = [], []

@@ -7,7 +7,8 @@ prefix, as JSON; the longest prefix counts:
     MATS_STORAGE='{"s3://public-sounds/": {"anonymous": true},
                    "s3://lab/": {"endpoint": "https://minio.lab:9000", "profile": "lab"}}'
 
-It holds names, no secrets, and reaches decoder processes and Ray's workers with the environment."""
+It holds names, no secrets, and reaches decoder processes and Ray's workers with the environment.
+"""
 
 from __future__ import annotations
 
@@ -109,8 +110,10 @@ def is_known_scheme(name: str) -> bool:
 
 def open_client(uri: str, repeats: bool = False) -> tuple[Any, str]:
     """(fsspec file system, path in it) of a remote URI. S3's client repeats failed requests only where `repeats`; by
-    default every call to it goes through `with_retries`, and its own tries would multiply with those. Raises
-    StorageError refused, and whatever the client raises."""
+    default every call to it goes through `with_retries`, and its own tries would multiply with those.
+
+    Raises StorageError refused, and whatever the client raises.
+    """
     kind = scheme(uri)
     if kind in WRAPPERS:
         raise StorageError("refused", f"{kind}:// reaches through to other files; name the file itself")

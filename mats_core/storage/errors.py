@@ -1,7 +1,8 @@
 """What the clients of stores raise: a code and a sentence for each cause, and what passes by itself and is tried again.
 
 `with_retries` is the one place where a call to a store is repeated, at most TRIES times; the clients' own repetition is
-switched off where they allow it (`clients.open_client`)."""
+switched off where they allow it (`clients.open_client`).
+"""
 
 from __future__ import annotations
 

@@ -29,9 +29,11 @@ def looks_like_hub_name(uri: str) -> bool:
 
 
 def local_directory(uri: str, setting: str, code: bool = False) -> Path:
-    """A local directory with the files of `uri`; downloads once, locked against other processes. code=True also fetches
-    a hub model's own Python files, for a user who trusts them. Raises SettingsError (named after `setting`) when there
-    is nothing."""
+    """A local directory with the files of `uri`; downloads once, locked against other processes.
+
+    code=True also fetches a hub model's own Python files, for a user who trusts them.
+    Raises SettingsError (named after `setting`) when there is nothing.
+    """
     name = strip_scheme(uri)
     if "://" in name and not name.startswith("file://"):
         return _from_store(name, setting)
@@ -45,8 +47,10 @@ def local_directory(uri: str, setting: str, code: bool = False) -> Path:
 
 
 def local_file(uri: str, setting: str) -> Path:
-    """One file as a local one: a path, a URL (downloaded once), or `hf:OWNER/NAME/FILE`. Raises SettingsError (named
-    after `setting`) when there is nothing."""
+    """One file as a local one: a path, a URL (downloaded once), or `hf:OWNER/NAME/FILE`.
+
+    Raises SettingsError (named after `setting`) when there is nothing.
+    """
     if uri.startswith("hf:"):
         from huggingface_hub import hf_hub_download
 
@@ -75,8 +79,10 @@ def _reading_hub(name: str, setting: str, what: str) -> Iterator[None]:
 
 
 def _from_hub(name: str, setting: str, code: bool) -> Path:
-    """A hub name's files in the hub's own cache; safetensors first, and `.bin` only where there are none. A file that
-    is not whole is fetched once more."""
+    """A hub name's files in the hub's own cache; safetensors first, and `.bin` only where there are none.
+
+    A file that is not whole is fetched once more.
+    """
     from huggingface_hub import snapshot_download
 
     texts = [*_TEXTS, "*.py"] if code else _TEXTS
@@ -162,8 +168,9 @@ def _download(info: FileInfo, target: Path, setting: str) -> None:
 
 
 def check_safetensors(file: Path, setting: str, shown: str) -> None:
-    """SettingsError unless the header is whole and the file has the length it tells; no tensor is read. `shown` is what
-    the message calls the file."""
+    """SettingsError unless the header is whole and the file has the length it tells; no tensor is read.
+
+    `shown` is what the message calls the file."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -280,10 +280,12 @@ class _Headers:
 
 
 def members(file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str]) -> Iterator[FileInfo]:
-    """Regular files with one of the extensions in an open archive, in its order; `path` is the archive's path and the
-    member's name, `uri` tells its place, so that opening it needs no look at the archive's other headers.
-    Raises StorageError after the last good member of an archive that is damaged or cut: decode_failed, not_audio (no
-    tar at all), too_large (a header beyond reason)."""
+    """Regular files with one of the extensions in an open archive, in its order; `path` is the archive's path and
+    the member's name, `uri` tells its place, so that opening it needs no look at the archive's other headers.
+
+    Raises StorageError after the last good member of an archive that is damaged or cut: decode_failed, not_audio
+    (no tar at all), too_large (a header beyond reason).
+    """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     found = 0

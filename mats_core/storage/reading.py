@@ -31,12 +31,15 @@ _BLOCKS_HELD = 3  # the one at the start, where headers are, and the last two, o
 def open_binary(
     uri: str, max_bytes: int | None = None, read_ahead: int = _HEADER_BLOCK, listed: Listed | None = None
 ) -> BinaryIO:
-    """A seekable binary file to read. Remote files are read in ranges of `read_ahead` bytes as they are needed (small
-    for a header, larger for decoding: each is a request); a server that cannot seek is read once into a temporary file
-    of at most `max_bytes`.
+    """A seekable binary file to read. Remote files are read in ranges of `read_ahead` bytes as they are needed
+    (small for a header, larger for decoding: each is a request); a server that cannot seek is read once into
+    a temporary file of at most `max_bytes`.
+
     `listed`: what a listing said of the file. Another one there now is an error, as far as opening it tells: by version
-    on disk and in S3, elsewhere by size. Raises StorageError: not_found, access_denied, io_error (a folder, a pipe, a
-    device; not the file listed), refused."""
+    on disk and in S3, elsewhere by size.
+
+    Raises StorageError: not_found, access_denied, io_error (a folder, a pipe, a device; not the file listed), refused.
+    """
     path = local_path(uri)
     if path is not None:
         return _open_local(path, uri, listed)
@@ -93,9 +96,11 @@ def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 
 def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) -> Iterator[FileInfo]:
     """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL of these.
+
     `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named. Linked
     folders outside the root are followed once, so loops end; a link to nothing is still yielded, to become a row with
-    its error. Raises StorageError when the input itself does not exist or cannot be listed."""
+    its error. Raises StorageError when the input itself does not exist or cannot be listed.
+    """
     path = local_path(uri)
     with coded(uri):
         if path is not None:

@@ -1,7 +1,8 @@
 """What a URI is: text that names a local file or a remote object, safe to write down, and the way back.
 
 A local file is its absolute path as it stands; a local name that is not UTF-8 becomes file:// and percent-encoding, so
-that every URI can be written to Parquet and JSON."""
+that every URI can be written to Parquet and JSON.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +80,11 @@ def lies_in(uri: str, folder: str) -> bool:
 
 def public_uri(uri: str) -> str:
     """The URI without user, password and query string (presigned secrets): what may enter rows, logs, errors. Never
-    raises, whatever the text. A "?" in the name of a local file or of an object is part of the name and stays, unless
-    what follows is a signature. So does Azure's container in abfss://container@account."""
+    raises, whatever the text.
+
+    A "?" in the name of a local file or of an object is part of the name and stays, unless what follows is
+    a signature. So does Azure's container in abfss://container@account.
+    """
     kind = scheme(uri)
     if not kind:
         return uri

@@ -70,7 +70,8 @@ def write_from(uri: str, file: BinaryIO) -> None:
 
 def abort_uploads(uri: str) -> int:
     """Throw away the uploads to S3 below a folder that were begun and never ended, as by a writer that was killed: they
-    are in no listing and are paid for. Returns how many. Raises StorageError, as where listing them is not allowed."""
+    are in no listing and are paid for. Returns how many. Raises StorageError, as where listing them is not allowed.
+    """
     if scheme(uri) not in ("s3", "s3a"):
         return 0
     count = 0
@@ -86,9 +87,11 @@ def abort_uploads(uri: str) -> int:
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
-    """Write a whole small file where there is none; False where there is one already, which stays as it is. One of
-    several who try at once succeeds: on local disks, and on stores that know conditional writes (S3, Google). On others
-    the file is looked for first, so the later of two that start together overwrites the earlier."""
+    """Write a whole small file where there is none; False where there is one already, which stays as it is.
+
+    One of several who try at once succeeds: on local disks, and on stores that know conditional writes (S3, Google). On
+    others the file is looked for first, so the later of two that start together overwrites the earlier.
+    """
     path = local_path(uri)
     with coded(uri):
         if path is None:

@@ -2,7 +2,8 @@
 
 Every run is (what it is trained on, noise variance, seed) and leaves its result as JSON, so that an interrupted
 ablation goes on where it was. Noise variance and Santa's mix are chosen on validation clips; test clips are only
-measured."""
+measured.
+"""
 
 from __future__ import annotations
 
@@ -168,9 +169,11 @@ def _measure(
 
 
 def run_ablation(work: Path, log: Log = print, processes: int = 2) -> Result:
-    """Train and measure all runs; returns (and leaves in ``ablation.json``) choices, means and spreads. ``work`` holds
-    ``encoder`` and ``llm``. The noise variance is chosen by the best validation F1 over mixes, with the first seed, the
-    mix by the mean over all seeds; the upper bound is given noise too if that helps it on validation."""
+    """Train and measure all runs; returns (and leaves in ``ablation.json``) choices, means and spreads.
+
+    ``work`` holds ``encoder`` and ``llm``. The noise variance is chosen by the best validation F1 over mixes, with the
+    first seed, the mix by the mean over all seeds; the upper bound is given noise too if that helps it on validation.
+    """
     encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
     build_memory(work, saved_text_corpus(work, encoder), encoder.fingerprint)
     for split, count in (("validation", VALIDATION_CLIPS), ("test", TEST_CLIPS), ("upper_bound", UPPER_BOUND_CLIPS)):

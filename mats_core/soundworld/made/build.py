@@ -1,6 +1,7 @@
 """What the embedded model is made of, from scratch: tokenizers, CLAP, LLM; and the measures of a whole model.
 
-MATS itself is then made by `mats soundworld build`, through the same jobs as any other model."""
+MATS itself is then made by `mats soundworld build`, through the same jobs as any other model.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +44,10 @@ ASSETS = Path(__file__).parents[1] / "assets"
 
 def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
     """Make the frozen parts, CLAP and LLM. Every finished step stays in ``work`` and is not repeated.
+
     work: folder for spectrograms and parts (about 3 GB).
-    Returns the directories of the encoder and of the LLM."""
+    Returns the directories of the encoder and of the LLM.
+    """
     work.mkdir(parents=True, exist_ok=True)
     times = Times(work / "times.json", log)
     for name, texts in (("encoder", _encoder_texts), ("llm", _llm_texts)):

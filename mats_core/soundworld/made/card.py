@@ -60,8 +60,10 @@ Label F1 by kind, captions: {_rounded(numbers["captions"]["per_kind"], 2)}.
 
 def measured_table(numbers: dict[str, Any], ablation: dict[str, Any] | None) -> str:
     """The table that `mats soundworld evaluate` prints: a row a measure, its value, and what it is compared with.
+
     numbers: of ``build.evaluate``.
-    ablation: of ``ablation.run_ablation``, or None."""
+    ablation: of ``ablation.run_ablation``, or None.
+    """
     c, gap, scenes = numbers["captions"], numbers["gap"], numbers.get("scenes")
     low, high = c["label_f1_interval"]
     within = f"95 % interval {low:.3f} to {high:.3f}; {numbers['clips']} clips"

@@ -43,8 +43,10 @@ def ask(
 
 def caption_numbers(captions: list[str], recipes: list[Recipe]) -> Numbers:
     """Label F1 of the kinds that captions name, with a 95 % interval, and how often they name the order right.
+
     ``order`` counts clips whose sounds follow one another; right means every sound named, in that order.
-    ``order_given_kinds`` counts of those only the captions that name the right sounds."""
+    ``order_given_kinds`` counts of those only the captions that name the right sounds.
+    """
     named = [set(parse_kinds(c)) for c in captions]
     true = [set(r.labels()) for r in recipes]
     scores = label_f1(named, true)

@@ -10,7 +10,8 @@ hear. First the caption stands in the prompt in words, where the MATS mapper's v
 do, and all its weights are trained with a mapper that is thrown away, on embeddings of text. An LLM of billions of
 weights needs no such thing, LoRA gives it room enough; this one has half a million, and a mapper and LoRA alone take it
 1 400 steps to name two sounds of three. After this, a mapper and adapter that start from nothing need 400. It never
-meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured."""
+meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
+"""
 
 from __future__ import annotations
 
@@ -173,8 +174,10 @@ def pretrain_clap(
     log: Log = print,
 ) -> dict[str, float]:
     """Train a ``ClapModel`` on spectrograms and captions of the ``pretrain`` split and save it in float16.
+
     mels: float16 [N, frames, mels], row i of recipe i of the split.
-    out: the encoder directory to write (weights, config, feature extractor settings, tokenizer)."""
+    out: the encoder directory to write (weights, config, feature extractor settings, tokenizer).
+    """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     count = len(mels)
@@ -236,8 +239,10 @@ def _masked(mel: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _contrastive(audio: Tensor, text: Tensor, contents: list[Content], log_scale: Tensor) -> tuple[Tensor, float]:
-    """InfoNCE both ways; texts beyond the batch are further wrong captions for the audio. Clips of the same sounds in
-    the same layout do not count against each other."""
+    """InfoNCE both ways; texts beyond the batch are further wrong captions for the audio.
+
+    Clips of the same sounds in the same layout do not count against each other.
+    """
     n = len(audio)
     logits = log_scale.exp() * audio @ text.T
     same: dict[tuple[str, tuple[str, ...]], list[int]] = {}
@@ -342,8 +347,9 @@ def pretrain_reading(
     mapper: MapperConfig = MAPPER,
     log: Log = print,
 ) -> float:
-    """Train the LLM of ``llm`` to read vectors made of text embeddings, and save it in float16 as ``out``. Returns the
-    loss over answer tokens, averaged over the last steps."""
+    """Train the LLM of ``llm`` to read vectors made of text embeddings, and save it in float16 as ``out``.
+    Returns the loss over answer tokens, averaged over the last steps.
+    """
     model = MatsModel.new(
         str(llm), encoder=str(encoder), mapper=mapper, adapter=None, seed=READING_SEED, device="cpu", dtype="float32"
     )

@@ -40,8 +40,10 @@ def _filters() -> np.ndarray:
 
 def log_mel(waveform: np.ndarray) -> np.ndarray:
     """Log-mel power in dB, as the embedded CLAP's feature extractor computes it.
+
     waveform: float32 [T] at 16 kHz, at most one window; shorter ones are repeated, then zero-padded.
-    Returns float32 [frames, mels]."""
+    Returns float32 [frames, mels].
+    """
     import scipy.fft
 
     n = WINDOW_SECONDS * SAMPLE_RATE

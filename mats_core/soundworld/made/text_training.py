@@ -1,7 +1,8 @@
 """MATS of the embedded world, trained on its text alone.
 
 Nothing here can reach audio: the corpus is written from recipes that are never synthesised, and the encoder
-comes in as its text half only."""
+comes in as its text half only.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +52,10 @@ class Corpus:
 
 def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROUNDS) -> Corpus:
     """The text corpus, its captions embedded by the text half of a CLAP.
+
     embed_text: ``encoder.embed_text``.
-    records: recipes of the ``text`` split; each is written up ``rounds`` times in other words."""
+    records: recipes of the ``text`` split; each is written up ``rounds`` times in other words.
+    """
     rows = [text_record(i, r) for r in range(rounds) for i in range(records)]
     return corpus_of(rows, embed_text([row["caption"] for row in rows]).float().cpu())
 
