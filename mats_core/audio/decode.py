@@ -197,17 +197,12 @@ def _read(source: Source, rate: int, first: int, count: int | None, limits: Deco
     before, after = math.ceil(_BEFORE_S * source.sample_rate), math.ceil(_AFTER_S * source.sample_rate)
     periods = max(0, (first * step_in // step_out - before) // step_in)
     stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
-    limit = math.ceil(limits.max_seconds * rate)
-    track = _MonoTrack(source.sample_rate, rate, skip=first - periods * step_out, count=count)
+    track = _MonoTrack(rate, first - periods * step_out, count, limits.max_seconds)
     for block, block_rate in source.blocks(periods * step_in, stop):
         track.add(block, block_rate)
-        if track.written > limit:
-            raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
         if time.monotonic() > deadline:
             raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
     samples = track.finish()
-    if len(samples) > limit:
-        raise AudioError("too_large", f"lasts longer than the {limits.max_seconds:.0f} s allowed at once")
     if track.seen and track.finite == 0:
         raise AudioError("decode_failed", "holds no finite sample (all NaN or infinite)")
     short = count is None or len(samples) < count
@@ -215,27 +210,24 @@ def _read(source: Source, rate: int, first: int, count: int | None, limits: Deco
 
 
 class _MonoTrack:
-    """Blocks float32 [T, C] in, int16 mono out: averaged, resampled as they come, cut to [skip, skip + count)."""
+    """Blocks float32 [T, C] in, int16 mono out: averaged, resampled as they come, cut to [skip, skip + count).
+    AudioError too_large where that lasts longer than `most_s`."""
 
-    def __init__(self, source_rate: int, rate: int, skip: int, count: int | None) -> None:
-        self._rate, self._source_rate = rate, source_rate
+    def __init__(self, rate: int, skip: int, count: int | None, most_s: float) -> None:
+        self._rate, self._source_rate, self._most_s = rate, 0, most_s
         self._skip, self._count = skip, count
-        self._resampler = self._make_resampler(source_rate)
+        self._resampler: soxr.ResampleStream | None = None
         self._blocks: list[npt.NDArray[np.int16]] = []
         self.written = 0  # samples that came out
         self.seen = 0  # source samples that went in, of all channels
         self.finite = 0  # of these, finite ones
 
-    def _make_resampler(self, source_rate: int) -> soxr.ResampleStream | None:
-        if source_rate == self._rate:
-            return None
-        return soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
-
     def add(self, block: npt.NDArray[np.float32], source_rate: int) -> None:
         if source_rate != self._source_rate:  # some streams change their rate on the way
             self._flush()
             self._source_rate = source_rate
-            self._resampler = self._make_resampler(source_rate)
+            if source_rate != self._rate:
+                self._resampler = soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
         self.seen += block.size
         if block.max(initial=0.0) <= 100.0 and block.min(initial=0.0) >= -100.0:
             self.finite += block.size
@@ -267,6 +259,8 @@ class _MonoTrack:
             mono = mono[: self._count - self.written]
         if len(mono):
             self.written += len(mono)
+            if self.written > math.ceil(self._most_s * self._rate):
+                raise AudioError("too_large", f"lasts longer than the {self._most_s:.0f} s allowed at once")
             scaled = mono * np.float32(32768.0)
             np.rint(scaled, out=scaled)
             np.clip(scaled, -32768.0, 32767.0, out=scaled)

@@ -37,23 +37,19 @@ class _Container:
         self._file = file
         file.seek(0)
         self.container = av.open(file, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
-        self.stream = self._best_track()
+        tracks = self.container.streams.audio
+        if not tracks:
+            raise AudioError("not_audio", f"is not audio: {self.container.format.long_name} without a sound track")
+        self.stream: Any = self.container.streams.best("audio") or tracks[0]
+        self.stream.codec_context.thread_count = 1
+        for other in self.container.streams:
+            if other is not self.stream:
+                with contextlib.suppress(AttributeError, ValueError):
+                    other.discard = "all"
         self.bare = file.joined or self.container.format.name.split(",")[0] in _BARE
         self.damaged = False
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.frames = self._decoded()
-
-    def _best_track(self) -> Any:
-        tracks = self.container.streams.audio
-        if not tracks:
-            raise AudioError("not_audio", f"is not audio: {self.container.format.long_name} without a sound track")
-        stream = self.container.streams.best("audio") or tracks[0]
-        stream.codec_context.thread_count = 1
-        for other in self.container.streams:
-            if other is not stream:
-                with contextlib.suppress(AttributeError, ValueError):
-                    other.discard = "all"
-        return stream
 
     def _decoded(self) -> Iterator[Any]:
         packets = self.container.demux(self.stream)
@@ -115,7 +111,9 @@ class FfmpegSource(Source):
             return _Container(self._file)
         except av.error.FFmpegError as error:
             self._file.check()
-            raise _failed(error) from None
+            if "whitelist" in str(error).lower():
+                raise AudioError("refused", "names other media, which are never followed") from None
+            raise AudioError("decode_failed", (error.strerror or type(error).__name__).strip()) from None
         except (ValueError, OverflowError, UnicodeError) as error:
             raise AudioError("decode_failed", str(error)) from None
 
@@ -262,9 +260,3 @@ def _to_float(frame: Any) -> Block:
     if np.issubdtype(samples.dtype, np.integer):
         return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
     return samples.astype(np.float32)
-
-
-def _failed(error: Any) -> AudioError:
-    if "whitelist" in str(error).lower():
-        return AudioError("refused", "names other media, which are never followed")
-    return AudioError("decode_failed", (error.strerror or type(error).__name__).strip())

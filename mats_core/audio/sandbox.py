@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -89,7 +89,7 @@ class IsolatedDecoder:
         self.cpu_s = 0.0  # what the children have spent on requests so far
         self._children: list[_Child] = []
         self._failed_starts = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.workers, self.sample_rate, self.limits)
@@ -107,17 +107,15 @@ class IsolatedDecoder:
     def start(self) -> None:
         """Start the children now, so that the first call need not wait for them."""
         with self._lock:
-            self._start_children(self.workers)
+            while len(self._children) < self.workers:
+                self._start_child()
 
     def close(self) -> None:
         """End the children. The decoder can be used again; it starts new ones."""
         with self._lock:
-            self._end_all()
-
-    def _end_all(self) -> None:
-        for child in self._children:
-            self._end(child)
-        self._children = []
+            for child in self._children:
+                self._end(child)
+            self._children = []
 
     def process_ids(self) -> list[int]:
         """The process ids of the children that are there."""
@@ -126,18 +124,15 @@ class IsolatedDecoder:
     def decode_many(self, requests: Sequence[DecodeRequest]) -> list[Decoded | AudioError]:
         """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no
         child starts."""
-        asked = [{"op": "decode", **asdict(each)} for each in requests]
-        return [self._decoded(*answer) for answer in self._run(asked)]
+        answers = self._run([{"op": "decode", **asdict(each)} for each in requests])
+        return [_error(header) or self._decoded(header, raw) for header, raw in answers]
 
     def probe_many(self, uris: Sequence[str]) -> list[AudioInfo | AudioError]:
         """What the headers say, in order, or why they say nothing."""
         answers = self._run([{"op": "probe", "uri": uri} for uri in uris])
         return [_error(header) or AudioInfo(**header["info"]) for header, _ in answers]
 
-    def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded | AudioError:
-        error = _error(header)
-        if error is not None:
-            return error
+    def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded:
         samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
         return Decoded(samples, len(samples) / self.sample_rate, bool(header["complete"]))
 
@@ -150,25 +145,24 @@ class IsolatedDecoder:
             answers: dict[int, _Answer] = {}
             try:
                 while len(answers) < len(asked):
-                    self._start_children(min(self.workers, len(asked) - len(answers)))
+                    while len(self._children) < min(self.workers, len(asked) - len(answers)):
+                        self._start_child()
                     self._send_jobs(waiting)
                     self._receive_answers(waiting, answers)
             except BaseException:  # an interrupt, or no child starts: leave no child with half a conversation
-                self._end_all()
+                self.close()
                 raise
             return [answers[place] for place in range(len(asked))]
 
-    def _start_children(self, count: int) -> None:
-        while len(self._children) < count:
-            self._children.append(self._start_child())
-
-    def _start_child(self) -> _Child:
+    def _start_child(self) -> None:
         ours, theirs = Pipe()
         package = str(Path(__file__).parents[1])
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
         settings = [theirs.fileno(), self.sample_rate, package, sys.path, limits.model_dump()]
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        with _without_ctrl_c():
+        # note: a child never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
             process = subprocess.Popen(
                 [sys.executable, "-c", CHILD_PROGRAM, json.dumps(settings)],
                 pass_fds=[theirs.fileno()],
@@ -176,8 +170,10 @@ class IsolatedDecoder:
                 # note: every malloc arena reserves 64 MB of address space, which the limit counts
                 env={**os.environ, **single, "MALLOC_ARENA_MAX": "2"},
             )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        return _Child(process, ours, time.monotonic())
+        self._children.append(_Child(process, ours, time.monotonic()))
 
     def _send_jobs(self, waiting: deque[_Job]) -> None:
         for depth in range(1, _JOBS_A_CHILD + 1):
@@ -269,16 +265,6 @@ def _parse(answer: bytes) -> _Answer:
 
 def _error(header: dict[str, Any]) -> AudioError | None:
     return AudioError(header["code"], header["message"]) if "code" in header else None
-
-
-@contextlib.contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """A child started here never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how_it_ended(process: subprocess.Popen[bytes]) -> str:

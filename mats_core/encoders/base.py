@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 
 class ClapEncoder(Protocol):
@@ -64,8 +65,6 @@ def embed_by_length(
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         lengths = torch.tensor([len(ids[row]) for row in rows])
-        tokens = torch.full((len(rows), int(lengths.max())), filler)  # [B, T]
-        for at, row in enumerate(rows):
-            tokens[at, : len(ids[row])] = torch.tensor(ids[row])
+        tokens = pad_sequence([torch.tensor(ids[row]) for row in rows], True, filler)  # [B, T]
         out[rows] = embed(tokens.to(device), lengths.to(device)).float()
     return out

@@ -31,14 +31,9 @@ class MelSpectrogram(torch.nn.Module):
         self.settings = settings
         slaney = "slaney" if settings.truncation != "fusion" else None
         filters = mel_filter_bank(
-            num_frequency_bins=settings.fft_window_size // 2 + 1,
-            num_mel_filters=settings.feature_size,
-            min_frequency=settings.frequency_min,
-            max_frequency=settings.frequency_max,
-            sampling_rate=settings.sampling_rate,
-            norm=slaney,
-            mel_scale=slaney or "htk",
-        )
+            settings.fft_window_size // 2 + 1, settings.feature_size, settings.frequency_min, settings.frequency_max,
+            settings.sampling_rate, norm=slaney, mel_scale=slaney or "htk",
+        )  # fmt: skip
         self.register_buffer("filters", torch.from_numpy(np.asarray(filters)).double())
         self.register_buffer("window", torch.hann_window(settings.fft_window_size, dtype=torch.float64))
 

@@ -84,16 +84,13 @@ class MsClapEncoder:
             )
         self.model = model.to(self.device).eval().requires_grad_(False)
         if self.dtype is not torch.float32:
-            self._lower_precision()
+            # note: spectrograms stay in float32, since quiet bands would drown in rounding
+            htsat = self.model.audio_encoder.base.htsat
+            self.model.to(self.dtype)
+            htsat.spectrogram_extractor.float()
+            htsat.logmel_extractor.float()
+            htsat.logmel_extractor.register_forward_hook(lambda module, given, mel: mel.to(self.dtype))
         self.fingerprint = fingerprint(file, self.tokenizer)
-
-    def _lower_precision(self) -> None:
-        """Towers in `dtype`; spectrograms stay in float32, since quiet bands would drown in rounding."""
-        htsat = self.model.audio_encoder.base.htsat
-        self.model.to(self.dtype)
-        htsat.spectrogram_extractor.float()
-        htsat.logmel_extractor.float()
-        htsat.logmel_extractor.register_forward_hook(lambda module, given, mel: mel.to(self.dtype))
 
     def pad(self, window: Any) -> Any:
         """[T] → [window samples], numpy or tensor: longer is cut, shorter is repeated, as CLAP was trained."""

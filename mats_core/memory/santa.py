@@ -327,11 +327,9 @@ class SantaMemory:
     def _explain(self, rows: np.ndarray, distances: np.ndarray, weights: np.ndarray) -> list[list[dict[str, Any]]]:
         """The neighbours [B, K] of each query in words and numbers; captions are empty where the memory has none."""
         table = self._table()
-        texts = [[""] * rows.size] * 2
-        if table is not None:
-            taken = table.take(rows.reshape(-1))
-            texts = [taken[name].to_pylist() for name in ("caption", "source")]
-        captions, sources = iter(texts[0]), iter(texts[1])
+        taken = table.take(rows.reshape(-1)) if table is not None else None
+        told = [taken[name].to_pylist() if taken is not None else [""] * rows.size for name in ("caption", "source")]
+        captions, sources = map(iter, told)
         return [
             [
                 {
@@ -399,9 +397,8 @@ def _smallest(values: np.ndarray, count: int) -> np.ndarray:
 
 
 def _array(values: Any) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    return np.ascontiguousarray(values, dtype=np.float32)
+    plain = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+    return np.ascontiguousarray(plain, dtype=np.float32)
 
 
 def _hash(values: np.ndarray) -> str:

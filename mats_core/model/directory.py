@@ -187,21 +187,17 @@ def resolve_output(uri: str) -> Path:
 def copy_part(source: str, target: Path) -> None:
     """Copy a part's directory into a model directory; nothing happens when it is there already."""
     if source.startswith("msclap:"):
-        _copy_msclap(source, target)
+        # weights and, in a folder `gpt2` beside them, their tokenizer: what `msclap:DIRECTORY` reads
+        place, tokenizer = split_uri(source)
+        file = weights_file(place)
+        target.mkdir(parents=True, exist_ok=True)
+        if not (target / MSCLAP_WEIGHTS).exists():
+            shutil.copyfile(file, target / MSCLAP_WEIGHTS)
+        load_gpt2_tokenizer(tokenizer_folder(tokenizer, file.parent)).save_pretrained(target / "gpt2")
         return
     folder = local_directory(source, target.name)
     if folder.resolve() != target.resolve():
         shutil.copytree(folder, target, dirs_exist_ok=True)
-
-
-def _copy_msclap(source: str, target: Path) -> None:
-    """Microsoft's weights and, in a folder `gpt2` beside them, their tokenizer: what `msclap:DIRECTORY` reads."""
-    place, tokenizer = split_uri(source)
-    file = weights_file(place)
-    target.mkdir(parents=True, exist_ok=True)
-    if not (target / MSCLAP_WEIGHTS).exists():
-        shutil.copyfile(file, target / MSCLAP_WEIGHTS)
-    load_gpt2_tokenizer(tokenizer_folder(tokenizer, file.parent)).save_pretrained(target / "gpt2")
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

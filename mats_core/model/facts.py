@@ -47,17 +47,12 @@ def read_model_facts(uri: str) -> ModelFacts:
     if encoder is None:
         raise SettingsError("model", f"{uri} has no encoder", "give a model with one")
     rate, window_s = read_hearing(encoder)
+    made_with = config.encoder.fingerprint if config.encoder else ""
     return ModelFacts(
-        fingerprint=model_fingerprint(folder, config),
-        encoder_fingerprint=config.encoder.fingerprint if config.encoder else "",
-        sample_rate=rate,
-        window_s=window_s,
-        chunk_s=chunk_seconds(window_s),
-        dim=config.embedding_dim,
-        size=_size(folder, config),
-        positions=_positions(folder, config),
-        config=config,
-    )
+        fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
+        window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=_size(folder, config),
+        positions=_positions(folder, config), config=config,
+    )  # fmt: skip
 
 
 def _positions(folder: Path, config: ModelConfig) -> int:
@@ -70,13 +65,9 @@ def _positions(folder: Path, config: ModelConfig) -> int:
 
 def _size(folder: Path, config: ModelConfig) -> int:
     """Bytes of weights, of parts that lie on this machine: what an actor needs at least."""
-    places = [folder]
-    for part in (config.encoder, config.llm, config.memory):
-        where = part_uri(folder, part)
-        if where is not None:
-            places.append(
-                Path(split_uri(where)[0] if where.startswith("msclap:") else strip_scheme(where)).expanduser()
-            )
+    parts = (part_uri(folder, part) for part in (config.encoder, config.llm, config.memory))
+    bare = [split_uri(part)[0] if part.startswith("msclap:") else strip_scheme(part) for part in parts if part]
+    places = [folder, *(Path(each).expanduser() for each in bare)]
     files = (path for place in places for path in ([place] if place.is_file() else place.rglob("*")))
     weights = {path.resolve() for path in files if path.suffix in (".safetensors", ".bin", ".faiss", ".pth")}
     return sum(path.stat().st_size for path in weights)
@@ -202,8 +193,9 @@ def _read_json(path: Path, setting: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise SettingsError(setting, f"{path} cannot be read as JSON ({error})", "copy or make it again") from None
-    if not isinstance(values, dict):
+        why = f"{path} cannot be read as JSON ({error})"
+    else:
+        if isinstance(values, dict):
+            return values
         why = f"{path} holds a {type(values).__name__}, not a JSON object"
-        raise SettingsError(setting, why, "copy or make it again")
-    return values
+    raise SettingsError(setting, why, "copy or make it again")

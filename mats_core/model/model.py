@@ -78,8 +78,6 @@ class MatsModel:
         self.positions = max(0, positions or 0)  # tokens the LLM was made to read and write; 0 where it does not say
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
 
-    # -- making one ------------------------------------------------------------------------------------
-
     @classmethod
     def new(
         cls,
@@ -123,8 +121,6 @@ class MatsModel:
         where = {name: uri for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
         return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
 
-    # -- where it lives --------------------------------------------------------------------------------
-
     @property
     def causal_lm(self) -> Any:
         """The `transformers` causal LLM inside; LoRA layers, when there are any, are part of it."""
@@ -143,8 +139,6 @@ class MatsModel:
         Raises SettingsError where it cannot be written.
         """
         save_model(os.fspath(uri), self.config, self.mapper, self.llm, self.parts, include, weights)
-
-    # -- embedding → vectors → loss or text -------------------------------------------------------------
 
     def prefix(self, embedding: torch.Tensor) -> torch.Tensor:
         """Vectors for the LLM: [B, D] of any length → float32 [B, vectors, hidden]. Adds no noise.
@@ -209,8 +203,6 @@ class MatsModel:
         rows = generate(self.causal_lm, words, batch.real, chosen, bos=self.tokenizer.bos_token_id, end=self.tokens.eos)
         texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
         return (texts, rows) if return_ids else texts
-
-    # -- sound and questions → answers ------------------------------------------------------------------
 
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
@@ -377,15 +369,9 @@ def load_model(
     _same("memory", where["memory"], config.memory, memory_part)
     llm.requires_grad_(False)
     return MatsModel(
-        config,
-        mapper.to(place).eval(),
-        llm.to(place).eval(),
-        tokenizer,
-        encoder=clap,
-        memory=bank,
-        parts={name: path for name, path in where.items() if path},
-        fingerprint=model_fingerprint(folder, config),
-    )
+        config, mapper.to(place).eval(), llm.to(place).eval(), tokenizer, encoder=clap, memory=bank,
+        parts={name: path for name, path in where.items() if path}, fingerprint=model_fingerprint(folder, config),
+    )  # fmt: skip
 
 
 def _same(name: str, where: str | None, recorded: Part | None, found: Part | None) -> None:

@@ -237,22 +237,14 @@ def import_with_report(
     model_config: ModelConfig = checked(
         ModelConfig,
         {
-            "embedding_dim": sizes["embedding_dim"],
-            "hidden_size": hidden,
-            "mapper": mapper_config,
-            "adapter": adapter,
-            "wordings": "reference",
-            "pad_row": True,
-            "answer_style": "reference",
-            "encoder": encoder_part,
-            "llm": llm_part,
-            "memory": memory_part,
+            "embedding_dim": sizes["embedding_dim"], "hidden_size": hidden, "mapper": mapper_config, "adapter": adapter,
+            "wordings": "reference", "pad_row": True, "answer_style": "reference",
+            "encoder": encoder_part, "llm": llm_part, "memory": memory_part,
             "santa": _fields(SantaSettings, values) | {"noise_variance": values["noise_variance"]},
             "decoding": _fields(DecodingSettings, values),
-        }
-        | _fields(ModelConfig, values),
+        } | _fields(ModelConfig, values),
         "config",
-    )
+    )  # fmt: skip
     where = {name: uri for name, uri in (("llm", llm), ("encoder", _clap_uri(clap)), ("memory", memory)) if uri}
     model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, memory=bank, parts=where)
     draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.partial")

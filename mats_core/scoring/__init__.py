@@ -14,27 +14,9 @@ model, and torch only where `aac-metrics` does.
 - `aac`: the published caption tools, their tokenizer and Java.
 """
 
-from __future__ import annotations
+# ruff: noqa: F401 (imported here to be used from elsewhere)
 
 from mats_core.scoring.bootstrap import OF_SET, STATISTICS, compute, interval, paired_bootstrap
 from mats_core.scoring.items import KINDS, Answers, Item, Kind, Metric, Scores, Unavailable
 from mats_core.scoring.matching import LabelSet
 from mats_core.scoring.score import METRICS, score
-
-__all__ = [
-    "KINDS",
-    "METRICS",
-    "OF_SET",
-    "STATISTICS",
-    "Answers",
-    "Item",
-    "Kind",
-    "LabelSet",
-    "Metric",
-    "Scores",
-    "Unavailable",
-    "compute",
-    "interval",
-    "paired_bootstrap",
-    "score",
-]

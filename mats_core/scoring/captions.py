@@ -146,10 +146,8 @@ def _tokens(candidates: Candidates, references: References) -> tuple[tuple[Candi
 
 def _spread(values: Sequence[object], at: Sequence[int], count: int) -> list:
     """Values of the items at ``at`` among ``count`` items, None elsewhere."""
-    out: list[object] = [None] * count
-    for i, value in zip(at, values, strict=True):
-        out[i] = value
-    return out
+    known = dict(zip(at, values, strict=True))
+    return [known.get(i) for i in range(count)]
 
 
 def _published(name: str, candidates: Candidates, references: References) -> tuple[float, list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from mats_core.scoring.items import Answers, Item, Scores
@@ -21,9 +22,7 @@ def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: 
     """
     values = [float(isinstance(a, str) and bool(a.strip())) for a in answers]
     note = "share of questions answered; the answers are judged with the publisher's own script"
-    groups: dict[str, int] = {}
-    for item in items:
-        groups[item.category] = groups.get(item.category, 0) + 1
+    groups = Counter(item.category for item in items)
     return Scores(
         metrics={name: of_values(name, items, values, [""] * len(items), seed, note=note) for name in wanted},
         details={"items_per_category": dict(sorted(groups.items()))},

@@ -50,17 +50,11 @@ class Clip:
 
 # How `soundfile` writes each encoding: (format, subtype). M4A is written by PyAV.
 SOUNDFILE_ENCODINGS = {
-    "wav16": ("WAV", "PCM_16"),
-    "wav24": ("WAV", "PCM_24"),
-    "wavfloat": ("WAV", "FLOAT"),
-    "flac": ("FLAC", "PCM_16"),
-    "ogg": ("OGG", "VORBIS"),
-    "mp3": ("MP3", "MPEG_LAYER_III"),
-    "aiff": ("AIFF", "PCM_16"),
-}
+    "wav16": ("WAV", "PCM_16"), "wav24": ("WAV", "PCM_24"), "wavfloat": ("WAV", "FLOAT"), "aiff": ("AIFF", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS"), "mp3": ("MP3", "MPEG_LAYER_III"),
+}  # fmt: skip
 
 SUSTAINED = ("siren", "tone", "engine", "saw")
-
 
 CLIPS: tuple[Clip, ...] = (
     # A tidy folder: one format after another, all rates.

@@ -10,15 +10,9 @@ from mats_core.soundworld.kinds import KINDS
 
 # Seeds are split by purpose, so that no clip (and no recipe) is shared between them.
 SPLITS = {
-    "pretrain": 101,
-    "text": 102,
-    "upper_bound": 103,
-    "validation": 104,
-    "test": 105,
-    "memory": 106,
-    "demo": 107,
+    "pretrain": 101, "text": 102, "upper_bound": 103, "validation": 104, "test": 105, "memory": 106, "demo": 107,
     "tokenizer": 999,
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,15 +109,12 @@ def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: li
         for kind, (start, length), level in zip(chosen, spans, quiet, strict=True)
     )
     return Recipe(
-        seed=own_seed,
-        seconds=round(seconds, 3),
-        layout=layout,
-        events=events,
+        own_seed, round(seconds, 3), layout, events,
         reverb_s=float(rng.uniform(0.1, 0.8)) if rng.random() < 0.7 else 0.0,
         noise_db=float(rng.uniform(-40.0, -10.0)),
         noise_color=float(rng.uniform(0.0, 1.0)),
         gain_db=float(rng.uniform(-24.0, -1.0)),
-    )
+    )  # fmt: skip
 
 
 def clip_recipe(split: str, index: int) -> Recipe:

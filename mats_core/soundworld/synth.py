@@ -10,9 +10,7 @@ from mats_core.soundworld.recipe import Recipe, sample_recipe
 
 
 def render(recipe: Recipe) -> np.ndarray:
-    """Synthesise a recipe.
-    Returns float32 [T] mono at 16 kHz, within [-1, 1]; the same recipe gives the same samples.
-    """
+    """A recipe synthesised: float32 [T] mono at 16 kHz, within [-1, 1]; the same recipe gives the same samples."""
     rng = np.random.default_rng([recipe.seed, 7])
     n = round(recipe.seconds * SAMPLE_RATE)
     dry = np.zeros(n, dtype=np.float32)

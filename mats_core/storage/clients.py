@@ -73,14 +73,10 @@ def _rules(text: str) -> dict[str, StoreRule]:
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
 
 
-def _rule(uri: str) -> StoreRule:
-    rules = _rules(os.environ.get(VARIABLE, ""))
-    return next((rule for prefix, rule in rules.items() if uri.startswith(prefix)), StoreRule())
-
-
 def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
     """Arguments of the fsspec class for this URI; `repeats`: whether its client repeats requests by itself."""
-    rule = _rule(uri)
+    rules = _rules(os.environ.get(VARIABLE, ""))
+    rule = next((rule for prefix, rule in rules.items() if uri.startswith(prefix)), StoreRule())
     if kind in ("s3", "s3a"):
         tries = {"max_attempts": 1} if repeats else {"total_max_attempts": 1}
         given = {

@@ -26,9 +26,10 @@ Result = TypeVar("Result")
 # What a store calls the cause → our code and what to say of it. {bucket} and {name} are filled in.
 _CAUSES = {
     "NoSuchBucket": ("not_found", "the bucket {bucket} does not exist"),
-    "ExpiredToken": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
-    "ExpiredTokenException": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
-    "TokenRefreshRequired": ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    **dict.fromkeys(
+        ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"),
+        ("access_denied", "the credentials for {bucket} have expired; renew them and start again"),
+    ),
     "InvalidToken": ("access_denied", "the session token for {bucket} is not valid"),
     "InvalidAccessKeyId": ("access_denied", "the store of {bucket} does not know this access key"),
     "SignatureDoesNotMatch": ("access_denied", "the secret key does not fit the access key for {bucket}"),
@@ -38,8 +39,7 @@ _CAUSES = {
         "no credentials for {bucket} were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or "
         "anonymous access (MATS_STORAGE)",
     ),
-    "PreconditionFailed": ("io_error", "{name} was changed while it was read"),
-    "FileExpired": ("io_error", "{name} was changed while it was read"),
+    **dict.fromkeys(("PreconditionFailed", "FileExpired"), ("io_error", "{name} was changed while it was read")),
     "InvalidObjectState": ("access_denied", "{name} is in cold storage; restore it first"),
     "PermanentRedirect": ("io_error", "the bucket {bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
     "AuthorizationHeaderMalformed": ("io_error", "{bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),

@@ -52,24 +52,20 @@ def local_file(uri: str, setting: str) -> Path:
     Raises SettingsError (named after `setting`) when there is nothing.
     """
     if uri.startswith("hf:"):
-        return _file_from_hub(uri, setting)
+        from huggingface_hub import hf_hub_download
+
+        owner, name, file = (*uri[3:].split("/", 2), "", "")[:3]
+        if not (owner and name and file):
+            raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
+        with _reading_hub(uri, setting, "file"):
+            return Path(hf_hub_download(f"{owner}/{name}", file))
     if "://" in uri and not uri.startswith("file://"):
         return _from_store(uri, setting) / uri.rpartition("/")[2]
-    file = Path(uri.removeprefix("file://")).expanduser()
-    if not file.is_file():
+    local = Path(uri.removeprefix("file://")).expanduser()
+    if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
         raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)
-    return file
-
-
-def _file_from_hub(uri: str, setting: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    owner, name, file = (*uri[3:].split("/", 2), "", "")[:3]
-    if not (owner and name and file):
-        raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
-    with _reading_hub(uri, setting, "file"):
-        return Path(hf_hub_download(f"{owner}/{name}", file))
+    return local
 
 
 @contextmanager
@@ -155,15 +151,14 @@ def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
 def _download(info: FileInfo, target: Path, setting: str) -> None:
     """One file, in blocks. It counts when all its bytes came and the object is still the one that was listed."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shown, size = public_uri(info.uri), 0
+    shown = public_uri(info.uri)
     try:
         with open_binary(info.uri, read_ahead=_BLOCK) as remote, target.open("wb") as file:
-            while block := remote.read(_BLOCK):
-                file.write(block)
-                size += len(block)
+            shutil.copyfileobj(remote, file, _BLOCK)
         now = stat(info.uri)
     except StorageError as error:
         raise SettingsError(setting, f"{shown} cannot be read ({error.message})", "check the access to it") from error
+    size = target.stat().st_size
     if size != info.size:
         raise SettingsError(setting, f"of {shown} {size} bytes of {info.size} arrived", "start again")
     if (now.size, now.version) != (info.size, info.version):

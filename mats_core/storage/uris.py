@@ -26,10 +26,8 @@ def printable(name: bytes) -> str:
 def uri_from_path(path: bytes | str) -> str:
     """URI of a local path: its absolute text, or file:// and percent-encoding where it is not UTF-8."""
     raw = os.path.abspath(os.fsencode(path))
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return "file://" + quote_from_bytes(raw)
+    text = printable(raw)
+    return text if text.encode() == raw else f"file://{text}"
 
 
 def local_path(uri: str) -> bytes | None:

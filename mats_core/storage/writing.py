@@ -58,8 +58,7 @@ def write_from(uri: str, file: BinaryIO) -> None:
         file.seek(0)
         out = fs.open(name, "wb")
         try:
-            while block := file.read(_BLOCK):
-                out.write(block)
+            shutil.copyfileobj(file, out, _BLOCK)
         except BaseException:
             # note: closed as usual, what is there so far would stand for the whole
             with suppress(Exception):

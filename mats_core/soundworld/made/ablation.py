@@ -231,8 +231,7 @@ def _train_all(work: Path, runs: list[AblationRun], processes: int, log: Log) ->
 
 
 def _validation(work: Path, run: AblationRun) -> Result:
-    found: Result = json.loads((work / "runs" / run.name / "validation.json").read_text())
-    return found
+    return json.loads((work / "runs" / run.name / "validation.json").read_text())
 
 
 def _mean_and_spread(work: Path, runs: list[AblationRun], mix: float, column: str) -> Result:

@@ -25,12 +25,8 @@ Log = Callable[[str], None]
 EmbedText = Callable[[Sequence[str]], Tensor]
 
 MAPPER = MapperConfig(kind="mlp", vectors=12, width=256)
-ADAPTER = AdapterConfig(
-    rank=16,
-    alpha=32,
-    dropout=0.0,
-    target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-)
+_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ADAPTER = AdapterConfig(rank=16, alpha=32, dropout=0.0, target_modules=_PROJECTIONS)
 DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
 STEPS, ABLATION_STEPS = 1000, 500
 """Of the shipped model, and of every run of the ablation, which compares runs with one another."""
