@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import psutil
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 
 def say(text: str) -> None:
@@ -48,7 +52,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=title, show_header=any(columns))
     for name in columns:
         table.add_column(name, justify="right" if name else "left")
     for row in rows:
@@ -62,30 +66,36 @@ def print_driver_memory(figures: dict[str, Any], what: str) -> None:
         print(f"driver, {count} {what}: {mb:.0f} MB at most")
 
 
+def run_mats(*words: str, cwd: Path | None = None, stdout: Any = subprocess.DEVNULL) -> float:
+    """`mats …` in a process of its own, as a user runs it; its seconds. Raises CalledProcessError when it fails."""
+    return timed(lambda: subprocess.run([sys.executable, "-m", "jobs", *words], check=True, cwd=cwd, stdout=stdout))[1]
+
+
+def timed(run: Callable[[], Result], device: torch.device | None = None) -> tuple[Result, float]:
+    """(what `run()` returns, its seconds), a GPU's work included."""
+    began = time.perf_counter()
+    found = run()
+    if device is not None:
+        wait_for(device)
+    return found, time.perf_counter() - began
+
+
 def median_s(run: Callable[[], Any], times: int = 9) -> float:
     """Median seconds of `run()`, after one that does not count."""
     run()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found))
+    return float(np.median([timed(run)[1] for _ in range(times)]))
 
 
+@dataclass
 class PeakMemory:
-    """Most memory that a process and all below it held together, in MB; looked at five times a second.
+    """Most MB that a process and all below it held together (proportional set size: what they share counts once)."""
 
-    It is the proportional set size: what several processes share counts once.
-    """
-
-    def __init__(self) -> None:
-        self.mb = 0.0
+    mb: float = 0.0
 
 
 @contextmanager
 def watch_memory(root: int) -> Iterator[PeakMemory]:
-    """Watch the process `root` (its id) and all below it meanwhile."""
+    """Watch the process `root` (its id) and all below it meanwhile, five times a second."""
     peak, over = PeakMemory(), threading.Event()
 
     def watch() -> None:
