@@ -16,7 +16,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.prompts import validate_request
 
 if TYPE_CHECKING:
-    from mats_core.model.asking import Answer, Clip
+    from mats_core.model.asking import Clip
     from mats_core.model.model import MatsModel
 
 
@@ -65,65 +65,53 @@ def ask_files(files: list[str], asked: AskOptions) -> int:
 
     config = check_model_dir(asked.model)
     if config.encoder is None:
-        raise SettingsError(
-            "model", f'"{asked.model}" has no encoder and answers embeddings only', "choose a model with an encoder"
-        )
+        problem = f'"{asked.model}" has no encoder and answers embeddings only'
+        raise SettingsError("model", problem, "choose a model with an encoder")
     if asked.interactive:
         if sys.stdin is None:
             raise SettingsError("interactive", "standard input is closed", "open one to read questions from")
         if len(files) != 1:
             raise SettingsError("FILE", f"--interactive was given {len(files)} files", "give one file")
         if asked.question is not None:
-            raise SettingsError(
-                "question", "--interactive reads the questions itself", "leave out either --question or --interactive"
-            )
+            remedy = "leave out either --question or --interactive"
+            raise SettingsError("question", "--interactive reads the questions itself", remedy)
         validate_request("caption", None, tag=asked.tag)
     else:
         validate_request(asked.task, asked.question, tuple(config.tasks), asked.tag)
     for file in files:
         if storage.is_dir(file):
-            raise SettingsError(
-                "FILE", f'"{storage.public_uri(file)}" is a folder', "give files; for folders there is `mats caption`"
-            )
+            problem = f'"{storage.public_uri(file)}" is a folder'
+            raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
     check_weights(resolve(asked.model), config)
     from mats_core import load_model
-
-    model = load_model(asked.model, device=asked.device, trust_remote_code=asked.trust_remote_code)
-    if asked.interactive:
-        return _converse(model, files[0], asked)
-    failed = [file for file in files if not _answer_file(model, file, asked, name=len(files) > 1)]
-    return 1 if failed else 0
-
-
-def _embed(model: MatsModel, file: str, asked: AskOptions) -> list[Clip] | None:
-    """The file's embeddings; None, with its error shown, when it cannot be heard."""
     from mats_core.audio.decode import AudioError
     from mats_core.model.asking import embed_sound
 
-    try:
-        return embed_sound(model, file)
-    except AudioError as error:
-        shown = {"uri": storage.public_uri(file), "error_code": error.code, "error_message": error.message}
-        if asked.as_json:
-            typer.echo(json.dumps(shown, ensure_ascii=False))
+    model = load_model(asked.model, device=asked.device, trust_remote_code=asked.trust_remote_code)
+    code = 0
+    for file in files:
+        try:
+            clips = embed_sound(model, file)
+        except AudioError as error:
+            code, uri = 1, storage.public_uri(file)
+            if asked.as_json:
+                _print_json({"uri": uri, "error_code": error.code, "error_message": error.message})
+            else:
+                typer.echo(f"{uri}: {error.code}: {error.message}", err=True)
+            continue
+        if asked.interactive:
+            _converse(model, file, clips, asked)
         else:
-            typer.echo(f"{storage.public_uri(file)}: {error.code}: {error.message}", err=True)
-        return None
+            _show(model, file, clips, asked, asked.task, asked.question, name=len(files) > 1)
+    return code
 
 
-def _answer_file(model: MatsModel, file: str, asked: AskOptions, name: bool) -> bool:
-    clips = _embed(model, file, asked)
-    if clips is None:
-        return False
-    _show(model, file, clips, asked, asked.task, asked.question, name)
-    return True
+def _print_json(told: dict[str, Any]) -> None:
+    typer.echo(json.dumps(told, ensure_ascii=False))
 
 
-def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
-    """Answer questions about one file, a line each, until end of input. The file is embedded once."""
-    clips = _embed(model, file, asked)
-    if clips is None:
-        return 1
+def _converse(model: MatsModel, file: str, clips: list[Clip], asked: AskOptions) -> None:
+    """Answer questions about one file, a line each, until end of input."""
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a stray byte costs one letter, not the conversation
     prompting = sys.stdin.isatty()
@@ -134,11 +122,10 @@ def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
             typer.echo("> ", err=True, nl=False)
         line = sys.stdin.readline()
         if not line:
-            return 0
-        if not line.strip():
-            continue
+            return
         try:
-            _show(model, file, clips, asked, "QA", line.strip(), False)
+            if line.strip():
+                _show(model, file, clips, asked, "QA", line.strip(), False)
         except SettingsError as error:  # a question no prompt can hold; the next one may be better
             typer.echo(f"mats: {error}", err=True)
 
@@ -151,6 +138,8 @@ def _show(
     explain = asked.as_json and model.memory is not None
     found = ask_about(model, clips, Request(task, question, asked.tag), asked.segments, explain=explain)
     if asked.as_json:
+        names = ("start_s", "duration_s", "decoded_s", "text", "neighbors", *(("segments",) if asked.segments else ()))
+        whole = [asdict(answer) for answer in found]
         told = {
             "uri": storage.public_uri(file),
             "task": task,
@@ -158,9 +147,9 @@ def _show(
             "prompt": model.prompt(task, question, asked.tag),
             "model": asked.model,
             "model_fingerprint": model.fingerprint,
-            "answers": [_plain(answer, asked.segments) for answer in found],
+            "answers": [{name: answer[name] for name in names} for answer in whole],
         }
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        _print_json(told)
         return
     for answer in found:
         before = f"{file}: " if name else ""
@@ -168,16 +157,3 @@ def _show(
         typer.echo(f"{before}{at}{answer.text}")
         for part in answer.segments or []:
             typer.echo(f"  {part.start_s:7.2f}-{part.end_s:.2f} s  {part.text}")
-
-
-def _plain(answer: Answer, segments: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "start_s": answer.start_s,
-        "duration_s": answer.duration_s,
-        "decoded_s": answer.decoded_s,
-        "text": answer.text,
-        "neighbors": answer.neighbors,
-    }
-    if segments:
-        told["segments"] = [asdict(part) for part in answer.segments or []]
-    return told
