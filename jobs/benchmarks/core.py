@@ -41,16 +41,16 @@ def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_
         raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(LLMS)}")
     if clips < 1:
         raise SettingsError("clips", f"{clips} cannot be measured", "choose at least 1")
-    recorded = Path(reference) if reference else RECORDED
-    if reference and not (recorded / "generate.json").is_file():
-        raise SettingsError(
-            "reference", f'"{reference}" holds no generate.json', "name a folder of recorded runs, or leave it out"
-        )
+    recorded = Path(reference or RECORDED)
+    there = (recorded / "generate.json").is_file()
+    if reference and not there:
+        remedy = "name a folder of recorded runs, or leave it out"
+        raise SettingsError("reference", f'"{reference}" holds no generate.json', remedy)
     from mats_core.device import pick_device
 
     place = pick_device(device)
     figures: dict[str, Any] = {"size": size, "device": device_name(place)}
-    if (recorded / "generate.json").is_file():
+    if there:
         say("parity with the recorded runs, float32")
         figures["parity"] = parity(recorded, str(place))
     else:

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,37 +85,31 @@ def median_s(run: Callable[[], Any], times: int = 9) -> float:
     return float(np.median([timed(run)[1] for _ in range(times)]))
 
 
-@dataclass
-class PeakMemory:
-    """Most MB that a process and all below it held together (proportional set size: what they share counts once)."""
-
-    mb: float = 0.0
-
-
 @contextmanager
-def watch_memory(root: int) -> Iterator[PeakMemory]:
-    """Watch the process `root` (its id) and all below it meanwhile, five times a second."""
-    peak, over = PeakMemory(), threading.Event()
+def watched(look: Callable[[], Result], every_s: float = 0.2) -> Iterator[list[Result]]:
+    """What `look()` returns meanwhile, every so many seconds."""
+    seen: list[Result] = []
+    over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.2):
-            peak.mb = max(peak.mb, _memory_of_tree_mb(root))
+        while not over.wait(every_s):
+            seen.append(look())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield seen
     finally:
         over.set()
         thread.join()
 
 
-def _memory_of_tree_mb(root: int) -> float:
-    """Proportional set size of a process and all below it; those that end meanwhile count for nothing."""
-    top = psutil.Process(root)
+def memory_of_tree_mb() -> float:
+    """What this process and all below it hold together (proportional set size: what they share counts once)."""
+    top = psutil.Process()
     total = 0.0
     for process in [top, *top.children(recursive=True)]:
-        with suppress(psutil.Error, OSError):
+        with suppress(psutil.Error, OSError):  # those that end meanwhile count for nothing
             total += getattr(process.memory_full_info(), "pss", 0) / 2**20  # pss: on Linux only
     return total
 

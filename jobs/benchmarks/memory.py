@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobs.benchmarks import measuring
 from jobs.benchmarks.inputs import lift, world_captions, write_captions
-from jobs.benchmarks.measuring import (
-    median_s,
-    print_figures,
-    print_table,
-    run_mats,
-    say,
-    timed,
-    watch_memory,
-    workplace,
-)  # fmt: skip
+from jobs.benchmarks.measuring import median_s, print_figures, print_table, run_mats, say, timed, workplace
 from mats_core.errors import SettingsError
 from pipelines.cluster.plan import usable_cores
 
@@ -206,7 +197,7 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
     lift_table(place / "embedded", place / "lifted")
     say("building the memory")
     command = ("build-memory", "lifted", "memory", "--clusters", str(clusters), "--storage", "float16")
-    with watch_memory(os.getpid()) as peak:
+    with measuring.watched(measuring.memory_of_tree_mb) as held:
         build_s = run_mats(*command, cwd=place, stdout=sys.stderr)
     queries = embedded_clips(QUERY_CLIPS)
     say("exact search")
@@ -224,7 +215,7 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
         "clusters": memory.clusters,
         "cores": usable_cores(),
         "build_s": round(build_s, 1),
-        "peak_mb": round(peak.mb),
+        "peak_mb": round(max(held, default=0)),
         "index_mb": round((place / "memory" / "index.faiss").stat().st_size / 1e6),
         "probes": rows,
     }

@@ -7,7 +7,6 @@ Ray graph and part files are the real ones. What is measured is the design and t
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psutil import process_iter
 
-from jobs.benchmarks.measuring import print_figures, say, workplace
+from jobs.benchmarks.measuring import print_figures, say, watched, workplace
 from pipelines.archive.run import Job, RunResult, run_rows
 from pipelines.archive.stages import ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
@@ -123,10 +122,10 @@ def run_waiting(
 
 @dataclass
 class Watched:
-    """What was seen of a run: (seconds, rows done), and (seconds, live model actors)."""
+    """What was seen of a run: (moment in seconds, rows done), and live model actors, one number after the other."""
 
-    done: list[tuple[float, int]] = field(default_factory=list)
-    actors: list[tuple[float, int]] = field(default_factory=list)
+    done: list[tuple[float, int]]
+    actors: list[int] = field(default_factory=list)
 
     def rate(self, total: int) -> float:
         """Rows a second in the busy window."""
@@ -171,33 +170,19 @@ def joined_cluster(nodes: int, slow: int = 0) -> Iterator[None]:
 
 def measure(place: Path, nodes: int, rows: int, waits: Waits) -> Watched:
     """One run of `rows` rows on a cluster of its own; where `waits` are slow, one node is."""
-    manifest = write_manifest(place / "manifest", rows)
-    with joined_cluster(nodes, slow=int(waits.slow != 1.0)):
-        return _watched_run(manifest, place / "out", nodes, rows, waits)
-
-
-def _watched_run(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Watched:
-    watched, started, over = Watched(), time.monotonic(), threading.Event()
+    done: list[tuple[float, int]] = []
 
     def saw(progress: Progress) -> None:
         if progress.stage == "run":
-            watched.done.append((time.monotonic() - started, progress.done))
+            done.append((time.monotonic(), progress.done))
 
-    def count() -> None:
-        while not over.wait(0.25):
-            watched.actors.append((time.monotonic() - started, _live_actors()))
-
-    counter = threading.Thread(target=count, daemon=True)
-    counter.start()
     shape = {"actors": nodes, "decoders": 4 * nodes, "batch_size": 32, "commit_rows": max(50, rows // 10)}
-    try:
-        result = run_waiting(RunSettings(input=manifest, output=str(out), **shape), waits, saw)
-    finally:
-        over.set()
-        counter.join()
+    settings = RunSettings(input=write_manifest(place / "manifest", rows), output=str(place / "out"), **shape)
+    with joined_cluster(nodes, slow=int(waits.slow != 1.0)), watched(_live_actors, 0.25) as actors:
+        result = run_waiting(settings, waits, saw)
     if result.status != "complete" or result.rows != rows:
         raise RuntimeError(f"{result.rows} rows, {result.status}")
-    return watched
+    return Watched(done, actors)
 
 
 def _live_actors() -> int:
@@ -214,14 +199,14 @@ def run_benchmark(nodes: list[int], seconds: float, row_s: float, folder: str | 
     with workplace(folder) as place:
         for count in nodes:
             rows = round(count * seconds / row_s)
-            watched = measure(place / str(count), count, rows, waits)
-            rate, actors = watched.rate(rows), [n for _, n in watched.actors]
+            seen = measure(place / str(count), count, rows, waits)
+            rate = seen.rate(rows)
             figures["nodes"][count] = {
                 "rows": rows,
                 "rows_per_s": round(rate, 2),
                 "of_waiting": round(rate * row_s / count, 3),
-                "most_actors": max(actors, default=0),
-                "actors_at_end": actors[-1] if actors else 0,
+                "most_actors": max(seen.actors, default=0),
+                "actors_at_end": seen.actors[-1] if seen.actors else 0,
             }
             say(f"{count} nodes: {figures['nodes'][count]}")
         figures["slow_node"] = _slow_node(place / "slow", max(nodes), seconds, waits)

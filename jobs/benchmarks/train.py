@@ -50,20 +50,14 @@ class Timed:
 
 
 def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
-    """Measure and print; raises SettingsError."""
+    """Measure the same steps three times over, and print: stored embeddings, the text tower in every step, stored ones.
+
+    What a shared machine does besides falls on both ways so. Raises SettingsError.
+    """
     if size not in SIZES:
         raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(SIZES)}")
     if steps < 1 or batch < 1:
         raise SettingsError("steps, batch", f"one of {steps}, {batch} is less than 1", "give numbers of at least 1")
-    print_figures(measure(size, steps, batch, device, encoder), as_json, print_comparison)
-    return 0
-
-
-def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: str = "builtin") -> dict[str, Any]:
-    """The same steps three times over: stored embeddings, the text tower in every step, stored ones again.
-
-    What a shared machine does besides falls on both ways so.
-    """
     from mats_core.device import pick_device
     from mats_core.encoders.load import load_encoder
     from mats_core.model.directory import encoder_uri
@@ -91,7 +85,7 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
             empty_cache(place)
     best, (tower,) = min(found["stored"], key=lambda each: each.step_s), found["tower"]
     peak = matrix_rate(place, "bfloat16" if place.type == "cuda" else "float32")
-    return {
+    figures = {
         "size": size,
         "device": device_name(place),
         "batch": batch,
@@ -110,6 +104,8 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
         "matrix_tflops": round(peak / 1e12, 3),
         "mfu": round(flops / best.step_s / peak, 4),
     }
+    print_figures(figures, as_json, print_comparison)
+    return 0
 
 
 def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[str]]:
