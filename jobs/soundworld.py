@@ -25,7 +25,6 @@ app = typer.Typer(
     add_completion=False,
 )
 
-
 WORK_FOLDERS = ("encoder", "llm", "llm-ordered", "llm-words", "memory", "runs", "world")
 """What `mats soundworld build` makes in its folder."""
 

@@ -62,9 +62,6 @@ def run_benchmark(size: str, device: str, reference: str | None, clips: int, as_
     return 0 if figures.get("parity", {}).get("holds", True) else 1
 
 
-# -- the recorded runs ---------------------------------------------------------------------------------------------
-
-
 def parity(recorded: Path, device: str) -> dict[str, Any]:
     """Largest differences to the recorded runs of the authors' code, in float32, and how many answers are equal."""
     import torch
@@ -130,9 +127,6 @@ def _santa_difference(recorded: dict[str, Any], device: str) -> float:
 
 def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
     return float((found.cpu() - expected.cpu()).abs().max())
-
-
-# -- random weights of a given size --------------------------------------------------------------------------------
 
 
 def throughput(size: str, device: torch.device, clips: int, folder: Path) -> dict[str, Any]:
