@@ -12,7 +12,8 @@ from pipelines.text.embed_text import EmbedTextResult
 
 def result(status: str, bad: int, new: int) -> EmbedTextResult:
     run: dict[str, Any] = {"problems": {"broken_line": bad}, "files": 2, "records_new": new, "records_per_s": 50.0}
-    return EmbedTextResult(status, "ftp://user:TOPSECRET@host/out", records=9, captions=4, bad=bad, wall_s=3.0, run=run)
+    run |= {"records": 9, "captions": 4, "bad": bad, "wall_s": 3.0}
+    return EmbedTextResult(status, "ftp://user:TOPSECRET@host/out", run)
 
 
 def test_what_was_read_and_what_could_not_be(capsys: pytest.CaptureFixture[str]) -> None:
