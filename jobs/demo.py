@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.pages.report import ReportResult
 
 app = typer.Typer()
-TRUTH = "truth.jsonl"
 MARK = ".mats-demo"
 
 
@@ -41,7 +40,7 @@ def demo(
     archive, out, page = root / "archive", root / "out", root / "report.html"
     _clear(root)
     truth = write_archive(archive, seed)
-    write_truth(truth, root / TRUTH)
+    write_truth(truth, root / "truth.jsonl")
     print(f"{len(truth)} files written to {archive}", file=sys.stderr)
     settings = build(CaptionSettings, {"input": str(archive), "output": str(out), "model": model, "overwrite": True})
     with RunDisplay("clips") as display:

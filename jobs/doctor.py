@@ -148,8 +148,8 @@ def _inside(name: str) -> str:
     if name == "soundfile":
         import soundfile
 
-        library = soundfile.__libsndfile_version__
-        return f" (libsndfile {library}{'' if 'MP3' in soundfile.available_formats() else ', without MP3'})"
+        lacks = "" if "MP3" in soundfile.available_formats() else ", without MP3"
+        return f" (libsndfile {soundfile.__libsndfile_version__}{lacks})"
     if name == "av":
         import av
 

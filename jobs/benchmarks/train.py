@@ -10,7 +10,6 @@ import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,17 +37,6 @@ SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 WARM_STEPS = 3
 
 
-@dataclass
-class Timed:
-    """One way of making steps. All in seconds, medians a step; `wait_share` of the whole time."""
-
-    step_s: float
-    tokens_per_s: float
-    samples_per_s: float
-    wait_share: float
-    losses: list[float]
-
-
 def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
     """Measure the same steps three times over, and print: stored embeddings, the text tower in every step, stored ones.
 
@@ -72,7 +60,7 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
     with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as place_of_data:
         stored_set, captions = make_store(Path(place_of_data), (WARM_STEPS + steps) * batch, listener)
         whole = WARM_STEPS + steps
-        found: dict[str, list[Timed]] = {"stored": [], "tower": []}
+        found: dict[str, list[dict[str, Any]]] = {"stored": [], "tower": []}
         for turn in ("stored", "tower", "stored"):
             model = make_model(size, listener.dim, place)
             say(f"{turn}: {WARM_STEPS} + {steps} steps of {batch}")
@@ -83,7 +71,7 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
             trained, flops = count_flops(model, settings, samples)
             del model, word
             empty_cache(place)
-    best, (tower,) = min(found["stored"], key=lambda each: each.step_s), found["tower"]
+    best, (tower,) = min(found["stored"], key=lambda each: each["step_s"]), found["tower"]
     peak = matrix_rate(place, "bfloat16" if place.type == "cuda" else "float32")
     figures = {
         "size": size,
@@ -91,18 +79,18 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
         "batch": batch,
         "steps": steps,
         "trained_weights": trained,
-        "stored_step_s": round(best.step_s, 4),
-        "tower_step_s": round(tower.step_s, 4),
-        "ratio": round(tower.step_s / best.step_s, 3),
-        "stored_tokens_per_s": round(best.tokens_per_s, 1),
-        "tower_tokens_per_s": round(tower.tokens_per_s, 1),
-        "samples_per_s": round(best.samples_per_s, 2),
-        "wait_share": round(max(each.wait_share for each in found["stored"]), 4),
-        "largest_loss_difference": max(abs(a - b) for a, b in zip(best.losses, tower.losses, strict=True)),
-        "first_loss": best.losses[0],
-        "last_loss": best.losses[-1],
+        "stored_step_s": round(best["step_s"], 4),
+        "tower_step_s": round(tower["step_s"], 4),
+        "ratio": round(tower["step_s"] / best["step_s"], 3),
+        "stored_tokens_per_s": round(best["tokens_per_s"], 1),
+        "tower_tokens_per_s": round(tower["tokens_per_s"], 1),
+        "samples_per_s": round(best["samples_per_s"], 2),
+        "wait_share": round(max(each["wait_share"] for each in found["stored"]), 4),
+        "largest_loss_difference": max(abs(a - b) for a, b in zip(best["losses"], tower["losses"], strict=True)),
+        "first_loss": best["losses"][0],
+        "last_loss": best["losses"][-1],
         "matrix_tflops": round(peak / 1e12, 3),
-        "mfu": round(flops / best.step_s / peak, 4),
+        "mfu": round(flops / best["step_s"] / peak, 4),
     }
     print_figures(figures, as_json, print_comparison)
     return 0
@@ -175,8 +163,11 @@ def timed_steps(
     steps: int,
     captions: list[str],
     encoder: Any,
-) -> Timed:
-    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step."""
+) -> dict[str, Any]:
+    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step.
+
+    Median seconds a step, tokens and samples a second, the share of the time that was waited, all losses.
+    """
     import torch
 
     from mats_core.training.loop import train
@@ -207,7 +198,8 @@ def timed_steps(
     tokens, waited = sum(each.tokens for each in counted), sum(each.wait_seconds for each in counted)
     whole = sum(times)
     count = settings.batch_size * len(times)
-    return Timed(statistics.median(times), tokens / whole, count / whole, waited / whole, losses)
+    rates = {"tokens_per_s": tokens / whole, "samples_per_s": count / whole, "wait_share": waited / whole}
+    return {"step_s": statistics.median(times), **rates, "losses": losses}
 
 
 def count_flops(model: MatsModel, settings: TrainingSettings, samples: list[list[Sample]]) -> tuple[int, int]:
