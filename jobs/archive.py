@@ -91,19 +91,15 @@ def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int
     from jobs.terminal.display import print_result, to_continue
 
     if result.begun_with:
-        _warn(
-            f"OUTPUT was begun with INPUT {result.begun_with}; files of the same path, size and time are the same "
-            "ones to it"
-        )
+        same = "files of the same path, size and time are the same ones to it"
+        _warn(f"OUTPUT was begun with INPUT {result.begun_with}; {same}")
     if result.status == "interrupted":
         done = "while INPUT was read; what was read is kept"
         if result.run:
             print_result(result, what)
             done = f"{result.run['rows_done']} of {result.rows} {what} are kept"
-        _warn(
-            f"interrupted; {done}. {to_continue(settings.overwrite)}: "
-            f"mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …"
-        )
+        again = f"mats {job} {public_uri(settings.input)} {public_uri(settings.output)} …"
+        _warn(f"interrupted; {done}. {to_continue(settings.overwrite)}: {again}")
         return EXIT_INTERRUPTED
     print_result(result, what)
     if result.status == "incomplete":
@@ -137,10 +133,9 @@ def print_estimate(found: Estimate) -> int:
         rows.append(("sample", f"{sample}: decode {decode_ms:.0f} ms and model {model_ms:.0f} ms a clip"))
         devices = f"{found.gpus} GPUs" if found.gpus else f"{found.cores} cores"
         machine = f"on this machine ({devices}, {found.actors} model processes)"
-        rows.append(("time", f"about {duration(found.wall_s)} {machine}"))
-        rows.append(("core hours", f"{found.core_hours:.2f}"))
         gpu_hours = "not measured: no GPU here" if found.gpu_hours is None else f"{found.gpu_hours:.2f}"
-        rows.append(("GPU hours", gpu_hours))
+        rows.append(("time", f"about {duration(found.wall_s)} {machine}"))
+        rows += [("core hours", f"{found.core_hours:.2f}"), ("GPU hours", gpu_hours)]
     elif found.rows:
         rows.append(("time", "unknown: no clip that could be measured"))
     print_facts(rows)

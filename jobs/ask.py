@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -16,26 +18,11 @@ from mats_core.errors import SettingsError
 from mats_core.model.prompts import validate_request
 
 if TYPE_CHECKING:
-    from mats_core.model.asking import Answer, Clip
+    from mats_core.model.asking import Clip, Request
     from mats_core.model.model import MatsModel
 
 
 app = typer.Typer()
-
-
-@dataclass(frozen=True)
-class AskOptions:
-    """The options of `mats ask`."""
-
-    task: str = "caption"
-    question: str | None = None
-    tag: str | None = None
-    model: str = "builtin"
-    segments: bool = False
-    device: str = "auto"
-    trust_remote_code: bool = False
-    interactive: bool = False
-    as_json: bool = False
 
 
 @command(app, "ask")
@@ -54,76 +41,61 @@ def ask(
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
 ) -> int:
     """Answer a few files right here, without Ray."""
-    asked = AskOptions(task, question, tag, model, segments, device, trust_remote_code, interactive, as_json)
-    return ask_files(files, asked)
-
-
-def ask_files(files: list[str], asked: AskOptions) -> int:
-    """Print one answer a chunk of every file; 1 when a file could not be answered. Raises SettingsError."""
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights
 
-    config = check_model_dir(asked.model)
+    config = check_model_dir(model)
     if config.encoder is None:
-        raise SettingsError(
-            "model", f'"{asked.model}" has no encoder and answers embeddings only', "choose a model with an encoder"
-        )
-    if asked.interactive:
+        problem = f'"{model}" has no encoder and answers embeddings only'
+        raise SettingsError("model", problem, "choose a model with an encoder")
+    if interactive:
         if sys.stdin is None:
             raise SettingsError("interactive", "standard input is closed", "open one to read questions from")
         if len(files) != 1:
             raise SettingsError("FILE", f"--interactive was given {len(files)} files", "give one file")
-        if asked.question is not None:
-            raise SettingsError(
-                "question", "--interactive reads the questions itself", "leave out either --question or --interactive"
-            )
-        validate_request("caption", None, tag=asked.tag)
+        if question is not None:
+            remedy = "leave out either --question or --interactive"
+            raise SettingsError("question", "--interactive reads the questions itself", remedy)
+        validate_request("caption", None, tag=tag)
     else:
-        validate_request(asked.task, asked.question, tuple(config.tasks), asked.tag)
+        validate_request(task, question, tuple(config.tasks), tag)
     for file in files:
         if storage.is_dir(file):
-            raise SettingsError(
-                "FILE", f'"{storage.public_uri(file)}" is a folder', "give files; for folders there is `mats caption`"
-            )
-    check_weights(resolve(asked.model), config)
+            problem = f'"{storage.public_uri(file)}" is a folder'
+            raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
+    check_weights(resolve(model), config)
     from mats_core import load_model
-
-    model = load_model(asked.model, device=asked.device, trust_remote_code=asked.trust_remote_code)
-    if asked.interactive:
-        return _converse(model, files[0], asked)
-    failed = [file for file in files if not _answer_file(model, file, asked, name=len(files) > 1)]
-    return 1 if failed else 0
-
-
-def _embed(model: MatsModel, file: str, asked: AskOptions) -> list[Clip] | None:
-    """The file's embeddings; None, with its error shown, when it cannot be heard."""
     from mats_core.audio.decode import AudioError
-    from mats_core.model.asking import embed_sound
+    from mats_core.model.asking import Request, embed_sound
 
-    try:
-        return embed_sound(model, file)
-    except AudioError as error:
-        shown = {"uri": storage.public_uri(file), "error_code": error.code, "error_message": error.message}
-        if asked.as_json:
-            typer.echo(json.dumps(shown, ensure_ascii=False))
+    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
+    show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
+    code = 0
+    for file in files:
+        try:
+            clips = embed_sound(loaded, file)
+        except AudioError as error:
+            code, uri = 1, storage.public_uri(file)
+            if as_json:
+                _print_json({"uri": uri, "error_code": error.code, "error_message": error.message})
+            else:
+                typer.echo(f"{uri}: {error.code}: {error.message}", err=True)
+            continue
+        if interactive:
+            _converse(partial(show, file, clips), tag)
         else:
-            typer.echo(f"{storage.public_uri(file)}: {error.code}: {error.message}", err=True)
-        return None
+            show(file, clips, Request(task, question, tag))
+    return code
 
 
-def _answer_file(model: MatsModel, file: str, asked: AskOptions, name: bool) -> bool:
-    clips = _embed(model, file, asked)
-    if clips is None:
-        return False
-    _show(model, file, clips, asked, asked.task, asked.question, name)
-    return True
+def _print_json(told: dict[str, Any]) -> None:
+    typer.echo(json.dumps(told, ensure_ascii=False))
 
 
-def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
-    """Answer questions about one file, a line each, until end of input. The file is embedded once."""
-    clips = _embed(model, file, asked)
-    if clips is None:
-        return 1
+def _converse(answer: Callable[[Request], None], tag: str | None) -> None:
+    """Answer questions about one file, a line each, until end of input."""
+    from mats_core.model.asking import Request
+
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")  # a stray byte costs one letter, not the conversation
     prompting = sys.stdin.isatty()
@@ -134,50 +106,44 @@ def _converse(model: MatsModel, file: str, asked: AskOptions) -> int:
             typer.echo("> ", err=True, nl=False)
         line = sys.stdin.readline()
         if not line:
-            return 0
-        if not line.strip():
-            continue
+            return
         try:
-            _show(model, file, clips, asked, "QA", line.strip(), False)
+            if line.strip():
+                answer(Request("QA", line.strip(), tag))
         except SettingsError as error:  # a question no prompt can hold; the next one may be better
             typer.echo(f"mats: {error}", err=True)
 
 
 def _show(
-    model: MatsModel, file: str, clips: list[Clip], asked: AskOptions, task: str, question: str | None, name: bool
+    loaded: MatsModel,
+    file: str,
+    clips: list[Clip],
+    request: Request,
+    model: str,
+    segments: bool,
+    as_json: bool,
+    many: bool,
 ) -> None:
-    from mats_core.model.asking import Request, ask_about
+    from mats_core.model.asking import ask_about
 
-    explain = asked.as_json and model.memory is not None
-    found = ask_about(model, clips, Request(task, question, asked.tag), asked.segments, explain=explain)
-    if asked.as_json:
+    found = ask_about(loaded, clips, request, segments, explain=as_json and loaded.memory is not None)
+    if as_json:
+        names = ("start_s", "duration_s", "decoded_s", "text", "neighbors", *(("segments",) if segments else ()))
+        whole = [asdict(answer) for answer in found]
         told = {
             "uri": storage.public_uri(file),
-            "task": task,
-            "question": question,
-            "prompt": model.prompt(task, question, asked.tag),
-            "model": asked.model,
-            "model_fingerprint": model.fingerprint,
-            "answers": [_plain(answer, asked.segments) for answer in found],
+            "task": request.task,
+            "question": request.question,
+            "prompt": loaded.prompt(request.task, request.question, request.tag),
+            "model": model,
+            "model_fingerprint": loaded.fingerprint,
+            "answers": [{name: answer[name] for name in names} for answer in whole],
         }
-        typer.echo(json.dumps(told, ensure_ascii=False))
+        _print_json(told)
         return
     for answer in found:
-        before = f"{file}: " if name else ""
+        before = f"{file}: " if many else ""
         at = f"[{answer.start_s:.0f} s] " if len(found) > 1 else ""
         typer.echo(f"{before}{at}{answer.text}")
         for part in answer.segments or []:
             typer.echo(f"  {part.start_s:7.2f}-{part.end_s:.2f} s  {part.text}")
-
-
-def _plain(answer: Answer, segments: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "start_s": answer.start_s,
-        "duration_s": answer.duration_s,
-        "decoded_s": answer.decoded_s,
-        "text": answer.text,
-        "neighbors": answer.neighbors,
-    }
-    if segments:
-        told["segments"] = [asdict(part) for part in answer.segments or []]
-    return told

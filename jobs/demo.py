@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.pages.report import ReportResult
 
 app = typer.Typer()
-TRUTH = "truth.jsonl"
 MARK = ".mats-demo"
 
 
@@ -29,17 +28,6 @@ def demo(
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
 ) -> int:
     """Write a small, untidy archive, caption it, and leave a report to look at and listen to."""
-    return run(folder, seed, model)
-
-
-def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
-    """Run the demo in ``folder``, anew each time; returns the exit code.
-
-    Leaves ``archive/``, ``truth.jsonl``, ``out/answers/*.parquet``, ``out/_run.json`` and ``report.html``.
-
-    Raises:
-        SettingsError: ``folder`` holds files that no demo made, or cannot be written.
-    """
     from jobs.terminal.display import RunDisplay, duration, print_result
     from mats_core.soundworld.archive import write_archive, write_truth
     from pipelines.archive.caption import run_caption
@@ -52,7 +40,7 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
     archive, out, page = root / "archive", root / "out", root / "report.html"
     _clear(root)
     truth = write_archive(archive, seed)
-    write_truth(truth, root / TRUTH)
+    write_truth(truth, root / "truth.jsonl")
     print(f"{len(truth)} files written to {archive}", file=sys.stderr)
     settings = build(CaptionSettings, {"input": str(archive), "output": str(out), "model": model, "overwrite": True})
     with RunDisplay("clips") as display:
@@ -63,9 +51,8 @@ def run(folder: str = "demo", seed: int = 0, model: str = "builtin") -> int:
     report = write_report(str(out), str(page), truth, title="What the demo archive sounds like")
     _print_answers(report)
     print_result(result, "clips")
-    print(
-        f"\nDone in {duration(time.monotonic() - started)}. Look and listen: {page} ({report.size_bytes / 1e6:.1f} MB)"
-    )
+    took = duration(time.monotonic() - started)
+    print(f"\nDone in {took}. Look and listen: {page} ({report.size_bytes / 1e6:.1f} MB)")
     return 0
 
 
@@ -73,9 +60,8 @@ def _clear(root: Path) -> None:
     """Remove an earlier demo; refuse a folder that is something else."""
     try:
         if root.exists() and any(root.iterdir()) and not (root / MARK).exists():
-            raise SettingsError(
-                "folder", f'"{root}" holds files that no demo made', "choose a new or empty folder, or an earlier demo"
-            )
+            problem = f'"{root}" holds files that no demo made'
+            raise SettingsError("folder", problem, "choose a new or empty folder, or an earlier demo")
         root.mkdir(parents=True, exist_ok=True)
         (root / MARK).touch()  # from here on the folder is known as a demo's, however far it gets
         shutil.rmtree(os.fsencode(root / "archive"), ignore_errors=True)
@@ -90,12 +76,8 @@ def _print_answers(report: ReportResult) -> None:
     from rich.text import Text
 
     console = Console(width=None if sys.stdout.isatty() else 120)
-    table = Table(
-        box=None,
-        pad_edge=False,
-        header_style="bold",
-        row_styles=["", "on grey7"] if console.is_terminal else [],
-    )
+    stripes = ["", "on grey7"] if console.is_terminal else []
+    table = Table(box=None, pad_edge=False, header_style="bold", row_styles=stripes)
     table.add_column("file", overflow="fold", max_width=34)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("answer", overflow="fold", ratio=1)
@@ -103,14 +85,9 @@ def _print_answers(report: ReportResult) -> None:
     for file in report.files:
         name = f"{file['folder']}/{file['name']}" if file["folder"] else file["name"]
         for part in file["parts"]:
-            table.add_row(
-                Text(name.replace("\n", "⏎")),
-                _time(part, len(file["parts"]) > 1),
-                Text(f"{part['error_code']}: {part['error_message']}", style="red")
-                if part["error_code"]
-                else part["text"],
-                _labels(part),
-            )
+            error = Text(f"{part['error_code']}: {part['error_message']}", style="red") if part["error_code"] else None
+            length = _time(part, len(file["parts"]) > 1)
+            table.add_row(Text(name.replace("\n", "⏎")), length, error or part["text"], _labels(part))
             name = ""
     console.print(table)
     if report.labels.f1 is not None:

@@ -9,7 +9,8 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,22 +26,12 @@ DISTRIBUTION = "mats-audio"
 GIB = 1024**3
 OK, NOTE, MISSING = "ok", "note", "missing"
 
-# What the main job cannot do without: (distribution, module that is imported to see that it works).
-CORE = (
-    ("numpy", "numpy"),
-    ("pyarrow", "pyarrow"),
-    ("pandas", "pandas"),
-    ("torch", "torch"),
-    ("transformers", "transformers"),
-    ("peft", "peft"),
-    ("safetensors", "safetensors"),
-    ("faiss-cpu", "faiss"),
-    ("soundfile", "soundfile"),
-    ("av", "av"),
-    ("soxr", "soxr"),
-    ("fsspec", "fsspec"),
-    ("ray", "ray"),
-)
+# What the main job cannot do without: distribution → the module that is imported to see that it works.
+CORE = {
+    "numpy": "numpy", "pyarrow": "pyarrow", "pandas": "pandas", "torch": "torch", "transformers": "transformers",
+    "peft": "peft", "safetensors": "safetensors", "faiss-cpu": "faiss", "soundfile": "soundfile", "av": "av",
+    "soxr": "soxr", "fsspec": "fsspec", "ray": "ray",
+}  # fmt: skip
 
 # What only some work needs: (distribution, what for, how to get it).
 OPTIONAL = (
@@ -49,11 +40,8 @@ OPTIONAL = (
     ("gcsfs", "archives at gs://", "pip install gcsfs"),
     ("adlfs", "archives at abfs:// (Azure)", "pip install adlfs"),
     ("aiohttp-cors", "`ray job submit` and the dashboard", 'pip install "ray[default]"'),
-    ("pytest", "make test", 'pip install -e ".[dev]"'),
-    ("hypothesis", "make test", 'pip install -e ".[dev]"'),
-    ("ruff", "make test", 'pip install -e ".[dev]"'),
-    ("mypy", "make test", 'pip install -e ".[dev]"'),
-)  # fmt: skip
+    *((name, "make test", 'pip install -e ".[dev]"') for name in ("pytest", "hypothesis", "ruff", "mypy")),
+)
 
 
 @dataclass(frozen=True)
@@ -70,12 +58,13 @@ def examine() -> list[Finding]:
     """Everything `mats doctor` looks at, in the order it prints it."""
     versions = installed_versions()
     return [
-        *_python(),
+        *_system(),
         *package_findings(versions, _import_error),
         *(Finding("packages", "together", MISSING, text) for text in known_conflicts(versions)),
         *_devices(),
-        *_ray(),
-        *_model(),
+        *_accelerators(),
+        Finding("ray", "cluster", OK, _cluster()),
+        _model(),
         *_optional(versions),
         *caption_metric_findings(),
     ]
@@ -84,11 +73,9 @@ def examine() -> list[Finding]:
 def installed_versions() -> dict[str, str]:
     """Version of every distribution that this page speaks of and that is installed."""
     found = {}
-    for name in (DISTRIBUTION, "tokenizers", *(n for n, _ in CORE), *(n for n, _, _ in OPTIONAL)):
-        try:
+    for name in (DISTRIBUTION, *CORE, *(n for n, _, _ in OPTIONAL)):
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -108,27 +95,28 @@ def known_conflicts(versions: Mapping[str, str]) -> list[str]:
             f"pyarrow {versions['pyarrow']} needs numpy 2 and does not say so; found numpy {versions['numpy']}. "
             'Do: pip install "pyarrow<26", or "numpy>=2" where msclap is not needed'
         )
-    if "msclap" in versions and numpy >= (2,):
-        found.append(
-            f"msclap {versions['msclap']} asks for numpy below 2; found {versions.get('numpy')}. "
-            'Do: pip install "numpy<2" "pyarrow<26", or pip uninstall msclap'
-        )
-    if "msclap" in versions and at.get("transformers", (4,)) >= (5,):
-        found.append(
-            f"msclap {versions['msclap']} asks for transformers 4; found {versions['transformers']}. "
-            'Do: pip install "transformers<5", or pip uninstall msclap'
-        )
+    if "msclap" not in versions:
+        return found
+    asks = f"msclap {versions['msclap']} asks for"
+    if numpy >= (2,):
+        remedy = 'pip install "numpy<2" "pyarrow<26", or pip uninstall msclap'
+        found.append(f"{asks} numpy below 2; found {versions.get('numpy')}. Do: {remedy}")
+    if at.get("transformers", (4,)) >= (5,):
+        remedy = 'pip install "transformers<5", or pip uninstall msclap'
+        found.append(f"{asks} transformers 4; found {versions['transformers']}. Do: {remedy}")
     return found
 
 
-def _python() -> list[Finding]:
-    version = platform.python_version()
+def _fit(area: str, name: str, good: bool, detail: str, otherwise: str = "") -> Finding:
+    """A finding that is ok, or a note with what that means."""
+    return Finding(area, name, OK if good else NOTE, detail if good else detail + otherwise)
+
+
+def _system() -> Iterator[Finding]:
     good = (3, 10) <= sys.version_info[:2] <= (3, 12)
-    detail = f"{version}, {sys.executable}" + ("" if good else "; MATS is made for 3.10 to 3.12")
-    return [
-        Finding("system", "Python", OK if good else NOTE, detail),
-        Finding("system", "machine", OK, platform.platform()),
-    ]
+    detail = f"{platform.python_version()}, {sys.executable}"
+    yield _fit("system", "Python", good, detail, "; MATS is made for 3.10 to 3.12")
+    yield Finding("system", "machine", OK, platform.platform())
 
 
 def _import_error(module: str) -> str | None:
@@ -143,14 +131,15 @@ def _import_error(module: str) -> str | None:
 def package_findings(versions: Mapping[str, str], import_error: Callable[[str], str | None]) -> list[Finding]:
     """What is installed of CORE, and whether it can be imported (`import_error`: why a module cannot)."""
     findings = []
-    for name, module in CORE:
+    for name, module in CORE.items():
         error = import_error(module)
-        if name not in versions and error is not None:
-            findings.append(Finding("packages", name, MISSING, f'not installed. Do: pip install "{name}"'))
-        elif error is not None:
-            findings.append(Finding("packages", name, MISSING, f"{versions[name]} cannot be imported ({error})"))
+        if error is None:
+            detail = versions.get(name, "of unknown version") + _inside(name)
+        elif name in versions:
+            detail = f"{versions[name]} cannot be imported ({error})"
         else:
-            findings.append(Finding("packages", name, OK, versions.get(name, "of unknown version") + _inside(name)))
+            detail = f'not installed. Do: pip install "{name}"'
+        findings.append(Finding("packages", name, OK if error is None else MISSING, detail))
     return findings
 
 
@@ -159,8 +148,8 @@ def _inside(name: str) -> str:
     if name == "soundfile":
         import soundfile
 
-        library = soundfile.__libsndfile_version__
-        return f" (libsndfile {library}{'' if 'MP3' in soundfile.available_formats() else ', without MP3'})"
+        lacks = "" if "MP3" in soundfile.available_formats() else ", without MP3"
+        return f" (libsndfile {soundfile.__libsndfile_version__}{lacks})"
     if name == "av":
         import av
 
@@ -168,83 +157,60 @@ def _inside(name: str) -> str:
     return ""
 
 
-def _devices() -> list[Finding]:
+def _devices() -> Iterator[Finding]:
     from pipelines.cluster.plan import free_memory, usable_cores
 
-    cores, memory = usable_cores(), free_memory()
-    disk = shutil.disk_usage(tempfile.gettempdir()).free
-    findings = [
-        Finding("devices", "CPU", OK, f"{cores} cores usable"),
-        Finding(
-            "devices",
-            "memory",
-            OK if memory > 3 * GIB else NOTE,
-            f"{memory / GIB:.1f} GiB free" + ("" if memory > 3 * GIB else "; Ray and one model want about 3"),
-        ),
-        Finding(
-            "devices",
-            "temporary disk",
-            OK if disk > 2 * GIB else NOTE,
-            f"{disk / GIB:.0f} GiB free in {tempfile.gettempdir()}",
-        ),
-    ]
-    shared = Path("/dev/shm")
-    if shared.exists():
-        size = shutil.disk_usage(shared).free
-        detail = f"{size / GIB:.1f} GiB in /dev/shm"
-        if size < GIB:
-            detail += "; Ray will keep its objects on disk and be slow (in a container: --shm-size=2g)"
-        findings.append(Finding("devices", "shared memory", OK if size >= GIB else NOTE, detail))
-    return findings + _accelerators()
+    yield Finding("devices", "CPU", OK, f"{usable_cores()} cores usable")
+    memory, place = free_memory() / GIB, tempfile.gettempdir()
+    yield _fit("devices", "memory", memory > 3, f"{memory:.1f} GiB free", "; Ray and one model want about 3")
+    disk = shutil.disk_usage(place).free / GIB
+    yield _fit("devices", "temporary disk", disk > 2, f"{disk:.0f} GiB free in {place}")
+    if Path("/dev/shm").exists():
+        shared = shutil.disk_usage("/dev/shm").free / GIB
+        slow = "; Ray will keep its objects on disk and be slow (in a container: --shm-size=2g)"
+        yield _fit("devices", "shared memory", shared >= 1, f"{shared:.1f} GiB in /dev/shm", slow)
 
 
-def _accelerators() -> list[Finding]:
+def _accelerators() -> Iterator[Finding]:
     try:
         import torch
     except Exception:
-        return []
-    if torch.cuda.is_available():
-        cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-        return [
-            Finding("devices", f"GPU {i}", OK, f"{card.name}, {card.total_memory / GIB:.0f} GiB")
-            for i, card in enumerate(cards)
-        ]
-    if shutil.which("nvidia-smi"):
-        built = torch.version.cuda or "CPU only"
-        detail = f"torch {torch.__version__} (built for {built}) sees none: install a CUDA build"
-        return [Finding("devices", "GPU", NOTE, detail)]
-    return [Finding("devices", "GPU", OK, "none; everything runs on the CPU")]
+        return
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        card = torch.cuda.get_device_properties(i)
+        yield Finding("devices", f"GPU {i}", OK, f"{card.name}, {card.total_memory / GIB:.0f} GiB")
+    if not torch.cuda.is_available():
+        unseen = shutil.which("nvidia-smi") is not None
+        detail = (
+            f"torch {torch.__version__} (built for {torch.version.cuda or 'CPU only'}) sees none: install a CUDA build"
+        )
+        yield _fit("devices", "GPU", not unseen, detail if unseen else "none; everything runs on the CPU")
 
 
-def _ray() -> list[Finding]:
-    found = os.environ.get("RAY_ADDRESS")
+def _cluster() -> str:
     pointer = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    if found:
-        detail = f"RAY_ADDRESS is {found}; jobs start a Ray of their own unless --address is given"
-    elif pointer.exists():
-        detail = f"a cluster was started here ({pointer.read_text().strip()}); joined only with --address auto"
-    else:
-        detail = "no cluster on this machine; jobs start a Ray of their own"
-    return [Finding("ray", "cluster", OK, detail)]
+    if found := os.environ.get("RAY_ADDRESS"):
+        return f"RAY_ADDRESS is {found}; jobs start a Ray of their own unless --address is given"
+    if pointer.exists():
+        return f"a cluster was started here ({pointer.read_text().strip()}); joined only with --address auto"
+    return "no cluster on this machine; jobs start a Ray of their own"
 
 
-def _model() -> list[Finding]:
+def _model() -> Finding:
     from mats_core.model.directory import BUILTIN
 
     if not (BUILTIN / "mats.json").exists():
         detail = f"not in this installation ({BUILTIN}); `mats soundworld` makes it, or give --model DIRECTORY"
-        return [Finding("model", "builtin", MISSING, detail)]
+        return Finding("model", "builtin", MISSING, detail)
     size = sum(file.stat().st_size for file in BUILTIN.rglob("*") if file.is_file())
-    return [Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {BUILTIN}")]
+    return Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {BUILTIN}")
 
 
-def _optional(versions: Mapping[str, str]) -> list[Finding]:
-    return [
-        Finding("only for some work", name, OK, f"{versions[name]}: {purpose}")
-        if name in versions
-        else Finding("only for some work", name, NOTE, f"not installed; needed for {purpose}. Do: {remedy}")
-        for name, purpose, remedy in OPTIONAL
-    ]
+def _optional(versions: Mapping[str, str]) -> Iterator[Finding]:
+    for name, purpose, remedy in OPTIONAL:
+        version = versions.get(name)
+        detail = f"{version}: {purpose}" if version else f"not installed; needed for {purpose}. Do: {remedy}"
+        yield _fit("only for some work", name, version is not None, detail)
 
 
 def caption_metric_findings() -> list[Finding]:
@@ -255,14 +221,14 @@ def caption_metric_findings() -> list[Finding]:
 
     area = "caption metrics (mats evaluate)"
     wants = {name: needs(name) for name in METRICS["caption"]}
-    able = [name for name, want in wants.items() if want is None]
-    findings = [Finding(area, "run here", OK if able else NOTE, ", ".join(able) or "none")]
-    for name, want in wants.items():
-        if want is not None:
-            findings.append(Finding(area, name, NOTE, f"{want.why}. Do: {want.install}"))
+    able = ", ".join(name for name, want in wants.items() if want is None)
     absent = stanford_missing()
     detail = STANFORD if absent is None else f"{NLTK}, for {STANFORD}: {absent}. Do: aac-metrics-download"
-    return [*findings, Finding(area, "tokenizer", OK if absent is None else NOTE, detail)]
+    return [
+        _fit(area, "run here", bool(able), able or "none"),
+        *(Finding(area, name, NOTE, f"{want.why}. Do: {want.install}") for name, want in wants.items() if want),
+        _fit(area, "tokenizer", absent is None, detail),
+    ]
 
 
 @command(app, "doctor")
@@ -275,12 +241,8 @@ def doctor() -> int:
     findings = examine()
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
     console = Console(soft_wrap=False)
-    console.print(
-        Text(
-            f"MATS {installed_versions().get(DISTRIBUTION, '(not installed, run from a checkout)')}",
-            style="bold",
-        )
-    )
+    version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")
+    console.print(Text(f"MATS {version}", style="bold"))
     for area in dict.fromkeys(finding.area for finding in findings):
         table = Table(title=area, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
         table.add_column(width=1)
@@ -292,8 +254,8 @@ def doctor() -> int:
                 table.add_row(Text(mark, style=style), finding.name, Text(finding.detail))
         console.print()
         console.print(table)
-    missing = [finding.name for finding in findings if finding.state == MISSING]
     console.print()
+    missing = [finding.name for finding in findings if finding.state == MISSING]
     if missing:
         console.print(Text(f"mats caption cannot run here yet; see ✗ above: {', '.join(missing)}", style="bold red"))
         return 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,40 +56,33 @@ def evaluate(settings: EvaluateSettings) -> int:
                 shown.clear()
                 shown[stage] = None
                 if progress is None:
-                    typer.echo(_STAGES.get(stage, stage), err=True)
+                    typer.echo({"scores": "scoring", "page": "writing the page"}.get(stage, stage), err=True)
                 else:
-                    what = "sounds" if stage == "heard" else "answers"
-                    shown[stage] = stack.enter_context(RunDisplay(what, _verb(stage)))
-            display = shown[stage]
-            if display is not None:
-                display(progress)
+                    told = {"heard": ("sounds", "hearing"), "run": ("answers", "answering")}
+                    display = RunDisplay(*told.get(stage, ("answers", f"answering {stage}")))
+                    shown[stage] = stack.enter_context(display)
+            if (on := shown[stage]) is not None:
+                on(progress)
 
         done = run_evaluate(settings, follow)
     if done.status == "interrupted":
-        typer.echo(f"mats: interrupted; what is answered is kept. {to_continue(settings.overwrite)}", err=True)
-        return EXIT_INTERRUPTED
+        return _warned(f"interrupted; what is answered is kept. {to_continue(settings.overwrite)}", EXIT_INTERRUPTED)
     if done.status != "complete":
-        typer.echo("mats: answers are missing; run again", err=True)
-        return 1
+        return _warned("answers are missing; run again", 1)
     print_evaluation(settings, done)
     if done.verdict is not None and not done.verdict.open:
         for reason in done.verdict.reasons:
-            typer.echo(f"mats: gate closed: {reason}", err=True)
+            _warned(f"gate closed: {reason}", EXIT_GATE_CLOSED)
         return EXIT_GATE_CLOSED
     if done.error_rate > settings.max_error_rate:
-        typer.echo(
-            f"mats: {done.error_rate:.1%} of answers failed; --max-error-rate allows {settings.max_error_rate:.1%}",
-            err=True,
-        )
-        return EXIT_TOO_MANY_ERRORS
+        most = f"--max-error-rate allows {settings.max_error_rate:.1%}"
+        return _warned(f"{done.error_rate:.1%} of answers failed; {most}", EXIT_TOO_MANY_ERRORS)
     return 0
 
 
-_STAGES = {"scores": "scoring", "page": "writing the page"}
-
-
-def _verb(stage: str) -> str:
-    return "hearing" if stage == "heard" else "answering" if stage == "run" else f"answering {stage}"
+def _warned(text: str, code: int) -> int:
+    typer.echo(f"mats: {text}", err=True)
+    return code
 
 
 def _list(settings: EvaluateSettings) -> int:
@@ -98,9 +93,8 @@ def _list(settings: EvaluateSettings) -> int:
     roots = settings.roots(names)
     for name in names:
         definition = load_evaluation_set(name)
-        lacking = missing(definition, roots[name])
-        state = "ready" if not lacking else "missing: " + "; ".join(lacking)
-        typer.echo(f"{name:18} {definition.kind:8} {state}")
+        lacking = "; ".join(missing(definition, roots[name]))
+        typer.echo(f"{name:18} {definition.kind:8} {f'missing: {lacking}' if lacking else 'ready'}")
     return 0
 
 
@@ -112,53 +106,43 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
     from mats_core import storage
 
     console = Console()
+    say = functools.partial(console.print, markup=False, highlight=False)
+    table_of = functools.partial(Table, box=None, pad_edge=False, header_style="bold")
+    first = done.cells[0]
     if len(done.cells) > 1:
-        axes = list(done.cells[0].cell.values)
-        names = [result.data.name for result in done.cells[0].results]
-        firsts = [result.leading for result in done.cells[0].results]
-        heads = [f"{name} {metric.name if metric else ''}" for name, metric in zip(names, firsts, strict=True)]
-        table = Table(*axes, *heads, box=None, pad_edge=False, header_style="bold")
+        heads = [f"{each.data.name} {each.leading.name if each.leading else ''}" for each in first.results]
+        table = table_of(*first.cell.values, *heads)
         for each in done.cells:
-            figures = [_figure(result.leading) for result in each.results]
-            table.add_row(*each.cell.values.values(), *figures)
+            table.add_row(*each.cell.values.values(), *(_figure(result.leading) for result in each.results))
         console.print(table)
-    else:
-        for result in done.cells[0].results:
-            names = list(result.baselines)
-            table = Table(
-                result.data.name, "value", "95 % interval", "items", *names,
-                box=None, pad_edge=False, header_style="bold",
-            )  # fmt: skip
-            for name, metric in result.scores.metrics.items():
-                others = [result.baselines[b].metrics.get(name) for b in names]
-                interval = "" if metric.low is None else f"{metric.low:.3f} – {metric.high:.3f}"
-                value = "–" if metric.value is None else f"{metric.value:.3f}"
-                shown = ["–" if m is None or m.value is None else f"{m.value:.3f}" for m in others]
-                table.add_row(name, value, interval, str(metric.n), *shown)
-            console.print(table)
-            for each in result.scores.unavailable:
-                console.print(f"{each.name}: not computed, {each.why}", markup=False, highlight=False)
+    for result in first.results if len(done.cells) == 1 else ():
+        table = table_of(result.data.name, "value", "95 % interval", "items", *result.baselines)
+        for name, metric in result.scores.metrics.items():
+            interval = "" if metric.low is None else f"{metric.low:.3f} – {metric.high:.3f}"
+            others = (_figure(scores.metrics.get(name)) for scores in result.baselines.values())
+            table.add_row(name, _figure(metric), interval, str(metric.n), *others)
+        console.print(table)
+        for each in result.scores.unavailable:
+            say(f"{each.name}: not computed, {each.why}")
     if done.failed:
         console.print(f"{done.failed} of {done.rows} answers failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):
         where = public_uri(storage.join(settings.out, result.judge_file))
-        line = f"{result.data.name}: for its judge, {where}"
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(f"{result.data.name}: for its judge, {where}", soft_wrap=True)
     seconds = ", ".join(f"{name} {value:.0f} s" for name, value in done.seconds.items())
-    console.print(f"run {done.run_id}: {seconds}", markup=False, highlight=False)
+    say(f"run {done.run_id}: {seconds}")
     verdict = done.verdict
     if verdict is not None and not verdict.against:
-        say = "accepted as the first" if done.accepted else f"accept one: mats history accept {done.run_id}"
-        console.print(f"no accepted run of this history to compare with; {say}", markup=False, highlight=False)
+        then = "accepted as the first" if done.accepted else f"accept one: mats history accept {done.run_id}"
+        say(f"no accepted run of this history to compare with; {then}")
     elif verdict is not None:
-        state = "open" if verdict.open else "closed"
         roles = " and ".join(f"{role} run {', '.join(ids)}" for role, ids in verdict.against.items())
-        console.print(f"gate {state} against {roles}", markup=False, highlight=False)
+        say(f"gate {'open' if verdict.open else 'closed'} against {roles}")
     for line in verdict.skipped if verdict is not None else ():
-        console.print(f"not compared: {line}", markup=False, highlight=False, soft_wrap=True)
+        say(f"not compared: {line}", soft_wrap=True)
     if done.accepted:
         console.print("accepted", markup=False)
-    console.print(f"{public_uri(settings.out).rstrip('/')}/report.html", markup=False, highlight=False, soft_wrap=True)
+    say(f"{public_uri(settings.out).rstrip('/')}/report.html", soft_wrap=True)
 
 
 def _figure(metric: Any) -> str:
@@ -244,30 +228,19 @@ def show(
 
 
 def _list_runs(rows: list[dict[str, Any]], marks: dict[str, str]) -> None:
-    by_run: dict[str, list[dict[str, Any]]] = {}
+    by_run: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in rows:
-        by_run.setdefault(row["run_id"], []).append(row)
-    for run_id, own in by_run.items():
-        typer.echo(f"{own[0]['started']}  {run_id}  {own[0]['model']}  {marks[run_id]}".rstrip())
-        names: dict[str, list[str]] = {}
-        for row in own:
-            names.setdefault(row["benchmark"], []).append(f"{row['metric']} {row['value']:.3f}")
-        for name, figures in names.items():
-            typer.echo(f"    {name}: {', '.join(figures)}")
-
-
-def _mark(kind: str, named: str, url: str) -> int:
-    past = _history(url)
-    run_id = _run_id(named, past)
-    past.mark(kind, run_id)
-    typer.echo(f"{ {'accept': 'accepted', 'reject': 'rejected', 'pin': 'pinned'}[kind] }: {run_id}")
-    return 0
+        by_run.setdefault(row["run_id"], {}).setdefault(row["benchmark"], []).append(row)
+    for run_id, sets in by_run.items():
+        first = next(iter(sets.values()))[0]
+        typer.echo(f"{first['started']}  {run_id}  {first['model']}  {marks[run_id]}".rstrip())
+        for name, own in sets.items():
+            figures = ", ".join(f"{row['metric']} {row['value']:.3f}" for row in own)
+            typer.echo(f"    {name}: {figures}")
 
 
 def _run_id(named: str, past: Any) -> str:
     """The id of a run named by id, by "last", or by its folder."""
-    import json
-
     from mats_core import storage
 
     if named == "last":
@@ -283,22 +256,20 @@ def _run_id(named: str, past: Any) -> str:
     return named
 
 
-_RUN = typer.Argument(..., metavar="RUN", help='A run\'s id, its folder, or "last".')
+def _add_mark(kind: str, done: str, help_text: str) -> None:
+    """Register `mats history KIND RUN`."""
+
+    @command(history, kind, help=help_text)
+    def mark(
+        named: str = typer.Argument(..., metavar="RUN", help='A run\'s id, its folder, or "last".'), url: str = _URL
+    ) -> int:
+        past = _history(url)
+        run_id = _run_id(named, past)
+        past.mark(kind, run_id)
+        typer.echo(f"{done}: {run_id}")
+        return 0
 
 
-@command(history, "accept")
-def accept(named: str = _RUN, url: str = _URL) -> int:
-    """Accept a run: the next ones are compared with it."""
-    return _mark("accept", named, url)
-
-
-@command(history, "reject")
-def reject(named: str = _RUN, url: str = _URL) -> int:
-    """Take an acceptance or a pin back."""
-    return _mark("reject", named, url)
-
-
-@command(history, "pin")
-def pin(named: str = _RUN, url: str = _URL) -> int:
-    """Pin a run: every later one is compared with it too, until another is pinned."""
-    return _mark("pin", named, url)
+_add_mark("accept", "accepted", "Accept a run: the next ones are compared with it.")
+_add_mark("reject", "rejected", "Take an acceptance or a pin back.")
+_add_mark("pin", "pinned", "Pin a run: every later one is compared with it too, until another is pinned.")

@@ -58,15 +58,8 @@ def import_reference(settings: ImportSettings) -> int:
     from mats_core.model.release import import_with_report
 
     given = settings.model_dump(exclude_none=True, exclude=set(PARTS))
-    report = import_with_report(
-        settings.checkpoint,
-        settings.llm,
-        settings.out,
-        settings.clap,
-        given,
-        settings.trust_remote_code,
-        settings.memory,
-    )
+    parts = {name: getattr(settings, name) for name in PARTS}
+    report = import_with_report(**parts, config=given)
     typer.echo("\n".join(report.lines()))
     typer.echo(f"wrote {report.directory}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -24,13 +25,11 @@ app = typer.Typer(
     add_completion=False,
 )
 
-
 WORK_FOLDERS = ("encoder", "llm", "llm-ordered", "llm-words", "memory", "runs", "world")
 """What `mats soundworld build` makes in its folder."""
 
 
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+_say = functools.partial(typer.echo, err=True)
 
 
 @command(app, "build")
@@ -68,9 +67,8 @@ def ablate(
 ) -> int:
     """No noise, noise, noise and Santa, and the audio-trained upper bound, over three seeds. Goes on where it was."""
     if not (work / "encoder").is_dir() or not (work / "llm").is_dir():
-        raise SettingsError(
-            "work", f'"{work}" holds no encoder and llm', "name the folder in which `mats soundworld build` made them"
-        )
+        remedy = "name the folder in which `mats soundworld build` made them"
+        raise SettingsError("work", f'"{work}" holds no encoder and llm', remedy)
     from mats_core.soundworld.made.ablation import run_ablation
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
@@ -114,17 +112,14 @@ def card(
     from mats_core.model.directory import resolve
     from mats_core.soundworld.made.card import model_card
 
-    def read(path: Path) -> dict[str, object]:
-        found: dict[str, object] = json.loads(path.read_text()) if path.exists() else {}
-        return found
+    def read(path: Path) -> Any:
+        return json.loads(path.read_text()) if path.exists() else {}
 
     if not numbers.is_file():
-        raise SettingsError(
-            "numbers", f'there is no file "{numbers}"', "name the JSON that `mats soundworld evaluate --out` wrote"
-        )
-    size = sum(f.stat().st_size for f in resolve(model).rglob("*") if f.is_file()) / 1e6
-    times: dict[str, float] = read(work / "times.json")  # type: ignore[assignment]
-    typer.echo(model_card(read(numbers), read(work / "ablation.json") or None, times, size))
+        remedy = "name the JSON that `mats soundworld evaluate --out` wrote"
+        raise SettingsError("numbers", f'there is no file "{numbers}"', remedy)
+    ablation, times = read(work / "ablation.json") or None, read(work / "times.json")
+    typer.echo(model_card(read(numbers), ablation, times, _megabytes(resolve(model))))
     return 0
 
 
@@ -148,11 +143,8 @@ def clip(
         problem = f"{', '.join(unknown)} is not a kind of sound" if unknown else f'"{kinds}" are fewer than three'
         raise SettingsError("kinds", problem, f"choose three or more of {', '.join(KINDS)}")
     if out.suffix.lower() != ".wav":
-        raise SettingsError(
-            "out",
-            f'"{out}" is no name of a WAV file',
-            "choose one that ends with .wav (the recipe goes beside it)",
-        )
+        remedy = "choose one that ends with .wav (the recipe goes beside it)"
+        raise SettingsError("out", f'"{out}" is no name of a WAV file', remedy)
     _writable(out)
     recipe = sample_recipe(seed, kinds=names or None)
     try:
@@ -162,6 +154,10 @@ def clip(
     out.with_suffix(".json").write_text(json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
     typer.echo(recipe_caption(recipe))
     return 0
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
 
 
 def _writable(path: Path) -> None:
@@ -177,14 +173,12 @@ def build_model(work: Path, out: Path, log: Callable[[str], None]) -> int:
     Raises SettingsError when ``out`` holds something else, or the work. Finished steps are not repeated.
     """
     if out.exists() and any(out.iterdir()) and not (out / "mats.json").is_file():
-        raise SettingsError(
-            "out", f'"{out}" holds something other than a model', "choose a folder that is empty, or holds a model"
-        )
+        remedy = "choose a folder that is empty, or holds a model"
+        raise SettingsError("out", f'"{out}" holds something other than a model', remedy)
     place, inside = out.resolve(), work.resolve()
     if inside.is_relative_to(place) or any(place.is_relative_to(inside / name) for name in WORK_FOLDERS):
-        raise SettingsError(
-            "out", f'"{out}" holds the work ({work}) or is a part of it', "choose a folder apart from it"
-        )
+        problem = f'"{out}" holds the work ({work}) or is a part of it'
+        raise SettingsError("out", problem, "choose a folder apart from it")
     from mats_core.soundworld.corpus import write_corpus
     from mats_core.soundworld.made.build import Times, build_parts
 
@@ -207,7 +201,7 @@ def build_model(work: Path, out: Path, log: Callable[[str], None]) -> int:
     shutil.copytree(world / "trained" / "model", draft)
     shutil.rmtree(out, ignore_errors=True)
     draft.rename(out)
-    log(f"{out}: {sum(f.stat().st_size for f in out.rglob('*') if f.is_file()) / 1e6:.1f} MB")
+    log(f"{out}: {_megabytes(out):.1f} MB")
     return 0
 
 
@@ -215,13 +209,14 @@ def steps(encoder: Path, llm: Path, world: Path) -> dict[str, list[str]]:
     """Job → its arguments, in order. Each continues, or says that it is done, when it is run again."""
     from mats_core.soundworld.made.ablation import MEMORY_ENTRIES
 
-    embeddings, memory = world / "embeddings", world / "memory"
-    places: dict[str, Any] = {"output": str(world / "trained"), "llm": str(llm), "encoder": str(encoder)}
-    places.update(memory=str(memory), embeddings=str(embeddings))
-    places["data"] = [{"name": "soundworld", "corpus": str(world / "text.jsonl")}]
-    changes = [f"--set={name}={json.dumps(place)}" for name, place in places.items()]  # JSON is YAML
+    text, embeddings, memory, trained = (str(world / n) for n in ("text.jsonl", "embeddings", "memory", "trained"))
+    places: dict[str, Any] = {"output": trained, "llm": str(llm), "encoder": str(encoder), "memory": memory}
+    places |= {"embeddings": embeddings, "data": [{"name": "soundworld", "corpus": text}]}
     return {
-        "embed-text": [str(world / "text.jsonl"), str(embeddings), "--encoder", str(encoder)],
-        "build-memory": [str(embeddings), str(memory), "--cap", str(MEMORY_ENTRIES)],
-        "train": ["soundworld", *changes],
+        "embed-text": [text, embeddings, "--encoder", str(encoder)],
+        "build-memory": [embeddings, memory, "--cap", str(MEMORY_ENTRIES)],
+        "train": [
+            "soundworld",
+            *(f"--set={name}={json.dumps(place)}" for name, place in places.items()),
+        ],  # JSON is YAML
     }

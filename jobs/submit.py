@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +38,9 @@ def entrypoint(job: list[str]) -> str:
 
 def _check_shown(setting: str, word: str) -> None:
     if redacted(word) != word:
-        raise SettingsError(
-            setting,
-            f'"{redacted(word)}" was given with a password or signature, and the cluster shows its commands to all',
-            "put signed URLs into a list, or give the nodes credentials",
-        )
+        problem = "was given with a password or signature, and the cluster shows its commands to all"
+        remedy = "put signed URLs into a list, or give the nodes credentials"
+        raise SettingsError(setting, f'"{redacted(word)}" {problem}', remedy)
 
 
 def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
@@ -54,22 +51,18 @@ def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
         if not given and name not in os.environ:
             raise SettingsError("env", f'the variable "{name}" is not set here', f"set it, or write {name}=VALUE")
         values[name] = value if given else os.environ[name]
-    found: dict[str, Any] = {"env_vars": values}
-    folder = working_dir or _checkout()
-    if folder is not None:
-        _check_shown("working_dir", folder)
-        if "://" not in folder and not Path(folder).is_dir():
-            raise SettingsError("working_dir", f'there is no folder "{folder}"', "name one, or the URL of a zip file")
-        found["working_dir"] = folder
-        if "://" not in folder:
-            found["excludes"] = LEFT_HERE
-    return found
-
-
-def _checkout() -> str | None:
-    """The checkout this command runs from; None when it is an installed package, which the cluster then has too."""
     root = Path(__file__).resolve().parents[1]
-    return str(root) if (root / "pyproject.toml").is_file() else None
+    # an installed package, which is no checkout, the cluster has too
+    folder = working_dir or (str(root) if (root / "pyproject.toml").is_file() else None)
+    if folder is None:
+        return {"env_vars": values}
+    _check_shown("working_dir", folder)
+    found: dict[str, Any] = {"env_vars": values, "working_dir": folder}
+    if "://" not in folder:
+        if not Path(folder).is_dir():
+            raise SettingsError("working_dir", f'there is no folder "{folder}"', "name one, or the URL of a zip file")
+        found["excludes"] = LEFT_HERE
+    return found
 
 
 @command(app, "submit", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
@@ -83,29 +76,13 @@ def submit(
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Show the log and end with the job's exit code."),
 ) -> int:
     """Run a job on a Ray cluster. Options of submit come before the job's name."""
-    return run(job, address, working_dir, env, wait, dashboard_client)
-
-
-def run(
-    job: list[str],
-    address: str | None,
-    working_dir: str | None,
-    env: list[str],
-    wait: bool,
-    connect: Callable[[str], Any],
-) -> int:
-    """Submit `job`, show its log to the end; its exit code (130 when it was stopped).
-
-    `connect` makes a client (`ray.job_submission.JobSubmissionClient`) of the dashboard's URL.
-    """
     command = entrypoint(job)
     where = address or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), DEFAULT_ADDRESS)
     runtime_env = environment(working_dir, env)
     if not where.startswith(("http://", "https://")):
-        raise SettingsError(
-            "address", f'"{where}" is not the URL of a dashboard', "give one such as http://127.0.0.1:8265"
-        )
-    client = connect(where)
+        problem = f'"{where}" is not the URL of a dashboard'
+        raise SettingsError("address", problem, f"give one such as {DEFAULT_ADDRESS}")
+    client = dashboard_client(where)
     job_id = submit_when_ready(client, command, runtime_env)
     shown = public_uri(where)
     _tell(f"submitted {job_id} to {shown}: {command}")
@@ -114,8 +91,13 @@ def run(
     if not wait:
         print(job_id)
         return 0
+
+    async def show_log() -> None:
+        async for lines in client.tail_job_logs(job_id):
+            print(lines, end="", flush=True)
+
     try:
-        asyncio.run(_show_log(client, job_id))
+        asyncio.run(show_log())
     except KeyboardInterrupt:
         _tell(f"{job_id} goes on; to stop it: ray job stop --address {shown} {job_id}")
         return EXIT_INTERRUPTED
@@ -144,19 +126,11 @@ def dashboard_client(where: str) -> Any:
     except urllib.error.HTTPError:
         pass  # somebody answers; Ray's client knows about tokens
     except OSError as error:
-        raise SettingsError(
-            "address",
-            f"no Ray dashboard answers at {public_uri(where)} ({error})",
-            "start it, or name another one",
-        ) from None
+        problem = f"no Ray dashboard answers at {public_uri(where)} ({error})"
+        raise SettingsError("address", problem, "start it, or name another one") from None
     from ray.job_submission import JobSubmissionClient
 
     return JobSubmissionClient(where)
-
-
-async def _show_log(client: Any, job_id: str) -> None:
-    async for lines in client.tail_job_logs(job_id):
-        print(lines, end="", flush=True)
 
 
 def exit_code(client: Any, job_id: str) -> int:
@@ -164,11 +138,8 @@ def exit_code(client: Any, job_id: str) -> int:
     info = client.get_job_info(job_id)
     status = str(getattr(info.status, "value", info.status))
     _tell(f"{job_id}: {status.lower()}" + (f" ({info.message})" if status != "SUCCEEDED" and info.message else ""))
-    if status == "SUCCEEDED":
-        return 0
-    if status == "STOPPED":
-        return EXIT_INTERRUPTED
-    return int(info.driver_exit_code) if info.driver_exit_code and info.driver_exit_code > 0 else 1
+    ended = max(1, int(info.driver_exit_code or 1))
+    return {"SUCCEEDED": 0, "STOPPED": EXIT_INTERRUPTED}.get(status, ended)
 
 
 def _tell(line: str) -> None:

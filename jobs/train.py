@@ -35,17 +35,13 @@ def train(
     overwrite: bool = typer.Option(False, "--overwrite", help="Start anew: remove what OUTPUT holds."),
 ) -> int:
     """Train mapper and adapter on stored embeddings into OUTPUT/model. Run again to continue."""
-    return run(config, set_, {"output": output, "address": address, "device": device, "overwrite": overwrite or None})
-
-
-def run(config: str, changes: list[str], flags: dict[str, Any]) -> int:
-    """Train as a YAML file says, with `name=value` changes and flags over it; returns the exit code."""
     from pipelines.settings.base import build
     from pipelines.settings.train import TrainSettings
 
     values = read_config(config)
-    for change in changes:
+    for change in set_:
         change_setting(values, change)
+    flags = {"output": output, "address": address, "device": device, "overwrite": overwrite or None}
     values.update({name: value for name, value in flags.items() if value is not None})
     settings = build(TrainSettings, values)
     from pipelines.train.run import run_train
@@ -65,7 +61,8 @@ def read_config(path: str) -> dict[str, Any]:
     if not file.exists():
         names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
         raise SettingsError("CONFIG", f'there is no file "{path}"', f"name a YAML file, or one of ours: {names}")
-    return {name: _with_variables(value) for name, value in read_yaml("CONFIG", file).items()}
+    found: dict[str, Any] = _with_variables(read_yaml("CONFIG", file))
+    return found
 
 
 def _with_variables(value: Any) -> Any:
@@ -151,12 +148,10 @@ def finish(result: TrainResult, config: str) -> int:
     if result.status == "complete_before":
         print(f"done already: {result.step} steps, {result.model}")
         return 0
-    if result.status == "interrupted":
-        print(f"mats: interrupted after step {result.step}; to continue: mats train {config} …", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    if result.status == "failed":
-        print(f"mats: {result.message}", file=sys.stderr)
-        return 1
+    if result.status != "complete":
+        stopped = f"interrupted after step {result.step}; to continue: mats train {config} …"
+        print(f"mats: {stopped if result.status == 'interrupted' else result.message}", file=sys.stderr)
+        return EXIT_INTERRUPTED if result.status == "interrupted" else 1
     run = result.run
     rows = [("steps", f"{run['step']:,}, {run['samples']:,} samples, {run['tokens']:,} tokens")]
     if run.get("bad"):

@@ -16,7 +16,7 @@ from statistics import fmean, harmonic_mean
 from typing import Any
 
 from jobs.benchmarks.inputs import write_clips
-from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
+from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, run_mats, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.plan import CPU_BATCH, usable_cores
@@ -73,13 +73,12 @@ def compare(place: Path, files: int, model: str, seconds: float, rounds: int = 1
 def run_plain(place: Path, names: list[str], model: str, processes: int) -> dict[str, Any]:
     """Every process its share; all start together once the last one has loaded its model."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    began = time.monotonic()
-    running = []
+    began, running = time.monotonic(), []
     for index in range(processes):
         share = place / f"share-{index}.txt"
         share.write_text("\n".join(names[index::processes]))
-        command = [sys.executable, "-m", "jobs.benchmarks.plain", model, str(share)]
-        command += [str(place / f"plain-{index}.parquet"), str(CPU_BATCH)]
+        command = [sys.executable, "-m", "jobs.benchmarks.plain", model]
+        command += [str(share), str(place / f"plain-{index}.parquet"), str(CPU_BATCH)]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env))
     for process in running:
         assert process.stdout is not None
@@ -117,8 +116,7 @@ def mean_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def run_pipeline(clips: Path, out: Path, model: str, *options: str) -> dict[str, Any]:
     """`mats caption` as a user runs it; figures out of its _run.json."""
-    command = [sys.executable, "-m", "jobs", "caption", str(clips), str(out), "--model", model, "--overwrite"]
-    subprocess.run([*command, "--device", "cpu", *options], check=True, stdout=subprocess.DEVNULL)
+    run_mats("caption", str(clips), str(out), "--model", model, "--overwrite", "--device", "cpu", *options)
     run = json.loads((out / "_run.json").read_text())
     return {**steady_figures(run), "driver_peak_mb": run["driver_peak_mb"]}
 
@@ -150,17 +148,12 @@ def measure_driver(place: Path, model: str) -> dict[str, Any]:
 def print_comparison(figures: dict[str, Any]) -> None:
     """The figures as a table."""
     a, b = figures["plain"], figures["pipeline"]
-    measured = (
-        ("clips/s once started", "rows_per_s"),
-        ("× real time", "real_time_factor"),
-        ("busy (s)", "busy_s"),
-        ("start-up (s)", "start_s"),
-    )
-    rows = [(label, f"{a[key]:.1f}", f"{b[key]:.1f}") for label, key in measured]
+    measured = {"clips/s once started": "rows_per_s", "× real time": "real_time_factor"}
+    measured |= {"busy (s)": "busy_s", "start-up (s)": "start_s"}
+    rows: list[tuple[str, ...]] = [(label, f"{a[key]:.1f}", f"{b[key]:.1f}") for label, key in measured.items()]
     for stage in ("decode_s", "embed_s", "answer_s", "write_s"):
-        rows.append((f"{stage[:-2]} (s, all processes)", f"{a['stage_s'][stage]:.1f}", f"{b['stage_s'][stage]:.1f}"))
-    of_a, of_b = (" ".join(f"{rate:.1f}" for rate in each["rates"]) for each in (a, b))
-    rows.append(("clips/s of each run", of_a, of_b))
+        rows.append((f"{stage[:-2]} (s, all processes)", *(f"{each['stage_s'][stage]:.1f}" for each in (a, b))))
+    rows.append(("clips/s of each run", *(" ".join(f"{rate:.1f}" for rate in each["rates"]) for each in (a, b))))
     rows.append(("driver, peak (MB)", "", f"{b['driver_peak_mb']:.0f}"))
     if len(figures["ratios"]) > 1:
         rows.append(("b/a of each round", "", " ".join(f"{ratio:.3f}" for ratio in figures["ratios"])))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-import time
 import types
 from collections.abc import Sequence
 from functools import partial
@@ -14,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, say, workplace
+from jobs.benchmarks.inputs import random_clap
+from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, run_mats, say, timed, workplace
 from mats_core.errors import SettingsError
 from pipelines.cluster.plan import usable_cores
 
@@ -24,6 +23,7 @@ MEDIAN_TOKENS, MOST_TOKENS = 11, 70
 """Lengths of real captions, the end token among them; `msclap` fails on more than 77."""
 
 DRIVER_CAPTIONS = (10_000, 1_000_000)
+EMBED_TEXT = ("embed-text", "--overwrite", "--device", "cpu")
 
 
 def run_benchmark(weights: str | None, captions: int, driver_memory: bool, folder: str | None, as_json: bool) -> int:
@@ -47,16 +47,13 @@ def compare(place: Path, weights: str | None, captions: int) -> dict[str, Any]:
     tokenizer = place / "gpt2"
     if not tokenizer.exists():
         make_tokenizer(tokenizer, texts)
-    file = Path(weights) if weights else random_weights(place / "CLAP_weights_2023.pth")
+    file = Path(weights) if weights else random_clap(place / "CLAP_weights_2023.pth")
     say("(a) msclap's get_text_embeddings")
     asked = records[:PACKAGE_RECORDS]
     vectors, lengths, package_s = run_package(file, tokenizer, asked)
     say("(b) mats embed-text")
-    began = time.monotonic()
-    command = [sys.executable, "-m", "jobs", "embed-text", "corpus.jsonl", "out", "--overwrite", "--device", "cpu"]
     encoder = f"msclap:{file.absolute()}?tokenizer={tokenizer.absolute()}"
-    subprocess.run([*command, "--encoder", encoder], check=True, cwd=place, stdout=subprocess.DEVNULL)
-    wall_s = time.monotonic() - began
+    wall_s = run_mats(*EMBED_TEXT, "corpus.jsonl", "out", "--encoder", encoder, cwd=place)
     run = json.loads((place / "out" / "_run.json").read_text())
     package_rate, rate = len(asked) / package_s, run["records_per_s"]
     return {
@@ -91,22 +88,8 @@ def make_tokenizer(folder: Path, texts: Sequence[str]) -> None:
 
     learnt = ByteLevelBPETokenizer()
     learnt.train_from_iterator(texts, vocab_size=3000, min_frequency=1, special_tokens=[], show_progress=False)
-    end = "<|endoftext|>"
-    GPT2TokenizerFast(tokenizer_object=learnt._tokenizer, unk_token=end, bos_token=end, eos_token=end).save_pretrained(
-        folder
-    )
-
-
-def random_weights(file: Path) -> Path:
-    """A file in the official format with fresh weights: speed does not depend on what was learnt."""
-    import torch
-
-    from mats_core.encoders.msclap import build_model, package_settings
-
-    if not file.exists():
-        torch.manual_seed(0)
-        torch.save({"model": build_model(package_settings()).state_dict()}, file)
-    return file
+    special = dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>")
+    GPT2TokenizerFast(tokenizer_object=learnt._tokenizer, **special).save_pretrained(folder)
 
 
 def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.ndarray, list[int], float]:
@@ -117,8 +100,7 @@ def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.n
     from mats_core.encoders.msclap import Gpt2FromConfiguration
 
     for name in ("torchaudio", "torchaudio.transforms"):  # note: imported by the package, not used for text
-        if name not in sys.modules:
-            sys.modules[name] = types.ModuleType(name)
+        sys.modules.setdefault(name, types.ModuleType(name))
     import msclap.CLAPWrapper as package
     import msclap.models.clap as classes
 
@@ -131,11 +113,8 @@ def run_package(file: Path, tokenizer: Path, texts: Sequence[str]) -> tuple[np.n
     torch.set_num_threads(usable_cores())
     clap = package.CLAPWrapper(file, version="2023", use_cuda=False)
     clap.get_text_embeddings(list(texts[:4]))
-    began = time.perf_counter()
-    found = [
-        clap.get_text_embeddings(list(texts[at : at + PACKAGE_BATCH])) for at in range(0, len(texts), PACKAGE_BATCH)
-    ]
-    seconds = time.perf_counter() - began
+    batches = [list(texts[at : at + PACKAGE_BATCH]) for at in range(0, len(texts), PACKAGE_BATCH)]
+    found, seconds = timed(lambda: [clap.get_text_embeddings(batch) for batch in batches])
     lengths = [len(row) for row in clap.tokenizer([f"{text} <|endoftext|>" for text in texts])["input_ids"]]
     return torch.nn.functional.normalize(torch.cat(found), dim=-1).numpy(), lengths, seconds
 
@@ -159,8 +138,7 @@ def measure_driver(place: Path) -> dict[str, Any]:
         with corpus.open("w") as file:
             for number in range(count):
                 file.write(f'{{"caption": "sound {number} of a bell, then {number % 977} steps", "output": "x"}}\n')
-        command = [sys.executable, "-m", "jobs", "embed-text", str(corpus), str(out), "--overwrite", "--device", "cpu"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        run_mats(*EMBED_TEXT, str(corpus), str(out))
         run = json.loads((out / "_run.json").read_text())
         if run["captions"] != count:
             raise RuntimeError(f"{run['captions']} captions came out of {count}")

@@ -6,14 +6,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
-from jobs.benchmarks.measuring import print_figures, print_table, say, workplace
+from jobs.benchmarks.measuring import print_figures, print_table, run_mats, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.plan import usable_cores
@@ -51,11 +48,8 @@ def compare(place: Path, clips: int, model: str) -> dict[str, Any]:
 
 def run_evaluation(data: Path, out: Path, clips: int, model: str) -> dict[str, Any]:
     """`mats evaluate` as a user runs it. total_s: from command to prompt, with scores, baselines and the page."""
-    command = [sys.executable, "-m", "jobs", "evaluate", "--benchmarks", DATA_SET, "--limit", str(clips)]
-    command += ["--data", str(data), "--out", str(out), "--model", model, "--device", "cpu", "--overwrite"]
-    began = time.monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    total = time.monotonic() - began
+    options = ("--data", str(data), "--out", str(out), "--model", model, "--device", "cpu", "--overwrite")
+    total = run_mats("evaluate", "--benchmarks", DATA_SET, "--limit", str(clips), *options)
     run = json.loads((out / "cells" / "run" / "_run.json").read_text())
     parts = json.loads((out / "metrics.json").read_text())["seconds"]
     return {**steady_figures(run), "total_s": round(total, 2), "seconds": parts}

@@ -106,3 +106,15 @@ def random_llama(device: torch.device, **sizes: Any) -> Any:
             return LlamaForCausalLM(LlamaConfig(**sizes))
     finally:
         torch.set_default_dtype(before)
+
+
+def random_clap(file: Path) -> Path:
+    """Microsoft CLAP with fresh weights in the official format; left alone where it is there already."""
+    import torch
+
+    from mats_core.encoders.msclap import build_model, package_settings
+
+    if not file.exists():
+        torch.manual_seed(0)
+        torch.save({"model": build_model(package_settings()).state_dict()}, file)
+    return file

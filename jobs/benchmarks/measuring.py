@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import threading
@@ -10,13 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import psutil
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 
 def say(text: str) -> None:
@@ -48,7 +51,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title)
+    table = Table(title=title, show_header=any(columns))
     for name in columns:
         table.add_column(name, justify="right" if name else "left")
     for row in rows:
@@ -62,51 +65,51 @@ def print_driver_memory(figures: dict[str, Any], what: str) -> None:
         print(f"driver, {count} {what}: {mb:.0f} MB at most")
 
 
+def run_mats(*words: str, cwd: Path | None = None, stdout: Any = subprocess.DEVNULL) -> float:
+    """`mats …` in a process of its own, as a user runs it; its seconds. Raises CalledProcessError when it fails."""
+    return timed(lambda: subprocess.run([sys.executable, "-m", "jobs", *words], check=True, cwd=cwd, stdout=stdout))[1]
+
+
+def timed(run: Callable[[], Result], device: torch.device | None = None) -> tuple[Result, float]:
+    """(what `run()` returns, its seconds), a GPU's work included."""
+    began = time.perf_counter()
+    found = run()
+    if device is not None:
+        wait_for(device)
+    return found, time.perf_counter() - began
+
+
 def median_s(run: Callable[[], Any], times: int = 9) -> float:
     """Median seconds of `run()`, after one that does not count."""
     run()
-    found = []
-    for _ in range(times):
-        began = time.perf_counter()
-        run()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found))
-
-
-class PeakMemory:
-    """Most memory that a process and all below it held together, in MB; looked at five times a second.
-
-    It is the proportional set size: what several processes share counts once.
-    """
-
-    def __init__(self) -> None:
-        self.mb = 0.0
+    return float(np.median([timed(run)[1] for _ in range(times)]))
 
 
 @contextmanager
-def watch_memory(root: int) -> Iterator[PeakMemory]:
-    """Watch the process `root` (its id) and all below it meanwhile."""
-    peak, over = PeakMemory(), threading.Event()
+def watched(look: Callable[[], Result], every_s: float = 0.2) -> Iterator[list[Result]]:
+    """What `look()` returns meanwhile, every so many seconds."""
+    seen: list[Result] = []
+    over = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.2):
-            peak.mb = max(peak.mb, _memory_of_tree_mb(root))
+        while not over.wait(every_s):
+            seen.append(look())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield peak
+        yield seen
     finally:
         over.set()
         thread.join()
 
 
-def _memory_of_tree_mb(root: int) -> float:
-    """Proportional set size of a process and all below it; those that end meanwhile count for nothing."""
-    top = psutil.Process(root)
+def memory_of_tree_mb() -> float:
+    """What this process and all below it hold together (proportional set size: what they share counts once)."""
+    top = psutil.Process()
     total = 0.0
     for process in [top, *top.children(recursive=True)]:
-        with suppress(psutil.Error, OSError):
+        with suppress(psutil.Error, OSError):  # those that end meanwhile count for nothing
             total += getattr(process.memory_full_info(), "pss", 0) / 2**20  # pss: on Linux only
     return total
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jobs.benchmarks import measuring
 from jobs.benchmarks.inputs import lift, world_captions, write_captions
-from jobs.benchmarks.measuring import median_s, print_figures, print_table, say, watch_memory, workplace
+from jobs.benchmarks.measuring import median_s, print_figures, print_table, run_mats, say, timed, workplace
 from mats_core.errors import SettingsError
 from pipelines.cluster.plan import usable_cores
 
@@ -42,23 +40,18 @@ def compare(entries: int, clusters: int) -> dict[str, Any]:
 
     torch.set_num_threads(usable_cores())
     bank, queries = embedded_captions(entries), embedded_clips(BATCH)
+    rows, audio = torch.from_numpy(bank), torch.from_numpy(queries)
     say("plain PyTorch: k-means")
-    began = time.perf_counter()
-    centroids, labels = plain_kmeans(torch.from_numpy(bank), clusters)
-    plain_build = time.perf_counter() - began
+    (centroids, labels), plain_build = timed(lambda: plain_kmeans(rows, clusters))
     say("plain PyTorch: a query at a time")
-    began = time.perf_counter()
-    plain_rows = [plain_search(torch.from_numpy(bank), centroids, labels, torch.from_numpy(q)) for q in queries[:32]]
-    plain_query = (time.perf_counter() - began) / len(plain_rows)
-    by_mask = median_s(
-        lambda: [masked_search(torch.from_numpy(bank), centroids, labels, torch.from_numpy(q)) for q in queries], 3
-    )
+    plain_rows, plain_s = timed(lambda: [plain_search(rows, centroids, labels, query) for query in audio[:32]])
+    plain_query = plain_s / len(plain_rows)
+    by_mask = median_s(lambda: [masked_search(rows, centroids, labels, query) for query in audio], 3)
     say("SantaMemory")
     build = median_s(lambda: SantaMemory.build(bank, clusters=clusters, iterations=ITERATIONS), 3)
     memory = SantaMemory.build(bank, clusters=clusters, iterations=ITERATIONS)
     found = SantaMemory.build(bank, centroids=centroids).search(queries[: len(plain_rows)], NEIGHBORS)[1]
     same = [set(a.tolist()) == set(b.tolist()) for a, b in zip(found, plain_rows, strict=True) if len(b) == NEIGHBORS]
-    audio = torch.from_numpy(queries)
     calls = inner_search(memory, queries)
     one, search, transfer = in_turns(
         lambda: bare_search(memory.index, queries), calls, lambda: memory.transfer(audio, neighbors=NEIGHBORS)
@@ -101,9 +94,7 @@ def in_turns(*runs: Any, rounds: int = 41) -> list[float]:
     for turn in range(-1, rounds):  # the first one makes ready
         for number, run in enumerate(runs):
             other.add_(1)
-            began = time.perf_counter()
-            run()
-            times[turn, number] = time.perf_counter() - began
+            times[turn, number] = timed(run)[1]
     return np.median(times, axis=0).tolist()
 
 
@@ -148,39 +139,33 @@ def plain_search(bank: Any, centroids: Any, labels: Any, query: Any) -> Any:
     import torch
 
     nearest = ((centroids - query) ** 2).sum(-1).argmin()
-    members = torch.tensor([row for row in range(len(bank)) if labels[row] == nearest])
-    distances = ((bank[members] - query) ** 2).sum(-1)
-    return members[distances.argsort()[:NEIGHBORS]]
+    return _nearest(bank, torch.tensor([row for row in range(len(bank)) if labels[row] == nearest]), query)
 
 
 def masked_search(bank: Any, centroids: Any, labels: Any, query: Any) -> Any:
     """`plain_search` with the loop over the bank taken out: what a careful author would write."""
     nearest = ((centroids - query) ** 2).sum(-1).argmin()
-    members = (labels == nearest).nonzero()[:, 0]
-    distances = ((bank[members] - query) ** 2).sum(-1)
-    return members[distances.argsort()[:NEIGHBORS]]
+    return _nearest(bank, (labels == nearest).nonzero()[:, 0], query)
+
+
+def _nearest(bank: Any, members: Any, query: Any) -> Any:
+    return members[((bank[members] - query) ** 2).sum(-1).argsort()[:NEIGHBORS]]
 
 
 def embedded_captions(count: int) -> np.ndarray:
     """Unit float32 [count, DIM]: captions of the embedded world by the builtin encoder, lifted."""
-    from mats_core.encoders.load import load_encoder
-    from mats_core.model.directory import encoder_uri
-
-    encoder = load_encoder(encoder_uri("builtin"), device="cpu")
-    vectors = encoder.embed_text(list(world_captions(count))).numpy()
-    return vectors @ lift(encoder.dim, DIM)
+    encoder = _encoder()
+    return encoder.embed_text(list(world_captions(count))).numpy() @ lift(encoder.dim, DIM)
 
 
 def embedded_clips(count: int) -> np.ndarray:
     """Unit float32 [count, DIM]: sounds of the embedded world, as Santa is asked with."""
     import torch
 
-    from mats_core.encoders.load import load_encoder
-    from mats_core.model.directory import encoder_uri
     from mats_core.soundworld.recipe import sample_recipe
     from mats_core.soundworld.synth import render
 
-    encoder = load_encoder(encoder_uri("builtin"), device="cpu")
+    encoder = _encoder()
     say(f"{count} clips as queries")
     found = []
     for start in range(0, count, 32):
@@ -188,6 +173,13 @@ def embedded_clips(count: int) -> np.ndarray:
         padded = [torch.as_tensor(encoder.pad(np.asarray(clip, np.float32))) for clip in clips]
         found.append(encoder.embed_audio(torch.stack(padded)).numpy())
     return np.ascontiguousarray(np.concatenate(found) @ lift(encoder.dim, DIM))
+
+
+def _encoder() -> Any:
+    from mats_core.encoders.load import load_encoder
+    from mats_core.model.directory import encoder_uri
+
+    return load_encoder(encoder_uri("builtin"), device="cpu")
 
 
 def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
@@ -200,25 +192,19 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
     say(f"{entries} captions")
     write_captions(place / "captions.jsonl", entries)
     say("embedding them")
-    subprocess.run(
-        [*_MATS, "embed-text", "captions.jsonl", "embedded"], check=True, cwd=place, stdout=subprocess.DEVNULL
-    )
+    run_mats("embed-text", "captions.jsonl", "embedded", cwd=place)
     say(f"lifting them to {DIM} numbers")
     lift_table(place / "embedded", place / "lifted")
     say("building the memory")
-    began = time.monotonic()
-    command = [*_MATS, "build-memory", "lifted", "memory", "--clusters", str(clusters), "--storage", "float16"]
-    with watch_memory(os.getpid()) as peak:
-        subprocess.run(command, check=True, cwd=place, stdout=sys.stderr)
-    build_s = time.monotonic() - began
+    command = ("build-memory", "lifted", "memory", "--clusters", str(clusters), "--storage", "float16")
+    with measuring.watched(measuring.memory_of_tree_mb) as held:
+        build_s = run_mats(*command, cwd=place, stdout=sys.stderr)
     queries = embedded_clips(QUERY_CLIPS)
     say("exact search")
     exact = exact_search(place / "lifted", queries)
     memory = SantaMemory.load(str(place / "memory"))
     rows = []
-    for probe in PROBES:
-        if probe > memory.clusters:
-            break
+    for probe in (each for each in PROBES if each <= memory.clusters):
         found = memory.search(queries, NEIGHBORS, probe)[1]
         recall = float(np.mean([len(set(a) & set(b)) / NEIGHBORS for a, b in zip(found.tolist(), exact, strict=True)]))
         seconds = median_s(lambda probe=probe: memory.search(queries[:BATCH], NEIGHBORS, probe), 3)  # type: ignore[misc]
@@ -229,13 +215,10 @@ def measure_alone(place: Path, entries: int, clusters: int) -> dict[str, Any]:
         "clusters": memory.clusters,
         "cores": usable_cores(),
         "build_s": round(build_s, 1),
-        "peak_mb": round(peak.mb),
+        "peak_mb": round(max(held, default=0)),
         "index_mb": round((place / "memory" / "index.faiss").stat().st_size / 1e6),
         "probes": rows,
     }
-
-
-_MATS = [sys.executable, "-m", "jobs"]
 
 
 def lift_table(source: Path, target: Path) -> None:

@@ -10,57 +10,45 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 
 def answer_files(model: Any, files: list[str], out: Path, batch_size: int) -> dict[str, float]:
     """Answer `files` into one Parquet file; seconds of each stage, and of audio."""
-    import torch
-
     from mats_core.audio.decode import decode
-    from mats_core.audio.windows import pool_windows, windows
-    from mats_core.model.asking import Request
+    from mats_core.model.asking import Request, ask_clips, embed_clips, raised
 
-    encoder = model.encoder
-    stage = {"decode_s": 0.0, "embed_s": 0.0, "answer_s": 0.0, "write_s": 0.0, "audio_s": 0.0}
+    stage = dict.fromkeys(("decode_s", "embed_s", "answer_s", "write_s", "audio_s"), 0.0)
     rows: list[dict[str, Any]] = []
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        stage[name] += time.monotonic() - began
+
     for at in range(0, len(files), batch_size):
-        batch = files[at : at + batch_size]
-        moment = time.monotonic()
-        sounds = []
-        for name in batch:
-            with open(name, "rb") as file:
-                sounds.append(decode(file, sample_rate=encoder.sample_rate))
-        moment = _add(stage, "decode_s", moment)
-        cuts = [windows(len(each.samples), encoder.sample_rate, encoder.window_seconds) for each in sounds]
-        vectors = model.embed_windows(
-            [each.samples[w.start : w.stop] for each, cut in zip(sounds, cuts, strict=True) for w in cut]
-        )
-        pooled, first = [], 0
-        for cut in cuts:
-            pooled.append(pool_windows(vectors[first : first + len(cut)], [w.weight for w in cut]))
-            first += len(cut)
-        moment = _add(stage, "embed_s", moment)
-        replies = model.answer_embeddings(torch.from_numpy(np.stack(pooled)), [Request()] * len(batch))
-        _add(stage, "answer_s", moment)
-        for name, sound, reply in zip(batch, sounds, replies, strict=True):
+        batch, sounds = files[at : at + batch_size], []
+        with timed("decode_s"):
+            for name in batch:
+                with open(name, "rb") as file:
+                    sounds.append(decode(file, sample_rate=model.encoder.sample_rate))
+        with timed("embed_s"):
+            clips = raised(embed_clips(model, [(0.0, sound.samples) for sound in sounds], batch_size))
+        with timed("answer_s"):
+            answers = raised(ask_clips(model, clips, [Request()] * len(clips), batch_size=batch_size))
+        for name, sound, answer in zip(batch, sounds, answers, strict=True):
             stage["audio_s"] += sound.decoded_s
-            rows.append({"uri": name, "decoded_s": sound.decoded_s, "text": reply.text})
-    moment = time.monotonic()
-    pq.write_table(pa.Table.from_pylist(rows), out)
-    _add(stage, "write_s", moment)
+            rows.append({"uri": name, "decoded_s": sound.decoded_s, "text": answer.text})
+    with timed("write_s"):
+        pq.write_table(pa.Table.from_pylist(rows), out)
     return stage
-
-
-def _add(stage: dict[str, float], name: str, since: float) -> float:
-    now = time.monotonic()
-    stage[name] += now - since
-    return now
 
 
 def main() -> None:
@@ -75,8 +63,7 @@ def main() -> None:
     files = Path(list_file).read_text().splitlines()
     print("ready", flush=True)
     sys.stdin.readline()
-    stage = answer_files(model, files, Path(out), int(batch))
-    print(json.dumps(stage), flush=True)
+    print(json.dumps(answer_files(model, files, Path(out), int(batch))), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,11 @@ Ray graph and part files are the real ones. What is measured is the design and t
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from psutil import process_iter
 
+from jobs.benchmarks.measuring import print_figures, say, watched, workplace
 from pipelines.archive.run import Job, RunResult, run_rows
 from pipelines.archive.stages import ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
@@ -61,22 +57,13 @@ class WaitingModel:
         began, started = time.time(), time.monotonic()
         texts = self.texts(rows)
         time.sleep(self._row_s * len(rows))
-        values = {
-            "text": texts,
-            "segments": [None] * len(rows),
-            "model_fingerprint": ["stand-in"] * len(rows),
-            "run_id": [self.run_id] * len(rows),
-        }
+        count = len(rows)
+        same = {"segments": None, "model_fingerprint": "stand-in", "run_id": self.run_id}
+        values = {"text": texts} | {name: [value] * count for name, value in same.items()}
         rows = with_output(rows, "caption", None, values)
-        return timed(
-            rows,
-            answer_s=time.monotonic() - started,
-            tokens=10.0 * len(rows),
-            asked=float(len(rows)),
-            places=32.0,
-            began_at=began,
-            ready_at=self.ready_at,
-        )
+        figures = {"tokens": 10.0 * count, "asked": float(count), "places": 32.0}
+        figures |= {"began_at": began, "ready_at": self.ready_at}
+        return timed(rows, answer_s=time.monotonic() - started, **figures)
 
     def texts(self, rows: pa.Table) -> list[str | None]:
         """The answer of each row; None where there is no sound."""
@@ -115,6 +102,12 @@ def run_waiting(
     decodes: bool = False,
 ) -> RunResult:
     """The run of `mats caption` with a model that waits, and decoding too unless `decodes`; `name` labels counters."""
+    if decodes:
+        first = decode_stage(settings, RATE)
+    else:
+        first = Stage("wait", WaitingDecode, (waits.decode_s,), writes=("decoded_s",), cpus=DECODER_CPUS)
+    columns: dict[str, Any] = {"reads": ("pcm",) if decodes else (), "drops": dropped_columns("caption", None)}
+    columns["writes"] = ("text", "segments", "model_fingerprint", "run_id")
     job = Job(
         name=name,
         folder="answers",
@@ -122,31 +115,17 @@ def run_waiting(
         chunk_s=CHUNK_S,
         model_bytes=0,
         defaults={"task": "caption", "question": None, "tag": None},
-        stages=[
-            decode_stage(settings, RATE)
-            if decodes
-            else Stage("wait", WaitingDecode, (waits.decode_s,), writes=("decoded_s",), cpus=DECODER_CPUS),
-            Stage(
-                "stand-in",
-                model,
-                (waits,),
-                reads=("pcm",) if decodes else (),
-                writes=("text", "segments", "model_fingerprint", "run_id"),
-                drops=dropped_columns("caption", None),
-                cpus=MODEL_CPUS,
-                gpus=1.0,
-            ),
-        ],
+        stages=[first, Stage("stand-in", model, (waits,), **columns, cpus=MODEL_CPUS, gpus=1.0)],
     )
     return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
 
 
 @dataclass
 class Watched:
-    """What was seen of a run: (seconds, rows done), and (seconds, live model actors)."""
+    """What was seen of a run: (moment in seconds, rows done), and live model actors, one number after the other."""
 
-    done: list[tuple[float, int]] = field(default_factory=list)
-    actors: list[tuple[float, int]] = field(default_factory=list)
+    done: list[tuple[float, int]]
+    actors: list[int] = field(default_factory=list)
 
     def rate(self, total: int) -> float:
         """Rows a second in the busy window."""
@@ -158,18 +137,17 @@ class Watched:
 def write_manifest(folder: Path, rows: int) -> str:
     """A manifest of `rows` minutes that are nowhere; nothing reads them."""
     columns: dict[str, Any] = {name: pa.nulls(rows, MANIFEST_SCHEMA.field(name).type) for name in MANIFEST_SCHEMA.names}
-    numbers = [f"{i:08d}" for i in range(rows)]
-    columns["chunk_id"] = pa.array(numbers)
-    columns["uri"] = pa.array([f"{folder}/sounds/{number}.flac" for number in numbers])
-    columns["start_s"] = pa.array([0.0] * rows)
-    columns["duration_s"] = pa.array([CHUNK_S] * rows)
+    columns["chunk_id"] = [f"{i:08d}" for i in range(rows)]
+    columns["uri"] = [f"{folder}/sounds/{number}.flac" for number in columns["chunk_id"]]
+    columns |= {"start_s": [0.0] * rows, "duration_s": [CHUNK_S] * rows}
     (folder / "manifest").mkdir(parents=True)
     pq.write_table(pa.table(columns, schema=MANIFEST_SCHEMA), folder / "manifest" / "part-0.parquet")
     (folder / "_manifest.json").write_text("{}")
     return str(folder)
 
 
-def start_cluster(nodes: int, slow: int = 0) -> Any:
+@contextmanager
+def joined_cluster(nodes: int, slow: int = 0) -> Iterator[None]:
     """A head without CPUs and `nodes` workers, `slow` of them with the resource slow_node; this process joins it."""
     import ray
     from ray.cluster_utils import Cluster
@@ -177,53 +155,34 @@ def start_cluster(nodes: int, slow: int = 0) -> Any:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     head = {"num_cpus": 0, "object_store_memory": 200_000_000, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
-    for index in range(nodes):
-        extra = {"resources": {"slow_node": 1}} if index < slow else {}
-        cluster.add_node(wait=False, **NODE, **extra)
-    cluster.wait_for_nodes(timeout=240)
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
-    return cluster
+    try:
+        for index in range(nodes):
+            extra = {"resources": {"slow_node": 1}} if index < slow else {}
+            cluster.add_node(wait=False, **NODE, **extra)
+        cluster.wait_for_nodes(timeout=240)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
+        yield
+    finally:
+        ray.shutdown()
+        with suppress(Exception):
+            cluster.shutdown()
 
 
-def stop_cluster(cluster: Any) -> None:
-    """Leave it and end its processes."""
-    import ray
-
-    ray.shutdown()
-    with suppress(Exception):
-        cluster.shutdown()
-
-
-def measure(manifest: str, out: Path, nodes: int, rows: int, waits: Waits) -> Watched:
-    """One run on a cluster that this process has joined."""
-    watched, started, over = Watched(), time.monotonic(), threading.Event()
+def measure(place: Path, nodes: int, rows: int, waits: Waits) -> Watched:
+    """One run of `rows` rows on a cluster of its own; where `waits` are slow, one node is."""
+    done: list[tuple[float, int]] = []
 
     def saw(progress: Progress) -> None:
         if progress.stage == "run":
-            watched.done.append((time.monotonic() - started, progress.done))
+            done.append((time.monotonic(), progress.done))
 
-    def count() -> None:
-        while not over.wait(0.25):
-            watched.actors.append((time.monotonic() - started, _live_actors()))
-
-    counter = threading.Thread(target=count, daemon=True)
-    counter.start()
-    settings = RunSettings(
-        input=manifest,
-        output=str(out),
-        actors=nodes,
-        decoders=4 * nodes,
-        batch_size=32,
-        commit_rows=max(50, rows // 10),
-    )
-    try:
+    shape = {"actors": nodes, "decoders": 4 * nodes, "batch_size": 32, "commit_rows": max(50, rows // 10)}
+    settings = RunSettings(input=write_manifest(place / "manifest", rows), output=str(place / "out"), **shape)
+    with joined_cluster(nodes, slow=int(waits.slow != 1.0)), watched(_live_actors, 0.25) as actors:
         result = run_waiting(settings, waits, saw)
-    finally:
-        over.set()
-        counter.join()
     if result.status != "complete" or result.rows != rows:
         raise RuntimeError(f"{result.rows} rows, {result.status}")
-    return watched
+    return Watched(done, actors)
 
 
 def _live_actors() -> int:
@@ -235,70 +194,53 @@ def _live_actors() -> int:
 
 def run_benchmark(nodes: list[int], seconds: float, row_s: float, folder: str | None, as_json: bool) -> int:
     """Print rows/s by nodes, growing and shrinking, and the slow node; exit code 0."""
-    place = Path(folder or tempfile.mkdtemp(prefix="mats-scale-"))
     waits = Waits(row_s=row_s, decode_s=row_s / 4)
     figures: dict[str, Any] = {"row_s": row_s, "cores": os.cpu_count(), "nodes": {}}
-    try:
+    with workplace(folder) as place:
         for count in nodes:
             rows = round(count * seconds / row_s)
-            cluster = start_cluster(count)
-            try:
-                watched = measure(
-                    write_manifest(place / f"m{count}", rows), place / f"o{count}", count, rows, Waits(**vars(waits))
-                )
-            finally:
-                stop_cluster(cluster)
-            rate = watched.rate(rows)
+            seen = measure(place / str(count), count, rows, waits)
+            rate = seen.rate(rows)
             figures["nodes"][count] = {
                 "rows": rows,
                 "rows_per_s": round(rate, 2),
                 "of_waiting": round(rate * row_s / count, 3),
-                "most_actors": max((n for _, n in watched.actors), default=0),
-                "actors_at_end": watched.actors[-1][1] if watched.actors else 0,
+                "most_actors": max(seen.actors, default=0),
+                "actors_at_end": seen.actors[-1] if seen.actors else 0,
             }
-            print(f"{count} nodes: {figures['nodes'][count]}", file=sys.stderr, flush=True)
-        figures["slow_node"] = _slow_node(place, max(nodes), seconds, waits)
-    finally:
-        if folder is None:
-            shutil.rmtree(place, ignore_errors=True)
+            say(f"{count} nodes: {figures['nodes'][count]}")
+        figures["slow_node"] = _slow_node(place / "slow", max(nodes), seconds, waits)
     one = figures["nodes"][nodes[0]]["rows_per_s"] / nodes[0]
-    for count in nodes:
-        figures["nodes"][count]["of_linear"] = round(figures["nodes"][count]["rows_per_s"] / count / one, 3)
-    print(json.dumps(figures) if as_json else _table(figures))
+    for count, row in figures["nodes"].items():
+        row["of_linear"] = round(row["rows_per_s"] / count / one, 3)
+    print_figures(figures, as_json, print_rates)
     return 0
 
 
 def _slow_node(place: Path, nodes: int, seconds: float, waits: Waits) -> dict[str, Any]:
     """One of `nodes` takes SLOW times as long: wall time beside that of an even share a node."""
     rows = round(nodes * seconds / waits.row_s)
-    cluster = start_cluster(nodes, slow=1)
-    try:
-        given = Waits(**{**vars(waits), "slow": SLOW})
-        watched = measure(write_manifest(place / "ms", rows), place / "os", nodes, rows, given)
-    finally:
-        stop_cluster(cluster)
-    first = next(t for t, done in watched.done if done > 0)
-    took = watched.done[-1][0] - first
-    fair = rows * waits.row_s / (nodes - 1 + 1 / SLOW)
+    done = measure(place, nodes, rows, replace(waits, slow=SLOW)).done
+    first = next(t for t, count in done if count > 0)
     return {
         "rows": rows,
         "slower": SLOW,
-        "busy_s": round(took, 1),
-        "ideal_s": round(fair, 1),
+        "busy_s": round(done[-1][0] - first, 1),
+        "ideal_s": round(rows * waits.row_s / (nodes - 1 + 1 / SLOW), 1),
         "even_shares_s": round(rows / nodes * waits.row_s * SLOW, 1),
     }
 
 
-def _table(figures: dict[str, Any]) -> str:
-    lines = ["nodes  rows/s  of linear  of pure waiting  actors (most, last)"]
+def print_rates(figures: dict[str, Any]) -> None:
+    """A line a number of nodes, and one for the slow node."""
+    print("nodes  rows/s  of linear  of pure waiting  actors (most, last)")
     for count, row in figures["nodes"].items():
-        lines.append(
+        print(
             f"{count:>5}  {row['rows_per_s']:>6}  {row['of_linear']:>9}  {row['of_waiting']:>15}  "
             f"{row['most_actors']}, {row['actors_at_end']}"
         )
     slow = figures["slow_node"]
-    lines.append(
+    print(
         f"one node {slow['slower']:.0f} times slower: {slow['busy_s']} s; with work handed out as it is asked for "
         f"{slow['ideal_s']} s at best, with equal shares {slow['even_shares_s']} s"
     )
-    return "\n".join(lines)

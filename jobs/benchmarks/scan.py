@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -38,10 +37,8 @@ def run_benchmark(files: int, headers: int, as_json: bool) -> int:
 def print_rates(figures: dict[str, Any]) -> None:
     """A line a size of bucket, and one for headers."""
     for row in figures["listed"]:
-        print(
-            f"{row['files']} objects: {row['seconds']:.1f} s, {row['files'] / row['seconds']:.0f} objects/s, driver "
-            f"{row['peak_mb']:.0f} MB at most"
-        )
+        rate = f"{row['files'] / row['seconds']:.0f} objects/s"
+        print(f"{row['files']} objects: {row['seconds']:.1f} s, {rate}, driver {row['peak_mb']:.0f} MB at most")
     read = figures["headers"]
     print(f"{read['files']} headers over HTTP: {read['seconds']:.1f} s, {read['files'] / read['seconds']:.0f} files/s")
 
@@ -119,9 +116,8 @@ class Bucket(http.server.BaseHTTPRequestHandler):
             f'<ETag>"{number:032x}"</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>'
             for number in range(first, stop)
         )
-        truncated = "true" if more else "false"
-        text = f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{contents}</ListBucketResult>"
-        return text.encode()
+        truncated = f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>"
+        return f"<ListBucketResult>{truncated}{more}{contents}</ListBucketResult>".encode()
 
     def _send(self, status: int, body: bytes, content_range: str = "") -> None:
         self.send_response(status)
@@ -151,7 +147,6 @@ def _serve() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[2]))
     if sys.argv[1] == "serve":
         _serve()
     else:

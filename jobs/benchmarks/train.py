@@ -6,20 +6,17 @@ Both are fed as a run is: records drawn from a packed store, looked up, worded a
 from __future__ import annotations
 
 import json
-import math
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.benchmarks.inputs import random_llama
-from jobs.benchmarks.measuring import device_name, empty_cache, print_figures, print_table, say, wait_for
+from jobs.benchmarks.measuring import device_name, empty_cache, print_figures, print_table, say, timed
 from mats_core.errors import SettingsError
 from mats_core.training.schedule import TrainingSettings, sample_batch
 
@@ -30,40 +27,29 @@ if TYPE_CHECKING:
     from pipelines.train.batches import Sample
     from pipelines.train.mixture import StoredSet
 
-SIZES = ("builtin", "small", "7b")
+LLAMA = {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4}
+SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
+    "builtin": ({}, {}),
+    "small": (LLAMA, {"width": 256, "layers": 2, "vectors": 16, "clip_tokens": 16}),
+    "7b": ({}, {}),
+}
+"""Sizes of LLM and mapper; what is not named is the 7 B model's: the defaults of their settings."""
 WARM_STEPS = 3
 
 
-@dataclass
-class Timed:
-    """One way of making steps. All in seconds, medians a step; `wait_share` of the whole time."""
-
-    step_s: float
-    tokens_per_s: float
-    samples_per_s: float
-    wait_share: float
-    losses: list[float]
-
-
 def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
-    """Measure and print; raises SettingsError."""
+    """Measure the same steps three times over, and print: stored embeddings, the text tower in every step, stored ones.
+
+    What a shared machine does besides falls on both ways so. Raises SettingsError.
+    """
     if size not in SIZES:
         raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(SIZES)}")
     if steps < 1 or batch < 1:
         raise SettingsError("steps, batch", f"one of {steps}, {batch} is less than 1", "give numbers of at least 1")
-    figures = measure(size, steps, batch, device, encoder)
-    print_figures(figures, as_json, print_comparison)
-    return 0
-
-
-def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: str = "builtin") -> dict[str, Any]:
-    """The same steps three times over: stored embeddings, the text tower in every step, stored ones again.
-
-    What a shared machine does besides falls on both ways so.
-    """
     from mats_core.device import pick_device
     from mats_core.encoders.load import load_encoder
     from mats_core.model.directory import encoder_uri
+    from pipelines.train.batches import draw_step, wording
 
     place = pick_device(device)
     say(f"loading: LLM {size}, encoder {encoder}, on {place}")
@@ -73,63 +59,41 @@ def measure(size: str, steps: int, batch: int, device: str = "auto", encoder: st
     )
     with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as place_of_data:
         stored_set, captions = make_store(Path(place_of_data), (WARM_STEPS + steps) * batch, listener)
-        return _measure(size, steps, settings, place, stored_set, captions, listener)
-
-
-def _measure(
-    size: str,
-    steps: int,
-    settings: TrainingSettings,
-    place: torch.device,
-    data: StoredSet,
-    captions: list[str],
-    listener: Any,
-) -> dict[str, Any]:
-
-    from pipelines.train.batches import draw_step, wording
-
-    batch = settings.batch_size
-    stored: list[Timed] = []
-    tower: Timed | None = None
-    trained = flops = 0
-    for turn in ("stored", "tower", "stored"):
-        model = make_model(size, listener.dim, place)
-        say(f"{turn}: {WARM_STEPS} + {steps} steps of {batch}")
-        timed = timed_steps(model, settings, data, WARM_STEPS + steps, captions, listener if turn == "tower" else None)
-        if turn == "tower":
-            tower = timed
-        else:
-            stored.append(timed)
-            measured = range(WARM_STEPS, WARM_STEPS + steps)
+        whole = WARM_STEPS + steps
+        found: dict[str, list[dict[str, Any]]] = {"stored": [], "tower": []}
+        for turn in ("stored", "tower", "stored"):
+            model = make_model(size, listener.dim, place)
+            say(f"{turn}: {WARM_STEPS} + {steps} steps of {batch}")
+            heard_by = listener if turn == "tower" else None
+            found[turn].append(timed_steps(model, settings, stored_set, whole, captions, heard_by))
             word = wording(model)
-            trained, flops = count_flops(
-                model, settings, [draw_step([data], [1.0], settings, step, word) for step in measured]
-            )
-        del model
-        empty_cache(place)
-    assert tower is not None
-    best = min(stored, key=lambda each: each.step_s)
-    on_gpu = place.type == "cuda"
-    peak = matrix_rate(place, "bfloat16" if on_gpu else "float32")
-    return {
+            samples = [draw_step([stored_set], [1.0], settings, step, word) for step in range(WARM_STEPS, whole)]
+            trained, flops = count_flops(model, settings, samples)
+            del model, word
+            empty_cache(place)
+    best, (tower,) = min(found["stored"], key=lambda each: each["step_s"]), found["tower"]
+    peak = matrix_rate(place, "bfloat16" if place.type == "cuda" else "float32")
+    figures = {
         "size": size,
         "device": device_name(place),
         "batch": batch,
         "steps": steps,
         "trained_weights": trained,
-        "stored_step_s": round(best.step_s, 4),
-        "tower_step_s": round(tower.step_s, 4),
-        "ratio": round(tower.step_s / best.step_s, 3),
-        "stored_tokens_per_s": round(best.tokens_per_s, 1),
-        "tower_tokens_per_s": round(tower.tokens_per_s, 1),
-        "samples_per_s": round(best.samples_per_s, 2),
-        "wait_share": round(max(each.wait_share for each in stored), 4),
-        "largest_loss_difference": max(abs(a - b) for a, b in zip(best.losses, tower.losses, strict=True)),
-        "first_loss": best.losses[0],
-        "last_loss": best.losses[-1],
+        "stored_step_s": round(best["step_s"], 4),
+        "tower_step_s": round(tower["step_s"], 4),
+        "ratio": round(tower["step_s"] / best["step_s"], 3),
+        "stored_tokens_per_s": round(best["tokens_per_s"], 1),
+        "tower_tokens_per_s": round(tower["tokens_per_s"], 1),
+        "samples_per_s": round(best["samples_per_s"], 2),
+        "wait_share": round(max(each["wait_share"] for each in found["stored"]), 4),
+        "largest_loss_difference": max(abs(a - b) for a, b in zip(best["losses"], tower["losses"], strict=True)),
+        "first_loss": best["losses"][0],
+        "last_loss": best["losses"][-1],
         "matrix_tflops": round(peak / 1e12, 3),
-        "mfu": round(flops / best.step_s / peak, 4),
+        "mfu": round(flops / best["step_s"] / peak, 4),
     }
+    print_figures(figures, as_json, print_comparison)
+    return 0
 
 
 def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[str]]:
@@ -147,20 +111,15 @@ def make_store(folder: Path, count: int, encoder: Any) -> tuple[StoredSet, list[
     (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
     texts = {caption_id(each["caption"]): normalize_caption(each["caption"]) for each in records}
     rows = [(key, Caption(text, {"world"}, 1)) for key, text in sorted(texts.items())]
-    vectors: list[np.ndarray] = []
-    for at in range(0, len(rows), 256):
-        heard = encoder.embed_text([caption.caption for _, caption in rows[at : at + 256]])
-        vectors.append(heard.float().cpu().numpy().astype(np.float16))
+    parts = [[caption.caption for _, caption in rows[at : at + 256]] for at in range(0, len(rows), 256)]
+    vectors = np.concatenate([encoder.embed_text(part).float().cpu().numpy().astype(np.float16) for part in parts])
     table = folder / "embedded"
     (table / "embeddings").mkdir(parents=True)
-    pq.write_table(
-        embedding_table(caption_table(dict(rows)), np.concatenate(vectors)), table / "embeddings" / "part-00000.parquet"
-    )
-    (table / "_embeddings.json").write_text(json.dumps({"dim": int(vectors[0].shape[1]), "status": "complete"}))
+    pq.write_table(embedding_table(caption_table(dict(rows)), vectors), table / "embeddings" / "part-00000.parquet")
+    (table / "_embeddings.json").write_text(json.dumps({"dim": vectors.shape[1], "status": "complete"}))
     data = DataSet(name="world", corpus=str(folder / "records.jsonl"), validation=0)
-    settings = TrainSettings(
-        output=str(folder / "out"), data=[data], embeddings=str(table), llm="builtin", encoder="builtin"
-    )
+    parts_of = {"embeddings": str(table), "llm": "builtin", "encoder": "builtin"}
+    settings = TrainSettings(output=str(folder / "out"), data=[data], **parts_of)
     (packed,) = open_store(ensure_store(settings, folder / "store"))
     return packed, [normalize_caption(each["caption"]) for each in records]
 
@@ -187,14 +146,10 @@ def make_model(size: str, dim: int, device: torch.device) -> MatsModel:
     llm, tokenizer, part = load_llm(str(BUILTIN / "llm"), device, number)
     mapper, adapter = MAPPER, ADAPTER
     if size != "builtin":
-        sizes = {
-            "small": {"hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 4, "num_attention_heads": 4},
-            "7b": {},  # LlamaConfig's own defaults are the 7 B model's
-        }[size]
-        llm = random_llama(device, **sizes).eval()
+        llm_sizes, mapper_sizes = SIZES[size]
+        llm = random_llama(device, **llm_sizes).eval()
         part = Part(uri=size, fingerprint="")
-        adapter = AdapterConfig(dropout=0.0)
-        mapper = MapperConfig() if size == "7b" else MapperConfig(width=256, layers=2, vectors=16, clip_tokens=16)
+        adapter, mapper = AdapterConfig(dropout=0.0), MapperConfig(**mapper_sizes)
     hidden = int(llm.get_input_embeddings().embedding_dim)
     config = ModelConfig(embedding_dim=dim, hidden_size=hidden, mapper=mapper, adapter=adapter, llm=part)
     network = build_mapper(mapper, dim, hidden).to(device).eval()
@@ -208,8 +163,11 @@ def timed_steps(
     steps: int,
     captions: list[str],
     encoder: Any,
-) -> Timed:
-    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step."""
+) -> dict[str, Any]:
+    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step.
+
+    Median seconds a step, tokens and samples a second, the share of the time that was waited, all losses.
+    """
     import torch
 
     from mats_core.training.loop import train
@@ -235,13 +193,13 @@ def timed_steps(
                 yield batch
 
     train(model, optimizer, settings, batches(), done.append)
-    losses = [each.loss for each in done]
-    times = [each.seconds for each in done[WARM_STEPS:]]
-    tokens = sum(each.tokens for each in done[WARM_STEPS:])
-    waited = sum(each.wait_seconds for each in done[WARM_STEPS:])
+    losses, counted = [each.loss for each in done], done[WARM_STEPS:]
+    times = [each.seconds for each in counted]
+    tokens, waited = sum(each.tokens for each in counted), sum(each.wait_seconds for each in counted)
     whole = sum(times)
     count = settings.batch_size * len(times)
-    return Timed(statistics.median(times), tokens / whole, count / whole, waited / whole, losses)
+    rates = {"tokens_per_s": tokens / whole, "samples_per_s": count / whole, "wait_share": waited / whole}
+    return {"step_s": statistics.median(times), **rates, "losses": losses}
 
 
 def count_flops(model: MatsModel, settings: TrainingSettings, samples: list[list[Sample]]) -> tuple[int, int]:
@@ -279,13 +237,7 @@ def matrix_rate(device: torch.device, dtype: str) -> float:
 
     size = 8192 if device.type == "cuda" else 1024
     a = torch.randn(size, size, device=device, dtype=getattr(torch, dtype))
-    best = math.inf
-    for _ in range(8):
-        began = time.perf_counter()
-        for _ in range(4):
-            a @ a
-        wait_for(device)
-        best = min(best, (time.perf_counter() - began) / 4)
+    best = min(timed(lambda: [a @ a for _ in range(4)], device)[1] for _ in range(8)) / 4
     return 2 * size**3 / best
 
 

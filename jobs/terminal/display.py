@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mats_core.storage.uris import public_uri
@@ -23,29 +22,23 @@ class Display:
     """A bar where somebody watches, else a line when the stage changes and now and then; on stderr: stdout is data."""
 
     def __init__(self, first: str) -> None:
-        self._first = first
-        self._live = sys.stderr.isatty()
         self._bar: Any = None
-        self._task: Any = None
-        self._stage = ""
+        self._stage, self._first = "", first
         self._last_line = 0.0
 
     def __enter__(self: Shown) -> Shown:
-        if self._live:
+        if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn())
-            more = (TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
+            figures = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"))
             console = Console(file=os.fdopen(os.dup(2), "w"), force_terminal=True)
-            self._bar = Progress(*columns, *more, console=console, transient=True)
+            self._bar = Progress(SpinnerColumn(), *figures, TimeElapsedColumn(), console=console, transient=True)
             self._bar.start()
-            self._task = self._bar.add_task(self._first, total=None, figures="")
+            self._bar.add_task(self._first, total=None, figures="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -53,7 +46,7 @@ class Display:
         """Where the work is, at this moment."""
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, description=stage, completed=done, total=total, figures=figures)
+            self._bar.update(self._bar.task_ids[0], description=stage, completed=done, total=total, figures=figures)
         elif stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
             self._last_line = now
             self.say(f"{stage}: {figures}" if figures else stage)
@@ -72,8 +65,7 @@ class RunDisplay(Display):
 
     def __init__(self, what: str = "clips", verb: str = "answering") -> None:
         super().__init__(_STAGES["scan"])
-        self._what = what
-        self._stages = {**_STAGES, "run": verb}
+        self._what, self._verb = what, verb
         self._began: float | None = None
         self._done_then = 0
 
@@ -83,7 +75,8 @@ class RunDisplay(Display):
         if progress.stage == "run" and self._began is None:
             self._began, self._done_then = now, progress.done  # what came at once says nothing about the rate
         done = progress.done if progress.total else None
-        self.show(self._stages[progress.stage], done, progress.total or None, self._figures(progress, now))
+        stage = self._verb if progress.stage == "run" else _STAGES[progress.stage]
+        self.show(stage, done, progress.total or None, self._figures(progress, now))
 
     def _figures(self, progress: Progress, now: float) -> str:
         if progress.stage == "scan":
@@ -103,7 +96,6 @@ _STAGES = {
     "start": "starting Ray and the model",
     "train": "k-means",
     "merge": "merging",
-    "run": "answering",
     "done": "done",
 }
 

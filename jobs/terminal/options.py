@@ -42,17 +42,12 @@ def settings_command(
             raise typer.Exit(guarded(body))
 
         command.__doc__ = run.__doc__
-        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [_parameter(field_name, field, field_name in arguments) for field_name, field in _ordered(kind, arguments)]
-            + [
-                inspect.Parameter(
-                    "config",
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=typer.Option(None, "--config", help="YAML with any of these settings.", metavar="FILE"),
-                    annotation=str | None,
-                )
-            ]
-        )
+        config = typer.Option(None, "--config", help="YAML with any of these settings.", metavar="FILE")
+        options = [
+            _parameter(field_name, field, field_name in arguments) for field_name, field in _ordered(kind, arguments)
+        ]
+        last = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=config, annotation=str | None)
+        command.__signature__ = inspect.Signature([*options, last])  # type: ignore[attr-defined]
         app.command(name)(command)
         return run
 

@@ -13,7 +13,7 @@ import soundfile
 from typer.testing import CliRunner
 
 import mats_core
-from jobs.ask import AskOptions, ask_files
+from jobs.ask import ask as ask_files
 from jobs.cli import app
 from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE
@@ -86,7 +86,7 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
     with pytest.raises(SettingsError, match=r"interactive: standard input is closed; open one to read questions from"):
-        ask_files(sounds[:1], AskOptions(model=tiny_model_dir, interactive=True))
+        ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", False, False)
     assert loads == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.demo import run
+from jobs.demo import demo
 from mats_core.errors import SettingsError
 from mats_core.soundworld import archive
 from mats_core.storage.uris import local_path, printable
@@ -31,7 +31,7 @@ def test_the_demo_leaves_answers_a_run_and_a_page(
 ) -> None:
     monkeypatch.setattr(archive, "CLIPS", tuple(clip for clip in archive.CLIPS if clip.name in KEPT))
     folder = tmp_path / "demo"
-    assert run(str(folder), model=tiny_model_dir) == 0
+    assert demo(str(folder), 0, tiny_model_dir) == 0
 
     rows = pq.read_table(folder / "out" / "answers").to_pylist()
     root = str(folder / "archive").encode() + b"/"
@@ -66,11 +66,11 @@ def test_the_demo_touches_no_folder_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "archive" / "dear.wav").write_bytes(b"RIFF")
     (tmp_path / "truth.jsonl").touch()  # a name that `mats report --truth` suggests
     with pytest.raises(SettingsError, match="folder"):
-        run(str(tmp_path))
+        demo(str(tmp_path), 0, "builtin")
     assert (tmp_path / "archive" / "dear.wav").read_bytes() == b"RIFF"
 
 
 def test_a_folder_that_cannot_be_written_is_a_wrong_setting(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="folder"):
-        run(str(tmp_path / "file" / "demo"))
+        demo(str(tmp_path / "file" / "demo"), 0, "builtin")

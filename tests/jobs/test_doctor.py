@@ -36,7 +36,7 @@ def test_conflicts_are_named_with_a_remedy() -> None:
 
 
 def test_absent_and_broken_packages_are_told_apart() -> None:
-    versions = {name: "1.0" for name, _ in doctor.CORE if name != "peft"}
+    versions = {name: "1.0" for name in doctor.CORE if name != "peft"}
     errors = {"peft": "ModuleNotFoundError: No module named 'peft'", "torch": "OSError: libcuda"}
     found = {finding.name: finding for finding in doctor.package_findings(versions, errors.get)}
     assert found["peft"].state == MISSING

@@ -48,11 +48,12 @@ def test_a_url_with_a_secret_is_not_sent(word: str) -> None:
 
 
 def test_what_is_printed_of_a_cluster_has_no_password(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = SimpleNamespace(submit_job=lambda **_: "raysubmit_1")
     address = "http://user:TOPSECRET@head:8265"
-    assert submit.run(["scan", "s3://a", "s3://b"], address, None, [], wait=False, connect=lambda _: client) == 0
+    monkeypatch.setattr(submit, "dashboard_client", lambda _: client)
+    assert submit.submit(["scan", "s3://a", "s3://b"], address, None, [], wait=False) == 0
     said = capsys.readouterr()
     assert "ray job stop --address http://head:8265 raysubmit_1" in said.err
     assert "TOPSECRET" not in said.err + said.out

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.train import TrainDisplay, finish, read_config, run, validation_text
+from jobs.train import TrainDisplay, finish, read_config, train, validation_text
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.training.schedule import TrainingSettings
@@ -84,7 +84,7 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_configs(tmp_path: Path, text: str, changes: list[str], said: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(SettingsError, match=said):
-        run(str(tmp_path / "run.yaml"), changes, {})
+        train(str(tmp_path / "run.yaml"), None, changes, None, None, False)
 
 
 def test_a_config_that_is_not_there_names_ours(tmp_path: Path) -> None:
