@@ -109,9 +109,8 @@ def check_fits(plan: Plan, resources: Resources) -> None:
     cpus = plan.actors * MODEL_CPUS + plan.decode_actors * DECODER_CPUS
     gpus = plan.gpus_per_actor * plan.actors
     if cpus > resources.cpus or gpus > resources.gpus:
-        raise SettingsError(
-            "address",
+        problem = (
             f"this cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and {plan.actors} model actors "
-            f"with {plan.decode_actors} decoding actors need at least {cpus:g} CPUs and {gpus:g} GPUs",
-            "lower --actors or --decoders, or join a larger cluster",
+            f"with {plan.decode_actors} decoding actors need at least {cpus:g} CPUs and {gpus:g} GPUs"
         )
+        raise SettingsError("address", problem, "lower --actors or --decoders, or join a larger cluster")

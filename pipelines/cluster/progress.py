@@ -108,14 +108,8 @@ class Meter:
         if self._counters and counted["places"] > 0:
             self._counters["batch_fill"].set(counted["asked"] / counted["places"], self._job)
         moments = (f"_{name}_at" for name in ("decoded", "began", "ready"))
-        self._blocks.append(
-            _Block(
-                len(table),
-                _sum(table, "decoded_s"),
-                _sum(table, "_decode_cpu_s"),
-                *(table[name][0].as_py() if name in table.schema.names else 0.0 for name in moments),
-            )
-        )
+        at = (table[name][0].as_py() if name in table.schema.names else 0.0 for name in moments)
+        self._blocks.append(_Block(len(table), _sum(table, "decoded_s"), _sum(table, "_decode_cpu_s"), *at))
         return table.drop_columns([name for name in table.schema.names if name.startswith("_")])
 
     def count_new(self, table: pa.Table) -> None:

@@ -77,11 +77,9 @@ def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[d
 
 
 def make_answers(
-    settings: EvaluateSettings,
-    data_sets: Sequence[LoadedSet],
-    grid: Sequence[Cell],
+    settings: EvaluateSettings, data_sets: Sequence[LoadedSet], grid: Sequence[Cell],
     progress: Callable[[str, Progress], None],
-) -> dict[str, RunResult]:
+) -> dict[str, RunResult]:  # fmt: skip
     """Run every cell to its end; cell name → its result. Stops at the first that is not complete.
 
     Where the sounds must be embedded first and that run did not end, the result is that of HEARD alone.
@@ -184,8 +182,8 @@ def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> Non
     good = [row for row in rows if row["error_code"] is None and row["text"] is not None]
     if not good:
         answer.texts.append(None)
-        first = next((row for row in rows if row["error_code"]), rows[0])
-        answer.error = f"{first['error_code']}: {first['error_message']}" if first["error_code"] else "no answer"
+        errors = [f"{row['error_code']}: {row['error_message']}" for row in rows if row["error_code"]]
+        answer.error = errors[0] if errors else "no answer"
         return
     whole = kind in ("caption", "chat")
     answer.texts.append(" ".join(row["text"] for row in good) if whole else good[0]["text"])

@@ -73,40 +73,28 @@ def compare_answers(
         {"key": key, "before": a, "after": b} for key, a, b in both if a["text"] != b["text"]
     ]
     found = Comparison(
-        rows=len(both),
-        same=len(both) - len(changes),
-        changed=len(changes),
-        only_a=len(old) - len(both),
-        only_b=len(new) - len(both),
-        failed_a=sum(before["text"] is None for _, before, _ in both),
-        failed_b=sum(after["text"] is None for _, _, after in both),
-        table=beside,
-    )
+        rows=len(both), same=len(both) - len(changes), changed=len(changes), table=beside,
+        only_a=len(old) - len(both), failed_a=sum(before["text"] is None for _, before, _ in both),
+        only_b=len(new) - len(both), failed_b=sum(after["text"] is None for _, _, after in both),
+    )  # fmt: skip
     _measure(changes, model, facts, device)
     changes.sort(key=lambda change: (-change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes] or [0.0])
     found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))
     found.largest = float(distances.max())
     columns: dict[str, Any] = {name: [change["key"][i] for change in changes] for i, name in enumerate(key_a)}
-    columns["uri"] = [change["before"]["uri"] for change in changes]
-    columns["text_a"] = [change["before"]["text"] for change in changes]
-    columns["text_b"] = [change["after"]["text"] for change in changes]
+    for name, side, of in (("uri", "before", "uri"), ("text_a", "before", "text"), ("text_b", "after", "text")):
+        columns[name] = [change[side][of] for change in changes]
     columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
     parquet.write(beside, pa.table(columns))
     found.cases = [_case(change) for change in changes[:top]]
     add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
     bars = np.histogram(distances, bins=BINS, range=(0.0, max(1.0, found.largest)))[0] if changes else np.zeros(BINS)
     page = render_page(
-        "compare.html.j2",
-        title="What changed",
-        run_a=storage.public_uri(run_a),
-        run_b=storage.public_uri(run_b),
-        found=found,
-        model=storage.public_uri(model),
-        bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
-        right=max(1.0, found.largest),
-        preview_seconds=PREVIEW_SECONDS,
-    )
+        "compare.html.j2", title="What changed", run_a=storage.public_uri(run_a), run_b=storage.public_uri(run_b),
+        found=found, model=storage.public_uri(model), bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
+        right=max(1.0, found.largest), preview_seconds=PREVIEW_SECONDS,
+    )  # fmt: skip
     storage.write_bytes(out, page)
     found.size_bytes = len(page)
     return found

@@ -102,13 +102,9 @@ def check_against(history: History, against: str, names: Collection[str]) -> Non
 
 
 def gate(
-    history: History,
-    rows: Sequence[Mapping[str, Any]],
-    against: str,
-    tolerance: float,
-    seed: int = 0,
+    history: History, rows: Sequence[Mapping[str, Any]], against: str, tolerance: float, seed: int = 0,
     ungated: Collection[str] = (),
-) -> Verdict:
+) -> Verdict:  # fmt: skip
     """Compare a run's rows (columns of the history) with the accepted (or the named) and the pinned run.
 
     A metric *fell* when it is worse by more than `tolerance`, and the 95 % interval of the difference (paired bootstrap

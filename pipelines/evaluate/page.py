@@ -31,21 +31,14 @@ def write_page(settings: EvaluateSettings, done: Evaluation, history: History | 
     best = best_cell(done.cells)
     earlier = _earlier(history, done.run_id)
     sections = [_section(result, earlier, settings.players) for result in best.results]
-    add_media(
-        [case for each in sections for _, cases in each["cases"] for case in cases], PREVIEW_SECONDS, MEDIA_BYTES, 1
-    )
+    shown = [case for each in sections for _, cases in each["cases"] for case in cases]
+    add_media(shown, PREVIEW_SECONDS, MEDIA_BYTES, 1)
     model = storage.public_uri(settings.model)
     page = render_page(
-        "evaluation.html.j2",
-        title=f"Evaluation of {'/'.join(model.rstrip('/').split('/')[-2:])}",
-        model=model,
-        done=done,
-        best=best,
-        sections=sections,
-        grid=_grid(done) if len(done.cells) > 1 else None,
-        tolerance=settings.tolerance,
-        preview_seconds=PREVIEW_SECONDS,
-    )
+        "evaluation.html.j2", title=f"Evaluation of {'/'.join(model.rstrip('/').split('/')[-2:])}", model=model,
+        done=done, best=best, sections=sections, grid=_grid(done) if len(done.cells) > 1 else None,
+        tolerance=settings.tolerance, preview_seconds=PREVIEW_SECONDS,
+    )  # fmt: skip
     storage.write_bytes(storage.join(settings.out, PAGE), page)
 
 
@@ -202,13 +195,9 @@ def _grid(done: Evaluation) -> list[dict[str, Any]]:
     for results in zip(*(cell.results for cell in done.cells), strict=True):
         metrics = [result.leading for result in results]
         most = max(map(upward, metrics))
-        columns.append(
-            {
-                "benchmark": results[0].data.name,
-                "metric": next((metric.name for metric in metrics if metric is not None), ""),
-                "metrics": metrics,
-                "best": [metric is not None and upward(metric) == most for metric in metrics],
-                "gaps": [None if result.gap is None else result.gap.cosine["moved"] for result in results],
-            }
-        )
+        names = [metric.name for metric in metrics if metric is not None]
+        column = {"benchmark": results[0].data.name, "metric": names[0] if names else "", "metrics": metrics}
+        column["best"] = [metric is not None and upward(metric) == most for metric in metrics]
+        column["gaps"] = [None if result.gap is None else result.gap.cosine["moved"] for result in results]
+        columns.append(column)
     return columns

@@ -34,36 +34,26 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
     """One row an item and order: what was asked, what is right, what was answered, what it was taken for, and what
     every metric makes of it (`metrics`: list of name and value)."""
     rows = []
+    of_run = {"model_fingerprint": model_fingerprint, "run_id": run_id}
     for result in results:
         matched = result.scores.details.get("matched") or [None] * len(result.answers)
         for index, (item, answer) in enumerate(zip(result.data.items, result.answers, strict=True)):
-            values = [
-                {"name": name, "value": metric.values[index]}
-                for name, metric in result.scores.metrics.items()
-                if index < len(metric.values)
+            metrics = [
+                (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
+            common = {
+                "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
+                "question": item.question or None, "category": item.category or None, "truth": truths(item),
+                "seconds": answer.seconds, "error": answer.error or None, **of_run,
+            }  # fmt: skip
+            of_first = {
+                "matched": matched[index],
+                "metrics": [{"name": name, "value": value} for name, value in metrics],
+            }
             for order, text in enumerate(answer.texts or [None]):
                 shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None
-                rows.append(
-                    {
-                        "benchmark": result.data.name,
-                        "item": item.item_id,
-                        "order": order,
-                        "uri": item.uri,
-                        "task": item.task,
-                        "question": item.question or None,
-                        "choices": shown,
-                        "category": item.category or None,
-                        "truth": truths(item),
-                        "text": text,
-                        "matched": matched[index] if order == 0 else None,
-                        "metrics": values if order == 0 else None,
-                        "seconds": answer.seconds,
-                        "error": answer.error or None,
-                        "model_fingerprint": model_fingerprint,
-                        "run_id": run_id,
-                    }
-                )
+                own = {"order": order, "choices": shown, "text": text}
+                rows.append({**common, **own, **(of_first if order == 0 else {})})
     return pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
 
 
@@ -86,7 +76,7 @@ def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation
             share = result.answered
             mean = float(np.mean(share))
             answered = Metric(ANSWERED, mean, mean, mean, len(share), (), tuple([value] for value in share))
-            metrics = {**result.scores.metrics}
+            metrics = dict(result.scores.metrics)
             metrics.setdefault(ANSWERED, answered)
             for name, metric in metrics.items():
                 if metric.value is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -172,11 +172,9 @@ def score_answers(
     result = SetResult(data, answers, Scores(), {})
     orders = max((len(answer.texts) for answer in answers), default=1) or 1
 
-    def scored(texts: Sequence[Any]) -> Scores:
-        return score(
-            kind, items, texts, labels=data.labels, embed_text=encoder.embed_text, metrics=metrics, seed=seed
-        )  # fmt: skip
-
+    scored: Callable[[Sequence[Any]], Scores] = partial(
+        score, kind, items, labels=data.labels, embed_text=encoder.embed_text, metrics=metrics, seed=seed
+    )  # fmt: skip
     if not fixed and kind != "chat":
         fixed["majority"] = scored(majority(kind, items, orders, seed))
         if kind in ("label", "labels", "choice"):

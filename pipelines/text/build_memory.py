@@ -131,13 +131,10 @@ class _MemoryBuild:
         out.check()
         self.tell(Progress("merge", total, total))
         facts = {
-            "encoder_fingerprint": self.facts.encoder_fingerprint,
-            "dim": self.facts.dim,
-            "count": total,
-            "storage": self.settings.storage,
-            "embeddings": storage.public_uri(self.settings.embeddings),
+            "encoder_fingerprint": self.facts.encoder_fingerprint, "dim": self.facts.dim, "count": total,
+            "storage": self.settings.storage, "embeddings": storage.public_uri(self.settings.embeddings),
             "settings": self.settings.model_dump(include={"sources", "cap", "seed", "iterations"}),
-        }
+        }  # fmt: skip
         return self._timed("merge", partial(write_memory, self.settings.output, empty, shards, facts))
 
     def _timed(self, name: str, step: Callable[[], Any]) -> Any:
@@ -154,13 +151,9 @@ class _MemoryBuild:
         from pipelines.cluster.session import readable_errors
 
         done = ray.data.from_arrow(tables).map_batches(
-            task,
-            fn_args=arguments,
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=1,
+            task, fn_args=arguments, batch_format="pyarrow", batch_size=None, num_cpus=1,
             concurrency=min(self.tasks, len(tables)),
-        )
+        )  # fmt: skip
         yield from readable_errors(done.iter_batches(batch_size=None, batch_format="pyarrow"))
 
     def _work(self) -> list[pa.Table]:
@@ -209,13 +202,11 @@ class _MemoryBuild:
         import ray
 
         shards: list[dict[str, Any]] = []
-        first = rows = 0
+        first = 0
         for piece, count in zip(self.pieces, counts, strict=True):
-            if not shards or rows + count > self.shard_rows:
+            if not shards or first + count - shards[-1]["first"] > self.shard_rows:
                 shards.append({"number": len(shards), "first": first, "pieces": []})
-                rows = 0
             shards[-1]["pieces"].append(asdict(piece))
-            rows += count
             first += count
         tables = [pa.Table.from_pylist([shard]) for shard in shards]
         folder = storage.join(self.settings.output, *SHARDS)

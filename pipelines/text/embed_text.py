@@ -77,29 +77,23 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             raise SettingsError("output", problem, "choose another folder than the corpora's")
     facts = read_encoder_facts(encoder_uri(settings.encoder))
     buckets = _bucket_count(files, settings.bucket_records)
-    identity = {  # a file is known by its name, size and time or etag
-        "job": "embed-text",
-        "encoder": facts.fingerprint,
-        "corpora": f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}",
-        "columns": settings.columns,
-        "batch_size": settings.batch_size,
-        "buckets": buckets,
-    }
+    known = (
+        f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}"  # version: etag, time
+    )
+    identity = {
+        "job": "embed-text", "encoder": facts.fingerprint, "corpora": known, "columns": settings.columns,
+        "batch_size": settings.batch_size, "buckets": buckets,
+    }  # fmt: skip
     with open_output(settings.output, identity, results=FOLDER, overwrite=settings.overwrite, written=OUR_NAMES) as out:
         previous = out.read_run()
         if previous is not None and previous.get("status") == "complete" and has_facts(settings.output):
             return EmbedTextResult("complete_before", settings.output, previous)
         corpora = [storage.public_uri(uri) for uri in settings.corpora]
+        shown = {**settings.model_dump(), "corpora": corpora, "output": storage.public_uri(settings.output)}
         run: dict[str, Any] = {
-            "job": "embed-text",
-            "status": "running",
-            "run_id": out.run_id,
-            "started": utc(started),
-            "settings": {**settings.model_dump(), "corpora": corpora, "output": storage.public_uri(settings.output)},
-            "versions": versions(),
-            "files": len(files),
-            "buckets": buckets,
-        }
+            "job": "embed-text", "status": "running", "run_id": out.run_id, "started": utc(started), "settings": shown,
+            "versions": versions(), "files": len(files), "buckets": buckets,
+        }  # fmt: skip
         out.write_run(run)
         work = _Embedding(settings, facts, buckets, out, tell)
         try:
@@ -117,17 +111,11 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
             out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                table = EmbeddingsFacts(
-                    settings.output,
-                    encoder=storage.public_uri(settings.encoder),
-                    encoder_fingerprint=facts.fingerprint,
-                    dim=facts.dim,
-                    dtype="float16",
-                    rows=run["captions"],
-                    records=run["records"] - run["bad"],
-                    corpora=corpora,
-                )
-                write_facts(table)
+                write_facts(EmbeddingsFacts(
+                    settings.output, encoder=storage.public_uri(settings.encoder),
+                    encoder_fingerprint=facts.fingerprint, dim=facts.dim, dtype="float16",
+                    rows=run["captions"], records=run["records"] - run["bad"], corpora=corpora,
+                ))  # fmt: skip
             out.write_run(run)
         return EmbedTextResult(run["status"], settings.output, run)
 
@@ -172,12 +160,9 @@ class _Embedding:
 
         folder = storage.join(self.settings.output, "_state", "reports")
         storage.remove_tree(folder)
-        uris = [info.uri for info in files]
+        uris = pa.table({"uri": [info.uri for info in files], "number": range(len(files))})
         size = -(-len(uris) // READ_TASKS)
-        shards = [
-            pa.table({"uri": uris[at : at + size], "number": range(at, min(at + size, len(uris)))})
-            for at in range(0, len(uris), size)
-        ]
+        shards = [uris.slice(at, size) for at in range(0, len(uris), size)]
         read = ray.data.from_arrow(shards).map_batches(
             read_corpora,
             fn_args=(self.settings.columns, self.buckets, self.done, folder),
@@ -235,16 +220,13 @@ class _Embedding:
         """Fill in the run's record. Rates are from the first bucket's start to the last one's end."""
         busy = max(0.0, self.last_at - self.first_at)
         run.update(
-            records=sum(report.records for report in self.reports),
-            bad=self.bad,
+            records=sum(report.records for report in self.reports), bad=self.bad,
             problems=dict(sum((report.problems for report in self.reports), Counter())),
-            records_new=self.new,
-            captions_new=self.captions,
+            records_new=self.new, captions_new=self.captions,
             captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.parts)),
-            embed_s=round(self.embed_s, 3),
-            busy_s=round(busy, 3),
+            embed_s=round(self.embed_s, 3), busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
-        )
+        )  # fmt: skip
 
 
 def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:

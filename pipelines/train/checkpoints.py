@@ -51,10 +51,7 @@ class TrainState:
 def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
     """What is trained, by name (`mapper.…`, `llm.…`). The optimizer must be made already."""
     named = {f"mapper.{name}": weight for name, weight in model.mapper.named_parameters()}
-    for name, weight in model.llm.named_parameters():
-        if weight.requires_grad:
-            named[f"llm.{name}"] = weight
-    return named
+    return named | {f"llm.{name}": weight for name, weight in model.llm.named_parameters() if weight.requires_grad}
 
 
 def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
@@ -73,23 +70,14 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
 
 def list_checkpoints(folder: str) -> dict[int, str]:
     """Step → URI, in order."""
-    if not storage.is_dir(folder):
-        return {}
-    found = {}
-    for info in storage.list_files(folder):
-        match = _NAME.search(info.uri)
-        if match:
-            found[int(match[1])] = info.uri
-    return dict(sorted(found.items()))
+    files = storage.list_files(folder) if storage.is_dir(folder) else []
+    return dict(sorted((int(match[1]), info.uri) for info in files if (match := _NAME.search(info.uri))))
 
 
 def load_newest(
-    folder: str,
-    model: MatsModel,
-    optimizer: torch.optim.Optimizer,
-    first_worker: bool = True,
+    folder: str, model: MatsModel, optimizer: torch.optim.Optimizer, first_worker: bool = True,
     warn: Callable[[str], None] = log.warning,
-) -> TrainState:
+) -> TrainState:  # fmt: skip
     """Restore the newest checkpoint that can be read; a fresh state when there is none.
 
     A damaged file is passed over for the one before it, and the first worker renames it to
@@ -130,11 +118,8 @@ def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer
     weights = named_weights(model)
     shapes = {f"weight/{name}": weight.shape for name, weight in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weight/")}:
-        raise ForeignCheckpoint(
-            "output",
-            f"its checkpoint {storage.public_uri(uri)} holds other weights than are trained here",
-            "choose another OUTPUT, or --overwrite",
-        )
+        problem = f"its checkpoint {storage.public_uri(uri)} holds other weights than are trained here"
+        raise ForeignCheckpoint("output", problem, "choose another OUTPUT, or --overwrite")
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[f"weight/{name}"])

@@ -128,8 +128,7 @@ def _id_array(ids: list[str]) -> np.ndarray:
     return np.array([each.encode() for each in ids])
 
 
-_Usable = tuple[dict[str, str], FileReport, int]
-"""A usable record, and where it stands: the report of its file, and its line."""
+_Usable = tuple[dict[str, str], FileReport, int]  # a record, the report of its file, and its line
 
 
 @contextmanager
@@ -161,18 +160,14 @@ def _set_report(name: str, vectors: str, rows: int, files: list[FileReport], hel
     """What is known of a packed set."""
     problems = sum((each.problems for each in files), Counter())
     first = [(storage.public_uri(each.uri), each.lines[0]) for each in files if each.lines]
+    examples = [
+        f"{uri} line {at['line']}: {at['code']}" + (f" ({at['detail']})" if at["detail"] else "")
+        for uri, at in first[:5]
+    ]
     return {
-        "name": name,
-        "vectors": vectors,
-        "records": rows,
-        "problems": dict(sorted(problems.items())),
-        "examples": [
-            f"{uri} line {at['line']}: {at['code']}" + (f" ({at['detail']})" if at["detail"] else "")
-            for uri, at in first[:5]
-        ],
-        "held_from": held_from,
-        "files": [each.as_dict() for each in files],
-    }
+        "name": name, "vectors": vectors, "records": rows, "problems": dict(sorted(problems.items())),
+        "examples": examples, "held_from": held_from, "files": [each.as_dict() for each in files],
+    }  # fmt: skip
 
 
 def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) -> Iterator[_Usable]:
@@ -217,8 +212,7 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
                     continue
                 records.append({"vector": len(records), **record})
                 windows = row["windows"]
-                weights = [each["weight"] for each in windows]
-                vectors.append(pool_windows([each["embedding"] for each in windows], weights))
+                vectors.append(pool_windows([w["embedding"] for w in windows], [w["weight"] for w in windows]))
     table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
     with _array_file(folder / file, np.float32, table.shape) as out:
         out.write(table.astype(np.float32).tobytes())
@@ -232,10 +226,11 @@ def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
     if row.get("error_code") or not row.get("windows"):
         return "no_sound"
     task = str(row.get("task") or data.task or "caption")
-    if task.strip().lower() not in FAMILIES:
-        return "unknown_task"
     question = str(row.get("question") or row.get("instruction") or "")
-    if FAMILIES[task.strip().lower()] == "QA" and not question.strip():
+    family = FAMILIES.get(task.strip().lower())
+    if family is None:
+        return "unknown_task"
+    if family == "QA" and not question.strip():
         return "missing_instruction"
     output = str(row.get("output") or "").strip()
     if not output:

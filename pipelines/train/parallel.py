@@ -62,11 +62,8 @@ def shard_llm(model: MatsModel, device: torch.device) -> None:
     from torch.distributed.fsdp import fully_shard
 
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise SettingsError(
-            "fsdp",
-            f"torch {torch.__version__} cannot spread the frozen LLM",
-            "install torch 2.7 or newer, or say fsdp: never",
-        )
+        problem = f"torch {torch.__version__} cannot spread the frozen LLM"
+        raise SettingsError("fsdp", problem, "install torch 2.7 or newer, or say fsdp: never")
     llm = model.causal_lm
     lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
     layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))
