@@ -147,14 +147,9 @@ class Meter:
         counted = [block for block in self._blocks if block.began_at >= ready]
         early = sum(block.decode_cpu_s for block in counted if block.decoded_at < ready)
         seconds = ended - ready + early / max(1, cores)
-        rows = sum(block.rows for block in counted)
-        audio = sum(block.audio_s for block in counted)
-        return {
-            "rows": rows,
-            "seconds": round(seconds, 3),
-            "rows_per_s": round(rows / seconds, 3),
-            "real_time_factor": round(audio / seconds, 2),
-        }
+        rows, audio = sum(block.rows for block in counted), sum(block.audio_s for block in counted)
+        rates = {"rows_per_s": round(rows / seconds, 3), "real_time_factor": round(audio / seconds, 2)}
+        return {"rows": rows, "seconds": round(seconds, 3), **rates}
 
 
 def _sum(table: pa.Table, name: str) -> float:

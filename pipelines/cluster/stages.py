@@ -62,14 +62,14 @@ class Stage:
 
     def planned(self, plan: Plan) -> Stage:
         """The stage with the actors, GPUs and batch that the plan has for it."""
+        own = replace(self, elastic=plan.elastic)
         if not self.gpus:
-            return replace(self, actors=plan.decode_actors, first_actors=plan.decode_actors, elastic=plan.elastic)
+            return replace(own, actors=plan.decode_actors, first_actors=plan.decode_actors)
         gpus = min(self.gpus, plan.gpus_per_actor)
         # A stage cuts tables into batches itself, so no answer waits for a table to fill. For GPUs Ray wants a
         # number, and joins tables up to it.
         batch = plan.batch_size if gpus else self.batch
-        first, elastic = plan.first_actors, plan.elastic
-        return replace(self, gpus=gpus, batch=batch, actors=plan.actors, first_actors=first, elastic=elastic)
+        return replace(own, gpus=gpus, batch=batch, actors=plan.actors, first_actors=plan.first_actors)
 
 
 def check_stages(stages: Sequence[Stage], columns: Iterable[str]) -> None:
@@ -100,15 +100,11 @@ def run_stages(
     for stage in stages:
         planned = stage.planned(plan)
         rows = rows.map_batches(
-            planned.actor,
-            fn_constructor_args=(context, *planned.arguments),
-            batch_format="pyarrow",
-            batch_size=planned.batch,
+            planned.actor, fn_constructor_args=(context, *planned.arguments),
+            batch_format="pyarrow", batch_size=planned.batch, num_cpus=planned.cpus, num_gpus=planned.gpus or None,
             compute=actor_pool(planned.actors, planned.first_actors, planned.elastic),
-            num_cpus=planned.cpus,
-            num_gpus=planned.gpus or None,
             **bounded_retries(ray.data.Dataset.map_batches),
-        )
+        )  # fmt: skip
     # note: with prefetching a table is handed over when the next one has come, so it is durable that much later
     for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if len(table):

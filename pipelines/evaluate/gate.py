@@ -170,8 +170,7 @@ def _due(
             has = {key for key in history.keys(run_id) if key.benchmark == name}
             if not has:
                 continue
-            without_grid = {key for key in has if not key.cell}
-            due = (has & left) if standing else (without_grid or has)
+            due = (has & left) if standing else ({key for key in has if not key.cell} or has)
             standing = True
             if due:
                 found.setdefault(run_id, []).extend(sorted(due))
@@ -205,6 +204,5 @@ def _compare(old: ItemValues, new: Mapping[str, Any] | None, against: str, toler
     difference, low, high, _ = paired_bootstrap(first, second, seed, new["statistic"])
     worse = (-difference, -high) if new["higher_is_better"] else (difference, low)
     fell = worse[0] > tolerance and worse[1] > 0
-    return Change(
-        new["benchmark"], new["metric"], past["value"], new["value"], difference, low, high, len(pairs), against, fell
-    )
+    values = (past["value"], new["value"], difference, low, high)
+    return Change(new["benchmark"], new["metric"], *values, len(pairs), against, fell)

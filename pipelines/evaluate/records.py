@@ -65,14 +65,12 @@ def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation
     of_run["settings"] = json.dumps(of_run["settings"], sort_keys=True)
     for each in done.cells:
         for result in each.results:
+            data = result.data
             common = {
-                **of_run,
-                "cell": "" if len(done.cells) == 1 and not each.cell.values else each.cell.name,
-                "benchmark": result.data.name,
-                "kind": result.data.definition.kind,
-                "labels": hash_settings(list(result.data.labels.names)),
-                "items": [item.item_id for item in result.data.items],
-            }
+                **of_run, "cell": "" if len(done.cells) == 1 and not each.cell.values else each.cell.name,
+                "benchmark": data.name, "kind": data.definition.kind, "items": [item.item_id for item in data.items],
+                "labels": hash_settings(list(data.labels.names)),
+            }  # fmt: skip
             share = result.answered
             mean = float(np.mean(share))
             answered = Metric(ANSWERED, mean, mean, mean, len(share), (), tuple([value] for value in share))
@@ -90,36 +88,28 @@ def _run_facts(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, 
     shown: dict[str, Any] = {name: storage.public_uri(getattr(settings, name)) for name in ("model", "out", "history")}
     shown["data"] = [storage.public_uri(value) for value in settings.data]
     return {
-        "run_id": done.run_id,
-        "started": began,
-        "model": storage.public_uri(settings.model),
-        "model_fingerprint": facts.fingerprint,
-        "settings": settings.model_dump() | shown,
-    }
+        "run_id": done.run_id, "started": began, "model": storage.public_uri(settings.model),
+        "model_fingerprint": facts.fingerprint, "settings": settings.model_dump() | shown,
+    }  # fmt: skip
 
 
 def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> None:
     """Write OUT/metrics.json."""
-    verdict = done.verdict
+    said: dict[str, Any] | None = None
+    if (verdict := done.verdict) is not None:
+        compared: dict[str, Sequence[Any]] = {
+            "falls": verdict.falls,
+            "lost": verdict.not_comparable,
+            "changes": verdict.changes,
+        }
+        said = {"open": verdict.open, "against": verdict.against, "tolerance": settings.tolerance}
+        said |= {name: [vars(each) for each in found] for name, found in compared.items()}
+        said["skipped"] = verdict.skipped
     record = {
-        "format": FORMAT,
-        **_run_facts(settings, facts, done, began),
-        "versions": versions(),
-        "answers": done.rows,
-        "failed": done.failed,
-        "accepted": done.accepted,
+        "format": FORMAT, **_run_facts(settings, facts, done, began), "versions": versions(),
+        "answers": done.rows, "failed": done.failed, "accepted": done.accepted,
         "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
-        "gate": None
-        if verdict is None
-        else {
-            "open": verdict.open,
-            "against": verdict.against,
-            "tolerance": settings.tolerance,
-            "falls": [vars(change) for change in verdict.falls],
-            "lost": [vars(each) for each in verdict.not_comparable],
-            "changes": [vars(change) for change in verdict.changes],
-            "skipped": verdict.skipped,
-        },
+        "gate": said,
         "cells": [
             {
                 "cell": each.cell.name,
@@ -129,7 +119,7 @@ def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluatio
             }
             for each in done.cells
         ],
-    }
+    }  # fmt: skip
     data = json.dumps(record, indent=1, default=str).encode()
     storage.write_bytes(storage.join(settings.out, "metrics.json"), data)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -92,21 +92,17 @@ def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
         raise SettingsError("clusters", problem, f"choose 1 to {rows}")
 
 
-@dataclass
 class _MemoryBuild:
     """One build's way through Ray."""
 
-    settings: BuildMemorySettings
-    facts: EmbeddingsFacts
-    pieces: list[Piece]
-    shard_rows: int
-    tell: Callable[[Progress], None]
-    times: dict[str, float] = field(default_factory=dict)
-    tasks: int = 1
-
-    def __post_init__(self) -> None:
-        sources = self.settings.sources
-        self.selection = Selection(tuple(sources) if sources is not None else None, self.settings.seed)
+    def __init__(
+        self, settings: BuildMemorySettings, facts: EmbeddingsFacts, pieces: list[Piece], shard_rows: int,
+        tell: Callable[[Progress], None],
+    ) -> None:  # fmt: skip
+        self.settings, self.facts, self.pieces, self.shard_rows, self.tell = settings, facts, pieces, shard_rows, tell
+        self.times: dict[str, float] = {}
+        sources = None if settings.sources is None else tuple(settings.sources)
+        self.selection = Selection(sources, settings.seed)
 
     def run(self, out: Output) -> dict[str, Any]:
         """Everything but the settings' checks; returns what memory.json says."""

@@ -68,12 +68,7 @@ def read_corpora(
         if found:
             yield _bucket_table(found, buckets)
         told = json.dumps({**vars(report), "done": left_out})
-        storage.write_bytes(report_uri(reports, file["number"]), told.encode())
-
-
-def report_uri(folder: str, number: int) -> str:
-    """Where the report of a file is."""
-    return storage.join(folder, f"{number}.json")
+        storage.write_bytes(storage.join(reports, f"{file['number']}.json"), told.encode())
 
 
 def _add(found: dict[str, Caption], key: str, text: str, sources: Iterable[str], count: int) -> None:
@@ -90,9 +85,8 @@ def caption_table(captions: Mapping[str, Caption]) -> pa.Table:
 
 
 def _bucket_table(found: dict[str, Caption], buckets: int) -> pa.Table:
-    return caption_table(found).add_column(
-        0, "bucket", pa.array([bucket_of(key, buckets) for key in found], pa.int32())
-    )
+    own = pa.array([bucket_of(key, buckets) for key in found], pa.int32())
+    return caption_table(found).add_column(0, "bucket", own)
 
 
 def distinct(rows: pa.Table) -> pa.Table:

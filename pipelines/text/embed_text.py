@@ -33,7 +33,7 @@ from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_fact
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
-from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora, report_uri
+from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora
 
 REPORT = "_corpora.json"
 OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER, "_state/identity.json")
@@ -163,16 +163,13 @@ class _Embedding:
         uris = pa.table({"uri": [info.uri for info in files], "number": range(len(files))})
         size = -(-len(uris) // READ_TASKS)
         shards = [uris.slice(at, size) for at in range(0, len(uris), size)]
+        given = (self.settings.columns, self.buckets, self.done, folder)
         read = ray.data.from_arrow(shards).map_batches(
-            read_corpora,
-            fn_args=(self.settings.columns, self.buckets, self.done, folder),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=READ_CPUS,
+            read_corpora, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS
         )
         captions = next(readable_errors(make() for make in (read.materialize,)))
-        for number in range(len(uris)):
-            found = json.loads(storage.read_bytes(report_uri(folder, number)))
+        for number in range(len(files)):
+            found = json.loads(storage.read_bytes(storage.join(folder, f"{number}.json")))
             self.before += found.pop("done")
             report = FileReport(**{**found, "problems": Counter(found["problems"])})
             self.bad += report.bad
@@ -206,14 +203,10 @@ class _Embedding:
         given = (self.parts, self.facts.uri, self.facts.dim, self.settings.device, self.settings.batch_size)
         grouped = captions.groupby("bucket", num_partitions=min(self.buckets, SHUFFLE_PARTITIONS))
         counts = grouped.map_groups(
-            EmbedBucket,
-            fn_constructor_args=given,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=actors),
-            num_cpus=ENCODER_CPUS,
-            num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
+            EmbedBucket, fn_constructor_args=given, batch_format="pyarrow", compute=ActorPoolStrategy(size=actors),
+            num_cpus=ENCODER_CPUS, num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
             **bounded_retries(GroupedData.map_groups),
-        )
+        )  # fmt: skip
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
     def describe(self, run: dict[str, Any]) -> None:

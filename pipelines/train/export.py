@@ -84,12 +84,14 @@ def model_card(
     """Markdown: data, settings, curves, metrics."""
     last = next((each for each in reversed(state.history) if "validation" in each and each["step"] <= step), None)
     training, config = settings.training, model.config
+    audio = [each.audio is not None for each in settings.data]
+    made_of = "audio embeddings" if all(audio) else "text and audio embeddings" if any(audio) else "text alone"
     trained = sum(weight.numel() for weight in model.mapper.parameters())
     adapted = sum(weight.numel() for name, weight in model.llm.named_parameters() if "lora_" in name)
     lines = [
         "# Model card",
         "",
-        f"A MATS audio language model, trained on {_supervision(settings)}. CLAP and LLM are frozen.",
+        f"A MATS audio language model, trained on {made_of}. CLAP and LLM are frozen.",
         "",
         f"- encoder: {_name(config.encoder)}",
         f"- LLM: {_name(config.llm)}",
@@ -131,11 +133,6 @@ def model_card(
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()]
     lines += ["```", "", "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
     return "\n".join(lines) + "\n"
-
-
-def _supervision(settings: TrainSettings) -> str:
-    audio = [each.audio is not None for each in settings.data]
-    return "audio embeddings" if all(audio) else "text and audio embeddings" if any(audio) else "text alone"
 
 
 def _name(part: Any) -> str:

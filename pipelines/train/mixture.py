@@ -81,16 +81,12 @@ def held_out_notes(sets: list[dict[str, Any]]) -> list[str]:
     """What a reader of the validation's numbers must know: sets that are not measured on unmet captions."""
     notes = []
     for each in sets:
+        name, held, met = f"data set {each['name']}", f"{each['validation']:,}", each["met"]
         if each["held_by"] == "record":
-            notes.append(
-                f"data set {each['name']} has too few captions to hold any out: it is measured on "
-                f"{each['validation']:,} records whose captions are trained on"
-            )
-        elif each["met"]:
-            notes.append(
-                f"data set {each['name']} is measured on {each['met']:,} records (of {each['validation']:,}) whose "
-                "captions are labels, and trained on"
-            )
+            why = "has too few captions to hold any out"
+            notes.append(f"{name} {why}: it is measured on {held} records whose captions are trained on")
+        elif met:
+            notes.append(f"{name} is measured on {met:,} records (of {held}) whose captions are labels, and trained on")
     return notes
 
 

@@ -257,10 +257,8 @@ def _check_errors(store: dict[str, Any], most: float) -> None:
         if bad > most * (bad + each["records"]):
             why = ", ".join(f"{name} {count}" for name, count in each["problems"].items())
             first = f"; first: {each['examples'][0]}" if each["examples"] else ""
-            problem = (
-                f"{bad} of {bad + each['records']} records cannot be used ({why}{first}), which is more than the "
-                f"{most:.1%} of max_error_rate"
-            )
+            share = f"{bad} of {bad + each['records']} records"
+            problem = f"{share} cannot be used ({why}{first}), which is more than the {most:.1%} of max_error_rate"
             embed = ', or embed this corpus with "mats embed-text"' if "no_embedding" in each["problems"] else ""
             raise SettingsError(f"data.{each['name']}", problem, f"repair them{embed}, or raise max_error_rate")
         if not each["train"]:

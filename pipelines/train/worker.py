@@ -23,7 +23,7 @@ from mats_core.training.step import NotFiniteError, StepBatch, StepResult, evalu
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import WorkerShare, draw_step, prefetched, step_batch, validation_batches, wording
 from pipelines.train.checkpoints import ForeignCheckpoint, load_checkpoint, load_newest, prune, save_checkpoint
-from pipelines.train.mixture import StoredSet, open_store
+from pipelines.train.mixture import open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
 
@@ -109,12 +109,10 @@ class Reporter:
             self.stop = bool(ray.get(self._reply))
             self._reply = None
         if now or time.monotonic() - self._last > _REPORT_S:
-            reply = self._inbox.post.remote(self._queued)
+            self._reply = self._inbox.post.remote(self._queued)
             self._queued, self._last = [], time.monotonic()
             if now:
-                self.stop = bool(ray.get(reply))
-            else:
-                self._reply = reply
+                self.stop = bool(ray.get(self._reply))
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -259,8 +257,7 @@ class TrainWorker:
         state = self.state
         if results:
             ratios = {each.name: max(each.ratio, 0.0) for each in self.settings.data if each.name in results}
-            weight = sum(ratios.values())
-            names = ratios if weight else dict.fromkeys(results, 1.0)
+            names = ratios if sum(ratios.values()) else dict.fromkeys(results, 1.0)
             mean = sum(results[n]["loss"] * r for n, r in names.items()) / sum(names.values())
             if state.best_loss is None or mean < state.best_loss:
                 state.best_loss, state.best_step = mean, state.step
@@ -271,13 +268,13 @@ class TrainWorker:
 
     def _sample_answers(self) -> list[dict[str, str]]:
         """What the model now says to a few held-out captions, as they are (no noise, no Santa)."""
-        picked: list[tuple[StoredSet, int]] = []
+        names, records = [], []
         for turn in range(self.settings.sample_answers):
             pool = [each for each in self.sets if turn // len(self.sets) < len(each.validation)]
             if pool:
                 chosen = pool[turn % len(pool)]
-                picked.append((chosen, int(chosen.validation[turn // len(self.sets)])))
-        records = [each.record(number) for each, number in picked]
+                names.append(chosen.name)
+                records.append(chosen.record(int(chosen.validation[turn // len(self.sets)])))
         if not records:
             return []
         prompts = [self.word(record, 0) for record in records]
@@ -285,8 +282,8 @@ class TrainWorker:
         short = {"beams": 1, "max_new_tokens": 60, "min_length": 1}
         texts = self.model.generate(vectors.to(self.device), prompts, short)
         return [
-            {"set": each.name, "prompt": prompt, "answer": text, "target": record.output}
-            for (each, _), prompt, text, record in zip(picked, prompts, texts, records, strict=True)
+            {"set": name, "prompt": prompt, "answer": text, "target": record.output}
+            for name, prompt, text, record in zip(names, prompts, texts, records, strict=True)
         ]
 
     def _checkpoint(self) -> None:
@@ -298,11 +295,9 @@ class TrainWorker:
                 prune(self.folder, self.settings.keep_checkpoints, self.state.best_step)
             except (storage.StorageError, OSError) as error:
                 failure = str(error)
-        failed = sum_numbers([float(bool(failure))], self.device)[0] > 0
-        if failed:
-            raise TrainingStopped(
-                f"the checkpoint of step {self.state.step} was not written, earlier ones are intact: {failure}"
-            )
+        if sum_numbers([float(bool(failure))], self.device)[0] > 0:
+            told = f"the checkpoint of step {self.state.step} was not written, earlier ones are intact: {failure}"
+            raise TrainingStopped(told)
         self.reporter.report("checkpoint", step=self.state.step)
 
     def _export(self) -> None:
@@ -325,22 +320,17 @@ class TrainWorker:
             export_model(self.model, self.settings, self.state, self.sets, step)
         except (storage.StorageError, OSError, SettingsError, SafetensorError) as error:
             raise TrainingStopped(f"the model was not written; checkpoints are intact: {error}") from error
-        state = self.state
-        names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss")
-        facts: dict[str, Any] = {name: getattr(state, name) for name in names}
-        self.reporter.report("finished", now=True, exported_step=step, history=state.history, **facts)
+        names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss", "history")
+        facts: dict[str, Any] = {name: getattr(self.state, name) for name in names}
+        self.reporter.report("finished", now=True, exported_step=step, **facts)
 
 
 def curve_point(steps: list[StepResult]) -> dict[str, Any]:
     """A point of the curves: means over some steps, and the last one's learning rate and gradient norm."""
-    targets = sum(each.target_tokens for each in steps)
-    seconds = sum(each.seconds for each in steps)
+    names = ("target_tokens", "seconds", "loss_sum", "correct", "tokens", "wait_seconds")
+    targets, seconds, loss, correct, tokens, waited = (sum(getattr(each, name) for each in steps) for name in names)
     return {
-        "loss": sum(each.loss_sum for each in steps) / targets,
-        "token_accuracy": sum(each.correct for each in steps) / targets,
-        "learning_rate": steps[-1].learning_rate,
-        "grad_norm": steps[-1].grad_norm,
-        "tokens_per_s": sum(each.tokens for each in steps) / seconds,
-        "step_s": seconds / len(steps),
-        "wait_share": sum(each.wait_seconds for each in steps) / seconds,
-    }
+        "loss": loss / targets, "token_accuracy": correct / targets, "learning_rate": steps[-1].learning_rate,
+        "grad_norm": steps[-1].grad_norm, "tokens_per_s": tokens / seconds, "step_s": seconds / len(steps),
+        "wait_share": waited / seconds,
+    }  # fmt: skip
