@@ -120,19 +120,16 @@ class Meter:
             self._publish("errors", number, code=code)
 
     def summary(self, scanned: float, ended: float, cores: int) -> dict[str, Any]:
-        """Of a run that had its work list at `scanned` and is over at `ended` (epoch seconds), for `_run.json`.
-
-        Stage times are seconds of work, summed over processes.
-        """
+        """Of a run that had its work list at `scanned` and is over at `ended` (epoch seconds), for `_run.json`. Stage
+        times are seconds of work, summed over processes."""
         last, first = self.ended_at or ended, self.first_at
         return {
-            "start_s": round((first or ended) - scanned, 3),
-            "busy_s": round(last - first, 3) if first else 0.0,
+            "start_s": round((first or ended) - scanned, 3), "busy_s": round(last - first, 3) if first else 0.0,
             "steady": self.sustained_rate(last, cores),
             "stage_s": {name: round(value, 3) for name, value in self.seconds.items()},
             "tokens": round(self.counts["tokens"]),
             "batch_fill": None if self.batch_fill is None else round(self.batch_fill, 4),
-        }
+        }  # fmt: skip
 
     def sustained_rate(self, ended: float, cores: int) -> dict[str, float]:
         """Throughput once all model actors are ready, as a long run has it; {} before the first block.
@@ -159,10 +156,9 @@ def _sum(table: pa.Table, name: str) -> float:
 def peak_mb() -> float:
     """Most memory this process has held at once, in MB (10^6 bytes); what its parent held does not count."""
     status = Path("/proc/self/status")
-    if status.exists():
-        # note: not getrusage, whose peak a process inherits from the one that started it
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    # note: not getrusage, whose peak a process inherits from the one that started it
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) * 1024 / 1e6, 1)
     scale = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1)

@@ -110,10 +110,9 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
             return
         except Exception as error:
             ray.shutdown()
-            for child in psutil.Process().children():  # what a Ray that gave up leaves running
-                if child not in before:
-                    with suppress(psutil.Error):
-                        child.kill()
+            for child in set(psutil.Process().children()) - set(before):  # what a Ray that gave up leaves running
+                with suppress(psutil.Error):
+                    child.kill()
             if attempt + 1 == START_TRIES:
                 raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
 

@@ -26,6 +26,7 @@ MEDIA_BYTES = 12_000_000
 BINS = 20
 CAPTION_KEY = ("chunk_id", "task", "question", "tag")
 EVALUATION_KEY = ("benchmark", "item", "order")
+REMEDY = "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`"
 TABLE = ("uri", "text_a", "text_b", "distance")
 
 
@@ -52,10 +53,8 @@ def compare_answers(
     run_a: str, run_b: str, out: str, *, model: str = "builtin", top: int = 100, device: str = "auto"
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
-
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
-    written at `out`, or a table that is none of this command's is beside it.
-    """
+    written at `out`, or a table that is none of this command's is beside it."""
     check_page(out)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)
@@ -69,9 +68,8 @@ def compare_answers(
     if not both:
         problem = f"{storage.public_uri(run_b)} and RUN_A have no sound and question in common"
         raise SettingsError("RUN_B", problem, "compare runs over the same input")
-    changes: list[dict[str, Any]] = [
-        {"key": key, "before": a, "after": b} for key, a, b in both if a["text"] != b["text"]
-    ]
+    changed = [(key, a, b) for key, a, b in both if a["text"] != b["text"]]
+    changes: list[dict[str, Any]] = [{"key": key, "before": a, "after": b} for key, a, b in changed]
     found = Comparison(
         rows=len(both), same=len(both) - len(changes), changed=len(changes), table=beside,
         only_a=len(old) - len(both), failed_a=sum(before["text"] is None for _, before, _ in both),
@@ -112,8 +110,7 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
             for row in _rows(files, key, name):
                 found.setdefault(tuple(row[column] for column in key), row)
             return found, key
-    problem = f"no answers in {storage.public_uri(run)}"
-    raise SettingsError(name, problem, "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`")
+    raise SettingsError(name, f"no answers in {storage.public_uri(run)}", REMEDY)
 
 
 def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[str, Any]]:
@@ -123,7 +120,7 @@ def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[st
         absent = [column for column in (*key, "text", "uri") if column not in present]
         if absent:
             problem = f"{storage.public_uri(uri)} has no column {', '.join(absent)}"
-            raise SettingsError(name, problem, "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`")
+            raise SettingsError(name, problem, REMEDY)
         for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
             yield from batch.to_pylist()
 

@@ -48,10 +48,8 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemValues:
-    """One metric of one run. row: its other columns; items: ids of all items of the data set.
-
-    counted: places of the items that count, int64 [n]; table: what each of these contributed, float64 [n, k].
-    """
+    """One metric of one run. row: its other columns; items: ids of all items of the data set. counted: places of the
+    items that count, int64 [n]; table: what each of these contributed, float64 [n, k]."""
 
     row: Mapping[str, Any]
     items: list[str]

@@ -68,17 +68,13 @@ def _section(result: SetResult, earlier: Sequence[dict[str, Any]], players: int)
     classes = sorted((details.get("per_label") or {}).items(), key=lambda pair: (-pair[1], pair[0]))  # F1, best first
     half = MOST_CLASSES // 2
     return {
-        "result": result,
-        "left_out": _grouped([*result.data.left_out, *failed]),
+        "result": result, "earlier": before, "left_out": _grouped([*result.data.left_out, *failed]),
         "uncounted": _uncounted(result.scores),
-        "earlier": before,
         "rows": [_row(metric, result, before) for metric in result.scores.metrics.values()],
         "classes": classes if len(classes) <= MOST_CLASSES else [*classes[:half], *classes[-half:]],
-        "confusion": _confusion(details.get("confusion") or {}),
-        "histogram": _histogram(result.word_counts),
-        "gap": _gap(result.gap),
-        "cases": _cases(result, players),
-    }
+        "confusion": _confusion(details.get("confusion") or {}), "histogram": _histogram(result.word_counts),
+        "gap": _gap(result.gap), "cases": _cases(result, players),
+    }  # fmt: skip
 
 
 def _grouped(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -118,11 +114,9 @@ def _confusion(table: dict[str, dict[str, int]]) -> dict[str, Any] | None:
             if guess in wrong and guess not in row:
                 wrong[guess] += n
     names = sorted(sorted(wrong, key=lambda label: (-wrong[label], label))[:MOST_CONFUSED])
-    rows = []
-    for true in names:
-        total = sum(table[true].values())
-        cells = [table[true].get(guess, 0) for guess in names]
-        rows.append({"true": true, "cells": cells, "rest": total - sum(cells), "total": total})
+    cells = {true: [table[true].get(guess, 0) for guess in names] for true in names}
+    totals = {true: sum(table[true].values()) for true in names}
+    rows = [{"true": t, "cells": cells[t], "rest": totals[t] - sum(cells[t]), "total": totals[t]} for t in names]
     pairs = [(n, true, guess or "no label") for true, row in table.items() for guess, n in row.items() if guess != true]
     return {"names": names, "rows": rows, "pairs": sorted(pairs, reverse=True)[:8]}
 
@@ -177,16 +171,11 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     text = next((text for text in answer.texts if text is not None), None)
     taken = matched[index] if index < len(matched) else None
     return {
-        "uri": item.uri,
-        "name": storage.public_uri(item.uri).rsplit("/", 1)[-1],
-        "item": item,
-        "truth": truths(item)[:5],
-        "text": text,
+        "uri": item.uri, "name": storage.public_uri(item.uri).rsplit("/", 1)[-1], "item": item, "value": value,
+        "truth": truths(item)[:5], "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
-        "value": value,
-        "parts": [{"start": 0.0, "length": answer.seconds or None}],
-    }
+    }  # fmt: skip
 
 
 def _grid(done: Evaluation) -> list[dict[str, Any]]:

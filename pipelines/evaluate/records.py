@@ -46,10 +46,7 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
                 "question": item.question or None, "category": item.category or None, "truth": truths(item),
                 "seconds": answer.seconds, "error": answer.error or None, **of_run,
             }  # fmt: skip
-            of_first = {
-                "matched": matched[index],
-                "metrics": [{"name": name, "value": value} for name, value in metrics],
-            }
+            of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
             for order, text in enumerate(answer.texts or [None]):
                 shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None
                 own = {"order": order, "choices": shown, "text": text}
@@ -129,12 +126,10 @@ def _set_facts(result: SetResult) -> dict[str, Any]:
     return {
         **{name: getattr(definition, name) for name in ("title", "kind", "split")},
         "prompt": {"tag": definition.tag, "question": definition.question},
-        "items": len(result.data.items),
-        "answered": sum(result.answered),
+        "items": len(result.data.items), "answered": sum(result.answered),
         "left_out": [list(pair) for pair in result.data.left_out],
         **result.scores.as_dict(),
         "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
-        "judge_file": result.judge_file or None,
-        "words": result.lengths,
+        "judge_file": result.judge_file or None, "words": result.lengths,
         "gap": None if gap is None else {"cosine": gap.cosine, "distance": gap.distance},
-    }
+    }  # fmt: skip

@@ -48,18 +48,15 @@ class BuildMemoryResult:
 def run_build_memory(
     settings: BuildMemorySettings, progress: Callable[[Progress], None] | None = None
 ) -> BuildMemoryResult:
-    """Build the memory of `settings.embeddings` at `settings.output`.
-
-    Raises SettingsError before any work: embeddings that are missing, unfinished or of another encoder, sources that no
-    row has, more clusters than rows, an OUTPUT with files that no build of a memory has written.
-    """
+    """Build the memory of `settings.embeddings` at `settings.output`. Raises SettingsError before any work: embeddings
+    that are missing, unfinished or of another encoder, sources that no row has, more clusters than rows, an OUTPUT with
+    files that no build of a memory has written."""
     started = time.time()
     facts = _read_table(settings)
     size = settings.shard_rows or max(1024, SHARD_BYTES // (4 * facts.dim))
     parts = part_rows(settings.embeddings, facts.rows)
     pieces = [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
-    if settings.clusters is not None:  # what can be refused at once, is
-        _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
+    _check_clusters(settings, min(sum(parts.values()), settings.cap or ALL))  # what can be refused at once, is
     check_replaceable(settings.output)
     with open_output(settings.output, written=()) as out:
         try:
@@ -168,11 +165,9 @@ class _MemoryBuild:
         for table in self._map(self._work(), count_piece, self.selection, cap is not None):
             for row in table.to_pylist():
                 found[row["number"]] = (row["rows"], np.array(row["draws"], np.uint64))
-        total = sum(rows for rows, _ in found)
-        if cap is None or cap >= total:
+        if cap is None or cap >= sum(rows for rows, _ in found):
             return [rows for rows, _ in found]
-        every = np.concatenate([values for _, values in found])
-        threshold = int(np.partition(every, cap - 1)[cap - 1])
+        threshold = int(np.partition(np.concatenate([values for _, values in found]), cap - 1)[cap - 1])
         self.selection = replace(self.selection, threshold=threshold)
         return [int((values <= np.uint64(threshold)).sum()) for _, values in found]
 

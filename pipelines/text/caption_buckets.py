@@ -50,9 +50,7 @@ def read_corpora(
     files: pa.Table, columns: dict[str, str], buckets: int, done: Collection[int], reports: str
 ) -> Iterator[pa.Table]:
     """Captions of files (columns `uri` and `number`), distinct within each table, less those of buckets that are done.
-
-    What was found in a file goes to `reports`/`number`.json: a FileReport, and as `done` the records left out.
-    """
+    What was found in a file goes to `reports`/`number`.json: a FileReport, and as `done` the records left out."""
     finished = set(done)
     for file in files.to_pylist():
         report, left_out = FileReport(file["uri"]), 0
@@ -98,11 +96,8 @@ def distinct(rows: pa.Table) -> pa.Table:
 
 
 class EmbedBucket:
-    """All rows of one bucket → its part file; returns a row of counts.
-
-    parts: folder of the part files. encoder: what `load_encoder` takes, or one with `embed_text(texts) ->
-    Tensor[N, dim]`.
-    """
+    """All rows of one bucket → its part file; returns a row of counts. parts: folder of the part files. encoder: what
+    `load_encoder` takes, or one with `embed_text(texts) -> Tensor[N, dim]`."""
 
     def __init__(self, parts: str, encoder: Any, dim: int, device: str = "auto", batch_size: int = 128) -> None:
         import torch

@@ -49,10 +49,8 @@ READ_CPUS, ENCODER_CPUS = 0.5, 1.0
 
 @dataclass
 class EmbedTextResult:
-    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted.
-
-    run: OUTPUT's `_run.json`.
-    """
+    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted. run:
+    OUTPUT's `_run.json`."""
 
     status: str
     output: str
@@ -60,11 +58,9 @@ class EmbedTextResult:
 
 
 def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
-    """Embed every distinct caption of the corpora into OUTPUT/embeddings.
-
-    Raises SettingsError before any model is loaded: files that are missing or not what they say, more bad records than
-    `max_error_rate`, an OUTPUT of other corpora or another encoder.
-    """
+    """Embed every distinct caption of the corpora into OUTPUT/embeddings. Raises SettingsError before any model is
+    loaded: files that are missing or not what they say, more bad records than `max_error_rate`, an OUTPUT of other
+    corpora or another encoder."""
     tell = progress or (lambda _: None)
     started = time.time()
     check_columns(settings.columns)

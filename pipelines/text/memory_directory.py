@@ -42,10 +42,8 @@ def check_replaceable(output: str) -> None:
 
 def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the shards 0 … `shards` - 1 into a memory, and put it into OUTPUT; returns what its memory.json says.
-
     empty: the trained index without vectors, of `faiss_index.empty_index`. facts: what memory.json says besides what is
-    known here. Raises StorageError where that cannot be written; an old memory in OUTPUT is then as it was.
-    """
+    known here. Raises StorageError where that cannot be written; an old memory in OUTPUT is then as it was."""
     folder = storage.join(output, *SHARDS)
     try:
         # note: inside OUTPUT where that is local, so that moving is renaming

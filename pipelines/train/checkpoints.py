@@ -78,11 +78,9 @@ def load_newest(
     folder: str, model: MatsModel, optimizer: torch.optim.Optimizer, first_worker: bool = True,
     warn: Callable[[str], None] = log.warning,
 ) -> TrainState:  # fmt: skip
-    """Restore the newest checkpoint that can be read; a fresh state when there is none.
-
-    A damaged file is passed over for the one before it, and the first worker renames it to
-    `….damaged`, so that `prune` does not count it. Raises ForeignCheckpoint for one of other weights.
-    """
+    """Restore the newest checkpoint that can be read; a fresh state when there is none. A damaged file is passed over,
+    and the first worker renames it to `….damaged`, so that `prune` does not count it. Raises ForeignCheckpoint for one
+    of other weights."""
     for step, uri in reversed(list_checkpoints(folder).items()):
         try:
             return load_checkpoint(uri, model, optimizer)
@@ -102,16 +100,14 @@ def _set_aside(uri: str) -> None:
     path = storage.local_path(uri)
     if path is not None:
         os.replace(path, path + b".damaged")
-        return
-    storage.write_bytes(f"{uri}.damaged", storage.read_bytes(uri))
-    storage.remove_tree(uri)
+    else:
+        storage.write_bytes(f"{uri}.damaged", storage.read_bytes(uri))
+        storage.remove_tree(uri)
 
 
 def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
-    """Restore one checkpoint into model and, where given, optimizer.
-
-    Raises ForeignCheckpoint when it holds other weights than are trained here, ValueError when it is damaged.
-    """
+    """Restore one checkpoint into model and, where given, optimizer. Raises ForeignCheckpoint when it holds other
+    weights than are trained here, ValueError when it is damaged."""
     import torch
 
     state, tensors = _parse(storage.read_bytes(uri))
@@ -143,8 +139,7 @@ def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
 
     try:
         tensors = load(data)
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error

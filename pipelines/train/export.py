@@ -89,13 +89,9 @@ def model_card(
     trained = sum(weight.numel() for weight in model.mapper.parameters())
     adapted = sum(weight.numel() for name, weight in model.llm.named_parameters() if "lora_" in name)
     lines = [
-        "# Model card",
-        "",
-        f"A MATS audio language model, trained on {made_of}. CLAP and LLM are frozen.",
-        "",
-        f"- encoder: {_name(config.encoder)}",
-        f"- LLM: {_name(config.llm)}",
-        f"- memory: {_name(config.memory)}",
+        "# Model card", "",
+        f"A MATS audio language model, trained on {made_of}. CLAP and LLM are frozen.", "",
+        *(f"- {title}: {_name(getattr(config, title.lower()))}" for title in ("encoder", "LLM", "memory")),
         f"- mapper ({config.mapper.kind}): {trained:,} parameters, {config.mapper.vectors} vectors",
         f"- adapter: {f'LoRA, rank {config.adapter.rank}, {adapted:,} parameters' if config.adapter else 'none'}"
         + (" (not trained in this run)" if config.adapter and training.train == "mapper" else ""),
@@ -104,12 +100,10 @@ def model_card(
         f"written from step {step:,}",
         # its last bits are not those of an unbroken run where it was continued with other threads
         *([f"- threads a worker: {', then '.join(map(str, state.threads))}"] if len(state.threads) > 1 else []),
-        "",
-        "## Data",
-        "",
+        "", "## Data", "",
         "| set | records | held out | given up | ratio | share of draws | tag | unusable |",
         "|---|---|---|---|---|---|---|---|",
-    ]
+    ]  # fmt: skip
     whole = sum(each.ratio for each in settings.data)
     for data, stored in zip(settings.data, sets, strict=True):
         bad = ", ".join(f"{name} {count}" for name, count in stored.facts["problems"].items()) or "0"

@@ -39,10 +39,8 @@ class _Table:
 
 def ensure_store(settings: TrainSettings, folder: Path, report: str | None = None) -> Path:
     """The packed data of these settings below `folder`; packed now unless it is there. One process packs, others wait.
-
     report: URI that receives what was found in each file of each set. Raises SettingsError: a missing file, embeddings
-    of several encoders, too many unusable records; StorageError: no room to pack.
-    """
+    of several encoders, too many unusable records; StorageError: no room to pack."""
     from filelock import FileLock
 
     key = store_key(settings)
@@ -99,10 +97,8 @@ def _pack(settings: TrainSettings, folder: Path) -> None:
 
 @contextmanager
 def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
-    """A .npy file whose numbers are written one after the other.
-
-    note: a full disk ends a write with an error, but a process that fills a new file through a mapping with SIGBUS.
-    """
+    """A .npy file whose numbers are written one after the other."""
+    # note: a full disk ends a write with an error, but a process that fills a new file through a mapping with SIGBUS
     described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, described)

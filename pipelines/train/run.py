@@ -177,10 +177,8 @@ class TrainDriver:
         self.shown.warning = None
 
     def follow(self, trainer: Any, inbox: Any) -> None:
-        """Run Ray Train's `trainer` and take what its workers report, until they have ended.
-
-        Raises SettingsError when a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to.
-        """
+        """Run Ray Train's `trainer` and take what its workers report, until they have ended. Raises SettingsError when
+        a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to."""
         import ray
 
         failure: list[BaseException] = []
@@ -258,10 +256,8 @@ class TrainDriver:
 
 
 def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there: Resources) -> tuple[Any, Any]:
-    """Ray Train's trainer, ready to fit, and the actor its workers report to.
-
-    Raises SettingsError where there are fewer GPUs or cores than asked for.
-    """
+    """Ray Train's trainer, ready to fit, and the actor its workers report to. Raises SettingsError where there are
+    fewer GPUs or cores than asked for."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -277,9 +273,8 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
         room = f"{int(there.gpus)} GPUs" if on_gpu else f"{int(there.cpus)} cores"
         raise SettingsError("workers", f"{fewest} are asked for and there are {room}", "ask for no more than that")
-    fsdp = settings.fsdp == "always" or (
-        settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(checked.llm)
-    )
+    large = on_gpu and most > 1 and settings.fsdp == "auto" and not fits_a_gpu(checked.llm)
+    fsdp = large or settings.fsdp == "always"
     job = TrainJob(
         settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
         data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(),

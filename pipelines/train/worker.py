@@ -86,10 +86,8 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
 
 
 class Reporter:
-    """A worker's line to the driver: reports one way, sent now and then; the wish to stop the other.
-
-    `inbox` is the driver's actor. Only one worker reports, the one that is `active`; what others report goes nowhere.
-    """
+    """A worker's line to `inbox`, the driver's actor: reports one way, sent now and then; the wish to stop the other.
+    Only the worker that is `active` reports; what others report goes nowhere."""
 
     def __init__(self, inbox: Any, active: bool) -> None:
         self._inbox, self._active = inbox, active
@@ -116,10 +114,8 @@ class Reporter:
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """The function Ray Train runs. Ends normally also when the run has to stop; the driver hears why.
-
-    config: the TrainJob as `job`, the driver's `inbox`.
-    """
+    """The function Ray Train runs; config: the TrainJob as `job`, the driver's `inbox`. Ends normally also when the run
+    has to stop; the driver hears why."""
     import ray.train
     import ray.train.torch
 
@@ -142,11 +138,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 class TrainWorker:
-    """One worker's model, optimizer, data and state, and what it does after every step.
-
-    `make_batch(step)` makes this worker's batch of a step, in a thread of its own. `state` is that of the newest
-    checkpoint, or a fresh one.
-    """
+    """One worker's model, optimizer, data and state (of the newest checkpoint, or a fresh one), and what it does after
+    every step. `make_batch(step)` makes its batch of a step, in a thread of its own."""
 
     def __init__(self, job: TrainJob, share: WorkerShare, reporter: Reporter, device: torch.device) -> None:
         self.job, self.share, self.reporter, self.device = job, share, reporter, device
@@ -180,10 +173,8 @@ class TrainWorker:
         if job.threads and state.threads[-1:] != [job.threads]:
             state.threads.append(job.threads)
             if len(state.threads) > 1:
-                self._warn(
-                    f"continued with {job.threads} threads a worker, before it were {state.threads[-2]}: the last bits "
-                    "of the weights may differ from those of an unbroken run"
-                )
+                what = f"continued with {job.threads} threads a worker, before it were {state.threads[-2]}"
+                self._warn(f"{what}: the last bits of the weights may differ from those of an unbroken run")
 
     def run(self) -> None:
         """From the newest checkpoint to the last step; then the model directory. Raises TrainingStopped."""
@@ -235,10 +226,8 @@ class TrainWorker:
             rows = [{"prompt": s.prompt, "output": s.output, "embedding": s.vector.tolist()} for s in samples]
             facts = {"step": error.step, "seed": self.training.seed, "samples": rows}
             storage.write_bytes(uri, json.dumps(facts).encode())
-        return TrainingStopped(
-            f"{error}; its batch is in {storage.public_uri(uri)}. Earlier checkpoints are intact. "
-            "A lower learning rate, clip_norm, or float32 may help"
-        )
+        kept = f"its batch is in {storage.public_uri(uri)}. Earlier checkpoints are intact"
+        return TrainingStopped(f"{error}; {kept}. A lower learning rate, clip_norm, or float32 may help")
 
     def _validate(self) -> None:
         """Loss and token accuracy of every set's held-out records, and a few answers."""
