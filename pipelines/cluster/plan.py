@@ -92,16 +92,12 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         cpus, gpus = resources.free
         first = max(1, min(actors, int(gpus if on_gpu else (cpus - DECODER_CPUS) / MODEL_CPUS)))
     return Plan(
-        actors=actors,
-        threads=threads,
+        actors=actors, threads=threads, elastic=first < actors, first_actors=first,
         gpus_per_actor=min(1.0, resources.gpus / actors) if on_gpu else 0.0,
         batch_size=settings.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH),
-        decode_actors=math.ceil(decoders / WORKERS_PER_DECODER),
-        decoder_workers=min(decoders, WORKERS_PER_DECODER),
+        decode_actors=math.ceil(decoders / WORKERS_PER_DECODER), decoder_workers=min(decoders, WORKERS_PER_DECODER),
         shard_rows=max(SHARD_ROWS, math.ceil(rows / MAX_SHARDS)),
-        elastic=first < actors,
-        first_actors=first,
-    )
+    )  # fmt: skip
 
 
 def check_fits(plan: Plan, resources: Resources) -> None:
@@ -109,9 +105,8 @@ def check_fits(plan: Plan, resources: Resources) -> None:
     cpus = plan.actors * MODEL_CPUS + plan.decode_actors * DECODER_CPUS
     gpus = plan.gpus_per_actor * plan.actors
     if cpus > resources.cpus or gpus > resources.gpus:
-        raise SettingsError(
-            "address",
+        problem = (
             f"this cluster has {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, and {plan.actors} model actors "
-            f"with {plan.decode_actors} decoding actors need at least {cpus:g} CPUs and {gpus:g} GPUs",
-            "lower --actors or --decoders, or join a larger cluster",
+            f"with {plan.decode_actors} decoding actors need at least {cpus:g} CPUs and {gpus:g} GPUs"
         )
+        raise SettingsError("address", problem, "lower --actors or --decoders, or join a larger cluster")

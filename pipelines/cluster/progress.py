@@ -108,14 +108,8 @@ class Meter:
         if self._counters and counted["places"] > 0:
             self._counters["batch_fill"].set(counted["asked"] / counted["places"], self._job)
         moments = (f"_{name}_at" for name in ("decoded", "began", "ready"))
-        self._blocks.append(
-            _Block(
-                len(table),
-                _sum(table, "decoded_s"),
-                _sum(table, "_decode_cpu_s"),
-                *(table[name][0].as_py() if name in table.schema.names else 0.0 for name in moments),
-            )
-        )
+        at = (table[name][0].as_py() if name in table.schema.names else 0.0 for name in moments)
+        self._blocks.append(_Block(len(table), _sum(table, "decoded_s"), _sum(table, "_decode_cpu_s"), *at))
         return table.drop_columns([name for name in table.schema.names if name.startswith("_")])
 
     def count_new(self, table: pa.Table) -> None:
@@ -126,19 +120,16 @@ class Meter:
             self._publish("errors", number, code=code)
 
     def summary(self, scanned: float, ended: float, cores: int) -> dict[str, Any]:
-        """Of a run that had its work list at `scanned` and is over at `ended` (epoch seconds), for `_run.json`.
-
-        Stage times are seconds of work, summed over processes.
-        """
+        """Of a run that had its work list at `scanned` and is over at `ended` (epoch seconds), for `_run.json`. Stage
+        times are seconds of work, summed over processes."""
         last, first = self.ended_at or ended, self.first_at
         return {
-            "start_s": round((first or ended) - scanned, 3),
-            "busy_s": round(last - first, 3) if first else 0.0,
+            "start_s": round((first or ended) - scanned, 3), "busy_s": round(last - first, 3) if first else 0.0,
             "steady": self.sustained_rate(last, cores),
             "stage_s": {name: round(value, 3) for name, value in self.seconds.items()},
             "tokens": round(self.counts["tokens"]),
             "batch_fill": None if self.batch_fill is None else round(self.batch_fill, 4),
-        }
+        }  # fmt: skip
 
     def sustained_rate(self, ended: float, cores: int) -> dict[str, float]:
         """Throughput once all model actors are ready, as a long run has it; {} before the first block.
@@ -153,14 +144,9 @@ class Meter:
         counted = [block for block in self._blocks if block.began_at >= ready]
         early = sum(block.decode_cpu_s for block in counted if block.decoded_at < ready)
         seconds = ended - ready + early / max(1, cores)
-        rows = sum(block.rows for block in counted)
-        audio = sum(block.audio_s for block in counted)
-        return {
-            "rows": rows,
-            "seconds": round(seconds, 3),
-            "rows_per_s": round(rows / seconds, 3),
-            "real_time_factor": round(audio / seconds, 2),
-        }
+        rows, audio = sum(block.rows for block in counted), sum(block.audio_s for block in counted)
+        rates = {"rows_per_s": round(rows / seconds, 3), "real_time_factor": round(audio / seconds, 2)}
+        return {"rows": rows, "seconds": round(seconds, 3), **rates}
 
 
 def _sum(table: pa.Table, name: str) -> float:
@@ -170,10 +156,9 @@ def _sum(table: pa.Table, name: str) -> float:
 def peak_mb() -> float:
     """Most memory this process has held at once, in MB (10^6 bytes); what its parent held does not count."""
     status = Path("/proc/self/status")
-    if status.exists():
-        # note: not getrusage, whose peak a process inherits from the one that started it
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    # note: not getrusage, whose peak a process inherits from the one that started it
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return round(int(line.split()[1]) * 1024 / 1e6, 1)
     scale = 1 if sys.platform == "darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1)

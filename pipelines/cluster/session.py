@@ -28,6 +28,7 @@ from pipelines.cluster.plan import Resources, free_memory, usable_cores
 START_TRIES = 2
 START_PATIENCE_S = 150.0
 """How long a node of a Ray of our own may take to register on a busy machine."""
+QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this environment variable for the entry point of a job."""
 
@@ -85,7 +86,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
         check_answers(address)
         try:
             with _own_sigterm():
-                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+                ray.init(address=address, **QUIET)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise _no_answer(address, error) from None
         resources = _cluster_resources(ray)
@@ -104,21 +105,14 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
         before = psutil.Process().children()
         try:
             with _own_sigterm(), _muted_stderr(), _patient_start(ray):
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    object_store_memory=object_store_bytes,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.CRITICAL,
-                )
+                sizes = {"num_cpus": num_cpus, "object_store_memory": object_store_bytes}
+                ray.init(address="local", include_dashboard=False, **sizes, **QUIET)
             return
         except Exception as error:
             ray.shutdown()
-            for child in psutil.Process().children():  # what a Ray that gave up leaves running
-                if child not in before:
-                    with suppress(psutil.Error):
-                        child.kill()
+            for child in set(psutil.Process().children()) - set(before):  # what a Ray that gave up leaves running
+                with suppress(psutil.Error):
+                    child.kill()
             if attempt + 1 == START_TRIES:
                 raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
 
@@ -229,5 +223,9 @@ def readable_errors(blocks: Iterator[Any]) -> Iterator[Any]:
         for each in (cause, error, error.__cause__):
             if isinstance(each, SettingsError):
                 raise each from error
-        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-        raise RunFailed(f"{type(cause).__name__}: {lines[-1] if lines else ''}"[:400]) from error
+        raise failed_with(cause) from error
+
+
+def failed_with(cause: BaseException) -> RunFailed:
+    """What an actor raised, by its name and the last line of what it says."""
+    return RunFailed(f"{type(cause).__name__}: {''.join(str(cause).strip().splitlines()[-1:])}"[:400])

@@ -19,11 +19,9 @@ from pipelines.data.private_uris import FindUris
 
 @dataclass(frozen=True)
 class StageContext:
-    """What the actors of every stage know of their run.
-
-    work_list: URI of its folder. find_uris: entry ids → the URIs of those that have a secret, which the work list does
-    not hold; None where no entry has one. decoder_workers, threads, batch_size: see `Plan`.
-    """
+    """What the actors of every stage know of their run. work_list: URI of its folder. find_uris: entry ids → the URIs
+    of those that have a secret, which the work list does not hold; None where no entry has one. decoder_workers,
+    threads, batch_size: see `Plan`."""
 
     work_list: str = ""
     run_id: str = ""
@@ -62,30 +60,26 @@ class Stage:
 
     def planned(self, plan: Plan) -> Stage:
         """The stage with the actors, GPUs and batch that the plan has for it."""
+        own = replace(self, elastic=plan.elastic)
         if not self.gpus:
-            return replace(self, actors=plan.decode_actors, first_actors=plan.decode_actors, elastic=plan.elastic)
+            return replace(own, actors=plan.decode_actors, first_actors=plan.decode_actors)
         gpus = min(self.gpus, plan.gpus_per_actor)
         # A stage cuts tables into batches itself, so no answer waits for a table to fill. For GPUs Ray wants a
         # number, and joins tables up to it.
         batch = plan.batch_size if gpus else self.batch
-        first, elastic = plan.first_actors, plan.elastic
-        return replace(self, gpus=gpus, batch=batch, actors=plan.actors, first_actors=first, elastic=elastic)
+        return replace(own, gpus=gpus, batch=batch, actors=plan.actors, first_actors=plan.first_actors)
 
 
 def check_stages(stages: Sequence[Stage], columns: Iterable[str]) -> None:
-    """Raises ValueError for a stage that reads a column which nothing before it writes.
-
-    columns: those of the work list, which the first stage can read.
-    """
+    """Raises ValueError for a stage that reads a column which nothing before it writes. columns: those of the work
+    list, which the first stage can read."""
     readable = set(columns)
     writers = "the work list"
     for stage in stages:
         missing = sorted(set(stage.reads) - readable)
         if missing:
-            raise ValueError(
-                f"stage {stage.name} reads {', '.join(missing)}, which {writers} does not write; it can read "
-                f"{', '.join(sorted(readable))}"
-            )
+            problem = f"stage {stage.name} reads {', '.join(missing)}, which {writers} does not write"
+            raise ValueError(f"{problem}; it can read {', '.join(sorted(readable))}")
         readable = (readable | set(stage.writes)) - set(stage.drops)
         writers = f"{writers} or {stage.name}"
 
@@ -100,15 +94,11 @@ def run_stages(
     for stage in stages:
         planned = stage.planned(plan)
         rows = rows.map_batches(
-            planned.actor,
-            fn_constructor_args=(context, *planned.arguments),
-            batch_format="pyarrow",
-            batch_size=planned.batch,
+            planned.actor, fn_constructor_args=(context, *planned.arguments),
+            batch_format="pyarrow", batch_size=planned.batch, num_cpus=planned.cpus, num_gpus=planned.gpus or None,
             compute=actor_pool(planned.actors, planned.first_actors, planned.elastic),
-            num_cpus=planned.cpus,
-            num_gpus=planned.gpus or None,
             **bounded_retries(ray.data.Dataset.map_batches),
-        )
+        )  # fmt: skip
     # note: with prefetching a table is handed over when the next one has come, so it is durable that much later
     for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         if len(table):
@@ -116,10 +106,8 @@ def run_stages(
 
 
 def actor_pool(most: int, first: int, elastic: bool) -> Any:
-    """Ray Data's strategy for `most` actors; an elastic one begins with `first` and has between one and `most`.
-
-    An actor of an elastic pool is handed two tables at most, lest what a slow node has taken hold up the end.
-    """
+    """Ray Data's strategy for `most` actors; an elastic one begins with `first` and has between one and `most`. An
+    actor of an elastic pool is handed two tables at most, lest what a slow node has taken hold up the end."""
     from ray.data import ActorPoolStrategy
 
     if not elastic:
@@ -128,10 +116,8 @@ def actor_pool(most: int, first: int, elastic: bool) -> Any:
 
 
 def bounded_retries(map_batches: Any) -> dict[str, Any]:
-    """The argument by which a table that ends its actor is tried four times; Ray Data's own default is for ever.
-
-    Ray 2.60 takes this only as an extra argument that later versions may no longer have.
-    """
+    """The argument by which a table that ends its actor is tried four times; Ray Data's own default is for ever. Ray
+    2.60 takes this only as an extra argument that later versions may no longer have."""
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     kinds = [each.kind for each in inspect.signature(map_batches).parameters.values()]
     return {"max_task_retries": 3} if inspect.Parameter.VAR_KEYWORD in kinds else {}

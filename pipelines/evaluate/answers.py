@@ -48,11 +48,9 @@ QUESTION_ROWS = 4096
 
 @dataclass
 class ItemAnswer:
-    """What the model answered to one item: a text an order of the options, None where it failed.
-
-    embedding: float32 [D], unit, of the sound before the bridge; None where no chunk was answered. seconds: how much of
-    the sound was decoded. error: why there is no answer, "" where there is one.
-    """
+    """What the model answered to one item: a text an order of the options, None where it failed. embedding: float32
+    [D], unit, of the sound before the bridge; None where no chunk was answered. seconds: how much of the sound was
+    decoded. error: why there is no answer, "" where there is one."""
 
     texts: list[str | None] = field(default_factory=list)
     embedding: np.ndarray | None = None
@@ -77,15 +75,11 @@ def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[d
 
 
 def make_answers(
-    settings: EvaluateSettings,
-    data_sets: Sequence[LoadedSet],
-    grid: Sequence[Cell],
+    settings: EvaluateSettings, data_sets: Sequence[LoadedSet], grid: Sequence[Cell],
     progress: Callable[[str, Progress], None],
-) -> dict[str, RunResult]:
-    """Run every cell to its end; cell name → its result. Stops at the first that is not complete.
-
-    Where the sounds must be embedded first and that run did not end, the result is that of HEARD alone.
-    """
+) -> dict[str, RunResult]:  # fmt: skip
+    """Run every cell to its end; cell name → its result. Stops at the first that is not complete. Where the sounds must
+    be embedded first and that run did not end, the result is that of HEARD alone."""
     rows = asked_rows(data_sets, settings.orders, settings.seed)
     schemes = sorted({storage.scheme(row["uri"]) or "file" for row in rows})
     once = len({row["uri"] for row in rows}) == len(rows)
@@ -154,11 +148,9 @@ def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
 
 
 def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[ItemAnswer]]:
-    """Name of a data set → an answer an item, in the order of its items, out of a cell's folder.
-
-    Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
-    Raises SettingsError where an item has answers to two sounds, or to two versions of one.
-    """
+    """Name of a data set → an answer an item, in the order of its items, out of a cell's folder. Of a sound longer than
+    a minute the minutes' captions are joined; a label or choice is the first minute's. Raises SettingsError where an
+    item has answers to two sounds, or to two versions of one."""
     files = parquet.files(storage.join(folder, "answers"))
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for batch in (batch for info in files for batch in parquet.read(info.uri, _ANSWER_COLUMNS).to_batches(4096)):
@@ -184,8 +176,8 @@ def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> Non
     good = [row for row in rows if row["error_code"] is None and row["text"] is not None]
     if not good:
         answer.texts.append(None)
-        first = next((row for row in rows if row["error_code"]), rows[0])
-        answer.error = f"{first['error_code']}: {first['error_message']}" if first["error_code"] else "no answer"
+        errors = [f"{row['error_code']}: {row['error_message']}" for row in rows if row["error_code"]]
+        answer.error = errors[0] if errors else "no answer"
         return
     whole = kind in ("caption", "chat")
     answer.texts.append(" ".join(row["text"] for row in good) if whole else good[0]["text"])

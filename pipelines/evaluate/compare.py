@@ -26,6 +26,7 @@ MEDIA_BYTES = 12_000_000
 BINS = 20
 CAPTION_KEY = ("chunk_id", "task", "question", "tag")
 EVALUATION_KEY = ("benchmark", "item", "order")
+REMEDY = "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`"
 TABLE = ("uri", "text_a", "text_b", "distance")
 
 
@@ -52,10 +53,8 @@ def compare_answers(
     run_a: str, run_b: str, out: str, *, model: str = "builtin", top: int = 100, device: str = "auto"
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
-
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
-    written at `out`, or a table that is none of this command's is beside it.
-    """
+    written at `out`, or a table that is none of this command's is beside it."""
     check_page(out)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)
@@ -69,44 +68,31 @@ def compare_answers(
     if not both:
         problem = f"{storage.public_uri(run_b)} and RUN_A have no sound and question in common"
         raise SettingsError("RUN_B", problem, "compare runs over the same input")
-    changes: list[dict[str, Any]] = [
-        {"key": key, "before": a, "after": b} for key, a, b in both if a["text"] != b["text"]
-    ]
+    changed = [(key, a, b) for key, a, b in both if a["text"] != b["text"]]
+    changes: list[dict[str, Any]] = [{"key": key, "before": a, "after": b} for key, a, b in changed]
     found = Comparison(
-        rows=len(both),
-        same=len(both) - len(changes),
-        changed=len(changes),
-        only_a=len(old) - len(both),
-        only_b=len(new) - len(both),
-        failed_a=sum(before["text"] is None for _, before, _ in both),
-        failed_b=sum(after["text"] is None for _, _, after in both),
-        table=beside,
-    )
+        rows=len(both), same=len(both) - len(changes), changed=len(changes), table=beside,
+        only_a=len(old) - len(both), failed_a=sum(before["text"] is None for _, before, _ in both),
+        only_b=len(new) - len(both), failed_b=sum(after["text"] is None for _, _, after in both),
+    )  # fmt: skip
     _measure(changes, model, facts, device)
     changes.sort(key=lambda change: (-change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes] or [0.0])
     found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))
     found.largest = float(distances.max())
     columns: dict[str, Any] = {name: [change["key"][i] for change in changes] for i, name in enumerate(key_a)}
-    columns["uri"] = [change["before"]["uri"] for change in changes]
-    columns["text_a"] = [change["before"]["text"] for change in changes]
-    columns["text_b"] = [change["after"]["text"] for change in changes]
+    for name, side, of in (("uri", "before", "uri"), ("text_a", "before", "text"), ("text_b", "after", "text")):
+        columns[name] = [change[side][of] for change in changes]
     columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
     parquet.write(beside, pa.table(columns))
     found.cases = [_case(change) for change in changes[:top]]
     add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
     bars = np.histogram(distances, bins=BINS, range=(0.0, max(1.0, found.largest)))[0] if changes else np.zeros(BINS)
     page = render_page(
-        "compare.html.j2",
-        title="What changed",
-        run_a=storage.public_uri(run_a),
-        run_b=storage.public_uri(run_b),
-        found=found,
-        model=storage.public_uri(model),
-        bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
-        right=max(1.0, found.largest),
-        preview_seconds=PREVIEW_SECONDS,
-    )
+        "compare.html.j2", title="What changed", run_a=storage.public_uri(run_a), run_b=storage.public_uri(run_b),
+        found=found, model=storage.public_uri(model), bars=[(int(n), float(n / max(1, bars.max()))) for n in bars],
+        right=max(1.0, found.largest), preview_seconds=PREVIEW_SECONDS,
+    )  # fmt: skip
     storage.write_bytes(out, page)
     found.size_bytes = len(page)
     return found
@@ -124,8 +110,7 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
             for row in _rows(files, key, name):
                 found.setdefault(tuple(row[column] for column in key), row)
             return found, key
-    problem = f"no answers in {storage.public_uri(run)}"
-    raise SettingsError(name, problem, "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`")
+    raise SettingsError(name, f"no answers in {storage.public_uri(run)}", REMEDY)
 
 
 def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[str, Any]]:
@@ -135,7 +120,7 @@ def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[st
         absent = [column for column in (*key, "text", "uri") if column not in present]
         if absent:
             problem = f"{storage.public_uri(uri)} has no column {', '.join(absent)}"
-            raise SettingsError(name, problem, "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`")
+            raise SettingsError(name, problem, REMEDY)
         for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
             yield from batch.to_pylist()
 

@@ -65,9 +65,7 @@ class NotComparable:
 @dataclass(frozen=True)
 class Verdict:
     """What the gate says. not_comparable: what had to be compared and could not be; skipped: what need not be, and why.
-
-    against: role (accepted or run, pinned) → run ids.
-    """
+    against: role (accepted or run, pinned) → run ids."""
 
     changes: list[Change]
     not_comparable: list[NotComparable]
@@ -102,13 +100,9 @@ def check_against(history: History, against: str, names: Collection[str]) -> Non
 
 
 def gate(
-    history: History,
-    rows: Sequence[Mapping[str, Any]],
-    against: str,
-    tolerance: float,
-    seed: int = 0,
+    history: History, rows: Sequence[Mapping[str, Any]], against: str, tolerance: float, seed: int = 0,
     ungated: Collection[str] = (),
-) -> Verdict:
+) -> Verdict:  # fmt: skip
     """Compare a run's rows (columns of the history) with the accepted (or the named) and the pinned run.
 
     A metric *fell* when it is worse by more than `tolerance`, and the 95 % interval of the difference (paired bootstrap
@@ -161,11 +155,8 @@ def gate(
 def _due(
     history: History, candidates: Sequence[str], new: Collection[Key], names: Sequence[str]
 ) -> dict[str, list[Key]]:
-    """Run → the metrics to compare with it.
-
-    Of each data set, the first candidate that has it stands for all metrics it has of it; a metric that is new since
-    is compared with the first candidate that has it.
-    """
+    """Run → the metrics to compare with it. Of each data set, the first candidate that has it stands for all metrics it
+    has of it; a metric that is new since is compared with the first candidate that has it."""
     found: dict[str, list[Key]] = {}
     for name in names:
         left = {key for key in new if key.benchmark == name}
@@ -174,8 +165,7 @@ def _due(
             has = {key for key in history.keys(run_id) if key.benchmark == name}
             if not has:
                 continue
-            without_grid = {key for key in has if not key.cell}
-            due = (has & left) if standing else (without_grid or has)
+            due = (has & left) if standing else ({key for key in has if not key.cell} or has)
             standing = True
             if due:
                 found.setdefault(run_id, []).extend(sorted(due))
@@ -209,6 +199,5 @@ def _compare(old: ItemValues, new: Mapping[str, Any] | None, against: str, toler
     difference, low, high, _ = paired_bootstrap(first, second, seed, new["statistic"])
     worse = (-difference, -high) if new["higher_is_better"] else (difference, low)
     fell = worse[0] > tolerance and worse[1] > 0
-    return Change(
-        new["benchmark"], new["metric"], past["value"], new["value"], difference, low, high, len(pairs), against, fell
-    )
+    values = (past["value"], new["value"], difference, low, high)
+    return Change(new["benchmark"], new["metric"], *values, len(pairs), against, fell)

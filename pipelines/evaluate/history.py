@@ -48,10 +48,8 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class ItemValues:
-    """One metric of one run. row: its other columns; items: ids of all items of the data set.
-
-    counted: places of the items that count, int64 [n]; table: what each of these contributed, float64 [n, k].
-    """
+    """One metric of one run. row: its other columns; items: ids of all items of the data set. counted: places of the
+    items that count, int64 [n]; table: what each of these contributed, float64 [n, k]."""
 
     row: Mapping[str, Any]
     items: list[str]
@@ -79,13 +77,14 @@ class History:
         self._keys.pop(first["run_id"], None)
         stamp = first["started"].replace(":", "").replace("-", "")
         uri = storage.join(self.url, "runs", f"{stamp}-{first['run_id']}.parquet")
-        with self._writing():
+        with self._refused("written to"):
             parquet.write(uri, pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA))
 
     def check_writable(self) -> None:
         """Raises SettingsError where no run can be added. Leaves no file where one may be removed."""
         trial = storage.join(self.url, f"trial-{uuid.uuid4().hex[:8]}")
-        self._put(trial, b"")
+        with self._refused("written to"):
+            storage.write_bytes(trial, b"")
         with suppress(OSError, storage.StorageError):
             storage.remove_tree(trial)
 
@@ -98,7 +97,8 @@ class History:
             self.check_single(run_id)
         event = {"kind": kind, "run_id": run_id, "at": utc(time.time()), "by": by}
         uri = storage.join(self.url, "events", f"{time.time_ns():020d}-{kind}-{run_id}.json")
-        self._put(uri, json.dumps(event, indent=1).encode())
+        with self._refused("written to"):
+            storage.write_bytes(uri, json.dumps(event, indent=1).encode())
 
     def runs(self) -> list[dict[str, Any]]:
         """All rows of all runs, oldest run first, without what each item contributed."""
@@ -169,26 +169,19 @@ class History:
         raise SettingsError("run", problem, remedy)
 
     def _files(self, folder: str, ending: str) -> list[str]:
-        try:
-            place = storage.join(self.url, folder)
-            if not storage.is_dir(place):
-                return []
-            return sorted(info.uri for info in storage.list_files(place) if info.uri.endswith(ending))
-        except storage.StorageError as error:
-            problem = f"{storage.public_uri(self.url)} cannot be read ({error})"
-            raise SettingsError("history", problem, "name a folder that can be read") from None
-
-    def _put(self, uri: str, data: bytes) -> None:
-        with self._writing():
-            storage.write_bytes(uri, data)
+        place = storage.join(self.url, folder)
+        with self._refused("read"):
+            found = storage.list_files(place) if storage.is_dir(place) else []
+            return sorted(info.uri for info in found if info.uri.endswith(ending))
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _refused(self, what: str) -> Iterator[None]:
+        """A folder that cannot be `read`, or `written to`, is a wrong setting."""
         try:
             yield
         except (OSError, storage.StorageError) as error:
-            problem = f"{storage.public_uri(self.url)} cannot be written to ({error})"
-            raise SettingsError("history", problem, "name a folder that can be written to") from None
+            problem = f"{storage.public_uri(self.url)} cannot be {what} ({error})"
+            raise SettingsError("history", problem, f"name a folder that can be {what}") from None
 
 
 def series(rows: Sequence[Mapping[str, Any]], metric: str, run_ids: Sequence[str]) -> list[Point]:

@@ -31,21 +31,14 @@ def write_page(settings: EvaluateSettings, done: Evaluation, history: History | 
     best = best_cell(done.cells)
     earlier = _earlier(history, done.run_id)
     sections = [_section(result, earlier, settings.players) for result in best.results]
-    add_media(
-        [case for each in sections for _, cases in each["cases"] for case in cases], PREVIEW_SECONDS, MEDIA_BYTES, 1
-    )
+    shown = [case for each in sections for _, cases in each["cases"] for case in cases]
+    add_media(shown, PREVIEW_SECONDS, MEDIA_BYTES, 1)
     model = storage.public_uri(settings.model)
     page = render_page(
-        "evaluation.html.j2",
-        title=f"Evaluation of {'/'.join(model.rstrip('/').split('/')[-2:])}",
-        model=model,
-        done=done,
-        best=best,
-        sections=sections,
-        grid=_grid(done) if len(done.cells) > 1 else None,
-        tolerance=settings.tolerance,
-        preview_seconds=PREVIEW_SECONDS,
-    )
+        "evaluation.html.j2", title=f"Evaluation of {'/'.join(model.rstrip('/').split('/')[-2:])}", model=model,
+        done=done, best=best, sections=sections, grid=_grid(done) if len(done.cells) > 1 else None,
+        tolerance=settings.tolerance, preview_seconds=PREVIEW_SECONDS,
+    )  # fmt: skip
     storage.write_bytes(storage.join(settings.out, PAGE), page)
 
 
@@ -75,17 +68,13 @@ def _section(result: SetResult, earlier: Sequence[dict[str, Any]], players: int)
     classes = sorted((details.get("per_label") or {}).items(), key=lambda pair: (-pair[1], pair[0]))  # F1, best first
     half = MOST_CLASSES // 2
     return {
-        "result": result,
-        "left_out": _grouped([*result.data.left_out, *failed]),
+        "result": result, "earlier": before, "left_out": _grouped([*result.data.left_out, *failed]),
         "uncounted": _uncounted(result.scores),
-        "earlier": before,
         "rows": [_row(metric, result, before) for metric in result.scores.metrics.values()],
         "classes": classes if len(classes) <= MOST_CLASSES else [*classes[:half], *classes[-half:]],
-        "confusion": _confusion(details.get("confusion") or {}),
-        "histogram": _histogram(result.word_counts),
-        "gap": _gap(result.gap),
-        "cases": _cases(result, players),
-    }
+        "confusion": _confusion(details.get("confusion") or {}), "histogram": _histogram(result.word_counts),
+        "gap": _gap(result.gap), "cases": _cases(result, players),
+    }  # fmt: skip
 
 
 def _grouped(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -125,11 +114,9 @@ def _confusion(table: dict[str, dict[str, int]]) -> dict[str, Any] | None:
             if guess in wrong and guess not in row:
                 wrong[guess] += n
     names = sorted(sorted(wrong, key=lambda label: (-wrong[label], label))[:MOST_CONFUSED])
-    rows = []
-    for true in names:
-        total = sum(table[true].values())
-        cells = [table[true].get(guess, 0) for guess in names]
-        rows.append({"true": true, "cells": cells, "rest": total - sum(cells), "total": total})
+    cells = {true: [table[true].get(guess, 0) for guess in names] for true in names}
+    totals = {true: sum(table[true].values()) for true in names}
+    rows = [{"true": t, "cells": cells[t], "rest": totals[t] - sum(cells[t]), "total": totals[t]} for t in names]
     pairs = [(n, true, guess or "no label") for true, row in table.items() for guess, n in row.items() if guess != true]
     return {"names": names, "rows": rows, "pairs": sorted(pairs, reverse=True)[:8]}
 
@@ -184,16 +171,11 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     text = next((text for text in answer.texts if text is not None), None)
     taken = matched[index] if index < len(matched) else None
     return {
-        "uri": item.uri,
-        "name": storage.public_uri(item.uri).rsplit("/", 1)[-1],
-        "item": item,
-        "truth": truths(item)[:5],
-        "text": text,
+        "uri": item.uri, "name": storage.public_uri(item.uri).rsplit("/", 1)[-1], "item": item, "value": value,
+        "truth": truths(item)[:5], "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
-        "value": value,
-        "parts": [{"start": 0.0, "length": answer.seconds or None}],
-    }
+    }  # fmt: skip
 
 
 def _grid(done: Evaluation) -> list[dict[str, Any]]:
@@ -202,13 +184,9 @@ def _grid(done: Evaluation) -> list[dict[str, Any]]:
     for results in zip(*(cell.results for cell in done.cells), strict=True):
         metrics = [result.leading for result in results]
         most = max(map(upward, metrics))
-        columns.append(
-            {
-                "benchmark": results[0].data.name,
-                "metric": next((metric.name for metric in metrics if metric is not None), ""),
-                "metrics": metrics,
-                "best": [metric is not None and upward(metric) == most for metric in metrics],
-                "gaps": [None if result.gap is None else result.gap.cosine["moved"] for result in results],
-            }
-        )
+        names = [metric.name for metric in metrics if metric is not None]
+        column = {"benchmark": results[0].data.name, "metric": names[0] if names else "", "metrics": metrics}
+        column["best"] = [metric is not None and upward(metric) == most for metric in metrics]
+        column["gaps"] = [None if result.gap is None else result.gap.cosine["moved"] for result in results]
+        columns.append(column)
     return columns

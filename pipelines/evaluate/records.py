@@ -34,36 +34,23 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
     """One row an item and order: what was asked, what is right, what was answered, what it was taken for, and what
     every metric makes of it (`metrics`: list of name and value)."""
     rows = []
+    of_run = {"model_fingerprint": model_fingerprint, "run_id": run_id}
     for result in results:
         matched = result.scores.details.get("matched") or [None] * len(result.answers)
         for index, (item, answer) in enumerate(zip(result.data.items, result.answers, strict=True)):
-            values = [
-                {"name": name, "value": metric.values[index]}
-                for name, metric in result.scores.metrics.items()
-                if index < len(metric.values)
+            metrics = [
+                (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
+            common = {
+                "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
+                "question": item.question or None, "category": item.category or None, "truth": truths(item),
+                "seconds": answer.seconds, "error": answer.error or None, **of_run,
+            }  # fmt: skip
+            of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
             for order, text in enumerate(answer.texts or [None]):
                 shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None
-                rows.append(
-                    {
-                        "benchmark": result.data.name,
-                        "item": item.item_id,
-                        "order": order,
-                        "uri": item.uri,
-                        "task": item.task,
-                        "question": item.question or None,
-                        "choices": shown,
-                        "category": item.category or None,
-                        "truth": truths(item),
-                        "text": text,
-                        "matched": matched[index] if order == 0 else None,
-                        "metrics": values if order == 0 else None,
-                        "seconds": answer.seconds,
-                        "error": answer.error or None,
-                        "model_fingerprint": model_fingerprint,
-                        "run_id": run_id,
-                    }
-                )
+                own = {"order": order, "choices": shown, "text": text}
+                rows.append({**common, **own, **(of_first if order == 0 else {})})
     return pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
 
 
@@ -75,18 +62,16 @@ def history_rows(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation
     of_run["settings"] = json.dumps(of_run["settings"], sort_keys=True)
     for each in done.cells:
         for result in each.results:
+            data = result.data
             common = {
-                **of_run,
-                "cell": "" if len(done.cells) == 1 and not each.cell.values else each.cell.name,
-                "benchmark": result.data.name,
-                "kind": result.data.definition.kind,
-                "labels": hash_settings(list(result.data.labels.names)),
-                "items": [item.item_id for item in result.data.items],
-            }
+                **of_run, "cell": "" if len(done.cells) == 1 and not each.cell.values else each.cell.name,
+                "benchmark": data.name, "kind": data.definition.kind, "items": [item.item_id for item in data.items],
+                "labels": hash_settings(list(data.labels.names)),
+            }  # fmt: skip
             share = result.answered
             mean = float(np.mean(share))
             answered = Metric(ANSWERED, mean, mean, mean, len(share), (), tuple([value] for value in share))
-            metrics = {**result.scores.metrics}
+            metrics = dict(result.scores.metrics)
             metrics.setdefault(ANSWERED, answered)
             for name, metric in metrics.items():
                 if metric.value is not None:
@@ -100,36 +85,28 @@ def _run_facts(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, 
     shown: dict[str, Any] = {name: storage.public_uri(getattr(settings, name)) for name in ("model", "out", "history")}
     shown["data"] = [storage.public_uri(value) for value in settings.data]
     return {
-        "run_id": done.run_id,
-        "started": began,
-        "model": storage.public_uri(settings.model),
-        "model_fingerprint": facts.fingerprint,
-        "settings": settings.model_dump() | shown,
-    }
+        "run_id": done.run_id, "started": began, "model": storage.public_uri(settings.model),
+        "model_fingerprint": facts.fingerprint, "settings": settings.model_dump() | shown,
+    }  # fmt: skip
 
 
 def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluation, began: str) -> None:
     """Write OUT/metrics.json."""
-    verdict = done.verdict
+    said: dict[str, Any] | None = None
+    if (verdict := done.verdict) is not None:
+        compared: dict[str, Sequence[Any]] = {
+            "falls": verdict.falls,
+            "lost": verdict.not_comparable,
+            "changes": verdict.changes,
+        }
+        said = {"open": verdict.open, "against": verdict.against, "tolerance": settings.tolerance}
+        said |= {name: [vars(each) for each in found] for name, found in compared.items()}
+        said["skipped"] = verdict.skipped
     record = {
-        "format": FORMAT,
-        **_run_facts(settings, facts, done, began),
-        "versions": versions(),
-        "answers": done.rows,
-        "failed": done.failed,
-        "accepted": done.accepted,
+        "format": FORMAT, **_run_facts(settings, facts, done, began), "versions": versions(),
+        "answers": done.rows, "failed": done.failed, "accepted": done.accepted,
         "seconds": {name: round(value, 3) for name, value in done.seconds.items()},
-        "gate": None
-        if verdict is None
-        else {
-            "open": verdict.open,
-            "against": verdict.against,
-            "tolerance": settings.tolerance,
-            "falls": [vars(change) for change in verdict.falls],
-            "lost": [vars(each) for each in verdict.not_comparable],
-            "changes": [vars(change) for change in verdict.changes],
-            "skipped": verdict.skipped,
-        },
+        "gate": said,
         "cells": [
             {
                 "cell": each.cell.name,
@@ -139,7 +116,7 @@ def write_metrics(settings: EvaluateSettings, facts: ModelFacts, done: Evaluatio
             }
             for each in done.cells
         ],
-    }
+    }  # fmt: skip
     data = json.dumps(record, indent=1, default=str).encode()
     storage.write_bytes(storage.join(settings.out, "metrics.json"), data)
 
@@ -149,12 +126,10 @@ def _set_facts(result: SetResult) -> dict[str, Any]:
     return {
         **{name: getattr(definition, name) for name in ("title", "kind", "split")},
         "prompt": {"tag": definition.tag, "question": definition.question},
-        "items": len(result.data.items),
-        "answered": sum(result.answered),
+        "items": len(result.data.items), "answered": sum(result.answered),
         "left_out": [list(pair) for pair in result.data.left_out],
         **result.scores.as_dict(),
         "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
-        "judge_file": result.judge_file or None,
-        "words": result.lengths,
+        "judge_file": result.judge_file or None, "words": result.lengths,
         "gap": None if gap is None else {"cosine": gap.cosine, "distance": gap.distance},
-    }
+    }  # fmt: skip

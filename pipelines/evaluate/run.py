@@ -39,16 +39,8 @@ from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
 
 RECORD = "_evaluation.json"
 WRITTEN = (
-    "asked",
-    "asked.parquet",
-    "cells",
-    HEARD,
-    "judge",
-    "metrics.json",
-    "predictions",
-    "report.html",
-    "sounds.parquet",
-)
+    "asked", "asked.parquet", "cells", HEARD, "judge", "metrics.json", "predictions", "report.html", "sounds.parquet",
+)  # fmt: skip
 """What runs write into OUT, besides the record."""
 
 
@@ -149,22 +141,14 @@ def _check_out(out: str) -> None:
 
 
 def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts) -> tuple[str, str]:
-    """(run id, when it began): of the run that OUT holds, or new ones. For the holder of the lease.
-
-    Raises SettingsError where OUT holds another evaluation; with --overwrite that one is removed.
-    """
+    """(run id, when it began): of the run that OUT holds, or new ones. For the holder of the lease. Raises
+    SettingsError where OUT holds another evaluation; with --overwrite that one is removed."""
     rows = asked_rows(data_sets, settings.orders, settings.seed)
     uri = storage.join(settings.out, RECORD)
-    mark = hash_settings(
-        {
-            **settings.model_dump(include={"limit", "bridge", "orders", "seed"}),
-            "model": facts.fingerprint,
-            "benchmarks": settings.names(),
-            "grid": [*settings.grid, *settings.axes],
-            "asked": [{**row, "uri": storage.public_uri(row["uri"])} for row in rows],
-            "versions": [data.versions for data in data_sets],
-        }
-    )
+    marked = settings.model_dump(include={"limit", "bridge", "orders", "seed"})
+    marked |= {"model": facts.fingerprint, "benchmarks": settings.names(), "grid": [*settings.grid, *settings.axes]}
+    marked["asked"] = [{**row, "uri": storage.public_uri(row["uri"])} for row in rows]
+    mark = hash_settings({**marked, "versions": [data.versions for data in data_sets]})
     if storage.exists(uri):
         known = json.loads(storage.read_bytes(uri))
         same = known.get("mark") == mark
@@ -187,10 +171,8 @@ def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: Mo
 def _one_ray(
     settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts, grid: Sequence[Cell]
 ) -> Iterator[EvaluateSettings]:
-    """One Ray for all of the run's parts, and the settings to use it with: starting one takes longer than an answer.
-
-    A single run starts its own, as `mats caption` does.
-    """
+    """One Ray for all of the run's parts, and the settings to use it with: starting one takes longer than an answer. A
+    single run starts its own, as `mats caption` does."""
     items = [item for data in data_sets for item in data.items]
     single = len(grid) == 1 and not any(item.choices for item in items)
     if single or storage.exists(storage.join(settings.out, "metrics.json")):
@@ -245,6 +227,5 @@ def _move(
     values: dict[str, Any] = {"kind": given.bridge, "scale": given.projection_scale, "captions": given.retrieved}
     if given.bridge == "mean-shift":
         values["audio_mean"] = audio_mean(storage.join(settings.out, "asked"))
-    bridge = Bridge(BridgeSettings(**values), encoder.memory)
-    moved: np.ndarray = bridge.move(torch.from_numpy(audio), SantaSettings(**santa)).numpy()
-    return moved
+    moved = Bridge(BridgeSettings(**values), encoder.memory).move(torch.from_numpy(audio), SantaSettings(**santa))
+    return np.asarray(moved)

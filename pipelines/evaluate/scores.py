@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,8 @@ TEXT_BATCH = 128
 
 @dataclass
 class Gap:
-    """Where audio lies beside its texts, before and after the bridge.
-
-    cosine: mean cosine of true pairs; distance: of the two centroids; points: 2-D [N, 2] in one PCA of all three.
-    """
+    """Where audio lies beside its texts, before and after the bridge. cosine: mean cosine of true pairs; distance: of
+    the two centroids; points: 2-D [N, 2] in one PCA of all three."""
 
     cosine: dict[str, float]
     distance: dict[str, float]
@@ -37,11 +35,9 @@ class Gap:
 
 @dataclass
 class SetResult:
-    """One data set in one cell: an answer an item, in the order of its items, and what they are worth.
-
-    baselines: name → scores of answers that take no hearing. judge_file: the file that the publisher's own judge
-    takes, relative to OUT; "" where there is none.
-    """
+    """One data set in one cell: an answer an item, in the order of its items, and what they are worth. baselines: name
+    → scores of answers that take no hearing. judge_file: the file that the publisher's own judge takes, relative to
+    OUT; "" where there is none."""
 
     data: LoadedSet
     answers: list[ItemAnswer] = field(repr=False)
@@ -92,10 +88,8 @@ class CellResult:
 
 @dataclass
 class Evaluation:
-    """What an evaluation came to. status: complete, or that of the captioning run that did not end.
-
-    seconds: wall time of the answers, the scores and the page.
-    """
+    """What an evaluation came to. status: complete, or that of the captioning run that did not end. seconds: wall time
+    of the answers, the scores and the page."""
 
     status: str
     run_id: str
@@ -172,11 +166,9 @@ def score_answers(
     result = SetResult(data, answers, Scores(), {})
     orders = max((len(answer.texts) for answer in answers), default=1) or 1
 
-    def scored(texts: Sequence[Any]) -> Scores:
-        return score(
-            kind, items, texts, labels=data.labels, embed_text=encoder.embed_text, metrics=metrics, seed=seed
-        )  # fmt: skip
-
+    scored: Callable[[Sequence[Any]], Scores] = partial(
+        score, kind, items, labels=data.labels, embed_text=encoder.embed_text, metrics=metrics, seed=seed
+    )  # fmt: skip
     if not fixed and kind != "chat":
         fixed["majority"] = scored(majority(kind, items, orders, seed))
         if kind in ("label", "labels", "choice"):
@@ -198,11 +190,9 @@ def truths(item: Item) -> list[str]:
 def modality_gap(
     result: SetResult, embed_text: Callable[[list[str]], np.ndarray], move: Callable[[np.ndarray], np.ndarray]
 ) -> Gap | None:
-    """The gap over up to GAP_ITEMS sounds; None where fewer than three have a text and an embedding.
-
-    A sound's text is its first reference caption, else the texts of its labels, else the right option. embed_text:
-    texts → unit [N, D]. move: the bridge: unit audio embeddings [N, D] → what the mapper was given.
-    """
+    """The gap over up to GAP_ITEMS sounds; None where fewer than three have a text and an embedding. A sound's text is
+    its first reference caption, else the texts of its labels, else the right option. embed_text: texts → unit [N, D].
+    move: the bridge: unit audio embeddings [N, D] → what the mapper was given."""
     label_texts = dict(zip(result.data.labels.names, result.data.labels.texts, strict=True))
     pairs = []
     for item, answer in zip(result.data.items, result.answers, strict=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -48,18 +48,15 @@ class BuildMemoryResult:
 def run_build_memory(
     settings: BuildMemorySettings, progress: Callable[[Progress], None] | None = None
 ) -> BuildMemoryResult:
-    """Build the memory of `settings.embeddings` at `settings.output`.
-
-    Raises SettingsError before any work: embeddings that are missing, unfinished or of another encoder, sources that no
-    row has, more clusters than rows, an OUTPUT with files that no build of a memory has written.
-    """
+    """Build the memory of `settings.embeddings` at `settings.output`. Raises SettingsError before any work: embeddings
+    that are missing, unfinished or of another encoder, sources that no row has, more clusters than rows, an OUTPUT with
+    files that no build of a memory has written."""
     started = time.time()
     facts = _read_table(settings)
     size = settings.shard_rows or max(1024, SHARD_BYTES // (4 * facts.dim))
     parts = part_rows(settings.embeddings, facts.rows)
     pieces = [Piece(uri, at, min(at + size, rows)) for uri, rows in parts.items() for at in range(0, rows, size)]
-    if settings.clusters is not None:  # what can be refused at once, is
-        _check_clusters(settings, min(sum(p.stop - p.start for p in pieces), settings.cap or ALL))
+    _check_clusters(settings, min(sum(parts.values()), settings.cap or ALL))  # what can be refused at once, is
     check_replaceable(settings.output)
     with open_output(settings.output, written=()) as out:
         try:
@@ -92,21 +89,17 @@ def _check_clusters(settings: BuildMemorySettings, rows: int) -> None:
         raise SettingsError("clusters", problem, f"choose 1 to {rows}")
 
 
-@dataclass
 class _MemoryBuild:
     """One build's way through Ray."""
 
-    settings: BuildMemorySettings
-    facts: EmbeddingsFacts
-    pieces: list[Piece]
-    shard_rows: int
-    tell: Callable[[Progress], None]
-    times: dict[str, float] = field(default_factory=dict)
-    tasks: int = 1
-
-    def __post_init__(self) -> None:
-        sources = self.settings.sources
-        self.selection = Selection(tuple(sources) if sources is not None else None, self.settings.seed)
+    def __init__(
+        self, settings: BuildMemorySettings, facts: EmbeddingsFacts, pieces: list[Piece], shard_rows: int,
+        tell: Callable[[Progress], None],
+    ) -> None:  # fmt: skip
+        self.settings, self.facts, self.pieces, self.shard_rows, self.tell = settings, facts, pieces, shard_rows, tell
+        self.times: dict[str, float] = {}
+        sources = None if settings.sources is None else tuple(settings.sources)
+        self.selection = Selection(sources, settings.seed)
 
     def run(self, out: Output) -> dict[str, Any]:
         """Everything but the settings' checks; returns what memory.json says."""
@@ -131,13 +124,10 @@ class _MemoryBuild:
         out.check()
         self.tell(Progress("merge", total, total))
         facts = {
-            "encoder_fingerprint": self.facts.encoder_fingerprint,
-            "dim": self.facts.dim,
-            "count": total,
-            "storage": self.settings.storage,
-            "embeddings": storage.public_uri(self.settings.embeddings),
+            "encoder_fingerprint": self.facts.encoder_fingerprint, "dim": self.facts.dim, "count": total,
+            "storage": self.settings.storage, "embeddings": storage.public_uri(self.settings.embeddings),
             "settings": self.settings.model_dump(include={"sources", "cap", "seed", "iterations"}),
-        }
+        }  # fmt: skip
         return self._timed("merge", partial(write_memory, self.settings.output, empty, shards, facts))
 
     def _timed(self, name: str, step: Callable[[], Any]) -> Any:
@@ -154,13 +144,9 @@ class _MemoryBuild:
         from pipelines.cluster.session import readable_errors
 
         done = ray.data.from_arrow(tables).map_batches(
-            task,
-            fn_args=arguments,
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=1,
+            task, fn_args=arguments, batch_format="pyarrow", batch_size=None, num_cpus=1,
             concurrency=min(self.tasks, len(tables)),
-        )
+        )  # fmt: skip
         yield from readable_errors(done.iter_batches(batch_size=None, batch_format="pyarrow"))
 
     def _work(self) -> list[pa.Table]:
@@ -179,11 +165,9 @@ class _MemoryBuild:
         for table in self._map(self._work(), count_piece, self.selection, cap is not None):
             for row in table.to_pylist():
                 found[row["number"]] = (row["rows"], np.array(row["draws"], np.uint64))
-        total = sum(rows for rows, _ in found)
-        if cap is None or cap >= total:
+        if cap is None or cap >= sum(rows for rows, _ in found):
             return [rows for rows, _ in found]
-        every = np.concatenate([values for _, values in found])
-        threshold = int(np.partition(every, cap - 1)[cap - 1])
+        threshold = int(np.partition(np.concatenate([values for _, values in found]), cap - 1)[cap - 1])
         self.selection = replace(self.selection, threshold=threshold)
         return [int((values <= np.uint64(threshold)).sum()) for _, values in found]
 
@@ -209,13 +193,11 @@ class _MemoryBuild:
         import ray
 
         shards: list[dict[str, Any]] = []
-        first = rows = 0
+        first = 0
         for piece, count in zip(self.pieces, counts, strict=True):
-            if not shards or rows + count > self.shard_rows:
+            if not shards or first + count - shards[-1]["first"] > self.shard_rows:
                 shards.append({"number": len(shards), "first": first, "pieces": []})
-                rows = 0
             shards[-1]["pieces"].append(asdict(piece))
-            rows += count
             first += count
         tables = [pa.Table.from_pylist([shard]) for shard in shards]
         folder = storage.join(self.settings.output, *SHARDS)

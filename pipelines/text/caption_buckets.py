@@ -50,9 +50,7 @@ def read_corpora(
     files: pa.Table, columns: dict[str, str], buckets: int, done: Collection[int], reports: str
 ) -> Iterator[pa.Table]:
     """Captions of files (columns `uri` and `number`), distinct within each table, less those of buckets that are done.
-
-    What was found in a file goes to `reports`/`number`.json: a FileReport, and as `done` the records left out.
-    """
+    What was found in a file goes to `reports`/`number`.json: a FileReport, and as `done` the records left out."""
     finished = set(done)
     for file in files.to_pylist():
         report, left_out = FileReport(file["uri"]), 0
@@ -68,12 +66,7 @@ def read_corpora(
         if found:
             yield _bucket_table(found, buckets)
         told = json.dumps({**vars(report), "done": left_out})
-        storage.write_bytes(report_uri(reports, file["number"]), told.encode())
-
-
-def report_uri(folder: str, number: int) -> str:
-    """Where the report of a file is."""
-    return storage.join(folder, f"{number}.json")
+        storage.write_bytes(storage.join(reports, f"{file['number']}.json"), told.encode())
 
 
 def _add(found: dict[str, Caption], key: str, text: str, sources: Iterable[str], count: int) -> None:
@@ -90,9 +83,8 @@ def caption_table(captions: Mapping[str, Caption]) -> pa.Table:
 
 
 def _bucket_table(found: dict[str, Caption], buckets: int) -> pa.Table:
-    return caption_table(found).add_column(
-        0, "bucket", pa.array([bucket_of(key, buckets) for key in found], pa.int32())
-    )
+    own = pa.array([bucket_of(key, buckets) for key in found], pa.int32())
+    return caption_table(found).add_column(0, "bucket", own)
 
 
 def distinct(rows: pa.Table) -> pa.Table:
@@ -104,11 +96,8 @@ def distinct(rows: pa.Table) -> pa.Table:
 
 
 class EmbedBucket:
-    """All rows of one bucket → its part file; returns a row of counts.
-
-    parts: folder of the part files. encoder: what `load_encoder` takes, or one with `embed_text(texts) ->
-    Tensor[N, dim]`.
-    """
+    """All rows of one bucket → its part file; returns a row of counts. parts: folder of the part files. encoder: what
+    `load_encoder` takes, or one with `embed_text(texts) -> Tensor[N, dim]`."""
 
     def __init__(self, parts: str, encoder: Any, dim: int, device: str = "auto", batch_size: int = 128) -> None:
         import torch

@@ -33,7 +33,7 @@ from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_fact
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
-from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora, report_uri
+from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora
 
 REPORT = "_corpora.json"
 OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER, "_state/identity.json")
@@ -49,10 +49,8 @@ READ_CPUS, ENCODER_CPUS = 0.5, 1.0
 
 @dataclass
 class EmbedTextResult:
-    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted.
-
-    run: OUTPUT's `_run.json`.
-    """
+    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted. run:
+    OUTPUT's `_run.json`."""
 
     status: str
     output: str
@@ -60,11 +58,9 @@ class EmbedTextResult:
 
 
 def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
-    """Embed every distinct caption of the corpora into OUTPUT/embeddings.
-
-    Raises SettingsError before any model is loaded: files that are missing or not what they say, more bad records than
-    `max_error_rate`, an OUTPUT of other corpora or another encoder.
-    """
+    """Embed every distinct caption of the corpora into OUTPUT/embeddings. Raises SettingsError before any model is
+    loaded: files that are missing or not what they say, more bad records than `max_error_rate`, an OUTPUT of other
+    corpora or another encoder."""
     tell = progress or (lambda _: None)
     started = time.time()
     check_columns(settings.columns)
@@ -77,29 +73,23 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             raise SettingsError("output", problem, "choose another folder than the corpora's")
     facts = read_encoder_facts(encoder_uri(settings.encoder))
     buckets = _bucket_count(files, settings.bucket_records)
-    identity = {  # a file is known by its name, size and time or etag
-        "job": "embed-text",
-        "encoder": facts.fingerprint,
-        "corpora": f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}",
-        "columns": settings.columns,
-        "batch_size": settings.batch_size,
-        "buckets": buckets,
-    }
+    known = (
+        f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}"  # version: etag, time
+    )
+    identity = {
+        "job": "embed-text", "encoder": facts.fingerprint, "corpora": known, "columns": settings.columns,
+        "batch_size": settings.batch_size, "buckets": buckets,
+    }  # fmt: skip
     with open_output(settings.output, identity, results=FOLDER, overwrite=settings.overwrite, written=OUR_NAMES) as out:
         previous = out.read_run()
         if previous is not None and previous.get("status") == "complete" and has_facts(settings.output):
             return EmbedTextResult("complete_before", settings.output, previous)
         corpora = [storage.public_uri(uri) for uri in settings.corpora]
+        shown = {**settings.model_dump(), "corpora": corpora, "output": storage.public_uri(settings.output)}
         run: dict[str, Any] = {
-            "job": "embed-text",
-            "status": "running",
-            "run_id": out.run_id,
-            "started": utc(started),
-            "settings": {**settings.model_dump(), "corpora": corpora, "output": storage.public_uri(settings.output)},
-            "versions": versions(),
-            "files": len(files),
-            "buckets": buckets,
-        }
+            "job": "embed-text", "status": "running", "run_id": out.run_id, "started": utc(started), "settings": shown,
+            "versions": versions(), "files": len(files), "buckets": buckets,
+        }  # fmt: skip
         out.write_run(run)
         work = _Embedding(settings, facts, buckets, out, tell)
         try:
@@ -117,17 +107,11 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
             out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                table = EmbeddingsFacts(
-                    settings.output,
-                    encoder=storage.public_uri(settings.encoder),
-                    encoder_fingerprint=facts.fingerprint,
-                    dim=facts.dim,
-                    dtype="float16",
-                    rows=run["captions"],
-                    records=run["records"] - run["bad"],
-                    corpora=corpora,
-                )
-                write_facts(table)
+                write_facts(EmbeddingsFacts(
+                    settings.output, encoder=storage.public_uri(settings.encoder),
+                    encoder_fingerprint=facts.fingerprint, dim=facts.dim, dtype="float16",
+                    rows=run["captions"], records=run["records"] - run["bad"], corpora=corpora,
+                ))  # fmt: skip
             out.write_run(run)
         return EmbedTextResult(run["status"], settings.output, run)
 
@@ -172,22 +156,16 @@ class _Embedding:
 
         folder = storage.join(self.settings.output, "_state", "reports")
         storage.remove_tree(folder)
-        uris = [info.uri for info in files]
+        uris = pa.table({"uri": [info.uri for info in files], "number": range(len(files))})
         size = -(-len(uris) // READ_TASKS)
-        shards = [
-            pa.table({"uri": uris[at : at + size], "number": range(at, min(at + size, len(uris)))})
-            for at in range(0, len(uris), size)
-        ]
+        shards = [uris.slice(at, size) for at in range(0, len(uris), size)]
+        given = (self.settings.columns, self.buckets, self.done, folder)
         read = ray.data.from_arrow(shards).map_batches(
-            read_corpora,
-            fn_args=(self.settings.columns, self.buckets, self.done, folder),
-            batch_format="pyarrow",
-            batch_size=None,
-            num_cpus=READ_CPUS,
+            read_corpora, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS
         )
         captions = next(readable_errors(make() for make in (read.materialize,)))
-        for number in range(len(uris)):
-            found = json.loads(storage.read_bytes(report_uri(folder, number)))
+        for number in range(len(files)):
+            found = json.loads(storage.read_bytes(storage.join(folder, f"{number}.json")))
             self.before += found.pop("done")
             report = FileReport(**{**found, "problems": Counter(found["problems"])})
             self.bad += report.bad
@@ -221,30 +199,23 @@ class _Embedding:
         given = (self.parts, self.facts.uri, self.facts.dim, self.settings.device, self.settings.batch_size)
         grouped = captions.groupby("bucket", num_partitions=min(self.buckets, SHUFFLE_PARTITIONS))
         counts = grouped.map_groups(
-            EmbedBucket,
-            fn_constructor_args=given,
-            batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=actors),
-            num_cpus=ENCODER_CPUS,
-            num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
+            EmbedBucket, fn_constructor_args=given, batch_format="pyarrow", compute=ActorPoolStrategy(size=actors),
+            num_cpus=ENCODER_CPUS, num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
             **bounded_retries(GroupedData.map_groups),
-        )
+        )  # fmt: skip
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
     def describe(self, run: dict[str, Any]) -> None:
         """Fill in the run's record. Rates are from the first bucket's start to the last one's end."""
         busy = max(0.0, self.last_at - self.first_at)
         run.update(
-            records=sum(report.records for report in self.reports),
-            bad=self.bad,
+            records=sum(report.records for report in self.reports), bad=self.bad,
             problems=dict(sum((report.problems for report in self.reports), Counter())),
-            records_new=self.new,
-            captions_new=self.captions,
+            records_new=self.new, captions_new=self.captions,
             captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.parts)),
-            embed_s=round(self.embed_s, 3),
-            busy_s=round(busy, 3),
+            embed_s=round(self.embed_s, 3), busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
-        )
+        )  # fmt: skip
 
 
 def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:

@@ -42,14 +42,8 @@ def check_replaceable(output: str) -> None:
 
 def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the shards 0 … `shards` - 1 into a memory, and put it into OUTPUT; returns what its memory.json says.
-
-    Args:
-        empty: the trained index without vectors, as `faiss_index.empty_index` makes it.
-        facts: what memory.json says besides what is known here.
-
-    Raises:
-        StorageError: where that cannot be written; an old memory in OUTPUT is then as it was.
-    """
+    empty: the trained index without vectors, of `faiss_index.empty_index`. facts: what memory.json says besides what is
+    known here. Raises StorageError where that cannot be written; an old memory in OUTPUT is then as it was."""
     folder = storage.join(output, *SHARDS)
     try:
         # note: inside OUTPUT where that is local, so that moving is renaming
@@ -58,13 +52,9 @@ def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any])
             local = [_local(shard_uri(folder, n, "faiss"), place) for n in range(shards)]
             fingerprint = faiss_index.merge_shards(empty, local, place / "index.faiss")
             _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
-            note = {
-                "fingerprint": fingerprint,
-                **facts,
-                "clusters": int(empty.nlist),
-                "index_bytes": (place / "index.faiss").stat().st_size,
-                "driver_peak_mb": peak_mb(),
-            }
+            size = (place / "index.faiss").stat().st_size
+            note = {"fingerprint": fingerprint, **facts, "clusters": int(empty.nlist), "index_bytes": size}
+            note["driver_peak_mb"] = peak_mb()
             (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
             _put_memory(place, output)
             return note

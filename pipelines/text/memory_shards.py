@@ -81,10 +81,8 @@ def count_piece(work: pa.Table, selection: Selection, with_draws: bool) -> pa.Ta
     """How many rows of each piece are taken, and their draws where a cap is still to be found."""
     found = []
     for row in work.to_pylist():
-        tables = [
-            select_rows(table, selection) for table in read_piece(Piece(**row["piece"]), ["caption_id", "sources"])
-        ]
-        ids = [each for table in tables for each in table["caption_id"].to_pylist()]
+        read = read_piece(Piece(**row["piece"]), ["caption_id", "sources"])
+        ids = [each for table in read for each in select_rows(table, selection)["caption_id"].to_pylist()]
         own = draws(ids if with_draws else [], selection.seed, "cap")
         found.append({"number": row["number"], "rows": len(ids), "draws": own})
     return pa.Table.from_pylist(found, COUNT_SCHEMA)

@@ -14,14 +14,8 @@ import torch
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import training_prompt
 from mats_core.model.tokens import PromptTokens
-from mats_core.training.schedule import (
-    TrainingSettings,
-    dropout_key,
-    keep_within,
-    plan_step,
-    sample_batch,
-    sample_wordings,
-)  # fmt: skip
+from mats_core.training import schedule
+from mats_core.training.schedule import TrainingSettings, plan_step
 from mats_core.training.step import MicroBatch, StepBatch
 from pipelines.train.mixture import Record, StoredSet
 
@@ -70,8 +64,8 @@ def draw_step(
 ) -> list[Sample]:
     """The samples of a step's global batch; a function of (seed, step) and the data alone."""
     sizes = [len(each.train) for each in sets]
-    drawn = sample_batch(settings.seed, step, settings.batch_size, sizes, ratios, settings.draw)
-    wordings = sample_wordings(settings.seed, step, settings.batch_size)
+    drawn = schedule.sample_batch(settings.seed, step, settings.batch_size, sizes, ratios, settings.draw)
+    wordings = schedule.sample_wordings(settings.seed, step, settings.batch_size)
     return [_sample(sets[n], sets[n].train[row], word, draw) for (n, row), draw in zip(drawn, wordings, strict=True)]
 
 
@@ -83,14 +77,14 @@ def step_batch(
     samples, tokens = draw_step(sets, ratios, settings, step, wording(model)), model.tokens
     targets = [len(tokens.answer(each.output)) for each in samples]
     lengths = [len(tokens.prompt(s.prompt)[0]) + n for s, n in zip(samples, targets, strict=True)]
-    taken = keep_within(lengths, settings.batch_tokens)
+    taken = schedule.keep_within(lengths, settings.batch_tokens)
     plan = plan_step(lengths[:taken], share.shards, settings.micro_batch_tokens)
     made = []
     for shard in range(share.rank, share.shards, share.world):
         for number, rows in enumerate(plan[shard]):
             one = _micro_batch([samples[i] for i in rows], tokens)
             one.noise_rows = torch.tensor(rows) + step * settings.batch_size  # [B]
-            one.dropout_seed = dropout_key(settings.seed, step, shard, number)
+            one.dropout_seed = schedule.dropout_key(settings.seed, step, shard, number)
             one.tokens = sum(lengths[i] for i in rows)
             made.append(one)
     if share.equal_passes:

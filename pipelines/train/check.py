@@ -75,12 +75,11 @@ def check_settings(settings: TrainSettings) -> Checked:
     for table in found.values():
         part_rows(table.uri, table.rows)
     facts = next(iter(found.values()))
-    encoder: Part | None
     fingerprints = {"encoder_fingerprint": facts.encoder_fingerprint}
     if settings.model is not None:
         config: ModelConfig = check_model_dir(settings.model)
         check_weights(resolve(settings.model), config)
-        encoder = config.encoder
+        encoder: Part | None = config.encoder
         if config.adapter is None and settings.training.train == "mapper+adapter":
             raise SettingsError("training.train", "this model has no adapter to train", "choose mapper")
         if config.embedding_dim != facts.dim:
@@ -94,9 +93,8 @@ def check_settings(settings: TrainSettings) -> Checked:
         encoder_facts = read_encoder_facts(encoder_uri(str(settings.encoder)))
         known = encoder_facts.fingerprint
         encoder = Part(uri=recorded_uri(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
-    made_with = facts.encoder_fingerprint
-    remedy = 'embed the corpora again with "mats embed-text"'
-    refuse_other_encoder("embeddings", storage.public_uri(facts.uri), made_with, known, remedy, unknown_passes=True)
+    shown, remedy = storage.public_uri(facts.uri), 'embed the corpora again with "mats embed-text"'
+    refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, known, remedy, unknown_passes=True)
     fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
     return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
 
@@ -117,7 +115,6 @@ def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
     except (OSError, ValueError) as error:
         problem = f"the memory.json of {storage.public_uri(uri)} cannot be read ({first_line(error)})"
         raise SettingsError("memory", problem, 'name a directory that "mats build-memory" has made') from None
-    made_with = note.get("encoder_fingerprint", "")
-    remedy = 'rebuild it with "mats build-memory"'
+    made_with, remedy = note.get("encoder_fingerprint", ""), 'rebuild it with "mats build-memory"'
     refuse_other_encoder("memory", uri, made_with, facts.encoder_fingerprint, remedy, unknown_passes=True)
     return Part(uri=recorded_uri(uri), fingerprint=note.get("fingerprint", ""))

@@ -51,10 +51,7 @@ class TrainState:
 def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
     """What is trained, by name (`mapper.…`, `llm.…`). The optimizer must be made already."""
     named = {f"mapper.{name}": weight for name, weight in model.mapper.named_parameters()}
-    for name, weight in model.llm.named_parameters():
-        if weight.requires_grad:
-            named[f"llm.{name}"] = weight
-    return named
+    return named | {f"llm.{name}": weight for name, weight in model.llm.named_parameters() if weight.requires_grad}
 
 
 def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
@@ -73,28 +70,17 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
 
 def list_checkpoints(folder: str) -> dict[int, str]:
     """Step → URI, in order."""
-    if not storage.is_dir(folder):
-        return {}
-    found = {}
-    for info in storage.list_files(folder):
-        match = _NAME.search(info.uri)
-        if match:
-            found[int(match[1])] = info.uri
-    return dict(sorted(found.items()))
+    files = storage.list_files(folder) if storage.is_dir(folder) else []
+    return dict(sorted((int(match[1]), info.uri) for info in files if (match := _NAME.search(info.uri))))
 
 
 def load_newest(
-    folder: str,
-    model: MatsModel,
-    optimizer: torch.optim.Optimizer,
-    first_worker: bool = True,
+    folder: str, model: MatsModel, optimizer: torch.optim.Optimizer, first_worker: bool = True,
     warn: Callable[[str], None] = log.warning,
-) -> TrainState:
-    """Restore the newest checkpoint that can be read; a fresh state when there is none.
-
-    A damaged file is passed over for the one before it, and the first worker renames it to
-    `….damaged`, so that `prune` does not count it. Raises ForeignCheckpoint for one of other weights.
-    """
+) -> TrainState:  # fmt: skip
+    """Restore the newest checkpoint that can be read; a fresh state when there is none. A damaged file is passed over,
+    and the first worker renames it to `….damaged`, so that `prune` does not count it. Raises ForeignCheckpoint for one
+    of other weights."""
     for step, uri in reversed(list_checkpoints(folder).items()):
         try:
             return load_checkpoint(uri, model, optimizer)
@@ -114,27 +100,22 @@ def _set_aside(uri: str) -> None:
     path = storage.local_path(uri)
     if path is not None:
         os.replace(path, path + b".damaged")
-        return
-    storage.write_bytes(f"{uri}.damaged", storage.read_bytes(uri))
-    storage.remove_tree(uri)
+    else:
+        storage.write_bytes(f"{uri}.damaged", storage.read_bytes(uri))
+        storage.remove_tree(uri)
 
 
 def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
-    """Restore one checkpoint into model and, where given, optimizer.
-
-    Raises ForeignCheckpoint when it holds other weights than are trained here, ValueError when it is damaged.
-    """
+    """Restore one checkpoint into model and, where given, optimizer. Raises ForeignCheckpoint when it holds other
+    weights than are trained here, ValueError when it is damaged."""
     import torch
 
     state, tensors = _parse(storage.read_bytes(uri))
     weights = named_weights(model)
     shapes = {f"weight/{name}": weight.shape for name, weight in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("weight/")}:
-        raise ForeignCheckpoint(
-            "output",
-            f"its checkpoint {storage.public_uri(uri)} holds other weights than are trained here",
-            "choose another OUTPUT, or --overwrite",
-        )
+        problem = f"its checkpoint {storage.public_uri(uri)} holds other weights than are trained here"
+        raise ForeignCheckpoint("output", problem, "choose another OUTPUT, or --overwrite")
     with torch.no_grad():
         for name, weight in weights.items():
             weight.copy_(tensors[f"weight/{name}"])
@@ -158,8 +139,7 @@ def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
 
     try:
         tensors = load(data)
-        length = int.from_bytes(data[:8], "little")
-        header = json.loads(data[8 : 8 + length])
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error

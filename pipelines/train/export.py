@@ -84,16 +84,14 @@ def model_card(
     """Markdown: data, settings, curves, metrics."""
     last = next((each for each in reversed(state.history) if "validation" in each and each["step"] <= step), None)
     training, config = settings.training, model.config
+    audio = [each.audio is not None for each in settings.data]
+    made_of = "audio embeddings" if all(audio) else "text and audio embeddings" if any(audio) else "text alone"
     trained = sum(weight.numel() for weight in model.mapper.parameters())
     adapted = sum(weight.numel() for name, weight in model.llm.named_parameters() if "lora_" in name)
     lines = [
-        "# Model card",
-        "",
-        f"A MATS audio language model, trained on {_supervision(settings)}. CLAP and LLM are frozen.",
-        "",
-        f"- encoder: {_name(config.encoder)}",
-        f"- LLM: {_name(config.llm)}",
-        f"- memory: {_name(config.memory)}",
+        "# Model card", "",
+        f"A MATS audio language model, trained on {made_of}. CLAP and LLM are frozen.", "",
+        *(f"- {title}: {_name(getattr(config, title.lower()))}" for title in ("encoder", "LLM", "memory")),
         f"- mapper ({config.mapper.kind}): {trained:,} parameters, {config.mapper.vectors} vectors",
         f"- adapter: {f'LoRA, rank {config.adapter.rank}, {adapted:,} parameters' if config.adapter else 'none'}"
         + (" (not trained in this run)" if config.adapter and training.train == "mapper" else ""),
@@ -102,12 +100,10 @@ def model_card(
         f"written from step {step:,}",
         # its last bits are not those of an unbroken run where it was continued with other threads
         *([f"- threads a worker: {', then '.join(map(str, state.threads))}"] if len(state.threads) > 1 else []),
-        "",
-        "## Data",
-        "",
+        "", "## Data", "",
         "| set | records | held out | given up | ratio | share of draws | tag | unusable |",
         "|---|---|---|---|---|---|---|---|",
-    ]
+    ]  # fmt: skip
     whole = sum(each.ratio for each in settings.data)
     for data, stored in zip(settings.data, sets, strict=True):
         bad = ", ".join(f"{name} {count}" for name, count in stored.facts["problems"].items()) or "0"
@@ -131,11 +127,6 @@ def model_card(
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()]
     lines += ["```", "", "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + "."]
     return "\n".join(lines) + "\n"
-
-
-def _supervision(settings: TrainSettings) -> str:
-    audio = [each.audio is not None for each in settings.data]
-    return "audio embeddings" if all(audio) else "text and audio embeddings" if any(audio) else "text alone"
 
 
 def _name(part: Any) -> str:

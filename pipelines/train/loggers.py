@@ -36,7 +36,9 @@ def check_loggers(names: list[str]) -> None:
 def open_logs(settings: TrainSettings, first_step: int) -> list[Log]:
     """The logs of a run that begins, or goes on, at `first_step`; what TensorBoard has from later steps is void."""
     others = {"wandb": _wandb, "mlflow": _mlflow}
-    return [tensorboard(settings.output, first_step), *(others[n](settings) for n in others if n in settings.loggers)]
+    name = settings.output.rstrip("/").rsplit("/", 1)[-1]
+    named = [log(settings, name) for package, log in others.items() if package in settings.loggers]
+    return [tensorboard(settings.output, first_step), *named]
 
 
 def flat(point: dict[str, Any]) -> dict[str, float]:
@@ -82,23 +84,23 @@ def tensorboard(output: str, first_step: int) -> Log:
     return Log(write, close)
 
 
-def _wandb(settings: TrainSettings) -> Log:
+def _wandb(settings: TrainSettings, name: str) -> Log:
     """Weights & Biases, one run an OUTPUT."""
     import wandb
 
     run = wandb.init(
-        project=settings.project, name=_run_name(settings), config=settings.model_dump(mode="json"), resume="allow",
+        project=settings.project, name=name, config=settings.model_dump(mode="json"), resume="allow",
         id=hash_settings(settings.output)[:16],
     )  # fmt: skip
     return Log(lambda step, numbers, texts: run.log({**numbers, **texts}, step=step), run.finish)
 
 
-def _mlflow(settings: TrainSettings) -> Log:
+def _mlflow(settings: TrainSettings, name: str) -> Log:
     """MLflow, at the tracking server of $MLFLOW_TRACKING_URI."""
     import mlflow
 
     mlflow.set_experiment(settings.project)
-    mlflow.start_run(run_name=_run_name(settings))
+    mlflow.start_run(run_name=name)
     mlflow.log_dict(settings.model_dump(mode="json"), "settings.json")
 
     def write(step: int, numbers: dict[str, float], texts: dict[str, str]) -> None:
@@ -107,7 +109,3 @@ def _mlflow(settings: TrainSettings) -> Log:
             mlflow.log_text(text, f"{name}-{step}.md")
 
     return Log(write, mlflow.end_run)
-
-
-def _run_name(settings: TrainSettings) -> str:
-    return settings.output.rstrip("/").rsplit("/", 1)[-1]

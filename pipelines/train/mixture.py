@@ -64,37 +64,29 @@ def table_of(data: DataSet, settings: TrainSettings) -> str:
 
 def store_key(settings: TrainSettings) -> str:
     """Changes when the packed data would: other settings of the data, or other files."""
-    files: list[Any] = []
-    for each in settings.data:
-        for corpus in (each.corpus, each.validation_corpus):
-            if corpus is not None:
-                files += [(f.uri, f.size, f.version) for f in corpus_files(corpus, f"data.{each.name}.corpus")]
-    for uri in tables(settings):
-        files.append([(f"embeddings/{f.path}", f.size, f.version) for f in list_parts(uri)])
+    corpora = [(c, each.name) for each in settings.data for c in (each.corpus, each.validation_corpus) if c is not None]
+    listed = [file for corpus, name in corpora for file in corpus_files(corpus, f"data.{name}.corpus")]
+    files: list[Any] = [(file.uri, file.size, file.version) for file in listed]
+    files += [[(f"embeddings/{f.path}", f.size, f.version) for f in list_parts(uri)] for uri in tables(settings)]
     data = [each.model_dump(mode="json", exclude={"ratio"}) for each in settings.data]
     return hash_settings([_FORMAT, data, settings.embeddings, settings.validation, files])[:24]
 
 
 def read_store(place: Path) -> dict[str, Any]:
     """What was packed: `dim`, `encoder_fingerprint`, and of each of the `sets` its files, problems and split."""
-    store: dict[str, Any] = json.loads((place / "store.json").read_bytes())
-    return store
+    return dict(json.loads((place / "store.json").read_bytes()))
 
 
 def held_out_notes(sets: list[dict[str, Any]]) -> list[str]:
     """What a reader of the validation's numbers must know: sets that are not measured on unmet captions."""
     notes = []
     for each in sets:
+        name, held, met = f"data set {each['name']}", f"{each['validation']:,}", each["met"]
         if each["held_by"] == "record":
-            notes.append(
-                f"data set {each['name']} has too few captions to hold any out: it is measured on "
-                f"{each['validation']:,} records whose captions are trained on"
-            )
-        elif each["met"]:
-            notes.append(
-                f"data set {each['name']} is measured on {each['met']:,} records (of {each['validation']:,}) whose "
-                "captions are labels, and trained on"
-            )
+            why = "has too few captions to hold any out"
+            notes.append(f"{name} {why}: it is measured on {held} records whose captions are trained on")
+        elif met:
+            notes.append(f"{name} is measured on {met:,} records (of {held}) whose captions are labels, and trained on")
     return notes
 
 

@@ -39,10 +39,8 @@ class _Table:
 
 def ensure_store(settings: TrainSettings, folder: Path, report: str | None = None) -> Path:
     """The packed data of these settings below `folder`; packed now unless it is there. One process packs, others wait.
-
     report: URI that receives what was found in each file of each set. Raises SettingsError: a missing file, embeddings
-    of several encoders, too many unusable records; StorageError: no room to pack.
-    """
+    of several encoders, too many unusable records; StorageError: no room to pack."""
     from filelock import FileLock
 
     key = store_key(settings)
@@ -99,10 +97,8 @@ def _pack(settings: TrainSettings, folder: Path) -> None:
 
 @contextmanager
 def _array_file(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
-    """A .npy file whose numbers are written one after the other.
-
-    note: a full disk ends a write with an error, but a process that fills a new file through a mapping with SIGBUS.
-    """
+    """A .npy file whose numbers are written one after the other."""
+    # note: a full disk ends a write with an error, but a process that fills a new file through a mapping with SIGBUS
     described = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, described)
@@ -128,8 +124,7 @@ def _id_array(ids: list[str]) -> np.ndarray:
     return np.array([each.encode() for each in ids])
 
 
-_Usable = tuple[dict[str, str], FileReport, int]
-"""A usable record, and where it stands: the report of its file, and its line."""
+_Usable = tuple[dict[str, str], FileReport, int]  # a record, the report of its file, and its line
 
 
 @contextmanager
@@ -161,18 +156,14 @@ def _set_report(name: str, vectors: str, rows: int, files: list[FileReport], hel
     """What is known of a packed set."""
     problems = sum((each.problems for each in files), Counter())
     first = [(storage.public_uri(each.uri), each.lines[0]) for each in files if each.lines]
+    examples = [
+        f"{uri} line {at['line']}: {at['code']}" + (f" ({at['detail']})" if at["detail"] else "")
+        for uri, at in first[:5]
+    ]
     return {
-        "name": name,
-        "vectors": vectors,
-        "records": rows,
-        "problems": dict(sorted(problems.items())),
-        "examples": [
-            f"{uri} line {at['line']}: {at['code']}" + (f" ({at['detail']})" if at["detail"] else "")
-            for uri, at in first[:5]
-        ],
-        "held_from": held_from,
-        "files": [each.as_dict() for each in files],
-    }
+        "name": name, "vectors": vectors, "records": rows, "problems": dict(sorted(problems.items())),
+        "examples": examples, "held_from": held_from, "files": [each.as_dict() for each in files],
+    }  # fmt: skip
 
 
 def _records(data: DataSet, corpus: str | list[str], reports: list[FileReport]) -> Iterator[_Usable]:
@@ -217,8 +208,7 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
                     continue
                 records.append({"vector": len(records), **record})
                 windows = row["windows"]
-                weights = [each["weight"] for each in windows]
-                vectors.append(pool_windows([each["embedding"] for each in windows], weights))
+                vectors.append(pool_windows([w["embedding"] for w in windows], [w["weight"] for w in windows]))
     table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
     with _array_file(folder / file, np.float32, table.shape) as out:
         out.write(table.astype(np.float32).tobytes())
@@ -232,10 +222,11 @@ def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
     if row.get("error_code") or not row.get("windows"):
         return "no_sound"
     task = str(row.get("task") or data.task or "caption")
-    if task.strip().lower() not in FAMILIES:
-        return "unknown_task"
     question = str(row.get("question") or row.get("instruction") or "")
-    if FAMILIES[task.strip().lower()] == "QA" and not question.strip():
+    family = FAMILIES.get(task.strip().lower())
+    if family is None:
+        return "unknown_task"
+    if family == "QA" and not question.strip():
         return "missing_instruction"
     output = str(row.get("output") or "").strip()
     if not output:
@@ -262,10 +253,8 @@ def _check_errors(store: dict[str, Any], most: float) -> None:
         if bad > most * (bad + each["records"]):
             why = ", ".join(f"{name} {count}" for name, count in each["problems"].items())
             first = f"; first: {each['examples'][0]}" if each["examples"] else ""
-            problem = (
-                f"{bad} of {bad + each['records']} records cannot be used ({why}{first}), which is more than the "
-                f"{most:.1%} of max_error_rate"
-            )
+            share = f"{bad} of {bad + each['records']} records"
+            problem = f"{share} cannot be used ({why}{first}), which is more than the {most:.1%} of max_error_rate"
             embed = ', or embed this corpus with "mats embed-text"' if "no_embedding" in each["problems"] else ""
             raise SettingsError(f"data.{each['name']}", problem, f"repair them{embed}, or raise max_error_rate")
         if not each["train"]:

@@ -53,20 +53,15 @@ def world_size() -> int:
 
 
 def shard_llm(model: MatsModel, device: torch.device) -> None:
-    """Spread the frozen LLM's layers over all workers (FSDP2); what is trained stays whole on each.
-
-    The layers' weights are gathered for their forward and backward pass and let go again. Embeddings and the head,
-    which are used outside of the layers, stay whole too.
-    """
+    """Spread the frozen LLM's layers over all workers (FSDP2); what is trained stays whole on each. The layers' weights
+    are gathered for their forward and backward pass and let go again. Embeddings and the head, which are used outside
+    of the layers, stay whole too."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
-        raise SettingsError(
-            "fsdp",
-            f"torch {torch.__version__} cannot spread the frozen LLM",
-            "install torch 2.7 or newer, or say fsdp: never",
-        )
+        problem = f"torch {torch.__version__} cannot spread the frozen LLM"
+        raise SettingsError("fsdp", problem, "install torch 2.7 or newer, or say fsdp: never")
     llm = model.causal_lm
     lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
     layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))

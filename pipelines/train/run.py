@@ -21,7 +21,7 @@ from mats_core.errors import SettingsError
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_root
 from pipelines.cluster.plan import Resources, usable_cores
-from pipelines.cluster.session import RunFailed, check_device, ray_session
+from pipelines.cluster.session import RunFailed, check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import versions
 from pipelines.settings.train import MODEL, TrainSettings, identity
@@ -34,6 +34,7 @@ OUR_NAMES = (
     MODEL, FOLDER, REPORT, "_run.json", "_state/checkpoints", "_state/data", "_state/ray", "_state/identity.json",
 )  # fmt: skip
 EXPORT_SETTINGS = ("include", "weights", "export")
+ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
 REFUSAL_PATIENCE_S = 10.0
@@ -127,7 +128,9 @@ class TrainDriver:
         self.out.write_run(self.run_facts)
         self.shown.stage = "starting Ray"
         self.tell(self.shown)
-        _set_ray_train_intervals()
+        # look after the workers every half second (Ray Train: 2 s); give a new group three minutes to start (60 s)
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
         began = time.monotonic()
         try:
             with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
@@ -141,20 +144,17 @@ class TrainDriver:
         ended = self.ended or {"kind": "failed", "message": "the workers ended without saying why"}
         status = {"finished": "complete", "interrupted": "interrupted"}.get(ended["kind"], "failed")
         facts = {k: v for k, v in ended.items() if k not in ("kind", "history")}
-        history = ended.get("history") or []
-        last: dict[str, Any] = next((each for each in reversed(history) if "validation" in each), {})
+        checks = [each["validation"] for each in ended.get("history") or [] if "validation" in each]
         self.run_facts |= {
             "status": status, "wall_s": round(time.monotonic() - began, 2), "restarts": max(self.restarts, 0), **facts,
-            "validation": last.get("validation", {}),
+            "validation": checks[-1] if checks else {},
         }  # fmt: skip
         self.run_facts.setdefault("step", self.shown.step)
         self.out.write_run(self.run_facts)
-        if status == "complete":
-            storage.remove_tree(self.out.join("_state", "ray"))
-            storage.remove_tree(self.out.join("_state", "data"))
-        model = self.out.join(MODEL)
-        step = int(self.run_facts["step"])
-        return TrainResult(status, self.settings.output, model, step, self.run_facts, str(ended.get("message", "")))
+        for name in ("ray", "data") if status == "complete" else ():
+            storage.remove_tree(self.out.join("_state", name))
+        step, message = int(self.run_facts["step"]), str(ended.get("message", ""))
+        return TrainResult(status, self.settings.output, self.out.join(MODEL), step, self.run_facts, message)
 
     def count_records(self, sets: list[dict[str, Any]]) -> None:
         """Put into the run's record what was read and what of it is trained on; warn of sets that are not held out by
@@ -177,10 +177,8 @@ class TrainDriver:
         self.shown.warning = None
 
     def follow(self, trainer: Any, inbox: Any) -> None:
-        """Run Ray Train's `trainer` and take what its workers report, until they have ended.
-
-        Raises SettingsError when a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to.
-        """
+        """Run Ray Train's `trainer` and take what its workers report, until they have ended. Raises SettingsError when
+        a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to."""
         import ray
 
         failure: list[BaseException] = []
@@ -233,15 +231,11 @@ class TrainDriver:
             elif kind == "started":
                 self._begin(record)
             elif kind in ("point", "validated"):
-                numbers = flat(record)
-                answers = record.get("answers") or []
+                answers = [ANSWER.format(**each) for each in record.get("answers") or []]
                 for log in self.logs:
-                    log.write(record["step"], numbers, {"answers": _as_text(answers)} if answers else {})
+                    log.write(record["step"], flat(record), {"answers": "\n\n".join(answers)} if answers else {})
                 self.shown.step = record["step"]
-                if kind == "point":
-                    self.shown.point = record
-                else:
-                    self.shown.validated = record
+                setattr(self.shown, kind, record)
             elif kind == "step":
                 self.shown.step = record["step"]
                 self.shown.point = {**self.shown.point, "loss": record["loss"]}
@@ -262,10 +256,8 @@ class TrainDriver:
 
 
 def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there: Resources) -> tuple[Any, Any]:
-    """Ray Train's trainer, ready to fit, and the actor its workers report to.
-
-    Raises SettingsError where there are fewer GPUs or cores than asked for.
-    """
+    """Ray Train's trainer, ready to fit, and the actor its workers report to. Raises SettingsError where there are
+    fewer GPUs or cores than asked for."""
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -281,9 +273,8 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     if (on_gpu and fewest > there.gpus) or (not on_gpu and not there.own and fewest > there.cpus):
         room = f"{int(there.gpus)} GPUs" if on_gpu else f"{int(there.cpus)} cores"
         raise SettingsError("workers", f"{fewest} are asked for and there are {room}", "ask for no more than that")
-    fsdp = settings.fsdp == "always" or (
-        settings.fsdp == "auto" and on_gpu and most > 1 and not fits_a_gpu(checked.llm)
-    )
+    large = on_gpu and most > 1 and settings.fsdp == "auto" and not fits_a_gpu(checked.llm)
+    fsdp = large or settings.fsdp == "always"
     job = TrainJob(
         settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
         data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(),
@@ -345,16 +336,6 @@ class _Inbox:
         self._stop = True
 
 
-def _set_ray_train_intervals() -> None:
-    """Look after the workers every half second (Ray Train: 2 s), and give a new group three minutes to start (60 s)."""
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
-
-
-def _as_text(answers: list[dict[str, str]]) -> str:
-    return "\n\n".join(f"**{a['set']}** {a['prompt']}  \nsaid: {a['answer']}  \ntrue: {a['target']}" for a in answers)
-
-
 def _worker_error(error: BaseException) -> Exception:
     """What a worker raised, without Ray's account of it."""
     failures = getattr(error, "worker_failures", None)
@@ -366,5 +347,4 @@ def _worker_error(error: BaseException) -> Exception:
         inner = deeper
     if isinstance(inner, SettingsError):
         return inner
-    lines = [line for line in str(inner).strip().splitlines() if line.strip()]
-    return RunFailed(f"{type(inner).__name__}: {lines[-1] if lines else ''}"[:400])
+    return failed_with(inner)

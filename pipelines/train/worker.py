@@ -23,7 +23,7 @@ from mats_core.training.step import NotFiniteError, StepBatch, StepResult, evalu
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import WorkerShare, draw_step, prefetched, step_batch, validation_batches, wording
 from pipelines.train.checkpoints import ForeignCheckpoint, load_checkpoint, load_newest, prune, save_checkpoint
-from pipelines.train.mixture import StoredSet, open_store
+from pipelines.train.mixture import open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
 
@@ -86,10 +86,8 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
 
 
 class Reporter:
-    """A worker's line to the driver: reports one way, sent now and then; the wish to stop the other.
-
-    `inbox` is the driver's actor. Only one worker reports, the one that is `active`; what others report goes nowhere.
-    """
+    """A worker's line to `inbox`, the driver's actor: reports one way, sent now and then; the wish to stop the other.
+    Only the worker that is `active` reports; what others report goes nowhere."""
 
     def __init__(self, inbox: Any, active: bool) -> None:
         self._inbox, self._active = inbox, active
@@ -109,19 +107,15 @@ class Reporter:
             self.stop = bool(ray.get(self._reply))
             self._reply = None
         if now or time.monotonic() - self._last > _REPORT_S:
-            reply = self._inbox.post.remote(self._queued)
+            self._reply = self._inbox.post.remote(self._queued)
             self._queued, self._last = [], time.monotonic()
             if now:
-                self.stop = bool(ray.get(reply))
-            else:
-                self._reply = reply
+                self.stop = bool(ray.get(self._reply))
 
 
 def train_worker(config: dict[str, Any]) -> None:
-    """The function Ray Train runs. Ends normally also when the run has to stop; the driver hears why.
-
-    config: the TrainJob as `job`, the driver's `inbox`.
-    """
+    """The function Ray Train runs; config: the TrainJob as `job`, the driver's `inbox`. Ends normally also when the run
+    has to stop; the driver hears why."""
     import ray.train
     import ray.train.torch
 
@@ -144,11 +138,8 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 class TrainWorker:
-    """One worker's model, optimizer, data and state, and what it does after every step.
-
-    `make_batch(step)` makes this worker's batch of a step, in a thread of its own. `state` is that of the newest
-    checkpoint, or a fresh one.
-    """
+    """One worker's model, optimizer, data and state (of the newest checkpoint, or a fresh one), and what it does after
+    every step. `make_batch(step)` makes its batch of a step, in a thread of its own."""
 
     def __init__(self, job: TrainJob, share: WorkerShare, reporter: Reporter, device: torch.device) -> None:
         self.job, self.share, self.reporter, self.device = job, share, reporter, device
@@ -182,10 +173,8 @@ class TrainWorker:
         if job.threads and state.threads[-1:] != [job.threads]:
             state.threads.append(job.threads)
             if len(state.threads) > 1:
-                self._warn(
-                    f"continued with {job.threads} threads a worker, before it were {state.threads[-2]}: the last bits "
-                    "of the weights may differ from those of an unbroken run"
-                )
+                what = f"continued with {job.threads} threads a worker, before it were {state.threads[-2]}"
+                self._warn(f"{what}: the last bits of the weights may differ from those of an unbroken run")
 
     def run(self) -> None:
         """From the newest checkpoint to the last step; then the model directory. Raises TrainingStopped."""
@@ -237,10 +226,8 @@ class TrainWorker:
             rows = [{"prompt": s.prompt, "output": s.output, "embedding": s.vector.tolist()} for s in samples]
             facts = {"step": error.step, "seed": self.training.seed, "samples": rows}
             storage.write_bytes(uri, json.dumps(facts).encode())
-        return TrainingStopped(
-            f"{error}; its batch is in {storage.public_uri(uri)}. Earlier checkpoints are intact. "
-            "A lower learning rate, clip_norm, or float32 may help"
-        )
+        kept = f"its batch is in {storage.public_uri(uri)}. Earlier checkpoints are intact"
+        return TrainingStopped(f"{error}; {kept}. A lower learning rate, clip_norm, or float32 may help")
 
     def _validate(self) -> None:
         """Loss and token accuracy of every set's held-out records, and a few answers."""
@@ -259,8 +246,7 @@ class TrainWorker:
         state = self.state
         if results:
             ratios = {each.name: max(each.ratio, 0.0) for each in self.settings.data if each.name in results}
-            weight = sum(ratios.values())
-            names = ratios if weight else dict.fromkeys(results, 1.0)
+            names = ratios if sum(ratios.values()) else dict.fromkeys(results, 1.0)
             mean = sum(results[n]["loss"] * r for n, r in names.items()) / sum(names.values())
             if state.best_loss is None or mean < state.best_loss:
                 state.best_loss, state.best_step = mean, state.step
@@ -271,13 +257,13 @@ class TrainWorker:
 
     def _sample_answers(self) -> list[dict[str, str]]:
         """What the model now says to a few held-out captions, as they are (no noise, no Santa)."""
-        picked: list[tuple[StoredSet, int]] = []
+        names, records = [], []
         for turn in range(self.settings.sample_answers):
             pool = [each for each in self.sets if turn // len(self.sets) < len(each.validation)]
             if pool:
                 chosen = pool[turn % len(pool)]
-                picked.append((chosen, int(chosen.validation[turn // len(self.sets)])))
-        records = [each.record(number) for each, number in picked]
+                names.append(chosen.name)
+                records.append(chosen.record(int(chosen.validation[turn // len(self.sets)])))
         if not records:
             return []
         prompts = [self.word(record, 0) for record in records]
@@ -285,8 +271,8 @@ class TrainWorker:
         short = {"beams": 1, "max_new_tokens": 60, "min_length": 1}
         texts = self.model.generate(vectors.to(self.device), prompts, short)
         return [
-            {"set": each.name, "prompt": prompt, "answer": text, "target": record.output}
-            for (each, _), prompt, text, record in zip(picked, prompts, texts, records, strict=True)
+            {"set": name, "prompt": prompt, "answer": text, "target": record.output}
+            for name, prompt, text, record in zip(names, prompts, texts, records, strict=True)
         ]
 
     def _checkpoint(self) -> None:
@@ -298,11 +284,9 @@ class TrainWorker:
                 prune(self.folder, self.settings.keep_checkpoints, self.state.best_step)
             except (storage.StorageError, OSError) as error:
                 failure = str(error)
-        failed = sum_numbers([float(bool(failure))], self.device)[0] > 0
-        if failed:
-            raise TrainingStopped(
-                f"the checkpoint of step {self.state.step} was not written, earlier ones are intact: {failure}"
-            )
+        if sum_numbers([float(bool(failure))], self.device)[0] > 0:
+            told = f"the checkpoint of step {self.state.step} was not written, earlier ones are intact: {failure}"
+            raise TrainingStopped(told)
         self.reporter.report("checkpoint", step=self.state.step)
 
     def _export(self) -> None:
@@ -325,22 +309,17 @@ class TrainWorker:
             export_model(self.model, self.settings, self.state, self.sets, step)
         except (storage.StorageError, OSError, SettingsError, SafetensorError) as error:
             raise TrainingStopped(f"the model was not written; checkpoints are intact: {error}") from error
-        state = self.state
-        names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss")
-        facts: dict[str, Any] = {name: getattr(state, name) for name in names}
-        self.reporter.report("finished", now=True, exported_step=step, history=state.history, **facts)
+        names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss", "history")
+        facts: dict[str, Any] = {name: getattr(self.state, name) for name in names}
+        self.reporter.report("finished", now=True, exported_step=step, **facts)
 
 
 def curve_point(steps: list[StepResult]) -> dict[str, Any]:
     """A point of the curves: means over some steps, and the last one's learning rate and gradient norm."""
-    targets = sum(each.target_tokens for each in steps)
-    seconds = sum(each.seconds for each in steps)
+    names = ("target_tokens", "seconds", "loss_sum", "correct", "tokens", "wait_seconds")
+    targets, seconds, loss, correct, tokens, waited = (sum(getattr(each, name) for each in steps) for name in names)
     return {
-        "loss": sum(each.loss_sum for each in steps) / targets,
-        "token_accuracy": sum(each.correct for each in steps) / targets,
-        "learning_rate": steps[-1].learning_rate,
-        "grad_norm": steps[-1].grad_norm,
-        "tokens_per_s": sum(each.tokens for each in steps) / seconds,
-        "step_s": seconds / len(steps),
-        "wait_share": sum(each.wait_seconds for each in steps) / seconds,
-    }
+        "loss": loss / targets, "token_accuracy": correct / targets, "learning_rate": steps[-1].learning_rate,
+        "grad_norm": steps[-1].grad_norm, "tokens_per_s": tokens / seconds, "step_s": seconds / len(steps),
+        "wait_share": waited / seconds,
+    }  # fmt: skip
