@@ -65,7 +65,8 @@ class Decoded:
 
 
 def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) -> AudioInfo:
-    """What the header of a seekable file says. `name` tells playlists that their text does not. Raises AudioError."""
+    """What the header of a seekable file says. `name` tells playlists that their text does not. Raises
+    AudioError."""
     limits = limits or DecodeLimits()
     checked = _checked(file, limits, time.monotonic() + limits.deadline_s)
     repair(checked, until_s=0.0 if checked.size <= _SMALL_FILE else None, in_memory=False)
@@ -110,9 +111,10 @@ def decode(
 ) -> Decoded:
     """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped).
 
-    `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds, whatever
-    the stretch, so that consecutive stretches join without a seam. NaN and infinity count as silence. A stretch that
-    starts past the end is empty and no error; a file that breaks off gives what was there.
+    `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds,
+    whatever the stretch, so that consecutive stretches join without a seam. NaN and infinity count as
+    silence. A stretch that starts past the end is empty and no error; a file that breaks off gives what was
+    there.
 
     Raises AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, io_error.
     """

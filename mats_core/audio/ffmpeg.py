@@ -172,8 +172,9 @@ class FfmpegSource(Source):
         return int(stream.duration * self._base * self.sample_rate)
 
     def _start(self, first: int) -> tuple[int, Iterator[Any]]:
-        """Frames from before `first` on, and the source frame they start at: through the index where there is one, by
-        passing over packets in bare streams, and from the beginning where neither lands before `first`."""
+        """Frames from before `first` on, and the source frame they start at: through the index where there
+        is one, by passing over packets in bare streams, and from the beginning where neither lands before
+        `first`."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
         from_start = chain((self._first,), self._opened.frames)
         if target == 0 or not self._base or self._file.joined:

@@ -35,8 +35,9 @@ def as_audio_error(error: BaseException) -> AudioError:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a header says. `sample_rate` in Hz. `duration_s` is None where nothing is known; `duration_source` is
-    "header" for a declared length, "decoded" for a counted one, "unknown" for none or an estimate."""
+    """What a header says. `sample_rate` in Hz. `duration_s` is None where nothing is known;
+    `duration_source` is "header" for a declared length, "decoded" for a counted one, "unknown" for none or
+    an estimate."""
 
     format: str
     sample_rate: int

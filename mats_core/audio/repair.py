@@ -25,7 +25,8 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
 
 
 def wav_samples(file: SourceFile, head: bytes) -> int | None:
-    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there is.
+    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there
+    is.
 
     Streamed files declare 0 or the largest number; what follows the header is theirs then.
     """

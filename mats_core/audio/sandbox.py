@@ -1,7 +1,9 @@
-"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends one.
+"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends
+one.
 
-The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run the parent's
-main module again in every child, which in a Ray worker is Ray itself, and in a notebook or script anything.
+The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run
+the parent's main module again in every child, which in a Ray worker is Ray itself, and in a notebook or
+script anything.
 """
 
 from __future__ import annotations
@@ -74,10 +76,12 @@ class _Child:
 
 
 class IsolatedDecoder:
-    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several threads.
+    """Decodes and probes files in `workers` child processes. Usable in a Ray actor, a notebook, several
+    threads.
 
-    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new child. A file
-    that ends its process is tried twice. Children start on first use, load no torch and no Ray, and end with `close`.
+    Whatever a file does to its decoder (crash, memory, endless work), it costs one AudioError and a new
+    child. A file that ends its process is tried twice. Children start on first use, load no torch and no
+    Ray, and end with `close`.
     """
 
     def __init__(self, workers: int = 1, sample_rate: int = 44100, limits: DecodeLimits | None = None) -> None:

@@ -1,7 +1,9 @@
-"""The child of `mats_core.audio.sandbox`: answers decode and probe requests, one at a time, within limits of its own.
+"""The child of `mats_core.audio.sandbox`: answers decode and probe requests, one at a time, within limits of its
+own.
 
-It trusts its files with nothing: memory is limited, an alarm ends it when a file takes too long, and its answers are
-JSON and raw samples, which the parent can read without running any of it (a pickle could not be).
+It trusts its files with nothing: memory is limited, an alarm ends it when a file takes too long, and its
+answers are JSON and raw samples, which the parent can read without running any of it (a pickle could not
+be).
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def _answer(
 
 
 class _MemoryLimit:
-    """Address space above what the process takes when it does nothing. Linux only; elsewhere there is no limit."""
+    """Address space above what the process takes when it does nothing. Linux only; elsewhere there is no
+    limit."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes

@@ -88,7 +88,8 @@ class Signature:
 
 
 def sniff(head: bytes, file_name: str = "") -> Signature:
-    """Name a file by its first `HEAD_BYTES` bytes; `file_name` tells a playlist that is but a list of paths."""
+    """Name a file by its first `HEAD_BYTES` bytes; `file_name` tells a playlist that is but a list of
+    paths."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64") and len(head) >= 12:
         form = {b"WAVE": "WAV", b"AVI ": "AVI", b"WEBP": ""}.get(head[8:12], "RIFF")
         return Signature("audio", form) if form else Signature("other", "a WebP picture")

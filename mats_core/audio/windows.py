@@ -24,8 +24,9 @@ class Window:
 def windows(num_samples: int, sample_rate: int, window_seconds: float) -> list[Window]:
     """Cut a chunk into consecutive windows (DESIGN.md, "Windows").
 
-    A last, shorter one is moved back to end with the chunk where a full one came before, and weighs by its new seconds.
-    A chunk shorter than a window is one window, for the encoder to pad. No samples, no windows.
+    A last, shorter one is moved back to end with the chunk where a full one came before, and weighs by its
+    new seconds. A chunk shorter than a window is one window, for the encoder to pad. No samples, no
+    windows.
     """
     size = round(window_seconds * sample_rate)
     if size <= 0:
@@ -60,8 +61,9 @@ def pool_windows(
 ) -> npt.NDArray[np.float32]:
     """Weighted mean of unit window embeddings [W, D], normalised: float32 [D].
 
-    Summed in float64, so that the result does not depend on how it was batched. Where the windows cancel out (a mean of
-    zero has no direction), the heaviest window's embedding is taken. Raises ValueError for no window or no weight.
+    Summed in float64, so that the result does not depend on how it was batched. Where the windows cancel
+    out (a mean of zero has no direction), the heaviest window's embedding is taken. Raises ValueError for
+    no window or no weight.
     """
     stacked = np.asarray(embeddings, np.float64)
     shares = np.asarray(list(weights), np.float64)

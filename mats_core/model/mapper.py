@@ -54,7 +54,8 @@ class _Layer(nn.Module):
 class TransformerMapper(nn.Module):
     """The authors' mapper: embedding → clip tokens, learned queries appended, transformer, projector.
 
-    Parameter names are those of the reference checkpoint's `audio_mapper.*`; `projector` is its `audio_llama_proj`.
+    Parameter names are those of the reference checkpoint's `audio_mapper.*`; `projector` is its
+    `audio_llama_proj`.
     """
 
     def __init__(self, config: MapperConfig, embedding_dim: int, hidden_size: int) -> None:

@@ -95,11 +95,13 @@ def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
 
 
 def list_files(uri: str, extensions: frozenset[str] | set[str] | None = None) -> Iterator[FileInfo]:
-    """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL of these.
+    """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL
+    of these.
 
-    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named. Linked
-    folders outside the root are followed once, so loops end; a link to nothing is still yielded, to become a row with
-    its error. Raises StorageError when the input itself does not exist or cannot be listed.
+    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named.
+    Linked folders outside the root are followed once, so loops end; a link to nothing is still yielded, to
+    become a row with its error. Raises StorageError when the input itself does not exist or cannot be
+    listed.
     """
     path = local_path(uri)
     with coded(uri):

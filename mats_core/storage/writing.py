@@ -140,7 +140,8 @@ _NO_CONDITIONS = ("NotImplemented", "501", "InvalidRequest")
 
 
 def make_dirs(uri: str) -> None:
-    """Make a folder and those above it; object stores have none, so there it does nothing (never a bucket)."""
+    """Make a folder and those above it; object stores have none, so there it does nothing (never a
+    bucket)."""
     path = local_path(uri)
     with coded(uri):
         if path is not None:
@@ -156,7 +157,8 @@ def _check_writable(uri: str) -> None:
 
 
 def remove_tree(uri: str) -> None:
-    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is refused."""
+    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is
+    refused."""
     path = local_path(uri)
     with coded(uri):
         if path is not None:

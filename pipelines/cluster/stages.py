@@ -19,9 +19,11 @@ from pipelines.data.private_uris import FindUris
 
 @dataclass(frozen=True)
 class StageContext:
-    """What the actors of every stage know of their run. work_list: URI of its folder. find_uris: entry ids → the URIs
-    of those that have a secret, which the work list does not hold; None where no entry has one. decoder_workers,
-    threads, batch_size: see `Plan`."""
+    """What the actors of every stage know of their run.
+
+    work_list: URI of its folder. find_uris: entry ids → the URIs of those that have a secret, which the work list does
+    not hold; None where no entry has one. decoder_workers, threads, batch_size: see `Plan`.
+    """
 
     work_list: str = ""
     run_id: str = ""
@@ -71,8 +73,10 @@ class Stage:
 
 
 def check_stages(stages: Sequence[Stage], columns: Iterable[str]) -> None:
-    """Raises ValueError for a stage that reads a column which nothing before it writes. columns: those of the work
-    list, which the first stage can read."""
+    """Raises ValueError for a stage that reads a column which nothing before it writes.
+
+    columns: those of the work list, which the first stage can read.
+    """
     readable = set(columns)
     writers = "the work list"
     for stage in stages:
@@ -106,8 +110,10 @@ def run_stages(
 
 
 def actor_pool(most: int, first: int, elastic: bool) -> Any:
-    """Ray Data's strategy for `most` actors; an elastic one begins with `first` and has between one and `most`. An
-    actor of an elastic pool is handed two tables at most, lest what a slow node has taken hold up the end."""
+    """Ray Data's strategy for `most` actors; an elastic one begins with `first` and has between one and `most`.
+
+    An actor of an elastic pool is handed two tables at most, lest what a slow node has taken hold up the end.
+    """
     from ray.data import ActorPoolStrategy
 
     if not elastic:
@@ -116,8 +122,10 @@ def actor_pool(most: int, first: int, elastic: bool) -> Any:
 
 
 def bounded_retries(map_batches: Any) -> dict[str, Any]:
-    """The argument by which a table that ends its actor is tried four times; Ray Data's own default is for ever. Ray
-    2.60 takes this only as an extra argument that later versions may no longer have."""
+    """The argument by which a table that ends its actor is tried four times; Ray Data's own default is for ever.
+
+    Ray 2.60 takes this only as an extra argument that later versions may no longer have.
+    """
     warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
     kinds = [each.kind for each in inspect.signature(map_batches).parameters.values()]
     return {"max_task_retries": 3} if inspect.Parameter.VAR_KEYWORD in kinds else {}

@@ -78,8 +78,10 @@ def make_answers(
     settings: EvaluateSettings, data_sets: Sequence[LoadedSet], grid: Sequence[Cell],
     progress: Callable[[str, Progress], None],
 ) -> dict[str, RunResult]:  # fmt: skip
-    """Run every cell to its end; cell name → its result. Stops at the first that is not complete. Where the sounds must
-    be embedded first and that run did not end, the result is that of HEARD alone."""
+    """Run every cell to its end; cell name → its result. Stops at the first that is not complete.
+
+    Where the sounds must be embedded first and that run did not end, the result is that of HEARD alone.
+    """
     rows = asked_rows(data_sets, settings.orders, settings.seed)
     schemes = sorted({storage.scheme(row["uri"]) or "file" for row in rows})
     once = len({row["uri"] for row in rows}) == len(rows)
@@ -148,9 +150,11 @@ def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
 
 
 def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[ItemAnswer]]:
-    """Name of a data set → an answer an item, in the order of its items, out of a cell's folder. Of a sound longer than
-    a minute the minutes' captions are joined; a label or choice is the first minute's. Raises SettingsError where an
-    item has answers to two sounds, or to two versions of one."""
+    """Name of a data set → an answer an item, in the order of its items, out of a cell's folder.
+
+    Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
+    Raises SettingsError where an item has answers to two sounds, or to two versions of one.
+    """
     files = parquet.files(storage.join(folder, "answers"))
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for batch in (batch for info in files for batch in parquet.read(info.uri, _ANSWER_COLUMNS).to_batches(4096)):

@@ -53,8 +53,10 @@ def compare_answers(
     run_a: str, run_b: str, out: str, *, model: str = "builtin", top: int = 100, device: str = "auto"
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
+
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
-    written at `out`, or a table that is none of this command's is beside it."""
+    written at `out`, or a table that is none of this command's is beside it.
+    """
     check_page(out)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)

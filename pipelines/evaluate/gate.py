@@ -155,8 +155,11 @@ def gate(
 def _due(
     history: History, candidates: Sequence[str], new: Collection[Key], names: Sequence[str]
 ) -> dict[str, list[Key]]:
-    """Run → the metrics to compare with it. Of each data set, the first candidate that has it stands for all metrics it
-    has of it; a metric that is new since is compared with the first candidate that has it."""
+    """Run → the metrics to compare with it.
+
+    Of each data set, the first candidate that has it stands for all metrics it has of it; a metric that is new since
+    is compared with the first candidate that has it.
+    """
     found: dict[str, list[Key]] = {}
     for name in names:
         left = {key for key in new if key.benchmark == name}

@@ -141,8 +141,10 @@ def _check_out(out: str) -> None:
 
 
 def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts) -> tuple[str, str]:
-    """(run id, when it began): of the run that OUT holds, or new ones. For the holder of the lease. Raises
-    SettingsError where OUT holds another evaluation; with --overwrite that one is removed."""
+    """(run id, when it began): of the run that OUT holds, or new ones. For the holder of the lease.
+
+    Raises SettingsError where OUT holds another evaluation; with --overwrite that one is removed.
+    """
     rows = asked_rows(data_sets, settings.orders, settings.seed)
     uri = storage.join(settings.out, RECORD)
     marked = settings.model_dump(include={"limit", "bridge", "orders", "seed"})
@@ -171,8 +173,10 @@ def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: Mo
 def _one_ray(
     settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts, grid: Sequence[Cell]
 ) -> Iterator[EvaluateSettings]:
-    """One Ray for all of the run's parts, and the settings to use it with: starting one takes longer than an answer. A
-    single run starts its own, as `mats caption` does."""
+    """One Ray for all of the run's parts, and the settings to use it with: starting one takes longer than an answer.
+
+    A single run starts its own, as `mats caption` does.
+    """
     items = [item for data in data_sets for item in data.items]
     single = len(grid) == 1 and not any(item.choices for item in items)
     if single or storage.exists(storage.join(settings.out, "metrics.json")):

@@ -25,8 +25,10 @@ TEXT_BATCH = 128
 
 @dataclass
 class Gap:
-    """Where audio lies beside its texts, before and after the bridge. cosine: mean cosine of true pairs; distance: of
-    the two centroids; points: 2-D [N, 2] in one PCA of all three."""
+    """Where audio lies beside its texts, before and after the bridge.
+
+    cosine: mean cosine of true pairs; distance: of the two centroids; points: 2-D [N, 2] in one PCA of all three.
+    """
 
     cosine: dict[str, float]
     distance: dict[str, float]
@@ -35,9 +37,11 @@ class Gap:
 
 @dataclass
 class SetResult:
-    """One data set in one cell: an answer an item, in the order of its items, and what they are worth. baselines: name
-    → scores of answers that take no hearing. judge_file: the file that the publisher's own judge takes, relative to
-    OUT; "" where there is none."""
+    """One data set in one cell: an answer an item, in the order of its items, and what they are worth.
+
+    baselines: name → scores of answers that take no hearing. judge_file: the file that the publisher's own judge
+    takes, relative to OUT; "" where there is none.
+    """
 
     data: LoadedSet
     answers: list[ItemAnswer] = field(repr=False)
@@ -88,8 +92,10 @@ class CellResult:
 
 @dataclass
 class Evaluation:
-    """What an evaluation came to. status: complete, or that of the captioning run that did not end. seconds: wall time
-    of the answers, the scores and the page."""
+    """What an evaluation came to. status: complete, or that of the captioning run that did not end.
+
+    seconds: wall time of the answers, the scores and the page.
+    """
 
     status: str
     run_id: str

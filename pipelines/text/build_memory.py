@@ -48,9 +48,11 @@ class BuildMemoryResult:
 def run_build_memory(
     settings: BuildMemorySettings, progress: Callable[[Progress], None] | None = None
 ) -> BuildMemoryResult:
-    """Build the memory of `settings.embeddings` at `settings.output`. Raises SettingsError before any work: embeddings
-    that are missing, unfinished or of another encoder, sources that no row has, more clusters than rows, an OUTPUT with
-    files that no build of a memory has written."""
+    """Build the memory of `settings.embeddings` at `settings.output`.
+
+    Raises SettingsError before any work: embeddings that are missing, unfinished or of another encoder, sources that no
+    row has, more clusters than rows, an OUTPUT with files that no build of a memory has written.
+    """
     started = time.time()
     facts = _read_table(settings)
     size = settings.shard_rows or max(1024, SHARD_BYTES // (4 * facts.dim))

@@ -50,7 +50,9 @@ def read_corpora(
     files: pa.Table, columns: dict[str, str], buckets: int, done: Collection[int], reports: str
 ) -> Iterator[pa.Table]:
     """Captions of files (columns `uri` and `number`), distinct within each table, less those of buckets that are done.
-    What was found in a file goes to `reports`/`number`.json: a FileReport, and as `done` the records left out."""
+
+    What was found in a file goes to `reports`/`number`.json: a FileReport, and as `done` the records left out.
+    """
     finished = set(done)
     for file in files.to_pylist():
         report, left_out = FileReport(file["uri"]), 0

@@ -58,9 +58,11 @@ class EmbedTextResult:
 
 
 def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
-    """Embed every distinct caption of the corpora into OUTPUT/embeddings. Raises SettingsError before any model is
-    loaded: files that are missing or not what they say, more bad records than `max_error_rate`, an OUTPUT of other
-    corpora or another encoder."""
+    """Embed every distinct caption of the corpora into OUTPUT/embeddings.
+
+    Raises SettingsError before any model is loaded: files that are missing or not what they say, more bad records than
+    `max_error_rate`, an OUTPUT of other corpora or another encoder.
+    """
     tell = progress or (lambda _: None)
     started = time.time()
     check_columns(settings.columns)

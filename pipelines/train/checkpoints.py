@@ -106,8 +106,10 @@ def _set_aside(uri: str) -> None:
 
 
 def load_checkpoint(uri: str, model: MatsModel, optimizer: torch.optim.Optimizer | None = None) -> TrainState:
-    """Restore one checkpoint into model and, where given, optimizer. Raises ForeignCheckpoint when it holds other
-    weights than are trained here, ValueError when it is damaged."""
+    """Restore one checkpoint into model and, where given, optimizer.
+
+    Raises ForeignCheckpoint when it holds other weights than are trained here, ValueError when it is damaged.
+    """
     import torch
 
     state, tensors = _parse(storage.read_bytes(uri))

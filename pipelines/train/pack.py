@@ -39,8 +39,10 @@ class _Table:
 
 def ensure_store(settings: TrainSettings, folder: Path, report: str | None = None) -> Path:
     """The packed data of these settings below `folder`; packed now unless it is there. One process packs, others wait.
+
     report: URI that receives what was found in each file of each set. Raises SettingsError: a missing file, embeddings
-    of several encoders, too many unusable records; StorageError: no room to pack."""
+    of several encoders, too many unusable records; StorageError: no room to pack.
+    """
     from filelock import FileLock
 
     key = store_key(settings)

@@ -53,9 +53,11 @@ def world_size() -> int:
 
 
 def shard_llm(model: MatsModel, device: torch.device) -> None:
-    """Spread the frozen LLM's layers over all workers (FSDP2); what is trained stays whole on each. The layers' weights
-    are gathered for their forward and backward pass and let go again. Embeddings and the head, which are used outside
-    of the layers, stay whole too."""
+    """Spread the frozen LLM's layers over all workers (FSDP2); what is trained stays whole on each.
+
+    The layers' weights are gathered for their forward and backward pass and let go again. Embeddings and the head,
+    which are used outside of the layers, stay whole too.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 

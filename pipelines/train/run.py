@@ -177,8 +177,10 @@ class TrainDriver:
         self.shown.warning = None
 
     def follow(self, trainer: Any, inbox: Any) -> None:
-        """Run Ray Train's `trainer` and take what its workers report, until they have ended. Raises SettingsError when
-        a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to."""
+        """Run Ray Train's `trainer` and take what its workers report, until they have ended.
+
+        Raises SettingsError when a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to.
+        """
         import ray
 
         failure: list[BaseException] = []
@@ -256,8 +258,10 @@ class TrainDriver:
 
 
 def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there: Resources) -> tuple[Any, Any]:
-    """Ray Train's trainer, ready to fit, and the actor its workers report to. Raises SettingsError where there are
-    fewer GPUs or cores than asked for."""
+    """Ray Train's trainer, ready to fit, and the actor its workers report to.
+
+    Raises SettingsError where there are fewer GPUs or cores than asked for.
+    """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer

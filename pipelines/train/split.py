@@ -35,9 +35,11 @@ class SetRows:
 
 @dataclass
 class Split:
-    """A set's records by number, and how it came to them. held_by: caption, record, corpus (one of its own) or nothing.
-    given_up: records not trained on because another set holds their caption out. met: held-out records whose caption
-    some set trains on."""
+    """A set's records by number, and how it came to them.
+
+    held_by: caption, record, corpus (one of its own) or nothing. given_up: records not trained on because another set
+    holds their caption out. met: held-out records whose caption some set trains on.
+    """
 
     train: np.ndarray
     validation: np.ndarray
