@@ -184,23 +184,25 @@ class TrainDriver:
         import ray
 
         failure: list[BaseException] = []
+        ended = threading.Event()  # note: a join that Ctrl-C interrupts takes the thread for dead (Python 3.10 to 3.12)
 
         def fit() -> None:
             try:
                 trainer.fit()
             except BaseException as error:  # note: raised below, in the main thread
                 failure.append(error)
+            finally:
+                ended.set()
 
         # note: not in the main thread, where Ray Train would take Ctrl-C for itself and drop the last steps
-        thread = threading.Thread(target=fit, daemon=True)
-        thread.start()
+        threading.Thread(target=fit, daemon=True).start()
         asked_at: float | None = None
-        while thread.is_alive():
+        while not ended.is_set():
             try:
-                thread.join(POLL_S)
+                ended.wait(POLL_S)
                 self.take_reports(ray.get(inbox.take.remote()))
                 if self.refused is not None:  # the other workers may wait for the one that has ended
-                    thread.join(REFUSAL_PATIENCE_S)
+                    ended.wait(REFUSAL_PATIENCE_S)
                     break
                 if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
                     raise RunFailed("the workers did not stop; the last checkpoint is where the run can go on")

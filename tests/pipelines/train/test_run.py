@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -184,3 +185,37 @@ def test_a_refusal_does_not_wait_for_workers_that_hang(
         assert not hanging.is_set()
     finally:
         hanging.set()
+
+
+def test_ctrl_c_while_it_waits_is_heard_out_to_the_workers_last_word(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, as a Ctrl-C mostly comes: in the middle of a wait. The workers then have time to stop and to say so."""
+    import _thread
+    import threading
+    from types import SimpleNamespace
+
+    from pipelines.output.folder import Output
+
+    asked, records = threading.Event(), []
+
+    def fit() -> None:
+        threading.Timer(0.5, _thread.interrupt_main).start()
+        assert asked.wait(30)
+        time.sleep(0.5)
+        records.append({"kind": "interrupted", "step": 3})
+
+    def take() -> list[dict[str, Any]]:
+        taken = list(records)
+        records.clear()
+        return taken
+
+    inbox = SimpleNamespace(take=SimpleNamespace(remote=take), stop=SimpleNamespace(remote=asked.set))
+    monkeypatch.setattr("ray.get", lambda found: found)
+    monkeypatch.setattr("pipelines.train.run.POLL_S", 20.0)
+    chosen = settings(world, tmp_path / "out")
+    training = TrainDriver(chosen, check_settings(chosen), lambda _: None, Output(str(tmp_path / "out"), "x"))
+    with monkeypatch.context() as patch:
+        patch.setattr(training.out, "check", lambda: None)
+        training.follow(SimpleNamespace(fit=fit), inbox)
+    assert training.ended == {"kind": "interrupted", "step": 3}
