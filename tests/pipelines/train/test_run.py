@@ -191,7 +191,8 @@ def test_ctrl_c_while_it_waits_is_heard_out_to_the_workers_last_word(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once, as a Ctrl-C mostly comes: in the middle of a wait. The workers then have time to stop and to say so."""
-    import _thread
+    import os
+    import signal
     import threading
     from types import SimpleNamespace
 
@@ -200,7 +201,7 @@ def test_ctrl_c_while_it_waits_is_heard_out_to_the_workers_last_word(
     asked, records = threading.Event(), []
 
     def fit() -> None:
-        threading.Timer(0.5, _thread.interrupt_main).start()
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         assert asked.wait(30)
         time.sleep(0.5)
         records.append({"kind": "interrupted", "step": 3})
