@@ -45,10 +45,10 @@ BaseProcess.start = _start_and_note  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs commands as a user does starts processes; other tests say so with the mark `processes`."""
+    """What runs commands as a user does starts processes, and long tests may; others say so with the mark."""
     for item in items:
         of_ray = "shared_ray" in getattr(item, "fixturenames", ())
-        if of_ray or (_HERE / "e2e") in item.path.parents or item.get_closest_marker("e2e"):
+        if of_ray or (_HERE / "e2e") in item.path.parents or any(map(item.get_closest_marker, ("e2e", "long"))):
             item.add_marker("processes")
 
 
