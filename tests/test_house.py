@@ -15,7 +15,7 @@ KNOWN = house.modules()
 GRAPH = house.imports(KNOWN)
 
 
-def holds(broken: Iterable[str]) -> None:
+def assert_lawful(broken: Iterable[str]) -> None:
     """Fail with every sentence that says what breaks a law."""
     told = "\n".join(broken)
     assert not told, f"\n{told}"
@@ -26,12 +26,12 @@ def holds(broken: Iterable[str]) -> None:
 
 def test_every_import_points_down() -> None:
     """jobs → pipelines → mats_core, and between the rooms of a package as LAYERS has it."""
-    holds(house.crossings(GRAPH))
+    assert_lawful(house.crossings(GRAPH))
 
 
 def test_libraries_stay_where_they_belong() -> None:
     """No Ray in mats_core, no terminal in pipelines, no tests in anything that is shipped."""
-    holds(house.forbidden(KNOWN))
+    assert_lawful(house.forbidden(KNOWN))
 
 
 def test_no_modules_import_one_another_in_a_circle() -> None:
@@ -39,25 +39,25 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
 
 
 def test_rooms_and_files_are_small_enough_to_be_read() -> None:
-    holds(house.oversized(KNOWN))
+    assert_lawful(house.oversized(KNOWN))
 
 
 def test_every_room_and_every_public_name_says_what_it_is() -> None:
-    holds(house.unlabelled(KNOWN))
+    assert_lawful(house.unlabelled(KNOWN))
 
 
 def test_no_package_reaches_for_files_of_another() -> None:
-    holds(house.foreign_files(KNOWN))
+    assert_lawful(house.foreign_files(KNOWN))
 
 
 def test_every_module_with_logic_has_its_test() -> None:
-    holds(house.untested(KNOWN, house.COVERED_BY))
+    assert_lawful(house.untested(KNOWN, house.COVERED_BY))
 
 
 def test_every_room_of_the_plan_is_there() -> None:
     """A room that is gone leaves its row too; rooms of one module are files."""
     planned = {f"{package}.{room}" for package, rows in house.LAYERS.items() for row in rows for room in row}
-    holds(f"{room} is no room" for room in sorted(planned - set(KNOWN) - {"jobs.*"}))
+    assert_lawful(f"{room} is no room" for room in sorted(planned - set(KNOWN) - {"jobs.*"}))
     assert set(house.CLOSURES.values()) | set(house.DRIVERS) <= set(KNOWN)
 
 

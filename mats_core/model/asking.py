@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -102,9 +102,19 @@ class Clip:
         return Segment(self.start_s + start, self.start_s + min(start + self.window_s, self.seconds), text)
 
 
-AskedModel: TypeAlias = Any
-"""`MatsModel`, which knows this module and is not known to it, or what has its `encoder`, `validate_request`,
-`embed_windows` and `answer_embeddings`."""
+class AskedModel(Protocol):
+    """What asking needs of a model. `MatsModel` has it: it knows this module, and is not known to it."""
+
+    encoder: ClapEncoder | None
+
+    def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
+        """SettingsError for a request that cannot be answered."""
+
+    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Windows [T] → unit embeddings float32 [W, D]."""
+
+    def answer_embeddings(self, *args: Any, **settings: Any) -> list[Reply]:
+        """Embeddings [B, D] before Santa and a request each → replies."""
 
 
 def embed_clips(
