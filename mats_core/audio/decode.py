@@ -19,10 +19,12 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
+from mats_core.audio.chunks import has_no_sound
 from mats_core.audio.ffmpeg import FfmpegSource, count_seconds
 from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
-from mats_core.audio.repair import repair, wav_samples
+from mats_core.audio.ogg import OggLinks
+from mats_core.audio.repair import repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
 
@@ -69,24 +71,23 @@ def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) ->
     AudioError."""
     limits = limits or DecodeLimits()
     checked = _checked(file, limits, time.monotonic() + limits.deadline_s)
-    repair(checked, until_s=0.0 if checked.size <= _SMALL_FILE else None, in_memory=False)
-    with _open_within(limits, checked, reader_order(checked, seeks=False), name) as source:
+    repair(checked, until_s=None, in_memory=False)
+    with _open_within(limits, checked, reader_order(checked), name) as source:
         info = source.info()
         # note: libsndfile estimates the length of an MP3 without header well; what FFmpeg says of one is a guess
         least = _SMALL_FILE if source.reader == "ffmpeg" or not info.duration_s else _LARGE_MP3
     if info.duration_source != "unknown" or checked.size <= least:
         return info
-    return _with_counted_length(file, checked.joined, info, limits)
+    return _with_counted_length(file, checked, info, limits)
 
 
-def _with_counted_length(file: BinaryIO, joined: bool, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
+def _with_counted_length(file: BinaryIO, checked: SourceFile, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
     """`info` with the length that the packets tell, where the header tells none and the file is long enough for it
     to matter: the last chunk reads to the end of the file, so it must not be far away."""
     # note: read in large pieces; a remote file was opened for small ones
     large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
     try:
-        counted = SourceFile(large or file, time.monotonic() + limits.deadline_s)
-        counted.joined = joined
+        counted = checked.over(large or file, time.monotonic() + limits.deadline_s)
         seconds = count_seconds(counted)
     except AudioError as error:
         if error.code != "timeout":
@@ -131,7 +132,7 @@ def decode(
     if in_memory and not isinstance(file, io.BytesIO):
         checked = SourceFile(io.BytesIO(checked.head(checked.size)), deadline)
     repair(checked, None if duration_s is None else start_s + duration_s + _AFTER_S, in_memory)
-    order = reader_order(checked, seeks=first > 0)
+    order = reader_order(checked)
     found: list[Decoded] = []
     failure: AudioError | None = None
     declared_s: float | None = None
@@ -269,17 +270,15 @@ class _MonoTrack:
             self._blocks.append(scaled.astype(np.int16))
 
 
-def reader_order(file: SourceFile, seeks: bool) -> tuple[Reader, ...]:
-    """Which readers are to try a file, the best first. `seeks`: whether reading begins behind its start.
+def reader_order(file: SourceFile) -> tuple[Reader, ...]:
+    """Which readers are to try a file, the best first.
 
-    libsndfile 1.2.2 takes raw AAC for broken MP3, shifts the first page of Opus by its pre-skip when a read
-    is longer than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis. Of joined
-    streams it knows the first.
+    libsndfile 1.2.2 takes raw AAC for broken MP3; in Ogg it shifts the first page of Opus by its pre-skip when a read
+    is longer than a packet, lands up to a block away when it seeks into the last page of Vorbis, and tells nobody of
+    lost pages. Of joined streams it knows the first.
     """
     name = sniff(file.head(HEAD_BYTES)).name
-    if name in ("AAC", "Opus") or file.joined:
-        return ("ffmpeg",)
-    return ("ffmpeg", "libsndfile") if name == "Ogg" and seeks else ("libsndfile", "ffmpeg")
+    return ("ffmpeg",) if name in ("AAC", "Opus", "Ogg") or file.joined else ("libsndfile", "ffmpeg")
 
 
 def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> Source:
@@ -290,6 +289,8 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
         raise AudioError("refused", f"is a {signature.name}; it names other media, which are never followed")
     if signature.kind == "other":
         raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
+    if file.links:
+        return OggLinks(file, lambda link: open_source(link, order))
     reason = ""
     for reader in order:
         file.seek(0)
@@ -307,7 +308,7 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
             if error.code != "decode_failed":
                 raise
             reason = reason or error.message
-    if signature.name == "WAV" and wav_samples(file, file.head(HEAD_BYTES)) == 0:
+    if signature.name == "WAV" and has_no_sound(file):
         raise AudioError("empty_audio", "is a WAV header without samples")
     if signature.kind == "audio":
         if reason == _NO_SAMPLES:

@@ -15,7 +15,6 @@ import av
 import numpy as np
 
 from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.repair import ogg_has_end
 from mats_core.audio.signatures import Signature
 
 _FORMATS = (
@@ -217,7 +216,7 @@ class FfmpegSource(Source):
         if self._end is None:
             return False
         if self._signature.name in ("Opus", "Ogg"):
-            return not ogg_has_end(self._file)
+            return self._file.cut
         info = self.info()
         if info.duration_source != "header" or info.duration_s is None:
             return False

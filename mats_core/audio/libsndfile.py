@@ -8,8 +8,7 @@ from typing import Literal
 
 import soundfile
 
-from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.repair import ogg_has_end, wav_samples
+from mats_core.audio.file import AudioInfo, Block, Source, SourceFile
 from mats_core.audio.signatures import HEAD_BYTES, Signature
 
 _BLOCK_FRAMES = 1 << 16
@@ -46,14 +45,14 @@ class LibsndfileSource(Source):
         self._sound.close()
 
     def info(self) -> AudioInfo:
-        kind = self._sound.format.lower()
+        kind = self._file.format or self._sound.format.lower()
         frames = self.frames
         seconds: float | None = frames / max(self.sample_rate, 1)
         source: Literal["header", "unknown"] = "header"
         if frames <= 0 or (kind == "mp3" and not self._has_xing_header()):
             source = "unknown"  # an estimate from the first frames' bit rate
-        if seconds and self._file.size * 8 / seconds < LEAST_BITS_A_SECOND:
-            seconds, source = None, "unknown"
+        if kind == "flac" and self._file.frames is None:
+            seconds, source = None, "unknown"  # no frame was found at its end
         return AudioInfo(kind, self.sample_rate, self.channels, seconds, source)
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
@@ -112,16 +111,9 @@ class LibsndfileSource(Source):
         if self._end is None:
             return False
         kind = self._signature.name
-        if kind == "WAV":
-            declared = wav_samples(self._file, self._file.head(HEAD_BYTES))
-            return declared is None
-        if kind == "AIFF":
-            return "calculated from length of" in self._sound.extra_info
-        if kind == "Ogg":
-            return not ogg_has_end(self._file)
         if kind == "FLAC" or (kind == "MP3" and self._has_xing_header()):
-            return self._end < self.frames - self.sample_rate // 10
-        return False
+            return self._file.cut or self._end < self.frames - self.sample_rate // 10
+        return self._file.cut
 
     def is_longer_than_declared(self) -> bool:
         """Whether an MP3 has more bytes than its Xing header knows of (joined files, a stale header): libsndfile
