@@ -292,20 +292,18 @@ def _present_wav(
     elif tag in _BARE_TAGS and sniff(file.head(HEAD_BYTES, offset=sound.body)).name in ("MP3", "AAC", "AC-3"):
         file.format = ""
         file.present(b"", sound.body, end)  # frames that tell their length themselves
+    elif order == "<" and tag == _FLAC_TAG and len(description) >= 18 + 34:
+        file.format = ""
+        file.present(b"fLaC\x80\0\0\x22" + description[18:52], sound.body, end)
     elif order == "<" and tag not in (1, 3):
         length = min(0xFFFFF000, end - sound.body)
-        fact = struct.pack("<I", _WAV_SAMPLES_A_BYTE.get(tag, 0) * length // max(1, channels))
-        chunks = b"".join(
-            name + struct.pack("<I", len(data)) + data + bytes(len(data) & 1)
-            for name, data in ((b"fmt ", description), (b"fact", fact))
-            if any(data)
-        )
-        riff = b"RIFF" + struct.pack("<I", 12 + len(chunks) + length) + b"WAVE" + chunks
+        chunk = b"fmt " + struct.pack("<I", len(description)) + description + bytes(len(description) & 1)
+        riff = b"RIFF" + struct.pack("<I", 12 + len(chunk) + length) + b"WAVE" + chunk
         file.present(riff + b"data" + struct.pack("<I", length), sound.body, sound.body + length)
 
 
 _BARE_TAGS = (0x50, 0x55, 0xFF, 0x1600, 0x2000)  # MPEG layers 1 to 3, AAC, AC-3
-_WAV_SAMPLES_A_BYTE = {0x028F: 2, 0x65: 2, 0x20: 2}  # G.722, Yamaha's ADPCM
+_FLAC_TAG = 0xF1AC  # its STREAMINFO stands in the description
 
 
 def _wav_pcm(tag: int, channels: int, rate: int, align: int, bits: int, big: bool) -> _Pcm | None:

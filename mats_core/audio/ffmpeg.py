@@ -22,8 +22,11 @@ _FORMATS = (
     "mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,rm,sox,tak,truehd,tta,voc,w64,wav,wv,xwma"
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-# Bare streams of frames: no index and no length, so times are right only when counted from the start.
-_BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
+# Bare streams of frames: no index and no length, so times are right only when counted from the start. So they are in
+# WAV, whose coded sound FFmpeg seeks by the bytes a second that the header tells.
+_BARE = frozenset(
+    {"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm", "wav", "w64"}
+)
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 
 av.logging.set_level(av.logging.PANIC)

@@ -50,7 +50,7 @@ def repair_ogg(file: SourceFile) -> None:
     if end < file.size:
         file.present(b"", 0, end)
     begun = _begun(head)
-    if file.size <= _SMALL or last.serial not in begun or (len(begun) == 1 and _starts_anew(file, last)):
+    if file.size <= _SMALL or last.serial not in begun or (len(begun) == 1 and _starts_anew(file, pages)):
         file.links = _links(file)
     if len(file.links) < 2:
         file.links = []
@@ -91,8 +91,12 @@ def _begun(head: bytes) -> set[int]:
     return begun
 
 
-def _starts_anew(file: SourceFile, last: _Page) -> bool:
-    """Whether the pages' numbers begin again within a large file, or another stream is in it: four looks into it."""
+def _starts_anew(file: SourceFile, pages: list[_Page]) -> bool:
+    """Whether the pages' numbers begin again within a large file, by four looks into it, where the last page's number
+    is too low for so many bytes in pages like the last ones."""
+    usual, last = sum(page.size for page in pages) / len(pages), pages[-1]
+    if file.size < 1.25 * usual * (last.number + 1):
+        return False
     numbers = []
     for part in range(1, 5):
         place = file.size * part // 5
@@ -100,8 +104,7 @@ def _starts_anew(file: SourceFile, last: _Page) -> bool:
         if page is not None and page.serial != last.serial:
             return True
         numbers += [page.number] if page is not None else []
-    numbers.append(last.number)
-    return any(later < earlier for earlier, later in pairwise(numbers))
+    return any(later < earlier for earlier, later in pairwise([*numbers, last.number]))
 
 
 def _links(file: SourceFile) -> list[tuple[int, int]]:
