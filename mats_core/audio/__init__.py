@@ -10,7 +10,9 @@ Rooms above may import these; this room imports `mats_core.storage` and `mats_co
     libsndfile       the first reader: exact seeks
     ffmpeg           the other reader, through PyAV: containers and further codecs
     signatures       what a file is by its name and its first bytes
-    repair           headers that say wrongly where the sound ends
+    repair           headers that say wrongly where the sound ends: of every kind, tags, FLAC
+    chunks           where the sound is in WAV, RF64, W64, AIFF, CAF and AU
+    ogg              Ogg's pages, and streams one behind the other
     sandbox          decoding in child processes with limits on memory and time
     sandbox_process  what runs in such a child
 """

@@ -6,6 +6,7 @@ The file itself stays as it is: a `SourceFile` presents it to decoders with the 
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import NamedTuple
 
 from mats_core.audio.chunks import present_sound, without_tag
@@ -62,17 +63,17 @@ def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> Non
     suspicious = file.size > _most_bytes(info, info.total)
     if not info.rate or (until_s is not None and not suspicious and until_s * info.rate <= info.total):
         return
-    stop = without_tag(file, file.size)
-    end, whole = _flac_end(file, info, stop)
-    total = max(info.total, end)
+    found = _flac_end(file, info, without_tag(file, file.size))
+    total = max(info.total, found.samples)
     if (in_memory and file.head(file.size).find(head[:8], 8) > 0) or (
         suspicious and file.size - _flac_metadata(file) > _most_bytes(info, total)
     ):
         file.joined = True
-    elif end:
-        file.frames, file.cut = end, end < info.total or not whole
-        head = head[:21] + bytes([head[21] & 0xF0 | end >> 32]) + struct.pack(">I", end & 0xFFFFFFFF) + head[26:]
-        file.present(head, len(head), stop)
+    elif found.samples:
+        file.joined = found.stop > 1.5 * found.density * found.samples and _starts_anew(file, info, found)
+        file.frames, file.cut = found.samples, found.samples < info.total or not found.whole
+        count = bytes([head[21] & 0xF0 | found.samples >> 32]) + struct.pack(">I", found.samples & 0xFFFFFFFF)
+        file.present(head[:21] + count + head[26:], len(head), found.stop)
 
 
 def _stream_info(head: bytes) -> _StreamInfo:
@@ -102,33 +103,58 @@ def _flac_metadata(file: SourceFile) -> int:
     return place
 
 
-def _flac_end(file: SourceFile, info: _StreamInfo, stop: int) -> tuple[int, bool]:
-    """Samples up to the end of the last whole frame before `stop`, by its own number, 0 where no frame is found there;
-    and whether it is the last frame.
+class _End(NamedTuple):
+    """The end of a FLAC file: `samples` up to that of the last whole frame (0: none was found), whether it is the last
+    one, the byte behind it, and the bytes a sample takes there."""
 
-    A number counts where a frame before it ends there too: what looks like a header may be sound.
-    """
+    samples: int
+    whole: bool
+    stop: int
+    density: float
+
+
+def _flac_end(file: SourceFile, info: _StreamInfo, stop: int) -> _End:
+    """What the last frames before `stop` tell."""
     for span in (max(1 << 16, 3 * info.longest), 1 << 20):
         first = max(0, stop - span)
         tail = file.head(stop - first, offset=first)
-        place = begin = end = 0
-        ends = {0}
-        at = tail.find(b"\xff")
-        while 0 <= at < len(tail) - 6:
-            frame = _flac_frame(tail[at : at + 16], info) if tail[at + 1] & 0xFE == 0xF8 else None
-            if frame is not None:
-                if frame[0] in ends:
-                    place, begin, end = at, frame[0], sum(frame)
-                ends.add(sum(frame))
-            at = tail.find(b"\xff", at + 1)
-        if end:
+        frames = _flac_frames(tail, info)
+        if frames:
+            place, begin, end = frames[-1]
+            density = (len(tail) - frames[0][0]) / max(1, end - frames[0][1])
             last = tail[place:]
             padded = len(last) - len(last.rstrip(b"\0"))
-            whole = any(_crc16(last[: len(last) - padding]) == 0 for padding in {0, *range(max(0, padded - 2), padded)})
-            return (end if whole else begin), whole
+            # note: the last bytes of the checksum itself may be zeros; and zeros behind it leave it valid
+            for padding in (padded, padded - 1, padded - 2, 0) if padded > 2 else (0,):
+                if _crc16(last[: len(last) - padding]) == 0:
+                    return _End(end, True, stop - padding, density)
+            return _End(begin, False, stop, density)
         if first == 0:
             break
-    return 0, False
+    return _End(0, False, stop, 0.0)
+
+
+def _starts_anew(file: SourceFile, info: _StreamInfo, end: _End) -> bool:
+    """Whether the frames' numbers begin again within the file, by four looks into it."""
+    span = max(1 << 16, 3 * info.longest)
+    looks = [_flac_frames(file.head(span, offset=end.stop * part // 5), info) for part in range(1, 5)]
+    numbers = [*(frames[-1][1] for frames in looks if frames), end.samples]
+    return any(later < earlier for earlier, later in pairwise(numbers))
+
+
+def _flac_frames(data: bytes, info: _StreamInfo) -> list[tuple[int, int, int]]:
+    """(place, first sample, end) of the frames that begin in `data`, of which each counts where one before it ends or
+    the stream begins: what looks like a frame's header may be sound."""
+    frames, ends = [], {0}
+    at = data.find(b"\xff")
+    while 0 <= at < len(data) - 6:
+        frame = _flac_frame(data[at : at + 16], info) if data[at + 1] & 0xFE == 0xF8 else None
+        if frame is not None:
+            if frame[0] in ends:
+                frames.append((at, frame[0], sum(frame)))
+            ends.add(sum(frame))
+        at = data.find(b"\xff", at + 1)
+    return frames
 
 
 def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
