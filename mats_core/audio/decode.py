@@ -10,6 +10,7 @@ import io
 import math
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -19,8 +20,8 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.audio.ffmpeg import FfmpegSource
-from mats_core.audio.file import AudioError, AudioInfo, Reader, Source, SourceFile
+from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
+from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
 from mats_core.audio.mp3 import Mp3Source
 from mats_core.audio.repair import repair, wav_samples
@@ -29,6 +30,7 @@ from mats_core.storage.uris import local_path
 
 _SMALL_FILE = 1 << 20  # read at once: cheaper than many small reads
 _COUNTED_AHEAD = 4 << 20
+_GATHERED = 1 << 15  # frames
 # Decoded beyond what was asked: the resampler's filter sees its neighbourhood, and codecs with memory have settled.
 _BEFORE_S, _AFTER_S = 0.5, 0.1
 
@@ -201,7 +203,7 @@ def _read(source: Source, rate: int, first: int, count: int | None, limits: Deco
     periods = max(0, (first * step_in // step_out - before) // step_in)
     stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
     track = _MonoTrack(rate, first - periods * step_out, count, limits.max_seconds)
-    for block, block_rate in source.blocks(periods * step_in, stop):
+    for block, block_rate in _gathered(source.blocks(periods * step_in, stop)):
         track.add(block, block_rate)
         if time.monotonic() > deadline:
             raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
@@ -214,6 +216,20 @@ def _read(source: Source, rate: int, first: int, count: int | None, limits: Deco
         whole = count / rate if count is not None else max(0.0, (source.declared_s or 0.0) - first / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
     return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)
+
+
+def _gathered(blocks: Iterator[tuple[Block, int]]) -> Iterator[tuple[Block, int]]:
+    """Small blocks put together: a codec's frame is a few milliseconds, and each costs a resampler's call."""
+    held: list[Block] = []
+    rate = length = 0
+    for block, its_rate in blocks:
+        if held and (its_rate != rate or length >= _GATHERED or block.shape[1] != held[0].shape[1]):
+            yield (np.concatenate(held) if len(held) > 1 else held[0]), rate
+            held, length = [], 0
+        held.append(block)
+        rate, length = its_rate, length + len(block)
+    if held:
+        yield (np.concatenate(held) if len(held) > 1 else held[0]), rate
 
 
 class _MonoTrack:
@@ -311,7 +327,7 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
             reason = str(error)
         except AudioError as error:
             file.check()
-            if error.code != "decode_failed":
+            if error.code != "decode_failed" or error.message.startswith(NO_DECODER):
                 raise
             reason = reason or error.message
     if signature.name == "WAV" and wav_samples(file, file.head(HEAD_BYTES)) == 0:

@@ -28,6 +28,7 @@ _FORMATS = (
     "mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,rm,sox,tak,truehd,tta,voc,w64,wav,wv,xwma"
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+_NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "smoothstreaming", "webm_dash_manifest"})
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
 _BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
@@ -132,6 +133,7 @@ class _Container:
         self.container.close()
 
 
+NO_DECODER = "there is no decoder"
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
 
 
@@ -152,8 +154,11 @@ def _without_decoder(file: SourceFile) -> str:
     finally:
         av.logging.set_level(av.logging.PANIC)
     said = " ".join(text for _, _, text in logs)
-    codec = said.partition("(Audio: ")[2].partition(")):")[0].partition("): ")[0].partition(",")[0]
-    return f"there is no decoder for its codec ({codec or 'unknown'}) in {name}"
+    codec = said.partition("(Audio: ")[2].partition(",")[0]  # "atrac9", or "none ([1][0][0][0] / 0x0001)"
+    codec = codec.replace("none (", "unknown to FFmpeg (") or "unknown"
+    if "/ 0x0001" in codec and "WAV" in name:
+        codec = "PCM of a sample size that there is not"
+    return f"{NO_DECODER} for its codec, {codec}, in {name}"
 
 
 class FfmpegSource(Source):
@@ -197,9 +202,11 @@ class FfmpegSource(Source):
             return _Container(self._file)
         except av.error.FFmpegError as error:
             self._file.check()
-            said = str(error).lower()
-            if "whitelist" in said and isinstance(error, av.error.PermissionError):
+            _, kind, said = getattr(error, "log", None) or (0, "", "")
+            if "not on whitelist" in said and kind in _NAMING:
                 raise AudioError("refused", "names other media, which are never followed") from None
+            if "not on whitelist" in said:
+                raise AudioError("decode_failed", f"its format, {kind}, is not read") from None
             raise AudioError("decode_failed", (error.strerror or type(error).__name__).strip()) from None
         except (AttributeError, IndexError, TypeError):
             raise AudioError("decode_failed", "its header is damaged") from None
@@ -422,4 +429,4 @@ def to_float(frame: Any) -> Block:
         return (samples.astype(np.float32) - 128.0) / 128.0
     if np.issubdtype(samples.dtype, np.integer):
         return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
-    return samples.astype(np.float32)
+    return samples.astype(np.float32, copy=False)

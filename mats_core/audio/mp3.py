@@ -238,7 +238,7 @@ class Mp3Source(Source):
             self._end = end
         begin = max(0, int(np.searchsorted(starts, first, side="right")) - 1 - _PREROLL_FRAMES)
         behind = min(len(frames.at), int(np.searchsorted(starts, until, side="right")))
-        data, offset = b"", 0
+        data, offset, ends = b"", 0, frames.end
         decoder = av.CodecContext.create("mp3float", "r")
         for number in range(begin, behind):
             at, size = int(frames.at[number]), int(frames.size[number])
@@ -250,7 +250,7 @@ class Mp3Source(Source):
             if heard.start >= heard.stop:
                 continue
             if number:
-                self._count_hole(int(frames.end[number - 1]), at, frames)
+                self._count_hole(int(ends[number - 1]), at, frames)
             rate = int(_RATES[frames.key[number]])
             if block is None:
                 self._lose((heard.stop - heard.start) / self.sample_rate)
