@@ -47,7 +47,7 @@ BLOCK_ROWS = 32
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
 SOUND = {"decoded_s": pa.float64(), "complete": pa.bool_(), "lost_s": pa.float64()}
-"""What is told of a row's sound: seconds that were decoded, whether that is all there should be, seconds that are lost."""
+"""What is told of a row's sound: seconds that were decoded, whether that is all, and seconds that are lost."""
 HANDED_ON = ("row_id", "last", *SOUND)
 """Output columns that rows have when they come to the model."""
 ERROR = ("error_code", "error_message")
@@ -96,10 +96,8 @@ class DecodeStage(ShardStage):
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
-        found = [
-            {**row, "pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": 0.0}
-            for row in rows.select(CHUNK).to_pylist()
-        ]
+        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": 0.0}
+        found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
             if row["error_code"] in self._retried:
                 row["error_code"] = row["error_message"] = None

@@ -29,8 +29,8 @@ from pipelines.data import parquet
 
 @dataclass
 class Done:
-    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts; rows whose
-    sound is not complete, and the seconds lost in them."""
+    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts; rows of
+    sound that is not complete, and the seconds lost in them."""
 
     mask: np.ndarray
     errors: Counter[str] = field(default_factory=Counter)
