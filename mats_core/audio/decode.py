@@ -20,6 +20,7 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
+from mats_core.audio.chained import ChainedSource
 from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
@@ -348,6 +349,8 @@ _UNHELPFUL_REASONS = re.compile(
 
 
 def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:
+    if reader == "ffmpeg" and file.joined and signature.name in ("Ogg", "Opus"):
+        return ChainedSource(file)
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
     if reader == "mp3":

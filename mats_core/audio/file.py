@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from mats_core.errors import CodedError
 from mats_core.storage import error_from
+from mats_core.storage.reading import Slice
 
 Block: TypeAlias = npt.NDArray[np.float32]
 Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3"]
@@ -98,6 +99,13 @@ class Source(AbstractContextManager["Source"]):
         self.close()
 
 
+class _Borrowed(Slice):
+    """A part of a file that others read, too."""
+
+    def close(self) -> None:
+        pass
+
+
 class SourceFile:
     """A seekable file for C decoders, which no exception may cross: what reading raises looks to them like the end of
     the file, and `check` raises it afterwards. The same goes for time beyond `deadline` (of `time.monotonic`).
@@ -176,6 +184,12 @@ class SourceFile:
         self.check()
         self.seek(position)
         return data
+
+    def part(self, first: int, size: int) -> SourceFile:
+        """`size` bytes from `first` on, as a file of its own with the same deadline."""
+        part = SourceFile(_Borrowed(self._file, first, size), self._deadline)  # type: ignore[arg-type]
+        part.far = self.far
+        return part
 
     def check(self) -> None:
         """Raise what reading ran into: AudioError with a storage code, or timeout."""

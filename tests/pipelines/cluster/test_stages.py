@@ -34,7 +34,7 @@ def test_the_stages_of_the_jobs_fit() -> None:
     [
         (
             [answer_stage(SPEC)],
-            "stage answer reads complete, decoded_s, lost_s, pcm, which the work list does not write",
+            "stage answer reads complete, decoded_s, lost_s, pcm, which the work list does not",
         ),
         ([DECODE, answer_stage(SPEC, "windows")], "stage answer reads windows, which the work list or decode does not"),
         ([fetch_stage("e"), embed_stage(SPEC)], "stage embed reads pcm, which"),
