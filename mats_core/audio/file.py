@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from abc import abstractmethod
@@ -17,8 +18,7 @@ from mats_core.errors import CodedError
 from mats_core.storage import error_from
 
 Block: TypeAlias = npt.NDArray[np.float32]
-Reader: TypeAlias = Literal["libsndfile", "ffmpeg"]
-LEAST_BITS_A_SECOND = 500  # less than silence costs in any codec: such a header lies about its duration
+Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3"]
 
 
 class AudioError(CodedError):
@@ -53,10 +53,23 @@ class Source(AbstractContextManager["Source"]):
     sample_rate: int  # Hz
     channels: int
     broken: bool  # whether decoding met damage so far
+    passes_damage: bool = False  # whether it reads on behind damage, with silence in its place
+    lost_s: float = 0.0  # seconds of the stretches read so far that could not be decoded, as far as known
+    _end: int | None = None  # frame where reading found the end
 
     @abstractmethod
     def info(self) -> AudioInfo:
         """What the header says."""
+
+    def checked(self, declared: AudioInfo) -> AudioInfo | None:
+        """`declared` (what `info` said), or with another length where the file tells that; None where only counting can
+        tell. Nothing is to be read from the source afterwards."""
+        return declared if declared.duration_source == "header" else None
+
+    def counted(self) -> AudioInfo | None:
+        """As `info`, with the length counted from first to last; None where this reader cannot. Nothing is to be read
+        from the source afterwards."""
+        return None
 
     @abstractmethod
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
@@ -69,6 +82,11 @@ class Source(AbstractContextManager["Source"]):
     @abstractmethod
     def close(self) -> None:
         """End the decoder; the file stays open."""
+
+    @property
+    def end_s(self) -> float | None:
+        """Where reading found the end of the sound, in seconds; None where it did not come so far."""
+        return None if self._end is None else self._end / self.sample_rate
 
     @property
     def declared_s(self) -> float | None:
@@ -92,6 +110,7 @@ class SourceFile:
         self._deadline = deadline
         self._error: BaseException | None = None
         self._overdue = False
+        self.far = isinstance(file, io.RawIOBase)  # in a store or an archive, where reading all of it costs
         self._head = b""  # what is read before the bytes of the file, and
         self._skipped = 0  # how many of these are left out before the first that is read
         self._at = 0
@@ -133,7 +152,7 @@ class SourceFile:
     def part(self, start: int, stop: int) -> SourceFile:
         """The bytes [start, stop) as a file of their own, with a place of its own."""
         part = SourceFile(self._file, self._deadline)
-        part._skipped, part._head, part.size = self._skipped, self._head, self.size
+        part._skipped, part._head, part.size, part.far = self._skipped, self._head, self.size, self.far
         part.present(b"", start, stop)
         return part
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from mats_core.audio.ffmpeg import FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.signatures import HEAD_BYTES
+from mats_core.audio.signatures import HEAD_BYTES, sniff
 
 _TAIL = 1 << 16  # a page has 65 307 bytes at most, so that one begins in there
 _SMALL = 1 << 20  # looked through from page to page
@@ -172,65 +173,81 @@ def _opus_samples(packet: bytes) -> int:
 
 class OggLinks(Source):
     """Several Ogg streams one behind the other as one sound, whatever their channels, rates and codecs: each is opened
-    by `open_link` for itself. A stream that cannot be decoded is passed over, and the file counts as broken.
+    for itself, and heard behind the one before. Rate and channels are those of the first; blocks come with their own.
 
-    Raises AudioError where none can be decoded.
+    Raises AudioError decode_failed where none can be decoded.
     """
 
     reader = "ffmpeg"
+    passes_damage = True
 
-    def __init__(self, file: SourceFile, open_link: Callable[[SourceFile], Source]) -> None:
-        self._file, self._open = file, open_link
-        self._links: list[tuple[SourceFile, int, int]] = []  # with its length in frames, and its rate
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._links = [file.part(*link) for link in file.links]
+        self._lengths: dict[int, float] = {}  # seconds of the links that were looked at
         self.broken = False
-        self._ended = False
-        first: AudioInfo | None = None
-        for start, stop in file.links:
-            link = file.part(start, stop)
-            try:
-                with open_link(link) as source:
-                    info = source.info()
-                    if info.duration_s is None or info.duration_source == "unknown":
-                        seconds = sum(len(block) / rate for block, rate in source.blocks(0, None))
-                    else:
-                        seconds = info.duration_s
-            except AudioError as error:
-                if error.code not in ("decode_failed", "empty_audio", "not_audio"):
-                    raise
-                self.broken = True
-                continue
-            first = first or info
-            self._links.append((link, round(seconds * info.sample_rate), info.sample_rate))
+        first = next((source for link in self._links if (source := self._opened(link)) is not None), None)
         if first is None:
             raise AudioError("decode_failed", "no stream of it can be decoded")
-        self._format, self.sample_rate, self.channels = first.format, first.sample_rate, first.channels
+        with first:
+            self.sample_rate, self.channels, self._format = first.sample_rate, first.channels, first.info().format
+
+    def _opened(self, link: SourceFile) -> FfmpegSource | None:
+        """One of the streams; None where it holds no sound that can be decoded."""
+        try:
+            return FfmpegSource(link, sniff(link.head(HEAD_BYTES)))
+        except AudioError as error:
+            if error.code not in ("decode_failed", "not_audio"):
+                raise
+            return None
+
+    def _seconds(self, at: int) -> float:
+        """The length of one of the streams."""
+        if at not in self._lengths:
+            source = self._opened(self._links[at])
+            self._lengths[at] = 0.0
+            if source is not None:
+                with source:
+                    info = source.checked(source.info()) or source.counted()
+                self._lengths[at] = (info and info.duration_s) or 0.0
+        return self._lengths[at]
 
     def info(self) -> AudioInfo:
-        seconds = sum(frames / rate for _, frames, rate in self._links)
-        return AudioInfo(self._format, self.sample_rate, self.channels, seconds, "header")
+        return AudioInfo(self._format, self.sample_rate, self.channels, None, "unknown")
+
+    def counted(self) -> AudioInfo:
+        seconds = sum(self._seconds(at) for at in range(len(self._links)))
+        return AudioInfo(self._format, self.sample_rate, self.channels, seconds, "decoded")
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
         begin = 0.0
-        for link, frames, rate in self._links:
-            skip = max(0, round((first / self.sample_rate - begin) * rate))
-            last = frames if stop is None else min(frames, round((stop / self.sample_rate - begin) * rate))
-            begin += frames / rate
-            if skip < last:
-                yield from self._of_link(link, skip, last, rate)
-        self._ended = stop is None or stop / self.sample_rate > begin
+        for at, link in enumerate(self._links):
+            if stop is not None and begin * self.sample_rate >= stop:
+                return
+            end = begin + self._seconds(at)
+            if end * self.sample_rate > first or end == begin:
+                until = end if stop is None else min(end, stop / self.sample_rate)
+                yield from self._of_link(link, max(0.0, first / self.sample_rate - begin), until - begin)
+            begin = end
+        self._end = round(begin * self.sample_rate)
 
-    def _of_link(self, link: SourceFile, first: int, stop: int, rate: int) -> Iterator[tuple[Block, int]]:
-        with self._open(link) as source:
+    def _of_link(self, link: SourceFile, first_s: float, stop_s: float) -> Iterator[tuple[Block, int]]:
+        source = self._opened(link)
+        if source is None:
+            self.broken = True
+            return
+        with source:
+            rate = source.sample_rate
+            first, stop = round(first_s * rate), round(stop_s * rate)
             for block, block_rate in source.blocks(first, stop):
-                block = block[: max(0, stop - first)]
-                first += len(block)
                 yield block, block_rate
-            self.broken = self.broken or source.broken
-        if first < stop:  # what could not be decoded takes its time
-            yield np.zeros((stop - first, 1), np.float32), rate
+                first += round(len(block) * rate / block_rate)
+            self.broken, self.lost_s = self.broken or source.broken, self.lost_s + source.lost_s
+            if first < stop:  # what could not be decoded takes its time
+                yield np.zeros((stop - first, 1), np.float32), rate
 
     def ended_early(self) -> bool:
-        return self._ended and self._file.cut
+        return self._end is not None and self._file.cut
 
     def close(self) -> None:
         """Nothing stays open between two reads."""
