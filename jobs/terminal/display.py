@@ -145,6 +145,9 @@ def print_result(result: RunResult, what: str) -> None:
         ("errors", ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"),
         ("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})"),
     ]
+    if run.get("rows_incomplete"):
+        lost = f"{run['rows_incomplete']} {what}, {duration(run['lost_s'])} of sound"
+        rows.insert(2, ("incomplete", f"{lost} that could not be decoded"))
     once_started = run["steady"]
     if once_started.get("rows"):
         rate = f"{once_started['rows_per_s']:.1f} {what}/s once started"

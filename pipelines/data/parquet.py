@@ -48,10 +48,17 @@ def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
             yield pq.ParquetFile(file)
 
 
-def read(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows, of these columns. Raises NotParquet (also where a column is missing), StorageError."""
+def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = ()) -> pa.Table:
+    """All rows, of these columns; `newer` ones are read as well where the file, which may be older, has them.
+
+    Raises NotParquet (also where one of `columns` is missing), StorageError.
+    """
     with _told_apart(uri), storage.open_binary(uri) as file:
-        return pq.read_table(file, columns=None if columns is None else list(columns))
+        if columns is None:
+            return pq.read_table(file)
+        there = pq.read_schema(file).names if newer else ()
+        file.seek(0)
+        return pq.read_table(file, columns=[*columns, *(name for name in newer if name in there)])
 
 
 def batches(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

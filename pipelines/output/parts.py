@@ -29,12 +29,15 @@ from pipelines.data import parquet
 
 @dataclass
 class Done:
-    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts."""
+    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts; rows of
+    sound that is not complete, and the seconds lost in them."""
 
     mask: np.ndarray
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     parts: set[str] = field(default_factory=set)
+    incomplete: int = 0
+    lost_s: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -46,6 +49,9 @@ class Done:
         self.mask[table["row_id"].to_numpy()] = True
         self.errors.update(count_errors(table["error_code"]))
         self.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+        if "complete" in table.schema.names:  # parts of an older version lack it
+            self.incomplete += pc.sum(pc.invert(table["complete"])).as_py() or 0
+            self.lost_s += pc.sum(table["lost_s"]).as_py() or 0.0
 
 
 def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
@@ -57,7 +63,7 @@ def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
     done = Done(np.zeros(total, bool))
     for info in parquet.files(folder):
         try:
-            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"])
+            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"], newer=("complete", "lost_s"))
         except parquet.NotParquet as error:
             problem = f"{storage.public_uri(info.uri)} is no part of earlier results ({error.message})"
             raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
