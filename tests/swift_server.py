@@ -124,6 +124,8 @@ class SwiftStore:
             "mount_check": "false",
             "disable_fallocate": "true",
             "fallocate_reserve": "0",
+            # On a busy machine an update of a listing would be put off, for a daemon that does not run here.
+            **dict.fromkeys(("conn_timeout", "node_timeout", "container_update_timeout"), "60"),
         }
         conf = self._write(f"{name}-server.conf", {"DEFAULT": common, **sections})
         proxy = shutil.which(_PROXY)
