@@ -14,7 +14,7 @@ import pytest
 
 from mats_core import storage
 from mats_core.storage import StorageError, errors, listing
-from mats_core.storage.abilities import CREATE, examine_store
+from mats_core.storage.stores.abilities import CREATE, examine_store
 from mats_core.storage.writing import refused_condition
 from tests.store_servers import KEYS, FaultyProxy, Habits, MotoStore
 
