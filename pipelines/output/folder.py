@@ -247,7 +247,8 @@ def _list_counted(output: str) -> dict[str, str]:
     for place in COUNTED:
         folder = _place(output, place)
         for each in storage.list_files(folder) if storage.is_dir(folder) else ():
-            found[f"{place}/{each.path}"] = each.uri
+            if not each.path.endswith(".partial"):  # those are `find_partials`'s
+                found[f"{place}/{each.path}"] = each.uri
     return found
 
 

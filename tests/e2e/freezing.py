@@ -1,9 +1,9 @@
 """A run that is frozen (SIGSTOP) at one of its writes, loses its OUTPUT meanwhile, and is let go on.
 
-`Runs` starts a process that has everything imported and forks one child a run. A child counts what it puts in place or
-removes below OUTPUT (`os.replace`, `os.link`, `os.rename`, `os.unlink`, `shutil.rmtree`, a file of `Output.put`); at the
-number it was given, before or after that write, it stops itself, or dies. It believes to be on a machine of its own, so
-that it is not looked up by its process id, and leases expire in half a second.
+`Runs` starts a process that has everything imported and forks one child a run. A child counts what it puts in place
+or removes below OUTPUT (`os.replace`, `os.link`, `os.rename`, `os.unlink`, `shutil.rmtree`, a file of `Output.put`); at
+the number it was given, before or after that write, it stops itself, or dies. It believes to be on a machine of its
+own, so that it is not looked up by its process id, and leases expire in half a second.
 """
 
 from __future__ import annotations
