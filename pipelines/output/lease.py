@@ -159,9 +159,11 @@ class Lease:
 def check_generation(output: str, run_id: str, written: str = "") -> None:
     """Raise LeaseLost unless the newest generation of OUTPUT is of this run; StorageError when that cannot be known.
 
-    written: name of a file that the run just wrote. It is removed where it counts no more; it still does where another
-    run took it over, before which it was written.
+    run_id: "" is of no run, and never lost. written: name of a file that the run just wrote. It is removed where it
+    counts no more; it still does where another run took it over, before which it was written.
     """
+    if not run_id:
+        return
     found = newest(output)
     if found is not None and found.run_id == run_id:
         return

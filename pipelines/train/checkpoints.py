@@ -74,11 +74,9 @@ def save_checkpoint(
     said = json.dumps(asdict(state))
     name = f"step-{state.step:09d}{run_id and '-'}{run_id}.ckpt"
     uri, (output, place) = storage.join(folder, name), generations.place_of(folder)
-    if run_id:
-        check_generation(output, run_id)
+    check_generation(output, run_id)
     storage.write_bytes(uri, save(tensors, {"state": said, "checksum": _checksum(said, tensors)}))
-    if run_id:
-        check_generation(output, run_id, f"{place}/{name}")
+    check_generation(output, run_id, f"{place}/{name}")
     return uri
 
 
