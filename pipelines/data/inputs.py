@@ -25,7 +25,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError, first_line
 from mats_core.storage.listing import TAR_ENDINGS, is_tar
 from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
-from pipelines.data import embeddings, parquet
+from pipelines.data import embeddings, generations, parquet
 from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED, map_type
 from pipelines.settings.base import anchored
 
@@ -273,7 +273,7 @@ def _looked_up(entry: Entry) -> Entry:
 
 def _table_input(folder: str, kind: str, may_name: frozenset[str] | None) -> Input:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
-    parts = [info.uri for info in parquet.files(folder)]
+    parts = [info.uri for info in generations.files(folder)]
     if not parts:
         problem = f"{storage.public_uri(folder)} has no rows"
         raise SettingsError("input", problem, f"give {'a manifest' if kind == 'manifest' else kind} with rows in it")
