@@ -105,8 +105,8 @@ def members(
         if target.startswith(("/", "../")):
             yield info(link.name, link.at, 0, StorageError("refused", "is a link that leads out of its archive"))
         elif target not in places:
-            error = StorageError("not_found", f"is a link to {link.target}, which is no file of its archive")
-            yield info(link.name, link.at, 0, error)
+            lost = StorageError("not_found", f"is a link to {link.target}, which is no file of its archive")
+            yield info(link.name, link.at, 0, lost)
         else:
             yield info(link.name, *places[target])
     if damage is not None:

@@ -38,7 +38,7 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     from mats_core.audio.decode import DecodeLimits
     from mats_core.audio.sandbox import IsolatedDecoder
 
-    given = limits.model_dump(include=set(LimitSettings.model_fields) - {"schemes"}, exclude_none=True)
+    given = limits.model_dump(include=set(LimitSettings.model_fields) - {"schemes", "columns"}, exclude_none=True)
     chosen = DecodeLimits(**{LIMIT_NAMES.get(name, name): value for name, value in given.items()})
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 

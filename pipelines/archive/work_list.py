@@ -21,9 +21,10 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
 from pipelines.data import parquet
+from pipelines.data.carried import carried_type, known_type
 from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
-from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA, map_type
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 
 FILE_ROWS = 8192
 
@@ -33,27 +34,17 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
     request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
     rest = [last] if manifest_only else [*request, last, *place]
-    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, _known_type(each.type)) for each in own]])
-
-
-def _known_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
-
-    def known(inner: pa.DataType) -> pa.DataType:
-        empty = pa.types.is_null(inner) or (pa.types.is_struct(inner) and not inner.num_fields)
-        return pa.string() if empty else inner
-
-    return map_type(kind, known)
+    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, known_type(each.type)) for each in own]])
 
 
 def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
     """Whether all values of a column can be kept in the type that it has in the work list."""
-    if now == frozen or pa.types.is_null(now):
+    if now == frozen or pa.types.is_null(now) or known_type(now) == carried_type(frozen):
         return True
     if pa.types.is_nested(now) or pa.types.is_nested(frozen):
         if pa.types.is_list(now) and pa.types.is_list(frozen):
             return _fits(now.value_type, frozen.value_type)
-        return _known_type(now) == frozen
+        return known_type(now) == frozen
     if _is_text(frozen) or (pa.types.is_integer(now) and pa.types.is_floating(frozen)):
         return True
     return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
