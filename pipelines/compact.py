@@ -26,8 +26,8 @@ import pyarrow.parquet as pq
 
 from mats_core import storage
 from mats_core.errors import SettingsError, first_line
-from pipelines.data import parquet
-from pipelines.data.embeddings import copy_facts, has_facts
+from pipelines.data import generations, parquet
+from pipelines.data.embeddings import SIDECAR
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
 from pipelines.settings.compact import CompactSettings
@@ -72,7 +72,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         settings.output, storage.join(settings.input, name)
     ):
         raise SettingsError("output", f"{shown} is where INPUT is, which is only read", "choose another folder")
-    uris = parquet.files(storage.join(settings.input, name))
+    uris = generations.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
     parts = sorted(_read_footer(info.uri) for info in uris)
     rows = sum(part.rows for part in parts)
@@ -88,9 +88,9 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         large = LargeFiles(folder, settings, counts, out)
         new = sum(large.add(table) for table in _in_order(parts))
         large.close()
-        sizes = [info.size for info in parquet.files(folder)]
-        if has_facts(settings.input):
-            copy_facts(settings.input, settings.output)
+        sizes = [info.size for info in generations.files(folder)]
+        if (facts := generations.told(settings.input, SIDECAR)) is not None:
+            out.tell(SIDECAR, facts)
         compacted = {
             "input": storage.public_uri(settings.input),
             "parts": len(parts),
@@ -193,11 +193,12 @@ class _Growing:
     rows: int = 0
 
 
-_FILE_NAME = re.compile(r"part-\d{12,}-(\d{12,})\.parquet")
+_FILE_NAME = re.compile(r"part-\d{12,}-(\d{12,})(-[0-9a-f]{12})?\.parquet")
 
 
 class LargeFiles:
-    """The files of the new data set: `part-<first row_id>-<last row_id>.parquet` below each partition's folder."""
+    """The files of the new data set: `part-<first row_id>-<last row_id>-<run id>.parquet` below each partition's
+    folder."""
 
     def __init__(self, folder: str, settings: CompactSettings, counts: dict[str, int], out: Output) -> None:
         self._folder, self._column = folder, settings.partition_by
@@ -207,7 +208,7 @@ class LargeFiles:
         self._output = out
         self._local = storage.local_path(folder) is not None
         self._files = {name: _Growing(name, left) for name, left in counts.items()}
-        for info in storage.list_files(folder) if storage.is_dir(folder) else ():
+        for info in generations.files(folder):
             name, last = self._place(info.uri)
             if name in self._files:
                 self._files[name].in_place_to = max(self._files[name].in_place_to, last)
@@ -260,7 +261,7 @@ class LargeFiles:
         if growing.writer is None:
             growing.first = group["row_id"][0].as_py()
             growing.sink = self._sink(growing)
-            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd")
+            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd", write_page_checksum=True)
         growing.writer.write_table(group, row_group_size=rows)
         growing.rows += rows
         growing.last = group["row_id"][-1].as_py()
@@ -281,20 +282,20 @@ class LargeFiles:
         return system.open_output_stream(path)
 
     def _partial_uri(self, growing: _Growing) -> str:
-        return self._uri(growing, f"growing-{growing.first:012d}.partial")
+        return self._uri(growing, f"growing-{growing.first:012d}-{self._output.run_id}.partial")
 
     def put(self, growing: _Growing) -> None:
         """Put a file in place whole; raises LeaseLost."""
         assert growing.writer is not None
         growing.writer.close()
-        self._output.check()
-        uri = self._uri(growing, f"part-{growing.first:012d}-{growing.last:012d}.parquet")
+        name = f"part-{growing.first:012d}-{growing.last:012d}-{self._output.run_id}.parquet"
+        place = "/".join(filter(None, (generations.place_of(self._folder)[1], growing.partition, name)))
         if not self._local:
-            storage.write_from(uri, growing.sink)
+            self._output.put(place, lambda uri: storage.write_from(uri, growing.sink))
         growing.sink.close()
         if self._local:
             system, path = storage.arrow(self._partial_uri(growing))
-            system.move(path, storage.arrow(uri)[1])
+            self._output.put(place, lambda uri: system.move(path, storage.arrow(uri)[1]))
         growing.left -= growing.rows
         growing.writer, growing.sink, growing.rows = None, None, 0
 

@@ -145,6 +145,8 @@ class SantaMemory:
             raise wrong(f"the index of {uri} has changed since its memory.json was written")
         captions = folder / "captions.parquet"
         table = captions if captions.is_file() else None
+        if note.get("captions_fingerprint") not in (None, fingerprint_file(captions) if table else ""):
+            raise wrong(f"the captions of {uri} are not those that its memory.json was written with")
         return cls(index, table, made_with, actual, note.get("storage", "float32"))
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:

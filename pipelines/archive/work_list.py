@@ -1,6 +1,7 @@
 """The frozen work list: what was asked, row by row, each with an int64 `row_id`.
 
-Parquet files of at most FILE_ROWS rows, named by their first row_id, written once and never changed.
+Parquet files of at most FILE_ROWS rows, named by their first row_id and the run that wrote them (`data.generations`),
+written once and never changed.
 Scanning again appends what is new or changed; an entry's rows never straddle two files, so a scan that
 is killed leaves whole entries only.
 """
@@ -20,11 +21,12 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
 from pipelines.data.carried import carried_type, known_type
 from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
 from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
+from pipelines.output.folder import Output
 
 FILE_ROWS = 8192
 
@@ -71,13 +73,17 @@ def _is_text(kind: pa.DataType) -> bool:
 class WorkList:
     """The work list at a folder URI: `total` rows, `row_id` 0 … total-1 without gaps.
 
-    own: the user's own columns; manifest_only: a manifest, without requests. Raises SettingsError where the list there
-    was begun with other columns, or is damaged.
+    own: the user's own columns; manifest_only: a manifest, without requests; out: its OUTPUT, for who writes
+    it. Raises SettingsError where the list there was begun with other columns, is damaged, or lacks a file.
     """
 
-    def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
-        self.folder = folder
-        self._files = [info.uri for info in parquet.files(folder)]
+    def __init__(
+        self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False, out: Output | None = None
+    ) -> None:
+        self.folder, self._out = folder, out
+        if lost := generations.missing(folder):
+            raise _lost(lost[0])
+        self._files = [info.uri for info in generations.files(folder)]
         self._firsts = [_first_row(uri) for uri in self._files]
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
@@ -131,7 +137,9 @@ class WorkList:
     def _known_ids(self) -> np.ndarray:
         """Sorted entry ids of all rows, int64 [N]."""
         columns = [np.empty(0, np.int64)]
-        for uri in self._files:
+        for uri, first in zip(self._files, self._firsts, strict=True):
+            if first != sum(map(len, columns)):
+                raise _lost(uri, "the file before ")
             with _refusing_damage(uri):
                 columns.append(parquet.read(uri, ["entry_id"])["entry_id"].to_numpy())
         return np.unique(np.concatenate(columns))
@@ -190,8 +198,14 @@ class WorkList:
             return
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
-        uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
-        parquet.write(uri, pa.Table.from_pylist(rows, schema=self.schema))
+        table, first = pa.Table.from_pylist(rows, schema=self.schema), f"rows-{self.total:012d}"
+        if self._out is None:
+            uri = storage.join(self.folder, f"{first}.parquet")
+            parquet.write(uri, table)
+        else:
+            name = f"{first}-{self._out.run_id}.parquet"
+            uri = storage.join(self.folder, name)
+            self._out.put_table(f"{generations.place_of(self.folder)[1]}/{name}", table)
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)
@@ -236,10 +250,15 @@ def _hash64(key: bytes) -> int:
 
 
 def _first_row(uri: str) -> int:
-    found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
+    found = re.search(r"/rows-(\d{12,})(-[0-9a-f]{12})?\.parquet$", uri)
     if found is None:
         raise SettingsError("output", f"{storage.public_uri(uri)} is no file that a scan wrote", "move it away")
     return int(found[1])
+
+
+def _lost(uri: str, where: str = "") -> SettingsError:
+    problem = f"its work list is not whole: {where}{storage.public_uri(uri)} is lost"
+    return SettingsError("output", problem, "bring the file back, or begin anew with --overwrite")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.tars import OTHER_ARCHIVES, TAR_ENDINGS, is_other_archive, is_tar, not_read
 from mats_core.storage.uris import is_file_url, split_member, wrong_url
-from pipelines.data import embeddings, parquet
+from pipelines.data import embeddings, generations
 from pipelines.data.carried import carried_schema, plain_values
 from pipelines.data.lists import LIST_ENDINGS, read_table, without_large_cells
 from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
@@ -307,7 +307,7 @@ def _looked_up(entry: Entry) -> Entry:
 
 def _table_input(folder: str, kind: str, may_name: frozenset[str] | None, columns: list[str] | None) -> Input:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
-    parts = [info.uri for info in parquet.files(folder)]
+    parts = [info.uri for info in generations.files(folder)]
     if not parts:
         problem = f"{storage.public_uri(folder)} has no rows"
         raise SettingsError("input", problem, f"give {'a manifest' if kind == 'manifest' else kind} with rows in it")

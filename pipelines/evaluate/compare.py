@@ -16,7 +16,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
 from pipelines.evaluate.scores import EncoderAndMemory
 from pipelines.pages.media import add_media
 from pipelines.pages.render import check_page, render_page
@@ -103,7 +103,7 @@ def compare_answers(
 def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]], tuple[str, ...]]:
     """Answers by what was asked, and the columns of that key; of several rows with one key the first."""
     for folder, key in (("predictions", EVALUATION_KEY), ("answers", CAPTION_KEY), ("", CAPTION_KEY)):
-        files = [info.uri for info in parquet.files(storage.join(run, folder) if folder else run)]
+        files = [info.uri for info in generations.files(storage.join(run, folder) if folder else run)]
         if folder == "predictions" and len(files) > 1:
             problem = f"{storage.public_uri(run)} is an evaluation with a grid"
             raise SettingsError(name, problem, "choose one without --grid")
