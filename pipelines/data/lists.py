@@ -16,7 +16,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError, first_line
 from mats_core.storage.uris import redacted
 from pipelines.data import parquet
-from pipelines.data.carried import MOST_CELL, large_cell
+from pipelines.data.carried import LEAVE_OUT, MOST_CELL, large_cell
 from pipelines.data.schemas import map_type
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -24,7 +24,6 @@ _BATCH = 4096  # rows
 _SMALL = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
 _READ_AHEAD = 4 << 20
 _LEAST_BLOCK = 1 << 20
-LEAVE_OUT = "shorten it, or name the columns to carry along, without this one, with --columns"
 
 
 def read_table(
@@ -72,8 +71,7 @@ def _parquet(uri: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
                     pass
             except parquet.NotParquet:
                 problem = f"the column `{name}` of the list {storage.public_uri(uri)} cannot be read ({error.message})"
-                remedy = "write it in another type, or name the columns to carry along with --columns"
-                raise SettingsError("input", problem, remedy) from None
+                raise SettingsError("input", problem, LEAVE_OUT) from None
         raise
 
 
