@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -241,9 +242,11 @@ def _run_on_ray(
             work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
         )
         shards = list(work.shards(writer.done.mask, plan.shard_rows))
-        for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
-            table = work.presence.rows_to_keep(meter.count_block(table))
-            meter.count_new(writer.add(table))
-            report_rows("run")
+        # note: closed, so that Ray's executor has stopped before Ray is shut down, which would end this process
+        with closing(session.readable_errors(run_stages(shards, job.stages, plan, context))) as tables:
+            for table in tables:
+                table = work.presence.rows_to_keep(meter.count_block(table))
+                meter.count_new(writer.add(table))
+                report_rows("run")
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()
