@@ -75,6 +75,8 @@ COVERED_BY = {
     "mats_core.soundworld.made.card": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.soundworld.made.pretrain": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.soundworld.made.text_training": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.storage.abilities": "tests/mats_core/storage/test_s3.py",
+    "mats_core.storage.ranged": "tests/mats_core/storage/test_s3.py",
     "pipelines.archive.caption": "tests/e2e/test_caption.py",
     "pipelines.archive.embed_audio": "tests/e2e/test_caption.py",
     "pipelines.archive.stages": "tests/pipelines/archive/test_model_stage.py",

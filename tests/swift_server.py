@@ -1,7 +1,7 @@
 """OpenStack Swift with its S3 API, out of the system's packages, on loopback: a real store that is not Amazon's.
 
-`SwiftStore()` for tests; by hand, until Ctrl-C, `python -m tests.swift_server`, which prints what a client needs. No root:
-configuration, rings and data lie in one temporary folder.
+`SwiftStore()` for tests; by hand, until Ctrl-C, `python -m tests.swift_server`, which prints what a client needs. No
+root: configuration, rings and data lie in one temporary folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import botocore.session
 
 PACKAGES = "swift-proxy swift-account swift-container swift-object memcached"
 KEYS = {"AWS_ACCESS_KEY_ID": "test:tester", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_REGION": "us-east-1"}
@@ -56,6 +54,8 @@ class SwiftStore:
 
     def client(self) -> Any:
         """A botocore client of it."""
+        import botocore.session
+
         return botocore.session.get_session().create_client(
             "s3",
             endpoint_url=self.endpoint,
@@ -124,6 +124,8 @@ class SwiftStore:
             "mount_check": "false",
             "disable_fallocate": "true",
             "fallocate_reserve": "0",
+            # On a busy machine an update of a listing would be put off, for a daemon that does not run here.
+            **dict.fromkeys(("conn_timeout", "node_timeout", "container_update_timeout"), "60"),
         }
         conf = self._write(f"{name}-server.conf", {"DEFAULT": common, **sections})
         proxy = shutil.which(_PROXY)

@@ -165,7 +165,7 @@ def error_from(error: BaseException, uri: Uri) -> StorageError:
         ended = _signature_ended(uri)
         if ended:
             return StorageError("access_denied", f"the signature of {name} expired at {ended}; sign it anew")
-        return StorageError("access_denied", f"access to {name} is denied ({said})")
+        return StorageError("access_denied", f"access to {name} is denied: {said}")
     if isinstance(error, NotImplementedError):
         return StorageError("refused", f"{name}: {scheme(uri)}:// is read-only")
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not words else said

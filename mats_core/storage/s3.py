@@ -82,7 +82,7 @@ class S3Store(S3FileSystem):  # type: ignore[misc]
         if page.get("IsTruncated"):
             last = [*page.get("Contents", ())[-1:], *page.get("CommonPrefixes", ())[-1:]]
             names = [str(each.get("Key") or each.get("Prefix")) for each in last]
-            page["NextContinuationToken"] = page.get("NextMarker") or max(names, default="")
+            page["NextContinuationToken"] = page.pop("NextMarker", "") or max(names, default="")
             if page["NextContinuationToken"] <= token:
                 raise StorageError("io_error", f"the listing of {asked['Bucket']} does not go on after {token!r}")
         return page
