@@ -187,12 +187,21 @@ def prepare_output(uri: str) -> None:
     try:
         if storage.exists(uri) and not storage.is_dir(uri):
             raise SettingsError("output", f"{shown} is a file", "choose a folder")
-        trial = storage.join(uri, "_state", f"trial-{uuid.uuid4().hex[:8]}")
-        storage.write_bytes(trial, b"")
-        storage.remove_tree(trial)
+        try:
+            _write_trial(uri)
+        except storage.StorageError as error:
+            if error.code != "not_found":
+                raise
+            _write_trial(uri)  # a run that began meanwhile took the first for one that a killed run left
     except (OSError, storage.StorageError) as error:
         problem = f"{shown} cannot be written ({error})"
         raise SettingsError("output", problem, "choose a folder that can, or change its permissions") from None
+
+
+def _write_trial(uri: str) -> None:
+    trial = storage.join(uri, "_state", f"trial-{uuid.uuid4().hex[:8]}")
+    storage.write_bytes(trial, b"")
+    storage.remove_tree(trial)
 
 
 def check_emptying(output: str, before: Generation, job: str, names: Sequence[str] = OUR_NAMES) -> list[str]:
@@ -247,7 +256,8 @@ def _list_counted(output: str) -> dict[str, str]:
     for place in COUNTED:
         folder = _place(output, place)
         for each in storage.list_files(folder) if storage.is_dir(folder) else ():
-            found[f"{place}/{each.path}"] = each.uri
+            if not each.path.endswith(".partial"):  # those are `find_partials`'s
+                found[f"{place}/{each.path}"] = each.uri
     return found
 
 
