@@ -234,7 +234,7 @@ def caption_metric_findings() -> list[Finding]:
 
 def store_findings(uri: str) -> Iterator[Finding]:
     """What a store can of what runs ask of it, tried in a folder that is removed again."""
-    from mats_core.storage.abilities import CREATE, examine_store
+    from mats_core.storage.stores.abilities import CREATE, examine_store
     from mats_core.storage.uris import public_uri
 
     area = f"store {public_uri(uri)}"

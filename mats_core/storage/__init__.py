@@ -5,16 +5,14 @@ uris, fetch and fingerprint. Every room may import it; it imports `mats_core.err
 
     uris         what a URI is: local or remote, its public form, its place below another, members of archives
     errors       what clients raise, as StorageError; what passes by itself, and `with_retries`
-    s3           the client of stores that speak S3, Amazon's or not
     clients      which client talks to which store, by MATS_STORAGE; calls to it
     listing      files below a folder, a prefix, a glob
     tars         members of a tar archive
-    ranged       seekable files over ranges of bytes, and whether all of them are those that were stored
     reading      open, read, copy, list, look up
     writing      write, create, remove
-    abilities    what a store can, found out by trying
     fetch        model files by URI or hub name, as local files in a cache
     fingerprint  hashes of model files and settings
+    stores/      how single stores differ: S3 that is not Amazon's, files over ranges, what a store can
 """
 
 # ruff: noqa: F401 (imported here to be used from elsewhere)

@@ -92,7 +92,7 @@ def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
     rule = _rule(uri)
     if kind in ("s3", "s3a"):
         tries = {"max_attempts": 1} if repeats else {"total_max_attempts": 1}
-        from mats_core.storage.s3 import plain_uploads
+        from mats_core.storage.stores.s3 import plain_uploads
 
         config = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": tries, **plain_uploads()}
         if rule.addressing:
@@ -130,7 +130,7 @@ def is_known_scheme(name: str) -> bool:
 def _class_of(kind: str) -> Any:
     if kind not in ("s3", "s3a"):
         return fsspec.get_filesystem_class(kind)
-    from mats_core.storage.s3 import S3Store
+    from mats_core.storage.stores.s3 import S3Store
 
     return S3Store
 

@@ -23,7 +23,7 @@ from mats_core.storage import listing, tars
 from mats_core.storage.clients import call_store, checks_content, coded, open_client, remote_info, remote_type
 from mats_core.storage.errors import DAMAGED_TRIES, DamagedAnswer, with_retries
 from mats_core.storage.listing import FileInfo, Listed
-from mats_core.storage.ranged import CHANGED, ReopenedFile, S3File, Slice
+from mats_core.storage.stores.ranged import CHANGED, ReopenedFile, S3File, Slice
 from mats_core.storage.uris import (
     Uri,
     local_path,

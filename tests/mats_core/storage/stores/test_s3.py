@@ -13,9 +13,11 @@ import pyarrow.fs
 import pytest
 
 from mats_core import storage
+from mats_core.audio.decode import decode
 from mats_core.storage import StorageError, errors, listing
-from mats_core.storage.abilities import CREATE, examine_store
+from mats_core.storage.stores.abilities import CREATE, examine_store
 from mats_core.storage.writing import refused_condition
+from tests.recordings import encode, melody
 from tests.store_servers import KEYS, FaultyProxy, Habits, MotoStore
 
 OLD = {
@@ -208,3 +210,25 @@ def test_an_upload_that_changes_on_its_way_is_refused_by_the_store(
     digest = hashlib.md5(b"bytes").digest()
     assert sent["Content-MD5"] == base64.b64encode(digest).decode()
     assert not [name for name in sent if "checksum" in name.lower() or "trailer" in name.lower()]
+
+
+def test_a_sound_that_changes_on_its_way_is_heard_rightly_or_not_at_all(
+    picky: Callable[[Habits], FaultyProxy], moto: MotoStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the ETag; where there is none, by the checksums in FLAC: what they fit no more is told as lost."""
+    monkeypatch.setattr(errors, "FIRST_PAUSE_S", 0.0)
+    sound = encode(melody(16000, 3.0), 16000, "flac")
+    proxy = picky(Habits(of="heard"))
+    storage.write_bytes("s3://results/heard/whole.flac", sound)
+    with storage.open_binary("s3://results/heard/whole.flac") as file:
+        expected = decode(file, sample_rate=16000, name="whole.flac")
+    proxy.habits.flips = 1
+    with storage.open_binary("s3://results/heard/whole.flac", read_ahead=1 << 20) as file:
+        found = decode(file, sample_rate=16000, name="whole.flac")
+    assert found.complete and (found.samples == expected.samples).all()
+    proxy.habits.flips = 99
+    with pytest.raises(StorageError, match="other bytes"):
+        storage.open_binary("s3://results/heard/whole.flac", read_ahead=1 << 20)
+    monkeypatch.setenv("MATS_STORAGE", json.dumps({"s3://": {"endpoint": proxy.endpoint, "checksums": False}}))
+    with storage.open_binary("s3://results/heard/whole.flac", read_ahead=1 << 20) as file:
+        assert not decode(file, sample_rate=16000, name="whole.flac").complete
