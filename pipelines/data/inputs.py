@@ -21,7 +21,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.tars import OTHER_ARCHIVES, TAR_ENDINGS, is_other_archive, is_tar, not_read
-from mats_core.storage.uris import is_file_url, split_member, wrong_url
+from mats_core.storage.uris import Uri, is_file_url, split_member, uri_text, wrong_url
 from pipelines.data import embeddings, generations
 from pipelines.data.carried import carried_schema, plain_values
 from pipelines.data.lists import LIST_ENDINGS, read_table, without_large_cells
@@ -73,13 +73,14 @@ class Input:
                     yield Entry("", "", request=dict(some))
 
 
-def open_input(uri: str, schemes: list[str] | None = None, columns: list[str] | None = None) -> Input:
+def open_input(uri: Uri, schemes: list[str] | None = None, columns: list[str] | None = None) -> Input:
     """The entries of `uri`; raises SettingsError when it is nothing that can be read.
 
     `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
     for a list on a local disk, and its own kind for one that lies elsewhere. `columns`: those of a list's own that
     are carried along; by default all.
     """
+    uri = uri_text(uri)
     if not uri.strip():
         raise SettingsError("input", "nothing is named", "give a path or URL (. is the folder you are in)")
     may_name = _may_name(uri, schemes)
