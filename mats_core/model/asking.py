@@ -282,8 +282,9 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         kind = type(source).__name__
         raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
     from mats_core import storage
+    from mats_core.storage.uris import to_uri
 
-    uri = storage.uri_from_path(os.fspath(source))
+    uri = to_uri(source)
     found = []
     try:
         with storage.open_binary(uri) as file:
