@@ -210,7 +210,7 @@ def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Cl
     source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
     cannot be decoded, SettingsError where the model has no encoder.
     """
-    from mats_core.audio.decode import AudioError
+    from mats_core.audio.file import AudioError
 
     encoder = model_encoder(model)
     sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds)
@@ -254,7 +254,7 @@ def as_float(window: np.ndarray) -> np.ndarray:
 
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
     """(start in seconds, samples int16 [T] at `rate`) of each chunk that has sound in it."""
-    from mats_core.audio import decode as audio
+    from mats_core.audio.sandbox import DecodeRequest, warm_decoder
     from mats_core.audio.windows import chunk_seconds, chunk_starts
 
     chunk_s = chunk_seconds(window_seconds)
@@ -270,21 +270,15 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
     if not isinstance(source, (str, bytes, os.PathLike)):
         kind = type(source).__name__
         raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
-    from mats_core import storage
+    from mats_core.storage.uris import is_file_url, scheme, uri_from_path
 
-    uri = storage.uri_from_path(os.fspath(source))
-    found = []
-    try:
-        with storage.open_binary(uri) as file:
-            info = audio.probe(file, uri)
-            for start, length in chunk_starts(info.duration_s, chunk_s):
-                file.seek(0)
-                decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
-                if len(decoded.samples):
-                    found.append((start, decoded.samples))
-    except storage.StorageError as error:
-        raise audio.AudioError(error.code, error.message) from error
-    return found
+    path = os.fspath(source)
+    uri = path if isinstance(path, str) and (scheme(path) or is_file_url(path)) else uri_from_path(path)
+    decoder = warm_decoder()  # a file may end the process it is decoded in
+    (info,) = raised(decoder.probe_many([uri]))
+    asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
+    found = zip(asked, raised(decoder.decode_many(asked, rate)), strict=True)
+    return [(each.start_s, decoded.samples) for each, decoded in found if len(decoded.samples)]
 
 
 def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
