@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psutil
@@ -104,7 +105,7 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
     for attempt in range(START_TRIES):
         before = psutil.Process().children()
         try:
-            with _own_sigterm(), _muted_stderr(), _patient_start(ray):
+            with _own_sigterm(), _muted_stderr(), _patient_start(ray), _own_session(ray):
                 sizes = {"num_cpus": num_cpus, "object_store_memory": object_store_bytes}
                 ray.init(address="local", include_dashboard=False, **sizes, **QUIET)
             return
@@ -130,6 +131,22 @@ def _own_sigterm() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def _own_session(ray: Any) -> Iterator[None]:
+    """Start Ray's processes in sessions of their own: what ends a terminal or a process group (SIGHUP, `timeout`) is
+    for the run to hear, and it still needs them then. They end with the process that started them."""
+    services: Any = getattr(ray._private, "services", None)
+    start = getattr(services, "ConsolePopen", None)
+    if start is None:
+        yield
+        return
+    services.ConsolePopen = partial(start, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start
 
 
 @contextmanager
