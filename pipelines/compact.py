@@ -260,7 +260,7 @@ class LargeFiles:
         if growing.writer is None:
             growing.first = group["row_id"][0].as_py()
             growing.sink = self._sink(growing)
-            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd")
+            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd", write_page_checksum=True)
         growing.writer.write_table(group, row_group_size=rows)
         growing.rows += rows
         growing.last = group["row_id"][-1].as_py()

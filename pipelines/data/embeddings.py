@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import sealed, unsealed
 from pipelines.data import parquet
 
 FOLDER = "embeddings"
@@ -48,7 +49,7 @@ class EmbeddingsFacts:
 
 def write_facts(facts: EmbeddingsFacts) -> None:
     """Put `_embeddings.json` in place."""
-    told = {name: value for name, value in asdict(facts).items() if name != "uri" and value is not None}
+    told = sealed({name: value for name, value in asdict(facts).items() if name != "uri" and value is not None})
     storage.write_bytes(storage.join(facts.uri, SIDECAR), json.dumps(told, indent=1, ensure_ascii=False).encode())
 
 
@@ -80,6 +81,11 @@ def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
         raise SettingsError(setting, f"{shown} holds embeddings of {what}", remedy)
     if facts.status != "complete":
         raise SettingsError(setting, f"{shown} is not finished ({facts.status})", f'run "{job}" again to finish it')
+    try:
+        unsealed({name: value for name, value in told.items() if name != "uri"})
+    except ValueError as error:
+        remedy = f'copy it again, or make it anew with "{job} --overwrite"'
+        raise SettingsError(setting, f"{SIDECAR} of {shown} is no longer what it was: {error}", remedy) from None
     return facts
 
 

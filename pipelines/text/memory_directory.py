@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.memory import faiss_index
+from mats_core.storage.fingerprint import hash_file, sealed
 from pipelines.cluster.progress import peak_mb
 from pipelines.data import parquet
 from pipelines.text.memory_shards import shard_uri
@@ -54,8 +55,8 @@ def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any])
             _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
             size = (place / "index.faiss").stat().st_size
             note = {"fingerprint": fingerprint, **facts, "clusters": int(empty.nlist), "index_bytes": size}
-            note["driver_peak_mb"] = peak_mb()
-            (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+            note |= {"captions_fingerprint": hash_file(place / FILES[1]), "driver_peak_mb": peak_mb()}
+            (place / "memory.json").write_text(json.dumps(sealed(note), indent=1, ensure_ascii=False) + "\n")
             _put_memory(place, output)
             return note
     except (OSError, pa.ArrowException) as error:  # a full disk, say

@@ -2,11 +2,12 @@
 
 A checkpoint holds what is trained, the optimizer's moments, and as JSON the rest: the step, which is also the position
 in the data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so
-far.
+far. A checksum covers all of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import combine, sealed, unsealed
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +66,8 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
         for kind, value in optimizer.state.get(weight, {}).items():
             tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
     uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
-    storage.write_bytes(uri, save(tensors, {"state": json.dumps(asdict(state))}))
+    facts = sealed({**asdict(state), "tensors": _fingerprint(tensors)})
+    storage.write_bytes(uri, save(tensors, {"state": json.dumps(facts)}))
     return uri
 
 
@@ -142,9 +145,25 @@ def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
+        facts = unsealed(json.loads(header["__metadata__"]["state"]))
+        told = facts.pop("tensors", None)  # None: written before there were checksums
+        state = TrainState(**facts)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error
+    if told is not None and told != _fingerprint(tensors):
+        raise ValueError("its numbers are not those that were written: their checksum is another")
+    return state, tensors
+
+
+def _fingerprint(tensors: dict[str, torch.Tensor]) -> str:
+    """Of names, types, shapes and numbers, whatever their order."""
+    import torch
+
+    hashes = []
+    for name, tensor in sorted(tensors.items()):
+        numbers = tensor.reshape(-1).view(torch.uint8).numpy()
+        hashes.append((f"{name} {tensor.dtype} {list(tensor.shape)}", hashlib.sha256(numbers).hexdigest()))
+    return combine(hashes)
 
 
 def prune(folder: str, keep: int, best: int | None) -> list[int]:

@@ -183,9 +183,8 @@ class TrainWorker:
             "started", now=True, step=state.step, steps=steps, workers=self.share.world, history=state.history,
             pid=os.getpid(), trained=sum(w.numel() for w in trained_weights(self.optimizer)), tokens=state.tokens,
         )  # fmt: skip
-        stop = sum_numbers([float(self.reporter.stop)], self.device)[0] > 0  # the wish came while all this was loaded
         try:
-            with closing(prefetched(self.make_batch, range(state.step, state.step if stop else steps))) as batches:
+            with closing(prefetched(self.make_batch, range(state.step, steps))) as batches:
                 train(
                     self.model, self.optimizer, self.training, batches, self._after_step,
                     sum_gradients, lambda: self.reporter.stop,
