@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -49,11 +50,29 @@ def guarded(body: Callable[[], int]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
+        told = output_lost() if isinstance(error, OSError) else None
+        if told is not None:
+            return _ended(told, 1)
         if os.environ.get("MATS_DEBUG"):
             print(redacted(traceback.format_exc()), file=sys.stderr)
         return _ended(f"{type(error).__name__}: {first_line(error, 1000)} (MATS_DEBUG=1 shows where)", 1)
 
 
+def output_lost() -> str | None:
+    """That standard output takes nothing (a full disk, a closed stream), and why; None where it does."""
+    if sys.stdout is None:
+        return None
+    try:
+        sys.stdout.flush()  # what could not be written is still there, and fails again
+        return None
+    except OSError as error:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())  # note: else it fails once more at exit, with a traceback and code 120
+        os.close(nothing)
+        return f"standard output cannot be written ({error.strerror or error}); what a run put into its OUTPUT is there"
+
+
 def _ended(message: str, code: int) -> int:
-    print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
+    with contextlib.suppress(OSError):  # standard error may be full or closed as well
+        print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
     return code

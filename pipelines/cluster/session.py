@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 
 from mats_core.errors import SettingsError, first_line
+from pipelines.cluster.limits import check_limits
 from pipelines.cluster.plan import Resources, free_memory, usable_cores
 
 START_TRIES = 2
@@ -68,7 +69,8 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
 
     Inside a process that has a Ray already (a notebook, a test session), that one is used and left as it is; in a Ray
     job, the cluster it was submitted to is joined. A Ray of the run's own has room for `most_actors`, and ends with it.
-    Raises SettingsError where no cluster answers, RunFailed where none starts.
+    Raises SettingsError where no cluster answers or the user's limits leave no room for a Ray, RunFailed where none
+    starts.
     """
     if address is None and IN_A_JOB in os.environ:
         address = "auto"
@@ -80,6 +82,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
         return
     cores = usable_cores()
     if address is None:
+        check_limits()
         available = free_memory()
         _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
         resources = Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
