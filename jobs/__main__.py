@@ -40,10 +40,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("mats: interrupted", file=sys.stderr)
         sys.exit(130)
-    except OSError:  # of --help; a command ends as `guarded` says
+    except OSError as error:  # of --help; a command ends as `guarded` says
         from jobs.terminal.commands import output_lost
 
-        told = output_lost()
+        told = output_lost(error)
         if told is None:
             raise
         print(f"mats: {told}", file=sys.stderr)

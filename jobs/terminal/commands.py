@@ -50,7 +50,7 @@ def guarded(body: Callable[[], int]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        told = output_lost() if isinstance(error, OSError) else None
+        told = output_lost(error)
         if told is not None:
             return _ended(told, 1)
         if os.environ.get("MATS_DEBUG"):
@@ -58,17 +58,16 @@ def guarded(body: Callable[[], int]) -> int:
         return _ended(f"{type(error).__name__}: {first_line(error, 1000)} (MATS_DEBUG=1 shows where)", 1)
 
 
-def output_lost() -> str | None:
-    """That standard output takes nothing (a full disk, a closed stream), and why; None where it does."""
-    if sys.stdout is None:
+def output_lost(error: Exception) -> str | None:
+    """That standard output takes nothing (a full disk, a closed stream), and why, where `error` may come from that."""
+    if sys.stdout is None or not isinstance(error, OSError) or error.filename is not None:
         return None
     try:
-        sys.stdout.flush()  # what could not be written is still there, and fails again
+        print(flush=True)
         return None
-    except OSError as error:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, sys.stdout.fileno())  # note: else it fails once more at exit, with a traceback and code 120
-        os.close(nothing)
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # note: else it fails again at exit, with a traceback
         return f"standard output cannot be written ({error.strerror or error}); what a run put into its OUTPUT is there"
 
 

@@ -64,9 +64,7 @@ def test_what_may_be_raised_is() -> None:
 
 def test_no_place_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(
-        SettingsError, match=r"^TMPDIR: .*/file/x takes no temporary files \(Not a directory\); set it to"
-    ):
+    with pytest.raises(SettingsError, match=r"^TMPDIR: .*/file/x takes no temporary files \(Not a directory\); set it"):
         check_limits(str(tmp_path / "file" / "x"))
     monkeypatch.setattr("pipelines.cluster.limits.LEAST_ROOM", 1 << 62)
     with pytest.raises(SettingsError, match=r"^TMPDIR: .* has room for \d+ MiB of temporary files, and a run needs"):
