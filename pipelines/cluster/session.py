@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from mats_core.errors import SettingsError, first_line
+from pipelines.cluster import own_ray
 from pipelines.cluster.plan import Resources, free_memory, usable_cores
 
 START_TRIES = 2
@@ -77,36 +79,41 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
     if ray.is_initialized():
         yield _cluster_resources(ray)
         return
-    cores = usable_cores()
     if address is None:
-        available = free_memory()
-        _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
-        resources = Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
-    else:
-        check_answers(address)
-        try:
-            with _own_sigterm():
-                ray.init(address=address, **QUIET)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise _no_answer(address, error) from None
-        resources = _cluster_resources(ray)
-    session = ray._private.worker._global_node.get_session_dir_path() if address is None else None
+        yield from _own_session(ray, most_actors)
+        return
+    check_answers(address)
     try:
-        yield resources
+        with _own_sigterm():
+            ray.init(address=address, **QUIET)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _no_answer(address, error) from None
+    try:
+        yield _cluster_resources(ray)
     finally:
         ray.shutdown()
-    if session is not None:  # a run that failed leaves Ray's logs; one that did not leaves nothing
-        shutil.rmtree(session, ignore_errors=True)
 
 
-def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
+def _own_session(ray: Any, most_actors: int) -> Iterator[Resources]:
+    """A Ray of the run's own, for the time of it."""
+    cores, available = usable_cores(), free_memory()
+    folder = own_ray.make_folder()
+    try:
+        _start_own(ray, folder, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
+        yield Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
+    finally:
+        ray.shutdown()
+        own_ray.read_authentication()
+    shutil.rmtree(folder, ignore_errors=True)  # a run that failed leaves Ray's logs; one that did not leaves nothing
+
+
+def _start_own(ray: Any, folder: Path, num_cpus: int, object_store_bytes: int) -> None:
     """Start a Ray of our own, with a second try. Raises RunFailed."""
     for attempt in range(START_TRIES):
         before = psutil.Process().children()
         try:
             with _own_sigterm(), _muted_stderr(), _patient_start(ray):
-                sizes = {"num_cpus": num_cpus, "object_store_memory": object_store_bytes}
-                ray.init(address="local", include_dashboard=False, **sizes, **QUIET)
+                own_ray.start(folder, num_cpus=num_cpus, object_store_memory=object_store_bytes, **QUIET)
             return
         except Exception as error:
             ray.shutdown()
@@ -114,7 +121,7 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
                 with suppress(psutil.Error):
                     child.kill()
             if attempt + 1 == START_TRIES:
-                raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
+                raise RunFailed(f"Ray did not start, {START_TRIES} times ({folder} has its logs): {error}") from error
 
 
 @contextmanager
@@ -186,7 +193,6 @@ def _configure_ray(own: bool) -> None:
     if own:
         os.environ.setdefault("RAY_worker_niceness", "0")  # note: 15 by default, so any other program starves a run
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nobody else is meant to reach this Ray
     import ray.data
 
     context = ray.data.DataContext.get_current()
