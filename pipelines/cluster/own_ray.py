@@ -8,7 +8,9 @@ services those run without which no actor starts: no dashboard, no job agent, no
 from __future__ import annotations
 
 import os
+import resource
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,10 +18,36 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mats_core.errors import SettingsError, first_line
+
 PROGRAM = Path(__file__).with_name("ray_program.py")
 SOCKET_NAME = len("/session_2026-11-27_20-08-44_689815_4194304/sockets/plasma_store")
 LONGEST_SOCKET = 107
+FILES, FILES_A_CPU = 64, 4
+"""Files that Ray's node holds open: to begin with, and for every worker there may be."""
+ADDRESS_SPACE = 8_000_000_000
+"""Bytes: 6 GB were measured in a model actor, 4 GB in Ray's node; little of that is ever in memory."""
 ROOT = Path(__file__).parents[2]
+
+
+def check_limits(num_cpus: int) -> None:
+    """Raises SettingsError where a limit of this process is too low for a Ray with `num_cpus`: Ray would wait for ever,
+    or lose its actors without a word."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]  # Ray raises the soft limit itself
+    space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    needed = FILES + FILES_A_CPU * num_cpus
+    if files != resource.RLIM_INFINITY and files < needed:
+        problem = f"a process may open {files} files here, and Ray wants {needed}"
+        raise SettingsError("ulimit -n", problem, "ulimit -n 4096 (in a container: --ulimit nofile=4096)")
+    if space != resource.RLIM_INFINITY and space < ADDRESS_SPACE:
+        problem = f"a process may have {space / 1e9:.1f} GB of address space here, and those of Ray reserve"
+        raise SettingsError("ulimit -v", f"{problem} {ADDRESS_SPACE / 1e9:.0f} GB", "ulimit -v unlimited")
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=5).close()
+    except OSError as error:
+        problem = f"nobody is reached at 127.0.0.1, where the parts of Ray meet ({first_line(error)})"
+        raise SettingsError("loopback", problem, "ip link set lo up; ip addr add 127.0.0.1/8 dev lo") from None
 
 
 def make_folder() -> Path:

@@ -97,9 +97,11 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
 def _own_session(ray: Any, most_actors: int) -> Iterator[Resources]:
     """A Ray of the run's own, for the time of it."""
     cores, available = usable_cores(), free_memory()
+    num_cpus = 2 * max(cores, most_actors) + 4
+    own_ray.check_limits(num_cpus)
     folder = own_ray.make_folder()
     try:
-        _start_own(ray, folder, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
+        _start_own(ray, folder, num_cpus, int(min(2e9, max(256e6, 0.2 * available))))
         yield Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
     finally:
         ray.shutdown()
