@@ -35,7 +35,9 @@ _Answer: TypeAlias = tuple[dict[str, Any], memoryview]  # what a child says, and
 _NOTHING = memoryview(b"")
 _JOBS_A_CHILD = 2  # one it works on, and one it finds when it is done
 CHILD_PROGRAM = """
-import json, sys, types
+import sys
+sys.path[:] = filter(None, sys.path)  # note: "" is the folder one stands in, and its json.py is not Python's
+import json, types
 descriptor, rate, package, paths, limits = json.loads(sys.argv[1])
 sys.path[:] = paths
 # note: in place of mats_core/__init__, so that nothing a user of the package needs (torch) is loaded
@@ -162,7 +164,7 @@ class IsolatedDecoder:
         ours, theirs = Pipe()
         package = str(Path(__file__).parents[1])
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
-        settings = [theirs.fileno(), self.sample_rate, package, sys.path, limits.model_dump()]
+        settings = [theirs.fileno(), self.sample_rate, package, [*filter(None, sys.path)], limits.model_dump()]
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         # note: a child never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

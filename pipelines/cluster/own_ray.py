@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mats_core.errors import SettingsError, first_line
+from mats_core.packages import ROOT
 
 PROGRAM = Path(__file__).with_name("ray_program.py")
 SOCKET_NAME = len("/session_2026-11-27_20-08-44_689815_4194304/sockets/plasma_store")
@@ -27,7 +28,6 @@ FILES, FILES_A_CPU = 64, 4
 """Files that Ray's node holds open: to begin with, and for every worker there may be."""
 ADDRESS_SPACE = 8_000_000_000
 """Bytes: 6 GB were measured in a model actor, 4 GB in Ray's node; little of that is ever in memory."""
-ROOT = Path(__file__).parents[2]
 
 
 def check_limits(num_cpus: int) -> None:
