@@ -53,12 +53,18 @@ def check_limits(num_cpus: int) -> None:
 def make_folder() -> Path:
     """A new folder for a Ray's sockets, logs and spilled objects that this user alone may enter.
 
-    It is made in $RAY_TMPDIR or the temporary folder, and in /tmp where that has too long a name for a socket.
+    It is made in $RAY_TMPDIR or the temporary folder, and in /tmp where that has too long a name for a socket. Raises
+    SettingsError where nothing can be written there.
     """
     place = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
     if len(os.fsencode(place)) + len("/mats-ray-12345678/") + SOCKET_NAME > LONGEST_SOCKET:
         place = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="mats-ray-", dir=place))  # note: with mode 0700
+    try:
+        os.makedirs(place, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="mats-ray-", dir=place))  # note: with mode 0700
+    except OSError as error:
+        problem = f"Ray can make no folder in {place} ({first_line(error)})"
+        raise SettingsError("RAY_TMPDIR", problem, "set it to a folder of a local disk that you may write to") from None
 
 
 def start(folder: Path, **sizes: Any) -> None:

@@ -100,13 +100,18 @@ def _own_session(ray: Any, most_actors: int) -> Iterator[Resources]:
     num_cpus = 2 * max(cores, most_actors) + 4
     own_ray.check_limits(num_cpus)
     folder = own_ray.make_folder()
+    failed = False
     try:
         _start_own(ray, folder, num_cpus, int(min(2e9, max(256e6, 0.2 * available))))
         yield Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
+    except Exception:
+        failed = True
+        raise
     finally:
         ray.shutdown()
         own_ray.read_authentication()
-    shutil.rmtree(folder, ignore_errors=True)  # a run that failed leaves Ray's logs; one that did not leaves nothing
+        if not failed:  # a run that failed leaves Ray's logs; one that did not leaves nothing
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start_own(ray: Any, folder: Path, num_cpus: int, object_store_bytes: int) -> None:
