@@ -76,7 +76,7 @@ def start(folder: Path, **sizes: Any) -> None:
 
     config = ray.job_config.JobConfig()
     config._py_driver_sys_path = OwnPaths()
-    environment = {
+    closed = {
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # note: Ray's name for "loopback alone", which is its way on a Mac
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
@@ -84,7 +84,7 @@ def start(folder: Path, **sizes: Any) -> None:
         "RAY_REDIS_ADDRESS": None, ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE: None,
     }  # fmt: skip
     with (
-        _environment(environment),
+        environment(closed),
         _replaced(ray_constants, "ENABLE_RAY_CLUSTER", False),
         _replaced(node, "Node", _bare(node.Node)),
         # note: without what its dashboard needs, Ray's agent opens no ports of its own; PROGRAM leaves out the rest
@@ -143,7 +143,7 @@ def _private_directory(path: str) -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str | None]) -> Iterator[None]:
+def environment(values: dict[str, str | None]) -> Iterator[None]:
     """Variables of the environment for the time of a block; None: not set."""
     before = {name: os.environ.get(name) for name in values}
     try:

@@ -35,6 +35,9 @@ IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this environment variable for the entry point of a job."""
 
 
+TOKEN_REMEDY = "set RAY_AUTH_TOKEN_PATH to a file with its token (on its head: ray get-auth-token)"
+
+
 class RunFailed(RuntimeError):
     """Ray gave up; the message says why in one line."""
 
@@ -83,9 +86,15 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
         yield from _own_session(ray, most_actors)
         return
     check_answers(address)
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # who has set a token means it to be used
+        own_ray.read_authentication()
     try:
         with _own_sigterm():
             ray.init(address=address, **QUIET)
+    except ray.exceptions.AuthenticationError as error:
+        problem = f"the cluster at {address} wants a token ({first_line(error)})"
+        raise SettingsError("address", problem, TOKEN_REMEDY) from None
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_answer(address, error) from None
     try:
