@@ -281,6 +281,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from pipelines.cluster.rendezvous import FileTorchConfig
     from pipelines.train.worker import TrainJob, train_worker
 
     on_gpu = there.gpus >= 1 and settings.device != "cpu"
@@ -308,7 +309,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "inbox": inbox},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=(FileTorchConfig if there.own else TorchConfig)(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(fewest, most) if elastic else most, use_gpu=on_gpu, elastic_resize_monitor_interval_s=15.0,
             resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},
