@@ -27,7 +27,7 @@ LAYERS: dict[str, list[list[str]]] = {
     "mats_core": [
         ["errors"],
         ["storage"],
-        ["device", "weights"],
+        ["device", "pretrained", "weights"],
         ["audio", "encoders", "memory", "generation", "scoring"],
         ["model"],
         ["training"],

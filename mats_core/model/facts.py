@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,9 @@ from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory,
 from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
-from mats_core.storage.fetch import check_safetensors, strip_scheme
+from mats_core.pretrained import check_pretrained
+from mats_core.storage.descriptions import read_object, read_shapes
+from mats_core.storage.fetch import strip_scheme
 
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
@@ -59,7 +60,7 @@ def _positions(folder: Path, config: ModelConfig) -> int:
     llm = _directory(folder, config, "llm")
     if llm is None or not (llm / "config.json").is_file():
         return 0
-    values = json.loads((llm / "config.json").read_bytes())
+    values = read_object(llm / "config.json", "llm")
     return int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
 
 
@@ -73,8 +74,9 @@ def _size(folder: Path, config: ModelConfig) -> int:
     return sum(path.stat().st_size for path in weights)
 
 
-def check_weights(folder: Path, config: ModelConfig) -> None:
-    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model.
+def check_weights(folder: Path, config: ModelConfig, trust_remote_code: bool = False) -> None:
+    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model, and
+    for an LLM that asks for code of its own, unless it is trusted.
 
     Reads mapper and adapter, and of LLM and memory headers and configuration only: under a second at full size.
     """
@@ -84,14 +86,13 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
         _check_shape(file, mapper, "linear.weight", 1, config.embedding_dim)
         _check_finite(file, mapper)
     llm = _directory(folder, config, "llm")
-    stated = _read_json(llm / "config.json", "llm") if llm else {}
+    stated = read_object(llm / "config.json", "llm") if llm else {}
     if llm:
         width = _stated_size(stated, ("hidden_size", "n_embd"), llm)
         if width is not None and width != config.hidden_size:
             why = f"{llm} is {width} wide, and this model needs an LLM {config.hidden_size} wide"
             raise SettingsError("llm", why, "give the LLM this model was made with")
-        for part in sorted(llm.glob("*.safetensors")):
-            check_safetensors(part, "llm", str(part))
+        check_pretrained(llm, "llm", str(llm), trust_remote_code)
     if config.adapter is not None:
         layers = _stated_size(stated, ("num_hidden_layers", "n_layer"), llm)
         _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, layers)
@@ -111,7 +112,7 @@ def _stated_size(stated: dict[str, Any], names: tuple[str, ...], llm: Path | Non
 
 def _check_memory(memory: Path, config: ModelConfig) -> None:
     """SettingsError for a memory of another size or encoder, or captions that are cut short."""
-    note = _read_json(memory / "memory.json", "memory")
+    note = read_object(memory / "memory.json", "memory")
     if note.get("dim", config.embedding_dim) != config.embedding_dim:
         why = f"{memory} has {note['dim']} dimensions, and the model's embeddings have {config.embedding_dim}"
         raise SettingsError("memory", why, "give a memory of this model's encoder")
@@ -166,7 +167,7 @@ def _directory(folder: Path, config: ModelConfig, name: str) -> Path | None:
 def _opened(path: Path) -> Iterator[Any]:
     from safetensors import safe_open
 
-    check_safetensors(path, "model", str(path))
+    read_shapes(path, "model")
     with safe_open(path, "np") as file:
         yield file
 
@@ -187,15 +188,3 @@ def _check_finite(file: Any, path: Path) -> None:
             continue  # numpy has no bfloat16; loading looks at those
         if not np.isfinite(file.get_tensor(name)).all():
             raise SettingsError("model", f"in {path}, {name} holds NaN or infinity", "give weights that are finite")
-
-
-def _read_json(path: Path, setting: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        why = f"{path} cannot be read as JSON ({error})"
-    else:
-        if isinstance(values, dict):
-            return values
-        why = f"{path} holds a {type(values).__name__}, not a JSON object"
-    raise SettingsError(setting, why, "copy or make it again")
