@@ -21,7 +21,7 @@ from mats_core.storage.fingerprint import cached, combine, fingerprint_directory
 
 WEIGHTS = "CLAP_weights_2023.pth"
 END_OF_TEXT = "<|endoftext|>"
-_HUB_TOKENIZERS = ("gpt2", "openai-community/gpt2")
+HUB_TOKENIZERS = ("gpt2", "openai-community/gpt2")
 _TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
 _MSCLAP_HEARING = (44_100, 7.0)  # without the package, which says the same
 
@@ -131,8 +131,8 @@ def check_files(uri: str) -> None:
     place, tokenizer = split_uri(uri)
     if "://" not in place and not place.startswith("hf:"):
         weights_file(place)
-    name = strip_scheme(tokenizer or _HUB_TOKENIZERS[0])
-    if "://" not in name and name not in _HUB_TOKENIZERS and not looks_like_hub_name(name):
+    name = strip_scheme(tokenizer or HUB_TOKENIZERS[0])
+    if "://" not in name and name not in HUB_TOKENIZERS and not looks_like_hub_name(name):
         local_directory(name, "encoder.tokenizer")
 
 
@@ -211,14 +211,14 @@ def tokenizer_folder(where: str | None, beside: Path) -> Path:
     SettingsError says what is missing.
     """
     name = strip_scheme(where) if where is not None else None
-    if name is not None and (name not in _HUB_TOKENIZERS or Path(name).is_dir()):
+    if name is not None and (name not in HUB_TOKENIZERS or Path(name).is_dir()):
         return local_directory(name, "encoder.tokenizer")
     if where is None and (beside / "gpt2").is_dir():
         return beside / "gpt2"
     from huggingface_hub import snapshot_download
 
     reason: Exception | None = None
-    for name, offline in [*((name, True) for name in _HUB_TOKENIZERS), (_HUB_TOKENIZERS[1], False)]:
+    for name, offline in [*((name, True) for name in HUB_TOKENIZERS), (HUB_TOKENIZERS[1], False)]:
         try:
             folder = Path(snapshot_download(name, allow_patterns=_TOKENIZER_FILES, local_files_only=offline))
         except Exception as error:  # not cached; then: no network, no permission

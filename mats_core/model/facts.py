@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,8 @@ from mats_core.audio.windows import chunk_seconds
 from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory, split_uri
 from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import ModelConfig
-from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
+from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, part_uris, resolve
+from mats_core.model.places import check_places
 from mats_core.pretrained import check_pretrained
 from mats_core.storage.descriptions import read_object, read_shapes
 from mats_core.storage.fetch import strip_scheme
@@ -26,7 +27,8 @@ _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 @dataclass(frozen=True)
 class ModelFacts:
     """`sample_rate` in Hz, `window_s` of the encoder and `chunk_s` of a work row in seconds; `size` in bytes;
-    `positions` are the tokens that the LLM was made for, 0 where it does not say."""
+    `positions` are the tokens that the LLM was made for, 0 where it does not say; `elsewhere` are the places outside
+    the model directory that its parts are at, each allowed."""
 
     fingerprint: str
     encoder_fingerprint: str
@@ -37,13 +39,17 @@ class ModelFacts:
     size: int
     positions: int
     config: ModelConfig
+    elsewhere: tuple[str, ...] = ()
 
 
-def read_model_facts(uri: str) -> ModelFacts:
-    """Check a model directory and read its facts; raises SettingsError that says what is missing or broken."""
-    config = check_model_dir(uri)
+def read_model_facts(uri: str, allow_parts: Sequence[str] = (), trust_remote_code: bool = False) -> ModelFacts:
+    """Check a model directory and read its facts; raises SettingsError that says what is missing or broken.
+
+    allow_parts: places outside the directory that its parts may lie at. trust_remote_code: its LLM may run code.
+    """
+    config = check_model_dir(uri, allow_parts)
     folder = resolve(uri)
-    check_weights(folder, config)
+    check_weights(folder, config, trust_remote_code)
     encoder = part_uri(folder, config.encoder)
     if encoder is None:
         raise SettingsError("model", f"{uri} has no encoder", "give a model with one")
@@ -53,6 +59,7 @@ def read_model_facts(uri: str) -> ModelFacts:
         fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
         window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=_size(folder, config),
         positions=_positions(folder, config), config=config,
+        elsewhere=tuple(check_places(folder, part_uris(config), uri, allow_parts)),
     )  # fmt: skip
 
 

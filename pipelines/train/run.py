@@ -283,6 +283,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     fsdp = large or settings.fsdp == "always"
     job = TrainJob(
         settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
+        allow_parts=(*settings.allow_parts, *checked.named),
         data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(),
         threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
         dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),

@@ -51,6 +51,7 @@ class TrainJob:
     fsdp: bool
     dtype: str
     cwd: str = "."
+    allow_parts: tuple[str, ...] = ()
 
 
 def build_model(job: TrainJob, device: str) -> MatsModel:
@@ -58,7 +59,7 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
     settings, training = job.settings, job.settings.training
     if settings.model is not None:
         options = {"encoder": False, "memory": False, "merge_adapter": False}
-        model = load_model(settings.model, device, job.dtype, **options)
+        model = load_model(settings.model, device, job.dtype, allow_parts=job.allow_parts, **options)
         changes: dict[str, Any] = {"noise_variance": training.noise_variance}
         given = settings.model_fields_set
         changes |= {n: getattr(settings, n) for n in ("wordings", "answer_style", "max_target_tokens") if n in given}
