@@ -47,7 +47,7 @@ def check_pretrained(
     if config:
         _check_numbers(config, MOST_LAYERS if shapes is None else len(shapes), setting, f"the config.json of {shown}")
     if not trusted:
-        _refuse_code(config, setting, shown)
+        _refuse_code(folder, config, setting, shown)
     check_tokenizer(folder, setting, shown)
     return config, shapes
 
@@ -112,7 +112,9 @@ def _values(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((name, each) for each in value if _LAYERS.search(name))
 
 
-def _refuse_code(config: dict[str, Any], setting: str, shown: str) -> None:
+def _refuse_code(folder: Path, config: dict[str, Any], setting: str, shown: str) -> None:
+    if (folder / "custom_generate").exists():  # note: transformers runs it for any local directory, trusted or not
+        raise SettingsError(setting, f"{shown} brings Python files of its own (custom_generate)", _TRUST)
     for name, value in _values(config):
         kernels = isinstance(value, str) and ("/" in value or (value.startswith("flash") and _fetches_flash()))
         if name.endswith("implementation") and (kernels or isinstance(value, dict)):

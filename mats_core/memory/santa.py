@@ -18,7 +18,9 @@ import torch.nn.functional as F
 
 from mats_core.errors import SettingsError, first_line
 from mats_core.memory import faiss_index
+from mats_core.memory.captions import check_captions, read_captions
 from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import combine, fingerprint_file
 
@@ -119,8 +121,6 @@ class SantaMemory:
 
         Raises SettingsError when it is missing, broken or not what its memory.json says.
         """
-        import faiss
-
         folder = local_directory(uri, "memory")
         file = folder / "index.faiss"
 
@@ -128,10 +128,12 @@ class SantaMemory:
             return SettingsError("memory", why, remedy)
 
         try:
-            note = json.loads((folder / "memory.json").read_bytes())
-            index: Any = faiss_index.open_mapped(file) if mmap else faiss.read_index(str(file))
+            note = read_object(folder / "memory.json", "memory")
+            index = faiss_index.open_index(file, mmap)
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
+        except SettingsError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise wrong(f"{uri} is no whole memory directory ({first_line(error)})") from error
         if found != wanted:
@@ -145,6 +147,8 @@ class SantaMemory:
             raise wrong(f"the index of {uri} has changed since its memory.json was written")
         captions = folder / "captions.parquet"
         table = captions if captions.is_file() else None
+        if table is not None:
+            check_captions(table, int(index.ntotal))
         return cls(index, table, made_with, actual, note.get("storage", "float32"))
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -346,9 +350,7 @@ class SantaMemory:
 
     def _table(self) -> Any:
         if isinstance(self._captions, Path):
-            import pyarrow.parquet as pq
-
-            self._captions = pq.read_table(self._captions)
+            self._captions = read_captions(self._captions, self.count)
         return self._captions
 
 

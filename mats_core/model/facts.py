@@ -13,7 +13,8 @@ import numpy as np
 
 from mats_core.audio.windows import chunk_seconds
 from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory, split_uri
-from mats_core.errors import SettingsError, first_line
+from mats_core.errors import SettingsError
+from mats_core.memory.captions import check_captions
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, part_uris, resolve
 from mats_core.model.places import check_places
@@ -131,22 +132,7 @@ def _check_memory(memory: Path, config: ModelConfig) -> None:
         refuse_other_memory(str(memory), made_with, config.encoder.fingerprint)
     captions = memory / "captions.parquet"
     if captions.is_file():
-        _check_captions(captions, note.get("count"))
-
-
-def _check_captions(path: Path, count: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    remedy = 'copy it again, or rebuild the memory with "mats build-memory"'
-    try:
-        with pq.ParquetFile(path) as file:
-            names, rows = set(file.schema_arrow.names), file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise SettingsError("memory", f"{path} is no whole Parquet file ({first_line(error)})", remedy) from None
-    if not {"caption", "source"} <= names or count not in (None, rows):
-        why = f"{path} has {rows} rows of {sorted(names)}, and should have {count} of caption and source"
-        raise SettingsError("memory", why, remedy)
+        check_captions(captions, note.get("count"))
 
 
 def _check_adapter(path: Path, rank: int, layers: int | None) -> None:

@@ -19,25 +19,20 @@ def read_json(path: Path, setting: str, shown: str = "", most_bytes: int = MOST_
     """The value in a JSON file of others; SettingsError, which calls the file `shown`, unless it is JSON and neither
     large nor deep."""
     shown = shown or str(path)
-    remedy = "copy or make it again"
     if not path.is_file():
         raise SettingsError(setting, f"there is no {path.name} at {shown}", "give a complete directory")
     try:
         with path.open("rb") as file:
             data = file.read(most_bytes + 1)
-        if len(data) > most_bytes:
-            raise SettingsError(setting, f"{shown} has more than {most_bytes >> 20} MiB", "give the model's own file")
-        value = json.loads(data)
+        value = json.loads(data) if len(data) <= most_bytes else None
+        deep = _is_deep(value)
     except RecursionError:
         deep = True
     except (OSError, ValueError) as error:  # an UnicodeDecodeError is a ValueError, too
-        raise SettingsError(setting, f"{shown} is not JSON ({first_line(error)})", remedy) from None
-    else:
-        deep = _is_deep(value)
-    if deep:
-        raise SettingsError(
-            setting, f"{shown} is nested more than {MOST_DEPTH} levels deep", "give the model's own file"
-        )
+        raise SettingsError(setting, f"{shown} is not JSON ({first_line(error)})", "copy or make it again") from None
+    if deep or len(data) > most_bytes:
+        why = f"is nested more than {MOST_DEPTH} levels deep" if deep else f"has more than {most_bytes >> 20} MiB"
+        raise SettingsError(setting, f"{shown} {why}", "give the model's own file")
     return value
 
 
