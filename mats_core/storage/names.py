@@ -14,7 +14,7 @@ from pathlib import Path
 from mats_core.errors import StorageError
 
 MOST_NAME, MOST_PATH = 255, 4095  # bytes, of a part and of the whole path: Linux's
-_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?")
+_DEVICE = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?")
 
 
 def name_fault(name: str) -> str | None:
