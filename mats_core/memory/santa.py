@@ -149,7 +149,10 @@ class SantaMemory:
         table = captions if captions.is_file() else None
         if table is not None:
             check_captions(table, int(index.ntotal))
-        return cls(index, table, made_with, actual, note.get("storage", "float32"))
+        try:
+            return cls(index, table, made_with, actual, note.get("storage", "float32"))
+        except RuntimeError as error:  # rows of other numbers than 0, 1, …
+            raise wrong(f"the index of {uri} does not number its rows ({first_line(error)})") from error
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.

@@ -19,7 +19,7 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.fetch import local_directory
-from mats_core.storage.fingerprint import cache_root
+from mats_core.storage.fingerprint import cache_folder, cache_root
 from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.session import RunFailed, check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
@@ -98,7 +98,11 @@ def data_folder(settings: TrainSettings) -> Path:
     local = storage.local_path(settings.output)
     if local is not None:
         return Path(local.decode("utf-8", "surrogateescape")) / "_state" / "data"
-    return cache_root() / "training"
+    try:
+        return cache_folder("training")
+    except OSError as error:
+        problem = f"the cache {cache_root()} cannot be made ({error})"
+        raise SettingsError("data_cache", problem, "name a folder, or set MATS_CACHE to one") from None
 
 
 class TrainDriver:
