@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.swift_server import SwiftStore, missing
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "MATS_CACHE" not in os.environ:  # what a test downloads, and the parts it names, are not the user's
+    _cache = tempfile.TemporaryDirectory(prefix="mats-cache-")
+    os.environ["MATS_CACHE"] = _cache.name
 # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
