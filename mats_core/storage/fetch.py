@@ -66,8 +66,10 @@ def local_file(uri: str, setting: str) -> Path:
         with _reading_hub(uri, setting, "file"):
             return Path(hf_hub_download(f"{owner}/{name}", file))
     if "://" in uri and not uri.startswith("file://"):
-        folder = _from_store(uri, setting)
-        return next(path for path in folder.rglob("*") if path.is_file())
+        found = [path for path in _from_store(uri, setting).rglob("*") if path.is_file()]
+        if len(found) != 1:
+            raise SettingsError(setting, f"{public_uri(uri)} is a folder of {len(found)} files", "give one file")
+        return found[0]
     local = Path(uri.removeprefix("file://")).expanduser()
     if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
