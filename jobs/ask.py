@@ -39,8 +39,8 @@ def ask(
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
-    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
+    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
 ) -> int:
     """Answer a few files right here, without Ray."""
     from mats_core.model.directory import check_model_dir, resolve

@@ -156,9 +156,9 @@ def compare(
     run_b: str = typer.Argument(..., help="The new answers to the same sounds."),
     out: str = typer.Option("compare.html", help="The page to write; a table of all changes goes beside it."),
     model: str = typer.Option("builtin", help="Whose CLAP measures how far two answers are apart."),
-    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
     top: int = typer.Option(100, min=1, help="Changes on the page, largest first."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
 ) -> int:
     """Which answers changed between two runs, and by how much, as a page with players."""
     from pipelines.evaluate.compare import compare_answers
