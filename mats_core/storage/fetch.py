@@ -68,8 +68,10 @@ def local_file(uri: Uri, setting: str) -> Path:
             return Path(hf_hub_download(f"{owner}/{name}", file))
     local = path_of(uri)
     if local is None:
-        folder = _from_store(uri, setting)
-        return next(path for path in folder.rglob("*") if path.is_file())
+        found = [path for path in _from_store(uri, setting).rglob("*") if path.is_file()]
+        if len(found) != 1:
+            raise SettingsError(setting, f"{public_uri(uri)} is a folder of {len(found)} files", "give one file")
+        return found[0]
     if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
         raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)

@@ -120,6 +120,8 @@ def test_weights_that_are_broken_in_the_store_are_refused(bucket: FaultyProxy, m
 
 def test_one_file_of_a_bucket(bucket: FaultyProxy) -> None:
     assert local_file("s3://parts/llm/config.json", "checkpoint").read_bytes() == PARTS["config.json"]
+    with pytest.raises(SettingsError, match="s3://parts/llm is a folder of 2 files"):
+        local_file("s3://parts/llm", "checkpoint")
 
 
 HOSTILE = (
