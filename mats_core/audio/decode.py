@@ -298,10 +298,11 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     damage without a word, lands up to a block away when it seeks into the last page, and shifts the first page of Opus
     by its pre-skip. Of joined streams it knows the first.
     """
-    name = sniff(file.head(HEAD_BYTES)).name
+    head = file.head(HEAD_BYTES)
+    name = sniff(head).name
     if name in ("AAC", "Opus") or file.joined:
         return ("ffmpeg",)
-    if name == "MP3":
+    if name == "MP3" or (name == "WAV" and _wav_format(head) in _MPEG_IN_WAV):
         return ("mp3", "ffmpeg", "libsndfile")
     return ("ffmpeg", "libsndfile") if name == "Ogg" else ("libsndfile", "ffmpeg")
 
@@ -341,6 +342,13 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
     raise AudioError("not_audio", f"is not audio: {_starts_with(signature)}")
 
 
+def _wav_format(head: bytes) -> int:
+    """The format tag of a WAV file; 0 where its head does not hold it."""
+    at = head.find(b"fmt ", 12)
+    return int.from_bytes(head[at + 8 : at + 10], "little") if at > 0 else 0
+
+
+_MPEG_IN_WAV = (0x50, 0x55)  # format tags of MP2 and MP3
 _NO_SAMPLES = "no samples"
 # What decoders say when they do not know themselves; to a person it would be noise, or wrong.
 _UNHELPFUL_REASONS = re.compile(
@@ -354,7 +362,7 @@ def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
     if reader == "mp3":
-        return Mp3Source(file)
+        return Mp3Source(file, "wav" if signature.name == "WAV" else "mp3")
     source = LibsndfileSource(file, signature)
     if source.frames <= 0:
         source.close()
