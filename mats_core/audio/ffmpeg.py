@@ -180,6 +180,8 @@ class FfmpegSource(Source):
         self._by_count = file.joined or opened.kind in _BY_BYTES
         self._bare = file.joined or opened.kind in _BARE
         self._from_start = self._bare or (opened.kind in _UNINDEXED and file.size <= _PASSED_OVER_BYTES)
+        # note: half a second before a place is not enough for Speex, whose decoder remembers longer
+        self._decodes_all = self._by_count or opened.stream.codec_context.name.endswith("speex")
         self._first: list[_Unit] = []
         for unit in opened.units:
             self._first.append(unit)
@@ -256,8 +258,10 @@ class FfmpegSource(Source):
         except av.error.FFmpegError:
             self._file.check()
             return None
-        ends = [each.pts + (each.duration or 0) for each in self._opened.packets() if each.pts is not None]
-        return float(max(ends) * self._opened.base) - self._zero if ends else None
+        packets = (each for each in self._opened.packets() if each.pts is not None)
+        # note: what is cut from the last packet of Vorbis can be more than it holds: a length below 0, without a sign
+        ends = [each.pts + (each.duration if each.duration and each.duration < 1 << 31 else 0) for each in packets]
+        return float(ends[-1] * self._opened.base) - self._zero if ends else None
 
     def counted(self) -> AudioInfo | None:
         """The length that the packets tell, from first to last (decoded, where their headers do not tell)."""
@@ -275,39 +279,42 @@ class FfmpegSource(Source):
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
         position, units = self._start(first)
-        held: tuple[Block, int] | None = None  # the last frame may hold padding, which only shows when it is the last
-        for at, block, rate, lost in self._placed(units, position):
+        # note: the last frame may hold padding, which only shows when it is the last; behind it nothing is lost
+        held: list[tuple[Block, int]] = []
+        for at, block, rate, packet in self._placed(units, position):
+            lost = packet is not None and not self._is_silence(packet)
             scale = rate / self.sample_rate
             position = at + round(len(block) / scale)
             if position <= first:
                 continue
-            if held is not None:
-                yield held
+            if not lost:
+                yield from held
+                held = []
             begin = max(0, round((first - at) * scale))
             end = len(block) if stop is None else max(0, min(len(block), round((stop - at) * scale)))
             if lost:
                 self.broken = True
                 self.lost_s += max(0, end - begin) / rate
-            held = block[begin:end], rate
+            held.append((block[begin:end], rate))
             if stop is not None and position >= stop:
-                yield held
+                yield from held
                 return
         self._file.check()
-        self._end = position
-        if held is not None:
-            block, rate = held
+        self._end = position - sum(len(block) for block, _ in held[1:])
+        if held:
+            block, rate = held[0]
             padding = position - (self._frames_declared() or position)
             yield (block[: len(block) - padding] if 0 < padding < len(block) else block), rate
 
-    def _placed(self, units: Iterable[_Unit], position: int) -> Iterator[tuple[int, Block, int, bool]]:
+    def _placed(self, units: Iterable[_Unit], position: int) -> Iterator[tuple[int, Block, int, Any]]:
         """Units one behind the other from `position` on, as (source frame where it begins, float32 [T, C], its rate,
-        whether it is lost): silence in gaps of the time stamps, and overlaps cut."""
+        the packet that is not decoded or None): silence in gaps of the time stamps, and overlaps cut."""
         rate, zero, by_count = self.sample_rate, self._zero * self.sample_rate, self._by_count
         tick = float(self._opened.base * rate)  # frames
         jitter = max(_JITTER_S * rate, 2 * tick)
         ahead = (_MOST_AHEAD_IN_JOINED_S if self._opened.joined else _MOST_AHEAD_S) * rate
         last = self._lengths
-        for pts, block, its_rate, packet in units:
+        for (pts, block, its_rate, packet), following in _with_next_time(units):
             if block is not None:
                 scale, length = its_rate / rate, round(len(block) * rate / its_rate)
                 last = length
@@ -320,6 +327,9 @@ class FfmpegSource(Source):
             at = position
             if pts is not None and not by_count:
                 at = round(pts * tick - zero) + self._shift
+                if abs(at - position) > rate and following is not None:  # one damaged time stamp moves nothing
+                    after = round(following * tick - zero) + self._shift
+                    at = at if abs(after - at) <= abs(after - position) else position
                 if not -_MOST_BACK_S * rate < at - position < ahead:
                     self._shift += position - at  # its times begin anew: it is heard where it comes
                     at = position
@@ -327,12 +337,12 @@ class FfmpegSource(Source):
                     at = position
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
-                yield position, silence, rate, False
+                yield position, silence, rate, None
                 position += len(silence)
             if at + length <= position:
                 continue  # heard already
             block = block[round((position - at) * scale) :]
-            yield position, block, its_rate, packet is not None and not self._is_silence(packet)
+            yield position, block, its_rate, packet
             position = at + length
 
     def _is_silence(self, packet: Any) -> bool:
@@ -355,7 +365,7 @@ class FfmpegSource(Source):
         """Units from before `first` on, and the source frame they start at: through the index where there is one and it
         lands before `first`, else by passing over packets from the beginning."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
-        if target == 0 or self._by_count:
+        if target == 0 or self._decodes_all:
             return 0, chain(self._first, self._opened.units)
         if not self._from_start:
             pts = int((target / self.sample_rate + self._zero) / self._opened.base)
@@ -377,18 +387,22 @@ class FfmpegSource(Source):
     def _pass_over(self, target: int) -> tuple[int, Iterator[_Unit]]:
         """Units from source frame `target` on, or a little before, and where they start: the packets before are counted
         and not decoded."""
-        packets, packet, end = self._opened.packets(), None, 0
+        packets, end = self._opened.packets(), 0
+        fetched: Any = None
 
         def undecoded() -> Iterator[_Unit]:
-            nonlocal packet
-            for packet in packets:
-                if packet.size:
-                    yield packet.pts, None, 0, packet
+            nonlocal fetched
+            for fetched in packets:
+                if fetched.size:
+                    yield fetched.pts, None, 0, fetched
 
-        for at, block, _, _ in self._placed(undecoded(), 0):
+        for at, block, _, packet in self._placed(undecoded(), 0):
+            if packet is None:  # a gap, which is silence
+                continue
+            if at + len(block) > target:
+                ahead = (packet,) if fetched is packet else (packet, fetched)
+                return end, self._opened.decoded(chain(ahead, packets))
             end = at + len(block)
-            if end > target:
-                return at, self._opened.decoded(chain((packet,), packets))
         return end, iter(())
 
     def _landing(self, unit: _Unit) -> int:
@@ -418,6 +432,17 @@ class FfmpegSource(Source):
 
 
 _TOLERATED_S = 0.1  # between what a header declares and where the last packet ends, of which a part may be padding
+
+
+def _with_next_time(units: Iterable[_Unit]) -> Iterator[tuple[_Unit, int | None]]:
+    """Each unit with the time stamp of the one behind it."""
+    before: _Unit | None = None
+    for unit in units:
+        if before is not None:
+            yield before, unit[0]
+        before = unit
+    if before is not None:
+        yield before, None
 
 
 def to_float(frame: Any) -> Block:
