@@ -20,12 +20,13 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.audio.chained import ChainedSource
+from mats_core.audio.chunks import has_no_sound
 from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
 from mats_core.audio.mp3 import Mp3Source
-from mats_core.audio.repair import repair, wav_samples
+from mats_core.audio.ogg import OggLinks
+from mats_core.audio.repair import repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
 
@@ -75,21 +76,22 @@ def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) ->
     AudioError."""
     limits = limits or DecodeLimits()
     checked = _checked(file, limits, time.monotonic() + limits.deadline_s)
-    repair(checked, until_s=0.0 if checked.size <= _SMALL_FILE else None, in_memory=False)
+    repair(checked, until_s=None, in_memory=False)
     with _open_within(limits, checked, reader_order(checked), name) as source:
         declared = source.info()
         found = source.checked(declared)
         reader = source.reader
-    return found or _counted(file, reader, declared, limits)
+    return found or _counted(file, checked, reader, declared, limits)
 
 
-def _counted(file: BinaryIO, reader: Reader, declared: AudioInfo, limits: DecodeLimits) -> AudioInfo:
+def _counted(
+    file: BinaryIO, checked: SourceFile, reader: Reader, declared: AudioInfo, limits: DecodeLimits
+) -> AudioInfo:
     """`declared` with the length that is counted; as an estimate where counting takes longer than a file may."""
     # note: read in large pieces; a remote file was opened for small ones
     large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
     try:
-        counted = SourceFile(large or file, time.monotonic() + limits.deadline_s)
-        repair(counted, until_s=None, in_memory=False)
+        counted = checked.over(large or file, time.monotonic() + limits.deadline_s)
         # note: what libsndfile says of frames it has from the header as well
         with _open_within(limits, counted, ("ffmpeg",) if reader == "libsndfile" else (reader,), "") as source:
             found = source.counted()
@@ -300,11 +302,10 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     """
     head = file.head(HEAD_BYTES)
     name = sniff(head).name
-    if name in ("AAC", "Opus") or file.joined:
+    if name in ("AAC", "Opus", "Ogg") or file.joined:
         return ("ffmpeg",)
-    if name == "MP3" or (name == "WAV" and _wav_format(head) in _MPEG_IN_WAV):
-        return ("mp3", "ffmpeg", "libsndfile")
-    return ("ffmpeg", "libsndfile") if name == "Ogg" else ("libsndfile", "ffmpeg")
+    is_mp3 = name == "MP3" or (name == "WAV" and _wav_format(head) in _MPEG_IN_WAV)
+    return ("mp3", "ffmpeg", "libsndfile") if is_mp3 else ("libsndfile", "ffmpeg")
 
 
 def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> Source:
@@ -332,7 +333,7 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
             if error.code != "decode_failed" or error.message.startswith(NO_DECODER):
                 raise
             reason = reason or error.message
-    if signature.name == "WAV" and wav_samples(file, file.head(HEAD_BYTES)) == 0:
+    if signature.name == "WAV" and has_no_sound(file):
         raise AudioError("empty_audio", "is a WAV header without samples")
     if signature.kind == "audio":
         if reason == _NO_SAMPLES:
@@ -357,8 +358,8 @@ _UNHELPFUL_REASONS = re.compile(
 
 
 def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:
-    if reader == "ffmpeg" and file.joined and signature.name in ("Ogg", "Opus"):
-        return ChainedSource(file)
+    if file.links:
+        return OggLinks(file)
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
     if reader == "mp3":

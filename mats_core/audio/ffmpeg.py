@@ -19,7 +19,6 @@ import av
 import numpy as np
 
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.repair import ogg_has_end
 from mats_core.audio.signatures import Signature
 
 _FORMATS = (
@@ -32,8 +31,8 @@ _NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "s
 _BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
 _BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
-# No index, and a seek that misses: up to this size packets are passed over from the start.
-_UNINDEXED, _PASSED_OVER_BYTES = frozenset({"mpeg", "mpegts"}), 256 << 20
+_UNINDEXED = frozenset({"mpeg", "mpegts"})  # a seek misses: up to this size packets are passed over from the start
+_PASSED_OVER_BYTES = 256 << 20
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 _JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
 _MOST_BACK_S = 10.0  # time stamps that go further back begin anew
@@ -340,9 +339,6 @@ class FfmpegSource(Source):
             yield position, block, its_rate, packet
             position = at + length
 
-    def _frame_at(self, pts: int) -> int:
-        return round((float(pts * self._opened.base) - self._zero) * self.sample_rate) + self._shift
-
     def _is_silence(self, packet: Any) -> bool:
         """Whether a packet that does not decode stands for a pause: AMR sends a few bytes instead of speech (3GPP TS
         26.101 and 26.201, frame types from SID on)."""
@@ -406,11 +402,10 @@ class FfmpegSource(Source):
         """Source frame a unit starts at. Matroska rounds times to 1 ms: where all frames have one length, the place is
         the multiple of it that the rounded time means."""
         pts, block, _, _ = unit
-        position = self._frame_at(pts or 0)
+        position = round((float((pts or 0) * self._opened.base) - self._zero) * self.sample_rate) + self._shift
         if block is None:
             return position
-        lead, length = self._lengths, len(block)
-        snapped = lead + round((position - lead) / length) * length
+        snapped = self._lengths + round((position - self._lengths) / len(block)) * len(block)
         return snapped if abs(snapped - position) <= 2 * self._opened.base * self.sample_rate else position
 
     def _reopen(self) -> None:
@@ -421,7 +416,7 @@ class FfmpegSource(Source):
         if self._end is None:
             return False
         if self._signature.name in ("Opus", "Ogg"):
-            return not ogg_has_end(self._file)
+            return self._file.cut
         info, opened = self.info(), self._opened
         if info.duration_source != "header" or info.duration_s is None:
             return False

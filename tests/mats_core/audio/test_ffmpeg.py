@@ -71,7 +71,7 @@ def test_damage_in_the_middle_ends_nothing(kind):
 
 
 def test_packets_that_do_not_decode_are_silence_of_their_length_and_counted():
-    data = encode(tones(48000, SECONDS), 48000, "mkv")
+    data = encode(tones(48000, SECONDS), 48000, "m4a")
     damaged = _remuxed(data, lambda at, raw: (at, b"\xff" * 20 if 4.0 <= at < 6.0 else raw), "matroska")
     decoded = decode(io.BytesIO(damaged), sample_rate=RATE)
     assert (decoded.complete, decoded.lost_s) == (False, pytest.approx(2.0, abs=0.05))
