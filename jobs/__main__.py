@@ -1,20 +1,13 @@
 """`python -m jobs` is `mats`."""
 
-from __future__ import annotations
-
+import os
 import sys
 
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+if __name__ == "__main__" and os.path.realpath(sys.path[0]) == os.path.realpath(os.curdir) != ROOT:
+    del sys.path[0]  # the folder one stands in; what lies there is not to be imported
 
-def main() -> None:
-    """Entry point of `mats`. Ctrl-C while the commands are imported ends it as it does later."""
-    try:
-        from jobs.cli import main as run
-
-        run()
-    except KeyboardInterrupt:
-        print("mats: interrupted", file=sys.stderr)
-        sys.exit(130)
-
+from mats_core.packages import main  # noqa: E402
 
 if __name__ == "__main__":
     main()

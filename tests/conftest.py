@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -13,9 +14,15 @@ from typing import Any
 
 import pytest
 
+from tests.store_servers import MotoStore
+from tests.swift_server import SwiftStore, missing
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "MATS_CACHE" not in os.environ:  # what a test downloads, and the parts it names, are not the user's
+    _cache = tempfile.TemporaryDirectory(prefix="mats-cache-")
+    os.environ["MATS_CACHE"] = _cache.name
 # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -47,6 +54,8 @@ BaseProcess.start = _start_and_note  # type: ignore[method-assign]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs commands as a user does starts processes, and long tests may; others say so with the mark."""
     for item in items:
+        if "store" in getattr(item, "fixturenames", ()):
+            item.add_marker("store")
         of_ray = "shared_ray" in getattr(item, "fixturenames", ())
         if of_ray or (_HERE / "e2e") in item.path.parents or any(map(item.get_closest_marker, ("e2e", "long"))):
             item.add_marker("processes")
@@ -77,13 +86,29 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def shared_ray() -> Iterator[str]:
-    """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
-    from pipelines.cluster.session import ray_session
+    """A Ray that in-process runs find and use, and commands can join, and its address: starting one costs ten seconds.
 
-    with ray_session(None, 4):
-        import ray
+    It takes everybody, as that of a run does not (tests/e2e/test_closed.py).
+    """
+    import ray
 
-        yield ray.get_runtime_context().gcs_address
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    sizes = {"num_cpus": 2 * max(4, os.cpu_count() or 1) + 4, "object_store_memory": 500_000_000}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **sizes)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture(
+    scope="module", params=["moto", pytest.param("swift", marks=[pytest.mark.swift, pytest.mark.processes])]
+)
+def store(request: pytest.FixtureRequest) -> Iterator[MotoStore | SwiftStore]:
+    """An empty store that speaks S3: moto, and in `make test-stores` OpenStack Swift where it is installed."""
+    if request.param == "swift" and missing():
+        pytest.skip(str(missing()))
+    found = SwiftStore() if request.param == "swift" else MotoStore()
+    yield found
+    found.close()
 
 
 SHARED_REFERENCE = _HERE.parents[1] / "shared" / "reference"

@@ -118,7 +118,7 @@ def run_waiting(
         defaults={"task": "caption", "question": None, "tag": None},
         stages=[first, Stage("stand-in", model, (waits,), **columns, cpus=MODEL_CPUS, gpus=1.0)],
     )
-    return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
+    return run_rows(settings, job, open_input(settings.input, settings.schemes, settings.columns), progress)
 
 
 @dataclass

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mats_core.storage.uris import public_uri
@@ -57,7 +58,8 @@ class Display:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            with suppress(OSError):  # a full disk behind standard error ends no run
+                print(text, file=sys.stderr, flush=True)
 
 
 class RunDisplay(Display):
@@ -123,7 +125,20 @@ def print_facts(rows: Sequence[tuple[str, str]], soft_wrap: bool = False) -> Non
     table = Table(show_header=False, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=soft_wrap).print(table)
+    Console(soft_wrap=soft_wrap, markup=False, emoji=False).print(table)  # names of files are no markup
+
+
+def skipped_endings(counts: Mapping[str, int], most: int = 8) -> str:
+    """Files left out for their ending: "12 .txt, 3 .pdf, 1 without an ending", and the others together."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} {_printed(ending)}" for ending, count in ranked[:most]]
+    others = sum(count for _, count in ranked[most:])
+    return ", ".join(shown + [f"{others} others"] * bool(others))
+
+
+def _printed(ending: str) -> str:
+    text = "".join(letter if letter.isprintable() else "?" for letter in ending)
+    return text[:20] or "without an ending"
 
 
 def print_done_before(what: str) -> None:
@@ -152,4 +167,6 @@ def print_result(result: RunResult, what: str) -> None:
     if once_started.get("rows"):
         rate = f"{once_started['rows_per_s']:.1f} {what}/s once started"
         rows.append(("rate", f"{rate}, {once_started['real_time_factor']:.0f} × real time"))
+    if run.get("skipped"):
+        rows.append(("skipped", skipped_endings(run["skipped"])))
     print_facts([*rows, ("output", public_uri(result.output))])

@@ -168,7 +168,7 @@ class Mp3Source(Source):
             piece = _PIECE if self._found else 1 << 18
             data = self._file.head(piece + 2, offset=self._read_to)
             self._found.append(_candidates(data, self._read_to))
-            self._read_to += piece if len(data) == piece + 2 else max(1, len(data))
+            self._read_to = self._read_to + piece if len(data) == piece + 2 else self._file.size
             if samples is not None or self._read_to >= self._file.size:
                 self._frames = _linked(Frames(*(np.concatenate(each) for each in zip(*self._found, strict=True))))
 

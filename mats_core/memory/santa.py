@@ -18,9 +18,12 @@ import torch.nn.functional as F
 
 from mats_core.errors import SettingsError, first_line
 from mats_core.memory import faiss_index
+from mats_core.memory.captions import check_captions, read_captions
 from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory
-from mats_core.storage.fingerprint import combine, fingerprint_file
+from mats_core.storage.fingerprint import combine, fingerprint_file, sealed, unsealed
+from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
 READY_BYTES = 128 << 20
 """Vectors of a memory up to this size stay ready to be mixed, noise and all, once they have been asked for.
@@ -95,12 +98,15 @@ class SantaMemory:
         name = combine([("rows", _hash(rows)), ("centroids", _hash(centers)), ("storage", storage)])
         return cls(index, table, encoder_fingerprint, name, storage)
 
-    def save(self, uri: str) -> None:
-        """Write the memory's directory."""
+    def save(self, uri: Uri) -> None:
+        """Write the memory's directory, a local one; SettingsError for another."""
         import faiss
         import pyarrow.parquet as pq
 
-        folder = Path(uri.removeprefix("file://"))
+        folder = path_of(uri)
+        if folder is None:
+            remedy = "write to one, and copy it to the store afterwards"
+            raise SettingsError("memory", f"{public_uri(uri)} is no local directory", remedy)
         folder.mkdir(parents=True, exist_ok=True)
         self.index.make_direct_map(False)
         faiss.write_index(self.index, str(folder / "index.faiss"))
@@ -111,27 +117,34 @@ class SantaMemory:
         self.fingerprint = fingerprint_file(folder / "index.faiss")
         names = ("fingerprint", "encoder_fingerprint", "dim", "count", "clusters", "storage")
         note = {name: getattr(self, name) for name in names}
-        (folder / "memory.json").write_text(json.dumps(note, indent=1) + "\n")
+        if table is not None:
+            note["captions_fingerprint"] = fingerprint_file(folder / "captions.parquet")
+        (folder / "memory.json").write_text(json.dumps(sealed(note), indent=1) + "\n")
 
     @classmethod
-    def load(cls, uri: str, mmap: bool = True) -> SantaMemory:
+    def load(cls, uri: Uri, mmap: bool = True) -> SantaMemory:
         """Read a memory's directory. mmap: leave the vectors on disk, shared by all processes of the machine.
 
         Raises SettingsError when it is missing, broken or not what its memory.json says.
         """
-        import faiss
-
+        uri = uri_text(uri)
         folder = local_directory(uri, "memory")
-        file = folder / "index.faiss"
+        file, captions = folder / "index.faiss", folder / "captions.parquet"
 
         def wrong(why: str, remedy: str = 'copy it again, or build it with "mats build-memory"') -> SettingsError:
             return SettingsError("memory", why, remedy)
 
         try:
-            note = json.loads((folder / "memory.json").read_bytes())
-            index: Any = faiss_index.open_mapped(file) if mmap else faiss.read_index(str(file))
+            note = read_object(folder / "memory.json", "memory")
+            # note: before FAISS reads any of it; the hash of a large file is kept, and made anew when the file changes
+            actual = fingerprint_file(file)
+            if note.get("fingerprint") not in (None, "", actual):
+                raise wrong(f"the index of {uri} is cut short or was changed since its memory.json was written")
+            index = faiss_index.open_index(file, mmap)
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
+        except SettingsError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise wrong(f"{uri} is no whole memory directory ({first_line(error)})") from error
         if found != wanted:
@@ -140,12 +153,20 @@ class SantaMemory:
         if not isinstance(made_with, str):
             why = f"encoder_fingerprint in the memory.json of {uri} is {made_with!r:.80}, not text"
             raise wrong(why, 'build it again with "mats build-memory"')
-        actual = fingerprint_file(file)
-        if note.get("fingerprint") not in (None, "", actual):
-            raise wrong(f"the index of {uri} has changed since its memory.json was written")
-        captions = folder / "captions.parquet"
         table = captions if captions.is_file() else None
-        return cls(index, table, made_with, actual, note.get("storage", "float32"))
+        told = note.get("captions_fingerprint")
+        if told is not None and (table is None or told != fingerprint_file(captions)):
+            raise wrong(f"captions.parquet of {uri} is gone, or was changed since its memory.json was written")
+        try:
+            unsealed(note)
+        except ValueError as error:
+            raise wrong(f"memory.json of {uri} is no longer what it was: {error}") from None
+        if table is not None:
+            check_captions(table, int(index.ntotal))
+        try:
+            return cls(index, table, made_with, actual, note.get("storage", "float32"))
+        except RuntimeError as error:  # rows of other numbers than 0, 1, …
+            raise wrong(f"the index of {uri} does not number its rows ({first_line(error)})") from error
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.
@@ -346,9 +367,7 @@ class SantaMemory:
 
     def _table(self) -> Any:
         if isinstance(self._captions, Path):
-            import pyarrow.parquet as pq
-
-            self._captions = pq.read_table(self._captions)
+            self._captions = read_captions(self._captions, self.count)
         return self._captions
 
 

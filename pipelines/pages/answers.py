@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,8 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
+from pipelines.output.record import read_run
 
 COLUMNS = (
     *("row_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
@@ -39,9 +39,8 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
     """The folder of the answers, and `_run.json` (empty when there is none). Raises SettingsError for no answers."""
     parent = answers.rstrip("/").rpartition("/")[0] or "."
     for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
-        if parquet.files(folder):
-            uri = storage.join(output, "_run.json")
-            return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+        if generations.files(folder):
+            return folder, read_run(output) or {}
     problem = f"there are none in {public_uri(answers)}"
     raise SettingsError("answers", problem, "give the OUTPUT of `mats caption`, with answers in it")
 
@@ -83,7 +82,7 @@ def read_files(folder: str, chosen: set[str]) -> list[dict[str, Any]]:
 
 def _rows(folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet folder; columns that are not there are left out."""
-    for info in parquet.files(folder):
+    for info in generations.files(folder):
         for batch in parquet.batches(info.uri, 8192, columns):
             yield from batch.to_pylist()
 

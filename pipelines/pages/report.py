@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any
 
 from mats_core import storage
+from mats_core.storage.uris import Uri, uri_text
 from pipelines.pages.answers import Totals, find_answers, path_text, printable_path, read_files, survey
 from pipelines.pages.media import add_media
 from pipelines.pages.render import check_page, render_page
@@ -34,9 +35,9 @@ class ReportResult:
 
 
 def write_report(
-    answers: str,
-    out_path: str,
-    truth: str | Sequence[Mapping[str, Any]] | None = None,
+    answers: Uri,
+    out_path: Uri,
+    truth: Uri | Sequence[Mapping[str, Any]] | None = None,
     *,
     title: str = "MATS answers",
     max_files: int = 200,
@@ -56,6 +57,7 @@ def write_report(
         max_media_bytes: pictures and previews together, as they weigh in the page; later rows go without.
         workers: decoding processes.
     """
+    answers, out_path = uri_text(answers), uri_text(out_path)
     folder, run = find_answers(answers)
     check_page(out_path)
     facts = load_truth(truth)

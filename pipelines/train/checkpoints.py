@@ -2,11 +2,12 @@
 
 A checkpoint holds what is trained, the optimizer's moments, and as JSON the rest: the step, which is also the position
 in the data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so
-far.
+far. A checksum covers all of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import combine, sealed, unsealed
+from pipelines.data import generations
+from pipelines.output.lease import check_generation
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.model.model import MatsModel
 
-_NAME = re.compile(r"step-(\d{9})\.ckpt$")
+_NAME = re.compile(r"step-(\d{9})(-[0-9a-f]{12})?\.ckpt$")
 _OPTIMIZER = "optimizer"
 log = logging.getLogger(__name__)
 
@@ -54,8 +58,13 @@ def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
     return named | {f"llm.{name}": weight for name, weight in model.llm.named_parameters() if weight.requires_grad}
 
 
-def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
-    """Write a checkpoint and return its URI. Raises StorageError (a full disk, say); earlier ones stay as they are."""
+def save_checkpoint(
+    folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer, run_id: str = ""
+) -> str:
+    """Write a checkpoint, under a name of the run that writes it (`data.generations`), and return its URI.
+
+    Raises LeaseLost, StorageError (a full disk, say); earlier ones stay as they are.
+    """
     from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
@@ -63,14 +72,18 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
         tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
         for kind, value in optimizer.state.get(weight, {}).items():
             tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
-    uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
-    storage.write_bytes(uri, save(tensors, {"state": json.dumps(asdict(state))}))
+    name = f"step-{state.step:09d}{run_id and '-'}{run_id}.ckpt"
+    uri, (output, place) = storage.join(folder, name), generations.place_of(folder)
+    facts = sealed({**asdict(state), "tensors": _fingerprint(tensors)})
+    check_generation(output, run_id)
+    storage.write_bytes(uri, save(tensors, {"state": json.dumps(facts)}))
+    check_generation(output, run_id, f"{place}/{name}")
     return uri
 
 
 def list_checkpoints(folder: str) -> dict[int, str]:
-    """Step → URI, in order."""
-    files = storage.list_files(folder) if storage.is_dir(folder) else []
+    """Step → URI of those that count, in order."""
+    files = generations.counted(folder, list(storage.list_files(folder)) if storage.is_dir(folder) else [])
     return dict(sorted((int(match[1]), info.uri) for info in files if (match := _NAME.search(info.uri))))
 
 
@@ -142,9 +155,25 @@ def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
     try:
         tensors = load(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
+        facts = unsealed(json.loads(header["__metadata__"]["state"]))
+        told = facts.pop("tensors", None)  # None: written before there were checksums
+        state = TrainState(**facts)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error
+    if told is not None and told != _fingerprint(tensors):
+        raise ValueError("its numbers are not those that were written: their checksum is another")
+    return state, tensors
+
+
+def _fingerprint(tensors: dict[str, torch.Tensor]) -> str:
+    """Of names, types, shapes and numbers, whatever their order."""
+    import torch
+
+    hashes = []
+    for name, tensor in sorted(tensors.items()):
+        numbers = tensor.reshape(-1).view(torch.uint8).numpy()
+        hashes.append((f"{name} {tensor.dtype} {list(tensor.shape)}", hashlib.sha256(numbers).hexdigest()))
+    return combine(hashes)
 
 
 def prune(folder: str, keep: int, best: int | None) -> list[int]:

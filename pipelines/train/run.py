@@ -19,24 +19,31 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.fetch import local_directory
-from mats_core.storage.fingerprint import cache_root
+from mats_core.storage.fingerprint import cache_folder, cache_root
 from pipelines.cluster.plan import Resources, usable_cores
-from pipelines.cluster.session import RunFailed, check_device, failed_with, ray_session
+from pipelines.cluster.session import check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
+from pipelines.output.parts import uninterrupted
 from pipelines.output.record import versions
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
+from pipelines.train.checkpoints import list_checkpoints
+from pipelines.train.export import is_model_of
 from pipelines.train.loggers import FOLDER, flat, open_logs
 from pipelines.train.mixture import held_out_notes, read_store, store_key
 
 REPORT = "_corpora.json"
 OUR_NAMES = (
-    MODEL, FOLDER, REPORT, "_run.json", "_state/checkpoints", "_state/data", "_state/ray", "_state/identity.json",
+    MODEL, FOLDER, REPORT, "_run.json", "_state/checkpoints", "_state/data", "_state/ray",
 )  # fmt: skip
 EXPORT_SETTINGS = ("include", "weights", "export")
 ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
+START_PATIENCE_S = 10.0
+"""How long a run that is to stop waits for workers that have not begun: they have nothing to lose."""
+AGAIN_S = 10.0
+"""Signals within this time of the first are the same wish: a terminal, a shell and a wrapper each send one."""
 REFUSAL_PATIENCE_S = 10.0
 GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spread over several
 
@@ -80,7 +87,7 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
         model = out.join(MODEL)
         before = out.read_run()
         done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
-        if before and done and storage.exists(storage.join(model, "mats.json")):
+        if before and done and is_model_of(model, before.get("run_id", "")):
             return TrainResult("complete_before", settings.output, model, before["step"], before)
         return TrainDriver(settings, checked, tell, out).run()
 
@@ -98,7 +105,11 @@ def data_folder(settings: TrainSettings) -> Path:
     local = storage.local_path(settings.output)
     if local is not None:
         return Path(local.decode("utf-8", "surrogateescape")) / "_state" / "data"
-    return cache_root() / "training"
+    try:
+        return cache_folder("training")
+    except OSError as error:
+        problem = f"the cache {cache_root()} cannot be made ({error})"
+        raise SettingsError("data_cache", problem, "name a folder, or set MATS_CACHE to one") from None
 
 
 class TrainDriver:
@@ -135,6 +146,9 @@ class TrainDriver:
         try:
             with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
                 self.follow(*start_workers(self.settings, self.checked, self.out.run_id, there))
+        except KeyboardInterrupt:  # while Ray starts or ends, or again
+            last = max(list_checkpoints(self.out.join("_state", "checkpoints")), default=0)
+            self.ended = self.ended or {"kind": "interrupted", "step": last}
         except BaseException as error:
             self.out.write_run({**self.run_facts, "status": "failed", "message": str(error)})
             raise
@@ -151,6 +165,7 @@ class TrainDriver:
         }  # fmt: skip
         self.run_facts.setdefault("step", self.shown.step)
         self.out.write_run(self.run_facts)
+        self.out.check()
         for name in ("ray", "data") if status == "complete" else ():
             storage.remove_tree(self.out.join("_state", name))
         step, message = int(self.run_facts["step"]), str(ended.get("message", ""))
@@ -179,7 +194,8 @@ class TrainDriver:
     def follow(self, trainer: Any, inbox: Any) -> None:
         """Run Ray Train's `trainer` and take what its workers report, until they have ended.
 
-        Raises SettingsError when a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to.
+        Ctrl-C, SIGTERM and SIGHUP ask the workers to stop after the step they are in. Raises KeyboardInterrupt when
+        they do not, SettingsError when a worker finds a wrong setting, RunFailed when they fail.
         """
         import ray
 
@@ -197,25 +213,25 @@ class TrainDriver:
         # note: not in the main thread, where Ray Train would take Ctrl-C for itself and drop the last steps
         threading.Thread(target=fit, daemon=True).start()
         asked_at: float | None = None
-        while not ended.is_set():
-            try:
-                ended.wait(POLL_S)
+        with uninterrupted() as signals:  # note: raised in the middle of a report, an interrupt would lose it
+            while not ended.wait(POLL_S):
                 self.take_reports(ray.get(inbox.take.remote()))
                 if self.refused is not None:  # the other workers may wait for the one that has ended
                     ended.wait(REFUSAL_PATIENCE_S)
                     break
-                if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
-                    raise RunFailed("the workers did not stop; the last checkpoint is where the run can go on")
+                now = time.monotonic()
+                if signals and asked_at is None:
+                    asked_at = now
+                    inbox.stop.remote()
+                    self.shown.stage = "stopping after this step"
+                    self.tell(self.shown)
+                patience = STOP_PATIENCE_S if self.restarts >= 0 else START_PATIENCE_S
+                if asked_at is not None and (now > asked_at + patience or (signals and now > asked_at + AGAIN_S)):
+                    raise KeyboardInterrupt
+                signals.clear()
                 with suppress(storage.StorageError):
                     self.out.check()
-            except KeyboardInterrupt:
-                if asked_at is not None:
-                    raise
-                asked_at = time.monotonic()
-                inbox.stop.remote()
-                self.shown.stage = "stopping after this step"
-                self.tell(self.shown)
-        self.take_reports(ray.get(inbox.take.remote()))
+            self.take_reports(ray.get(inbox.take.remote()))
         if self.refused is not None:
             raise self.refused
         if failure and self.ended is None:
@@ -269,6 +285,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from pipelines.cluster.rendezvous import FileTorchConfig
     from pipelines.train.worker import TrainJob, train_worker
 
     on_gpu = there.gpus >= 1 and settings.device != "cpu"
@@ -283,7 +300,8 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     fsdp = large or settings.fsdp == "always"
     job = TrainJob(
         settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
-        data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(),
+        allow_parts=(*settings.allow_parts, *checked.named),
+        data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(), run_id=run_id,
         threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
         dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
     )  # fmt: skip
@@ -296,7 +314,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "inbox": inbox},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=(FileTorchConfig if there.own else TorchConfig)(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(fewest, most) if elastic else most, use_gpu=on_gpu, elastic_resize_monitor_interval_s=15.0,
             resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},
