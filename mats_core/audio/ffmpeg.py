@@ -415,10 +415,8 @@ class FfmpegSource(Source):
         self._opened, self._shift = self._open(), 0
 
     def ended_early(self) -> bool:
-        if self._end is None:
-            return False
-        if self._signature.name in ("Opus", "Ogg"):
-            return self._file.cut
+        if self._end is None or self._file.cut:
+            return self._end is not None
         info, opened = self.info(), self._opened
         if info.duration_source != "header" or info.duration_s is None:
             return False
