@@ -152,6 +152,11 @@ class IsolatedDecoder:
         answers = self._run([{"op": "probe", "uri": uri} for uri in uris])
         return [_error(header) or AudioInfo(**header["info"]) for header, _ in answers]
 
+    def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded:
+        samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
+        found = {name: header[name] for name in ("complete", "lost_s", "end_s")}
+        return Decoded(samples, len(samples) / self.sample_rate, **found)
+
     def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
         with self._lock:
             waiting = deque(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from mats_core.audio.decode import Decoded
     from mats_core.encoders.base import ClapEncoder
 
 Item = TypeVar("Item")
@@ -60,7 +61,8 @@ class Answer:
 
     start_s: where the chunk begins in its file; duration_s and decoded_s: seconds of it that could be read;
     embedding: float32 [D] unit, before Santa; segments: one a window, where asked for; neighbors: as in `Reply`;
-    tokens: ids the LLM wrote for the text and all segments.
+    tokens: ids the LLM wrote for the text and all segments; complete: whether all of the sound could be decoded, and
+    lost_s: the seconds that could not, as far as known.
     """
 
     start_s: float
@@ -71,6 +73,8 @@ class Answer:
     segments: list[Segment] | None = None
     neighbors: list[dict[str, Any]] | None = field(default=None, repr=False)
     tokens: int = 0
+    complete: bool = True
+    lost_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Clip:
 
     embeddings: float32 [W, D], a unit vector for each window, before Santa; weights: float32 [W], the seconds that
     each window stands for; starts: float64 [W], where each begins, in seconds of the clip; seconds: how long the clip
-    is; window_s: how long a window is; start_s: where the clip begins in its file.
+    is; window_s: how long a window is; start_s: where the clip begins in its file; complete and lost_s: see `Answer`.
     """
 
     embeddings: np.ndarray = field(repr=False)
@@ -88,6 +92,8 @@ class Clip:
     seconds: float
     window_s: float
     start_s: float = 0.0
+    complete: bool = True
+    lost_s: float = 0.0
 
     @property
     def pooled(self) -> np.ndarray:
@@ -184,7 +190,8 @@ def ask_clips(
         said = [clip.segment(at, reply.text) for at, reply in enumerate(parts)] if segments else None
         tokens = sum(reply.tokens for reply in (whole, *parts))
         start, seconds = clip.start_s, clip.seconds
-        found.append(Answer(start, seconds, whole.text, seconds, pooled, said, whole.neighbors, tokens))
+        facts = (said, whole.neighbors, tokens, clip.complete, clip.lost_s)
+        found.append(Answer(start, seconds, whole.text, seconds, pooled, *facts))
     return found
 
 
@@ -216,7 +223,11 @@ def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Cl
     sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds)
     if not sounds:
         raise AudioError("empty_audio", "there is no sound in it")
-    return raised(embed_clips(model, sounds, batch_size))
+    clips = raised(embed_clips(model, [(start, heard.samples) for start, heard in sounds], batch_size))
+    return [
+        replace(clip, complete=heard.complete, lost_s=heard.lost_s)
+        for clip, (_, heard) in zip(clips, sounds, strict=True)
+    ]
 
 
 def ask_about(
@@ -252,8 +263,9 @@ def as_float(window: np.ndarray) -> np.ndarray:
     return window.astype(np.float32, copy=False)
 
 
-def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
-    """(start in seconds, samples int16 [T] at `rate`) of each chunk that has sound in it."""
+def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, Decoded]]:
+    """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
+    from mats_core.audio.decode import Decoded
     from mats_core.audio.sandbox import DecodeRequest, warm_decoder
     from mats_core.audio.windows import chunk_seconds, chunk_starts
 
@@ -266,19 +278,23 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         for start, length in chunk_starts(len(samples) / rate, chunk_s):
             first = round(start * rate)
             chunks.append((start, samples[first : None if length is None else first + size]))
-        return [(start, chunk) for start, chunk in chunks if len(chunk)]
+        return [(start, Decoded(chunk, len(chunk) / rate, True)) for start, chunk in chunks if len(chunk)]
     if not isinstance(source, (str, bytes, os.PathLike)):
         kind = type(source).__name__
         raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
-    from mats_core.storage.uris import is_file_url, scheme, uri_from_path
+    from mats_core.storage.uris import to_uri
 
-    path = os.fspath(source)
-    uri = path if isinstance(path, str) and (scheme(path) or is_file_url(path)) else uri_from_path(path)
+    uri = to_uri(source)
     decoder = warm_decoder()  # a file may end the process it is decoded in
     (info,) = raised(decoder.probe_many([uri]))
     asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
-    found = zip(asked, raised(decoder.decode_many(asked, rate)), strict=True)
-    return [(each.start_s, decoded.samples) for each, decoded in found if len(decoded.samples)]
+    found: list[tuple[float, Decoded]] = []
+    for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
+        if len(decoded.samples):
+            found.append((request.start_s, decoded))
+        elif found:  # the header promised more than there is
+            found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
+    return found
 
 
 def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:

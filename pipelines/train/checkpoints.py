@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING, Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.fingerprint import combine, sealed, unsealed
+from pipelines.data import generations
+from pipelines.output.lease import check_generation
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.model.model import MatsModel
 
-_NAME = re.compile(r"step-(\d{9})\.ckpt$")
+_NAME = re.compile(r"step-(\d{9})(-[0-9a-f]{12})?\.ckpt$")
 _OPTIMIZER = "optimizer"
 log = logging.getLogger(__name__)
 
@@ -56,8 +58,13 @@ def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
     return named | {f"llm.{name}": weight for name, weight in model.llm.named_parameters() if weight.requires_grad}
 
 
-def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
-    """Write a checkpoint and return its URI. Raises StorageError (a full disk, say); earlier ones stay as they are."""
+def save_checkpoint(
+    folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer, run_id: str = ""
+) -> str:
+    """Write a checkpoint, under a name of the run that writes it (`data.generations`), and return its URI.
+
+    Raises LeaseLost, StorageError (a full disk, say); earlier ones stay as they are.
+    """
     from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
@@ -65,15 +72,18 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
         tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
         for kind, value in optimizer.state.get(weight, {}).items():
             tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
-    uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
+    name = f"step-{state.step:09d}{run_id and '-'}{run_id}.ckpt"
+    uri, (output, place) = storage.join(folder, name), generations.place_of(folder)
     facts = sealed({**asdict(state), "tensors": _fingerprint(tensors)})
+    check_generation(output, run_id)
     storage.write_bytes(uri, save(tensors, {"state": json.dumps(facts)}))
+    check_generation(output, run_id, f"{place}/{name}")
     return uri
 
 
 def list_checkpoints(folder: str) -> dict[int, str]:
-    """Step → URI, in order."""
-    files = storage.list_files(folder) if storage.is_dir(folder) else []
+    """Step → URI of those that count, in order."""
+    files = generations.counted(folder, list(storage.list_files(folder)) if storage.is_dir(folder) else [])
     return dict(sorted((int(match[1]), info.uri) for info in files if (match := _NAME.search(info.uri))))
 
 

@@ -19,7 +19,7 @@ from pipelines.data.embeddings import (
     part_rows,
     read_facts,
     read_part,
-    write_facts,
+    told_of,
 )
 
 TEXT = {
@@ -36,8 +36,8 @@ AUDIO = {
 def test_facts_are_written_as_they_always_were_and_come_back(tmp_path: Path, told: dict[str, Any], kind: str) -> None:
     uri = str(tmp_path)
     assert not has_facts(uri)
-    write_facts(EmbeddingsFacts(uri, **told))
-    written = json.loads((tmp_path / "_embeddings.json").read_text())
+    written = told_of(EmbeddingsFacts(uri, **told))
+    (tmp_path / "_embeddings.json").write_text(json.dumps(written))
     assert written.pop("checksum") and written == told
     assert read_facts(uri, kind, "input") == EmbeddingsFacts(uri, **told)
     copy_facts(uri, str(tmp_path / "copy"))
@@ -47,7 +47,7 @@ def test_facts_are_written_as_they_always_were_and_come_back(tmp_path: Path, tol
 
 def test_facts_with_a_flipped_bit_or_cut_are_refused_by_name_wherever_it_is(tmp_path: Path) -> None:
     """One bit after the other; what is still read is what was written, without its checksum or with another space."""
-    write_facts(EmbeddingsFacts(str(tmp_path), **TEXT))
+    (tmp_path / "_embeddings.json").write_text(json.dumps(told_of(EmbeddingsFacts(str(tmp_path), **TEXT)), indent=1))
     whole = (tmp_path / "_embeddings.json").read_bytes()
     said, read = [], 0
     for bit in range(0, 8 * len(whole), 3):
