@@ -152,11 +152,6 @@ class IsolatedDecoder:
         answers = self._run([{"op": "probe", "uri": uri} for uri in uris])
         return [_error(header) or AudioInfo(**header["info"]) for header, _ in answers]
 
-    def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded:
-        samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
-        found = {name: header[name] for name in ("complete", "lost_s", "end_s")}
-        return Decoded(samples, len(samples) / self.sample_rate, **found)
-
     def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
         with self._lock:
             waiting = deque(
@@ -310,7 +305,7 @@ def _above_streams(end: Connection) -> int:
 
 def _decoded(header: dict[str, Any], raw: memoryview, rate: int) -> Decoded:
     samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
-    return Decoded(samples, len(samples) / rate, bool(header["complete"]))
+    return Decoded(samples, len(samples) / rate, **{name: header[name] for name in ("complete", "lost_s", "end_s")})
 
 
 def _parse(answer: bytes) -> _Answer:
