@@ -33,7 +33,11 @@ BATCH = 256
 SECONDS = 1.5
 KINDS = ((48_000, "stereo"), (8_000, "mono"), (16_000, "mono"))  # the first that a codec takes
 CONTAINERS_A_CODEC = 4
-NO_FILES = {"alsa", "dash", "hls", "image2", "null", "oss", "pulse", "segment", "sndio", "stream_segment", "tee"}
+# Devices, networks, folders of pieces, and sums of what was written.
+NO_FILES = set(
+    "alsa chromaprint crc dash fifo framecrc framehash framemd5 hash hds hls image2 md5 null oss pulse rtp rtp_mpegts "
+    "rtsp sap segment smoothstreaming sndio stream_segment streamhash tee uncodedframecrc webm_chunk whip".split()
+)
 EXCEPTION = re.compile(r"\b[A-Z]\w+(Error|Exception)\b|Traceback")
 SAME_S = 0.1
 EDGES = (b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x01", b"\x01\0\0\0", b"\x80\0\0\0")
