@@ -59,7 +59,7 @@ def main() -> int:
     stopped: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda got, _: stopped.append(got))
-    with IsolatedDecoder(given.workers, 16_000, DecodeLimits(deadline_s=10.0)) as decoder:
+    with IsolatedDecoder(given.workers, 16_000, DecodeLimits(deadline_s=30.0)) as decoder:
         while state["next"] < given.files and not stopped:
             began = time.monotonic()
             stop = min(state["next"] + BATCH, given.files)
@@ -165,11 +165,17 @@ def mutated(number: int, seeds: dict[str, bytes]) -> tuple[str, str, bytes]:
 
 
 def read_seeds(folder: Path) -> dict[str, bytes]:
-    """Name → bytes of one sound in every container and codec; written once."""
+    """Name → bytes of one sound in every container and codec that is read back whole; written once."""
     if not (folder / "done").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in write_seeds():
             (folder / name).write_bytes(data)
+        paths = sorted(folder.iterdir())
+        with IsolatedDecoder(usable_cores(), 16_000) as decoder:
+            found = decoder.decode_many([DecodeRequest(str(path)) for path in paths])
+        for path, decoded in zip(paths, found, strict=True):
+            if isinstance(decoded, AudioError) or abs(decoded.decoded_s - SECONDS) > SAME_S:
+                path.unlink()
         (folder / "done").touch()
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix}
 
