@@ -38,6 +38,7 @@ NO_FILES = (
     "alsa chromaprint crc dash fifo framecrc framehash framemd5 hash hds hls image2 md5 null oss pulse rtp rtp_mpegts "
     "rtsp sap segment smoothstreaming sndio stream_segment streamhash tee uncodedframecrc webm_chunk whip"
 )
+COMMON = "matroska webm mp4 mov ogg wav mp3 adts flac aiff caf au avi asf mpegts w64 amr mpeg"
 EXCEPTION = re.compile(r"\b[A-Z]\w+(Error|Exception)\b|Traceback")
 SAME_S = 0.1
 EDGES = (b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x01", b"\x01\0\0\0", b"\x80\0\0\0")
@@ -192,6 +193,7 @@ def write_seeds() -> Iterator[tuple[str, bytes]]:
         if not {*NO_FILES.split()} & {*name.split(",")}:
             containers.append(container)
     random.Random(0).shuffle(containers)
+    containers.sort(key=lambda each: each.name not in COMMON.split())
     for codec in sorted(av.codecs_available):
         try:
             if av.Codec(codec, "w").type != "audio":
