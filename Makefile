@@ -2,12 +2,14 @@
 # date.
 #   make demo PYTHON=python3.12     another interpreter (3.10 to 3.12)
 #   make test ARGS="-k santa"       arguments for pytest
+#   make fuzz FILES=20000           as many mutated files through the decoders; goes on where it stopped, in .fuzz
 #   make test JOBS=4                tests in 4 processes at once (0: in pytest's own, as --pdb wants it)
 
 PYTHON      ?= python3
 VENV        ?= .venv
 VENV_LATEST ?= .venv-latest
 ARGS        ?=
+FILES       ?= 1000000
 JOBS        ?= 2
 BIN          = $(VENV)/bin
 STAMP        = $(VENV)/.installed
@@ -28,7 +30,7 @@ OTHER_PYTHON = $(shell test ! -x $(BIN)/python || test "`$(BIN)/python -V 2>&1`"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint check test map test-latest test-all test-stores check-tools clean new-python
+.PHONY: help demo lint check test map test-latest test-all test-stores fuzz check-tools clean new-python
 
 help:
 	@echo "make demo         write a small archive, caption it, leave demo/report.html"
@@ -37,6 +39,7 @@ help:
 	@echo "make test-latest  the tests on the newest transformers, numpy and pyarrow, without msclap"
 	@echo "make test-all     test, and the long tests as well (chaos, many nodes)"
 	@echo "make test-stores  the tests of object stores, against moto and, where it is installed, OpenStack Swift"
+	@echo "make fuzz         a million mutated files through the decoders; goes on where it stopped"
 	@echo "make lint         lint and types only"
 	@echo "make map          the figures of the code: modules a room, circles, what one reads to change a command"
 	@echo "make clean        remove what these commands made, environments included"
@@ -61,6 +64,9 @@ test-all: lint
 test-stores: $(STAMP)
 	@$(BIN)/python -c "from tests.swift_server import missing; print(missing() or 'Swift is installed: testing it too')"
 	$(BIN)/python $(PYTEST) -m store $(ARGS)
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --files $(FILES)
 
 map: $(STAMP)
 	$(BIN)/python -m tests.house --trace

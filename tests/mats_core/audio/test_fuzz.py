@@ -5,7 +5,10 @@ The damage is drawn from a seed, so a failure can be looked at again: `_mutant(k
 
 from __future__ import annotations
 
+import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +180,23 @@ def test_every_damaged_file_is_answered_or_coded(kind: str, decoder: IsolatedDec
     stopped = [answer for answer in answers if isinstance(answer, AudioError) and answer.code == "timeout"]
     assert not stopped  # 20 s for a third of a second of sound: a decoder that does not end
     assert 0 < max(_peak_kib(child) for child in decoder.process_ids()) < 1 << 20
+
+
+def test_the_fuzz_job_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    seeds = tmp_path / "seeds"
+    seeds.mkdir()
+    for kind in ("wav", "flac", "ogg"):
+        (seeds / f"one.{kind}").write_bytes(ORIGINALS[kind])
+    (seeds / "done").touch()
+    states = []
+    for files in (20, 50):
+        command = [sys.executable, "-m", "tests.fuzz", "--state", str(tmp_path), "--files", str(files)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+        states.append(json.loads((tmp_path / "state.json").read_text()))
+        found = sum(count for name, count in states[-1]["counts"].items() if name.startswith("found: "))
+        assert done.returncode == (1 if found else 0), done.stderr
+        codes = {name: count for name, count in states[-1]["counts"].items() if not name.startswith("found: ")}
+        assert states[-1]["next"] == sum(codes.values()) == files
+        assert codes["decoded"] > files / 5
+        assert codes.keys() <= CODES | {"decoded"}
+    assert not list((tmp_path / "work").iterdir())
