@@ -54,8 +54,18 @@ def cluster() -> Iterator[Cluster]:
     ray, gcs, dashboard = str(BIN / "ray"), free_port(), free_port()
     before = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH_")}
     state = Path(tempfile.mkdtemp(prefix="mats-cluster-", dir="/tmp"))  # short: sockets have paths of 107 bytes at most
+    agents = [f"--dashboard-agent-listen-port={free_port()}" for _ in range(2)]
     common = ["--block", "--num-cpus=4", "--object-store-memory=200000000", "--disable-usage-stats"]
-    head = [ray, "start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={state}", *common]
+    head = [
+        ray,
+        "start",
+        "--head",
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+        f"--temp-dir={state}",
+        agents[0],
+        *common,
+    ]
     log = open(state / "nodes.log", "w")  # noqa: SIM115  # the nodes write on
     nodes = [subprocess.Popen(head, env=NODE_ENV, stdout=log, stderr=log, start_new_session=True)]
     try:
@@ -71,7 +81,7 @@ def cluster() -> Iterator[Cluster]:
             except Exception:
                 assert time.monotonic() < deadline and nodes[0].poll() is None, (state / "nodes.log").read_text()
                 time.sleep(1)
-        second = [ray, "start", f"--address=127.0.0.1:{gcs}", *common]
+        second = [ray, "start", f"--address=127.0.0.1:{gcs}", agents[1], *common]
         nodes.append(subprocess.Popen(second, env=NODE_ENV, stdout=log, stderr=log, start_new_session=True))
         yield Cluster(f"http://127.0.0.1:{dashboard}")
     finally:
