@@ -134,6 +134,8 @@ class SwiftStore:
         self._run(python, "-c", _RUN, str(self._folder / "swift.conf"), str(conf), f"{name}-server")
 
     def _run(self, *command: str) -> None:
+        if shutil.which("setpriv"):  # so that they end with who started them, even when that is killed
+            command = ("setpriv", "--pdeathsig", "TERM", *command)
         with (self._folder / "log").open("ab") as log:
             self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder))
 
