@@ -6,7 +6,8 @@ uris, fetch and fingerprint. Every room may import it; it imports `mats_core.err
     uris         what a URI is: local or remote, its public form, its place below another, members of archives
     errors       what clients raise, as StorageError; what passes by itself, and `with_retries`
     clients      which client talks to which store, by MATS_STORAGE; calls to it
-    listing      files below a folder, a prefix, a glob; members of a tar archive
+    listing      files below a folder, a prefix, a glob
+    tars         members of a tar archive
     reading      open, read, copy, list, look up
     writing      write, create, remove
     fetch        model files by URI or hub name, as local files in a cache

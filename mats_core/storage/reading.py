@@ -14,11 +14,12 @@ import os
 import shutil
 import stat as stat_module
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from mats_core.errors import StorageError
-from mats_core.storage import listing
+from mats_core.storage import listing, tars
 from mats_core.storage.clients import call_store, checks_content, coded, open_client, remote_info, remote_type
 from mats_core.storage.errors import DAMAGED_TRIES, DamagedAnswer, with_retries
 from mats_core.storage.listing import FileInfo, Listed
@@ -108,11 +109,14 @@ def _spooled(file: BinaryIO, max_bytes: int | None) -> BinaryIO:
     return spool  # type: ignore[return-value]
 
 
-def list_files(uri: Uri, extensions: frozenset[str] | set[str] | None = None) -> Iterator[FileInfo]:
+def list_files(
+    uri: Uri, extensions: frozenset[str] | set[str] | None = None, skipped: Counter[str] | None = None
+) -> Iterator[FileInfo]:
     """Every file that INPUT means, in a stable order: a file, a folder with all below it, a glob, or a URL
     of these.
 
-    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named.
+    `extensions` (".wav", …, lower case) filters folders and open-ended globs, never a file that was named; `skipped`
+    counts what it leaves out by ending.
     Linked folders outside the root are followed once, so loops end; a link to nothing is still yielded, to
     become a row with its error. Raises StorageError when the input itself does not exist or cannot be
     listed.
@@ -121,16 +125,18 @@ def list_files(uri: Uri, extensions: frozenset[str] | set[str] | None = None) ->
     path = local_path(uri)
     with coded(uri):
         if path is not None:
-            yield from listing.list_local(path, extensions)
+            yield from listing.list_local(path, extensions, skipped)
         else:
             fs, name = open_client(uri)
-            yield from listing.list_remote(fs, name, uri, extensions)
+            yield from listing.list_remote(fs, name, uri, extensions, skipped)
 
 
-def list_members(archive: FileInfo, extensions: frozenset[str]) -> Iterator[FileInfo]:
-    """Files with one of the extensions inside a tar archive. Raises StorageError; see `listing.members`."""
+def list_members(
+    archive: FileInfo, extensions: frozenset[str], skipped: Counter[str] | None = None
+) -> Iterator[FileInfo]:
+    """Files with one of the extensions inside a tar archive. Raises StorageError; see `tars.members`."""
     with open_binary(archive.uri, read_ahead=_MEMBERS_AHEAD) as file, coded(archive.uri):
-        yield from listing.members(file, archive, extensions)
+        yield from tars.members(file, archive, extensions, skipped)
 
 
 def stat(uri: Uri) -> FileInfo:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 from mats_core.errors import StorageError
@@ -50,6 +51,20 @@ def local_path(uri: Uri) -> bytes | None:
     if is_file_url(uri):
         return unquote_to_bytes(uri[len("file://") :])
     return None if scheme(uri) else os.path.abspath(os.fsencode(uri))
+
+
+def path_of(uri: Uri) -> Path | None:
+    """The local path that a person means, `~` for their home; None for the URL of a store."""
+    text = uri_text(uri)
+    if scheme(text):
+        return None
+    return Path(os.fsdecode(local_path(text) or b"")) if is_file_url(text) else Path(text).expanduser()
+
+
+def to_uri(source: bytes | Uri) -> str:
+    """The URI of a path or of a URL: the one way in for what a person gives as a sound."""
+    text = source if isinstance(source, bytes) else uri_text(source)
+    return text if isinstance(text, str) and (scheme(text) or is_file_url(text)) else uri_from_path(text)
 
 
 def is_file_url(uri: Uri) -> bool:

@@ -23,7 +23,7 @@ from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import StageContext
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
 from pipelines.settings.archive import CaptionSettings
 
 SAMPLE_ROWS = 24
@@ -91,7 +91,7 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
         folder = storage.join(tempfile.gettempdir(), f"mats-dry-run-{random.getrandbits(64):x}")
     else:
         before = WorkList(folder).total
-        parts = parquet.files(storage.join(settings.output, job.folder))
+        parts = generations.files(storage.join(settings.output, job.folder))
         done = sum(parquet.row_count(info.uri) for info in parts)
     work = _CountedWorkList(folder, inputs.own_schema)
     seen, known = scan_into(work, settings, job, inputs, report)

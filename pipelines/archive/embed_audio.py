@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
@@ -10,7 +11,7 @@ from mats_core.model.facts import read_model_facts
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
 from pipelines.archive.stages import decode_stage, embed_stage, model_spec
 from pipelines.cluster.progress import Progress
-from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, write_facts
+from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, told_of
 from pipelines.data.inputs import open_input
 from pipelines.settings.archive import EmbedSettings
 
@@ -18,7 +19,7 @@ from pipelines.settings.archive import EmbedSettings
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model)
-    inputs = check_not_empty(open_input(settings.input, settings.schemes), settings.input)
+    inputs = check_not_empty(open_input(settings.input, settings.schemes, settings.columns), settings.input)
     if inputs.kind == "embeddings":
         problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
         raise SettingsError("input", problem, "choose audio files or a list of them")
@@ -30,10 +31,9 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "max_seconds": settings.max_seconds,
     }
     stages = [decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))]
-    job = Job("embed-audio", FOLDER, identity, facts.chunk_s, facts.size, defaults={}, stages=stages)
-    result = run_rows(settings, job, inputs, progress)
-    write_facts(
-        EmbeddingsFacts(
+
+    def describe(result: RunResult) -> dict[str, Any]:
+        facts_of_table = EmbeddingsFacts(
             settings.output,
             encoder_fingerprint=facts.encoder_fingerprint,
             dim=facts.dim,
@@ -42,5 +42,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
             rows=result.rows,
             status="complete" if result.status == "complete_before" else result.status,
         )
-    )
-    return result
+        return told_of(facts_of_table)
+
+    job = Job("embed-audio", FOLDER, identity, facts.chunk_s, facts.size, defaults={}, stages=stages, describe=describe)
+    return run_rows(settings, job, inputs, progress)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -18,11 +19,13 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner, no_audio
+from pipelines.archive.presence import InputGone
 from pipelines.archive.work_list import WorkList, work_schema
 from pipelines.cluster import session
 from pipelines.cluster.plan import check_fits, make_plan, usable_cores
 from pipelines.cluster.progress import Meter, Progress, peak_mb
 from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stages
+from pipelines.data.embeddings import SIDECAR
 from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import share
 from pipelines.output.folder import open_output
@@ -66,7 +69,7 @@ class Job:
     folder: of the part files in OUTPUT. identity: what must stay the same in one OUTPUT. chunk_s: seconds of a row.
     model_bytes: size of the model, by which actors are planned. defaults: the request of an entry that has none.
     stages: from the shards of the work list to finished rows. check: raises SettingsError for an entry that cannot
-    be answered.
+    be answered. describe: what `_embeddings.json` is to say when the run has ended.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Job:
     defaults: dict[str, str | None]
     stages: list[Stage]
     check: Callable[[Entry], None] | None = None
+    describe: Callable[[RunResult], dict[str, Any]] | None = None
 
 
 def check_not_empty(inputs: Input, uri: str) -> Input:
@@ -93,7 +97,8 @@ def run_rows(
 ) -> RunResult:
     """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
 
-    KeyboardInterrupt ends it with status "interrupted": what is done is kept.
+    KeyboardInterrupt ends it with status "interrupted", and InputGone is raised where INPUT goes away: what is done is
+    kept.
     """
     report = progress or (lambda _: None)
     started = time.time()
@@ -112,16 +117,24 @@ def run_rows(
         overwrite=settings.overwrite,
         waiting=lambda _: report(Progress("wait")),
     ) as out:
-        parts = out.join(job.folder)
+
+        def described(result: RunResult) -> RunResult:
+            if job.describe is not None:
+                out.tell(SIDECAR, job.describe(result))
+            return result
+
         try:
-            work = WorkList(out.join("_state", "work_list"), inputs.own_schema)
-            scan_into(work, settings, job, inputs, report)
-            done = read_done(parts, work.total, settings.retry_errors or ())
+            work = WorkList(out.join("_state", "work_list"), inputs.own_schema, out=out)
+            done = read_done(out, job.folder, work.total, settings.retry_errors or ())  # first: it misses a lost list
+            seen, _ = scan_into(work, settings, job, inputs, report)
+            done.grow(work.total)
+        except InputGone:
+            raise
         except SettingsError:
             out.forget()
             raise
         except KeyboardInterrupt:
-            return RunResult("interrupted", settings.output, 0, 0)
+            return described(RunResult("interrupted", settings.output, 0, 0))
         scanned, before, previous = time.time(), done.rows, out.read_run()
 
         def report_rows(stage: str) -> None:
@@ -130,7 +143,8 @@ def run_rows(
         def result(status: str, run: dict[str, Any], wall_s: float = 0.0) -> RunResult:
             new, errors = done.rows - before, dict(done.errors)
             begun_with = _other_input(previous, settings.input)
-            return RunResult(status, settings.output, work.total, new, errors, done.seconds, wall_s, run, begun_with)
+            told = RunResult(status, settings.output, work.total, new, errors, done.seconds, wall_s, run, begun_with)
+            return described(told)
 
         if before == work.total and previous is not None and previous.get("status") == "complete":
             return result("complete_before", previous)
@@ -145,23 +159,24 @@ def run_rows(
             "versions": versions(),
             "rows": work.total,
             "rows_before": before,
+            "skipped": dict(seen.skipped.most_common()),
         }
         out.write_run(run)
         commit_rows = settings.commit_rows or MOST_COMMIT_ROWS
         commit_s = settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S)
-        writer = PartWriter(parts, out.run_id, done, commit_rows, commit_s, out.check)
+        writer = PartWriter(job.folder, out.run_id, done, commit_rows, commit_s, out.put_table)
         meter = Meter()
         status = "failed"
         try:
             if before < work.total:
                 _run_on_ray(settings, job, work, writer, meter, run, report_rows)
             writer.flush()
-            done = reread_if_changed(parts, done)
+            done = reread_if_changed(out, job.folder, done)
             status = "complete" if done.rows == work.total else "incomplete"
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
-        except session.RunFailed:
+        except (session.RunFailed, InputGone):
             writer.flush()  # what came before is kept
             raise
         finally:
@@ -175,6 +190,8 @@ def run_rows(
                 rows_new=done.rows - before,
                 errors=dict(sorted(done.errors.items())),
                 audio_hours=round(done.seconds / 3600, 6),
+                rows_incomplete=done.incomplete,
+                lost_s=round(done.lost_s, 3),
                 wall_s=round(ended - started, 3),
                 scan_s=round(scanned - started, 3),
                 rows_per_s=round((done.rows - before) / max(1e-9, ended - started), 3),
@@ -227,9 +244,11 @@ def _run_on_ray(
             work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
         )
         shards = list(work.shards(writer.done.mask, plan.shard_rows))
-        for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
-            table = meter.count_block(table)
-            meter.count_new(writer.add(table))
-            report_rows("run")
+        # note: closed, so that Ray's executor has stopped before Ray is shut down, which would end this process
+        with closing(session.readable_errors(run_stages(shards, job.stages, plan, context))) as tables:
+            for table in tables:
+                table = work.presence.rows_to_keep(meter.count_block(table))
+                meter.count_new(writer.add(table))
+                report_rows("run")
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()

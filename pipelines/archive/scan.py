@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,19 +32,18 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
 
     started = time.monotonic()
     facts = read_model_facts(settings.model)
-    inputs = open_input(settings.input, settings.schemes)
+    inputs = open_input(settings.input, settings.schemes, settings.columns)
     if inputs.kind in ("manifest", "embeddings"):
         problem = f"{storage.public_uri(settings.input)} is a folder of {inputs.kind}, which has been scanned already"
         raise SettingsError("input", problem, "choose audio files or a list of them")
     identity = {"job": "scan", "chunk_seconds": facts.chunk_s}
     with open_output(settings.output, identity, results="manifest", overwrite=settings.overwrite) as out:
-        rows = WorkList(out.join("manifest"), inputs.own_schema, manifest_only=True)
+        rows = WorkList(out.join("manifest"), inputs.own_schema, manifest_only=True, out=out)
         with Scanner(facts.chunk_s, settings, settings.decoders) as scanner:
             added, known = rows.extend(inputs, scanner, {}, progress)
         if rows.total == 0:
             out.forget()
             raise no_audio(settings.input)
-        out.check()
         sidecar = {"rows": rows.total, "chunk_seconds": facts.chunk_s, "input": storage.public_uri(settings.input)}
-        storage.write_bytes(out.join(MANIFEST_SIDECAR), json.dumps(sidecar, indent=1).encode())
+        out.tell(MANIFEST_SIDECAR, sidecar)
         return ScanResult(settings.output, added, known, rows.total, time.monotonic() - started)

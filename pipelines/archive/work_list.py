@@ -1,6 +1,7 @@
 """The frozen work list: what was asked, row by row, each with an int64 `row_id`.
 
-Parquet files of at most FILE_ROWS rows, named by their first row_id, written once and never changed.
+Parquet files of at most FILE_ROWS rows, named by their first row_id and the run that wrote them (`data.generations`),
+written once and never changed.
 Scanning again appends what is new or changed; an entry's rows never straddle two files, so a scan that
 is killed leaves whole entries only.
 """
@@ -20,10 +21,13 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
-from pipelines.data import parquet
+from pipelines.archive.presence import Presence
+from pipelines.data import generations, parquet
+from pipelines.data.carried import carried_type, known_type, unfit
 from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
-from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA, map_type
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
+from pipelines.output.folder import Output
 
 FILE_ROWS = 8192
 
@@ -33,27 +37,17 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
     request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
     rest = [last] if manifest_only else [*request, last, *place]
-    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, _known_type(each.type)) for each in own]])
-
-
-def _known_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
-
-    def known(inner: pa.DataType) -> pa.DataType:
-        empty = pa.types.is_null(inner) or (pa.types.is_struct(inner) and not inner.num_fields)
-        return pa.string() if empty else inner
-
-    return map_type(kind, known)
+    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, known_type(each.type)) for each in own]])
 
 
 def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
     """Whether all values of a column can be kept in the type that it has in the work list."""
-    if now == frozen or pa.types.is_null(now):
+    if now == frozen or pa.types.is_null(now) or known_type(now) == carried_type(frozen):
         return True
     if pa.types.is_nested(now) or pa.types.is_nested(frozen):
         if pa.types.is_list(now) and pa.types.is_list(frozen):
             return _fits(now.value_type, frozen.value_type)
-        return _known_type(now) == frozen
+        return known_type(now) == frozen
     if _is_text(frozen) or (pa.types.is_integer(now) and pa.types.is_floating(frozen)):
         return True
     return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
@@ -80,16 +74,21 @@ def _is_text(kind: pa.DataType) -> bool:
 class WorkList:
     """The work list at a folder URI: `total` rows, `row_id` 0 … total-1 without gaps.
 
-    own: the user's own columns; manifest_only: a manifest, without requests. Raises SettingsError where the list there
-    was begun with other columns, or is damaged.
+    own: the user's own columns; manifest_only: a manifest, without requests; out: its OUTPUT, for who writes
+    it. Raises SettingsError where the list there was begun with other columns, is damaged, or lacks a file.
     """
 
-    def __init__(self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False) -> None:
-        self.folder = folder
-        self._files = [info.uri for info in parquet.files(folder)]
+    def __init__(
+        self, folder: str, own: pa.Schema | None = None, manifest_only: bool = False, out: Output | None = None
+    ) -> None:
+        self.folder, self._out = folder, out
+        if lost := generations.missing(folder):
+            raise _lost(lost[0])
+        self._files = [info.uri for info in generations.files(folder)]
         self._firsts = [_first_row(uri) for uri in self._files]
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
+        self.presence = Presence()
         if self._files:
             with _refusing_damage(self._files[-1]), parquet.opened(self._files[-1]) as last:
                 self.schema = last.schema_arrow
@@ -140,7 +139,9 @@ class WorkList:
     def _known_ids(self) -> np.ndarray:
         """Sorted entry ids of all rows, int64 [N]."""
         columns = [np.empty(0, np.int64)]
-        for uri in self._files:
+        for uri, first in zip(self._files, self._firsts, strict=True):
+            if first != sum(map(len, columns)):
+                raise _lost(uri, "the file before ")
             with _refusing_damage(uri):
                 columns.append(parquet.read(uri, ["entry_id"])["entry_id"].to_numpy())
         return np.unique(np.concatenate(columns))
@@ -156,15 +157,16 @@ class WorkList:
         """Append the entries of `inputs` that are not known yet; (what was added, how many were known).
 
         URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
-        `check` may raise SettingsError for an entry that cannot be asked.
+        `check` may raise SettingsError for an entry that cannot be asked; InputGone is raised where INPUT goes away.
         """
-        known, counts = self._known_ids(), ScanCounts()
+        known, counts = self._known_ids(), ScanCounts(skipped=inputs.skipped)
         occurrences = _Occurrences() if inputs.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
             for entry in inputs.entries:
+                self.presence.note(entry)
                 entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
@@ -183,6 +185,8 @@ class WorkList:
 
         rows: list[dict[str, Any]] = []
         for entry, chunks in scanner.rows(fresh()):
+            if entry.error is None and chunks[0]["error_code"] == "not_found":
+                self.presence.check()
             counts.add(chunks)
             rows += ({**chunk, **entry.request, **entry.own, "entry_id": entry.entry_id} for chunk in chunks)
             if len(rows) >= FILE_ROWS:
@@ -194,13 +198,21 @@ class WorkList:
         return counts, skipped
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows as a further file; they get the next row_ids."""
+        """Write rows as a further file; they get the next row_ids. Raises SettingsError for what no file can hold."""
         if not rows:
             return
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
-        uri = storage.join(self.folder, f"rows-{self.total:012d}.parquet")
-        parquet.write(uri, pa.Table.from_pylist(rows, schema=self.schema))
+        name = f"rows-{self.total:012d}" + ("" if self._out is None else f"-{self._out.run_id}") + ".parquet"
+        uri = storage.join(self.folder, name)
+        try:
+            table = pa.Table.from_pylist(rows, schema=self.schema)
+            if self._out is None:
+                parquet.write(uri, table)
+            else:
+                self._out.put_table(f"{generations.place_of(self.folder)[1]}/{name}", table)
+        except (pa.ArrowException, OverflowError) as error:
+            raise unfit(rows, self.schema, error) from None
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)
@@ -245,10 +257,15 @@ def _hash64(key: bytes) -> int:
 
 
 def _first_row(uri: str) -> int:
-    found = re.search(r"/rows-(\d{12,})\.parquet$", uri)
+    found = re.search(r"/rows-(\d{12,})(-[0-9a-f]{12})?\.parquet$", uri)
     if found is None:
         raise SettingsError("output", f"{storage.public_uri(uri)} is no file that a scan wrote", "move it away")
     return int(found[1])
+
+
+def _lost(uri: str, where: str = "") -> SettingsError:
+    problem = f"its work list is not whole: {where}{storage.public_uri(uri)} is lost"
+    return SettingsError("output", problem, "bring the file back, or begin anew with --overwrite")
 
 
 @contextmanager

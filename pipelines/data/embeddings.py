@@ -10,12 +10,13 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
 
 FOLDER = "embeddings"
 SIDECAR = "_embeddings.json"
@@ -46,20 +47,22 @@ class EmbeddingsFacts:
         return "text" if self.window_seconds is None else "audio"
 
 
-def write_facts(facts: EmbeddingsFacts) -> None:
-    """Put `_embeddings.json` in place."""
-    told = {name: value for name, value in asdict(facts).items() if name != "uri" and value is not None}
-    storage.write_bytes(storage.join(facts.uri, SIDECAR), json.dumps(told, indent=1, ensure_ascii=False).encode())
+def told_of(facts: EmbeddingsFacts) -> dict[str, Any]:
+    """What `_embeddings.json` holds of these facts."""
+    return {name: value for name, value in asdict(facts).items() if name != "uri" and value is not None}
 
 
 def has_facts(uri: str) -> bool:
     """Whether there is a table of embeddings at `uri`."""
-    return storage.exists(storage.join(uri, SIDECAR))
+    try:
+        return generations.told(uri, SIDECAR) is not None
+    except ValueError:
+        return True  # one that `read_facts` refuses by name
 
 
 def copy_facts(source: str, target: str) -> None:
-    """Put the facts of the table at `source` beside a copy of its rows at `target`."""
-    storage.write_bytes(storage.join(target, SIDECAR), storage.read_bytes(storage.join(source, SIDECAR)))
+    """Put the facts of the table at `source` beside rows made of it at `target`, which no run holds."""
+    storage.write_bytes(storage.join(target, SIDECAR), json.dumps(generations.told(source, SIDECAR), indent=1).encode())
 
 
 def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
@@ -68,10 +71,12 @@ def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
     job = "mats embed-text" if kind == "text" else "mats embed-audio"
     remedy = f'give the OUTPUT of "{job}"'
     try:
-        told = dict(json.loads(storage.read_bytes(storage.join(uri, SIDECAR))))
-    except (storage.StorageError, ValueError, TypeError) as error:
+        told = generations.told(uri, SIDECAR)
+    except (storage.StorageError, ValueError) as error:
         raise SettingsError(setting, f"{shown} holds no embeddings that can be read ({error})", remedy) from None
-    told["uri"] = uri
+    if told is None:
+        raise SettingsError(setting, f"{shown} holds no embeddings that can be read (there is no {SIDECAR})", remedy)
+    told = {**told, "uri": uri}
     facts = EmbeddingsFacts(**{each.name: told[each.name] for each in fields(EmbeddingsFacts) if each.name in told})
     if type(facts.dim) is not int or facts.dim < 1:
         raise SettingsError(setting, f"{shown} is no table of embeddings: its {SIDECAR} has no dim", remedy)
@@ -84,8 +89,8 @@ def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
 
 
 def list_parts(uri: str) -> list[storage.FileInfo]:
-    """The Parquet parts of the table at `uri`, in order; another table may lie beside or below them."""
-    return parquet.files(storage.join(uri, FOLDER))
+    """The parts of the table at `uri` that count, in order; another table may lie beside or below them."""
+    return generations.files(storage.join(uri, FOLDER))
 
 
 def part_rows(uri: str, rows: int | None) -> dict[str, int]:

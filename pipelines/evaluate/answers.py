@@ -25,7 +25,7 @@ from pipelines.archive.caption import run_caption
 from pipelines.archive.embed_audio import run_embed_audio
 from pipelines.archive.run import RunResult
 from pipelines.cluster.progress import Progress
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
 from pipelines.data.embeddings import copy_facts, list_parts
 from pipelines.evaluate.datasets import LoadedSet
 from pipelines.settings.archive import EmbedSettings
@@ -155,7 +155,7 @@ def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[
     Of a sound longer than a minute the minutes' captions are joined; a label or choice is the first minute's.
     Raises SettingsError where an item has answers to two sounds, or to two versions of one.
     """
-    files = parquet.files(storage.join(folder, "answers"))
+    files = generations.files(storage.join(folder, "answers"))
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
     for batch in (batch for info in files for batch in parquet.read(info.uri, _ANSWER_COLUMNS).to_batches(4096)):
         for row in batch.to_pylist():

@@ -1,68 +1,126 @@
 """An OUTPUT folder from opening to closing.
 
-    writable? ─ lease ─ (--overwrite: emptied) ─ unfinished files removed ─ of this job? ─ the run ─ lease given back
+    writable? ─ holder gone? ─ of this job? (--overwrite: emptied?) ─ next generation ─ what does not count is removed
+    ─ the run ─ given back
 
-What refuses the folder does so before anything in it is removed, and only what runs wrote there ever is.
+What refuses the folder does so before anything in it is changed, and only what runs wrote there is ever removed.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
+
+import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.data import parquet
+from pipelines.data.generations import COUNTED, Generation, newest
 from pipelines.output import record
-from pipelines.output.lease import Lease
+from pipelines.output.lease import Lease, LeaseLost
 
 DATA_SETS = ("answers", "embeddings", "manifest")
-OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list", "_state/identity.json")
+OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list")
 """What scan, embed-audio, caption and compact write, in the order in which it goes: first what says that the rest is
-whole, last what says whose it is."""
+whole."""
+REMOVERS = 16
+_OURS = re.compile(r"(part|rows|step)-.*\.(parquet|ckpt)(\.damaged)?")
 _PARTIALS = {
     "": re.compile(r"(_\w+\.json\.|\.model-)[0-9a-f]{8}\.partial"),
-    "_state": re.compile(r".+\.partial"),
-    "data set": re.compile(r".+\.parquet\.[0-9a-f]{8}\.partial|growing-\d+\.partial"),
+    "_state": re.compile(r".+\.partial|memory-.+|(shards|reports|next)(-.+)?"),
+    "data set": re.compile(r".+\.parquet\.[0-9a-f]{8}\.partial|growing-\d+(-[0-9a-f]{12})?\.partial"),
 }
 
 
 class Output:
-    """An OUTPUT folder as the run that holds its lease sees it.
+    """An OUTPUT folder as the run that holds it sees it.
 
     `begun`: no run had begun it before this one.
     """
 
     def __init__(self, uri: str, run_id: str) -> None:
         self.uri, self.run_id, self.begun = uri, run_id, False
-        self.lease = Lease(storage.join(uri, "_state"), run_id)
+        self.lease = Lease(uri, run_id)
 
     def join(self, *names: str) -> str:
         """URI of what lies in the folder."""
         return storage.join(self.uri, *names)
 
     def check(self) -> None:
-        """Raise LeaseLost unless this run still holds the lease; StorageError when that cannot be known."""
+        """Raise LeaseLost unless this run still holds OUTPUT; StorageError when that cannot be known."""
         self.lease.check()
+
+    def put(self, name: str, write: Callable[[str], None]) -> None:
+        """Have `write` put a file in place, given its URI. name: relative to OUTPUT, with this run's id in it.
+
+        Raises LeaseLost; then it is as if the file had not been written.
+        """
+        self.check()
+        with self.losing():
+            write(self.join(*name.split("/")))
+        self.lease.check(name)
+
+    def put_table(self, name: str, table: pa.Table) -> None:
+        """Put a Parquet file in place, as `put`."""
+        self.put(name, lambda uri: parquet.write(uri, table))
+
+    def drop(self, files: Mapping[str, str]) -> None:
+        """Let files (name: URI) count no more, and remove them. Raises LeaseLost, with all as it was."""
+        if files:
+            self.lease.advance(files=self.lease.generation.files - set(files))
+            _remove(files.values())
 
     def read_run(self) -> dict[str, Any] | None:
         """`_run.json` of the last run, or None."""
-        return record.read_run(self.uri)
+        return self.lease.generation.told.get("_run.json")
 
     def write_run(self, run: dict[str, Any]) -> None:
-        """Put `_run.json` in place; raises LeaseLost, as `check`."""
-        self.check()
-        record.write_run(self.uri, run)
+        """`tell` of `_run.json`."""
+        self.tell("_run.json", run)
+
+    def tell(self, name: str, values: dict[str, Any]) -> None:
+        """Say `values` in the file `name`, JSON; raises LeaseLost.
+
+        Ours believe the generation that says so. The file is a copy for others: where a run that has lost OUTPUT wrote
+        it nevertheless, it puts it back.
+        """
+        told = self.lease.generation.told
+        plain = json.loads(json.dumps(values, default=str))
+        if told.get(name) != plain:
+            self.lease.advance(told={**told, name: plain})
+        self._copy(name, plain)
+
+    def _copy(self, name: str, values: dict[str, Any]) -> None:
+        with self.losing():
+            storage.write_bytes(self.join(name), record.shown(values))
+        try:
+            self.check()
+        except LeaseLost:
+            copy_told(self.uri)
+            raise
+
+    @contextmanager
+    def losing(self) -> Iterator[None]:
+        """LeaseLost for what fails because another run cleared away what this one was about to put in place."""
+        try:
+            yield
+        except (OSError, storage.StorageError):
+            self.check()
+            raise
 
     def forget(self) -> None:
         """Undo the beginning, if this run made it, so that settings that turned out wrong can be put right."""
         if self.begun:
-            storage.remove_tree(self.join("_state", "identity.json"))
-            storage.remove_tree(self.join("_state", "work_list"))
+            self.lease.advance(run_id=f"{self.run_id}-undone", identity=None, files=frozenset(), told={})
+            _remove(uri for name, uri in _list_counted(self.uri).items() if self.run_id in name)
 
 
 @contextmanager
@@ -85,16 +143,40 @@ def open_output(
     """
     prepare_output(uri)
     output = Output(uri, uuid.uuid4().hex[:12])
-    output.lease.acquire(waiting)
+    before = output.lease.wait(waiting)
+    there = _list_counted(uri)
+    partials = find_partials(uri, [name for name in written if name in DATA_SETS])
+    asked = before or record.of_older_version(uri, overwrite)
+    # note: a file that no run has written is taken over, so that it is refused by name
+    asked = replace(asked, files=frozenset(name for name in there if asked.counts(name) or not _is_ours(name)))
+    emptied: list[str] = []
+    if overwrite and identity is not None:
+        emptied = check_emptying(uri, asked, identity["job"], written)
+        asked, output.begun = Generation(0, "", identity), True
+    elif identity is not None:
+        output.begun = record.check_identity(uri, asked.identity, identity, results)
+        asked = replace(asked, identity=identity)
+    output.lease.begin(before, asked)
     try:
-        if overwrite and identity is not None:
-            empty_output(uri, identity["job"], written)
-        remove_partials(uri, [name for name in written if name in DATA_SETS])
-        if identity is not None:
-            output.begun = record.check_identity(uri, identity, results)
+        with output.losing():
+            # note: all that is removed here was seen before this generation was made, so that one who is frozen now
+            # removes nothing of those after it
+            _remove(each for name, each in there.items() if name not in asked.files and _is_ours(name, emptied))
+            _remove(partials)
+            output.check()
+            _remove(_place(uri, name) for name in emptied if name not in COUNTED)
+            for name in emptied:
+                _remove_empty_folders(_place(uri, name))
+            storage.remove_tree(output.join("_state", "identity.json"))  # an older version's
+            copy_told(uri)
         yield output
     finally:
         output.lease.release()
+
+
+def _is_ours(name: str, emptied: Collection[str] = ()) -> bool:
+    """Whether a run wrote the file, by its name, or it lies in a folder that was checked to hold nothing else."""
+    return any(name.startswith(f"{each}/") for each in emptied) or bool(_OURS.fullmatch(name.rpartition("/")[2]))
 
 
 def prepare_output(uri: str) -> None:
@@ -105,19 +187,28 @@ def prepare_output(uri: str) -> None:
     try:
         if storage.exists(uri) and not storage.is_dir(uri):
             raise SettingsError("output", f"{shown} is a file", "choose a folder")
-        trial = storage.join(uri, "_state", f"trial-{uuid.uuid4().hex[:8]}")
-        storage.write_bytes(trial, b"")
-        storage.remove_tree(trial)
+        try:
+            _write_trial(uri)
+        except storage.StorageError as error:
+            if error.code != "not_found":
+                raise
+            _write_trial(uri)  # a run that began meanwhile took the first for one that a killed run left
     except (OSError, storage.StorageError) as error:
         problem = f"{shown} cannot be written ({error})"
         raise SettingsError("output", problem, "choose a folder that can, or change its permissions") from None
 
 
-def empty_output(output: str, job: str, names: Sequence[str] = OUR_NAMES) -> None:
-    """Remove `names`, never the lease. Raises SettingsError, with nothing removed, for what `job` has not made."""
+def _write_trial(uri: str) -> None:
+    trial = storage.join(uri, "_state", f"trial-{uuid.uuid4().hex[:8]}")
+    storage.write_bytes(trial, b"")
+    storage.remove_tree(trial)
+
+
+def check_emptying(output: str, before: Generation, job: str, names: Sequence[str] = OUR_NAMES) -> list[str]:
+    """Which of `names` are there, to be removed. Raises SettingsError for what `job` has not made."""
     there = [name for name in names if storage.exists(_place(output, name))]
     shown = storage.public_uri(output)
-    maker = _maker(output)
+    maker = record.maker(before)
     seen = [name for name in there if not name.startswith("_state/")]
     elsewhere = "choose another OUTPUT, or leave out --overwrite"
     if maker is None and seen:
@@ -129,37 +220,65 @@ def empty_output(output: str, job: str, names: Sequence[str] = OUR_NAMES) -> Non
             if not info.path.endswith((".parquet", ".partial")):
                 problem = f"{shown} holds {name}/{info.path}, which is no result"
                 raise SettingsError("overwrite", problem, "move this file away: it would be removed with the results")
-    for name in there:
-        storage.remove_tree(_place(output, name))
+    return there
 
 
-def _maker(output: str) -> str | None:
-    """The job that began OUTPUT; None where none did."""
-    for name in ("_state/identity.json", "_run.json"):
-        with suppress(storage.StorageError):
-            told = record.read_record(output, name) or {}
-            if isinstance(told.get("job"), str):
-                return str(told["job"])
-    return None
+def copy_told(output: str) -> None:
+    """Put what the newest generation tells into the files that others read (`_run.json`), where they say otherwise."""
+    generation = newest(output)
+    for name, values in (generation.told if generation else {}).items():
+        uri, data = storage.join(output, name), record.shown(values)
+        if not storage.exists(uri) or storage.read_bytes(uri) != data:
+            storage.write_bytes(uri, data)
 
 
-def remove_partials(output: str, names: Iterable[str] = DATA_SETS) -> None:
-    """Remove what a killed writer had not put in place yet: in OUTPUT itself, its `_state` and `names`. Only for the
-    holder of the lease; stores leave nothing. No link is followed."""
+def find_partials(output: str, names: Iterable[str] = DATA_SETS) -> list[str]:
+    """URIs of what a killed writer had not put in place yet: in OUTPUT itself, its `_state` and `names`. No link is
+    followed."""
     path = storage.local_path(output)
     if path is None:
-        return
+        state = storage.join(output, "_state")
+        listed = storage.list_files(state) if storage.is_dir(state) else ()
+        return [info.uri for info in listed if _PARTIALS["_state"].fullmatch(info.path.split("/")[0])]
+    found: list[str] = []
     for place in ("", "_state", *names):
         ours = _PARTIALS.get(place, _PARTIALS["data set"])
         for folder, folders, files in os.walk(os.path.join(path, place.encode())):
             left = [name for name in folders + files if ours.fullmatch(os.fsdecode(name))]
-            for path_left in (os.path.join(folder, name) for name in left):
-                if os.path.isdir(path_left) and not os.path.islink(path_left):
-                    shutil.rmtree(path_left, ignore_errors=True)
-                else:
-                    with suppress(FileNotFoundError):
-                        os.unlink(path_left)
+            found += (storage.uri_from_path(os.path.join(folder, name)) for name in left)
             folders[:] = set(folders) - set(left) if place else []
+    return found
+
+
+def _list_counted(output: str) -> dict[str, str]:
+    """The files in the folders of COUNTED: names relative to OUTPUT → URIs."""
+    found: dict[str, str] = {}
+    for place in COUNTED:
+        folder = _place(output, place)
+        for each in storage.list_files(folder) if storage.is_dir(folder) else ():
+            if not each.path.endswith(".partial"):  # those are `find_partials`'s
+                found[f"{place}/{each.path}"] = each.uri
+    return found
+
+
+def _remove(uris: Iterable[str]) -> None:
+    def remove(uri: str) -> None:
+        try:
+            storage.remove_tree(uri)
+        except storage.StorageError as error:
+            if error.code != "not_found":  # else: a run that has lost OUTPUT removed it at the same time
+                raise
+
+    with ThreadPoolExecutor(REMOVERS) as pool:
+        list(pool.map(remove, uris))
+
+
+def _remove_empty_folders(uri: str) -> None:
+    """Remove a local folder with those below it, where there is no file in it."""
+    path = storage.local_path(uri)
+    for folder, _, _ in os.walk(path, topdown=False) if path is not None else ():
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def _place(output: str, name: str) -> str:

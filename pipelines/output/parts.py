@@ -1,7 +1,7 @@
 """Part files: which rows an OUTPUT holds already, and how new rows become durable.
 
-The part files are the only record of what is done. The driver, who holds the lease, is the only writer: it keeps one
-bit a row, drops a row that comes twice, and puts every part in place whole.
+The part files that count (`data.generations`) are the only record of what is done. The driver, who holds the lease, is
+the only writer: it keeps one bit a row, drops a row that comes twice, and puts every part in place whole.
 
 Ray Data's own checkpointing keeps a second record beside the data, written in two phases by tasks that may outlive
 their driver. Killed at the wrong moment it loses rows or doubles them (tests/e2e/test_ray_checkpointing.py shows both),
@@ -24,55 +24,77 @@ import pyarrow.compute as pc
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
+from pipelines.output.folder import Output
 
 
 @dataclass
 class Done:
-    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts."""
+    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts; rows of
+    sound that is not complete, and the seconds lost in them."""
 
     mask: np.ndarray
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     parts: set[str] = field(default_factory=set)
+    incomplete: int = 0
+    lost_s: float = 0.0
 
     @property
     def rows(self) -> int:
         """How many rows are done."""
         return int(self.mask.sum())
 
+    def grow(self, total: int) -> None:
+        """Make room for the rows that the work list got since."""
+        self.mask = np.concatenate([self.mask, np.zeros(total - len(self.mask), bool)])
+
     def count(self, table: pa.Table) -> None:
         """Take in rows that are done."""
         self.mask[table["row_id"].to_numpy()] = True
         self.errors.update(count_errors(table["error_code"]))
         self.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+        if "complete" in table.schema.names:  # parts of an older version lack it
+            self.incomplete += pc.sum(pc.invert(table["complete"])).as_py() or 0
+            self.lost_s += pc.sum(table["lost_s"]).as_py() or 0.0
 
 
-def read_done(folder: str, total: int, again: Collection[str] = ()) -> Done:
-    """What the part files of `folder` hold, for the holder of the lease: what should not be there is taken out.
+def read_done(out: Output, folder: str, total: int, again: Collection[str] = ()) -> Done:
+    """What the part files of `folder` (a name below OUTPUT) hold, with what should not be there taken out.
 
-    That is a row that is there twice, since a writer who lost its lease while it wrote may leave its part late; and
-    rows with an error code of `again`, which are to be done anew.
+    That is a row that is there twice, and rows with an error code of `again`, which are to be done anew: a part that
+    has some is written again without them, under a name of this run, and then counts no more. Raises SettingsError for
+    a file that is no part, and for rows that no work list of `total` rows has.
     """
     done = Done(np.zeros(total, bool))
-    for info in parquet.files(folder):
+    gone: dict[str, str] = {}
+    listed = generations.files(out.join(folder))
+    number = len(listed)
+    for info in listed:
+        shown = storage.public_uri(info.uri)
         try:
-            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"])
+            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"], newer=("complete", "lost_s"))
         except parquet.NotParquet as error:
-            problem = f"{storage.public_uri(info.uri)} is no part of earlier results ({error.message})"
+            problem = f"{shown} is no part of earlier results ({error.message})"
             raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None
+        if len(table) and pc.max(table["row_id"]).as_py() >= total:
+            problem = f"{shown} has answers to rows beyond the {total} of the work list, of which a file is lost"
+            raise SettingsError("output", problem, "bring _state/work_list back whole, or begin anew with --overwrite")
         stays = first_occurrences(table["row_id"].to_numpy(), done.mask)
         if again:
             stays &= ~pc.is_in(table["error_code"], pa.array(list(again), pa.string())).to_numpy()
-        if not stays.any():
-            if len(stays):
-                storage.remove_tree(info.uri)
-            continue
+        name = f"{folder}/{info.path}"
         if not stays.all():
+            gone[name] = info.uri
             table = table.filter(pa.array(stays))
-            parquet.write(info.uri, parquet.read(info.uri).filter(pa.array(stays)))
-        done.count(table)
-        done.parts.add(info.path)
+            if len(table):
+                number += 1
+                name = f"{folder}/{part_name(table['row_id'][0].as_py(), out.run_id, number)}"
+                out.put_table(name, parquet.read(info.uri).filter(pa.array(stays)))
+        if len(table):
+            done.count(table)
+            done.parts.add(name.removeprefix(f"{folder}/"))
+    out.drop(gone)
     return done
 
 
@@ -83,10 +105,15 @@ def first_occurrences(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return new & ~mask[ids]
 
 
-def reread_if_changed(folder: str, done: Done) -> Done:
-    """`done`, read anew where the parts are not those this run knows of: another writer's came late, or one is gone."""
-    listed = {info.path for info in storage.list_files(folder)} if storage.is_dir(folder) else set()
-    return done if listed == done.parts else read_done(folder, len(done.mask))
+def reread_if_changed(out: Output, folder: str, done: Done) -> Done:
+    """`done`, read anew where the parts that count are not those this run knows of: one was removed by hand, say."""
+    listed = {info.path for info in generations.files(out.join(folder))}
+    return done if listed == done.parts else read_done(out, folder, len(done.mask))
+
+
+def part_name(first_row: int, run_id: str, number: int) -> str:
+    """Name of a part file: by its first row, and by the run that writes it (`data.generations`)."""
+    return f"part-{first_row:012d}-{run_id}-{number:05d}.parquet"
 
 
 def count_errors(codes: pa.ChunkedArray) -> dict[str, int]:
@@ -96,12 +123,12 @@ def count_errors(codes: pa.ChunkedArray) -> dict[str, int]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait until the block is over, so that what is counted and what is written agree."""
+    """Ctrl-C, SIGTERM and SIGHUP wait until the block is over, so that what is counted and what is written agree."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for number in before:
         signal.signal(number, lambda got, _: came.append(got))
     try:
@@ -117,7 +144,8 @@ def uninterrupted() -> Iterator[None]:
 class PartWriter:
     """Gathers rows and writes part files of `commit_rows`, or what there is every `commit_seconds`.
 
-    `done` is brought up to date as rows come. `check_lease` is called before every file and may raise (lease lost).
+    put: writes a table as a file of that name in OUTPUT, and may raise (lease lost). `done` is brought up to date as
+    rows come.
     waiting_rows: taken and not durable yet. parts, seconds: files written, and the time that took.
     """
 
@@ -126,7 +154,7 @@ class PartWriter:
     done: Done
     commit_rows: int
     commit_seconds: float
-    check_lease: Callable[[], None]
+    put: Callable[[str, pa.Table], None]
     waiting_rows: int = 0
     parts: int = 0
     seconds: float = 0.0
@@ -163,9 +191,8 @@ class PartWriter:
         table = pa.concat_tables(self._waiting).combine_chunks()
         part, rest = table.slice(0, rows).sort_by("row_id"), table.slice(rows)
         self._waiting, self.waiting_rows = ([rest] if len(rest) else []), len(rest)
-        name = f"part-{part['row_id'][0].as_py():012d}-{self.run_id}-{self.parts:05d}.parquet"
-        self.check_lease()
-        parquet.write(storage.join(self.folder, name), part)
+        name = part_name(part["row_id"][0].as_py(), self.run_id, self.parts)
+        self.put(f"{self.folder}/{name}", part)
         self.done.parts.add(name)
         self.parts += 1
         self._since = time.monotonic()

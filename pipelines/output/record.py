@@ -1,5 +1,5 @@
-"""What an OUTPUT says of itself: `_state/identity.json`, the job and settings it was begun with, and `_run.json`, what
-the last run was asked, what it ran with, and what came of it."""
+"""What an OUTPUT says of itself: its identity, the job and settings it was begun with, and `_run.json`, what the last
+run was asked, what it ran with, and what came of it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.data.generations import Generation, told
 
+TOLD = ("_run.json", "_embeddings.json", "_manifest.json")
 PACKAGES = ("numpy", "torch", "transformers", "ray", "pyarrow", "peft", "faiss-cpu", "soundfile", "av", "soxr")
 
 
-def check_identity(output: str, identity: dict[str, Any], results: str = "") -> bool:
+def check_identity(output: str, before: dict[str, Any] | None, identity: dict[str, Any], results: str = "") -> bool:
     """Refuse an OUTPUT made with another model or with settings that change answers (SettingsError), and one that no
     run has begun, but with files in the folder `results` where the results are to go.
 
-    True where there was nothing yet: `identity` is now what OUTPUT is.
+    before: the identity OUTPUT has. True where it has none yet.
     """
-    uri = storage.join(output, "_state", "identity.json")
     shown = storage.public_uri(output)
-    if not storage.exists(uri):
+    if before is None:
         place = storage.join(output, results)
         if results and storage.is_dir(place) and next(storage.list_files(place), None) is not None:
             problem = f"{shown} has a folder `{results}` with files that no run has made"
             raise SettingsError("output", problem, f"choose another OUTPUT, or move `{results}` away")
-        storage.write_bytes(uri, json.dumps(identity, indent=1, sort_keys=True).encode())
         return True
-    before = json.loads(storage.read_bytes(uri))
-    names = sorted(set(before) | set(identity))
-    different = [name for name in names if before.get(name) != identity.get(name)]
+    now = json.loads(json.dumps(identity))
+    different = [name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
     if different:
-        changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(identity.get(n))}" for n in different)
+        changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(now.get(n))}" for n in different)
         remedy = "choose another OUTPUT"
         if "job" not in different:
             remedy = f"use the settings it was begun with, {remedy}, or start anew with --overwrite"
@@ -46,25 +45,48 @@ def _show(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def read_record(output: str, name: str) -> dict[str, Any] | None:
-    """The JSON object in the file `name` of OUTPUT; None where there is none. Raises StorageError for one that cannot
-    be read."""
+def of_older_version(output: str, overwrite: bool = False) -> Generation:
+    """What an OUTPUT without generations says of itself: all its files count.
+
+    Raises SettingsError where it does not say what it was begun with, which --overwrite need not know.
+    """
+    found = {name: said for name in TOLD if (said := _read(output, name)) is not None}
+    uri = storage.join(output, "_state", "identity.json")
+    identity = _read(output, "_state/identity.json")
+    if identity is None and not overwrite and storage.exists(uri):
+        problem = f"{storage.public_uri(uri)}, which says what OUTPUT was begun with, is damaged"
+        raise SettingsError("output", problem, "bring it back whole, or start anew with --overwrite")
+    return Generation(0, "", identity, told=found)
+
+
+def maker(generation: Generation) -> str | None:
+    """The job that began an OUTPUT; None where none did."""
+    for said in (generation.identity, generation.told.get("_run.json")):
+        if said is not None and isinstance(said.get("job"), str):
+            return str(said["job"])
+    return None
+
+
+def _read(output: str, name: str) -> dict[str, Any] | None:
     uri = storage.join(output, *name.split("/"))
     try:
-        told = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+        said = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
     except ValueError:
         return None
-    return told if isinstance(told, dict) else None
+    return said if isinstance(said, dict) else None
 
 
-def write_run(output: str, run: dict[str, Any]) -> None:
-    """Put `_run.json` in place."""
-    storage.write_bytes(storage.join(output, "_run.json"), json.dumps(run, indent=1, default=str).encode())
+def shown(values: dict[str, Any]) -> bytes:
+    """`_run.json` and its like as they are written."""
+    return json.dumps(values, indent=1, default=str).encode()
 
 
 def read_run(output: str) -> dict[str, Any] | None:
-    """The last `_run.json` of OUTPUT, or None."""
-    return read_record(output, "_run.json")
+    """What the last run of OUTPUT told in `_run.json`; None where there is nothing that can be read."""
+    try:
+        return told(output, "_run.json")
+    except ValueError:
+        return None
 
 
 def versions() -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,10 +13,12 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
+from pipelines.output.record import read_run
 
 COLUMNS = (
     *("row_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
+    *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
 )
 
@@ -30,15 +31,16 @@ class Totals:
     files: int = 0
     seconds: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
+    incomplete: int = 0
+    lost_s: float = 0.0
 
 
 def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
     """The folder of the answers, and `_run.json` (empty when there is none). Raises SettingsError for no answers."""
     parent = answers.rstrip("/").rpartition("/")[0] or "."
     for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
-        if parquet.files(folder):
-            uri = storage.join(output, "_run.json")
-            return folder, json.loads(storage.read_bytes(uri)) if storage.exists(uri) else {}
+        if generations.files(folder):
+            return folder, read_run(output) or {}
     problem = f"there are none in {public_uri(answers)}"
     raise SettingsError("answers", problem, "give the OUTPUT of `mats caption`, with answers in it")
 
@@ -48,9 +50,11 @@ def survey(folder: str, max_files: int) -> tuple[Totals, set[str]]:
     totals = Totals()
     seen: set[int] = set()
     heap: list[tuple[int, str]] = []
-    for row in _rows(folder, ("uri", "decoded_s", "error_code")):
+    for row in _rows(folder, ("uri", "decoded_s", "error_code", "complete", "lost_s")):
         totals.rows += 1
         totals.seconds += row.get("decoded_s") or 0.0
+        totals.incomplete += row.get("complete") is False
+        totals.lost_s += row.get("lost_s") or 0.0
         if row.get("error_code"):
             totals.errors[row["error_code"]] += 1
         uri = row.get("uri") or ""
@@ -78,7 +82,7 @@ def read_files(folder: str, chosen: set[str]) -> list[dict[str, Any]]:
 
 def _rows(folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of a Parquet folder; columns that are not there are left out."""
-    for info in parquet.files(folder):
+    for info in generations.files(folder):
         for batch in parquet.batches(info.uri, 8192, columns):
             yield from batch.to_pylist()
 

@@ -27,7 +27,7 @@ from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.settings.text import BuildMemorySettings
-from pipelines.text.memory_directory import SHARDS, check_replaceable, remove_unfinished, write_memory
+from pipelines.text.memory_directory import check_replaceable, shards_folder, write_memory
 from pipelines.text.memory_shards import ALL, Piece, Selection, count_piece, fill_shard, sample_piece, unit_rows
 
 SHARD_BYTES = 64 << 20
@@ -62,11 +62,10 @@ def run_build_memory(
     check_replaceable(settings.output)
     with open_output(settings.output, written=()) as out:
         try:
-            remove_unfinished(settings.output)
             build = _MemoryBuild(settings, facts, pieces, size, progress or (lambda _: None))
             memory = build.run(out)
         finally:
-            storage.remove_tree(out.join(*SHARDS))
+            storage.remove_tree(shards_folder(out))
         build.tell(Progress("done", memory["count"], memory["count"]))
         return BuildMemoryResult(settings.output, memory, round(time.time() - started, 2), build.times)
 
@@ -121,7 +120,7 @@ class _MemoryBuild:
             sample = self._timed("sample", partial(self._sample, total, clusters))
             empty = self._timed("k-means", partial(self._train, sample, clusters))
             del sample
-            shards = self._timed("fill", partial(self._fill, counts, faiss_index.to_bytes(empty)))
+            shards = self._timed("fill", partial(self._fill, counts, faiss_index.to_bytes(empty), shards_folder(out)))
         self.times["start"] = round(time.monotonic() - began - sum(self.times.values()), 2)
         out.check()
         self.tell(Progress("merge", total, total))
@@ -130,7 +129,7 @@ class _MemoryBuild:
             "storage": self.settings.storage, "embeddings": storage.public_uri(self.settings.embeddings),
             "settings": self.settings.model_dump(include={"sources", "cap", "seed", "iterations"}),
         }  # fmt: skip
-        return self._timed("merge", partial(write_memory, self.settings.output, empty, shards, facts))
+        return self._timed("merge", partial(write_memory, out, empty, shards, facts))
 
     def _timed(self, name: str, step: Callable[[], Any]) -> Any:
         """What a step returns; its seconds go into `times`."""
@@ -191,7 +190,7 @@ class _MemoryBuild:
         centroids = faiss_index.train_centroids(sample, clusters, self.settings.seed, self.settings.iterations)
         return faiss_index.empty_index(centroids, self.settings.storage, sample)
 
-    def _fill(self, counts: list[int], empty: bytes) -> int:
+    def _fill(self, counts: list[int], empty: bytes, folder: str) -> int:
         import ray
 
         shards: list[dict[str, Any]] = []
@@ -202,8 +201,6 @@ class _MemoryBuild:
             shards[-1]["pieces"].append(asdict(piece))
             first += count
         tables = [pa.Table.from_pylist([shard]) for shard in shards]
-        folder = storage.join(self.settings.output, *SHARDS)
-        storage.remove_tree(folder)
         done = 0
         for table in self._map(tables, _fill_from, self.selection, ray.put(empty), folder):
             done += sum(table["rows"].to_pylist())

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from pipelines.data import parquet
+from pipelines.data import generations, parquet
 from pipelines.data.corpus import FileReport, read_corpus
+from pipelines.output.lease import check_generation
 
 CAPTION_SCHEMA = pa.schema(
     {"caption_id": pa.string(), "caption": pa.string(), "sources": pa.list_(pa.string()), "count": pa.int64()}
@@ -36,14 +37,14 @@ def bucket_of(caption_id: str, buckets: int) -> int:
     return int(caption_id[:15], 16) % buckets
 
 
-def part_name(bucket: int) -> str:
-    """The part file of a bucket."""
-    return f"part-{bucket:05d}.parquet"
+def part_name(bucket: int, run_id: str = "") -> str:
+    """The part file of a bucket, by the run that writes it (`data.generations`)."""
+    return f"part-{bucket:05d}{run_id and '-'}{run_id}.parquet"
 
 
 def bucket_of_part(name: str) -> int:
     """The bucket of a part file; the inverse of `part_name`."""
-    return int(name.rsplit("part-", 1)[1].removesuffix(".parquet"))
+    return int(name.rsplit("part-", 1)[1].removesuffix(".parquet").partition("-")[0])
 
 
 def read_corpora(
@@ -99,9 +100,11 @@ def distinct(rows: pa.Table) -> pa.Table:
 
 class EmbedBucket:
     """All rows of one bucket → its part file; returns a row of counts. parts: folder of the part files. encoder: what
-    `load_encoder` takes, or one with `embed_text(texts) -> Tensor[N, dim]`."""
+    `load_encoder` takes, or one with `embed_text(texts) -> Tensor[N, dim]`. run_id: of the run that writes."""
 
-    def __init__(self, parts: str, encoder: Any, dim: int, device: str = "auto", batch_size: int = 128) -> None:
+    def __init__(
+        self, parts: str, encoder: Any, dim: int, device: str = "auto", batch_size: int = 128, run_id: str = ""
+    ) -> None:
         import torch
 
         from mats_core.encoders.load import load_encoder
@@ -109,7 +112,7 @@ class EmbedBucket:
         # note: one thread a process on a CPU, however many processes: with another number the sums of a matrix product
         # may be taken in another order, and a caption's last bit would depend on --actors
         torch.set_num_threads(1)
-        self.parts, self.dim, self.batch_size = parts, dim, batch_size
+        self.parts, self.run_id, self.dim, self.batch_size = parts, run_id, dim, batch_size
         self.encoder = load_encoder(encoder, device) if isinstance(encoder, str) else encoder
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -117,7 +120,11 @@ class EmbedBucket:
         bucket = rows["bucket"][0].as_py()
         captions = distinct(rows)
         table = embedding_table(captions, self._embed(captions["caption"].to_pylist()))
-        parquet.write(storage.join(self.parts, part_name(bucket)), table, row_group_size=16_384)
+        output, place = generations.place_of(self.parts)
+        check_generation(output, self.run_id)
+        name = part_name(bucket, self.run_id)
+        parquet.write(storage.join(self.parts, name), table, row_group_size=16_384)
+        check_generation(output, self.run_id, f"{place}/{name}")
         counts = {"bucket": bucket, "captions": len(captions), "records": sum(captions["count"].to_pylist())}
         return pa.Table.from_pylist([{**counts, "began_at": began, "ended_at": time.time()}])
 

@@ -29,14 +29,14 @@ from pipelines.cluster.progress import Progress, peak_mb
 from pipelines.cluster.session import check_device
 from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
-from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_facts, write_facts
+from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_facts, list_parts, told_of
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora
 
 REPORT = "_corpora.json"
-OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER, "_state/identity.json")
+OUR_NAMES = ("_run.json", SIDECAR, REPORT, FOLDER)
 RECORD_BYTES = {".parquet": 60, ".csv": 120}
 """Bytes a record takes on disk, about; 250 in JSON."""
 
@@ -107,13 +107,12 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
         finally:
             work.describe(run)
             run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
-            out.check()
             if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                write_facts(EmbeddingsFacts(
+                out.tell(SIDECAR, told_of(EmbeddingsFacts(
                     settings.output, encoder=storage.public_uri(settings.encoder),
                     encoder_fingerprint=facts.fingerprint, dim=facts.dim, dtype="float16",
                     rows=run["captions"], records=run["records"] - run["bad"], corpora=corpora,
-                ))  # fmt: skip
+                )))  # fmt: skip
             out.write_run(run)
         return EmbedTextResult(run["status"], settings.output, run)
 
@@ -126,7 +125,7 @@ class _Embedding:
     ) -> None:
         self.settings, self.facts, self.buckets, self.out, self.tell = settings, facts, buckets, out, tell
         self.parts = storage.join(settings.output, FOLDER)
-        self.done = sorted(_done(self.parts))
+        self.done = sorted(_done(settings.output))
         self.reports: list[FileReport] = []
         self.bad = self.usable = self.before = self.new = self.captions = 0
         self.embed_s = 0.0
@@ -156,8 +155,7 @@ class _Embedding:
 
         from pipelines.cluster.session import readable_errors
 
-        folder = storage.join(self.settings.output, "_state", "reports")
-        storage.remove_tree(folder)
+        folder = self.out.join("_state", f"reports-{self.out.run_id}")
         uris = pa.table({"uri": [info.uri for info in files], "number": range(len(files))})
         size = -(-len(uris) // READ_TASKS)
         shards = [uris.slice(at, size) for at in range(0, len(uris), size)]
@@ -198,11 +196,13 @@ class _Embedding:
         if not there.own and actors * ENCODER_CPUS + READ_CPUS > there.cpus:
             problem = f"a cluster of {there.cpus:g} CPUs has no room for {actors} actors and a reader"
             raise SettingsError("address", problem, "ask for fewer (--actors), or join a larger cluster")
-        given = (self.parts, self.facts.uri, self.facts.dim, self.settings.device, self.settings.batch_size)
+        given = (self.parts, self.facts.uri, self.facts.dim)
+        how = (self.settings.device, self.settings.batch_size, self.out.run_id)
         grouped = captions.groupby("bucket", num_partitions=min(self.buckets, SHUFFLE_PARTITIONS))
         counts = grouped.map_groups(
-            EmbedBucket, fn_constructor_args=given, batch_format="pyarrow", compute=ActorPoolStrategy(size=actors),
-            num_cpus=ENCODER_CPUS, num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
+            EmbedBucket, fn_constructor_args=(*given, *how), batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=actors), num_cpus=ENCODER_CPUS,
+            num_gpus=min(1.0, there.gpus / actors) if on_gpu else None,
             **bounded_retries(GroupedData.map_groups),
         )  # fmt: skip
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
@@ -214,7 +214,7 @@ class _Embedding:
             records=sum(report.records for report in self.reports), bad=self.bad,
             problems=dict(sum((report.problems for report in self.reports), Counter())),
             records_new=self.new, captions_new=self.captions,
-            captions=sum(parquet.row_count(info.uri) for info in parquet.files(self.parts)),
+            captions=sum(parquet.row_count(info.uri) for info in list_parts(self.settings.output)),
             embed_s=round(self.embed_s, 3), busy_s=round(busy, 3),
             records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
         )  # fmt: skip
@@ -234,10 +234,10 @@ def _actor_count(there: Any, on_gpu: bool, model_bytes: int, buckets: int) -> in
     return max(1, min(int(there.cpus) if there.own else int(there.cpus) - 1, fitting, buckets))
 
 
-def _done(parts: str) -> set[int]:
+def _done(output: str) -> set[int]:
     """Buckets whose parts are there; raises SettingsError for a file that is no part."""
     found = set()
-    for info in parquet.files(parts):
+    for info in list_parts(output):
         try:
             found.add(bucket_of_part(info.path))
         except (IndexError, ValueError):

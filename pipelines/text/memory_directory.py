@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +15,18 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.memory import faiss_index
+from mats_core.storage.fingerprint import fingerprint_file
 from pipelines.cluster.progress import peak_mb
 from pipelines.data import parquet
+from pipelines.output.folder import Output
 from pipelines.text.memory_shards import shard_uri
 
 FILES = ("index.faiss", "captions.parquet", "memory.json")
-SHARDS = ("_state", "shards")
-"""The folder of the shards, below OUTPUT."""
+
+
+def shards_folder(out: Output) -> str:
+    """Where this run's shards are until they are merged."""
+    return out.join("_state", f"shards-{out.run_id}")
 
 
 def check_replaceable(output: str) -> None:
@@ -40,23 +44,24 @@ def check_replaceable(output: str) -> None:
         raise SettingsError("output", problem, "move it away, or choose another folder")
 
 
-def write_memory(output: str, empty: Any, shards: int, facts: Mapping[str, Any]) -> dict[str, Any]:
+def write_memory(out: Output, empty: Any, shards: int, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Merge the shards 0 … `shards` - 1 into a memory, and put it into OUTPUT; returns what its memory.json says.
     empty: the trained index without vectors, of `faiss_index.empty_index`. facts: what memory.json says besides what is
     known here. Raises StorageError where that cannot be written; an old memory in OUTPUT is then as it was."""
-    folder = storage.join(output, *SHARDS)
+    folder, output = shards_folder(out), out.uri
     try:
         # note: inside OUTPUT where that is local, so that moving is renaming
-        with tempfile.TemporaryDirectory(prefix="memory-", dir=_local_state(output)) as folder_name:
+        with tempfile.TemporaryDirectory(prefix=f"memory-{out.run_id}-", dir=_local_state(output)) as folder_name:
             place = Path(folder_name)
             local = [_local(shard_uri(folder, n, "faiss"), place) for n in range(shards)]
             fingerprint = faiss_index.merge_shards(empty, local, place / "index.faiss")
             _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
             size = (place / "index.faiss").stat().st_size
-            note = {"fingerprint": fingerprint, **facts, "clusters": int(empty.nlist), "index_bytes": size}
+            note = {"fingerprint": fingerprint, "captions_fingerprint": fingerprint_file(place / FILES[1]), **facts}
+            note |= {"clusters": int(empty.nlist), "index_bytes": size}
             note["driver_peak_mb"] = peak_mb()
             (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
-            _put_memory(place, output)
+            _put_memory(place, out)
             return note
     except (OSError, pa.ArrowException) as error:  # a full disk, say
         raise storage.error_from(error, output) from None
@@ -66,13 +71,6 @@ def _local_state(output: str) -> Path | None:
     """OUTPUT/_state where that is a local folder."""
     path = storage.local_path(output)
     return Path(path.decode(errors="surrogateescape")) / "_state" if path is not None else None
-
-
-def remove_unfinished(output: str) -> None:
-    """Remove the workplace of a build that was killed. Only for the holder of the lease."""
-    state = _local_state(output)
-    for left in state.glob("memory-*") if state is not None else ():
-        shutil.rmtree(left, ignore_errors=True)
 
 
 def _local(uri: str, place: Path) -> Path:
@@ -85,28 +83,33 @@ def _local(uri: str, place: Path) -> Path:
     return copy
 
 
-def _put_memory(made: Path, output: str) -> None:
+def _put_memory(made: Path, out: Output) -> None:
     """Switch OUTPUT to the memory in `made`, a folder on its disk: index, captions, and last memory.json.
 
     Locally that is three renames, which need no room. To a store the files are uploaded beside the old ones first, and
     the store copies them into place. What fails until then leaves the old memory as it was; a kill between two of the
-    three leaves a memory.json that names another index, which `SantaMemory.load` refuses.
+    three, or a run that lost OUTPUT and puts one more in place, leaves a memory.json that names other files, which
+    `SantaMemory.load` refuses until the memory is built again. Raises LeaseLost.
     """
-    place = storage.local_path(output)
+    place = storage.local_path(out.uri)
     if place is not None:
         for name in FILES:
             with (made / name).open("rb+") as file:
                 os.fsync(file.fileno())  # a disk that is full may say so only here
         for name in FILES:
+            out.check()
             os.replace(made / name, os.path.join(place, name.encode()))
+        out.check()
         return
-    beside = storage.join(output, "_state", "next")
+    beside = out.join("_state", f"next-{out.run_id}")
     storage.make_dirs(beside)
     try:
         for name in FILES:
             _in_store("put_file", str(made / name), storage.join(beside, name))
         for name in FILES:
-            _in_store("cp_file", storage.filesystem(storage.join(beside, name))[1], storage.join(output, name))
+            out.check()
+            _in_store("cp_file", storage.filesystem(storage.join(beside, name))[1], out.join(name))
+        out.check()
     finally:
         storage.remove_tree(beside)
 

@@ -17,6 +17,8 @@ from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.data.corpus import check_columns, corpus_files
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows
+from pipelines.data.generations import newest
+from pipelines.output.record import maker, of_older_version
 from pipelines.settings.train import MODEL, TrainSettings
 from pipelines.train.loggers import check_loggers
 from pipelines.train.mixture import table_of, tables
@@ -41,7 +43,7 @@ def check_output(settings: TrainSettings) -> None:
             problem = f"{storage.public_uri(uri)} lies in OUTPUT/{MODEL}, which the run writes anew"
             raise SettingsError(name, problem, "choose another OUTPUT")
     try:
-        begun = storage.exists(storage.join(settings.output, "_state", "identity.json"))
+        begun = maker(newest(settings.output) or of_older_version(settings.output, overwrite=True)) is not None
         foreign = not begun and storage.exists(model)
     except storage.StorageError:
         return  # an OUTPUT that cannot be written is refused later

@@ -7,6 +7,7 @@ far.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.data import generations
+from pipelines.output.lease import check_generation
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.model.model import MatsModel
 
-_NAME = re.compile(r"step-(\d{9})\.ckpt$")
+_NAME = re.compile(r"step-(\d{9})(-[0-9a-f]{12})?\.ckpt$")
 _OPTIMIZER = "optimizer"
 log = logging.getLogger(__name__)
 
@@ -54,8 +57,13 @@ def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:
     return named | {f"llm.{name}": weight for name, weight in model.llm.named_parameters() if weight.requires_grad}
 
 
-def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer) -> str:
-    """Write a checkpoint and return its URI. Raises StorageError (a full disk, say); earlier ones stay as they are."""
+def save_checkpoint(
+    folder: str, state: TrainState, model: MatsModel, optimizer: torch.optim.Optimizer, run_id: str = ""
+) -> str:
+    """Write a checkpoint, under a name of the run that writes it (`data.generations`), and return its URI.
+
+    Raises LeaseLost, StorageError (a full disk, say); earlier ones stay as they are.
+    """
     from safetensors.torch import save
 
     tensors: dict[str, torch.Tensor] = {}
@@ -63,14 +71,28 @@ def save_checkpoint(folder: str, state: TrainState, model: MatsModel, optimizer:
         tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
         for kind, value in optimizer.state.get(weight, {}).items():
             tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
-    uri = storage.join(folder, f"step-{state.step:09d}.ckpt")
-    storage.write_bytes(uri, save(tensors, {"state": json.dumps(asdict(state))}))
+    said = json.dumps(asdict(state))
+    name = f"step-{state.step:09d}{run_id and '-'}{run_id}.ckpt"
+    uri, (output, place) = storage.join(folder, name), generations.place_of(folder)
+    check_generation(output, run_id)
+    storage.write_bytes(uri, save(tensors, {"state": said, "checksum": _checksum(said, tensors)}))
+    check_generation(output, run_id, f"{place}/{name}")
     return uri
 
 
+def _checksum(state: str, tensors: dict[str, torch.Tensor]) -> str:
+    import torch
+
+    found = hashlib.blake2b(state.encode(), digest_size=16)
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
 def list_checkpoints(folder: str) -> dict[int, str]:
-    """Step → URI, in order."""
-    files = storage.list_files(folder) if storage.is_dir(folder) else []
+    """Step → URI of those that count, in order."""
+    files = generations.counted(folder, list(storage.list_files(folder)) if storage.is_dir(folder) else [])
     return dict(sorted((int(match[1]), info.uri) for info in files if (match := _NAME.search(info.uri))))
 
 
@@ -141,8 +163,10 @@ def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
 
     try:
         tensors = load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return TrainState(**json.loads(header["__metadata__"]["state"])), tensors
+        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        if told.get("checksum") not in (None, _checksum(told["state"], tensors)):  # older ones have none
+            raise ValueError("its checksum is another")
+        return TrainState(**json.loads(told["state"])), tensors
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error
 

@@ -12,6 +12,7 @@ import yaml
 
 from mats_core import storage
 from mats_core.model.model import MatsModel
+from pipelines.output.lease import LeaseLost, check_generation
 from pipelines.output.record import versions
 from pipelines.pages.charts import Line, curve_svg
 from pipelines.settings.train import MODEL, TrainSettings
@@ -19,40 +20,72 @@ from pipelines.train.checkpoints import TrainState
 from pipelines.train.mixture import StoredSet, held_out_notes
 
 CARD = "MODEL_CARD.md"
+_RUN = "- run: "
 
 
 def export_model(
-    model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], exported_step: int
+    model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], exported_step: int, run_id: str
 ) -> None:
-    """Write OUTPUT/model whole, in place of an earlier one. Raises StorageError or OSError."""
+    """Write OUTPUT/model whole, in place of an earlier one. Raises StorageError, OSError, and LeaseLost.
+
+    After LeaseLost there is no model, since files of two runs may have met; the newer run's command given again
+    writes it.
+    """
     target = storage.join(settings.output, MODEL)
     path = storage.local_path(target)
     if path is not None:
         final = Path(path.decode("utf-8", "surrogateescape"))
         draft = final.with_name(f".{MODEL}-{uuid.uuid4().hex[:8]}.partial")
         try:
-            _write(model, settings, state, sets, exported_step, draft)
+            _write(model, settings, state, sets, exported_step, run_id, draft)
+            check_generation(settings.output, run_id)
             storage.remove_tree(target)
             draft.rename(final)
+            _check_put(settings.output, run_id, target)
         finally:
             storage.remove_tree(str(draft))
         return
     with tempfile.TemporaryDirectory(prefix="mats-model-") as place:
-        _write(model, settings, state, sets, exported_step, Path(place))
+        _write(model, settings, state, sets, exported_step, run_id, Path(place))
         files = sorted((f for f in Path(place).rglob("*") if f.is_file()), key=lambda f: f.name == "mats.json")
         for file in files:  # mats.json last: without it, no directory counts as a model
+            check_generation(settings.output, run_id)
             storage.write_bytes(storage.join(target, file.relative_to(place).as_posix()), file.read_bytes())
+            _check_put(settings.output, run_id, target)
+
+
+def _check_put(output: str, run_id: str, target: str) -> None:
+    try:
+        check_generation(output, run_id)
+    except LeaseLost:
+        storage.remove_tree(target)
+        raise
+
+
+def is_model_of(target: str, run_id: str) -> bool:
+    """Whether there is a model, written by this run; by its card, or where that does not say, as older ones do not."""
+    if not storage.exists(storage.join(target, "mats.json")):
+        return False
+    card = storage.join(target, CARD)
+    told = storage.read_bytes(card).decode(errors="replace") if storage.exists(card) else ""
+    return f"{_RUN}{run_id}" in told or _RUN not in told
 
 
 def _write(
-    model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], step: int, folder: Path
+    model: MatsModel,
+    settings: TrainSettings,
+    state: TrainState,
+    sets: list[StoredSet],
+    step: int,
+    run_id: str,
+    folder: Path,
 ) -> None:
     model.save(str(folder), include=settings.include, weights=settings.weights)
     pictures = curves(state.history)
     for name, svg in pictures.items():
         (folder / "curves").mkdir(exist_ok=True)
         (folder / "curves" / f"{name}.svg").write_text(svg, encoding="utf-8")
-    (folder / CARD).write_text(model_card(model, settings, state, sets, step, pictures), encoding="utf-8")
+    (folder / CARD).write_text(model_card(model, settings, state, sets, step, run_id, pictures), encoding="utf-8")
 
 
 def curves(history: list[dict[str, Any]]) -> dict[str, str]:
@@ -78,7 +111,7 @@ def curves(history: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def model_card(
-    model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], step: int,
+    model: MatsModel, settings: TrainSettings, state: TrainState, sets: list[StoredSet], step: int, run_id: str,
     pictures: Iterable[str],
 ) -> str:  # fmt: skip
     """Markdown: data, settings, curves, metrics."""
@@ -98,6 +131,7 @@ def model_card(
         f"- continued from: {settings.model or 'nothing, it is new'}",
         f"- {state.step:,} steps, {state.samples:,} samples, {state.tokens:,} tokens, {state.seconds / 60:.1f} min; "
         f"written from step {step:,}",
+        f"{_RUN}{run_id}",
         # its last bits are not those of an unbroken run where it was continued with other threads
         *([f"- threads a worker: {', then '.join(map(str, state.threads))}"] if len(state.threads) > 1 else []),
         "", "## Data", "",

@@ -26,12 +26,13 @@ from pipelines.output.folder import Output, open_output
 from pipelines.output.record import versions
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
+from pipelines.train.export import is_model_of
 from pipelines.train.loggers import FOLDER, flat, open_logs
 from pipelines.train.mixture import held_out_notes, read_store, store_key
 
 REPORT = "_corpora.json"
 OUR_NAMES = (
-    MODEL, FOLDER, REPORT, "_run.json", "_state/checkpoints", "_state/data", "_state/ray", "_state/identity.json",
+    MODEL, FOLDER, REPORT, "_run.json", "_state/checkpoints", "_state/data", "_state/ray",
 )  # fmt: skip
 EXPORT_SETTINGS = ("include", "weights", "export")
 ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
@@ -80,7 +81,7 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
         model = out.join(MODEL)
         before = out.read_run()
         done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
-        if before and done and storage.exists(storage.join(model, "mats.json")):
+        if before and done and is_model_of(model, before.get("run_id", "")):
             return TrainResult("complete_before", settings.output, model, before["step"], before)
         return TrainDriver(settings, checked, tell, out).run()
 
@@ -151,6 +152,7 @@ class TrainDriver:
         }  # fmt: skip
         self.run_facts.setdefault("step", self.shown.step)
         self.out.write_run(self.run_facts)
+        self.out.check()
         for name in ("ray", "data") if status == "complete" else ():
             storage.remove_tree(self.out.join("_state", name))
         step, message = int(self.run_facts["step"]), str(ended.get("message", ""))
@@ -283,7 +285,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     fsdp = large or settings.fsdp == "always"
     job = TrainJob(
         settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
-        data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(),
+        data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(), run_id=run_id,
         threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
         dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
     )  # fmt: skip

@@ -20,9 +20,17 @@ from mats_core.model.config import MapperConfig, Part, SantaSettings
 from mats_core.model.model import MatsModel, load_model
 from mats_core.training.loop import train
 from mats_core.training.step import NotFiniteError, StepBatch, StepResult, evaluate, make_optimizer, trained_weights
+from pipelines.output.lease import LeaseLost
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import WorkerShare, draw_step, prefetched, step_batch, validation_batches, wording
-from pipelines.train.checkpoints import ForeignCheckpoint, load_checkpoint, load_newest, prune, save_checkpoint
+from pipelines.train.checkpoints import (
+    ForeignCheckpoint,
+    list_checkpoints,
+    load_checkpoint,
+    load_newest,
+    prune,
+    save_checkpoint,
+)
 from pipelines.train.mixture import open_store
 from pipelines.train.pack import ensure_store
 from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
@@ -38,7 +46,8 @@ class TrainingStopped(RuntimeError):
 @dataclass
 class TrainJob:
     """What the driver found out, for the workers. `encoder` and `memory` are parts of the model, not loaded. `cwd` is
-    where the driver stands: what the settings name by relative paths lies there."""
+    where the driver stands: what the settings name by relative paths lies there. `run_id`: of the run that they are of.
+    """
 
     settings: TrainSettings
     dim: int
@@ -51,6 +60,7 @@ class TrainJob:
     fsdp: bool
     dtype: str
     cwd: str = "."
+    run_id: str = ""
 
 
 def build_model(job: TrainJob, device: str) -> MatsModel:
@@ -280,9 +290,9 @@ class TrainWorker:
         failure = ""
         if self.share.rank == 0:
             try:
-                save_checkpoint(self.folder, self.state, self.model, self.optimizer)
+                save_checkpoint(self.folder, self.state, self.model, self.optimizer, self.job.run_id)
                 prune(self.folder, self.settings.keep_checkpoints, self.state.best_step)
-            except (storage.StorageError, OSError) as error:
+            except (LeaseLost, storage.StorageError, OSError) as error:
                 failure = str(error)
         if sum_numbers([float(bool(failure))], self.device)[0] > 0:
             told = f"the checkpoint of step {self.state.step} was not written, earlier ones are intact: {failure}"
@@ -299,15 +309,15 @@ class TrainWorker:
         if self.settings.export == "best" and self.state.best_step is not None:
             step = self.state.best_step
             try:
-                load_checkpoint(storage.join(self.folder, f"step-{step:09d}.ckpt"), self.model)
-            except (ValueError, storage.StorageError) as error:
+                load_checkpoint(list_checkpoints(self.folder)[step], self.model)
+            except (KeyError, ValueError, storage.StorageError) as error:
                 raise TrainingStopped(
                     f"the best checkpoint, of step {step}, cannot be read ({error}); `export: last` writes the last one"
                 ) from error
         self.reporter.report("stage", now=True, stage="writing the model", workers=self.share.world)
         try:
-            export_model(self.model, self.settings, self.state, self.sets, step)
-        except (storage.StorageError, OSError, SettingsError, SafetensorError) as error:
+            export_model(self.model, self.settings, self.state, self.sets, step, self.job.run_id)
+        except (LeaseLost, storage.StorageError, OSError, SettingsError, SafetensorError) as error:
             raise TrainingStopped(f"the model was not written; checkpoints are intact: {error}") from error
         names = ("step", "tokens", "samples", "seconds", "best_step", "best_loss", "history")
         facts: dict[str, Any] = {name: getattr(self.state, name) for name in names}

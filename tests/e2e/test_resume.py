@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -82,11 +83,12 @@ def test_interrupted_then_killed_then_finished(
     run_caption(CaptionSettings(output=str(tmp_path / "undisturbed"), **given))
     assert without(rows, "run_id") == without(read_answers(tmp_path / "undisturbed"), "run_id")
     left = sorted(path.name for path in out.rglob("*") if path.is_file() and path.suffix != ".parquet")
-    assert left == ["_run.json", "identity.json"]
+    assert left[-1:] == ["_run.json"]
+    assert all(re.fullmatch(r"\d{6}\.json", name) for name in left[:-1])
 
 
 def test_a_second_run_on_the_same_output_is_refused(tones: Path, tmp_path: Path, tiny_model_dir: str) -> None:
-    held = Lease(str(tmp_path / "out" / "_state"), "first")
+    held = Lease(str(tmp_path / "out"), "first")
     held.acquire()
     with pytest.raises(LeaseHeld, match="holds it since"):
         run_caption(CaptionSettings(input=str(tones), output=str(tmp_path / "out"), model=tiny_model_dir))

@@ -276,7 +276,7 @@ def test_overwrite_waits_for_who_holds_the_folder(model: Any, data: str, tmp_pat
     out = tmp_path / "out"
     evaluate(data, out, benchmarks=NAMES[0], limit=4)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    lease = Lease(str(out / "_state"), "another")
+    lease = Lease(str(out), "another")
     lease.acquire()
     try:
         with pytest.raises(SettingsError, match="another run is writing into it"):

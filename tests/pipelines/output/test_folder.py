@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from pipelines.archive.caption import run_caption
 from pipelines.archive.scan import run_scan
 from pipelines.output.folder import Output, open_output, prepare_output
 from pipelines.output.lease import Lease, LeaseHeld, LeaseLost
-from pipelines.output.record import check_identity
 from pipelines.settings.archive import CaptionSettings, ScanSettings
 
 SCAN = {"job": "scan", "chunk_seconds": 56.0}
@@ -39,19 +37,20 @@ def test_an_output_is_held_by_one_run_and_given_back_whatever_happens(tmp_path: 
     second = opened(tmp_path, SCAN)
     assert not second.begun
     assert second.read_run() not in (None, {"run_id": second.run_id})
-    assert [path.name for path in (tmp_path / "_state").iterdir()] == ["identity.json"]
+    assert [path.name for path in (tmp_path / "_state").iterdir()] == ["generations"]
 
 
 def test_who_lost_the_lease_writes_no_record(tmp_path: Path) -> None:
     with open_output(str(tmp_path), SCAN) as out:
-        lease = tmp_path / "_state" / "lease.json"
-        lease.write_text(json.dumps({**json.loads(lease.read_text()), "run_id": "another"}))
+        other = Lease(str(tmp_path), "another")
+        other.begin(out.lease.generation, out.lease.generation)
         with pytest.raises(LeaseLost):
             out.check()
         with pytest.raises(LeaseLost):
             out.write_run({"status": "complete"})
     assert not (tmp_path / "_run.json").exists()
-    assert lease.exists()  # the other run's
+    assert Path(other.uri).exists()
+    other.release()
 
 
 def test_only_who_began_an_output_can_undo_that(tmp_path: Path) -> None:
@@ -73,12 +72,14 @@ def test_nothing_is_removed_before_everything_is_checked(tmp_path: Path) -> None
     for name in ("manifest/part.parquet", "manifest/part.parquet.0123abcd.partial", "_run.json.0123abcd.partial"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    before = sorted(tmp_path.rglob("*"))
-    other = Lease(str(tmp_path / "_state"), "another")
+    other = Lease(str(tmp_path), "another")
     other.acquire()
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(LeaseHeld):
         opened(tmp_path, SCAN, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
     other.release()
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SettingsError, match="is an OUTPUT of `mats scan`"):
         opened(tmp_path, {"job": "caption"}, overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
@@ -94,7 +95,7 @@ def test_overwrite_removes_nothing_when_the_list_asks_what_cannot_be_asked(
     (tmp_path / "a.wav").touch()
     (tmp_path / "list.csv").write_text(f"uri,task\na.wav,caption\na.wav,{task}\n")
     out = tmp_path / "out"
-    check_identity(str(out), {"job": "caption"})
+    opened(out, {"job": "caption"})
     (out / "answers").mkdir()
     (out / "answers" / "part.parquet").touch()
     settings = CaptionSettings(

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from mats_core import storage
+from pipelines.data.generations import Generation, generation_uri, newest
 from pipelines.output import lease as leases
 from pipelines.output.lease import Lease, LeaseHeld, LeaseLost
 
@@ -34,7 +35,7 @@ def test_a_second_run_is_refused_with_who_holds_it(tmp_path: Path) -> None:
     with pytest.raises(LeaseLost):
         first.check()
     second.release()
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in sorted(tmp_path.rglob("*.json"))] == ["000001.json", "000002.json"]
 
 
 @pytest.mark.processes
@@ -69,9 +70,11 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def elsewhere(folder: Path, **changes: object) -> Path:
     """A lease that a process of another machine holds."""
+    if not (folder / "_state" / "generations").exists():
+        storage.write_bytes(generation_uri(str(folder), 1), Generation(1, "x").to_bytes())
     holder = {"run_id": "x", "host": "elsewhere", "machine": "m", "pid": 1, "since": 0, "renewed": time.time()}
-    storage.write_bytes(str(folder / "lease.json"), json.dumps({**holder, **changes}).encode())
-    return folder / "lease.json"
+    storage.write_bytes(str(folder / "_state" / "lease-x.json"), json.dumps({**holder, **changes}).encode())
+    return folder / "_state" / "lease-x.json"
 
 
 @pytest.mark.usefixtures("hasty")
@@ -121,7 +124,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_holder_who_renews_keeps_it_whatever_its_clock_says(tmp_path: Path, clock_off_s: float) -> None:
     with renewing(tmp_path, renewed=time.time() + clock_off_s), pytest.raises(LeaseHeld, match="elsewhere"):
         Lease(str(tmp_path), "y").acquire()
-    assert json.loads((tmp_path / "lease.json").read_text())["run_id"] == "x"
+    assert newest(str(tmp_path)).run_id == "x"  # type: ignore[union-attr]
 
 
 @pytest.mark.usefixtures("patient")
@@ -137,7 +140,7 @@ def test_a_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
     elsewhere(tmp_path, machine=leases.this_machine(), pid=os.getpid(), process_started="1")
     mine = Lease(str(tmp_path), "y")
     mine.acquire()
-    assert json.loads((tmp_path / "lease.json").read_text())["run_id"] == "y"
+    assert newest(str(tmp_path)).run_id == "y"  # type: ignore[union-attr]
     mine.release()
 
 
@@ -169,4 +172,90 @@ def test_a_lease_that_cannot_be_read_is_nobodys_to_take(tmp_path: Path, monkeypa
         with pytest.raises(storage.StorageError):
             first.check()
     first.check()
+    first.release()
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(
+    "text", ["", "{torn", "[1]", '{"run_id": "x", "machine": 3}', '{"pid": "x", "since": [], "renewed": 0}']
+)
+def test_a_lease_that_says_nothing_is_watched_like_a_silent_holder(tmp_path: Path, text: str) -> None:
+    elsewhere(tmp_path).write_text(text)
+    mine = Lease(str(tmp_path), "y")
+    mine.acquire()
+    mine.check()
+    mine.release()
+
+
+def test_the_lease_of_an_older_version_is_respected(tmp_path: Path) -> None:
+    """`_state/lease.json`, of this process: it lives. Then of one that has ended."""
+    holder = {"run_id": "old", "machine": leases.this_machine(), "pid": os.getpid(), "since": 0, "renewed": 0}
+    holder["process_started"] = leases._process_start(os.getpid())
+    old = tmp_path / "_state" / "lease.json"
+    storage.write_bytes(str(old), json.dumps(holder).encode())
+    with pytest.raises(LeaseHeld):
+        Lease(str(tmp_path), "y").acquire()
+    storage.write_bytes(str(old), json.dumps({**holder, "process_started": "1"}).encode())
+    mine = Lease(str(tmp_path), "y")
+    mine.acquire()
+    assert not old.exists()
+    mine.release()
+
+
+def test_a_number_that_is_free_again_is_no_way_back(tmp_path: Path) -> None:
+    """Frozen before it made its generation; four more came and went, and the first of them were removed."""
+    late = Lease(str(tmp_path), "late")
+    before = late.wait()
+    for name in "abcd":
+        other = Lease(str(tmp_path), name)
+        other.acquire()
+        other.release()
+    assert not Path(generation_uri(str(tmp_path), 1)).exists()
+    with pytest.raises(LeaseHeld):
+        late.begin(before, Generation(0, ""))
+    assert newest(str(tmp_path)).run_id == "d"  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_two_writers_where_a_store_cannot_make_a_file_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The later overwrites the earlier: that one ends, at once or before its next file; one generation remains."""
+    monkeypatch.setattr(leases, "SETTLE_S", 0.3)
+    monkeypatch.setattr(leases, "creates_once", lambda output: False)
+    written = threading.Barrier(3)
+
+    def create(uri: str, data: bytes) -> bool:
+        there = storage.exists(uri)
+        written.wait(5)  # all have looked before any of them writes
+        if not there:
+            storage.write_bytes(uri, data)
+        return not there
+
+    monkeypatch.setattr(storage, "create_bytes", create)
+
+    def start(number: int) -> str:
+        lease = Lease(str(tmp_path), f"run{number}")
+        try:
+            lease.acquire()
+            lease.check()
+            return lease.run_id
+        except LeaseHeld:
+            return ""
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(filter(None, pool.map(start, range(3))))
+    assert found == [newest(str(tmp_path)).run_id]  # type: ignore[union-attr]
+
+
+def test_one_who_is_overwritten_later_than_it_waited_stops_before_its_next_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "SETTLE_S", 0.0)
+    monkeypatch.setattr(leases, "creates_once", lambda output: False)
+    first = Lease(str(tmp_path), "one")
+    first.acquire()
+    storage.write_bytes(generation_uri(str(tmp_path), 1), Generation(1, "two").to_bytes())
+    with pytest.raises(LeaseLost):
+        first.check()
     first.release()

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy
 import pytest
 
-from pipelines.output.record import read_run, utc, versions, write_run
+from pipelines.output.folder import open_output
+from pipelines.output.record import read_run, utc, versions
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read_run(str(tmp_path)) is None
-    write_run(str(tmp_path), {"job": "caption", "rows": 3, "place": Path("/a")})
+    with open_output(str(tmp_path), {"job": "caption"}) as out:
+        out.write_run({"job": "caption", "rows": 3, "place": Path("/a")})
     assert read_run(str(tmp_path)) == {"job": "caption", "rows": 3, "place": "/a"}
+    assert json.loads((tmp_path / "_run.json").read_text()) == read_run(str(tmp_path))
+    (tmp_path / "_run.json").write_text("{torn")  # a copy for others, which is put right
+    assert read_run(str(tmp_path)) == {"job": "caption", "rows": 3, "place": "/a"}
+    with open_output(str(tmp_path), {"job": "caption"}) as out:
+        assert out.read_run() == json.loads((tmp_path / "_run.json").read_text()) == read_run(str(tmp_path))
 
 
 @pytest.mark.parametrize("text", ["", "{torn", "[1, 2]"])

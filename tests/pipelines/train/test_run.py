@@ -62,11 +62,11 @@ def test_what_a_killed_run_left_unfinished_is_removed(
         (out / name).mkdir(parents=True)
     (out / "mine.txt").write_text("mine")
     run_train(settings(world, out))
-    assert sorted(path.name for path in out.rglob("*")) == [
+    assert sorted(path.name for path in out.rglob("*") if path.suffix != ".json") == [
         "_state",
         "checkpoints",
         "data",
-        "identity.json",
+        "generations",
         "mine.txt",
     ]
 
@@ -143,7 +143,7 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
 ) -> None:
     from safetensors import safe_open
 
-    from pipelines.output.record import write_run
+    from pipelines.output.folder import Output
 
     out = tmp_path / "out"
     short: dict[str, Any] = {"training": {"steps": 2}}
@@ -151,7 +151,10 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
     monkeypatch.setattr(TrainDriver, "run", lambda self: "trained")
     run_train(chosen)  # OUTPUT is begun
     train(chosen)
-    write_run(str(out), {"status": "complete", "step": 2, "settings": chosen.model_dump(mode="json")})
+    held = Output(str(out), "0123456789ab")
+    held.lease.acquire()
+    held.write_run({"status": "complete", "step": 2, "settings": chosen.model_dump(mode="json")})
+    held.lease.release()
     assert run_train(chosen).status == "complete_before"
     assert run_train(settings(world, out, **short, log_every=1)).status == "complete_before"
     changes: list[dict[str, Any]] = [{"weights": "float16"}, {"include": ["llm"]}, {"export": "best"}]
