@@ -65,7 +65,7 @@ def ask(
             raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
     check_weights(resolve(model), config)
     from mats_core import load_model
-    from mats_core.audio.decode import AudioError
+    from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
 
     loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
@@ -128,7 +128,8 @@ def _show(
 
     found = ask_about(loaded, clips, request, segments, explain=as_json and loaded.memory is not None)
     if as_json:
-        names = ("start_s", "duration_s", "decoded_s", "text", "neighbors", *(("segments",) if segments else ()))
+        heard = ("start_s", "duration_s", "decoded_s", "complete", "lost_s")
+        names = (*heard, "text", "neighbors", *(("segments",) if segments else ()))
         whole = [asdict(answer) for answer in found]
         told = {
             "uri": storage.public_uri(file),

@@ -59,11 +59,12 @@ class CompactResult:
 
 
 class _Part(NamedTuple):
-    """A part file of the input: its first row_id and how many rows it has."""
+    """A part file of the input: its first row_id, how many rows it has, and their columns."""
 
     first: int
     uri: str
     rows: int
+    schema: pa.Schema
 
 
 def run_compact(settings: CompactSettings) -> CompactResult:
@@ -126,7 +127,7 @@ def _read_footer(uri: str) -> _Part:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
             firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
-            return _Part(min(firsts), uri, file.metadata.num_rows)
+            return _Part(min(firsts), uri, file.metadata.num_rows, file.schema_arrow)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
@@ -181,9 +182,11 @@ def _in_order(parts: list[_Part]) -> Iterator[pa.Table]:
     """All rows in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
     last = -1
+    # note: parts of an older version lack newer columns, which are null in their rows
+    whole = pa.unify_schemas([part.schema.remove_metadata() for part in parts]) if parts else pa.schema([])
     for index, part in enumerate(parts):
-        table = parquet.read(part.uri)
-        waiting = table if waiting is None else pa.concat_tables([waiting, table.select(waiting.schema.names)])
+        table = pa.concat_tables([whole.empty_table(), parquet.read(part.uri)], promote_options="default")
+        waiting = table if waiting is None else pa.concat_tables([waiting, table])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()
         cut = int(np.searchsorted(ids, parts[index + 1].first)) if index + 1 < len(parts) else len(ids)

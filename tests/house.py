@@ -58,7 +58,6 @@ FORBIDDEN = {
 COVERED_BY = {
     "mats_core.audio.ffmpeg": "tests/mats_core/audio/test_decode.py",
     "mats_core.audio.file": "tests/mats_core/audio/test_decode.py",
-    "mats_core.audio.repair": "tests/mats_core/audio/test_decode.py",
     "mats_core.audio.sandbox_process": "tests/mats_core/audio/test_sandbox.py",
     "mats_core.audio.signatures": "tests/mats_core/audio/test_decode.py",
     "mats_core.encoders.load": "tests/mats_core/encoders/test_clap.py",

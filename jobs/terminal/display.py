@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mats_core.storage.uris import public_uri
@@ -57,7 +58,8 @@ class Display:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            with suppress(OSError):  # a full disk behind standard error ends no run
+                print(text, file=sys.stderr, flush=True)
 
 
 class RunDisplay(Display):
@@ -158,6 +160,9 @@ def print_result(result: RunResult, what: str) -> None:
         ("errors", ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"),
         ("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})"),
     ]
+    if run.get("rows_incomplete"):
+        lost = f"{run['rows_incomplete']} {what}, {duration(run['lost_s'])} of sound"
+        rows.insert(2, ("incomplete", f"{lost} that could not be decoded"))
     once_started = run["steady"]
     if once_started.get("rows"):
         rate = f"{once_started['rows_per_s']:.1f} {what}/s once started"

@@ -102,11 +102,11 @@ def create_bytes(uri: Uri, data: bytes) -> bool:
     """Write a whole small file where there is none; False where there is one already, which stays as it is.
 
     One of several who try at once succeeds, everywhere: on local disks by a link, on stores that know conditional
-    writes (S3, Google) by one. Elsewhere by claims: whoever wants the file puts an empty one of a name of its own
-    beside it, and then writes only where no other's claim is listed and the file is not there. So of two, the one who
-    claims later sees the other's claim, or what it wrote before it withdrew that. It takes a store whose listings and
-    reads show what was written before, and is safe without clocks unless a process stands still for seconds between
-    its last look and its write.
+    writes (S3, Google) by such a write. Elsewhere by claims: whoever wants the file puts an empty one, of a name of its
+    own, beside it, and writes only where the list then shows its claim alone and the file is not there. Of two, the one
+    who claims later sees the other's claim, or the file that the other wrote before it removed its claim. That holds
+    however slow listings are; only where more than 5 s pass between somebody's last look and the end of his write may
+    he overwrite another's file.
     """
     uri = uri_text(uri)
     path = local_path(uri)
@@ -190,8 +190,11 @@ def _create_conditionally(uri: str, data: bytes) -> bool:
     except Exception as error:
         if not _is_taken(error):
             raise
-    # note: an answer that was lost on the way makes a second try, which meets the first: the content tells
-    return bool(call_store(uri, lambda fs, name: fs.cat_file(name)) == data)
+    try:
+        # note: an answer that was lost on the way makes a second try, which meets the first: the content tells
+        return bool(call_store(uri, lambda fs, name: fs.cat_file(name)) == data)
+    except FileNotFoundError:
+        return _create_conditionally(uri, data)  # removed in this moment
 
 
 def _create_by_claim(uri: str, data: bytes) -> bool:
@@ -204,7 +207,7 @@ def _create_by_claim(uri: str, data: bytes) -> bool:
         claimed = time.monotonic()
         with_retries(lambda: fs.pipe_file(f"{folder}/{mine}", b""))
         try:
-            names = with_retries(lambda: fs.ls(folder, detail=False, refresh=True))
+            names = with_retries(lambda: fs.ls(folder, detail=False))
             listed = {each for name in names if (each := name.rpartition("/")[2]).startswith(f"{file}.claim-")}
             alone = listed == {mine}  # note: where not even that is listed, the listing is behind and tells nothing
             if alone and remote_type(uri) is None and time.monotonic() - claimed < _CLAIM_S / 2:

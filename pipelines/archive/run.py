@@ -190,6 +190,8 @@ def run_rows(
                 rows_new=done.rows - before,
                 errors=dict(sorted(done.errors.items())),
                 audio_hours=round(done.seconds / 3600, 6),
+                rows_incomplete=done.incomplete,
+                lost_s=round(done.lost_s, 3),
                 wall_s=round(ended - started, 3),
                 scan_s=round(scanned - started, 3),
                 rows_per_s=round((done.rows - before) / max(1e-9, ended - started), 3),

@@ -6,6 +6,7 @@ carried         a list's own columns: in which type each is carried along, and t
 corpus          corpus files as records, with what was wrong in them; a caption's normal form and id
 corpus_formats  JSON lists, JSONL, CSV and Parquet taken apart, record by record with its line
 embeddings      a table of embeddings: its facts (`_embeddings.json`) and its parts
+generations     which files of an OUTPUT count, and what is said of it: a fence against writers that were frozen
 parquet         the one reader and writer of Parquet files at any URI
 schemas         every column of the manifest, the work list, answers and embeddings
 private_uris    URIs that hold a secret, handed to the decoders of a run and to nobody else

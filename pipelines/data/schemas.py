@@ -88,6 +88,8 @@ OUTPUT_COLUMNS = (
     Column("run_id", pa.string(), ("caption", "embed-audio")),
     Column("embedding", pa.list_(pa.float32()), setting="with_embedding"),
     Column("neighbors", NEIGHBORS_TYPE, setting="explain"),
+    Column("complete", pa.bool_(), ("caption", "embed-audio")),
+    Column("lost_s", pa.float64(), ("caption", "embed-audio")),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""
 

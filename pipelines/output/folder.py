@@ -64,7 +64,7 @@ class Output:
         Raises LeaseLost; then it is as if the file had not been written.
         """
         self.check()
-        with self._losing():
+        with self.losing():
             write(self.join(*name.split("/")))
         self.lease.check(name)
 
@@ -99,7 +99,7 @@ class Output:
         self._copy(name, plain)
 
     def _copy(self, name: str, values: dict[str, Any]) -> None:
-        with self._losing():
+        with self.losing():
             storage.write_bytes(self.join(name), record.shown(values))
         try:
             self.check()
@@ -108,7 +108,7 @@ class Output:
             raise
 
     @contextmanager
-    def _losing(self) -> Iterator[None]:
+    def losing(self) -> Iterator[None]:
         """LeaseLost for what fails because another run cleared away what this one was about to put in place."""
         try:
             yield
@@ -158,17 +158,17 @@ def open_output(
         asked = replace(asked, identity=identity)
     output.lease.begin(before, asked)
     try:
-        # note: all that is removed here was seen before this generation was made, so that one who is frozen now
-        # removes nothing of those after it
-        _remove(each for name, each in there.items() if name not in asked.files and _is_ours(name, emptied))
-        _remove(partials)
-        output.check()
-        for name in emptied:
-            if name not in COUNTED:
-                storage.remove_tree(_place(uri, name))
-            _remove_empty_folders(_place(uri, name))
-        storage.remove_tree(output.join("_state", "identity.json"))  # an older version's
-        copy_told(uri)
+        with output.losing():
+            # note: all that is removed here was seen before this generation was made, so that one who is frozen now
+            # removes nothing of those after it
+            _remove(each for name, each in there.items() if name not in asked.files and _is_ours(name, emptied))
+            _remove(partials)
+            output.check()
+            _remove(_place(uri, name) for name in emptied if name not in COUNTED)
+            for name in emptied:
+                _remove_empty_folders(_place(uri, name))
+            storage.remove_tree(output.join("_state", "identity.json"))  # an older version's
+            copy_told(uri)
         yield output
     finally:
         output.lease.release()
@@ -262,8 +262,15 @@ def _list_counted(output: str) -> dict[str, str]:
 
 
 def _remove(uris: Iterable[str]) -> None:
+    def remove(uri: str) -> None:
+        try:
+            storage.remove_tree(uri)
+        except storage.StorageError as error:
+            if error.code != "not_found":  # else: a run that has lost OUTPUT removed it at the same time
+                raise
+
     with ThreadPoolExecutor(REMOVERS) as pool:
-        list(pool.map(storage.remove_tree, uris))
+        list(pool.map(remove, uris))
 
 
 def _remove_empty_folders(uri: str) -> None:

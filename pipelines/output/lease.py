@@ -82,14 +82,22 @@ class Lease:
 
     def begin(self, before: Generation | None, asked: Generation) -> None:
         """Make the generation after `before`, which says what `asked` does; raises LeaseHeld where another run did."""
-        storage.write_bytes(self.uri, self._record())  # first, so that nobody takes it for given back
+        try:
+            storage.write_bytes(self.uri, self._record())  # first, so that nobody takes it for given back
+        except storage.StorageError:
+            if newest(self.output) == before:
+                raise
+            raise self._beaten() from None  # who was faster took what lay there for a killed run's
         if not self._make(replace(asked, number=before.number + 1 if before else 1, run_id=self.run_id)):
             storage.remove_tree(self.uri)
-            raise _held(_read(_holder_uri(self.output, newest(self.output))) or {})
+            raise self._beaten()
         storage.remove_tree(_holder_uri(self.output, before))
         self.renewed = time.monotonic()
         self._thread = threading.Thread(target=self._renew, daemon=True)
         self._thread.start()
+
+    def _beaten(self) -> LeaseHeld:
+        return _held(_read(_holder_uri(self.output, newest(self.output))) or {})
 
     def advance(self, **changes: Any) -> None:
         """Make this run's next generation, with changes to what its last one says; raises LeaseLost."""
@@ -159,9 +167,11 @@ class Lease:
 def check_generation(output: str, run_id: str, written: str = "") -> None:
     """Raise LeaseLost unless the newest generation of OUTPUT is of this run; StorageError when that cannot be known.
 
-    written: name of a file that the run just wrote. It is removed where it counts no more; it still does where another
-    run took it over, before which it was written.
+    run_id: "" is of no run, and never lost. written: name of a file that the run just wrote. It is removed where it
+    counts no more; it still does where another run took it over, before which it was written.
     """
+    if not run_id:
+        return
     found = newest(output)
     if found is not None and found.run_id == run_id:
         return

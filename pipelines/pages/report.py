@@ -101,7 +101,8 @@ def _describe(file: dict[str, Any], root: str, facts: Mapping[str, Truth] | None
         heard = part.get("decoded_s")
         part["length"] = heard if heard is not None else part.get("duration_s")
         whole = part.get("duration_s")
-        part["broke_off"] = heard is not None and whole is not None and heard < whole - 0.1
+        short = heard is not None and whole is not None and heard < whole - 0.1
+        part["broke_off"] = short if part.get("complete") is None else not part["complete"]
         part["labels"] = []
         if known is not None and not part.get("error_code"):
             compare_labels(part, known, own)

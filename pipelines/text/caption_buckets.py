@@ -37,9 +37,9 @@ def bucket_of(caption_id: str, buckets: int) -> int:
     return int(caption_id[:15], 16) % buckets
 
 
-def part_name(bucket: int, run_id: str) -> str:
+def part_name(bucket: int, run_id: str = "") -> str:
     """The part file of a bucket, by the run that writes it (`data.generations`)."""
-    return f"part-{bucket:05d}-{run_id}.parquet"
+    return f"part-{bucket:05d}{run_id and '-'}{run_id}.parquet"
 
 
 def bucket_of_part(name: str) -> int:
@@ -99,11 +99,11 @@ def distinct(rows: pa.Table) -> pa.Table:
 
 
 class EmbedBucket:
-    """All rows of one bucket → its part file; returns a row of counts. parts: folder of the part files. run_id: of the
-    run that writes. encoder: what `load_encoder` takes, or one with `embed_text(texts) -> Tensor[N, dim]`."""
+    """All rows of one bucket → its part file; returns a row of counts. parts: folder of the part files. encoder: what
+    `load_encoder` takes, or one with `embed_text(texts) -> Tensor[N, dim]`. run_id: of the run that writes."""
 
     def __init__(
-        self, parts: str, run_id: str, encoder: Any, dim: int, device: str = "auto", batch_size: int = 128
+        self, parts: str, encoder: Any, dim: int, device: str = "auto", batch_size: int = 128, run_id: str = ""
     ) -> None:
         import torch
 

@@ -196,8 +196,8 @@ class _Embedding:
         if not there.own and actors * ENCODER_CPUS + READ_CPUS > there.cpus:
             problem = f"a cluster of {there.cpus:g} CPUs has no room for {actors} actors and a reader"
             raise SettingsError("address", problem, "ask for fewer (--actors), or join a larger cluster")
-        given = (self.parts, self.out.run_id, self.facts.uri, self.facts.dim)
-        how = (self.settings.device, self.settings.batch_size)
+        given = (self.parts, self.facts.uri, self.facts.dim)
+        how = (self.settings.device, self.settings.batch_size, self.out.run_id)
         grouped = captions.groupby("bucket", num_partitions=min(self.buckets, SHUFFLE_PARTITIONS))
         counts = grouped.map_groups(
             EmbedBucket, fn_constructor_args=(*given, *how), batch_format="pyarrow",

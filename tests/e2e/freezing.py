@@ -51,7 +51,7 @@ class Runs:
         return json.loads(self._server.stdout.readline())
 
     def start(self, job: str, settings: dict[str, Any], log: Path, at: int = 0, how: str = "") -> int:
-        """Start a run; its process id. at: the write (from 1) at which it is frozen, `before` or `after`, or `killed`."""
+        """Start a run; its process id. at: the write (from 1) at which it is frozen, `before`, `after`, or `killed`."""
         return int(self._ask(job=job, settings=settings, log=str(log), at=at, how=how))
 
     def wait(self, pid: int) -> int | None:

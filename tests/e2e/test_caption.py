@@ -60,7 +60,7 @@ def test_an_untidy_folder_from_first_run_to_refusal(
     run = json.loads((out / "_run.json").read_text())
     assert (run["status"], run["rows_done"]) == ("complete", 12)
     assert run["errors"] == {"empty_audio": 1, "not_audio": 1, "not_found": 1}
-    assert sorted(path.name for path in (out / "_state").iterdir()) == ["identity.json", "work_list"]
+    assert sorted(path.name for path in (out / "_state").iterdir()) == ["generations", "work_list"]
 
     again = mats(*command)  # nothing to do: said without Ray or a model
     assert again.returncode == 0

@@ -44,7 +44,7 @@ def test_a_run_leaves_a_model_and_says_what_it_did(world: Path, undisturbed: Tra
     assert (run["status"], run["workers"], run["samples"]) == ("complete", 2, 640)
     assert set(run["validation"]) == {"one", "two"}
     left = sorted(path.name for path in (world / "undisturbed" / "_state").iterdir())
-    assert left == ["checkpoints", "identity.json"]
+    assert left == ["checkpoints", "generations"]
     assert list((world / "undisturbed" / "tensorboard").glob("events.*"))
 
 
