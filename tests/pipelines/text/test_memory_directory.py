@@ -126,7 +126,7 @@ def test_a_run_that_lost_the_output_puts_nothing_more_in_place(table: Path, monk
                 write_memory(first, empty, 1, FACTS)
         assert len(seen) == place + 1
         if place == 0:
-            with pytest.raises(SettingsError, match="was changed since its memory.json was written"):
+            with pytest.raises(SettingsError, match=r"was changed since its memory.json was written"):
                 SantaMemory.load(output)
         else:
             SantaMemory.load(output)  # the captions are of the same table
@@ -134,5 +134,5 @@ def test_a_run_that_lost_the_output_puts_nothing_more_in_place(table: Path, monk
     assert SantaMemory.load(output).fingerprint == new["fingerprint"]
     captions = table / "memory" / "captions.parquet"
     captions.write_bytes(captions.read_bytes() + b"x")
-    with pytest.raises(SettingsError, match=r"the captions of .* are not those"):
+    with pytest.raises(SettingsError, match=r"captions.parquet of .* was changed since"):
         SantaMemory.load(output)
