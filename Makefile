@@ -63,7 +63,7 @@ test-all: lint
 
 test-stores: $(STAMP)
 	@$(BIN)/python -c "from tests.swift_server import missing; print(missing() or 'Swift is installed: testing it too')"
-	$(BIN)/python $(PYTEST) -m store $(ARGS)
+	$(BIN)/python $(PYTEST) -m "store and not long" $(ARGS)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --files $(FILES)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -39,14 +39,14 @@ def ask(
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
-    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
+    allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Answer a few files right here, without Ray."""
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights
 
-    config = check_model_dir(model, allow_parts)
+    config = check_model_dir(model, allow_parts or ())
     if config.encoder is None:
         problem = f'"{model}" has no encoder and answers embeddings only'
         raise SettingsError("model", problem, "choose a model with an encoder")
@@ -70,7 +70,7 @@ def ask(
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
 
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code, allow_parts=allow_parts)
+    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code, allow_parts=allow_parts or ())
     show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
     code = 0
     for file in files:

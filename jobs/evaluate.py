@@ -7,7 +7,7 @@ import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -156,14 +156,14 @@ def compare(
     run_b: str = typer.Argument(..., help="The new answers to the same sounds."),
     out: str = typer.Option("compare.html", help="The page to write; a table of all changes goes beside it."),
     model: str = typer.Option("builtin", help="Whose CLAP measures how far two answers are apart."),
-    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
     top: int = typer.Option(100, min=1, help="Changes on the page, largest first."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Which answers changed between two runs, and by how much, as a page with players."""
     from pipelines.evaluate.compare import compare_answers
 
-    found = compare_answers(run_a, run_b, out, model=model, allow_parts=allow_parts, top=top, device=device)
+    found = compare_answers(run_a, run_b, out, model=model, allow_parts=allow_parts or (), top=top, device=device)
     typer.echo(
         f"{found.rows} answers in both: {found.same} the same, {found.changed} changed; "
         f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"

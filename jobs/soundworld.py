@@ -79,10 +79,10 @@ def ablate(
 @command(app, "evaluate")
 def evaluate(
     model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",
-    allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
     clips: Annotated[int, typer.Option(min=10, help="test clips")] = 1000,
     scenes: Annotated[int, typer.Option(min=0, help="3-minute scenes; 0 leaves them out")] = 20,
     out: Annotated[Path | None, typer.Option(help="also write all numbers there, as JSON")] = None,
+    allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Measure a model on clips from seeds that no training used, and print the table of the README."""
     from mats_core.model.directory import check_model_dir

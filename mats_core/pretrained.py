@@ -164,7 +164,7 @@ def check_tokenizer(folder: Path, setting: str, shown: str) -> None:
             if isinstance(value, str) and ("/" in value or name_fault(value) is not None):
                 why = f"{name} in the tokenizer_config.json of {shown} names {value!r:.80}, a file elsewhere"
                 raise SettingsError(setting, why, "remove the name, where you trust who gave it")
-    for name in ("vocab.json", "added_tokens.json", "special_tokens_map.json"):
+    for name in ("vocab.json", "added_tokens.json", "special_tokens_map.json", "generation_config.json"):
         if (folder / name).is_file():
             read_json(folder / name, setting, most_bytes=_MOST_VOCABULARY_BYTES)
     if (folder / "tokenizer.json").is_file():

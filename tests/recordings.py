@@ -29,6 +29,12 @@ KINDS = {
     "wma": ("asf", "wmav2"),
     "amr": ("amr", "libopencore_amrnb"),
     "3gp": ("3gp", "libopencore_amrnb"),
+    "mp2": ("mp2", "mp2"),
+    "mpg": ("mpeg", "mp2"),
+    "ts": ("mpegts", "mp2"),
+    "avi": ("avi", "mp2"),
+    "flv": ("flv", "adpcm_swf"),
+    "g722": ("wav", "g722"),
 }
 
 
@@ -42,6 +48,22 @@ def bursts(rate: int, seconds: float, at: tuple[float, ...]) -> npt.NDArray[np.f
     for time in at:
         wave[round(rate * time) :][: len(tone)] = tone
     return wave.astype(np.float32)
+
+
+def tones(rate: int, seconds: int, first: int = 0) -> npt.NDArray[np.float32]:
+    """Mono float32 [T]: every second has a tone of its own, (300 + 50 n) Hz from n = first on."""
+    time = np.arange(rate * seconds) / rate
+    return (0.4 * np.sin(2 * np.pi * (300 + 50 * (first + np.floor(time))) * time)).astype(np.float32)
+
+
+def tone_of_each_second(samples: npt.NDArray[np.int16], rate: int) -> list[int | None]:
+    """The n of `tones` in the middle of each whole second; None where it is silent."""
+    found: list[int | None] = []
+    for at in range(len(samples) // rate):
+        middle = samples[at * rate + rate // 4 : at * rate + 3 * rate // 4].astype(np.float64)
+        hertz = 2.0 * float(np.abs(np.fft.rfft(middle)).argmax())
+        found.append(round((hertz - 300) / 50) if np.abs(middle).max() > 300 else None)
+    return found
 
 
 def clicks(rate: int, seconds: float, at: tuple[float, ...]) -> npt.NDArray[np.float32]:

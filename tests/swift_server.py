@@ -28,6 +28,16 @@ utils.SWIFT_CONF_FILE = sys.argv[1]
 from swift.common.wsgi import run_wsgi
 sys.exit(run_wsgi(sys.argv[2], sys.argv[3]))
 """
+_MAKE_RINGS = """
+import sys
+from swift.common.ring import RingBuilder
+for name, port in zip(sys.argv[1::2], sys.argv[2::2]):
+    builder = RingBuilder(6, 1, 0)
+    place = {"ip": "127.0.0.1", "port": int(port), "replication_ip": "127.0.0.1", "replication_port": int(port)}
+    builder.add_dev({"region": 1, "zone": 1, "device": "disk", "weight": 1.0, "meta": "", **place})
+    builder.rebalance()
+    builder.get_ring().save(name + ".ring.gz")
+"""
 
 
 def missing() -> str | None:
@@ -83,8 +93,10 @@ class SwiftStore:
         self._write("swift.conf", {"swift-hash": hashes, "storage-policy:0": policy})
         *ports, proxy, memory = free_ports(5)
         self._run("memcached", "-u", "root", "-l", self.host, "-p", str(memory), "-m", "64")
-        for name, port in zip(("account", "container", "object"), ports, strict=True):
-            self._write_ring(name, port)
+        servers = dict(zip(("account", "container", "object"), ports, strict=True))
+        rings = [str(each) for server in servers.items() for each in server]
+        subprocess.run([self._python(), "-c", _MAKE_RINGS, *rings], check=True, cwd=self._folder)
+        for name, port in servers.items():
             app = {f"app:{name}-server": {"use": f"egg:swift#{name}"}, "pipeline:main": {"pipeline": f"{name}-server"}}
             self._serve(name, port, app)
         filters = {f"filter:{name}": {"use": f"egg:swift#{name}"} for name in _MIDDLEWARE.split()}
@@ -107,11 +119,6 @@ class SwiftStore:
             parser.write(file)
         return path
 
-    def _write_ring(self, name: str, port: int) -> None:
-        builder = ["swift-ring-builder", str(self._folder / f"{name}.builder")]
-        for what in (["create", "6", "1", "0"], ["add", f"r1z1-{self.host}:{port}/disk", "1"], ["rebalance"]):
-            subprocess.run([*builder, *what], check=True, capture_output=True)
-
     def _serve(self, name: str, port: int, sections: dict[str, dict[str, str]]) -> None:
         common = {
             "bind_ip": self.host,
@@ -128,12 +135,18 @@ class SwiftStore:
             **dict.fromkeys(("conn_timeout", "node_timeout", "container_update_timeout"), "60"),
         }
         conf = self._write(f"{name}-server.conf", {"DEFAULT": common, **sections})
+        self._run(self._python(), "-c", _RUN, str(self._folder / "swift.conf"), str(conf), f"{name}-server")
+
+    @staticmethod
+    def _python() -> str:
+        """The interpreter that has Swift."""
         proxy = shutil.which(_PROXY)
         assert proxy is not None, missing()
-        python = Path(proxy).read_text().partition("\n")[0].removeprefix("#!").strip()  # the one that has Swift
-        self._run(python, "-c", _RUN, str(self._folder / "swift.conf"), str(conf), f"{name}-server")
+        return Path(proxy).read_text().partition("\n")[0].removeprefix("#!").strip()
 
     def _run(self, *command: str) -> None:
+        if shutil.which("setpriv"):  # so that they end with who started them, even when that is killed
+            command = ("setpriv", "--pdeathsig", "TERM", *command)
         with (self._folder / "log").open("ab") as log:
             self._processes.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder))
 

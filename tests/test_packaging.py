@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import re
 import shutil
@@ -13,9 +14,13 @@ from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from tests.mats_core.test_packages import traps
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -212,8 +217,20 @@ def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
         "import mats_core, pipelines.pages.report, jobs.cli; mats_core.load_model('builtin'); print(mats_core.__file__)"
     )
     # A foreign working directory: neither the checkout nor this test's folder may be found.
-    environment = dict(os.environ, PYTHONPATH=str(tmp_path / "site"))
+    environment = dict(os.environ, PYTHONPATH=str(tmp_path / "site"), RAY_AUTH_MODE="disabled")
     shown = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip().startswith(str(tmp_path / "site"))
+
+    # other people's packages of these names, on a path that comes before and in the very same place
+    for theirs in (tmp_path / "theirs", tmp_path / "site"):
+        for name in ("jobs", "pipelines"):
+            (theirs / name).mkdir(parents=True, exist_ok=True)
+            (theirs / name / "__init__.py").write_text("1/0")
+    standing = traps(tmp_path / "x", "types")
+    soundfile.write(standing / "tone.wav", np.sin(np.arange(16_000) / 10), 16_000)
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "theirs"), str(tmp_path / "site")])
+    command = [str(tmp_path / "site" / "bin" / "mats"), "caption", "tone.wav", "out"]
+    subprocess.run(command, cwd=standing, env=environment, check=True, capture_output=True, text=True)
+    assert json.loads((standing / "out" / "_run.json").read_text())["status"] == "complete"

@@ -159,6 +159,7 @@ def test_settings_take_paths_wherever_they_take_text(tmp_path: Path) -> None:
     assert text.corpora == [str(tmp_path / "a.jsonl"), "b.jsonl"]
 
 
+@pytest.mark.processes
 def test_a_model_and_a_sound_are_the_same_whatever_the_spelling(tmp_path: Path, tiny_model_dir: str) -> None:
     folder = tmp_path / "my model"
     folder.symlink_to(tiny_model_dir)

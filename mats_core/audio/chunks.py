@@ -290,7 +290,6 @@ def _present_wav(
     elif end <= sound.body:
         raise AudioError("empty_audio", _NO_SAMPLES)
     elif tag in _BARE_TAGS and sniff(file.head(HEAD_BYTES, offset=sound.body)).name in ("MP3", "AAC", "AC-3"):
-        file.format = ""
         file.present(b"", sound.body, end)  # frames that tell their length themselves
     elif order == "<" and tag == _FLAC_TAG and len(description) >= 18 + 34:
         file.format = ""

@@ -354,7 +354,7 @@ def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
     if reader == "mp3":
-        return Mp3Source(file)
+        return Mp3Source(file, file.format or "mp3")
     source = LibsndfileSource(file, signature)
     if source.frames <= 0:
         source.close()

@@ -1,8 +1,6 @@
 """Containers and codecs that libsndfile does not know, through PyAV (FFmpeg): m4a, webm, mp4, wma, amr, …
 
-Only the file object that was given is ever read: no protocol is allowed, and only formats that hold their own
-media are (no HLS, DASH, concat, image sequences or text formats).
-
+Only the file that was given is ever read: no protocol is allowed, and only formats that hold their own media are.
 A track is heard by its time stamps: where they leave a gap there is silence, where they overlap nothing is heard twice,
 and what cannot be decoded is silence of its length. Time 0 is where the file begins, with sound or with pictures.
 """
@@ -10,6 +8,7 @@ and what cannot be decoded is silence of its length. Time 0 is where the file be
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -32,16 +31,18 @@ _NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "s
 _BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
 _BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
-# No index, and a seek that misses: up to this size packets are passed over from the start.
-_UNINDEXED, _PASSED_OVER_BYTES = frozenset({"mpeg", "mpegts"}), 256 << 20
+_UNINDEXED = frozenset({"mpeg", "mpegts"})  # a seek misses: up to this size packets are passed over from the start
+_PASSED_OVER_BYTES = 256 << 20
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 _JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
 _MOST_BACK_S = 10.0  # time stamps that go further back begin anew
 _MOST_AHEAD_S = 24 * 3600.0  # and no recording pauses for longer; in streams that are cut and joined, for
-_MOST_AHEAD_IN_JOINED_S = 10.0
-_MOST_LEAD_S = 3600.0
+_MOST_AHEAD_IN_JOINED_S, _LATEST_S = 10.0, 3600.0  # sound does not start later than that
 _TAILS_S = (2.0, 20.0, 120.0)  # how far before its declared end the last sound of a track is sought
 _SILENCE = 1 << 16  # frames of a block of silence
+NO_DECODER = "there is no decoder"
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
+# What PyAV ends with where a damaged file leaves None in the place of something.
 NO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, NotImplementedError)
 
 av.logging.set_level(av.logging.PANIC)
@@ -101,6 +102,8 @@ class _Container:
                 failed_at = self._file.tell()
                 if failures > most:
                     return
+            except IndexError:  # the stream is gone: the file began anew with others
+                return
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[_Unit]:
         """The units that packets decode to."""
@@ -132,10 +135,6 @@ class _Container:
 
     def close(self) -> None:
         self.container.close()
-
-
-NO_DECODER = "there is no decoder"
-_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
 
 
 def _start(stream: Any) -> float | None:
@@ -182,6 +181,8 @@ class FfmpegSource(Source):
         self._by_count = file.joined or opened.kind in _BY_BYTES
         self._bare = file.joined or opened.kind in _BARE
         self._from_start = self._bare or (opened.kind in _UNINDEXED and file.size <= _PASSED_OVER_BYTES)
+        # note: half a second before a place is not enough for Speex, whose decoder remembers longer
+        self._decodes_all = self._by_count or opened.stream.codec_context.name.endswith("speex")
         self._first: list[_Unit] = []
         for unit in opened.units:
             self._first.append(unit)
@@ -195,7 +196,7 @@ class FfmpegSource(Source):
         self._shift = 0  # frames that time stamps are late since they jumped
         self._lengths = len(block)  # frames of the first decoded block: what a lost packet is taken to have had
         begin = next((float(pts * opened.base) for pts, *_ in self._first if pts is not None), 0.0)
-        starts = [start for start in opened.starts if start is not None and begin - _MOST_LEAD_S < start < begin]
+        starts = [start for start in opened.starts if start is not None and begin - _LATEST_S < start < begin]
         self._zero = begin if self._bare or self._by_count else min([begin, *starts])
 
     def _open(self) -> _Container:
@@ -209,17 +210,14 @@ class FfmpegSource(Source):
             if "not on whitelist" in said:
                 raise AudioError("decode_failed", f"its format, {kind}, is not read") from None
             raise AudioError("decode_failed", (error.strerror or type(error).__name__).strip()) from None
-        except (AttributeError, IndexError, TypeError):
+        except NO_ERRORS:
             raise AudioError("decode_failed", "its header is damaged") from None
-        except (ValueError, OverflowError, UnicodeError) as error:
-            raise AudioError("decode_failed", str(error)) from None
 
     def close(self) -> None:
         self._opened.close()
 
     def info(self) -> AudioInfo:
-        stream, container = self._opened.stream, self._opened.container
-        seconds: float | None = None
+        stream, container, seconds = self._opened.stream, self._opened.container, None
         if stream.duration is not None and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
             if not self._bare and not self._by_count and stream.start_time is not None:
@@ -229,8 +227,7 @@ class FfmpegSource(Source):
         if self._signature.name == "Opus" and seconds is not None:
             # the length in the last page counts the pre-skip, which is not heard (RFC 7845, 4.2)
             seconds -= int.from_bytes(self._file.head(40)[38:40], "little") / 48000
-        if seconds is not None and seconds <= 0:
-            seconds = None
+        seconds = seconds if seconds and seconds > 0 else None
         names = {"Opus": "opus", "WebM": "webm", "Matroska/WebM": "matroska"}
         kind = names.get(self._signature.name) or {"mov": "mp4"}.get(self._opened.kind, self._opened.kind)
         known = seconds is not None and not self._bare and not self._by_count
@@ -243,8 +240,7 @@ class FfmpegSource(Source):
         if seconds is None or declared.duration_source != "header" or self._from_start:
             return None
         for before in _TAILS_S:
-            end = self._end_behind(seconds - before)
-            if end is None:
+            if (end := self._end_behind(seconds - before)) is None:
                 continue
             if abs(end - seconds) <= _TOLERATED_S:
                 return declared
@@ -258,8 +254,10 @@ class FfmpegSource(Source):
         except av.error.FFmpegError:
             self._file.check()
             return None
-        ends = [each.pts + (each.duration or 0) for each in self._opened.packets() if each.pts is not None]
-        return float(max(ends) * self._opened.base) - self._zero if ends else None
+        packets = (each for each in self._opened.packets() if each.pts is not None)
+        # note: what is cut from the last packet of Vorbis can be more than it holds: a length below 0, without a sign
+        ends = [each.pts + (each.duration if each.duration and each.duration < 1 << 31 else 0) for each in packets]
+        return float(ends[-1] * self._opened.base) - self._zero if ends else None
 
     def counted(self) -> AudioInfo | None:
         """The length that the packets tell, from first to last (decoded, where their headers do not tell)."""
@@ -277,39 +275,44 @@ class FfmpegSource(Source):
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
         position, units = self._start(first)
-        held: tuple[Block, int] | None = None  # the last frame may hold padding, which only shows when it is the last
-        for at, block, rate, lost in self._placed(units, position):
+        # note: the last frame may hold padding, which only shows when it is the last; behind it nothing is lost
+        held: list[tuple[Block, int]] = []
+        for at, block, rate, packet in self._placed(units, position):
+            lost = packet is not None and not self._is_silence(packet)
             scale = rate / self.sample_rate
             position = at + round(len(block) / scale)
             if position <= first:
                 continue
-            if held is not None:
-                yield held
+            if not lost:
+                yield from held
+                held = []
             begin = max(0, round((first - at) * scale))
             end = len(block) if stop is None else max(0, min(len(block), round((stop - at) * scale)))
             if lost:
                 self.broken = True
                 self.lost_s += max(0, end - begin) / rate
-            held = block[begin:end], rate
+            held.append((block[begin:end], rate))
             if stop is not None and position >= stop:
-                yield held
+                yield from held
                 return
         self._file.check()
-        self._end = position
-        if held is not None:
-            block, rate = held
+        self._end = position - sum(len(block) for block, _ in held[1:])
+        if held:
+            block, rate = held[0]
             padding = position - (self._frames_declared() or position)
             yield (block[: len(block) - padding] if 0 < padding < len(block) else block), rate
 
-    def _placed(self, units: Iterable[_Unit], position: int) -> Iterator[tuple[int, Block, int, bool]]:
+    def _placed(self, units: Iterable[_Unit], position: int) -> Iterator[tuple[int, Block, int, Any]]:
         """Units one behind the other from `position` on, as (source frame where it begins, float32 [T, C], its rate,
-        whether it is lost): silence in gaps of the time stamps, and overlaps cut."""
+        the packet that is not decoded or None): silence in gaps of the time stamps, and overlaps cut."""
         rate, zero, by_count = self.sample_rate, self._zero * self.sample_rate, self._by_count
         tick = float(self._opened.base * rate)  # frames
         jitter = max(_JITTER_S * rate, 2 * tick)
         ahead = (_MOST_AHEAD_IN_JOINED_S if self._opened.joined else _MOST_AHEAD_S) * rate
+        declared = self.info()  # no time stamp far behind the declared end is believed
+        end = (declared.duration_s or 0.0) * rate if declared.duration_source == "header" else math.inf
         last = self._lengths
-        for pts, block, its_rate, packet in units:
+        for (pts, block, its_rate, packet), following in _with_next_time(units):
             if block is not None:
                 scale, length = its_rate / rate, round(len(block) * rate / its_rate)
                 last = length
@@ -322,19 +325,22 @@ class FfmpegSource(Source):
             at = position
             if pts is not None and not by_count:
                 at = round(pts * tick - zero) + self._shift
-                if not -_MOST_BACK_S * rate < at - position < ahead:
+                if abs(at - position) > rate and following is not None:  # one damaged time stamp moves nothing
+                    after = round(following * tick - zero) + self._shift
+                    at = at if abs(after - at) <= abs(after - position) else position
+                if not -_MOST_BACK_S * rate < at - position < min(ahead, end + _MOST_BACK_S * rate - position):
                     self._shift += position - at  # its times begin anew: it is heard where it comes
                     at = position
                 if abs(at - position) <= jitter:
                     at = position
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
-                yield position, silence, rate, False
+                yield position, silence, rate, None
                 position += len(silence)
             if at + length <= position:
                 continue  # heard already
             block = block[round((position - at) * scale) :]
-            yield position, block, its_rate, packet is not None and not self._is_silence(packet)
+            yield position, block, its_rate, packet
             position = at + length
 
     def _is_silence(self, packet: Any) -> bool:
@@ -348,16 +354,15 @@ class FfmpegSource(Source):
 
     def _frames_declared(self) -> int | None:
         """Length in frames, where the track itself tells it in a time base as fine as its samples."""
-        stream, base = self._opened.stream, self._opened.base
-        if self._bare or self._by_count or stream.duration is None or base * self.sample_rate > 1:
-            return None
-        return int(stream.duration * base * self.sample_rate)
+        duration, base = self._opened.stream.duration, self._opened.base
+        known = not (self._bare or self._by_count or duration is None or base * self.sample_rate > 1)
+        return int(duration * base * self.sample_rate) if known else None
 
     def _start(self, first: int) -> tuple[int, Iterator[_Unit]]:
         """Units from before `first` on, and the source frame they start at: through the index where there is one and it
         lands before `first`, else by passing over packets from the beginning."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
-        if target == 0 or self._by_count:
+        if target == 0 or self._decodes_all:
             return 0, chain(self._first, self._opened.units)
         if not self._from_start:
             pts = int((target / self.sample_rate + self._zero) / self._opened.base)
@@ -379,29 +384,32 @@ class FfmpegSource(Source):
     def _pass_over(self, target: int) -> tuple[int, Iterator[_Unit]]:
         """Units from source frame `target` on, or a little before, and where they start: the packets before are counted
         and not decoded."""
-        packets, packet, end = self._opened.packets(), None, 0
+        packets, end = self._opened.packets(), 0
+        fetched: Any = None
 
         def undecoded() -> Iterator[_Unit]:
-            nonlocal packet
-            for packet in packets:
-                if packet.size:
-                    yield packet.pts, None, 0, packet
+            nonlocal fetched
+            for fetched in packets:
+                if fetched.size:
+                    yield fetched.pts, None, 0, fetched
 
-        for at, block, _, _ in self._placed(undecoded(), 0):
+        for at, block, _, packet in self._placed(undecoded(), 0):
+            if packet is None:  # a gap, which is silence
+                continue
+            if at + len(block) > target:
+                ahead = (packet,) if fetched is packet else (packet, fetched)
+                return end, self._opened.decoded(chain(ahead, packets))
             end = at + len(block)
-            if end > target:
-                return at, self._opened.decoded(chain((packet,), packets))
         return end, iter(())
 
     def _landing(self, unit: _Unit) -> int:
         """Source frame a unit starts at. Matroska rounds times to 1 ms: where all frames have one length, the place is
         the multiple of it that the rounded time means."""
         pts, block, _, _ = unit
-        position = round((float((pts or 0) * self._opened.base) - self._zero) * self.sample_rate)
+        position = round((float((pts or 0) * self._opened.base) - self._zero) * self.sample_rate) + self._shift
         if block is None:
             return position
-        lead, length = self._lengths, len(block)
-        snapped = lead + round((position - lead) / length) * length
+        snapped = self._lengths + round((position - self._lengths) / len(block)) * len(block)
         return snapped if abs(snapped - position) <= 2 * self._opened.base * self.sample_rate else position
 
     def _reopen(self) -> None:
@@ -409,17 +417,28 @@ class FfmpegSource(Source):
         self._opened, self._shift = self._open(), 0
 
     def ended_early(self) -> bool:
-        if self._end is None:
-            return False
-        if self._signature.name in ("Opus", "Ogg"):
-            return self._file.cut
-        info = self.info()
+        if self._end is None or self._file.cut:
+            return self._end is not None
+        info, opened = self.info(), self._opened
         if info.duration_source != "header" or info.duration_s is None:
             return False
+        if opened.starts and opened.kind != "mov":
+            return False  # what is declared is how long the pictures last
         return self._end / self.sample_rate < info.duration_s - 0.5
 
 
 _TOLERATED_S = 0.1  # between what a header declares and where the last packet ends, of which a part may be padding
+
+
+def _with_next_time(units: Iterable[_Unit]) -> Iterator[tuple[_Unit, int | None]]:
+    """Each unit with the time stamp of the one behind it."""
+    before: _Unit | None = None
+    for unit in units:
+        if before is not None:
+            yield before, unit[0]
+        before = unit
+    if before is not None:
+        yield before, None
 
 
 def to_float(frame: Any) -> Block:

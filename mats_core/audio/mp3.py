@@ -144,10 +144,11 @@ class Mp3Source(Source):
     reader = "mp3"
     passes_damage = True
 
-    def __init__(self, file: SourceFile) -> None:
-        self._file = file
+    def __init__(self, file: SourceFile, kind: str = "mp3") -> None:
+        self._file, self._kind = file, kind
         self.broken = False
         self._found: list[Frames] = []
+        self._frames = _candidates(bytes(3), 0)  # none
         self._read_to = self._begin = id3_bytes(file)
         self._walk(0)
         frames = self._frames
@@ -163,16 +164,16 @@ class Mp3Source(Source):
 
     def _walk(self, samples: int | None) -> None:
         """Find frames until they hold so many samples; None: until the end of the file."""
-        held = 0 if not self._found else sum(int(_SAMPLES[each.key].sum()) for each in self._found)
-        while self._read_to < self._file.size and (samples is None or held <= samples or not self._found):
+        while self._read_to < self._file.size and (samples is None or self._held() <= samples):
             piece = _PIECE if self._found else 1 << 18
             data = self._file.head(piece + 2, offset=self._read_to)
-            found = _candidates(data, self._read_to)
-            self._found.append(found)
-            self._read_to += max(1, len(data) - 2 if len(data) == piece + 2 else len(data))
-            if samples is not None and (held := held + int(_SAMPLES[found.key].sum())) > samples:
-                held = int(_SAMPLES[_linked(_joined(self._found)).key].sum())
-        self._frames = _linked(_joined(self._found))
+            self._found.append(_candidates(data, self._read_to))
+            self._read_to = self._read_to + piece if len(data) == piece + 2 else self._file.size
+            if samples is not None or self._read_to >= self._file.size:
+                self._frames = _linked(Frames(*(np.concatenate(each) for each in zip(*self._found, strict=True))))
+
+    def _held(self) -> int:
+        return int(_SAMPLES[self._frames.key].sum())
 
     def _sound(self) -> tuple[Frames, _Numbers]:
         """The frames of sound found so far, and the source frames where they begin and the last ends: int64 [N + 1]."""
@@ -193,7 +194,7 @@ class Mp3Source(Source):
 
     def _info(self, samples: int, source: Literal["header", "decoded", "unknown"]) -> AudioInfo:
         seconds = samples / self.sample_rate if samples > 0 else None
-        return AudioInfo("mp3", self.sample_rate, self.channels, seconds, source if seconds else "unknown")
+        return AudioInfo(self._kind, self.sample_rate, self.channels, seconds, source if seconds else "unknown")
 
     def checked(self, declared: AudioInfo) -> AudioInfo | None:
         """`declared` where frames here and there through a file of a store agree with it. A local file is counted."""
@@ -278,10 +279,6 @@ class Mp3Source(Source):
             return True
         short = header is not None and len(frames.at) + 2 < header.frames
         return bool(short and header and header.bytes > self._file.size - self._frames.at[0])
-
-
-def _joined(found: list[Frames]) -> Frames:
-    return Frames(*(np.concatenate(each) for each in zip(*found, strict=True)))
 
 
 def _decode(decoder: Any, frame: bytes, samples: int) -> Block | None:

@@ -3,6 +3,7 @@
     asking     sound → clips → answers: what `mats ask`, the pipelines and Python share
     model      `MatsModel`: embedding → mapper → loss or text; `load_model`
     directory  the model directory: what is in it, where its parts are, writing one (no torch)
+    places     where its parts may lie: inside, in the hub, or where the user said (no torch)
     facts      what its files tell of a model, and what is wrong with them (no torch)
     config     what `mats.json` holds (no torch)
     mapper     the network from an embedding to the LLM's vectors

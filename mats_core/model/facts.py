@@ -69,7 +69,8 @@ def _positions(folder: Path, config: ModelConfig) -> int:
     if llm is None or not (llm / "config.json").is_file():
         return 0
     values = read_object(llm / "config.json", "llm")
-    return int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
+    stated = (values.get(name) for name in ("max_position_embeddings", "n_positions"))
+    return next((value for value in stated if type(value) is int and value > 0), 0)
 
 
 def _size(folder: Path, config: ModelConfig) -> int:
@@ -104,6 +105,9 @@ def check_weights(folder: Path, config: ModelConfig, trust_remote_code: bool = F
     if config.adapter is not None:
         layers = _stated_size(stated, ("num_hidden_layers", "n_layer"), llm)
         _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, layers)
+    encoder = _directory(folder, config, "encoder")
+    if encoder and (encoder / "config.json").is_file():
+        check_pretrained(encoder, "encoder", str(encoder))
     memory = _directory(folder, config, "memory")
     if memory:
         _check_memory(memory, config)

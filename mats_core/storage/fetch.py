@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,12 +14,10 @@ from mats_core.storage.descriptions import read_shapes
 from mats_core.storage.fingerprint import cache_folder, cache_root, hash_settings
 from mats_core.storage.listing import FileInfo
 from mats_core.storage.names import paths_below
-from mats_core.storage.reading import list_files, open_binary, stat
+from mats_core.storage.reading import copy_into, list_files, stat
 from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
-_BLOCK = 8 << 20
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
-_MD5 = re.compile(r"[0-9a-f]{32}")
 _TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -68,8 +65,10 @@ def local_file(uri: Uri, setting: str) -> Path:
             return Path(hf_hub_download(f"{owner}/{name}", file))
     local = path_of(uri)
     if local is None:
-        folder = _from_store(uri, setting)
-        return next(path for path in folder.rglob("*") if path.is_file())
+        found = [path for path in _from_store(uri, setting).rglob("*") if path.is_file()]
+        if len(found) != 1:
+            raise SettingsError(setting, f"{public_uri(uri)} is a folder of {len(found)} files", "give one file")
+        return found[0]
     if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
         raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)
@@ -160,19 +159,13 @@ def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
 
 
 def _download(info: FileInfo, target: Path, setting: str) -> None:
-    """One file, in blocks. It counts when all its bytes came and the object is still the one that was listed.
-
-    A version that looks like an MD5 is one in most stores: where the bytes have another, they are fetched again, and
-    are believed when the same come twice.
-    """
+    """One file, in blocks. It counts when all its bytes came, those that were stored as far as the store tells, and the
+    object is still the one that was listed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shown = public_uri(info.uri)
     try:
-        digest = _copy(info.uri, target)
-        if _MD5.fullmatch(info.version) and digest != info.version:
-            again = _copy(info.uri, target)
-            if again not in (digest, info.version):
-                raise SettingsError(setting, f"{shown} arrives otherwise each time", "check the network, start again")
+        with target.open("w+b") as file:
+            copy_into(file, info.uri)
         now = stat(info.uri)
     except StorageError as error:
         raise SettingsError(setting, f"{shown} cannot be read ({error.message})", "check the access to it") from error
@@ -183,13 +176,3 @@ def _download(info: FileInfo, target: Path, setting: str) -> None:
         raise SettingsError(setting, f"{shown} was changed while it was downloaded", "start again when it is complete")
     if target.suffix == ".safetensors":
         read_shapes(target, setting, shown)
-
-
-def _copy(uri: str, target: Path) -> str:
-    """The MD5 of what was copied."""
-    digest = hashlib.md5(usedforsecurity=False)
-    with open_binary(uri, read_ahead=_BLOCK) as remote, target.open("wb") as file:
-        while block := remote.read(_BLOCK):
-            digest.update(block)
-            file.write(block)
-    return digest.hexdigest()

@@ -53,8 +53,12 @@ def authenticate(dashboard: str) -> bool:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     read_authentication()
     from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled
+    from ray.exceptions import AuthenticationError
 
-    token = get_auth_headers_if_auth_enabled({})
+    try:
+        token = get_auth_headers_if_auth_enabled({})
+    except AuthenticationError:
+        token = {}
     if not token or _asked(dashboard, token) in _REFUSED:
         problem = f"the cluster at {public_uri(dashboard)} wants {'another' if token else 'a'} token"
         raise SettingsError("address", problem, TOKEN_REMEDY)

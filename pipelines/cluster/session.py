@@ -95,10 +95,9 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
     try:
         with _own_sigterm():
             ray.init(address=address, **QUIET)
-    except ray.exceptions.AuthenticationError as error:
-        problem = f"the cluster at {address} wants a token ({first_line(error)})"
-        raise SettingsError("address", problem, TOKEN_REMEDY) from None
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+        if "Authentication" in f"{error!r} {error.__cause__!r}":
+            raise SettingsError("address", f"the cluster at {address} wants a token", TOKEN_REMEDY) from None
         raise _no_answer(address, error) from None
     try:
         yield _cluster_resources(ray)

@@ -20,8 +20,8 @@ from pipelines.data.schemas import map_type
 
 MOST_CELL = 1 << 20
 """Bytes of one cell of a list: it stands in every row of its sound, in each of the run's tables."""
-LEAVE_OUT = "give it as text, or name the columns to carry along, without this one, with --columns"
-"""What to do about a column that is not carried along."""
+LEAVE_OUT = "or name the columns to carry along, without this one, with --columns"
+"""What else to do about a column that is not carried along."""
 
 
 def carried_type(kind: pa.DataType) -> pa.DataType:
@@ -65,7 +65,7 @@ def carried_schema(own: pa.Schema, shown: str) -> pa.Schema:
             _try_out(each.type)
         except (ValueError, NotImplementedError, pa.ArrowException) as error:
             problem = f"the column `{each.name}` of {shown} is {each.type}, which is not carried along"
-            raise SettingsError("input", f"{problem} ({first_line(error)})", LEAVE_OUT) from None
+            raise SettingsError("input", f"{problem} ({first_line(error)})", f"give it as text, {LEAVE_OUT}") from None
         fields.append(pa.field(each.name, kind))
     return pa.schema(fields)
 
@@ -89,8 +89,8 @@ def unfit(rows: list[dict[str, Any]], schema: pa.Schema, error: Exception) -> Se
             pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([each])), io.BytesIO())
         except (pa.ArrowException, OverflowError) as found:
             problem = f"its column `{each.name}` ({each.type}) has a value that is not carried along"
-            return SettingsError("input", f"{problem} ({first_line(found)})", LEAVE_OUT)
-    return SettingsError("input", f"its rows cannot be written ({first_line(error)})", LEAVE_OUT)
+            return SettingsError("input", f"{problem} ({first_line(found)})", f"give it as text, {LEAVE_OUT}")
+    return SettingsError("input", f"its rows cannot be written ({first_line(error)})", f"give it as text, {LEAVE_OUT}")
 
 
 def known_type(kind: pa.DataType) -> pa.DataType:

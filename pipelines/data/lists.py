@@ -71,7 +71,7 @@ def _parquet(uri: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
                     pass
             except parquet.NotParquet:
                 problem = f"the column `{name}` of the list {storage.public_uri(uri)} cannot be read ({error.message})"
-                raise SettingsError("input", problem, LEAVE_OUT) from None
+                raise SettingsError("input", problem, f"give it as text, {LEAVE_OUT}") from None
         raise
 
 
@@ -117,11 +117,9 @@ def without_large_cells(uri: str, batches: Iterable[pa.RecordBatch]) -> Iterator
         if found is not None:
             row, name, size = found
             named = storage.public_uri(str(batch["uri"][row].as_py()))[:200]
-            problem = (
-                f"row {before + row + 1} of the list {storage.public_uri(uri)} (`{named}`) holds {size / 2**20:.1f}"
-            )
-            problem = f"{problem} MiB in its column `{name}`, and a cell may hold {MOST_CELL >> 20} MiB"
-            raise SettingsError("input", problem, LEAVE_OUT)
+            where = f"row {before + row + 1} of the list {storage.public_uri(uri)} (`{named}`)"
+            problem = f"{where} holds {size / 2**20:.1f} MiB in its column `{name}`, and a cell may hold 1 MiB"
+            raise SettingsError("input", problem, f"shorten it, {LEAVE_OUT}")
         before += len(batch)
         yield batch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -21,13 +22,16 @@ import numpy as np
 import pytest
 import soundfile
 
+from pipelines.cluster.own_ray import read_authentication
 from tests.e2e.conftest import ENV, ROOT, read_answers
 from tests.store_servers import KEYS, MotoStore
 
 FILES = 240
 BIN = Path(sys.executable).parent
 PLAIN = {name: value for name, value in ENV.items() if not name.startswith(("AWS_", "PYTHONPATH"))}
-NODE_ENV = {**PLAIN, "PATH": f"{BIN}{os.pathsep}{PLAIN['PATH']}"}  # a job's `python` is the one of `ray start`
+TOKEN = secrets.token_hex(32)
+RAY_ENV = {**PLAIN, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
+NODE_ENV = {**RAY_ENV, "PATH": f"{BIN}{os.pathsep}{PLAIN['PATH']}"}  # a job's `python` is the one of `ray start`
 
 
 @dataclass
@@ -45,17 +49,30 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes started as by hand: `ray start --head`, `ray start --address`. Neither knows any credentials."""
+    """Two nodes started as by hand: `ray start --head`, `ray start --address`. Neither knows any credentials, and both
+    want a token."""
     ray, gcs, dashboard = str(BIN / "ray"), free_port(), free_port()
-    state = Path(tempfile.mkdtemp(prefix="mats-ray-", dir="/tmp"))  # short: sockets have paths of 107 bytes at most
+    before = {name: value for name, value in os.environ.items() if name.startswith("RAY_AUTH_")}
+    state = Path(tempfile.mkdtemp(prefix="mats-cluster-", dir="/tmp"))  # short: sockets have paths of 107 bytes at most
+    agents = [f"--dashboard-agent-listen-port={free_port()}" for _ in range(2)]
     common = ["--block", "--num-cpus=4", "--object-store-memory=200000000", "--disable-usage-stats"]
-    head = [ray, "start", "--head", f"--port={gcs}", f"--dashboard-port={dashboard}", f"--temp-dir={state}", *common]
+    head = [
+        ray,
+        "start",
+        "--head",
+        f"--port={gcs}",
+        f"--dashboard-port={dashboard}",
+        f"--temp-dir={state}",
+        agents[0],
+        *common,
+    ]
     log = open(state / "nodes.log", "w")  # noqa: SIM115  # the nodes write on
     nodes = [subprocess.Popen(head, env=NODE_ENV, stdout=log, stderr=log, start_new_session=True)]
     try:
         from ray.job_submission import JobSubmissionClient
 
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+        read_authentication()
         deadline = time.monotonic() + 150
         while True:
             try:
@@ -64,10 +81,14 @@ def cluster() -> Iterator[Cluster]:
             except Exception:
                 assert time.monotonic() < deadline and nodes[0].poll() is None, (state / "nodes.log").read_text()
                 time.sleep(1)
-        second = [ray, "start", f"--address=127.0.0.1:{gcs}", *common]
+        second = [ray, "start", f"--address=127.0.0.1:{gcs}", agents[1], *common]
         nodes.append(subprocess.Popen(second, env=NODE_ENV, stdout=log, stderr=log, start_new_session=True))
         yield Cluster(f"http://127.0.0.1:{dashboard}")
     finally:
+        os.environ.update(before)
+        for name in {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} - set(before):
+            os.environ.pop(name, None)
+        read_authentication()
         for node in reversed(nodes):
             with suppress(ProcessLookupError):
                 os.killpg(node.pid, signal.SIGTERM)
@@ -100,7 +121,9 @@ def test_submitted_stopped_and_submitted_again(
 ) -> None:
     """Credentials named with --env reach the driver and the decoders of the workers; nothing else does."""
     out = tmp_path / "out"
-    env = {**ENV, **KEYS, "AWS_ENDPOINT_URL": store.endpoint}
+    (tmp_path / "token").write_text(TOKEN)
+    env = {**ENV, **KEYS, "AWS_ENDPOINT_URL": store.endpoint, "RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+    del env["RAY_AUTH_MODE"]  # mats asks the cluster what it wants
     named = [f"--env={name}" for name in (*KEYS, "AWS_ENDPOINT_URL")]
     caption = ["caption", "s3://sounds/", str(out), "--model", tiny_model_dir, "--commit-rows", "8", "--deterministic"]
     caption += ["--beams", "6", "--actors", "1"]
@@ -138,12 +161,12 @@ def test_submitted_stopped_and_submitted_again(
     variables = {**KEYS, "AWS_ENDPOINT_URL": store.endpoint}
     ray_submit += ["--runtime-env-json", json.dumps({"env_vars": variables, "excludes": [".git", ".venv", "demo"]})]
     command = [*ray_submit, "--", "python", "-m", "jobs", *caption]
-    done = subprocess.run(command, env=PLAIN, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=RAY_ENV, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"done already: {FILES} clips" in done.stdout
     fresh = tmp_path / "fresh"
     command[command.index("s3://sounds/") : command.index(str(out)) + 1] = ["s3://sounds/000*.wav", str(fresh)]
-    done = subprocess.run(command, env=PLAIN, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=RAY_ENV, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["error_code"] for row in read_answers(fresh)} == {None} and len(read_answers(fresh)) == 10
     run = json.loads((fresh / "_run.json").read_text())
@@ -154,4 +177,10 @@ def test_submitted_stopped_and_submitted_again(
     refused = subprocess.run(wrong, env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert refused.returncode == 2, refused.stdout + refused.stderr
     everything = (out / "_run.json").read_text() + said + again.stdout + again.stderr
-    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in everything
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in everything and TOKEN not in everything
+
+    # and without the token nothing is sent
+    env["RAY_AUTH_TOKEN_PATH"] = str(tmp_path / "out" / "_run.json")
+    refused = subprocess.run([*submit, *caption], env=env, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "wants another token; set RAY_AUTH_TOKEN_PATH" in refused.stderr

@@ -86,7 +86,7 @@ def test_a_store_is_tried_and_left_as_it_was(
     assert states == dict.fromkeys(("write", "list", "read a range", "multipart", "delete"), OK)
     assert "Contents" not in client.list_objects_v2(Bucket=bucket)
     monkeypatch.setattr(doctor, "examine", list)
-    assert doctor.doctor(f"s3://no{bucket}/place") == 1
+    assert doctor.doctor(store=f"s3://no{bucket}/place") == 1
     assert f"✗  write            the bucket s3://no{bucket} does not exist" in capsys.readouterr().out
     proxy.close()
 

@@ -274,3 +274,19 @@ def test_what_cannot_be_compacted_is_refused(finished: Path, tmp_path: Path) -> 
     compacted(finished, tmp_path / "out")
     with pytest.raises(SettingsError, match="partition_by was null, is format"):
         compacted(finished, tmp_path / "out", partition_by="format")
+
+
+def test_parts_of_an_older_version_lack_newer_columns_which_are_null(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    write_parts(out, rows=200)
+    (newer,) = sorted((out / "answers").glob("*.parquet"))[1:]
+    table = pq.read_table(newer)
+    table = table.append_column("complete", pa.array([True] * len(table)))
+    parquet.write(str(newer), table.append_column("lost_s", pa.array([0.0] * len(table))))
+    run_compact(CompactSettings(input=str(out), output=str(tmp_path / "few")))
+    found = pq.read_table(tmp_path / "few" / "answers").sort_by("row_id")
+    assert found["row_id"].to_pylist() == list(range(200))
+    assert found.schema.names[-2:] == ["complete", "lost_s"]
+    first = table["row_id"][0].as_py()
+    assert found["complete"].null_count == 200 - len(table)
+    assert found["complete"][first].as_py() is True

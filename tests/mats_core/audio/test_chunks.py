@@ -169,13 +169,16 @@ def test_chunks_behind_the_sound_of_w64_and_caf_are_not_heard() -> None:
     assert np.array_equal(heard(caf(behind=b"info" + struct.pack(">q", len(text)) + text)), SAMPLES)
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("size", [0, HALF, HALF - 1, 2, 0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000 - 36, -1])
+WIDE = ("w64", "caf", "rf64", "bw64")  # with sizes of 64 bits
+STALE = [
+    *((kind, size) for kind in MAKERS for size in (0, HALF, HALF - 1, 2)),
+    *((kind, size) for kind in MAKERS if kind not in WIDE for size in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFFFDC)),
+    ("caf", -1),
+]
+
+
+@pytest.mark.parametrize(("kind", "size"), STALE)
 def test_of_a_stopped_recorder_all_is_heard(kind: str, size: int) -> None:
-    if size >= 0x7FFFF000 and kind in ("w64", "caf", "rf64", "bw64"):
-        pytest.skip("its sizes have 64 bits")
-    if size == -1 and kind != "caf":
-        pytest.skip("a size that only CAF knows")
     assert np.array_equal(heard(MAKERS[kind](size)), SAMPLES)
 
 
@@ -293,13 +296,14 @@ CODINGS = [
     ("CAF", "DOUBLE"), ("CAF", "ULAW"), ("CAF", "ALAW"), ("WAV", "IMA_ADPCM"), ("WAV", "MS_ADPCM"), ("WAV", "GSM610"),
     ("W64", "IMA_ADPCM"), ("W64", "MS_ADPCM"), ("AIFF", "IMA_ADPCM"), ("AU", "G721_32"), ("CAF", "ALAC_16"),
 ]  # fmt: skip
+ONE_CHANNEL = ("GSM610", "G721_32")
 
 
-@pytest.mark.parametrize(("container", "coding"), CODINGS)
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(
+    ("container", "coding", "channels"),
+    [(*pair, channels) for pair in CODINGS for channels in (1, 2) if channels == 1 or pair[1] not in ONE_CHANNEL],
+)
 def test_every_coding_is_heard_as_libsndfile_itself_hears_it(container: str, coding: str, channels: int) -> None:
-    if channels == 2 and coding in ("GSM610", "G721_32"):
-        pytest.skip("of one channel only")
     file = io.BytesIO()
     soundfile.write(file, 0.5 * melody(RATE, 3.0, channels), RATE, format=container, subtype=coding)
     file.seek(0)

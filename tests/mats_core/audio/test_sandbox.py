@@ -81,6 +81,17 @@ def test_answers_come_in_order_and_equal_those_of_the_same_process(decoder, tmp_
     assert decoder.cpu_s > 0
 
 
+def test_what_is_lost_and_where_the_file_ends_reach_the_parent(decoder, tmp_path: Path):
+    data = encode(melody(16000, 4.0), 16000, "mp3")
+    (tmp_path / "cut.mp3").write_bytes(data[: len(data) // 2])
+    (cut,) = decoder.decode_many([DecodeRequest(str(tmp_path / "cut.mp3"))])
+    assert not cut.complete
+    assert cut.decoded_s + cut.lost_s == pytest.approx(4.0, abs=0.1)
+    (tmp_path / "whole.mp3").write_bytes(data)
+    (past,) = decoder.decode_many([DecodeRequest(str(tmp_path / "whole.mp3"), start_s=60.0)])
+    assert (past.decoded_s, past.end_s) == (0.0, 4.0)
+
+
 def test_headers_are_read_there_too(decoder, clip, tmp_path: Path):
     assert decoder.probe_many([clip, f"{tmp_path}/none.wav"]) == [
         AudioInfo("wav", 16000, 1, 0.3, "header"),

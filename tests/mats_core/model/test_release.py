@@ -24,7 +24,7 @@ from tests.conftest import COPIED_REFERENCE, SHARED_REFERENCE
 @pytest.fixture(scope="module")
 def imported(reference_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("imported") / "model"
-    return import_reference(str(reference_dir / "checkpoint_29.pth"), str(reference_dir / "llm"), str(out))
+    return import_reference(reference_dir / "checkpoint_29.pth", reference_dir / "llm", out)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from mats_core.errors import SettingsError
-from mats_core.storage import fetch
+from mats_core.storage import errors
 from mats_core.storage.fetch import local_directory, local_file
-from tests.store_servers import KEYS, Faults, FaultyProxy, MotoStore
+from tests.store_servers import KEYS, Faults, FaultyProxy, Habits, MotoStore
 
 NAMES = ("config.json", "model.safetensors")
 
@@ -120,6 +120,8 @@ def test_weights_that_are_broken_in_the_store_are_refused(bucket: FaultyProxy, m
 
 def test_one_file_of_a_bucket(bucket: FaultyProxy) -> None:
     assert local_file("s3://parts/llm/config.json", "checkpoint").read_bytes() == PARTS["config.json"]
+    with pytest.raises(SettingsError, match="s3://parts/llm is a folder of 2 files"):
+        local_file("s3://parts/llm", "checkpoint")
 
 
 HOSTILE = (
@@ -142,23 +144,13 @@ def test_names_that_would_leave_the_cache_are_refused(
 
 
 def test_bytes_that_change_on_the_way_are_fetched_again(bucket: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy, flips = fetch._copy, [1]
-
-    def flip_once(uri: str, target: Path) -> str:
-        digest = copy(uri, target)
-        if uri.endswith("config.json") and flips:
-            flips.pop()
-            target.write_bytes(target.read_bytes().replace(b"llama", b"xxxxx"))
-            digest = hashlib.md5(target.read_bytes()).hexdigest()
-        return digest
-
-    monkeypatch.setattr(fetch, "_copy", flip_once)
+    monkeypatch.setattr(errors, "FIRST_PAUSE_S", 0.0)
+    bucket.habits = Habits(flips=1, of="config.json")
     assert_whole(str(local_directory("s3://parts/llm", "llm")))
-    assert flips == []
-    monkeypatch.setattr(fetch, "_copy", lambda uri, target: copy(uri, target)[:-4] + f"{next(draws):04x}")
-    draws = iter(range(100))
+    assert bucket.habits.flips == 0
+    bucket.habits.flips = 99
     (local_directory("s3://parts/llm", "llm") / "config.json").unlink()
-    with pytest.raises(SettingsError, match="arrives otherwise each time"):
+    with pytest.raises(SettingsError, match=r"config\.json arrived more than once with other bytes"):
         local_directory("s3://parts/llm", "llm")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from mats_core.packages import ROOT
-from pipelines.cluster import own_ray
+from pipelines.cluster import own_ray, ray_program
 from pipelines.cluster.own_ray import OwnPaths, make_folder
 from tests.mats_core.test_packages import traps
 
@@ -31,6 +31,10 @@ def test_the_folder_is_private_and_its_name_short_enough(monkeypatch: pytest.Mon
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
     with pytest.raises(SettingsError, match=r"^RAY_TMPDIR: Ray can make no folder in"):
         make_folder()
+
+
+def test_its_workers_have_a_program_of_their_own() -> None:
+    assert Path(ray_program.__file__) == own_ray.PROGRAM
 
 
 def test_of_a_drivers_folders_workers_get_only_that_of_this_package() -> None:

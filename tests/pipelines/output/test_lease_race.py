@@ -13,12 +13,14 @@ from pipelines.output.lease import Lease, LeaseHeld
 from tests.store_servers import Faults, FaultyProxy, Habits
 
 
-@pytest.mark.parametrize("habit", ["refused", "ignored"])
-def test_there_are_never_two_holders(store: Any, monkeypatch: pytest.MonkeyPatch, habit: str) -> None:
+@pytest.mark.parametrize(
+    ("habit", "races"), [("refused", 4), ("ignored", 4), pytest.param("ignored", 200, marks=pytest.mark.long)]
+)
+def test_there_are_never_two_holders(store: Any, monkeypatch: pytest.MonkeyPatch, habit: str, races: int) -> None:
     proxy = FaultyProxy(store, Faults(stall=0.2, stall_s=0.03, seed=2), Habits(if_absent=habit))
     for name, value in {**store.keys, "MATS_STORAGE": json.dumps({"s3://": {"endpoint": proxy.endpoint}})}.items():
         monkeypatch.setenv(name, value)
-    store.client().create_bucket(Bucket=f"leases-{habit}")
+    store.client().create_bucket(Bucket=f"leases-{habit}-{races}")
     barrier = Barrier(2)
 
     def acquire(lease: Lease) -> bool:
@@ -29,8 +31,8 @@ def test_there_are_never_two_holders(store: Any, monkeypatch: pytest.MonkeyPatch
             return False
         return True
 
-    for race in range(12):
-        leases = [Lease(f"s3://leases-{habit}/{race}", f"run{number}") for number in range(2)]
+    for race in range(races):
+        leases = [Lease(f"s3://leases-{habit}-{races}/{race}", f"run{number}") for number in range(2)]
         with ThreadPoolExecutor(2) as pool:
             held = list(pool.map(acquire, leases))
         assert sum(held) == 1, f"race {race}: {held}"

@@ -186,3 +186,13 @@ def test_answers_without_their_work_list_are_refused(out: Output, answers: Path)
     writer(out, Done(np.zeros(3, bool))).add(rows(0, 1, 2))
     with pytest.raises(SettingsError, match=r"rows beyond the 2 of the work list, of which a file is lost; bring"):
         read_done(out, "answers", 2)
+
+
+def test_parts_of_an_older_version_without_completeness_are_read_beside_newer_ones(out: Output, answers: Path) -> None:
+    newer = rows(2, 3, 4).append_column("complete", pa.array([True, False, None]))
+    for table in (rows(0, 1), newer.append_column("lost_s", pa.array([0.0, 2.5, 0.0]))):
+        parts = writer(out, Done(np.zeros(5, bool)))
+        parts.add(table)
+        parts.flush()
+    done = read_done(out, "answers", 5)
+    assert (done.rows, done.seconds, done.incomplete, done.lost_s) == (5, 7.5, 1, 2.5)
