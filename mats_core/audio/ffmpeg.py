@@ -93,12 +93,14 @@ class _Container:
                     failures = 0
                 self._file.check()
                 return
-            except av.error.FFmpegError:
+            except (av.error.FFmpegError, IndexError) as error:
                 self._file.check()
-                # note: a demuxer that fails where it failed before will do so for ever
+                most = 2 if isinstance(error, av.error.FFmpegError) else 10_000
+                # note: a demuxer that fails where it failed before will do so for ever; an IndexError of PyAV's is a
+                # packet of a track that began on the way
                 failures = failures + 1 if self._file.tell() == failed_at else 0
                 failed_at = self._file.tell()
-                if failures > 2:
+                if failures > most:
                     return
             except IndexError:  # the stream is gone: the file began anew with others
                 return
