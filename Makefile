@@ -28,7 +28,7 @@ OTHER_PYTHON = $(shell test ! -x $(BIN)/python || test "`$(BIN)/python -V 2>&1`"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint check test map test-latest test-all check-tools clean new-python
+.PHONY: help demo lint check test map test-latest test-all test-stores check-tools clean new-python
 
 help:
 	@echo "make demo         write a small archive, caption it, leave demo/report.html"
@@ -36,6 +36,7 @@ help:
 	@echo "make test         lint, types and tests"
 	@echo "make test-latest  the tests on the newest transformers, numpy and pyarrow, without msclap"
 	@echo "make test-all     test, and the long tests as well (chaos, many nodes)"
+	@echo "make test-stores  the tests of object stores, against moto and, where it is installed, OpenStack Swift"
 	@echo "make lint         lint and types only"
 	@echo "make map          the figures of the code: modules a room, circles, what one reads to change a command"
 	@echo "make clean        remove what these commands made, environments included"
@@ -56,6 +57,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/python $(PYTEST) -m "" $(ARGS)
+
+test-stores: $(STAMP)
+	@$(BIN)/python -c "from tests.swift_server import missing; print(missing() or 'Swift is installed: testing it too')"
+	$(BIN)/python $(PYTEST) -m store $(ARGS)
 
 map: $(STAMP)
 	$(BIN)/python -m tests.house --trace

@@ -50,7 +50,7 @@ def embed_audio(settings: EmbedSettings) -> int:
 @settings_command(app, "scan", ScanSettings)
 def scan(settings: ScanSettings) -> int:
     """List INPUT and read its headers into a manifest, one row a chunk of about a minute."""
-    from jobs.terminal.display import RunDisplay
+    from jobs.terminal.display import RunDisplay, skipped_endings
     from pipelines.archive.scan import run_scan
     from pipelines.cluster.progress import Progress
 
@@ -59,11 +59,12 @@ def scan(settings: ScanSettings) -> int:
             settings, lambda seen: display(Progress("scan", seen.files, errors=sum(seen.errors.values())))
         )
     added = result.added
+    skipped = f"skipped: {skipped_endings(added.skipped)}\n" if added.skipped else ""
     rate = (added.files + result.known_files) / max(1e-9, result.wall_s)
     typer.echo(
         f"{added.files} files new ({result.known_files} known), {added.chunks} chunks, "
         f"{added.seconds / 3600:.2f} h, {added.bytes / 1e6:.1f} MB\n"
-        f"formats: {_counts(added.formats)}\nerrors: {_counts(added.errors)}\n"
+        f"formats: {_counts(added.formats)}\nerrors: {_counts(added.errors)}\n{skipped}"
         f"time: {result.wall_s:.1f} s, {rate:.0f} files/s\n"
         f"manifest: {public_uri(result.manifest)} ({result.total_rows} rows)"
     )
@@ -117,7 +118,7 @@ def _warn(text: str) -> None:
 
 def print_estimate(found: Estimate) -> int:
     """What `--dry-run` found: how much there is, and how long it will take; exit code 0."""
-    from jobs.terminal.display import duration, print_facts
+    from jobs.terminal.display import duration, print_facts, skipped_endings
 
     seen = found.seen
     rows: list[tuple[str, Any]] = [
@@ -125,6 +126,7 @@ def print_estimate(found: Estimate) -> int:
         ("audio", f"{seen.seconds / 3600:.2f} h in {seen.chunks} chunks, {seen.bytes / 1e6:.1f} MB"),
         ("formats", _counts(seen.formats)),
         ("errors", _counts(seen.errors)),
+        *([("skipped", skipped_endings(seen.skipped))] if seen.skipped else []),
         ("to do", f"{found.rows} clips" + (f", {found.done} are done" if found.done else "")),
     ]
     if found.per_row_s is not None and found.wall_s is not None and found.core_hours is not None:

@@ -128,7 +128,8 @@ def _show(
 
     found = ask_about(loaded, clips, request, segments, explain=as_json and loaded.memory is not None)
     if as_json:
-        names = ("start_s", "duration_s", "decoded_s", "text", "neighbors", *(("segments",) if segments else ()))
+        heard = ("start_s", "duration_s", "decoded_s", "complete", "lost_s")
+        names = (*heard, "text", "neighbors", *(("segments",) if segments else ()))
         whole = [asdict(answer) for answer in found]
         told = {
             "uri": storage.public_uri(file),

@@ -1,4 +1,4 @@
-"""`mats doctor`: versions, devices, Ray, and what is missing for what."""
+"""`mats doctor`: versions, devices, Ray, what is missing for what, and what a store can."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -231,14 +232,31 @@ def caption_metric_findings() -> list[Finding]:
     ]
 
 
+def store_findings(uri: str) -> Iterator[Finding]:
+    """What a store can of what runs ask of it, tried in a folder that is removed again."""
+    from mats_core.storage.stores.abilities import CREATE, examine_store
+    from mats_core.storage.uris import public_uri
+
+    area = f"store {public_uri(uri)}"
+    for name, problem in examine_store(uri):
+        if name == CREATE:
+            yield _fit(area, name, not problem, problem or OK, "; runs that want one OUTPUT agree by claims beside it")
+        else:
+            yield Finding(area, name, MISSING if problem else OK, problem or OK)
+
+
 @command(app, "doctor")
-def doctor() -> int:
-    """Print versions, devices, Ray, and what is missing for what."""
+def doctor(
+    store: Annotated[
+        str | None, typer.Option(metavar="URL", help="Try a store as well: list, read, write, delete below this URL.")
+    ] = None,
+) -> int:
+    """Print versions, devices, Ray, what is missing for what, and what a store can."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    findings = examine()
+    findings = [*examine(), *(store_findings(store) if store is not None else ())]
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
     console = Console(soft_wrap=False)
     version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import SettingsError, first_line
 from pipelines.data import generations, parquet
+from pipelines.data.carried import plain_values
 from pipelines.data.embeddings import SIDECAR
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
@@ -34,8 +35,10 @@ from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
 MOST_PARTITIONS = 256
-NULL_PARTITION = "null"
-"""Folder of rows without a value. Not Hive's own name for it: pyarrow 25 reads that, and pandas then cannot."""
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""Folder of rows without a value, as Hive, Spark, DuckDB and pyarrow call it."""
+MOST_NAME = 255
+"""Bytes that a folder's name may have, on most file systems."""
 BUFFER_BYTES = 1_000_000_000
 """Rows waiting_bytes for row groups that are not full yet, over all open files, in bytes."""
 MEGABYTE = 1e6
@@ -56,11 +59,12 @@ class CompactResult:
 
 
 class _Part(NamedTuple):
-    """A part file of the input: its first row_id and how many rows it has."""
+    """A part file of the input: its first row_id, how many rows it has, and their columns."""
 
     first: int
     uri: str
     rows: int
+    schema: pa.Schema
 
 
 def run_compact(settings: CompactSettings) -> CompactResult:
@@ -123,7 +127,7 @@ def _read_footer(uri: str) -> _Part:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
             firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
-            return _Part(min(firsts), uri, file.metadata.num_rows)
+            return _Part(min(firsts), uri, file.metadata.num_rows, file.schema_arrow)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
@@ -136,31 +140,53 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for part in parts:
         schema = parquet.schema(part.uri)
-        plain = [each.name for each in schema if not pa.types.is_nested(each.type) and each.name != "row_id"]
+        plain = [each.name for each in schema if _makes_folders(each.type) and each.name != "row_id"]
         if column not in plain:
             problem = f'there is no column "{column}" to make folders by'
+            if column in schema.names:
+                problem = f'"{column}" is {schema.field(column).type}, which no name of a folder can hold'
             raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
-        for item in pc.value_counts(parquet.read(part.uri, [column])[column]).to_pylist():
-            counts[_partition_folder(column, item["values"])] += item["counts"]
+        values = pc.value_counts(parquet.read(part.uri, [column])[column].combine_chunks())
+        for value, count in zip(plain_values(values.field(0)), values.field(1).to_pylist(), strict=True):
+            name = _partition_folder(column, value)
+            if value == NULL_PARTITION:
+                problem = f'"{column}" has the value "{value}", which readers take for none'
+                raise SettingsError("partition_by", problem, "choose another column")
+            if len(name.encode()) > MOST_NAME:
+                problem = f'"{column}" has a value that makes a folder name of {len(name)} bytes ({name[:60]}…)'
+                raise SettingsError("partition_by", problem, f"choose a column of values below {MOST_NAME} bytes")
+            counts[name] += count
         if len(counts) > MOST_PARTITIONS:
             problem = f'"{column}" has more than {MOST_PARTITIONS} different values'
             raise SettingsError("partition_by", problem, "choose a column of fewer, since each gets a folder")
     return counts
 
 
+def _makes_folders(kind: pa.DataType) -> bool:
+    """Whether the values of a type can be read back from the names of folders."""
+    if pa.types.is_dictionary(kind):
+        return _makes_folders(kind.value_type)
+    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    moments = pa.types.is_temporal(kind) and not pa.types.is_duration(kind) and not pa.types.is_interval(kind)
+    return numbers or moments or pa.types.is_boolean(kind) or str(kind) in ("string", "large_string", "null")
+
+
 def _partition_folder(column: str, value: Any) -> str:
-    """Name of a value's folder: column=value, percent-encoded."""
-    text = NULL_PARTITION if value is None or value == "" else quote(str(value), safe=" ")
-    return f"{column}={text}"
+    """Name of a value's folder: column=value, percent-encoded as Hive's readers decode it."""
+    text = NULL_PARTITION if value is None else quote(str(value), safe=" ")
+    # note: DuckDB decodes values, and takes names as they stand
+    return f"{column.replace('%', '%25').replace('/', '%2F').replace('=', '%3D')}={text}"
 
 
 def _in_order(parts: list[_Part]) -> Iterator[pa.Table]:
     """All rows in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
     last = -1
+    # note: parts of an older version lack newer columns, which are null in their rows
+    whole = pa.unify_schemas([part.schema.remove_metadata() for part in parts]) if parts else pa.schema([])
     for index, part in enumerate(parts):
-        table = parquet.read(part.uri)
-        waiting = table if waiting is None else pa.concat_tables([waiting, table.select(waiting.schema.names)])
+        table = pa.concat_tables([whole.empty_table(), parquet.read(part.uri)], promote_options="default")
+        waiting = table if waiting is None else pa.concat_tables([waiting, table])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()
         cut = int(np.searchsorted(ids, parts[index + 1].first)) if index + 1 < len(parts) else len(ids)
@@ -230,12 +256,11 @@ class LargeFiles:
         if self._column is None:
             return self._take("", table)
         new = 0
-        column = table[self._column]
-        values: dict[str, list[Any]] = {}
-        for value in column.unique().to_pylist():
-            values.setdefault(_partition_folder(self._column, value), []).append(value)
-        for name, several in values.items():  # null and "" are one folder
-            mask = pc.is_in(column, value_set=pa.array(several, column.type))
+        column = table[self._column].combine_chunks()
+        different = column.unique()
+        for value in range(len(different)):
+            name = _partition_folder(self._column, plain_values(different.slice(value, 1))[0])
+            mask = pc.is_in(column, value_set=different.slice(value, 1))
             new += self._take(name, table.filter(mask).drop_columns([self._column]))
         return new
 

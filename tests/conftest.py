@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.store_servers import MotoStore
+from tests.swift_server import SwiftStore, missing
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -47,6 +50,8 @@ BaseProcess.start = _start_and_note  # type: ignore[method-assign]
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What runs commands as a user does starts processes, and long tests may; others say so with the mark."""
     for item in items:
+        if "store" in getattr(item, "fixturenames", ()):
+            item.add_marker("store")
         of_ray = "shared_ray" in getattr(item, "fixturenames", ())
         if of_ray or (_HERE / "e2e") in item.path.parents or any(map(item.get_closest_marker, ("e2e", "long"))):
             item.add_marker("processes")
@@ -84,6 +89,18 @@ def shared_ray() -> Iterator[str]:
         import ray
 
         yield ray.get_runtime_context().gcs_address
+
+
+@pytest.fixture(
+    scope="module", params=["moto", pytest.param("swift", marks=[pytest.mark.swift, pytest.mark.processes])]
+)
+def store(request: pytest.FixtureRequest) -> Iterator[MotoStore | SwiftStore]:
+    """An empty store that speaks S3: moto, and in `make test-stores` OpenStack Swift where it is installed."""
+    if request.param == "swift" and missing():
+        pytest.skip(str(missing()))
+    found = SwiftStore() if request.param == "swift" else MotoStore()
+    yield found
+    found.close()
 
 
 SHARED_REFERENCE = _HERE.parents[1] / "shared" / "reference"

@@ -15,11 +15,14 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKIAMATSTEST", "AWS_SECRET_ACCESS_KEY": "verysecretkey", "AWS_REGION": "us-east-1"}
+_VERSION_2 = ("list-type=", "continuation-token=", "start-after=", "fetch-owner=")
 _HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
 
 class MotoStore:
     """An empty S3 in a thread of this process."""
+
+    keys = KEYS
 
     def __init__(self) -> None:
         from moto.server import ThreadedMotoServer
@@ -76,13 +79,33 @@ class Faults:
             return "fine"
 
 
-class FaultyProxy:
-    """Passes requests on to a store. Buckets with a telling name answer as S3 does: `denied`, `expired`, `stranger`
-    (an unknown access key), `public` (only without credentials), `paying` (only to who agrees to pay), `signed` (only
-    with a signature in the URL that is in `signatures`)."""
+@dataclass
+class Habits:
+    """How a store that speaks S3 differs from Amazon's.
 
-    def __init__(self, store: MotoStore, faults: Faults | None = None) -> None:
+    old_checksums: headers and trailers of newer checksums are refused. old_deletes: many deletes in one request want a
+    Content-MD5. if_absent: `If-None-Match` is `refused` or `ignored`, as by stores that know no conditional writes.
+    list_v2: a listing of version 2 is `refused`, or `ignored`: answered as one of version 1. no_ranges: `Range` is
+    ignored. flips: of answers to GET with a text of `of` in their path, so many have one bit changed.
+    """
+
+    old_checksums: bool = False
+    old_deletes: bool = False
+    if_absent: str = ""
+    list_v2: str = ""
+    no_ranges: bool = False
+    flips: int = 0
+    of: str = ""
+
+
+class FaultyProxy:
+    """Passes requests on to a store, with faults and habits. Buckets with a telling name answer as S3 does: `denied`,
+    `expired`, `stranger` (an unknown access key), `public` (only without credentials), `paying` (only to who agrees to
+    pay), `signed` (only with a signature in the URL that is in `signatures`)."""
+
+    def __init__(self, store: Any, faults: Faults | None = None, habits: Habits | None = None) -> None:
         self.faults = faults or Faults()
+        self.habits = habits or Habits()
         self.requests: list[tuple[str, str]] = []
         self.signatures: set[str] = set()
         proxy = self
@@ -111,7 +134,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.owner.requests.append((self.command, self.path))
-        told = self._told()
+        told = self._told() or self._unlike_amazon()
         if told is not None:
             self._error(*told)
             return
@@ -145,8 +168,30 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return 400, "ExpiredToken"
         return (403, "InvalidAccessKeyId") if bucket == "stranger" else None
 
-    def _error(self, status: int, code: str) -> None:
-        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()
+    def _unlike_amazon(self) -> tuple[int, str, str] | None:
+        """What the store refuses by its habits; what it ignores is taken out of the request."""
+        habits, query = self.owner.habits, parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        newer = [name for name in self.headers if name.lower().startswith(("x-amz-checksum-", "x-amz-sdk-checksum"))]
+        trailed = "x-amz-trailer" in self.headers or "aws-chunked" in self.headers.get("Content-Encoding", "")
+        if habits.old_checksums and (newer or trailed):
+            return 400, "InvalidArgument", f"Unsupported header: {(newer or ['x-amz-trailer'])[0]}"
+        if habits.old_deletes and "delete" in query and "Content-MD5" not in self.headers:
+            return 400, "InvalidRequest", "Missing required header for this request: Content-MD5"
+        if habits.if_absent and "If-None-Match" in self.headers:
+            if habits.if_absent == "refused":
+                return 501, "NotImplemented", "A header you provided implies functionality that is not implemented."
+            del self.headers["If-None-Match"]
+        if habits.list_v2 and "list-type" in query:
+            if habits.list_v2 == "refused":
+                return 501, "NotImplemented", "ListObjectsV2 is not implemented."
+            kept = [each for each in self.path.partition("?")[2].split("&") if not each.startswith(_VERSION_2)]
+            self.path = f"{self.path.partition('?')[0]}?{'&'.join(kept)}"
+        if habits.no_ranges and self.command == "GET":
+            del self.headers["Range"]
+        return None
+
+    def _error(self, status: int, code: str, message: str = "") -> None:
+        text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{message or code}</Message></Error>".encode()
         body = b"" if self.command == "HEAD" else text
         self.send_response(status)
         self.send_header("Content-Type", "application/xml")
@@ -162,6 +207,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         connection.endheaders(body or None)
         answer = connection.getresponse()
         data = answer.read()
+        habits = self.owner.habits
+        if habits.flips and self.command == "GET" and data and answer.status < 300 and habits.of in self.path:
+            habits.flips -= 1
+            data = data[:-1] + bytes([data[-1] ^ 1])
         self.send_response(answer.status)
         for name, value in answer.getheaders():
             if name.lower() not in _HOP:

@@ -20,7 +20,7 @@ from psutil import process_iter
 
 from jobs.benchmarks.measuring import print_figures, say, watched, workplace
 from pipelines.archive.run import Job, RunResult, run_rows
-from pipelines.archive.stages import ShardStage, decode_stage
+from pipelines.archive.stages import SOUND, ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext
@@ -81,7 +81,8 @@ class WaitingDecode(ShardStage):
         """`rows` as if a minute of each had been decoded."""
         started = time.monotonic()
         time.sleep(self._decode_s * len(rows))
-        rows = with_column(rows, "decoded_s", [CHUNK_S] * len(rows), pa.float64())
+        for name, value in {"decoded_s": CHUNK_S, "complete": True, "lost_s": 0.0}.items():
+            rows = with_column(rows, name, [value] * len(rows), SOUND[name])
         return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 
 
@@ -105,7 +106,7 @@ def run_waiting(
     if decodes:
         first = decode_stage(settings, RATE)
     else:
-        first = Stage("wait", WaitingDecode, (waits.decode_s,), writes=("decoded_s",), cpus=DECODER_CPUS)
+        first = Stage("wait", WaitingDecode, (waits.decode_s,), writes=tuple(SOUND), cpus=DECODER_CPUS)
     columns: dict[str, Any] = {"reads": ("pcm",) if decodes else (), "drops": dropped_columns("caption", None)}
     columns["writes"] = ("text", "segments", "model_fingerprint", "run_id")
     job = Job(
@@ -117,7 +118,7 @@ def run_waiting(
         defaults={"task": "caption", "question": None, "tag": None},
         stages=[first, Stage("stand-in", model, (waits,), **columns, cpus=MODEL_CPUS, gpus=1.0)],
     )
-    return run_rows(settings, job, open_input(settings.input, settings.schemes), progress)
+    return run_rows(settings, job, open_input(settings.input, settings.schemes, settings.columns), progress)
 
 
 @dataclass

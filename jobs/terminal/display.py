@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mats_core.storage.uris import public_uri
@@ -123,7 +123,20 @@ def print_facts(rows: Sequence[tuple[str, str]], soft_wrap: bool = False) -> Non
     table = Table(show_header=False, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=soft_wrap).print(table)
+    Console(soft_wrap=soft_wrap, markup=False, emoji=False).print(table)  # names of files are no markup
+
+
+def skipped_endings(counts: Mapping[str, int], most: int = 8) -> str:
+    """Files left out for their ending: "12 .txt, 3 .pdf, 1 without an ending", and the others together."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} {_printed(ending)}" for ending, count in ranked[:most]]
+    others = sum(count for _, count in ranked[most:])
+    return ", ".join(shown + [f"{others} others"] * bool(others))
+
+
+def _printed(ending: str) -> str:
+    text = "".join(letter if letter.isprintable() else "?" for letter in ending)
+    return text[:20] or "without an ending"
 
 
 def print_done_before(what: str) -> None:
@@ -145,8 +158,13 @@ def print_result(result: RunResult, what: str) -> None:
         ("errors", ", ".join(f"{code} {count}" for code, count in sorted(result.errors.items())) or "none"),
         ("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})"),
     ]
+    if run.get("rows_incomplete"):
+        lost = f"{run['rows_incomplete']} {what}, {duration(run['lost_s'])} of sound"
+        rows.insert(2, ("incomplete", f"{lost} that could not be decoded"))
     once_started = run["steady"]
     if once_started.get("rows"):
         rate = f"{once_started['rows_per_s']:.1f} {what}/s once started"
         rows.append(("rate", f"{rate}, {once_started['real_time_factor']:.0f} × real time"))
+    if run.get("skipped"):
+        rows.append(("skipped", skipped_endings(run["skipped"])))
     print_facts([*rows, ("output", public_uri(result.output))])

@@ -10,6 +10,7 @@ import io
 import math
 import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -19,16 +20,19 @@ import soundfile
 import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.audio.ffmpeg import FfmpegSource, count_seconds
-from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Reader, Source, SourceFile
+from mats_core.audio.chunks import has_no_sound
+from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
+from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
-from mats_core.audio.repair import repair, wav_samples
+from mats_core.audio.mp3 import Mp3Source
+from mats_core.audio.ogg import OggLinks
+from mats_core.audio.repair import repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
 
 _SMALL_FILE = 1 << 20  # read at once: cheaper than many small reads
-_LARGE_MP3 = 16 << 20  # above it, an MP3 whose length is an estimate is counted; half an hour at 72 kbit/s
 _COUNTED_AHEAD = 4 << 20
+_GATHERED = 1 << 15  # frames
 # Decoded beyond what was asked: the resampler's filter sees its neighbourhood, and codecs with memory have settled.
 _BEFORE_S, _AFTER_S = 0.5, 0.1
 
@@ -57,11 +61,14 @@ class DecodeLimits(BaseModel):
 @dataclass(frozen=True)
 class Decoded:
     """`samples`: int16 [T], mono, at the rate asked for. `decoded_s`: their length in seconds. `complete`
-    is False where the file broke off or was damaged inside the stretch asked for."""
+    is False where the file broke off or was damaged inside the stretch asked for, `lost_s` the seconds of it that could
+    not be decoded, as far as known. `end_s`: where the sound of the file ends, where reading came to it."""
 
     samples: npt.NDArray[np.int16]
     decoded_s: float
     complete: bool
+    lost_s: float = 0.0
+    end_s: float | None = None
 
 
 def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) -> AudioInfo:
@@ -69,35 +76,34 @@ def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) ->
     AudioError."""
     limits = limits or DecodeLimits()
     checked = _checked(file, limits, time.monotonic() + limits.deadline_s)
-    repair(checked, until_s=0.0 if checked.size <= _SMALL_FILE else None, in_memory=False)
-    with _open_within(limits, checked, reader_order(checked, seeks=False), name) as source:
-        info = source.info()
-        # note: libsndfile estimates the length of an MP3 without header well; what FFmpeg says of one is a guess
-        least = _SMALL_FILE if source.reader == "ffmpeg" or not info.duration_s else _LARGE_MP3
-    if info.duration_source != "unknown" or checked.size <= least:
-        return info
-    return _with_counted_length(file, checked.joined, info, limits)
+    repair(checked, until_s=None, in_memory=False)
+    with _open_within(limits, checked, reader_order(checked), name) as source:
+        declared = source.info()
+        found = source.checked(declared)
+        reader = source.reader
+    return found or _counted(file, checked, reader, declared, limits)
 
 
-def _with_counted_length(file: BinaryIO, joined: bool, info: AudioInfo, limits: DecodeLimits) -> AudioInfo:
-    """`info` with the length that the packets tell, where the header tells none and the file is long enough for it
-    to matter: the last chunk reads to the end of the file, so it must not be far away."""
+def _counted(
+    file: BinaryIO, checked: SourceFile, reader: Reader, declared: AudioInfo, limits: DecodeLimits
+) -> AudioInfo:
+    """`declared` with the length that is counted; as an estimate where counting takes longer than a file may."""
     # note: read in large pieces; a remote file was opened for small ones
     large = io.BufferedReader(file, _COUNTED_AHEAD) if isinstance(file, io.RawIOBase) else None
     try:
-        counted = SourceFile(large or file, time.monotonic() + limits.deadline_s)
-        counted.joined = joined
-        seconds = count_seconds(counted)
+        counted = checked.over(large or file, time.monotonic() + limits.deadline_s)
+        # note: what libsndfile says of frames it has from the header as well
+        with _open_within(limits, counted, ("ffmpeg",) if reader == "libsndfile" else (reader,), "") as source:
+            found = source.counted()
+        counted.check()
     except AudioError as error:
-        if error.code != "timeout":
+        if error.code not in ("timeout", "decode_failed", "not_audio", "empty_audio"):
             raise
-        return info
+        found = None
     finally:
         if large is not None:
             large.detach()
-    if seconds is None or file.seek(0, io.SEEK_END) * 8 / seconds < LEAST_BITS_A_SECOND:
-        return info
-    return replace(info, duration_s=seconds, duration_source="decoded")
+    return replace(found, format=declared.format) if found else replace(declared, duration_source="unknown")
 
 
 def decode(
@@ -131,7 +137,7 @@ def decode(
     if in_memory and not isinstance(file, io.BytesIO):
         checked = SourceFile(io.BytesIO(checked.head(checked.size)), deadline)
     repair(checked, None if duration_s is None else start_s + duration_s + _AFTER_S, in_memory)
-    order = reader_order(checked, seeks=first > 0)
+    order = reader_order(checked)
     found: list[Decoded] = []
     failure: AudioError | None = None
     declared_s: float | None = None
@@ -142,7 +148,7 @@ def decode(
             with _open_within(limits, checked, left, name) as source:
                 found.append(_read(source, sample_rate, first, count, limits, deadline))
                 declared_s = declared_s or source.declared_s
-                if not source.broken or source.reader == order[-1]:
+                if not source.broken or source.passes_damage:
                     break
         except AudioError as error:
             if error.code != "decode_failed":
@@ -156,7 +162,7 @@ def decode(
         # note: nor may it last longer than declared, as FFmpeg's output of a damaged FLAC does
         declared = len(best.samples) if not declared_s else max(0, math.ceil(declared_s * sample_rate) - first)
         samples = best.samples[: max(declared, len(found[0].samples))]
-        best = Decoded(samples, len(samples) / sample_rate, False)
+        best = replace(best, samples=samples, decoded_s=len(samples) / sample_rate, complete=False)
     if first == 0 and not len(best.samples) and count != 0:
         if best.complete or not declared_s:
             raise AudioError("empty_audio", "has a header but no samples")
@@ -200,15 +206,33 @@ def _read(source: Source, rate: int, first: int, count: int | None, limits: Deco
     periods = max(0, (first * step_in // step_out - before) // step_in)
     stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
     track = _MonoTrack(rate, first - periods * step_out, count, limits.max_seconds)
-    for block, block_rate in source.blocks(periods * step_in, stop):
+    for block, block_rate in _gathered(source.blocks(periods * step_in, stop)):
         track.add(block, block_rate)
         if time.monotonic() > deadline:
             raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
     samples = track.finish()
     if track.seen and track.finite == 0:
         raise AudioError("decode_failed", "holds no finite sample (all NaN or infinite)")
-    short = count is None or len(samples) < count
-    return Decoded(samples, len(samples) / rate, not source.broken and not (short and source.ended_early()))
+    short = (count is None or len(samples) < count) and source.ended_early()
+    lost_s, end_s = source.lost_s, source.end_s
+    if short:
+        whole = count / rate if count is not None else max(0.0, (source.declared_s or 0.0) - first / rate)
+        lost_s += max(0.0, whole - len(samples) / rate)
+    return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)
+
+
+def _gathered(blocks: Iterator[tuple[Block, int]]) -> Iterator[tuple[Block, int]]:
+    """Small blocks put together: a codec's frame is a few milliseconds, and each costs a resampler's call."""
+    held: list[Block] = []
+    rate = length = 0
+    for block, its_rate in blocks:
+        if held and (its_rate != rate or length >= _GATHERED or block.shape[1] != held[0].shape[1]):
+            yield (np.concatenate(held) if len(held) > 1 else held[0]), rate
+            held, length = [], 0
+        held.append(block)
+        rate, length = its_rate, length + len(block)
+    if held:
+        yield (np.concatenate(held) if len(held) > 1 else held[0]), rate
 
 
 class _MonoTrack:
@@ -269,17 +293,17 @@ class _MonoTrack:
             self._blocks.append(scaled.astype(np.int16))
 
 
-def reader_order(file: SourceFile, seeks: bool) -> tuple[Reader, ...]:
-    """Which readers are to try a file, the best first. `seeks`: whether reading begins behind its start.
+def reader_order(file: SourceFile) -> tuple[Reader, ...]:
+    """Which readers are to try a file, the best first.
 
-    libsndfile 1.2.2 takes raw AAC for broken MP3, shifts the first page of Opus by its pre-skip when a read
-    is longer than a packet, and lands up to a block away when it seeks into the last page of Ogg Vorbis. Of joined
-    streams it knows the first.
+    libsndfile 1.2.2 takes raw AAC for broken MP3, and believes what an MP3 says of its length; of Ogg it passes over
+    damage without a word, lands up to a block away when it seeks into the last page, and shifts the first page of Opus
+    by its pre-skip. Of joined streams it knows the first.
     """
     name = sniff(file.head(HEAD_BYTES)).name
-    if name in ("AAC", "Opus") or file.joined:
+    if name in ("AAC", "Opus", "Ogg") or file.joined:
         return ("ffmpeg",)
-    return ("ffmpeg", "libsndfile") if name == "Ogg" and seeks else ("libsndfile", "ffmpeg")
+    return ("mp3", "ffmpeg", "libsndfile") if name == "MP3" else ("libsndfile", "ffmpeg")
 
 
 def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> Source:
@@ -304,10 +328,10 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
             reason = str(error)
         except AudioError as error:
             file.check()
-            if error.code != "decode_failed":
+            if error.code != "decode_failed" or error.message.startswith(NO_DECODER):
                 raise
             reason = reason or error.message
-    if signature.name == "WAV" and wav_samples(file, file.head(HEAD_BYTES)) == 0:
+    if signature.name == "WAV" and has_no_sound(file):
         raise AudioError("empty_audio", "is a WAV header without samples")
     if signature.kind == "audio":
         if reason == _NO_SAMPLES:
@@ -325,15 +349,16 @@ _UNHELPFUL_REASONS = re.compile(
 
 
 def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:
+    if file.links:
+        return OggLinks(file)
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
+    if reader == "mp3":
+        return Mp3Source(file)
     source = LibsndfileSource(file, signature)
-    wrong = _NO_SAMPLES if source.frames <= 0 else None
-    if wrong is None and source.is_longer_than_declared():
-        wrong = "its header tells less than there is"  # FFmpeg reads on to the end
-    if wrong is not None:
+    if source.frames <= 0:
         source.close()
-        raise AudioError("decode_failed", wrong)
+        raise AudioError("decode_failed", _NO_SAMPLES)
     return source
 
 

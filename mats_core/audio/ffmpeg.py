@@ -2,20 +2,24 @@
 
 Only the file object that was given is ever read: no protocol is allowed, and only formats that hold their own
 media are (no HLS, DASH, concat, image sequences or text formats).
+
+A track is heard by its time stamps: where they leave a gap there is silence, where they overlap nothing is heard twice,
+and what cannot be decoded is silence of its length. Time 0 is where the file begins, with sound or with pictures.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
 from itertools import chain
-from typing import Any
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
 
-from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioError, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.repair import ogg_has_end
+from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.signatures import Signature
 
 _FORMATS = (
@@ -23,15 +27,32 @@ _FORMATS = (
     "mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,rm,sox,tak,truehd,tta,voc,w64,wav,wv,xwma"
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
+_NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "smoothstreaming", "webm_dash_manifest"})
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
 _BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
+# Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
+_BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
+# No index, and a seek that misses: up to this size packets are passed over from the start.
+_UNINDEXED, _PASSED_OVER_BYTES = frozenset({"mpeg", "mpegts"}), 256 << 20
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
+_JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
+_MOST_BACK_S = 10.0  # time stamps that go further back begin anew
+_MOST_AHEAD_S = 24 * 3600.0  # and no recording pauses for longer; in streams that are cut and joined, for
+_MOST_AHEAD_IN_JOINED_S = 10.0
+_MOST_LEAD_S = 3600.0
+_TAILS_S = (2.0, 20.0, 120.0)  # how far before its declared end the last sound of a track is sought
+_SILENCE = 1 << 16  # frames of a block of silence
+NO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, NotImplementedError)
 
 av.logging.set_level(av.logging.PANIC)
 
+_Unit: TypeAlias = tuple[int | None, Block | None, int, Any]
+"""A piece of a track: its time stamp, its samples (None where it was not decoded), their rate, and the packet that
+could not be decoded (None for a frame)."""
+
 
 class _Container:
-    """An open container and its decoded frames, in one pass from the start or from a place sought."""
+    """An open container and its units, in one pass from the start or from a place sought."""
 
     def __init__(self, file: SourceFile) -> None:
         self._file = file
@@ -40,45 +61,103 @@ class _Container:
         tracks = self.container.streams.audio
         if not tracks:
             raise AudioError("not_audio", f"is not audio: {self.container.format.long_name} without a sound track")
-        self.stream: Any = self.container.streams.best("audio") or tracks[0]
+        best = self.container.streams.best("audio") or tracks[0]
+        decodable = [each for each in (best, *tracks) if each.codec_context is not None]
+        if not decodable:
+            self.container.close()
+            raise AudioError("decode_failed", _without_decoder(file))
+        self.stream: Any = decodable[0]
         self.stream.codec_context.thread_count = 1
-        for other in self.container.streams:
-            if other is not self.stream:
-                with contextlib.suppress(AttributeError, ValueError):
-                    other.discard = "all"
-        self.bare = file.joined or self.container.format.name.split(",")[0] in _BARE
-        self.damaged = False
+        self.kind = self.container.format.name.split(",")[0]
+        self.joined = bool(self.container.format.flags & _TS_DISCONT)
+        self.base: Fraction = self.stream.time_base or Fraction(1, 1000)
+        others = [each for each in self.container.streams if each is not self.stream]
+        self.starts = [_start(each) for each in others if each.type in ("audio", "video")]  # seconds, None unknown
+        for other in others:
+            with contextlib.suppress(AttributeError, ValueError):
+                other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
-        self.frames = self._decoded()
+        self.tells_durations = True
+        self.units = self.decoded(self.packets())
 
-    def _decoded(self) -> Iterator[Any]:
-        packets = self.container.demux(self.stream)
+    def packets(self) -> Iterator[Any]:
+        """The packets of the track; damage between them is passed over. The last is empty: it drains the decoder."""
+        failed_at, failures = -1, 0
         while True:
             try:
-                packet = next(packets)
-                if self.skip_to is not None and packet.pts is not None:
-                    if packet.pts < self.skip_to:
-                        continue
-                    self.skip_to = None
-                decoded = packet.decode()
-            except (StopIteration, av.error.EOFError):
+                for packet in self.container.demux(self.stream):
+                    self._file.check()
+                    self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
+                    yield packet
+                    failures = 0
                 self._file.check()
                 return
             except av.error.FFmpegError:
                 self._file.check()
-                self.damaged = True
-                if getattr(packets, "gi_frame", packets) is None:  # a generator that raised is over
+                # note: a demuxer that fails where it failed before will do so for ever
+                failures = failures + 1 if self._file.tell() == failed_at else 0
+                failed_at = self._file.tell()
+                if failures > 2:
                     return
+
+    def decoded(self, packets: Iterable[Any]) -> Iterator[_Unit]:
+        """The units that packets decode to."""
+        for packet in packets:
+            if self.skip_to is not None and packet.pts is not None:
+                if packet.pts + (packet.duration or 0) <= self.skip_to:
+                    continue
+                self.skip_to = None
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                continue
+            except (av.error.FFmpegError, *NO_ERRORS):
+                self._file.check()
+                if packet.size:
+                    yield packet.pts, None, 0, packet
                 continue
             self._file.check()
-            yield from (frame for frame in decoded if frame.samples)
+            for frame in frames:
+                if frame.samples:
+                    try:
+                        yield frame.pts, to_float(frame), int(frame.sample_rate), None
+                    except NO_ERRORS:  # what a damaged frame does not tell is None in PyAV
+                        yield frame.pts, None, 0, packet
 
     def seek(self, pts: int) -> None:
         self.container.seek(pts, stream=self.stream, backward=True)
-        self.frames = self._decoded()
+        self.units = self.decoded(self.packets())
 
     def close(self) -> None:
         self.container.close()
+
+
+NO_DECODER = "there is no decoder"
+_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
+
+
+def _start(stream: Any) -> float | None:
+    attached = int(getattr(stream, "disposition", 0) or 0) & 0x0400  # a cover picture
+    if attached or stream.start_time is None or not stream.time_base:
+        return None
+    return float(stream.start_time * stream.time_base)
+
+
+def _without_decoder(file: SourceFile) -> str:
+    """What codec a file is in that FFmpeg has no decoder for, in its own words."""
+    file.seek(0)
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as logs, av.open(file, "r", container_options=dict(_OPTIONS)) as container:
+            name = container.format.long_name
+    finally:
+        av.logging.set_level(av.logging.PANIC)
+    said = " ".join(text for _, _, text in logs)
+    codec = said.partition("(Audio: ")[2].partition(",")[0]  # "atrac9", or "none ([1][0][0][0] / 0x0001)"
+    codec = codec.replace("none (", "unknown to FFmpeg (") or "unknown"
+    if "/ 0x0001" in codec and "WAV" in name:
+        codec = "PCM of a sample size that there is not"
+    return f"{NO_DECODER} for its codec, {codec}, in {name}"
 
 
 class FfmpegSource(Source):
@@ -89,170 +168,259 @@ class FfmpegSource(Source):
     """
 
     reader = "ffmpeg"
+    passes_damage = True
 
     def __init__(self, file: SourceFile, signature: Signature) -> None:
         self._file = file
         self._signature = signature
+        self.broken = False
         self._opened = self._open()
-        frame = next(self._opened.frames, None)
-        if frame is None:
-            self._opened.close()
+        opened = self._opened
+        # note: AAC, Ogg and so on joined begin their times anew each
+        self._by_count = file.joined or opened.kind in _BY_BYTES
+        self._bare = file.joined or opened.kind in _BARE
+        self._from_start = self._bare or (opened.kind in _UNINDEXED and file.size <= _PASSED_OVER_BYTES)
+        self._first: list[_Unit] = []
+        for unit in opened.units:
+            self._first.append(unit)
+            if unit[1] is not None:
+                break
+        if not self._first or self._first[-1][1] is None:
+            opened.close()
             raise AudioError("decode_failed", "no frame of it can be decoded")
-        self._first: Any = frame
-        self._first_pts = int(frame.pts or 0)
-        self._base = self._opened.stream.time_base
-        self.sample_rate = int(frame.sample_rate)
-        self.channels = _to_float(frame).shape[1]
-        self._damaged = False
-        self._end: int | None = None
+        block = self._first[-1][1]
+        self.sample_rate, self.channels = self._first[-1][2], block.shape[1]
+        self._shift = 0  # frames that time stamps are late since they jumped
+        self._lengths = len(block)  # frames of the first decoded block: what a lost packet is taken to have had
+        begin = next((float(pts * opened.base) for pts, *_ in self._first if pts is not None), 0.0)
+        starts = [start for start in opened.starts if start is not None and begin - _MOST_LEAD_S < start < begin]
+        self._zero = begin if self._bare or self._by_count else min([begin, *starts])
 
     def _open(self) -> _Container:
         try:
             return _Container(self._file)
         except av.error.FFmpegError as error:
             self._file.check()
-            if "whitelist" in str(error).lower():
+            _, kind, said = getattr(error, "log", None) or (0, "", "")
+            if "not on whitelist" in said and kind in _NAMING:
                 raise AudioError("refused", "names other media, which are never followed") from None
+            if "not on whitelist" in said:
+                raise AudioError("decode_failed", f"its format, {kind}, is not read") from None
             raise AudioError("decode_failed", (error.strerror or type(error).__name__).strip()) from None
+        except (AttributeError, IndexError, TypeError):
+            raise AudioError("decode_failed", "its header is damaged") from None
         except (ValueError, OverflowError, UnicodeError) as error:
             raise AudioError("decode_failed", str(error)) from None
 
     def close(self) -> None:
         self._opened.close()
 
-    @property
-    def broken(self) -> bool:  # type: ignore[override]
-        return self._damaged or self._opened.damaged
-
     def info(self) -> AudioInfo:
         stream, container = self._opened.stream, self._opened.container
-        first = container.format.name.split(",")[0]
         seconds: float | None = None
         if stream.duration is not None and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
+            if not self._bare and not self._by_count and stream.start_time is not None:
+                seconds += max(0.0, float(stream.start_time * stream.time_base) - self._zero)
         elif container.duration is not None:
             seconds = container.duration / 1e6
         if self._signature.name == "Opus" and seconds is not None:
             # the length in the last page counts the pre-skip, which is not heard (RFC 7845, 4.2)
             seconds -= int.from_bytes(self._file.head(40)[38:40], "little") / 48000
-        if seconds is not None and (seconds <= 0 or self._file.size * 8 / seconds < LEAST_BITS_A_SECOND):
+        if seconds is not None and seconds <= 0:
             seconds = None
-        known = seconds is not None and not self._opened.bare
         names = {"Opus": "opus", "WebM": "webm", "Matroska/WebM": "matroska"}
-        kind = names.get(self._signature.name) or {"mov": "mp4"}.get(first, first)
+        kind = names.get(self._signature.name) or {"mov": "mp4"}.get(self._opened.kind, self._opened.kind)
+        known = seconds is not None and not self._bare and not self._by_count
         return AudioInfo(kind, self.sample_rate, self.channels, seconds, "header" if known else "unknown")
 
+    def checked(self, declared: AudioInfo) -> AudioInfo | None:
+        """`declared` where the last packets of the track end there, or with the length that they tell; None where only
+        counting all of them can tell. Ends this source's reading."""
+        seconds = declared.duration_s
+        if seconds is None or declared.duration_source != "header" or self._from_start:
+            return None
+        for before in _TAILS_S:
+            end = self._end_behind(seconds - before)
+            if end is None:
+                continue
+            if abs(end - seconds) <= _TOLERATED_S:
+                return declared
+            return replace(declared, duration_s=end, duration_source="decoded") if end > seconds - before else None
+        return None
+
+    def _end_behind(self, seconds: float) -> float | None:
+        """Where the last packet ends that can be reached from `seconds` through the index; None where none can."""
+        try:
+            self._opened.seek(int((max(0.0, seconds) + self._zero) / self._opened.base))
+        except av.error.FFmpegError:
+            self._file.check()
+            return None
+        ends = [each.pts + (each.duration or 0) for each in self._opened.packets() if each.pts is not None]
+        return float(max(ends) * self._opened.base) - self._zero if ends else None
+
+    def counted(self) -> AudioInfo | None:
+        """The length that the packets tell, from first to last (decoded, where their headers do not tell)."""
+        if not self._by_count and self._opened.tells_durations:
+            self._reopen()
+            end = self._pass_over(1 << 62)[0]
+        else:
+            end = 0
+            for at, block, rate, _ in self._placed(chain(self._first, self._opened.units), 0):
+                end = at + round(len(block) * self.sample_rate / rate)
+        declared, seconds = self.info(), end / self.sample_rate
+        if declared.duration_source == "header" and abs((declared.duration_s or 0.0) - seconds) <= _TOLERATED_S:
+            return declared
+        return replace(declared, duration_s=seconds, duration_source="decoded") if end > 0 else None
+
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
-        position, frames = self._start(first)
-        held: Block | None = None  # the last frame may hold padding, which only shows when it is the last
-        rate = self.sample_rate
-        for frame in frames:
-            block = _to_float(frame)
-            start, position = position, position + len(block)
+        position, units = self._start(first)
+        held: tuple[Block, int] | None = None  # the last frame may hold padding, which only shows when it is the last
+        for at, block, rate, lost in self._placed(units, position):
+            scale = rate / self.sample_rate
+            position = at + round(len(block) / scale)
             if position <= first:
                 continue
             if held is not None:
-                yield held, rate
-            held = block[max(0, first - start) : None if stop is None else max(0, stop - start)]
-            rate = frame.sample_rate
+                yield held
+            begin = max(0, round((first - at) * scale))
+            end = len(block) if stop is None else max(0, min(len(block), round((stop - at) * scale)))
+            if lost:
+                self.broken = True
+                self.lost_s += max(0, end - begin) / rate
+            held = block[begin:end], rate
             if stop is not None and position >= stop:
-                yield held, rate
+                yield held
                 return
         self._file.check()
         self._end = position
         if held is not None:
+            block, rate = held
             padding = position - (self._frames_declared() or position)
-            yield held[: len(held) - padding] if 0 < padding < len(held) else held, rate
+            yield (block[: len(block) - padding] if 0 < padding < len(block) else block), rate
+
+    def _placed(self, units: Iterable[_Unit], position: int) -> Iterator[tuple[int, Block, int, bool]]:
+        """Units one behind the other from `position` on, as (source frame where it begins, float32 [T, C], its rate,
+        whether it is lost): silence in gaps of the time stamps, and overlaps cut."""
+        rate, zero, by_count = self.sample_rate, self._zero * self.sample_rate, self._by_count
+        tick = float(self._opened.base * rate)  # frames
+        jitter = max(_JITTER_S * rate, 2 * tick)
+        ahead = (_MOST_AHEAD_IN_JOINED_S if self._opened.joined else _MOST_AHEAD_S) * rate
+        last = self._lengths
+        for pts, block, its_rate, packet in units:
+            if block is not None:
+                scale, length = its_rate / rate, round(len(block) * rate / its_rate)
+                last = length
+            else:
+                scale, its_rate = 1.0, rate
+                length = round((packet.duration or 0) * tick)
+                if not 0 < length < rate * 60:  # none, or a damaged one
+                    length = last
+                block = np.broadcast_to(np.float32(0), (length, self.channels))
+            at = position
+            if pts is not None and not by_count:
+                at = round(pts * tick - zero) + self._shift
+                if not -_MOST_BACK_S * rate < at - position < ahead:
+                    self._shift += position - at  # its times begin anew: it is heard where it comes
+                    at = position
+                if abs(at - position) <= jitter:
+                    at = position
+            while position < at:
+                silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
+                yield position, silence, rate, False
+                position += len(silence)
+            if at + length <= position:
+                continue  # heard already
+            block = block[round((position - at) * scale) :]
+            yield position, block, its_rate, packet is not None and not self._is_silence(packet)
+            position = at + length
+
+    def _is_silence(self, packet: Any) -> bool:
+        """Whether a packet that does not decode stands for a pause: AMR sends a few bytes instead of speech (3GPP TS
+        26.101 and 26.201, frame types from SID on)."""
+        name = self._opened.stream.codec_context.name
+        if "amr" not in name or not packet.size:
+            return False
+        kind = bytes(packet)[0] >> 3 & 15
+        return kind >= (9 if "wb" in name else 8)
 
     def _frames_declared(self) -> int | None:
         """Length in frames, where the track itself tells it in a time base as fine as its samples."""
-        stream = self._opened.stream
-        if self._opened.bare or stream.duration is None or not self._base or self._base * self.sample_rate > 1:
+        stream, base = self._opened.stream, self._opened.base
+        if self._bare or self._by_count or stream.duration is None or base * self.sample_rate > 1:
             return None
-        return int(stream.duration * self._base * self.sample_rate)
+        return int(stream.duration * base * self.sample_rate)
 
-    def _start(self, first: int) -> tuple[int, Iterator[Any]]:
-        """Frames from before `first` on, and the source frame they start at: through the index where there
-        is one, by passing over packets in bare streams, and from the beginning where neither lands before
-        `first`."""
+    def _start(self, first: int) -> tuple[int, Iterator[_Unit]]:
+        """Units from before `first` on, and the source frame they start at: through the index where there is one and it
+        lands before `first`, else by passing over packets from the beginning."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
-        from_start = chain((self._first,), self._opened.frames)
-        if target == 0 or not self._base or self._file.joined:
-            return 0, from_start  # note: each of joined streams begins its times anew
-        pts = self._first_pts + int(target / self.sample_rate / self._base)
-        if self._opened.bare:
-            # note: their frames are counted, since a seek would guess the place from the bit rate
-            self._opened.skip_to = pts
-        else:
-            try:
+        if target == 0 or self._by_count:
+            return 0, chain(self._first, self._opened.units)
+        if not self._from_start:
+            pts = int((target / self.sample_rate + self._zero) / self._opened.base)
+            with contextlib.suppress(av.error.FFmpegError):
                 self._opened.seek(pts)
-            except av.error.FFmpegError:
-                self._reopen()
                 self._opened.skip_to = pts
-        frame = next(self._opened.frames, None)
-        self._file.check()
-        if frame is None:
-            return first, iter(())
-        if frame.pts is not None:
-            position = self._position(frame)
-            if position <= first:
-                return position, chain((frame,), self._opened.frames)
+                began: list[_Unit] = []
+                for unit in self._opened.units:
+                    began.append(unit)
+                    if unit[1] is not None:
+                        break
+                found = next((unit for unit in began if unit[0] is not None), None)
+                if found is not None and (position := self._landing(found)) <= first:
+                    return position, chain(began, self._opened.units)
+            self._file.check()
         self._reopen()
-        return 0, self._opened.frames
+        return self._pass_over(target)
 
-    def _position(self, frame: Any) -> int:
-        """Source frame a decoded frame starts at. Matroska rounds times to 1 ms: where all frames have one
-        length, the place is the multiple of it that the rounded time means."""
-        position = round(float((frame.pts - self._first_pts) * self._base) * self.sample_rate)
-        lead, length = self._first.samples, frame.samples
+    def _pass_over(self, target: int) -> tuple[int, Iterator[_Unit]]:
+        """Units from source frame `target` on, or a little before, and where they start: the packets before are counted
+        and not decoded."""
+        packets, packet, end = self._opened.packets(), None, 0
+
+        def undecoded() -> Iterator[_Unit]:
+            nonlocal packet
+            for packet in packets:
+                if packet.size:
+                    yield packet.pts, None, 0, packet
+
+        for at, block, _, _ in self._placed(undecoded(), 0):
+            end = at + len(block)
+            if end > target:
+                return at, self._opened.decoded(chain((packet,), packets))
+        return end, iter(())
+
+    def _landing(self, unit: _Unit) -> int:
+        """Source frame a unit starts at. Matroska rounds times to 1 ms: where all frames have one length, the place is
+        the multiple of it that the rounded time means."""
+        pts, block, _, _ = unit
+        position = round((float((pts or 0) * self._opened.base) - self._zero) * self.sample_rate)
+        if block is None:
+            return position
+        lead, length = self._lengths, len(block)
         snapped = lead + round((position - lead) / length) * length
-        return snapped if abs(snapped - position) <= 2 * self._base * self.sample_rate else position
+        return snapped if abs(snapped - position) <= 2 * self._opened.base * self.sample_rate else position
 
     def _reopen(self) -> None:
-        self._damaged = self.broken
         self._opened.close()
-        self._opened = self._open()
+        self._opened, self._shift = self._open(), 0
 
     def ended_early(self) -> bool:
         if self._end is None:
             return False
         if self._signature.name in ("Opus", "Ogg"):
-            return not ogg_has_end(self._file)
+            return self._file.cut
         info = self.info()
         if info.duration_source != "header" or info.duration_s is None:
             return False
         return self._end / self.sample_rate < info.duration_s - 0.5
 
 
-def count_seconds(file: SourceFile) -> float | None:
-    """How long a file lasts by its packets, read from first to last but not decoded (joined streams are: their packets
-    do not tell); None where it cannot tell.
-    Raises AudioError timeout where the reading takes longer than the file may."""
-    try:
-        opened = _Container(file)
-    except (av.error.FFmpegError, AudioError, ValueError, OverflowError, UnicodeError):
-        file.check()
-        return None
-    try:
-        if file.joined:
-            return sum(frame.samples / frame.sample_rate for frame in opened.frames) or None
-        base, first, last, total = opened.stream.time_base, None, 0, 0
-        try:
-            for packet in opened.container.demux(opened.stream):
-                total += packet.duration or 0
-                if packet.pts is not None:
-                    first = packet.pts if first is None else first
-                    last = max(last, packet.pts + (packet.duration or 0))
-        except av.error.FFmpegError:
-            pass  # damage: what was counted before it
-        file.check()
-        ticks = total if opened.bare or first is None else last - first
-        return float(ticks * base) if base and ticks > 0 else None
-    finally:
-        opened.close()
+_TOLERATED_S = 0.1  # between what a header declares and where the last packet ends, of which a part may be padding
 
 
-def _to_float(frame: Any) -> Block:
+def to_float(frame: Any) -> Block:
     """A frame's samples as float32 [T, C] in -1 … 1, whatever its sample format."""
     samples = frame.to_ndarray()
     samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
@@ -260,4 +428,4 @@ def _to_float(frame: Any) -> Block:
         return (samples.astype(np.float32) - 128.0) / 128.0
     if np.issubdtype(samples.dtype, np.integer):
         return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
-    return samples.astype(np.float32)
+    return samples.astype(np.float32, copy=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from abc import abstractmethod
@@ -17,8 +18,7 @@ from mats_core.errors import CodedError
 from mats_core.storage import error_from
 
 Block: TypeAlias = npt.NDArray[np.float32]
-Reader: TypeAlias = Literal["libsndfile", "ffmpeg"]
-LEAST_BITS_A_SECOND = 500  # less than silence costs in any codec: such a header lies about its duration
+Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3"]
 
 
 class AudioError(CodedError):
@@ -53,10 +53,23 @@ class Source(AbstractContextManager["Source"]):
     sample_rate: int  # Hz
     channels: int
     broken: bool  # whether decoding met damage so far
+    passes_damage: bool = False  # whether it reads on behind damage, with silence in its place
+    lost_s: float = 0.0  # seconds of the stretches read so far that could not be decoded, as far as known
+    _end: int | None = None  # frame where reading found the end
 
     @abstractmethod
     def info(self) -> AudioInfo:
         """What the header says."""
+
+    def checked(self, declared: AudioInfo) -> AudioInfo | None:
+        """`declared` (what `info` said), or with another length where the file tells that; None where only counting can
+        tell. Nothing is to be read from the source afterwards."""
+        return declared if declared.duration_source == "header" else None
+
+    def counted(self) -> AudioInfo | None:
+        """As `info`, with the length counted from first to last; None where this reader cannot. Nothing is to be read
+        from the source afterwards."""
+        return None
 
     @abstractmethod
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
@@ -69,6 +82,11 @@ class Source(AbstractContextManager["Source"]):
     @abstractmethod
     def close(self) -> None:
         """End the decoder; the file stays open."""
+
+    @property
+    def end_s(self) -> float | None:
+        """Where reading found the end of the sound, in seconds; None where it did not come so far."""
+        return None if self._end is None else self._end / self.sample_rate
 
     @property
     def declared_s(self) -> float | None:
@@ -92,8 +110,15 @@ class SourceFile:
         self._deadline = deadline
         self._error: BaseException | None = None
         self._overdue = False
-        self._patches: list[tuple[int, bytes]] = []
+        self.far = isinstance(file, io.RawIOBase)  # in a store or an archive, where reading all of it costs
+        self._head = b""  # what is read before the bytes of the file, and
+        self._skipped = 0  # how many of these are left out before the first that is read
+        self._at = 0
         self.joined = False  # several streams one behind the other: places in it are found by counting alone
+        self.links: list[tuple[int, int]] = []  # where each of several Ogg streams one behind the other stands
+        self.cut = False  # it ends before what its header declares
+        self.format = ""  # its format, where it is read as another; else empty
+        self.frames: int | None = None  # its length, where frames of it were looked at
         try:
             self.size = file.seek(0, os.SEEK_END)
             file.seek(0)
@@ -101,25 +126,43 @@ class SourceFile:
             raise as_audio_error(error) from None
 
     def read(self, count: int = -1) -> bytes:
-        """At most `count` bytes, patched; none after an error or the deadline."""
+        """At most `count` bytes; none after an error or the deadline."""
         self._overdue = self._overdue or (self._error is None and time.monotonic() > self._deadline)
         if self._error is not None or self._overdue:
             return b""
+        stop = self.size if count is None or count < 0 else min(self.size, self._at + count)
+        data = self._head[self._at : stop]
         try:
-            at = self._file.tell() if self._patches else 0
-            data = self._file.read(count)
+            if (begin := self._at + len(data)) < stop:
+                self._file.seek(self._skipped + begin - len(self._head))
+                data += self._file.read(stop - begin)
         except Exception as error:
             self._error = error
             return b""
-        for place, right in self._patches:
-            first, stop = max(at, place), min(at + len(data), place + len(right))
-            if first < stop:
-                data = data[: first - at] + right[first - place : stop - place] + data[stop - at :]
+        self._at += len(data)
         return data
 
-    def patch(self, place: int, right: bytes) -> None:
-        """Let the file read as if the bytes `right` stood at `place`: a length in a header that is wrong."""
-        self._patches.append((place, right))
+    def present(self, head: bytes, start: int, stop: int) -> None:
+        """Let the file read as `head` and its bytes [start, stop) alone: what is wrong in a header, or is no sound, is
+        left out so. What was presented before must lie in front of `start`."""
+        self._skipped += start - len(self._head)
+        self._head, self._at = head, 0
+        self.size = len(head) + stop - start
+
+    def part(self, start: int, stop: int) -> SourceFile:
+        """The bytes [start, stop) as a file of their own, with a place of its own."""
+        part = SourceFile(self._file, self._deadline)
+        part._skipped, part._head, part.size, part.far = self._skipped, self._head, self.size, self.far
+        part.present(b"", start, stop)
+        return part
+
+    def over(self, file: BinaryIO, deadline: float) -> SourceFile:
+        """The same file through another handle, presented in the same way."""
+        again = SourceFile(file, deadline)
+        again._skipped, again._head, again.size = self._skipped, self._head, self.size
+        again.joined, again.links, again.cut = self.joined, self.links, self.cut
+        again.format, again.frames = self.format, self.frames
+        return again
 
     def readinto(self, buffer: Any) -> int:
         """As `read`, into a buffer."""
@@ -130,19 +173,13 @@ class SourceFile:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place, which is kept within the file."""
-        try:
-            if whence == os.SEEK_END:
-                offset, whence = self.size + offset, os.SEEK_SET
-            elif whence == os.SEEK_CUR:
-                offset, whence = self._file.tell() + offset, os.SEEK_SET
-            return self._file.seek(max(0, min(offset, self.size)), whence)
-        except Exception as error:
-            self._error = error
-            return self._file.tell()
+        offset += {os.SEEK_END: self.size, os.SEEK_CUR: self._at}.get(whence, 0)
+        self._at = max(0, min(offset, self.size))
+        return self._at
 
     def tell(self) -> int:
         """The place reading goes on at."""
-        return self._file.tell()
+        return self._at
 
     def seekable(self) -> bool:
         """Always: libsndfile asks."""
@@ -150,11 +187,11 @@ class SourceFile:
 
     def head(self, count: int, offset: int = 0) -> bytes:
         """`count` bytes from `offset` on, fewer at the end; the place stays. Raises what reading ran into."""
-        position = self.tell()
+        position = self._at
         self.seek(offset)
         data = self.read(count)
         self.check()
-        self.seek(position)
+        self._at = position
         return data
 
     def check(self) -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import Literal
 
 import soundfile
 
-from mats_core.audio.file import LEAST_BITS_A_SECOND, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.repair import ogg_has_end, wav_samples
-from mats_core.audio.signatures import HEAD_BYTES, Signature
+from mats_core.audio.file import AudioInfo, Block, Source, SourceFile
+from mats_core.audio.signatures import Signature
 
 _BLOCK_FRAMES = 1 << 16
-_MOST_MP3_BYTES = 40_000  # a second: 320 kbit/s
-_MOST_TRAILER = 8192  # bytes of tags after the sound; more of them only cost a slower reader
 
 
 class _UnseekingSoundFile(soundfile.SoundFile):
@@ -46,14 +42,14 @@ class LibsndfileSource(Source):
         self._sound.close()
 
     def info(self) -> AudioInfo:
-        kind = self._sound.format.lower()
+        kind = self._file.format or self._sound.format.lower()
         frames = self.frames
         seconds: float | None = frames / max(self.sample_rate, 1)
         source: Literal["header", "unknown"] = "header"
-        if frames <= 0 or (kind == "mp3" and not self._has_xing_header()):
-            source = "unknown"  # an estimate from the first frames' bit rate
-        if seconds and self._file.size * 8 / seconds < LEAST_BITS_A_SECOND:
-            seconds, source = None, "unknown"
+        if frames <= 0 or kind == "mp3":
+            source = "unknown"  # what a header tells, or an estimate from the first frames' bit rate
+        if kind == "flac" and self._file.frames is None:
+            seconds, source = None, "unknown"  # no frame was found at its end
         return AudioInfo(kind, self.sample_rate, self.channels, seconds, source)
 
     def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
@@ -111,38 +107,4 @@ class LibsndfileSource(Source):
     def ended_early(self) -> bool:
         if self._end is None:
             return False
-        kind = self._signature.name
-        if kind == "WAV":
-            declared = wav_samples(self._file, self._file.head(HEAD_BYTES))
-            return declared is None
-        if kind == "AIFF":
-            return "calculated from length of" in self._sound.extra_info
-        if kind == "Ogg":
-            return not ogg_has_end(self._file)
-        if kind == "FLAC" or (kind == "MP3" and self._has_xing_header()):
-            return self._end < self.frames - self.sample_rate // 10
-        return False
-
-    def is_longer_than_declared(self) -> bool:
-        """Whether an MP3 has more bytes than its Xing header knows of (joined files, a stale header): libsndfile
-        would stop where the header does."""
-        if self._signature.name != "MP3":
-            return False
-        head = self._file.head(HEAD_BYTES, offset=self._tag_bytes())
-        place = max(head[:400].find(b"Xing"), head[:400].find(b"Info"))
-        if place < 0 or len(head) < place + 16:
-            return False
-        flags, first, second = struct.unpack(">III", head[place + 4 : place + 16])
-        known = (second if flags & 1 else first) if flags & 2 else _MOST_MP3_BYTES * self.frames // self.sample_rate
-        return self._file.size - self._tag_bytes() > known * 1.01 + _MOST_TRAILER
-
-    def _tag_bytes(self) -> int:
-        """Length of the ID3 tag before the sound; it may hold a picture."""
-        head = self._file.head(10)
-        if head[:3] != b"ID3" or len(head) < 10:
-            return 0
-        return 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-
-    def _has_xing_header(self) -> bool:
-        head = self._file.head(HEAD_BYTES, offset=self._tag_bytes())
-        return any(mark in head[:400] for mark in (b"Xing", b"Info", b"VBRI"))
+        return self._file.cut or (self._signature.name == "FLAC" and self._end < self.frames - self.sample_rate // 10)

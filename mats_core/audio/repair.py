@@ -1,132 +1,40 @@
-"""Where the sound of a file ends, and headers that say it wrongly (WAV, AIFF, AU, CAF, FLAC, Ogg) put right.
+"""Headers that say wrongly where the sound begins or ends, put right: of every kind (`repair`), tags, and FLAC.
 
-The file itself stays as it is: a `SourceFile` is patched, so that decoders read the right length.
+The file itself stays as it is: a `SourceFile` presents it to decoders with the right length.
 """
 
 from __future__ import annotations
 
-import contextlib
 import struct
+from itertools import pairwise
 from typing import NamedTuple
 
-from mats_core.audio.file import AudioError, SourceFile
-from mats_core.audio.signatures import HEAD_BYTES
+from mats_core.audio.chunks import present_sound, without_tag
+from mats_core.audio.file import SourceFile
+from mats_core.audio.ogg import repair_ogg
+from mats_core.audio.signatures import HEAD_BYTES, sniff
 
 
 def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     """Put right what the header says wrongly of the length, as far as reading up to `until_s` (None: the end) needs it,
-    and mark a file of several streams one behind the other as `joined`.
+    and mark a file of several streams one behind the other as `joined`, or tell their `links`.
 
-    Raises AudioError with a storage code where reading fails.
+    Raises AudioError: empty_audio, decode_failed, or a storage code where reading fails.
     """
-    repair_sizes(file)
+    skip_tag(file)
+    present_sound(file)
     repair_flac(file, until_s, in_memory)
-    file.joined = file.joined or ogg_is_chained(file)
+    repair_ogg(file)
 
 
-def wav_samples(file: SourceFile, head: bytes) -> int | None:
-    """Bytes in the data chunk of a WAV file; 0 where there is none; None where it declares more than there
-    is.
-
-    Streamed files declare 0 or the largest number; what follows the header is theirs then.
-    """
-    position, big = 12, head[:4] == b"RIFX"
-    while position + 8 <= file.size:
-        if position + 8 <= len(head):
-            chunk = head[position : position + 8]
-        else:
-            with contextlib.suppress(AudioError):
-                chunk = file.head(8, offset=position)
-        if len(chunk) < 8:
-            return 0
-        size = struct.unpack(">I" if big else "<I", chunk[4:8])[0]
-        if chunk[:4] == b"data":
-            there = file.size - position - 8
-            if size == 0 or size >= 0x7FFFF000 or head[:4] == b"RF64":
-                return there
-            return None if size > there and there else min(size, there)
-        position += 8 + size + (size & 1)
-    return 0
-
-
-class _Chunks(NamedTuple):
-    """How a format cuts its file into chunks of a name and a size: where the first one is, what its size is written
-    like, and what the chunk with the sound is called. Chunks begin at even places, but for CAF's."""
-
-    first: int
-    size: str
-    sound: bytes
-
-
-_CHUNKS = {
-    (b"RIFF", b"WAVE"): _Chunks(12, "<I", b"data"),
-    (b"RF64", b"WAVE"): _Chunks(12, "<I", b"data"),
-    (b"FORM", b"AIFF"): _Chunks(12, ">I", b"SSND"),
-    (b"FORM", b"AIFC"): _Chunks(12, ">I", b"SSND"),
-    (b"caff", b"desc"): _Chunks(8, ">q", b"data"),
-}
-_PLAIN_AIFC = (b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"FL32")
-
-
-def repair_sizes(file: SourceFile) -> None:
-    """Let a WAV, RF64, AIFF, AU or CAF file whose sizes are stale (its recorder was stopped) read as if they reached to
-    its end.
-
-    They are stale where what follows the declared samples is no chunk: a name of four letters and a size that fits.
-    """
-    head = file.head(HEAD_BYTES)
-    if head[:4] == b".snd" and len(head) >= 24:
-        first, size = struct.unpack(">II", head[4:12])
-        if file.size - first - size > 8:
-            file.patch(8, b"\xff\xff\xff\xff")  # unknown: to the end
-        return
-    layout = _CHUNKS.get((head[:4], head[8:12]))
-    places = _places(head, layout) if layout is not None else {}
-    if layout is None or layout.sound not in places:
-        return
-    place, declared = places[layout.sound]
-    body = place + 4 + struct.calcsize(layout.size)
-    wide = head[:4] == b"RF64" and declared == 0xFFFFFFFF and b"ds64" in places  # the true size stands in another chunk
-    if wide:
-        declared = struct.unpack("<Q", head[28:36])[0]
-    end = body + declared + (declared & 1 if layout.first == 12 else 0)
-    left = file.size - end
-    if (declared == 0 and not wide) or declared < 0 or left <= 8 or _is_chunk(file, end, left, layout):
-        return
-    size = file.size - body
-    if wide:
-        file.patch(20, struct.pack("<QQ", file.size - 8, size))
-        return
-    if layout.first == 12:
-        size = min(size, 0xFFFFFFFF - body)
-        file.patch(4, struct.pack(layout.size, body + size - 8))
-    file.patch(place + 4, struct.pack(layout.size, size))
-    if b"COMM" in places:  # AIFF tells its samples, too
-        at = places[b"COMM"][0] + 8
-        channels, _, bits = struct.unpack(">HIH", head[at : at + 8])
-        if head[8:12] == b"AIFF" or head[at + 18 : at + 22] in _PLAIN_AIFC:
-            file.patch(at + 2, struct.pack(">I", (size - 8) // max(1, channels * ((bits + 7) // 8))))
-
-
-def _places(head: bytes, layout: _Chunks) -> dict[bytes, tuple[int, int]]:
-    """Name → (place, declared size) of the chunks that begin in `head`, up to the one with the sound."""
-    found: dict[bytes, tuple[int, int]] = {}
-    place, length = layout.first, 4 + struct.calcsize(layout.size)
-    while layout.sound not in found and place + length <= len(head):
-        size = struct.unpack(layout.size, head[place + 4 : place + length])[0]
-        found[head[place : place + 4]] = place, size
-        place += length + max(0, size) + (size & 1 if layout.first == 12 else 0)
-    return found
-
-
-def _is_chunk(file: SourceFile, place: int, left: int, layout: _Chunks) -> bool:
-    length = 4 + struct.calcsize(layout.size)
-    head = file.head(length, offset=place)
-    if len(head) < length:
-        return False
-    size = struct.unpack(layout.size, head[4:])[0]
-    named = all(byte < 0x80 and (byte == 0x20 or chr(byte).isalnum()) for byte in head[:4])
-    return named and 0 <= size <= left - length
+def skip_tag(file: SourceFile) -> None:
+    """Let a file read without the ID3 tags in front of its sound: they may stand before any format, and hide it."""
+    place = 0
+    while (head := file.head(10, offset=place))[:3] == b"ID3" and len(head) == 10:
+        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        place += 10 + size + (10 if head[5] & 0x10 else 0)
+    if place and sniff(file.head(HEAD_BYTES, offset=place)).kind == "audio":
+        file.present(b"", place, file.size)
 
 
 class _StreamInfo(NamedTuple):
@@ -142,26 +50,30 @@ class _StreamInfo(NamedTuple):
 
 
 def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
-    """Let a FLAC file whose STREAMINFO tells fewer samples than there are (or 0: its encoder was stopped) read as if it
-    told them all, and mark one of several streams one behind the other as `joined`.
+    """Let a FLAC file whose STREAMINFO tells another length than its last frame read as if it told that one (0: its
+    encoder was stopped), without the tags behind it, and mark one of several streams one behind the other as `joined`.
 
     `until_s`: what is to be read of it; the end is not looked at where the declared length suffices. `in_memory`: the
-    file is, so that all of it may be searched.
+    file is, so that all of it may be searched. Sets `frames`, where a last frame is found, and `cut`.
     """
     head = file.head(42)
-    if head[:4] != b"fLaC" or head[4] & 0x7F or len(head) < 42:
+    if head[:4] != b"fLaC" or len(head) < 42 or head[4] & 0x7F:
         return
     info = _stream_info(head)
     suspicious = file.size > _most_bytes(info, info.total)
-    if until_s is not None and not suspicious and until_s * info.rate <= info.total:
+    if not info.rate or (until_s is not None and not suspicious and until_s * info.rate <= info.total):
         return
-    total = max(info.total, _flac_end(file, info))
+    found = _flac_end(file, info, without_tag(file, file.size))
+    total = max(info.total, found.samples)
     if (in_memory and file.head(file.size).find(head[:8], 8) > 0) or (
         suspicious and file.size - _flac_metadata(file) > _most_bytes(info, total)
     ):
         file.joined = True
-    elif total > info.total:
-        file.patch(21, bytes([head[21] & 0xF0 | total >> 32]) + struct.pack(">I", total & 0xFFFFFFFF))
+    elif found.samples:
+        file.joined = found.stop > 1.5 * found.density * found.samples and _starts_anew(file, info, found)
+        file.frames, file.cut = found.samples, found.samples < info.total or not found.whole
+        count = bytes([head[21] & 0xF0 | found.samples >> 32]) + struct.pack(">I", found.samples & 0xFFFFFFFF)
+        file.present(head[:21] + count + head[26:], len(head), found.stop)
 
 
 def _stream_info(head: bytes) -> _StreamInfo:
@@ -191,23 +103,58 @@ def _flac_metadata(file: SourceFile) -> int:
     return place
 
 
-def _flac_end(file: SourceFile, info: _StreamInfo) -> int:
-    """Samples up to the end of the last frame, by its own number; 0 where no frame is found there.
+class _End(NamedTuple):
+    """The end of a FLAC file: `samples` up to that of the last whole frame (0: none was found), whether it is the last
+    one, the byte behind it, and the bytes a sample takes there."""
 
-    A number counts where the frame before it ends there too: what looks like a header may be sound.
-    """
-    span = min(file.size, max(1 << 16, 3 * info.longest))
-    tail = file.head(span, offset=file.size - span)
-    end = reached = 0
-    at = tail.find(b"\xff")
-    while 0 <= at < len(tail) - 6:
-        frame = _flac_frame(tail[at : at + 16], info) if tail[at + 1] & 0xFE == 0xF8 else None
+    samples: int
+    whole: bool
+    stop: int
+    density: float
+
+
+def _flac_end(file: SourceFile, info: _StreamInfo, stop: int) -> _End:
+    """What the last frames before `stop` tell."""
+    for span in (max(1 << 16, 3 * info.longest), 1 << 20):
+        first = max(0, stop - span)
+        tail = file.head(stop - first, offset=first)
+        frames = _flac_frames(tail, info)
+        if frames:
+            place, begin, end = frames[-1]
+            density = (len(tail) - frames[0][0]) / max(1, end - frames[0][1])
+            last = tail[place:]
+            padded = len(last) - len(last.rstrip(b"\0"))
+            # note: the last bytes of the checksum itself may be zeros; and zeros behind it leave it valid
+            for padding in (padded, padded - 1, padded - 2, 0) if padded > 2 else (0,):
+                if _crc16(last[: len(last) - padding]) == 0:
+                    return _End(end, True, stop - padding, density)
+            return _End(begin, False, stop, density)
+        if first == 0:
+            break
+    return _End(0, False, stop, 0.0)
+
+
+def _starts_anew(file: SourceFile, info: _StreamInfo, end: _End) -> bool:
+    """Whether the frames' numbers begin again within the file, by four looks into it."""
+    span = max(1 << 16, 3 * info.longest)
+    looks = [_flac_frames(file.head(span, offset=end.stop * part // 5), info) for part in range(1, 5)]
+    numbers = [*(frames[-1][1] for frames in looks if frames), end.samples]
+    return any(later < earlier for earlier, later in pairwise(numbers))
+
+
+def _flac_frames(data: bytes, info: _StreamInfo) -> list[tuple[int, int, int]]:
+    """(place, first sample, end) of the frames that begin in `data`, of which each counts where one before it ends or
+    the stream begins: what looks like a frame's header may be sound."""
+    frames, ends = [], {0}
+    at = data.find(b"\xff")
+    while 0 <= at < len(data) - 6:
+        frame = _flac_frame(data[at : at + 16], info) if data[at + 1] & 0xFE == 0xF8 else None
         if frame is not None:
-            if frame[0] == reached:
-                end = frame[0] + frame[1]
-            reached = frame[0] + frame[1]
-        at = tail.find(b"\xff", at + 1)
-    return end
+            if frame[0] in ends:
+                frames.append((at, frame[0], sum(frame)))
+            ends.add(sum(frame))
+        at = data.find(b"\xff", at + 1)
+    return frames
 
 
 def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
@@ -245,30 +192,21 @@ def _crc8(data: bytes) -> int:
     return value
 
 
-def ogg_is_chained(file: SourceFile) -> bool:
-    """Whether several Ogg streams stand one behind the other, as in a recorded broadcast: the last page belongs to none
-    of the streams that begin the file."""
-    head = file.head(HEAD_BYTES)
-    if head[:4] != b"OggS":
-        return False
-    tail = _ogg_tail(file)
-    last = tail.rfind(b"OggS")
-    if last < 0 or len(tail) < last + 18:
-        return False
-    begun, at = set(), 0
-    while head[at : at + 4] == b"OggS" and len(head) > at + 27 and head[at + 5] & 2:
-        begun.add(head[at + 14 : at + 18])
-        segments = head[at + 27 : at + 27 + head[at + 26]]
-        at += 27 + len(segments) + sum(segments)
-    return tail[last + 14 : last + 18] not in begun
+def _crc16(data: bytes) -> int:
+    value = 0
+    for byte in data:
+        value = (value << 8 & 0xFFFF) ^ _CRC16[value >> 8 ^ byte]
+    return value
 
 
-def ogg_has_end(file: SourceFile) -> bool:
-    """Whether the last page of an Ogg file carries the end-of-stream flag."""
-    tail = _ogg_tail(file)
-    page = tail.rfind(b"OggS")
-    return page >= 0 and len(tail) > page + 5 and bool(tail[page + 5] & 4)
+def _crc16_table() -> list[int]:
+    table = []
+    for value in range(256):
+        value <<= 8
+        for _ in range(8):
+            value = (value << 1 ^ (0x8005 if value & 0x8000 else 0)) & 0xFFFF
+        table.append(value)
+    return table
 
 
-def _ogg_tail(file: SourceFile) -> bytes:
-    return file.head(1 << 16, offset=max(0, file.size - (1 << 16)))  # a page has 64 kB at most
+_CRC16 = _crc16_table()

@@ -138,7 +138,8 @@ class IsolatedDecoder:
 
     def _decoded(self, header: dict[str, Any], raw: memoryview) -> Decoded:
         samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
-        return Decoded(samples, len(samples) / self.sample_rate, bool(header["complete"]))
+        found = {name: header[name] for name in ("complete", "lost_s", "end_s")}
+        return Decoded(samples, len(samples) / self.sample_rate, **found)
 
     def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
         with self._lock:

@@ -76,7 +76,8 @@ def _answer(
                 return {"info": vars(info)}, b""
             stretch = {"start_s": request["start_s"], "duration_s": request["duration_s"]}
             decoded = decode(file, sample_rate=rate, **stretch, limits=limits, name=name)
-            return {"complete": decoded.complete}, decoded.samples.tobytes()
+            told = {"complete": decoded.complete, "lost_s": decoded.lost_s, "end_s": decoded.end_s}
+            return told, decoded.samples.tobytes()
     except (AudioError, StorageError) as error:
         return {"code": error.code, "message": error.message}, b""
     except MemoryError:

@@ -15,6 +15,7 @@ from mats_core.encoders.facts import FeatureSettings, read_features
 from mats_core.errors import SettingsError, first_line
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
+from mats_core.storage.uris import Uri, uri_text
 from mats_core.weights import check_finite, defer_sklearn, no_bars, some
 
 
@@ -54,10 +55,11 @@ class HfClapEncoder:
     `dim`, `fingerprint`, `device`. Raises SettingsError for a directory that is missing, incomplete or of another kind.
     """
 
-    def __init__(self, directory: str, device: str = "auto", dtype: str = "auto") -> None:
+    def __init__(self, directory: Uri, device: str = "auto", dtype: str = "auto") -> None:
         defer_sklearn()
         from transformers import AutoTokenizer, ClapModel
 
+        directory = uri_text(directory)
         folder = local_directory(directory, "encoder")
         self.device = pick_device(device)
         self.dtype = torch.float32 if dtype == "auto" else pick_dtype(dtype, device)

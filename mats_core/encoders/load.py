@@ -6,15 +6,17 @@ from typing import Any
 
 from mats_core.encoders.base import ClapEncoder
 from mats_core.encoders.facts import is_msclap
+from mats_core.storage.uris import Uri, uri_text
 
 
-def load_encoder(uri: str, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:
+def load_encoder(uri: Uri, device: str = "auto", dtype: str = "auto", **options: Any) -> ClapEncoder:
     """The encoder of a URI, ready to embed texts and audio.
 
     `hf:NAME`, or a bare directory or hub name, is a `ClapModel` of transformers; `msclap:FILE`, or a directory with its
     weights, is Microsoft's. dtype: "auto" is float32. options: `tokenizer`, of Microsoft's alone.
     Raises SettingsError for anything missing or broken.
     """
+    uri = uri_text(uri)
     if is_msclap(uri):
         from mats_core.encoders.msclap import MsClapEncoder
 

@@ -21,6 +21,7 @@ from mats_core.memory import faiss_index
 from mats_core.memory.noise import inject_noise, keyed_normal
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import combine, fingerprint_file
+from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
 READY_BYTES = 128 << 20
 """Vectors of a memory up to this size stay ready to be mixed, noise and all, once they have been asked for.
@@ -95,12 +96,15 @@ class SantaMemory:
         name = combine([("rows", _hash(rows)), ("centroids", _hash(centers)), ("storage", storage)])
         return cls(index, table, encoder_fingerprint, name, storage)
 
-    def save(self, uri: str) -> None:
-        """Write the memory's directory."""
+    def save(self, uri: Uri) -> None:
+        """Write the memory's directory, a local one; SettingsError for another."""
         import faiss
         import pyarrow.parquet as pq
 
-        folder = Path(uri.removeprefix("file://"))
+        folder = path_of(uri)
+        if folder is None:
+            remedy = "write to one, and copy it to the store afterwards"
+            raise SettingsError("memory", f"{public_uri(uri)} is no local directory", remedy)
         folder.mkdir(parents=True, exist_ok=True)
         self.index.make_direct_map(False)
         faiss.write_index(self.index, str(folder / "index.faiss"))
@@ -114,13 +118,14 @@ class SantaMemory:
         (folder / "memory.json").write_text(json.dumps(note, indent=1) + "\n")
 
     @classmethod
-    def load(cls, uri: str, mmap: bool = True) -> SantaMemory:
+    def load(cls, uri: Uri, mmap: bool = True) -> SantaMemory:
         """Read a memory's directory. mmap: leave the vectors on disk, shared by all processes of the machine.
 
         Raises SettingsError when it is missing, broken or not what its memory.json says.
         """
         import faiss
 
+        uri = uri_text(uri)
         folder = local_directory(uri, "memory")
         file = folder / "index.faiss"
 

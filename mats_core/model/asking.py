@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from mats_core.audio.decode import Decoded
     from mats_core.encoders.base import ClapEncoder
 
 Item = TypeVar("Item")
@@ -60,7 +61,8 @@ class Answer:
 
     start_s: where the chunk begins in its file; duration_s and decoded_s: seconds of it that could be read;
     embedding: float32 [D] unit, before Santa; segments: one a window, where asked for; neighbors: as in `Reply`;
-    tokens: ids the LLM wrote for the text and all segments.
+    tokens: ids the LLM wrote for the text and all segments; complete: whether all of the sound could be decoded, and
+    lost_s: the seconds that could not, as far as known.
     """
 
     start_s: float
@@ -71,6 +73,8 @@ class Answer:
     segments: list[Segment] | None = None
     neighbors: list[dict[str, Any]] | None = field(default=None, repr=False)
     tokens: int = 0
+    complete: bool = True
+    lost_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,7 @@ class Clip:
 
     embeddings: float32 [W, D], a unit vector for each window, before Santa; weights: float32 [W], the seconds that
     each window stands for; starts: float64 [W], where each begins, in seconds of the clip; seconds: how long the clip
-    is; window_s: how long a window is; start_s: where the clip begins in its file.
+    is; window_s: how long a window is; start_s: where the clip begins in its file; complete and lost_s: see `Answer`.
     """
 
     embeddings: np.ndarray = field(repr=False)
@@ -88,6 +92,8 @@ class Clip:
     seconds: float
     window_s: float
     start_s: float = 0.0
+    complete: bool = True
+    lost_s: float = 0.0
 
     @property
     def pooled(self) -> np.ndarray:
@@ -184,7 +190,8 @@ def ask_clips(
         said = [clip.segment(at, reply.text) for at, reply in enumerate(parts)] if segments else None
         tokens = sum(reply.tokens for reply in (whole, *parts))
         start, seconds = clip.start_s, clip.seconds
-        found.append(Answer(start, seconds, whole.text, seconds, pooled, said, whole.neighbors, tokens))
+        facts = (said, whole.neighbors, tokens, clip.complete, clip.lost_s)
+        found.append(Answer(start, seconds, whole.text, seconds, pooled, *facts))
     return found
 
 
@@ -216,7 +223,11 @@ def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Cl
     sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds)
     if not sounds:
         raise AudioError("empty_audio", "there is no sound in it")
-    return raised(embed_clips(model, sounds, batch_size))
+    clips = raised(embed_clips(model, [(start, heard.samples) for start, heard in sounds], batch_size))
+    return [
+        replace(clip, complete=heard.complete, lost_s=heard.lost_s)
+        for clip, (_, heard) in zip(clips, sounds, strict=True)
+    ]
 
 
 def ask_about(
@@ -252,8 +263,8 @@ def as_float(window: np.ndarray) -> np.ndarray:
     return window.astype(np.float32, copy=False)
 
 
-def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, np.ndarray]]:
-    """(start in seconds, samples int16 [T] at `rate`) of each chunk that has sound in it."""
+def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, Decoded]]:
+    """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
     from mats_core.audio import decode as audio
     from mats_core.audio.windows import chunk_seconds, chunk_starts
 
@@ -266,13 +277,14 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         for start, length in chunk_starts(len(samples) / rate, chunk_s):
             first = round(start * rate)
             chunks.append((start, samples[first : None if length is None else first + size]))
-        return [(start, chunk) for start, chunk in chunks if len(chunk)]
+        return [(start, audio.Decoded(chunk, len(chunk) / rate, True)) for start, chunk in chunks if len(chunk)]
     if not isinstance(source, (str, bytes, os.PathLike)):
         kind = type(source).__name__
         raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
     from mats_core import storage
+    from mats_core.storage.uris import to_uri
 
-    uri = storage.uri_from_path(os.fspath(source))
+    uri = to_uri(source)
     found = []
     try:
         with storage.open_binary(uri) as file:
@@ -281,7 +293,9 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
                 file.seek(0)
                 decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
                 if len(decoded.samples):
-                    found.append((start, decoded.samples))
+                    found.append((start, decoded))
+                elif found:  # the header promised more than there is
+                    found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
     except storage.StorageError as error:
         raise audio.AudioError(error.code, error.message) from error
     return found

@@ -15,6 +15,7 @@ from mats_core.errors import SettingsError, checked
 from mats_core.model.config import ModelConfig, Part
 from mats_core.storage.fetch import local_directory, looks_like_hub_name, strip_scheme
 from mats_core.storage.fingerprint import combine, fingerprint_file, hash_settings
+from mats_core.storage.uris import Uri, path_of, uri_text
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,12 @@ PARTS = ("encoder", "llm", "memory")
 """What a model is made of besides its own weights."""
 
 
-def check_model_dir(uri: str | os.PathLike[str]) -> ModelConfig:
+def check_model_dir(uri: Uri) -> ModelConfig:
     """Read and check `mats.json` and that every file it needs is there, without loading anything.
 
     Takes milliseconds for a local directory. Raises SettingsError that says what is missing.
     """
-    uri = os.fspath(uri)
+    uri = uri_text(uri)
     return read_config(resolve(uri), uri)
 
 
@@ -39,9 +40,9 @@ def resolve(uri: str) -> Path:
         if not (BUILTIN / "mats.json").is_file():
             raise SettingsError("model", f"the embedded model is not at {BUILTIN}", "install the package again")
         return BUILTIN
-    if "://" in uri and not uri.startswith("file://"):
+    folder = path_of(uri)
+    if folder is None:
         return local_directory(uri, "model")
-    folder = Path(uri.removeprefix("file://")).expanduser()
     if not folder.is_dir():
         raise SettingsError("model", f"there is no directory {uri}", 'give a model directory, or "builtin"')
     return folder
@@ -107,8 +108,8 @@ def recorded_uri(uri: str) -> str:
 
 def encoder_uri(uri: str, setting: str = "encoder") -> str:
     """`uri` itself, or the encoder's own where it names a model directory or "builtin"."""
-    path = Path(uri.removeprefix("file://")).expanduser()
-    if uri != "builtin" and not (path / "mats.json").is_file():
+    path = path_of(uri)
+    if uri != "builtin" and not (path is not None and (path / "mats.json").is_file()):
         return uri
     where = part_uri(resolve(uri), check_model_dir(uri).encoder)
     if where is None:
@@ -173,9 +174,9 @@ def save_model(
 
 def resolve_output(uri: str) -> Path:
     """The local directory to write to, made when missing; SettingsError when that cannot be."""
-    if "://" in uri and not uri.startswith("file://"):
+    folder = path_of(uri)
+    if folder is None:
         raise SettingsError("out", f"{uri} is no local directory", "write to one, and copy it to the store afterwards")
-    folder = Path(uri.removeprefix("file://")).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

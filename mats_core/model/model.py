@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,7 @@ from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm
 from mats_core.model.mapper import build_mapper
 from mats_core.model.prompts import clean_answer, format_prompt, validate_request
 from mats_core.model.tokens import PromptTokens, Sequences
+from mats_core.storage.uris import Uri, uri_text
 from mats_core.weights import load_weights, read_tensors
 
 
@@ -81,11 +81,11 @@ class MatsModel:
     @classmethod
     def new(
         cls,
-        llm: str,
+        llm: Uri,
         *,
-        encoder: str | None = None,
+        encoder: Uri | None = None,
         embedding_dim: int | None = None,
-        memory: str | None = None,
+        memory: Uri | None = None,
         seed: int = 0,
         device: str = "auto",
         dtype: str = "auto",
@@ -101,7 +101,7 @@ class MatsModel:
         if encoder is None and embedding_dim is None:
             raise SettingsError("embedding_dim", "neither it nor an encoder is given", "give one of them")
         place, number = pick_device(device), pick_dtype(dtype, device)
-        language_model, tokenizer, llm_part = load_llm(llm, place, number, trust_remote_code)
+        language_model, tokenizer, llm_part = load_llm(uri_text(llm), place, number, trust_remote_code)
         clap, encoder_part = load_encoder_part(encoder, place)
         dim = clap.dim if clap is not None else int(embedding_dim or 0)
         bank, memory_part = load_memory_part(memory, encoder_part)
@@ -118,7 +118,8 @@ class MatsModel:
                 language_model = add_adapter(language_model, config.adapter)
         network.to(place).eval()
         language_model.eval()
-        where = {name: uri for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
+        given_parts = (("encoder", encoder), ("llm", llm), ("memory", memory))
+        where = {name: uri_text(uri) for name, uri in given_parts if uri}
         return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
 
     @property
@@ -131,14 +132,14 @@ class MatsModel:
         """Where the mapper is, and with it the whole model."""
         return next(self.mapper.parameters()).device
 
-    def save(self, uri: str | os.PathLike[str], include: Sequence[str] = (), *, weights: str = "float32") -> None:
+    def save(self, uri: Uri, include: Sequence[str] = (), *, weights: str = "float32") -> None:
         """Write a model directory that `load_model` reads.
 
         uri: a local directory, made when missing. include: which of "encoder", "llm" and "memory" are copied inside;
         the others are named by URI. weights: "float32", or "float16" for half the size (mapper and adapter rounded).
         Raises SettingsError where it cannot be written.
         """
-        save_model(os.fspath(uri), self.config, self.mapper, self.llm, self.parts, include, weights)
+        save_model(uri_text(uri), self.config, self.mapper, self.llm, self.parts, include, weights)
 
     def prefix(self, embedding: torch.Tensor) -> torch.Tensor:
         """Vectors for the LLM: [B, D] of any length → float32 [B, vectors, hidden]. Adds no noise.
@@ -305,18 +306,20 @@ class MatsModel:
         return "\n".join(answer.text for answer in self.answers(source, task, **asked))
 
 
-def load_encoder_part(uri: str | None, device: torch.device) -> tuple[Any, Part | None]:
+def load_encoder_part(uri: Uri | None, device: torch.device) -> tuple[Any, Part | None]:
     """The encoder and which it is; (None, None) without one."""
     if uri is None:
         return None, None
+    uri = uri_text(uri)
     encoder = load_encoder(uri, device=str(device))
     return encoder, Part(uri=recorded_uri(uri), fingerprint=encoder.fingerprint)
 
 
-def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part | None]:
+def load_memory_part(uri: Uri | None, encoder: Part | None) -> tuple[Any, Part | None]:
     """The Santa memory and which it is; (None, None) without one, SettingsError for one of another encoder."""
     if uri is None:
         return None, None
+    uri = uri_text(uri)
     memory = SantaMemory.load(uri)
     if encoder is not None:
         refuse_other_memory(uri, memory.encoder_fingerprint, encoder.fingerprint)
@@ -324,7 +327,7 @@ def load_memory_part(uri: str | None, encoder: Part | None) -> tuple[Any, Part |
 
 
 def load_model(
-    uri: str | os.PathLike[str],
+    uri: Uri,
     device: str = "auto",
     dtype: str = "auto",
     *,
@@ -342,7 +345,7 @@ def load_model(
     float32, exact; by default that is done in float32 only.
     Raises SettingsError for anything missing, broken or of another model.
     """
-    uri = os.fspath(uri)
+    uri = uri_text(uri)
     folder = resolve(uri)
     config = read_config(folder, uri)
     place, number = pick_device(device), pick_dtype(dtype, device)

@@ -24,6 +24,7 @@ from mats_core.model.llm import add_adapter, load_llm_outline
 from mats_core.model.mapper import build_mapper
 from mats_core.model.model import MatsModel, load_encoder_part, load_memory_part
 from mats_core.storage.fetch import local_file
+from mats_core.storage.uris import Uri, path_of, uri_text
 from mats_core.weights import compare_keys, load_weights, read_pickle, some, tensor_fault
 
 LORA_PREFIX = "llama_model.base_model.model."
@@ -169,15 +170,16 @@ def _layers(mapper: dict[str, torch.Tensor], stated: dict[str, Any]) -> int:
 
 
 def import_with_report(
-    checkpoint: str,
-    llm: str,
-    out: str,
-    clap: str | None = None,
+    checkpoint: Uri,
+    llm: Uri,
+    out: Uri,
+    clap: Uri | None = None,
     config: dict[str, Any] | None = None,
     trust_remote_code: bool = False,
-    memory: str | None = None,
+    memory: Uri | None = None,
 ) -> ImportReport:
     """Make a model directory of the authors' `.pth`, with a Santa memory where one is given; see `import_reference`."""
+    checkpoint, llm, out = uri_text(checkpoint), uri_text(llm), uri_text(out)
     target = resolve_output(out).resolve()
     if any(target.iterdir()):
         raise SettingsError("out", f"{out} is not empty", "choose a folder that is empty, or not there yet")
@@ -245,7 +247,8 @@ def import_with_report(
         } | _fields(ModelConfig, values),
         "config",
     )  # fmt: skip
-    where = {name: uri for name, uri in (("llm", llm), ("encoder", _clap_uri(clap)), ("memory", memory)) if uri}
+    places = (("llm", llm), ("encoder", _clap_uri(clap)), ("memory", memory))
+    where = {name: uri_text(uri) for name, uri in places if uri}
     model = MatsModel(model_config, mapper.eval(), language_model, tokenizer, encoder=encoder, memory=bank, parts=where)
     draft = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -262,7 +265,7 @@ def _fields(kind: type[BaseModel], values: dict[str, Any]) -> dict[str, Any]:
 
 
 def import_reference(
-    checkpoint: str, llm: str, out: str, clap: str | None = None, config: dict[str, Any] | None = None
+    checkpoint: Uri, llm: Uri, out: Uri, clap: Uri | None = None, config: dict[str, Any] | None = None
 ) -> Path:
     """Make a model directory of the authors' checkpoint and return it.
 
@@ -317,9 +320,10 @@ def _targets(lora: dict[str, torch.Tensor], llm: Any) -> list[str]:
     return sorted({name.rpartition(".")[2] for name in real} | set(usual))
 
 
-def _clap_uri(clap: str | None) -> str | None:
+def _clap_uri(given: Uri | None) -> str | None:
     """A bare weights file, with or without ?tokenizer=, is Microsoft's CLAP."""
+    clap = None if given is None else uri_text(given)
     if clap is None or clap.startswith(("msclap:", "hf:")):
         return clap
     place = clap.partition("?tokenizer=")[0]
-    return f"msclap:{clap}" if place.endswith(".pth") or Path(place).is_file() else clap
+    return f"msclap:{clap}" if place.endswith(".pth") or (path_of(place) or Path()).is_file() else clap

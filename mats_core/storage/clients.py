@@ -17,14 +17,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Literal
 
 import fsspec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mats_core.errors import SettingsError, StorageError
-from mats_core.storage.errors import Result, error_from, is_passing, is_vague, store_code, with_retries
-from mats_core.storage.uris import local_path, public_uri, scheme
+from mats_core.storage.errors import Result, error_from, store_code, with_retries
+from mats_core.storage.uris import Uri, local_path, public_uri, scheme, uri_text
 
 # Schemes that lead on to other files or URLs; a manifest must not be able to reach through them.
 _REDIRECTING = (
@@ -48,6 +48,10 @@ class StoreRule(BaseModel):
     region: str | None = Field(None, description="Region of the bucket.")
     profile: str | None = Field(None, description="Profile in ~/.aws to take credentials from.")
     requester_pays: bool = Field(False, description="Agree to pay for the requests (requester-pays buckets).")
+    addressing: Literal["path", "virtual"] | None = Field(
+        None, description="Where the bucket is named: in the path of a request, or before its host."
+    )
+    checksums: bool = Field(True, description="Check what is read against the ETags and checksums of the store.")
 
 
 @lru_cache(maxsize=4)
@@ -73,14 +77,29 @@ def _rules(text: str) -> dict[str, StoreRule]:
     return dict(sorted(found.items(), key=lambda each: -len(each[0])))
 
 
+def _rule(uri: str) -> StoreRule:
+    rules = _rules(os.environ.get(VARIABLE, ""))
+    return next((rule for prefix, rule in rules.items() if uri.startswith(prefix)), StoreRule())
+
+
+def checks_content(uri: str) -> bool:
+    """Whether what is read there is to be checked against what the store tells of it."""
+    return _rule(uri).checksums
+
+
 def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
     """Arguments of the fsspec class for this URI; `repeats`: whether its client repeats requests by itself."""
-    rules = _rules(os.environ.get(VARIABLE, ""))
-    rule = next((rule for prefix, rule in rules.items() if uri.startswith(prefix)), StoreRule())
+    rule = _rule(uri)
     if kind in ("s3", "s3a"):
         tries = {"max_attempts": 1} if repeats else {"total_max_attempts": 1}
+        from mats_core.storage.stores.s3 import plain_uploads
+
+        config = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": tries, **plain_uploads()}
+        if rule.addressing:
+            config["s3"] = {"addressing_style": rule.addressing}
         given = {
-            "config_kwargs": {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S, "retries": tries},
+            "config_kwargs": config,
+            "fixed_upload_size": True,  # note: Cloudflare's store wants all parts of an upload but the last alike
             "anon": rule.anonymous,
             "endpoint_url": rule.endpoint,
             "client_kwargs": {"region_name": rule.region} if rule.region else None,
@@ -108,17 +127,26 @@ def is_known_scheme(name: str) -> bool:
     return name == "file" or (name not in WRAPPERS and name in fsspec.available_protocols())
 
 
-def open_client(uri: str, repeats: bool = False) -> tuple[Any, str]:
+def _class_of(kind: str) -> Any:
+    if kind not in ("s3", "s3a"):
+        return fsspec.get_filesystem_class(kind)
+    from mats_core.storage.stores.s3 import S3Store
+
+    return S3Store
+
+
+def open_client(uri: Uri, repeats: bool = False) -> tuple[Any, str]:
     """(fsspec file system, path in it) of a remote URI. S3's client repeats failed requests only where `repeats`; by
     default every call to it goes through `with_retries`, and its own tries would multiply with those.
 
     Raises StorageError refused, and whatever the client raises.
     """
+    uri = uri_text(uri)
     kind = scheme(uri)
     if kind in WRAPPERS:
         raise StorageError("refused", f"{kind}:// reaches through to other files; name the file itself")
     try:
-        cls = fsspec.get_filesystem_class(kind)
+        cls = _class_of(kind)
     except ValueError:
         raise StorageError("refused", f"{kind}:// is not a known kind of storage") from None
     except ImportError as error:
@@ -132,14 +160,14 @@ def open_client(uri: str, repeats: bool = False) -> tuple[Any, str]:
     return fs, cls._strip_protocol(uri)
 
 
-def filesystem(uri: str) -> tuple[Any, str]:
+def filesystem(uri: Uri) -> tuple[Any, str]:
     """(fsspec file system, path in it) of a remote URI, for code that does not go through `with_retries` (Arrow, Ray,
     uploads in parts): this client repeats failed requests by itself. Raises StorageError."""
     with coded(uri):
         return open_client(uri, repeats=True)
 
 
-def arrow(uri: str) -> tuple[Any, str]:
+def arrow(uri: Uri) -> tuple[Any, str]:
     """(pyarrow file system, path) to read and write Parquet there. Raises StorageError for a name it cannot take."""
     from pyarrow import fs as arrow_fs
 
@@ -154,31 +182,17 @@ def arrow(uri: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def coded(uri: str) -> Iterator[None]:
+def coded(uri: Uri) -> Iterator[None]:
     """Errors of any client library become StorageErrors."""
     try:
         yield
     except (StorageError, SettingsError, MemoryError):
         raise
     except Exception as error:  # note: fsspec back ends raise the exceptions of their own client libraries
-        raise error_from(_explained(error, uri), uri) from None
+        raise error_from(error, uri) from None
 
 
-def _explained(error: Exception, uri: str) -> Exception:
-    """The error, or what a GET says of its cause where a HEAD failed: the answer to a HEAD has no text."""
-    if scheme(uri) not in ("s3", "s3a") or not is_vague(error):
-        return error
-    try:
-        fs, name = open_client(uri)
-        bucket, key, _ = fs.split_path(name)
-        asked = {"Key": key, "Range": "bytes=0-0"} if key else {"MaxKeys": 1}
-        fs.call_s3("get_object" if key else "list_objects_v2", Bucket=bucket, **asked)
-    except Exception as cause:
-        return error if is_vague(cause) or is_passing(cause) else cause
-    return error
-
-
-def call_store(uri: str, action: Callable[[Any, str], Result]) -> Result:
+def call_store(uri: Uri, action: Callable[[Any, str], Result]) -> Result:
     """`action` of (file system, path in it), tried again where its error may pass by itself."""
     fs, name = open_client(uri)
     return with_retries(lambda: action(fs, name))
@@ -192,7 +206,10 @@ def s3_pages(fs: Any, method: str, **asked: Any) -> Iterator[dict[str, Any]]:
         yield page
         if not page.get("IsTruncated"):
             return
+        before = more
         more = {name.removeprefix("Next"): value for name, value in page.items() if name.startswith("Next")}
+        if more == before:
+            raise StorageError("io_error", f"the store gives the same page of its listing of {asked['Bucket']} again")
 
 
 def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:
@@ -205,7 +222,7 @@ def remote_info(fs: Any, name: str, kind: str) -> dict[str, Any]:
     return dict(fs.info(name))
 
 
-def remote_type(uri: str) -> str | None:
+def remote_type(uri: Uri) -> str | None:
     """What a store has there: "file", "directory" or None. Raises what the client raises, as for a missing bucket."""
     try:
         return str(call_store(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))["type"])

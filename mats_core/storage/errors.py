@@ -16,9 +16,10 @@ from typing import TypeVar
 from urllib.parse import parse_qs
 
 from mats_core.errors import StorageError
-from mats_core.storage.uris import local_path, public_uri, scheme, web_parts
+from mats_core.storage.uris import Uri, local_path, public_uri, redacted, scheme, uri_text, web_parts
 
 TRIES = 8  # with the pauses below, a call outlasts about twelve seconds
+DAMAGED_TRIES = 3
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0
 
 Result = TypeVar("Result")
@@ -41,11 +42,17 @@ _CAUSES = {
     ),
     **dict.fromkeys(("PreconditionFailed", "FileExpired"), ("io_error", "{name} was changed while it was read")),
     "InvalidObjectState": ("access_denied", "{name} is in cold storage; restore it first"),
-    "PermanentRedirect": ("io_error", "the bucket {bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
-    "AuthorizationHeaderMalformed": ("io_error", "{bucket} lies in another region; set AWS_REGION or MATS_STORAGE"),
+    **dict.fromkeys(
+        ("PermanentRedirect", "AuthorizationHeaderMalformed"),
+        ("io_error", "the bucket {bucket} lies in another region; set AWS_REGION or MATS_STORAGE ({said})"),
+    ),
+    "DamagedAnswer": (
+        "io_error",
+        "{name} arrived more than once with other bytes than its checksum tells of (of a store whose ETags only look "
+        'like MD5? then set "checksums": false in MATS_STORAGE)',
+    ),
     "EndpointConnectionError": ("io_error", "the store of {bucket} does not answer; is its endpoint right?"),
 }
-_VAGUE = ("400", "403", "404", "Bad Request", "Forbidden", "Not Found")  # all that a HEAD request says
 _PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504, 509})
 _PASSING_WORDS = ("Timeout", "Connection", "Connector", "Disconnected", "Payload", "IncompleteRead", "HTTPClient")
 _BUSY = (
@@ -53,6 +60,12 @@ _BUSY = (
     "IncompleteBody BandwidthLimitExceeded"
 )
 _PASSING_CODES = frozenset(_BUSY.split())
+_MOST_WORDS = 300
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+
+
+class DamagedAnswer(ConnectionError):
+    """Bytes arrived that are not those whose checksum the store tells."""
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
@@ -77,9 +90,19 @@ def store_code(error: BaseException) -> str:
     return found
 
 
-def is_vague(error: BaseException) -> bool:
-    """Whether the store refused without saying why, as it does to a HEAD request."""
-    return store_code(error) in _VAGUE
+def store_words(error: BaseException) -> str:
+    """What the store itself says of the error, and what it calls it, in one line without secrets; "" where it says
+    nothing: "Missing required header for this request: Content-MD5 (InvalidRequest)"."""
+    for each in _chain(error):
+        response = getattr(each, "response", None)
+        told = response.get("Error") if isinstance(response, dict) else None
+        if told:
+            code, text = (" ".join(str(told.get(name) or "").split()) for name in ("Code", "Message"))
+            line = "".join(letter for letter in redacted(text).rstrip(".")[:_MOST_WORDS] if letter.isprintable())
+            for name in _SECRET_VARIABLES:
+                line = line.replace(os.environ.get(name) or "\0", "…")
+            return f"{line} ({code[:80]})" if line and code and line != code else line or code[:80]
+    return ""
 
 
 def is_passing(error: BaseException) -> bool:
@@ -102,32 +125,37 @@ def is_passing(error: BaseException) -> bool:
 
 
 def with_retries(action: Callable[[], Result]) -> Result:
-    """What `action` returns, called again while its error may pass by itself, after pauses that double each time."""
+    """What `action` returns, called again while its error may pass by itself, after pauses that double each time.
+
+    Damaged answers are asked for DAMAGED_TRIES times: they seldom pass, and each may be large.
+    """
     for attempt in range(1, TRIES):
         try:
             return action()
         except Exception as error:  # note: every client library has its own
-            if not is_passing(error):
+            if not is_passing(error) or (isinstance(error, DamagedAnswer) and attempt >= DAMAGED_TRIES):
                 raise
         # note: drawn, so that workers that failed at the same moment do not come back at the same moment
         time.sleep(random.uniform(0.5, 1.0) * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (attempt - 1)))
     return action()
 
 
-def error_from(error: BaseException, uri: str) -> StorageError:
-    """The coded form of what a file system raised. Its own text is left out: it may hold signed URLs."""
+def error_from(error: BaseException, uri: Uri) -> StorageError:
+    """The coded form of what a file system raised, with the words of a store that speaks S3. Other clients' own texts
+    are left out: they may hold signed URLs."""
     if isinstance(error, StorageError):
         return error
+    uri, words = uri_text(uri), store_words(error)
     name = public_uri(uri)
     cause = _CAUSES.get(store_code(error))
     if cause is not None:
         kind = scheme(name)
         bucket = f"{kind}://{name.partition('://')[2].partition('/')[0]}"
-        return StorageError(cause[0], cause[1].format(bucket=bucket, name=name))
+        return StorageError(cause[0], cause[1].format(bucket=bucket, name=name, said=words))
     if scheme(uri) in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # note: fsspec says "not found" for a refused or failed connection, too
     status = getattr(error, "status", None) or getattr(error, "code", None)
-    said = f"HTTP {status}" if isinstance(status, int) else type(error).__name__
+    said = words or (f"HTTP {status}" if isinstance(status, int) else type(error).__name__)
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == 404:
         path = local_path(uri)
         if path is not None and os.path.islink(path):
@@ -137,10 +165,10 @@ def error_from(error: BaseException, uri: str) -> StorageError:
         ended = _signature_ended(uri)
         if ended:
             return StorageError("access_denied", f"the signature of {name} expired at {ended}; sign it anew")
-        return StorageError("access_denied", f"access to {name} is denied ({said})")
+        return StorageError("access_denied", f"access to {name} is denied: {said}")
     if isinstance(error, NotImplementedError):
         return StorageError("refused", f"{name}: {scheme(uri)}:// is read-only")
-    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else said
+    reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not words else said
     return StorageError("io_error", f"{name} cannot be read or written: {reason}")
 
 

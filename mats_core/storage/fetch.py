@@ -12,7 +12,7 @@ from mats_core.errors import SettingsError, StorageError, first_line
 from mats_core.storage.fingerprint import cache_root, hash_settings
 from mats_core.storage.listing import FileInfo
 from mats_core.storage.reading import list_files, open_binary, stat
-from mats_core.storage.uris import public_uri
+from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
 _BLOCK = 8 << 20
 _TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -28,16 +28,16 @@ def looks_like_hub_name(uri: str) -> bool:
     return uri.count("/") == 1 and "://" not in uri and not uri.startswith((".", "/", "~"))
 
 
-def local_directory(uri: str, setting: str, code: bool = False) -> Path:
+def local_directory(uri: Uri, setting: str, code: bool = False) -> Path:
     """A local directory with the files of `uri`; downloads once, locked against other processes.
 
     code=True also fetches a hub model's own Python files, for a user who trusts them.
     Raises SettingsError (named after `setting`) when there is nothing.
     """
-    name = strip_scheme(uri)
-    if "://" in name and not name.startswith("file://"):
+    name = strip_scheme(uri_text(uri))
+    folder = path_of(name)
+    if folder is None:
         return _from_store(name, setting)
-    folder = Path(name.removeprefix("file://")).expanduser()
     if folder.is_dir():
         return folder
     if looks_like_hub_name(name) and not folder.exists():
@@ -46,11 +46,12 @@ def local_directory(uri: str, setting: str, code: bool = False) -> Path:
     raise SettingsError(setting, f'"{uri}" is not a directory that exists', remedy)
 
 
-def local_file(uri: str, setting: str) -> Path:
+def local_file(uri: Uri, setting: str) -> Path:
     """One file as a local one: a path, a URL (downloaded once), or `hf:OWNER/NAME/FILE`.
 
     Raises SettingsError (named after `setting`) when there is nothing.
     """
+    uri = uri_text(uri)
     if uri.startswith("hf:"):
         from huggingface_hub import hf_hub_download
 
@@ -59,9 +60,9 @@ def local_file(uri: str, setting: str) -> Path:
             raise SettingsError(setting, f'"{uri}" names no file of the hub', "write hf:OWNER/NAME/FILE")
         with _reading_hub(uri, setting, "file"):
             return Path(hf_hub_download(f"{owner}/{name}", file))
-    if "://" in uri and not uri.startswith("file://"):
+    local = path_of(uri)
+    if local is None:
         return _from_store(uri, setting) / uri.rpartition("/")[2]
-    local = Path(uri.removeprefix("file://")).expanduser()
     if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
         raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)

@@ -1,43 +1,46 @@
-"""Listing of files below an input: local folders, globs, fsspec file systems, and tar archives. Use it through
-`storage.list_files` and `storage.list_members`."""
+"""Listing of files below an input: local folders, globs and fsspec file systems. Use it through
+`storage.list_files`."""
 
 from __future__ import annotations
 
 import errno
 import glob
-import io
 import os
 import re
-import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from fsspec.utils import glob_translate
 
 from mats_core.errors import StorageError
 from mats_core.storage.clients import remote_info, s3_pages
 from mats_core.storage.errors import with_retries
-from mats_core.storage.uris import member_range, member_uri, printable, scheme, uri_from_path, web_parts
+from mats_core.storage.uris import member_range, printable, scheme, uri_from_path, web_parts
 
 PAGE = 1000
 """Objects listed by one request; the most that S3 allows."""
+OTHER_ENDINGS = "other"
+"""What files are counted under whose ending came after `_MOST_ENDINGS` others."""
+_MOST_ENDINGS = 1000
 
 
 @dataclass(frozen=True)
 class FileInfo:
     """One file: `uri` opens it; `path` is relative to the input root (percent-encoded where it is not
     UTF-8); `size` in bytes, 0 where unknown; `version` is an etag, or size and modification time, and empty
-    for a link that points to nothing."""
+    for a link that points to nothing; `error` is why it cannot be read, where the listing knows."""
 
     uri: str
     path: str
     size: int
     version: str
+    error: StorageError | None = None
 
 
 class Listed(NamedTuple):
@@ -78,11 +81,13 @@ def remote_name(uri: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+def list_local(
+    path: bytes, extensions: AbstractSet[str] | None, skipped: Counter[str] | None = None
+) -> Iterator[FileInfo]:
     """Files that a local path means: itself, a folder's, or a glob's."""
     if os.path.lexists(path):
         if os.path.isdir(path):
-            yield from _walk(path, path, extensions)
+            yield from _walk(path, path, extensions, skipped)
         else:
             yield _file(path, os.path.dirname(path))
         return
@@ -94,18 +99,20 @@ def list_local(path: bytes, extensions: AbstractSet[str] | None) -> Iterator[Fil
     found = False
     for match in matches:
         if not os.path.isdir(match):
-            if has_extension(match, wanted):
+            if has_extension(match, wanted, skipped):
                 found = True
                 yield _file(match, root)
         elif b"**" not in path:  # "2024-*" means these folders; "**" already lists what is below
-            for each in _walk(match, root, extensions):
+            for each in _walk(match, root, extensions, skipped):
                 found = True
                 yield each
     if not found:
         raise FileNotFoundError(errno.ENOENT, "the pattern matches no file")
 
 
-def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+def _walk(
+    folder: bytes, root: bytes, extensions: AbstractSet[str] | None, skipped: Counter[str] | None
+) -> Iterator[FileInfo]:
     """All files below, in the order of their names' bytes. A linked folder inside the root is listed at its real place
     only, one outside once: loops end and nothing comes twice."""
     real_root = os.path.realpath(folder)
@@ -130,7 +137,7 @@ def _walk(folder: bytes, root: bytes, extensions: AbstractSet[str] | None) -> It
                     # note: is_dir alone raises for a link to itself
                     if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
                         folders.add(entry.name)
-                    elif has_extension(entry.name, extensions):
+                    elif has_extension(entry.name, extensions, skipped):
                         names.append(entry.name)
         except OSError:
             if path == folder:
@@ -161,7 +168,9 @@ def _file(path: bytes, root: bytes) -> FileInfo:
     return FileInfo(uri_from_path(path), printable(os.path.relpath(path, root or b".")), size, version)
 
 
-def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | None) -> Iterator[FileInfo]:
+def list_remote(
+    fs: Any, name: str, uri: str, extensions: AbstractSet[str] | None, skipped: Counter[str] | None = None
+) -> Iterator[FileInfo]:
     """Files that a remote URL means, as `list_local` does it; folder by folder, sorted within each."""
     kind = scheme(uri)
     try:
@@ -179,7 +188,7 @@ def list_remote(fs: Any, name: str, uri: str, extensions: AbstractSet[str] | Non
         extensions = None if _names_extension(name.encode()) else extensions
     found = False
     for each in _s3_objects(fs, root) if kind in ("s3", "s3a") else _walk_remote(fs, root):
-        if (meant is None or meant.match(each["name"])) and has_extension(each["name"].encode(), extensions):
+        if (meant is None or meant.match(each["name"])) and has_extension(each["name"].encode(), extensions, skipped):
             found = True
             yield _object(each, root, kind, uri_of)
     if meant is not None and not found:
@@ -240,9 +249,18 @@ def uris_like(uri: str, name: str) -> Callable[[str], str]:
     return lambda name: name if "://" in name else "/".join([*before, *name.split("/")[left_out:]])
 
 
-def has_extension(name: bytes, extensions: AbstractSet[str] | None) -> bool:
-    """Whether a name ends with one of the extensions; None allows all."""
-    return extensions is None or os.path.splitext(name)[1].decode("utf-8", "replace").lower() in extensions
+def has_extension(name: bytes, extensions: AbstractSet[str] | None, skipped: Counter[str] | None = None) -> bool:
+    """Whether a name ends with one of the extensions (".wav", ".tar.gz"); None allows all. `skipped` counts the endings
+    of those that do not."""
+    if extensions is None:
+        return True
+    stem, last = os.path.splitext(name)
+    ending = last.decode("utf-8", "replace").lower()
+    if ending in extensions or (stem.lower().endswith(b".tar") and f".tar{ending}" in extensions):
+        return True
+    if skipped is not None:
+        skipped[ending if ending in skipped or len(skipped) < _MOST_ENDINGS else OTHER_ENDINGS] += 1
+    return False
 
 
 def _names_extension(pattern: bytes) -> bool:
@@ -256,59 +274,3 @@ def _fixed_part(pattern: bytes) -> bytes:
     parts = pattern.split(b"/")
     first = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     return b"/".join(parts[:first]) or b"/"
-
-
-TAR_ENDINGS = frozenset({".tar"})
-_MOST_HEADER = 1 << 20  # bytes; a real header has 512, and some more for a long name
-
-
-def is_tar(name: str) -> bool:
-    """Whether a file is an archive (a WebDataset shard), by its name."""
-    return name.lower().endswith(tuple(TAR_ENDINGS))
-
-
-class _Headers:
-    """The file as tarfile may see it: no read of more than a header's worth, which a header may claim in gigabytes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.seek, self.tell = file, file.seek, file.tell
-
-    def read(self, count: int = -1) -> bytes:
-        if not 0 <= count <= _MOST_HEADER:
-            raise StorageError("too_large", f"is an archive with a header of more than {_MOST_HEADER >> 20} MiB")
-        return self._file.read(count)
-
-
-def members(file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str]) -> Iterator[FileInfo]:
-    """Regular files with one of the extensions in an open archive, in its order; `path` is the archive's path and
-    the member's name, `uri` tells its place, so that opening it needs no look at the archive's other headers.
-
-    Raises StorageError after the last good member of an archive that is damaged or cut: decode_failed, not_audio
-    (no tar at all), too_large (a header beyond reason).
-    """
-    size = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    found = 0
-    try:
-        with tarfile.open(fileobj=_Headers(file), mode="r:", errorlevel=1) as tar:  # type: ignore[call-overload]
-            empty = tar.firstmember is None  # type: ignore[attr-defined]  # note: asked again, Python 3.10 seeks to -1
-            while not empty and (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # note: it would keep every member it has seen
-                found += 1
-                if member.isreg() and not member.issparse():
-                    name = printable(member.name.encode("utf-8", "surrogateescape"))
-                    if has_extension(name.encode(), extensions):
-                        yield FileInfo(
-                            member_uri(archive.uri, member.offset_data, member.size, name),
-                            f"{archive.path}/{name}",
-                            member.size,
-                            f"{archive.version}-{member.offset_data:x}",
-                        )
-            end = tar.offset
-    except (tarfile.TarError, RecursionError, ValueError, OverflowError, EOFError):
-        if not found:
-            raise StorageError("not_audio", "is no tar archive, or its first header is damaged") from None
-        raise StorageError("decode_failed", f"is an archive that breaks off after {found} members") from None
-    file.seek(end)
-    if end < size and any(file.read(512)):  # note: tarfile takes a damaged header for the end
-        raise StorageError("decode_failed", f"is an archive with a damaged header after {found} members")

@@ -8,11 +8,26 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
 
 from mats_core.errors import StorageError
 
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "r2"})
+Uri = str | os.PathLike[str]
+"""What public functions take: the text of a path or URL, or a `pathlib.Path`."""
+_FOLDED = re.compile(rf"(?i)({'|'.join(sorted(OBJECT_STORES))}|https?|file):/(?=[^/])")
+
+
+def uri_text(uri: Uri) -> str:
+    """A path or URL as text. `pathlib` makes one slash of two: a URL that went through it is given its second again."""
+    if isinstance(uri, str):
+        return uri
+    found = os.fspath(uri)
+    folded = _FOLDED.match(found)
+    if folded is None:
+        return found
+    return f"{folded[1]}://{'/' if folded[1].lower() == 'file' else ''}{found[folded.end() :]}"
 
 
 def printable(name: bytes) -> str:
@@ -23,35 +38,51 @@ def printable(name: bytes) -> str:
         return quote_from_bytes(name)
 
 
-def uri_from_path(path: bytes | str) -> str:
+def uri_from_path(path: bytes | Uri) -> str:
     """URI of a local path: its absolute text, or file:// and percent-encoding where it is not UTF-8."""
     raw = os.path.abspath(os.fsencode(path))
     text = printable(raw)
     return text if text.encode() == raw else f"file://{text}"
 
 
-def local_path(uri: str) -> bytes | None:
+def local_path(uri: Uri) -> bytes | None:
     """Bytes of the local path a URI names, or None for a remote one; the inverse of `uri_from_path`."""
+    uri = uri_text(uri)
     if is_file_url(uri):
         return unquote_to_bytes(uri[len("file://") :])
     return None if scheme(uri) else os.path.abspath(os.fsencode(uri))
 
 
-def is_file_url(uri: str) -> bool:
+def path_of(uri: Uri) -> Path | None:
+    """The local path that a person means, `~` for their home; None for the URL of a store."""
+    text = uri_text(uri)
+    if scheme(text):
+        return None
+    return Path(os.fsdecode(local_path(text) or b"")) if is_file_url(text) else Path(text).expanduser()
+
+
+def to_uri(source: bytes | Uri) -> str:
+    """The URI of a path or of a URL: the one way in for what a person gives as a sound."""
+    text = source if isinstance(source, bytes) else uri_text(source)
+    return text if isinstance(text, str) and (scheme(text) or is_file_url(text)) else uri_from_path(text)
+
+
+def is_file_url(uri: Uri) -> bool:
     """Whether a local file is named by file://, and so percent-encoded."""
-    return uri[:7].lower() == "file://"
+    return uri_text(uri)[:7].lower() == "file://"
 
 
-def scheme(uri: str) -> str:
+def scheme(uri: Uri) -> str:
     """ "s3" of "s3://bucket/key"; "" for a local path and for file://; "tar+s3" for a member of an archive."""
-    head, mark, _ = uri.partition("://")
+    head, mark, _ = uri_text(uri).partition("://")
     if not mark or head.lower() == "file" or not head.replace("+", "").replace("-", "").replace(".", "").isalnum():
         return ""
     return head.lower()
 
 
-def join(base: str, *parts: str) -> str:
+def join(base: Uri, *names: Uri) -> str:
     """`base` and relative parts, whatever the scheme. A part that climbs out (absolute, "..") is refused."""
+    base, parts = uri_text(base), [uri_text(name) for name in names]
     # note: in an object store "a//b" is another name than "a/b"
     empty = () if scheme(base) in OBJECT_STORES else ("", ".")
     steps = [step for part in parts for step in part.split("/") if step not in empty]
@@ -63,12 +94,12 @@ def join(base: str, *parts: str) -> str:
     return "/".join([root.rstrip("/"), *steps]) + mark + query
 
 
-def same_place(one: str, other: str) -> bool:
+def same_place(one: Uri, other: Uri) -> bool:
     """Whether two URIs name the same file or folder; of a store by their names alone."""
     return lies_in(one, other) and lies_in(other, one)
 
 
-def lies_in(uri: str, folder: str) -> bool:
+def lies_in(uri: Uri, folder: Uri) -> bool:
     """Whether a URI is a folder or something below it; of a store by their names alone."""
     paths = local_path(uri), local_path(folder)
     if paths[0] is not None and paths[1] is not None:
@@ -78,13 +109,14 @@ def lies_in(uri: str, folder: str) -> bool:
     return f"{one.rstrip('/')}/".startswith(f"{other.rstrip('/')}/")
 
 
-def public_uri(uri: str) -> str:
+def public_uri(uri: Uri) -> str:
     """The URI without user, password and query string (presigned secrets): what may enter rows, logs, errors. Never
     raises, whatever the text.
 
     A "?" in the name of a local file or of an object is part of the name and stays, unless what follows is
     a signature. So does Azure's container in abfss://container@account.
     """
+    uri = uri_text(uri)
     kind = scheme(uri)
     if not kind:
         return uri
@@ -105,16 +137,17 @@ def public_uri(uri: str) -> str:
     return f"{head}://{host}{slash}{key}"
 
 
-def web_parts(url: str) -> tuple[str, str, str]:
+def web_parts(url: Uri) -> tuple[str, str, str]:
     """(host with user and port, path, query) of an http(s) URL as they stand, valid or not; without the fragment."""
-    rest = url.partition("://")[2].partition("#")[0]
+    rest = uri_text(url).partition("://")[2].partition("#")[0]
     place, _, query = rest.partition("?")
     host, slash, path = place.partition("/")
     return host, slash + path, query
 
 
-def wrong_url(uri: str) -> str | None:
+def wrong_url(uri: Uri) -> str | None:
     """Why an http(s) URL cannot be one (brackets, host, port), or None; other URIs are not looked at."""
+    uri = uri_text(uri)
     if scheme(uri) not in ("http", "https"):
         return None
     try:
@@ -147,17 +180,18 @@ def redacted(text: str) -> str:
     return _SECRET_FIELD.sub(r"\1=…", _URL.sub(lambda found: public_uri(found.group()), text))
 
 
-def split_member(uri: str) -> tuple[str, str]:
+def split_member(uri: Uri) -> tuple[str, str]:
     """("s3://bucket/a.tar", "!512+99/x.wav") of tar+s3://bucket/a.tar!512+99/x.wav: a member of an archive, named
     by its first byte, its size and its name. Raises StorageError refused for what is no member."""
-    found = _MEMBER.match(uri)
+    found = _MEMBER.match(uri_text(uri))
     if found is None:
         raise StorageError("refused", "is no member of an archive: tar+URL!OFFSET+SIZE/NAME")
     return found[1], found[2]
 
 
-def archive_of(uri: str) -> str:
+def archive_of(uri: Uri) -> str:
     """The archive of a member's URI; any other URI as it is."""
+    uri = uri_text(uri)
     found = _MEMBER.match(uri)
     return uri if found is None else found[1]
 
@@ -168,8 +202,9 @@ def member_range(place: str) -> tuple[int, int]:
     return int(first), int(size)
 
 
-def member_uri(archive: str, first: int, size: int, name: str) -> str:
+def member_uri(archive: Uri, first: int, size: int, name: str) -> str:
     """The URI of `size` bytes from `first` on of an archive, which it calls `name`."""
+    archive = uri_text(archive)
     path = local_path(archive)
     if path is not None:
         archive = "file://" + quote_from_bytes(path)

@@ -38,7 +38,7 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     from mats_core.audio.decode import DecodeLimits
     from mats_core.audio.sandbox import IsolatedDecoder
 
-    given = limits.model_dump(include=set(LimitSettings.model_fields) - {"schemes"}, exclude_none=True)
+    given = limits.model_dump(include=set(LimitSettings.model_fields) - {"schemes", "columns"}, exclude_none=True)
     chosen = DecodeLimits(**{LIMIT_NAMES.get(name, name): value for name, value in given.items()})
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 
@@ -127,7 +127,8 @@ class Scanner:
 
 @dataclass
 class ScanCounts:
-    """What a scan found: entries, their rows, bytes and seconds of audio; how many of each format and error code."""
+    """What a scan found: entries, their rows, bytes and seconds of audio; how many of each format and error code, and
+    how many files it left out for each ending (of all of INPUT)."""
 
     files: int = 0
     chunks: int = 0
@@ -135,6 +136,7 @@ class ScanCounts:
     seconds: float = 0.0
     formats: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Count one entry's rows."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner, no_audio
+from pipelines.archive.presence import InputGone
 from pipelines.archive.work_list import WorkList, work_schema
 from pipelines.cluster import session
 from pipelines.cluster.plan import check_fits, make_plan, usable_cores
@@ -95,7 +97,8 @@ def run_rows(
 ) -> RunResult:
     """Bring OUTPUT to the state where every row of the work list is done; raises SettingsError.
 
-    KeyboardInterrupt ends it with status "interrupted": what is done is kept.
+    KeyboardInterrupt ends it with status "interrupted", and InputGone is raised where INPUT goes away: what is done is
+    kept.
     """
     report = progress or (lambda _: None)
     started = time.time()
@@ -123,8 +126,10 @@ def run_rows(
         try:
             work = WorkList(out.join("_state", "work_list"), inputs.own_schema, out=out)
             done = read_done(out, job.folder, work.total, settings.retry_errors or ())  # first: it misses a lost list
-            scan_into(work, settings, job, inputs, report)
+            seen, _ = scan_into(work, settings, job, inputs, report)
             done.grow(work.total)
+        except InputGone:
+            raise
         except SettingsError:
             out.forget()
             raise
@@ -154,6 +159,7 @@ def run_rows(
             "versions": versions(),
             "rows": work.total,
             "rows_before": before,
+            "skipped": dict(seen.skipped.most_common()),
         }
         out.write_run(run)
         commit_rows = settings.commit_rows or MOST_COMMIT_ROWS
@@ -170,7 +176,7 @@ def run_rows(
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
-        except session.RunFailed:
+        except (session.RunFailed, InputGone):
             writer.flush()  # what came before is kept
             raise
         finally:
@@ -184,6 +190,8 @@ def run_rows(
                 rows_new=done.rows - before,
                 errors=dict(sorted(done.errors.items())),
                 audio_hours=round(done.seconds / 3600, 6),
+                rows_incomplete=done.incomplete,
+                lost_s=round(done.lost_s, 3),
                 wall_s=round(ended - started, 3),
                 scan_s=round(scanned - started, 3),
                 rows_per_s=round((done.rows - before) / max(1e-9, ended - started), 3),
@@ -236,9 +244,11 @@ def _run_on_ray(
             work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
         )
         shards = list(work.shards(writer.done.mask, plan.shard_rows))
-        for table in session.readable_errors(run_stages(shards, job.stages, plan, context)):
-            table = meter.count_block(table)
-            meter.count_new(writer.add(table))
-            report_rows("run")
+        # note: closed, so that Ray's executor has stopped before Ray is shut down, which would end this process
+        with closing(session.readable_errors(run_stages(shards, job.stages, plan, context))) as tables:
+            for table in tables:
+                table = work.presence.rows_to_keep(meter.count_block(table))
+                meter.count_new(writer.add(table))
+                report_rows("run")
         writer.flush()  # durable before Ray is shut down, which takes seconds
         meter.ended_at = time.time()

@@ -46,7 +46,9 @@ BLOCK_ROWS = 32
 """Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
-HANDED_ON = ("row_id", "last", "decoded_s")
+SOUND = {"decoded_s": pa.float64(), "complete": pa.bool_(), "lost_s": pa.float64()}
+"""What is told of a row's sound: seconds that were decoded, whether that is all, and seconds that are lost."""
+HANDED_ON = ("row_id", "last", *SOUND)
 """Output columns that rows have when they come to the model."""
 ERROR = ("error_code", "error_message")
 CHUNK = ("uri", "size_bytes", "version", "start_s", "duration_s", "last", *ERROR)
@@ -87,13 +89,15 @@ class DecodeStage(ShardStage):
         """`rows` with their sound, and with errors of decoding in error_code and error_message.
 
         pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
-        seconds of them.
+        seconds of them; complete: false where the file broke off or is damaged within the row, or ends before it (then
+        error_message says where); null where nothing was decoded; lost_s: seconds that could not be decoded.
         """
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
-        found = [{**row, "pcm": None, "decoded_s": 0.0} for row in rows.select(CHUNK).to_pylist()]
+        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": 0.0}
+        found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
             if row["error_code"] in self._retried:
                 row["error_code"] = row["error_message"] = None
@@ -110,11 +114,14 @@ class DecodeStage(ShardStage):
             row = found[index]
             if not isinstance(result, AudioError):
                 row["pcm"] = result.samples.astype("<i2", copy=False).tobytes()
-                row["decoded_s"] = float(result.decoded_s)
+                row.update(decoded_s=float(result.decoded_s), complete=result.complete, lost_s=result.lost_s)
+                if row["start_s"] and not len(result.samples):  # the header promised more than there is
+                    row["complete"], row["error_message"] = False, past_the_end(row["start_s"], result.end_s)
             elif result.code != "empty_audio" or not row["start_s"]:
                 row["error_code"], row["error_message"] = result.code, result.message
-            # else the header promised more than there is: not an error, nothing to say
-        kinds = {name: pa.string() for name in ERROR} | {"decoded_s": pa.float64(), "pcm": pa.large_binary()}
+            else:
+                row["complete"], row["error_message"] = False, past_the_end(row["start_s"], None)
+        kinds = {name: pa.string() for name in ERROR} | SOUND | {"pcm": pa.large_binary()}
         for name, kind in kinds.items():
             rows = with_column(rows, name, [row[name] for row in found], kind)
         cpu_s = self._decoder.cpu_s - cpu_before
@@ -130,6 +137,12 @@ class DecodeStage(ShardStage):
         return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
 
 
+def past_the_end(start_s: float, end_s: float | None) -> str:
+    """What is said of a row that begins behind the end of its file's sound."""
+    where = "before it" if end_s is None else f"at {end_s:.1f} s"
+    return f"the header promises sound at {start_s:g} s, but the file ends {where}"
+
+
 def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
     """Declares the stage that decodes to `sample_rate`, in Hz."""
     limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
@@ -138,7 +151,7 @@ def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
         actor=DecodeStage,
         arguments=(sample_rate, limits, tuple(settings.retry_errors or ())),
         reads=("entry_id", *CHUNK),
-        writes=("pcm", "decoded_s", *ERROR),
+        writes=("pcm", *SOUND, *ERROR),
         cpus=DECODER_CPUS,
     )
 
@@ -154,21 +167,27 @@ class FetchStage(ShardStage):
     def load(self, rows: pa.Table) -> pa.Table:
         """`rows` with the windows and seconds that are stored for them."""
         started = time.monotonic()
-        windows, seconds = [], []
+        windows: list[Any] = []
+        told: dict[str, list[Any]] = {name: [] for name in SOUND}
         for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._part != part:
                 uri = storage.join(self._embeddings, FOLDER, part)
-                self._part, self._table = part, parquet.read(uri, ["windows", "decoded_s"])
+                self._part, self._table = (
+                    part,
+                    parquet.read(uri, ["windows", "decoded_s"], newer=("complete", "lost_s")),
+                )
             windows.append(self._table["windows"][at].as_py())
-            seconds.append(self._table["decoded_s"][at].as_py())
-        rows = with_column(rows, "decoded_s", seconds, pa.float64())
+            for name, values in told.items():
+                values.append(self._table[name][at].as_py() if name in self._table.schema.names else None)
+        for name, kind in SOUND.items():
+            rows = with_column(rows, name, told[name], kind)
         rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
         return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 
 
 def fetch_stage(embeddings: str) -> Stage:
     """Declares the stage that reads the audio embeddings of an OUTPUT."""
-    reads, writes = ("part", "part_row"), ("windows", "decoded_s")
+    reads, writes = ("part", "part_row"), ("windows", *SOUND)
     return Stage("fetch", FetchStage, (embeddings,), reads, writes, cpus=DECODER_CPUS)
 
 
@@ -316,8 +335,7 @@ class AnswerStage(ModelStage):
             explain=self.spec.explain,
             batch_size=self.batch_size,
         )
-        past_the_end: dict[str, Any] = {"text": "", "segments": [] if self.spec.segments else None}
-        values = [past_the_end if code is None else {} for code in rows["error_code"].to_pylist()]
+        values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
         tokens = 0
         for index, answer in zip(clips, answers, strict=True):
             if isinstance(answer, Answer):

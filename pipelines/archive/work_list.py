@@ -21,10 +21,12 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import ScanCounts, Scanner
+from pipelines.archive.presence import Presence
 from pipelines.data import generations, parquet
+from pipelines.data.carried import carried_type, known_type, unfit
 from pipelines.data.inputs import Entry, Input, entry_key
 from pipelines.data.private_uris import PrivateUris
-from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA, map_type
+from pipelines.data.schemas import MANIFEST_SCHEMA, REQUEST_COLUMNS, WORK_SCHEMA
 from pipelines.output.folder import Output
 
 FILE_ROWS = 8192
@@ -35,27 +37,17 @@ def work_schema(own: pa.Schema, manifest_only: bool = False) -> pa.Schema:
     ids, (last, *place) = list(WORK_SCHEMA)[:2], list(WORK_SCHEMA)[2:]
     request = [pa.field(name, pa.string()) for name in REQUEST_COLUMNS]
     rest = [last] if manifest_only else [*request, last, *place]
-    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, _known_type(each.type)) for each in own]])
-
-
-def _known_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` with strings for what has no type yet: a column without a value so far, or of objects without a field."""
-
-    def known(inner: pa.DataType) -> pa.DataType:
-        empty = pa.types.is_null(inner) or (pa.types.is_struct(inner) and not inner.num_fields)
-        return pa.string() if empty else inner
-
-    return map_type(kind, known)
+    return pa.schema([*ids, *MANIFEST_SCHEMA, *rest, *[pa.field(each.name, known_type(each.type)) for each in own]])
 
 
 def _fits(now: pa.DataType, frozen: pa.DataType) -> bool:
     """Whether all values of a column can be kept in the type that it has in the work list."""
-    if now == frozen or pa.types.is_null(now):
+    if now == frozen or pa.types.is_null(now) or known_type(now) == carried_type(frozen):
         return True
     if pa.types.is_nested(now) or pa.types.is_nested(frozen):
         if pa.types.is_list(now) and pa.types.is_list(frozen):
             return _fits(now.value_type, frozen.value_type)
-        return _known_type(now) == frozen
+        return known_type(now) == frozen
     if _is_text(frozen) or (pa.types.is_integer(now) and pa.types.is_floating(frozen)):
         return True
     return pa.types.is_signed_integer(now) and pa.types.is_signed_integer(frozen) and now.bit_width <= frozen.bit_width
@@ -96,6 +88,7 @@ class WorkList:
         self._firsts = [_first_row(uri) for uri in self._files]
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
+        self.presence = Presence()
         if self._files:
             with _refusing_damage(self._files[-1]), parquet.opened(self._files[-1]) as last:
                 self.schema = last.schema_arrow
@@ -164,15 +157,16 @@ class WorkList:
         """Append the entries of `inputs` that are not known yet; (what was added, how many were known).
 
         URIs with a secret are kept in `private`, of known entries too: a list may be signed anew for every run.
-        `check` may raise SettingsError for an entry that cannot be asked.
+        `check` may raise SettingsError for an entry that cannot be asked; InputGone is raised where INPUT goes away.
         """
-        known, counts = self._known_ids(), ScanCounts()
+        known, counts = self._known_ids(), ScanCounts(skipped=inputs.skipped)
         occurrences = _Occurrences() if inputs.kind == "list" else None  # only lists repeat an entry
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
             nonlocal skipped
             for entry in inputs.entries:
+                self.presence.note(entry)
                 entry.own = {name: _cast(self.schema.field(name).type, value) for name, value in entry.own.items()}
                 if check is not None:
                     check(entry)
@@ -191,6 +185,8 @@ class WorkList:
 
         rows: list[dict[str, Any]] = []
         for entry, chunks in scanner.rows(fresh()):
+            if entry.error is None and chunks[0]["error_code"] == "not_found":
+                self.presence.check()
             counts.add(chunks)
             rows += ({**chunk, **entry.request, **entry.own, "entry_id": entry.entry_id} for chunk in chunks)
             if len(rows) >= FILE_ROWS:
@@ -202,19 +198,21 @@ class WorkList:
         return counts, skipped
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        """Write rows as a further file; they get the next row_ids."""
+        """Write rows as a further file; they get the next row_ids. Raises SettingsError for what no file can hold."""
         if not rows:
             return
         for offset, row in enumerate(rows):
             row["row_id"] = self.total + offset
-        table, first = pa.Table.from_pylist(rows, schema=self.schema), f"rows-{self.total:012d}"
-        if self._out is None:
-            uri = storage.join(self.folder, f"{first}.parquet")
-            parquet.write(uri, table)
-        else:
-            name = f"{first}-{self._out.run_id}.parquet"
-            uri = storage.join(self.folder, name)
-            self._out.put_table(f"{generations.place_of(self.folder)[1]}/{name}", table)
+        name = f"rows-{self.total:012d}" + ("" if self._out is None else f"-{self._out.run_id}") + ".parquet"
+        uri = storage.join(self.folder, name)
+        try:
+            table = pa.Table.from_pylist(rows, schema=self.schema)
+            if self._out is None:
+                parquet.write(uri, table)
+            else:
+                self._out.put_table(f"{generations.place_of(self.folder)[1]}/{name}", table)
+        except (pa.ArrowException, OverflowError) as error:
+            raise unfit(rows, self.schema, error) from None
         self._files.append(uri)
         self._firsts.append(self.total)
         self.total += len(rows)

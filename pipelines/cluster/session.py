@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -212,7 +212,7 @@ def _muted_stderr() -> Iterator[None]:
         os.close(nothing)
 
 
-def readable_errors(blocks: Iterator[Any]) -> Iterator[Any]:
+def readable_errors(blocks: Iterator[Any]) -> Generator[Any, None, None]:
     """`blocks`, with what an actor raised in place of Ray's account of it (SettingsError, or RunFailed)."""
     from ray.exceptions import RayError
 

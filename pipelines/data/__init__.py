@@ -1,6 +1,8 @@
 """The data that flows between jobs: what INPUT may be, corpora, and the Parquet tables with their columns.
 
 inputs          what INPUT names (sounds, a list, a manifest, embeddings) as a stream of entries: `open_input`
+lists           Parquet, CSV and JSONL lists as batches of rows; what is wrong with one that cannot be read
+carried         a list's own columns: in which type each is carried along, and their values
 corpus          corpus files as records, with what was wrong in them; a caption's normal form and id
 corpus_formats  JSON lists, JSONL, CSV and Parquet taken apart, record by record with its line
 embeddings      a table of embeddings: its facts (`_embeddings.json`) and its parts

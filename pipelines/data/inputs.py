@@ -6,37 +6,32 @@ folder, or as the list writes it), its `uri` is where it is read.
 
 from __future__ import annotations
 
-import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError, first_line
-from mats_core.storage.listing import TAR_ENDINGS, is_tar
-from mats_core.storage.uris import is_file_url, redacted, split_member, wrong_url
-from pipelines.data import embeddings, generations, parquet
-from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED, map_type
+from mats_core.errors import SettingsError
+from mats_core.storage.tars import OTHER_ARCHIVES, TAR_ENDINGS, is_other_archive, is_tar, not_read
+from mats_core.storage.uris import Uri, is_file_url, split_member, uri_text, wrong_url
+from pipelines.data import embeddings, generations
+from pipelines.data.carried import carried_schema, plain_values
+from pipelines.data.lists import LIST_ENDINGS, read_table, without_large_cells
+from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
 from pipelines.settings.base import anchored
 
-LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
 OTHER_LISTS = (".tsv", ".ndjson", ".json", ".txt", ".xls", ".xlsx")
 MANIFEST_SIDECAR = "_manifest.json"
 _AT_ONCE = 256  # entries of a list that are looked up together
 _LOOKUPS = 16  # of these at the same moment, since a store answers slowly, but many at once
-_BATCH = 4096  # rows
-_SMALL = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
-_READ_AHEAD = 4 << 20
 
 
 @dataclass
@@ -59,30 +54,33 @@ class Entry:
 class Input:
     """`kind` is files, list, manifest or embeddings; `own_schema` the user's columns, carried along.
 
-    `tables` are the files that a list, manifest or folder of embeddings consists of.
+    `tables` are the files that a list, manifest or folder of embeddings consists of; `skipped` counts, while entries
+    are taken, the files that are left out for their ending.
     """
 
     kind: str
     entries: Iterator[Entry]
     own_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     tables: list[str] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
 
     def requests(self) -> Iterator[Entry]:
         """Every request that rows make, without their sounds; raises SettingsError for a table that cannot be read."""
         for uri in self.tables:
-            schema, batches = read_table(uri, without=NESTED)
-            names = [name for name in REQUEST_COLUMNS if name in schema.names]
+            _, batches = read_table(uri, only=REQUEST_COLUMNS)
             for batch in batches:
-                for some in {tuple(_request(row).items()) for row in batch.select(names).to_pylist()}:
+                for some in {tuple(_request(row).items()) for row in batch.to_pylist()}:
                     yield Entry("", "", request=dict(some))
 
 
-def open_input(uri: str, schemes: list[str] | None = None) -> Input:
+def open_input(uri: Uri, schemes: list[str] | None = None, columns: list[str] | None = None) -> Input:
     """The entries of `uri`; raises SettingsError when it is nothing that can be read.
 
     `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
-    for a list on a local disk, and its own kind for one that lies elsewhere.
+    for a list on a local disk, and its own kind for one that lies elsewhere. `columns`: those of a list's own that
+    are carried along; by default all.
     """
+    uri = uri_text(uri)
     if not uri.strip():
         raise SettingsError("input", "nothing is named", "give a path or URL (. is the folder you are in)")
     may_name = _may_name(uri, schemes)
@@ -90,20 +88,22 @@ def open_input(uri: str, schemes: list[str] | None = None) -> Input:
     try:
         if storage.is_dir(uri):
             if embeddings.has_facts(uri):
-                return _table_input(storage.join(uri, embeddings.FOLDER), "embeddings", may_name)
+                return _table_input(storage.join(uri, embeddings.FOLDER), "embeddings", may_name, columns)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
-                return _table_input(storage.join(uri, "manifest"), "manifest", may_name)
-            return Input("files", _file_entries(uri))
-        if shown.lower().endswith(LIST_ENDINGS):
+                return _table_input(storage.join(uri, "manifest"), "manifest", may_name, columns)
+        elif shown.lower().endswith(LIST_ENDINGS):
             if not storage.exists(uri):
                 raise SettingsError("input", f"there is no list {shown}", "give a list that exists")
-            return _list_input(uri, may_name)
-        if shown.lower().endswith(OTHER_LISTS):
+            return _list_input(uri, may_name, columns)
+        elif shown.lower().endswith(OTHER_LISTS):
             endings = ", ".join(LIST_ENDINGS)
             raise SettingsError("input", f"{shown} is no sound", f"give sound, or a list that ends in {endings}")
     except storage.StorageError as error:
         raise _unreadable(uri, error) from None
-    return Input("files", _file_entries(uri))
+    if columns is not None:
+        raise SettingsError("columns", f"{shown} is no list, and has no columns", "leave it out")
+    skipped: Counter[str] = Counter()
+    return Input("files", _file_entries(uri, skipped), skipped=skipped)
 
 
 def _unreadable(uri: str, error: storage.StorageError) -> SettingsError:
@@ -148,36 +148,48 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     return None
 
 
-def _file_entries(uri: str) -> Iterator[Entry]:
+def _file_entries(uri: str, skipped: Counter[str]) -> Iterator[Entry]:
     from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
-    extensions = AUDIO_EXTENSIONS | TAR_ENDINGS if storage.is_dir(uri) else None
+    extensions = AUDIO_EXTENSIONS | TAR_ENDINGS | OTHER_ARCHIVES if storage.is_dir(uri) else None
     try:
-        for info in storage.list_files(uri, extensions):
-            yield from _members(info) if is_tar(info.path) else [Entry(info.uri, info.path, info.size, info.version)]
+        for info in storage.list_files(uri, extensions, skipped):
+            yield from _sounds(Entry(info.uri, info.path, info.size, info.version), skipped)
     except storage.StorageError as error:
         raise _unreadable(uri, error) from None
 
 
-def _members(archive: storage.FileInfo, request: dict[str, str | None] | None = None) -> Iterator[Entry]:
-    """The sounds in a tar archive; what makes it unreadable becomes one entry with that error, after those
-    before it."""
+def _sounds(entry: Entry, skipped: Counter[str]) -> Iterator[Entry]:
+    """The entry itself, or the sounds in it where it is a tar archive; what makes that unreadable becomes one entry
+    with that error, after those before it."""
     from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
+    if entry.error is not None or not is_tar(entry.path):
+        if entry.error is None and is_other_archive(entry.path):
+            entry.error = _told(not_read())
+        yield entry
+        return
+    archive = storage.FileInfo(entry.uri, entry.path, entry.size, entry.version)
     try:
-        for member in storage.list_members(archive, AUDIO_EXTENSIONS):
-            entry = Entry(member.uri, member.path, member.size, member.version, dict(request or {}))
-            name = member.path[len(archive.path) + 1 :]
+        for info in storage.list_members(archive, AUDIO_EXTENSIONS, skipped):
+            member = replace(entry, uri=info.uri, path=info.path, size=info.size, version=info.version)
+            member.request = dict(entry.request)
+            name = info.path[len(archive.path) + 1 :]
             if name.startswith("/") or ".." in name.split("/"):
-                entry.error = ("refused", "is a member with a path that leads out of its archive")
-            yield entry
+                member.error = ("refused", "is a member with a path that leads out of its archive")
+            elif info.error is not None:
+                member.error = _told(info.error)
+            yield member
     except storage.StorageError as error:
-        failed = (error.code, error.message)
-        yield Entry(archive.uri, archive.path, archive.size, archive.version, dict(request or {}), error=failed)
+        yield replace(entry, error=_told(error), request=dict(entry.request))
 
 
-def _list_input(uri: str, may_name: frozenset[str] | None) -> Input:
-    schema, batches = read_table(uri)
+def _told(error: storage.StorageError) -> tuple[str, str]:
+    return error.code, error.message
+
+
+def _list_input(uri: str, may_name: frozenset[str] | None, columns: list[str] | None) -> Input:
+    schema, _ = read_table(uri)
     shown = f"the list {storage.public_uri(uri)}"
     if "uri" not in schema.names:
         problem = f"{shown} has no column `uri`, but {', '.join(schema.names) or 'none at all'}"
@@ -185,17 +197,36 @@ def _list_input(uri: str, may_name: frozenset[str] | None) -> Input:
     for name, times in Counter(schema.names).items():
         if times > 1:
             raise SettingsError("input", f"{shown} has {times} columns `{name}`", "give each a name of its own")
+    kind = schema.field("uri").type
+    if not _is_text(kind):
+        raise SettingsError("input", f"the column `uri` of {shown} is {kind}", "give paths or URLs, as strings")
+    own = _own(schema, shown, columns)
+    for name in own.names:
         if name.startswith("__index_level_"):
             remedy = "write it with to_parquet(…, index=False)"
             raise SettingsError("input", f"{shown} has pandas' own column `{name}`", remedy)
         if name in RESERVED or name.startswith("_"):
             problem = f"{shown} has a column `{name}`, a name that this program needs itself"
             raise SettingsError("input", problem, "rename the column")
-    kind = schema.field("uri").type
-    if not _is_text(kind):
-        raise SettingsError("input", f"the column `uri` of {shown} is {kind}", "give paths or URLs, as strings")
-    own = pa.schema([f for f in schema if f.name != "uri" and f.name not in REQUEST_COLUMNS])
-    return Input("list", _list_entries(uri, batches, own.names, may_name), own, [uri])
+    skipped: Counter[str] = Counter()
+    _, batches = read_table(uri, only=("uri", *REQUEST_COLUMNS, *own.names))
+    entries = _list_entries(uri, without_large_cells(uri, batches), own.names, may_name, skipped)
+    return Input("list", entries, own, [uri], skipped)
+
+
+def _own(schema: pa.Schema, shown: str, columns: list[str] | None) -> pa.Schema:
+    """The columns of a table that are the user's own, those of `columns` where it is given, as they are carried along.
+
+    Raises SettingsError for a name that is none of its columns, and for a column that cannot be carried along.
+    """
+    for name in columns or ():
+        if name not in schema.names:
+            problem = f"{shown} has no column `{name}`, but {', '.join(schema.names) or 'none at all'}"
+            raise SettingsError("columns", problem, "choose some of these (only `uri`: none is carried along)")
+    ours = {"uri", *REQUEST_COLUMNS}
+    return carried_schema(
+        pa.schema([f for f in schema if f.name not in ours and (columns is None or f.name in columns)]), shown
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -205,20 +236,24 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _list_entries(
-    list_uri: str, batches: Iterator[pa.RecordBatch], own: list[str], may_name: frozenset[str] | None
+    list_uri: str,
+    batches: Iterator[pa.RecordBatch],
+    own: list[str],
+    may_name: frozenset[str] | None,
+    skipped: Counter[str],
 ) -> Iterator[Entry]:
     folder = storage.public_uri(anchored(list_uri)).rsplit("/", 1)[0]  # what is not done now may be from elsewhere
-    rows = _not_all_blank(list_uri, (row for batch in batches for row in batch.to_pylist()))
+    rows = _not_all_blank(list_uri, (row for batch in batches for row in _rows(batch)))
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         while some := [_list_entry(row, folder, own, may_name) for row in islice(rows, _AT_ONCE)]:
             for entry in pool.map(_looked_up, some):
-                if entry.error is None and is_tar(entry.path):
-                    info = storage.FileInfo(entry.uri, entry.path, entry.size, entry.version)
-                    for member in _members(info, entry.request):
-                        member.own = entry.own
-                        yield member
-                else:
-                    yield entry
+                yield from _sounds(entry, skipped)
+
+
+def _rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
+    columns = [plain_values(column) for column in batch.columns]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(batch.schema.names, values, strict=True))
 
 
 def _not_all_blank(list_uri: str, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -271,22 +306,21 @@ def _looked_up(entry: Entry) -> Entry:
     return entry
 
 
-def _table_input(folder: str, kind: str, may_name: frozenset[str] | None) -> Input:
+def _table_input(folder: str, kind: str, may_name: frozenset[str] | None, columns: list[str] | None) -> Input:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
     parts = [info.uri for info in generations.files(folder)]
     if not parts:
         problem = f"{storage.public_uri(folder)} has no rows"
         raise SettingsError("input", problem, f"give {'a manifest' if kind == 'manifest' else kind} with rows in it")
     schema, _ = read_table(parts[0])
-    ours = {"uri", *RESERVED, *REQUEST_COLUMNS}
-    own = pa.schema([f for f in schema if f.name not in ours])
+    own = _own(pa.schema([f for f in schema if f.name not in RESERVED]), storage.public_uri(folder), columns)
     return Input(kind, _table_entries(parts, own.names, may_name), own, parts if kind == "embeddings" else [])
 
 
 def _table_entries(parts: list[str], own: list[str], may_name: frozenset[str] | None) -> Iterator[Entry]:
     for part in parts:
         _, batches = read_table(part, without=NESTED)
-        for at, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+        for at, row in enumerate(row for batch in batches for row in _rows(batch)):
             chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
             chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], at
             chunk["last"] = bool(row.get("last", False))
@@ -304,71 +338,3 @@ def entry_key(entry: Entry, defaults: dict[str, str | None], occurrence: int) ->
     """What makes an entry the same one when INPUT is scanned again (canonical JSON)."""
     request = [entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS]
     return json.dumps([entry.path, entry.version, request, entry.own, occurrence], sort_keys=True, default=str).encode()
-
-
-def read_table(uri: str, without: Collection[str] = ()) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Schema and row batches of a Parquet, CSV or JSONL file of any size; raises SettingsError when it is not one.
-
-    without: columns of a Parquet file that its batches leave out, so that they are not read.
-    """
-    name = storage.public_uri(uri).lower()
-    with _readable(uri):
-        if name.endswith(".parquet"):
-            schema = parquet.schema(uri)
-            columns = [each for each in schema.names if each not in without]
-            return schema, _batches(uri, parquet.batches(uri, _BATCH, columns))
-        file = storage.open_binary(uri, read_ahead=_READ_AHEAD)
-        small = file.seek(0, io.SEEK_END) <= _SMALL
-        file.seek(0)
-        reader = _csv(file, small) if name.endswith(".csv") else _json_lines(file, small)
-        batches = reader.to_batches(max_chunksize=_BATCH) if isinstance(reader, pa.Table) else reader
-        return reader.schema, _batches(uri, iter(batches))
-
-
-def _csv(file: BinaryIO, small: bool) -> Any:
-    """A table (small: the file is read whole) or a reader of batches; every column is text."""
-    from pyarrow import csv
-
-    read: Any = csv.read_csv if small else csv.open_csv
-    lines = csv.ParseOptions(newlines_in_values=True)
-    header = csv.open_csv(file, parse_options=lines).schema.names
-    file.seek(0)
-    # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
-    text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
-    return read(file, parse_options=lines, convert_options=text)
-
-
-def _json_lines(file: BinaryIO, small: bool) -> Any:
-    """A table (small: the file is read whole) or a reader of batches."""
-    from pyarrow import json
-
-    streamed = getattr(json, "open_json", None)  # note: pyarrow before 20 has none
-    read: Any = json.read_json if small or streamed is None else streamed
-    reader = read(file)
-    times_as_text = partial(map_type, change=lambda kind: pa.string() if pa.types.is_timestamp(kind) else kind)
-    plain = pa.schema([(each.name, times_as_text(each.type)) for each in reader.schema])
-    if plain == reader.schema:
-        return reader
-    file.seek(0)  # JSON has no times: these are strings that look like one
-    return read(file, parse_options=json.ParseOptions(explicit_schema=plain))
-
-
-def _batches(uri: str, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    with _readable(uri):
-        yield from batches
-
-
-@contextmanager
-def _readable(uri: str) -> Iterator[None]:
-    """A damaged list, one that is none, and one whose store fails, as SettingsError."""
-    shown = storage.public_uri(uri)
-    try:
-        yield
-    except (pa.ArrowInvalid, parquet.NotParquet) as error:
-        problem = f"the list {shown} cannot be read ({redacted(first_line(error))})"
-        raise SettingsError("input", problem, "give a whole file of the kind that its ending says") from None
-    except UnicodeDecodeError as error:
-        raise SettingsError("input", f"the list {shown} is not in UTF-8 ({error})", "save it in UTF-8") from None
-    except OSError as error:
-        problem = f"{shown} cannot be read ({storage.error_from(error, uri)})"
-        raise SettingsError("input", problem, "give a list that can be read") from None

@@ -48,10 +48,18 @@ def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
             yield pq.ParquetFile(file, page_checksum_verification=True)
 
 
-def read(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """All rows, of these columns. Raises NotParquet (also where a column is missing), StorageError."""
+def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = ()) -> pa.Table:
+    """All rows, of these columns; `newer` ones are read as well where the file, which may be older, has them.
+
+    Raises NotParquet (also where one of `columns` is missing), StorageError.
+    """
     with _told_apart(uri), storage.open_binary(uri) as file:
-        return pq.read_table(file, columns=None if columns is None else list(columns), page_checksum_verification=True)
+        wanted = None if columns is None else list(columns)
+        if wanted is not None and newer:
+            there = pq.read_schema(file).names
+            file.seek(0)
+            wanted += [name for name in newer if name in there]
+        return pq.read_table(file, columns=wanted, page_checksum_verification=True)
 
 
 def batches(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

@@ -88,6 +88,8 @@ OUTPUT_COLUMNS = (
     Column("run_id", pa.string(), ("caption", "embed-audio")),
     Column("embedding", pa.list_(pa.float32()), setting="with_embedding"),
     Column("neighbors", NEIGHBORS_TYPE, setting="explain"),
+    Column("complete", pa.bool_(), ("caption", "embed-audio")),
+    Column("lost_s", pa.float64(), ("caption", "embed-audio")),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""
 
@@ -143,9 +145,15 @@ def timed(rows: pa.Table, **values: float) -> pa.Table:
 
 
 def map_type(kind: pa.DataType, change: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
-    """`kind` with every type inside its lists and structs, and then itself, as `change` makes it."""
+    """`kind` with every type inside its lists, maps and structs, and then itself, as `change` makes it."""
     if pa.types.is_list(kind):
         kind = pa.list_(map_type(kind.value_type, change))
+    elif pa.types.is_large_list(kind):
+        kind = pa.large_list(map_type(kind.value_type, change))
+    elif pa.types.is_fixed_size_list(kind):
+        kind = pa.list_(map_type(kind.value_type, change), kind.list_size)
+    elif pa.types.is_map(kind):
+        kind = pa.map_(map_type(kind.key_type, change), map_type(kind.item_type, change))
     elif pa.types.is_struct(kind):
         kind = pa.struct([(each.name, map_type(each.type, change)) for each in kind])
     return change(kind)

@@ -16,6 +16,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
+from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import generations, parquet
 from pipelines.evaluate.scores import EncoderAndMemory
 from pipelines.pages.media import add_media
@@ -50,13 +51,14 @@ class Comparison:
 
 
 def compare_answers(
-    run_a: str, run_b: str, out: str, *, model: str = "builtin", top: int = 100, device: str = "auto"
+    run_a: Uri, run_b: Uri, out: Uri, *, model: Uri = "builtin", top: int = 100, device: str = "auto"
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
 
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
     written at `out`, or a table that is none of this command's is beside it.
     """
+    run_a, run_b, out, model = uri_text(run_a), uri_text(run_b), uri_text(out), uri_text(model)
     check_page(out)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import parquet
 from pipelines.output.record import utc
 from pipelines.pages.charts import Point
@@ -67,8 +68,8 @@ class ItemValues:
 class History:
     """Runs at a URL. Raises SettingsError where it cannot be read or written."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: Uri) -> None:
+        self.url = uri_text(url)
         self._keys: dict[str, set[Key]] = {}
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:

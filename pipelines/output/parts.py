@@ -30,12 +30,15 @@ from pipelines.output.folder import Output
 
 @dataclass
 class Done:
-    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts."""
+    """What OUTPUT holds: `mask` bool [total] by row_id, rows by error code, seconds of audio, names of parts; rows of
+    sound that is not complete, and the seconds lost in them."""
 
     mask: np.ndarray
     errors: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     parts: set[str] = field(default_factory=set)
+    incomplete: int = 0
+    lost_s: float = 0.0
 
     @property
     def rows(self) -> int:
@@ -51,6 +54,9 @@ class Done:
         self.mask[table["row_id"].to_numpy()] = True
         self.errors.update(count_errors(table["error_code"]))
         self.seconds += pc.sum(table["decoded_s"]).as_py() or 0.0
+        if "complete" in table.schema.names:  # parts of an older version lack it
+            self.incomplete += pc.sum(pc.invert(table["complete"])).as_py() or 0
+            self.lost_s += pc.sum(table["lost_s"]).as_py() or 0.0
 
 
 def read_done(out: Output, folder: str, total: int, again: Collection[str] = ()) -> Done:
@@ -67,7 +73,7 @@ def read_done(out: Output, folder: str, total: int, again: Collection[str] = ())
     for info in listed:
         shown = storage.public_uri(info.uri)
         try:
-            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"])
+            table = parquet.read(info.uri, ["row_id", "error_code", "decoded_s"], newer=("complete", "lost_s"))
         except parquet.NotParquet as error:
             problem = f"{shown} is no part of earlier results ({error.message})"
             raise SettingsError("output", problem, "move this file away, and its rows are done anew") from None

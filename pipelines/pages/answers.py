@@ -18,6 +18,7 @@ from pipelines.output.record import read_run
 
 COLUMNS = (
     *("row_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
+    *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
 )
 
@@ -30,6 +31,8 @@ class Totals:
     files: int = 0
     seconds: float = 0.0
     errors: Counter[str] = field(default_factory=Counter)
+    incomplete: int = 0
+    lost_s: float = 0.0
 
 
 def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
@@ -47,9 +50,11 @@ def survey(folder: str, max_files: int) -> tuple[Totals, set[str]]:
     totals = Totals()
     seen: set[int] = set()
     heap: list[tuple[int, str]] = []
-    for row in _rows(folder, ("uri", "decoded_s", "error_code")):
+    for row in _rows(folder, ("uri", "decoded_s", "error_code", "complete", "lost_s")):
         totals.rows += 1
         totals.seconds += row.get("decoded_s") or 0.0
+        totals.incomplete += row.get("complete") is False
+        totals.lost_s += row.get("lost_s") or 0.0
         if row.get("error_code"):
             totals.errors[row["error_code"]] += 1
         uri = row.get("uri") or ""

@@ -13,7 +13,7 @@ import numpy as np
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.clients import READ_ONLY
-from mats_core.storage.uris import local_path, printable, public_uri, scheme
+from mats_core.storage.uris import Uri, local_path, printable, public_uri, scheme, uri_text
 from pipelines.pages.media import height_of
 
 PITCHES = ((300.0, "300 Hz"), (1000.0, "1 kHz"), (4000.0, "4 kHz"))
@@ -57,8 +57,9 @@ def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
     return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
 
 
-def check_page(out: str) -> None:
+def check_page(out: Uri) -> None:
     """Raise SettingsError where no page can be written. Leaves nothing there. A store is only asked what it has."""
+    out = uri_text(out)
     why = _unwritable(out)
     if why:
         raise SettingsError("out", f"no page can be written to {public_uri(out)}: {why}", "choose another file")

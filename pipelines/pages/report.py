@@ -12,6 +12,7 @@ from itertools import takewhile
 from typing import Any
 
 from mats_core import storage
+from mats_core.storage.uris import Uri, uri_text
 from pipelines.pages.answers import Totals, find_answers, path_text, printable_path, read_files, survey
 from pipelines.pages.media import add_media
 from pipelines.pages.render import check_page, render_page
@@ -34,9 +35,9 @@ class ReportResult:
 
 
 def write_report(
-    answers: str,
-    out_path: str,
-    truth: str | Sequence[Mapping[str, Any]] | None = None,
+    answers: Uri,
+    out_path: Uri,
+    truth: Uri | Sequence[Mapping[str, Any]] | None = None,
     *,
     title: str = "MATS answers",
     max_files: int = 200,
@@ -56,6 +57,7 @@ def write_report(
         max_media_bytes: pictures and previews together, as they weigh in the page; later rows go without.
         workers: decoding processes.
     """
+    answers, out_path = uri_text(answers), uri_text(out_path)
     folder, run = find_answers(answers)
     check_page(out_path)
     facts = load_truth(truth)
@@ -99,7 +101,8 @@ def _describe(file: dict[str, Any], root: str, facts: Mapping[str, Truth] | None
         heard = part.get("decoded_s")
         part["length"] = heard if heard is not None else part.get("duration_s")
         whole = part.get("duration_s")
-        part["broke_off"] = heard is not None and whole is not None and heard < whole - 0.1
+        short = heard is not None and whole is not None and heard < whole - 0.1
+        part["broke_off"] = short if part.get("complete") is None else not part["complete"]
         part["labels"] = []
         if known is not None and not part.get("error_code"):
             compare_labels(part, known, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from mats_core import storage
 from mats_core.errors import SettingsError, checked, first_line
 from mats_core.soundworld.language import WORDS, parse_kinds
-from mats_core.storage.uris import public_uri
+from mats_core.storage.uris import Uri, public_uri
 from pipelines.pages.answers import path_text, printable_path
 
 LABEL_TASKS = ("caption", "cla_label")
@@ -45,11 +46,11 @@ class LabelCounts(Counter[str]):
         return 2 * self["right"] / total if total else None
 
 
-def load_truth(truth: str | Sequence[Mapping[str, Any]] | None) -> dict[str, Truth] | None:
+def load_truth(truth: Uri | Sequence[Mapping[str, Any]] | None) -> dict[str, Truth] | None:
     """What is true, by path; None where nothing is given. Raises SettingsError that names the first wrong line."""
     if truth is None:
         return None
-    if not isinstance(truth, str):
+    if not isinstance(truth, (str, os.PathLike)):
         return {row.path: row for row in (checked(Truth, each, "truth") for each in truth)}
     facts, number = {}, 0
     try:

@@ -37,6 +37,9 @@ class LimitSettings(Settings):
         description="Kinds of storage that the rows of a list or manifest may name (file, s3, https, …; code refused "
         "for others). Default: any for a list on a local disk, its own kind for one in a bucket or on the web.",
     )
+    columns: Annotated[list[str] | None, Several] = Field(
+        None, description="Columns of a list's own that are carried along (default: all; only `uri`: none)."
+    )
 
 
 class ScanSettings(LimitSettings):

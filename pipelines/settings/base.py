@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mats_core.errors import ERROR_CODES, field_error
-from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme
+from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme, uri_text
 
 
 def _device(name: str) -> str:
@@ -52,6 +52,15 @@ def anchored(uri: str, only_there: bool = False) -> str:
     return os.path.abspath(uri)
 
 
+def _without_paths(value: Any) -> Any:
+    """`value` with the text of every `pathlib.Path` in it: a place may be given as either."""
+    if isinstance(value, os.PathLike):
+        return uri_text(value)
+    if isinstance(value, dict):
+        return {name: _without_paths(each) for name, each in value.items()}
+    return [_without_paths(each) for each in value] if isinstance(value, list) else value
+
+
 class Settings(BaseModel):
     """Settings of a job: a name that is no setting is an error. Where a cluster is joined (`address`), the settings
     named in PATHS are anchored, and of those in MODELS what is a path."""
@@ -59,6 +68,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     PATHS: ClassVar[tuple[str, ...]] = ()
     MODELS: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths_as_text(cls, values: Any) -> Any:
+        return _without_paths(values)
 
     @model_validator(mode="after")
     def _anchor_places(self) -> Settings:

@@ -17,6 +17,6 @@ class CompactSettings(Settings):
     )
     partition_by: str | None = Field(
         None,
-        description="A column of the manifest or the list: one folder a value (column=value; column=null for none).",
+        description="A column of the manifest or the list: one folder a value (column=value, as Hive does it).",
     )
     overwrite: Overwrite = False

@@ -66,5 +66,8 @@ def test_an_estimate_tells_what_there_is_and_how_long_it_takes(capsys: pytest.Ca
     assert "sample 4 clips, 3 min 20 s of audio: decode 100 ms and model 250 ms a clip" in told
     assert "time about 44 s on this machine (2 cores, 1 model processes)" in told
     assert told.endswith("core hours 0.01 GPU hours not measured: no GPU here")
+    seen.skipped.update({".txt": 12, ".pdf": 3, "": 1})
     print_estimate(Estimate(seen, 0, rows=5, done=0))
-    assert "unknown: no clip that could be measured" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "unknown: no clip that could be measured" in said
+    assert "skipped  12 .txt, 3 .pdf, 1 without an ending" in said

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from jobs import doctor
 from jobs.doctor import MISSING, NOTE, OK, Finding, known_conflicts, release
+from tests.store_servers import FaultyProxy, Habits, MotoStore
 
 AREAS = {"system", "packages", "devices", "ray", "model", "only for some work", "caption metrics (mats evaluate)"}
 
@@ -64,6 +68,27 @@ def test_exit_code(
     shown = capsys.readouterr().out
     assert words in shown
     assert "a [bold] detail" in shown
+
+
+@pytest.mark.parametrize(("habit", "state"), [("", OK), ("refused", NOTE), ("ignored", NOTE)])
+def test_a_store_is_tried_and_left_as_it_was(
+    store: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], habit: str, state: str
+) -> None:
+    proxy = FaultyProxy(store, habits=Habits(if_absent=habit))
+    for name, value in {**store.keys, "MATS_STORAGE": json.dumps({"s3://": {"endpoint": proxy.endpoint}})}.items():
+        monkeypatch.setenv(name, value)
+    client, bucket = store.client(), f"tried{habit}"
+    client.create_bucket(Bucket=bucket)
+    found = {finding.name: finding for finding in doctor.store_findings(f"s3://{bucket}/some/place")}
+    states = {name: finding.state for name, finding in found.items()}
+    state = state if isinstance(store, MotoStore) else NOTE  # Swift refuses it itself
+    assert states.pop("create-if-absent") == state
+    assert states == dict.fromkeys(("write", "list", "read a range", "multipart", "delete"), OK)
+    assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+    monkeypatch.setattr(doctor, "examine", list)
+    assert doctor.doctor(f"s3://no{bucket}/place") == 1
+    assert f"✗  write            the bucket s3://no{bucket} does not exist" in capsys.readouterr().out
+    proxy.close()
 
 
 def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from mats_core.errors import SettingsError, first_line
 from mats_core.model.prompts import TASKS
 from mats_core.scoring import METRICS, Kind, LabelSet
 from mats_core.scoring.chat import AIR_BENCH_FIELDS
+from mats_core.storage.uris import Uri, path_of, uri_text
 from pipelines.settings.base import Settings, build
 
 FOLDER = Path(__file__).parent / "definitions"
@@ -86,13 +87,14 @@ def list_evaluation_sets() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def load_evaluation_set(name_or_path: str) -> EvaluationSet:
+def load_evaluation_set(name_or_path: Uri) -> EvaluationSet:
     """The definition of a data set by name, or from a YAML file of one's own (a path ending in .yaml or .yml).
 
     Raises:
         SettingsError: for a name or file that is not there, and for wrong fields, by their name.
     """
-    given = Path(name_or_path)
+    name_or_path = uri_text(name_or_path)
+    given = path_of(name_or_path) or Path(name_or_path)
     path = given if given.suffix in (".yaml", ".yml") else FOLDER / f"{name_or_path}.yaml"
     if path is not given and name_or_path not in list_evaluation_sets():
         remedy = f"choose one of {', '.join(list_evaluation_sets())}, or give the path of a .yaml file"

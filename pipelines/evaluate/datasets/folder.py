@@ -18,6 +18,7 @@ from mats_core.audio.signatures import AUDIO_EXTENSIONS
 from mats_core.errors import SettingsError, first_line
 from mats_core.scoring import Item
 from mats_core.storage import StorageError
+from mats_core.storage.uris import Uri
 from pipelines.evaluate.datasets.definition import EvaluationSet
 from pipelines.settings.base import build
 
@@ -120,7 +121,7 @@ class Folder:
         return SettingsError(f"benchmarks: {self.definition.name}: {where}", problem, remedy)
 
 
-def open_folder(definition: EvaluationSet, root: str) -> Folder:
+def open_folder(definition: EvaluationSet, root: Uri) -> Folder:
     """List a data set's folder under ``root``; raises SettingsError when there is none."""
     uri = storage.join(root, definition.folder or definition.name)
     try:

@@ -12,6 +12,7 @@ from mats_core.errors import SettingsError
 from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
+from mats_core.storage.uris import Uri
 from pipelines.evaluate.datasets import readers, soundworld_reader
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, FoundItems, open_folder
@@ -55,7 +56,7 @@ class LoadedSet:
         return None
 
 
-def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -> LoadedSet:
+def load_items(definition: EvaluationSet, root: Uri, limit: int | None = None) -> LoadedSet:
     """The first `limit` items of a data set whose files lie under ``root``/its folder (a path or fsspec URL).
 
     ``soundworld`` writes its clips there. Raises SettingsError for files that are not there or are not as their
@@ -84,7 +85,7 @@ def load_items(definition: EvaluationSet, root: str, limit: int | None = None) -
     return LoadedSet(definition, items, versions, labels, found.left_out, found.records)
 
 
-def missing(definition: EvaluationSet, root: str) -> list[str]:
+def missing(definition: EvaluationSet, root: Uri) -> list[str]:
     """What is missing to evaluate a data set, a sentence each with what to do; empty when nothing is."""
     absent: list[str] = []
     if definition.reader == SOUNDWORLD:

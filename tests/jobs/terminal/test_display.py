@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.terminal.display import RunDisplay, duration, print_facts, print_result, to_continue
+from jobs.terminal.display import RunDisplay, duration, print_facts, print_result, skipped_endings, to_continue
 from pipelines.archive.run import Progress, RunResult
 
 
@@ -44,3 +44,10 @@ def test_facts_stand_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
     print_facts([("rows", "3 of 3"), ("output", "out")])
     shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert shown == ["rows    3 of 3", "output  out"]
+
+
+def test_what_is_shown_of_other_people_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts([("output", "[bold]out[/bold]:smile:")])
+    assert "[bold]out[/bold]:smile:" in capsys.readouterr().out
+    many = {f".{index}": 1 for index in range(9)} | {".txt": 5, ".\x1b[31m": 3}
+    assert skipped_endings(many, most=3) == "5 .txt, 3 .?[31m, 1 .0, 8 others"

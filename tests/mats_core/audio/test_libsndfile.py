@@ -43,9 +43,3 @@ def test_of_a_cut_flac_it_is_known_that_it_is_cut() -> None:
         source = opened(file)
         samples(source, 0, None)
         assert (source.broken or source.ended_early()) is cut
-
-
-def test_joined_mp3s_are_longer_than_the_first_header_says() -> None:
-    one = encode(melody(RATE, 30.0), RATE, "mp3")
-    assert not opened(one).is_longer_than_declared()
-    assert opened(one + one).is_longer_than_declared()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import re
 
 import pytest
@@ -37,3 +39,25 @@ def test_a_store_whose_package_is_missing_names_it(kind: str) -> None:
     with pytest.raises(StorageError, match=package) as caught:
         storage.stat(f"{kind}://bucket/a.wav")
     assert caught.value.code == "refused"
+
+
+@pytest.mark.parametrize(
+    ("style", "url"),
+    [
+        (None, "http://store.lab:9000/sounds/a%20b"),
+        ("path", "http://store.lab:9000/sounds/a%20b"),
+        ("virtual", "http://sounds.store.lab:9000/a%20b"),
+    ],
+)
+def test_a_bucket_is_named_where_its_store_wants_it(
+    monkeypatch: pytest.MonkeyPatch, style: str | None, url: str
+) -> None:
+    """In the path for stores of one's own; before the host where a rule says so."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    rule = {"endpoint": "http://store.lab:9000", "region": "eu-1", "addressing": style}
+    monkeypatch.setenv("MATS_STORAGE", json.dumps({"s3://sounds": rule}))
+    fs, name = storage.filesystem("s3://sounds/a b")
+    assert fs.url(name).partition("?")[0] == url
+    same = pickle.loads(pickle.dumps(fs))  # as Ray sends it to its workers
+    assert type(same) is type(fs) and same.url(name).partition("?")[0] == url

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -37,41 +38,11 @@ ODD_KEYS = [
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[MotoStore]:
-    store = MotoStore()
-    yield store
-    store.close()
-
-
-@pytest.fixture(scope="module")
-def proxy(moto: MotoStore) -> Iterator[FaultyProxy]:
-    proxy = FaultyProxy(moto)
-    yield proxy
-    proxy.close()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def keys() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        yield
-
-
-@pytest.fixture
-def s3(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> FaultyProxy:
-    """Every s3:// goes to the proxy, which does nothing wrong."""
-    monkeypatch.setenv("MATS_STORAGE", json.dumps({"s3://": {"endpoint": proxy.endpoint}}))
-    return proxy
-
-
-@pytest.fixture(scope="module")
-def bucket(moto: MotoStore) -> str:
-    client = moto.client()
-    for name in ("sounds", "public-sounds", "paying-sounds", "many"):
+def bucket(store: Any) -> str:
+    client = store.client()
+    for name in ("sounds", "many"):
         client.create_bucket(Bucket=name)
-        client.put_object(Bucket=name, Key="one.wav", Body=b"sound", ACL="public-read")
-    client.put_bucket_acl(Bucket="public-sounds", ACL="public-read")
+        client.put_object(Bucket=name, Key="one.wav", Body=b"sound")
     for key in ODD_KEYS:
         client.put_object(Bucket="sounds", Key=f"odd/{key}", Body=key.encode())
     return "sounds"
@@ -93,13 +64,13 @@ def test_a_key_is_taken_literally(s3: FaultyProxy, bucket: str, key: str) -> Non
 
 
 def test_a_prefix_is_listed_whole_in_pages_and_its_uris_open(
-    s3: FaultyProxy, bucket: str, moto: MotoStore, monkeypatch: pytest.MonkeyPatch
+    s3: FaultyProxy, bucket: str, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = {each.path: each for each in storage.list_files(f"s3://{bucket}/odd")}
     assert set(listed) == set(ODD_KEYS)
     assert all(storage.read_bytes(each.uri) == path.encode() for path, each in listed.items())
     assert listed["a b.wav"].version == storage.stat(f"s3://{bucket}/odd/a b.wav").version
-    client = moto.client()
+    client = store.client()
     for number in range(11):
         client.put_object(Bucket="many", Key=f"deep/{number % 3}/{number:04d}.wav", Body=b"")
     monkeypatch.setattr(listing, "PAGE", 5)
@@ -131,7 +102,7 @@ def test_causes_are_told_apart(s3: FaultyProxy, bucket: str, uri: str, code: str
     found = code_and_text(action, uri)
     assert found[0] == code
     assert words in found[1]
-    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in found[1]
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in found[1]
 
 
 def test_without_credentials_it_says_so(s3: FaultyProxy, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,12 +118,18 @@ def test_without_credentials_it_says_so(s3: FaultyProxy, bucket: str, monkeypatc
 
 
 def test_stores_are_asked_as_their_prefix_says(
-    s3: FaultyProxy, bucket: str, moto: MotoStore, monkeypatch: pytest.MonkeyPatch
+    s3: FaultyProxy, bucket: str, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    client = store.client()
+    if not isinstance(store, MotoStore):
+        pytest.skip("who may read what is told to Swift in its own way")
+    for name in ("public-sounds", "paying-sounds"):
+        client.create_bucket(Bucket=name, ACL="public-read")
+        client.put_object(Bucket=name, Key="one.wav", Body=b"sound", ACL="public-read")
     assert code_and_text(storage.stat, "s3://public-sounds/one.wav")[0] == "access_denied"
     assert code_and_text(storage.stat, "s3://paying-sounds/one.wav")[0] == "access_denied"
     rules = {
-        "s3://": {"endpoint": moto.endpoint},
+        "s3://": {"endpoint": store.endpoint},
         "s3://public-": {"endpoint": s3.endpoint, "anonymous": True},
         "s3://paying-": {"endpoint": s3.endpoint, "requester_pays": True, "region": "us-east-1"},
     }
@@ -163,10 +140,10 @@ def test_stores_are_asked_as_their_prefix_says(
 
 
 def test_every_fault_is_outlasted_in_reading_writing_and_listing(
-    moto: MotoStore, bucket: str, monkeypatch: pytest.MonkeyPatch
+    store: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = Faults(slow_down=0.1, reset=0.1, cut=0.1, stall=0.1, stall_s=0.05, seed=9)
-    proxy = FaultyProxy(moto, faults)
+    proxy = FaultyProxy(store, faults)
     monkeypatch.setenv("MATS_STORAGE", json.dumps({"s3://": {"endpoint": proxy.endpoint}}))
     data = bytes(range(256)) * 2000
     for number in range(6):
@@ -180,9 +157,10 @@ def test_every_fault_is_outlasted_in_reading_writing_and_listing(
     assert len(list(storage.list_files(f"s3://{bucket}/faulty"))) == 6
     storage.remove_tree(f"s3://{bucket}/faulty")
     assert not storage.exists(f"s3://{bucket}/faulty")
-    web = proxy.endpoint + f"/{bucket}/odd/a%20b.wav"
-    moto.client().put_object_acl(Bucket=bucket, Key="odd/a b.wav", ACL="public-read")
-    assert [storage.read_bytes(web) for _ in range(10)] == [b"a b.wav"] * 10
+    asked = {"Bucket": bucket, "Key": "odd/a b.wav"}
+    web = store.client().generate_presigned_url("get_object", asked).replace(store.endpoint, proxy.endpoint)
+    if isinstance(store, MotoStore):  # Swift takes the name of the host into the signature
+        assert [storage.read_bytes(web) for _ in range(10)] == [b"a b.wav"] * 10
     assert all(faults.happened[name] for name in ("slow_down", "reset", "cut", "stall"))
     proxy.close()
 
@@ -262,7 +240,7 @@ def test_an_object_that_changes_is_never_read_as_the_one_before(s3: FaultyProxy,
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(
-    s3: FaultyProxy, bucket: str, moto: MotoStore, monkeypatch: pytest.MonkeyPatch
+    s3: FaultyProxy, bucket: str, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Breaking(io.BytesIO):
         def read(self, count: int | None = -1) -> bytes:
@@ -277,7 +255,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
         storage.write_from(uri, Breaking(bytes(20 << 20)))
     assert any("uploadId" in path for _, path in s3.requests)
     assert not storage.exists(uri)
-    assert "Uploads" not in moto.client().list_multipart_uploads(Bucket=bucket)
+    assert "Uploads" not in store.client().list_multipart_uploads(Bucket=bucket)
     storage.write_from(uri, io.BytesIO(bytes(9 << 20)))
     assert storage.stat(uri).size == 9 << 20
 
@@ -320,22 +298,3 @@ def test_of_many_who_make_one_object_at_once_one_does(s3: FaultyProxy, bucket: s
         s3.faults = Faults()
     assert sum(made) == 1
     assert storage.read_bytes(uri) == f"run {made.index(True)}".encode()
-
-
-def test_a_store_without_conditional_writes_is_asked_first(
-    s3: FaultyProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import s3fs
-    from botocore.exceptions import ClientError
-
-    plain = s3fs.S3FileSystem._pipe_file
-
-    async def refusing(self: Any, path: str, data: bytes, mode: str = "overwrite", **given: Any) -> Any:
-        if mode == "create":
-            raise ClientError({"Error": {"Code": "NotImplemented"}}, "PutObject")
-        return await plain(self, path, data, mode=mode, **given)
-
-    monkeypatch.setattr(s3fs.S3FileSystem, "_pipe_file", refusing)
-    uri = f"s3://{bucket}/_state/old-store.json"
-    assert [storage.create_bytes(uri, text) for text in (b"one", b"two")] == [True, False]
-    assert storage.read_bytes(uri) == b"one"

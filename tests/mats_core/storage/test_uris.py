@@ -72,3 +72,30 @@ def test_whether_a_place_is_another_or_lies_in_it(tmp_path: Path) -> None:
     assert all(storage.lies_in(place, here) for place in (here, f"{tmp_path}/link/b/c.wav", f"{here}/b/../b"))
     assert not any(storage.lies_in(place, here) for place in (f"{here}b", str(tmp_path), f"{here}/../x", "s3://a"))
     assert storage.lies_in("s3://x/a/b", "s3://x/a/") and not storage.lies_in("s3://x/ab", "s3://x/a")
+
+
+def test_a_path_object_is_as_good_as_its_text(tmp_path: Path):
+    place = tmp_path / "a b" / "c.txt"
+    storage.write_bytes(place, b"text")
+    assert storage.create_bytes(place, b"other") is False
+    assert storage.creates_if_absent(place)
+    assert storage.read_bytes(place) == storage.read_bytes(str(place)) == b"text"
+    assert storage.exists(place) and storage.is_dir(place.parent) and storage.stat(place).size == 4
+    with storage.open_binary(place) as file, open(tmp_path / "copy", "w+b") as copy:
+        assert file.read() == b"text"
+        assert storage.copy_into(copy, place) == 4
+    assert [info.uri for info in storage.list_files(place.parent)] == [str(place)]
+    assert storage.join(place.parent, Path("d/e")) == f"{place.parent}/d/e"
+    assert storage.lies_in(place, tmp_path) and storage.same_place(place, str(place))
+    assert storage.arrow(place)[1] == str(place)
+    assert storage.abort_uploads(place) == 0
+    storage.make_dirs(tmp_path / "made")
+    storage.remove_tree(place.parent)
+    assert not storage.exists(place)
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a/b.wav", "gs://bucket/a", "https://host/a.wav", "file:///a/b.wav"])
+def test_a_url_that_went_through_pathlib_is_itself_again(url: str):
+    assert storage.public_uri(Path(url)) == url
+    assert storage.scheme(Path(url)) == storage.scheme(url)
+    assert storage.local_path(Path(url)) == storage.local_path(url)

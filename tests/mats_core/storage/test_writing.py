@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mats_core import storage
-from mats_core.storage import StorageError
+from mats_core.storage import StorageError, writing
+from tests.store_servers import Faults, FaultyProxy, Habits
 
 
 @pytest.mark.parametrize("root", ["memory://creating", "local"])
@@ -35,3 +40,42 @@ def test_names_with_magic_characters_are_removed_literally(memory: str):
 def test_a_root_is_never_removed(code_of):
     assert code_of(storage.remove_tree, "/") == "refused"
     assert code_of(storage.remove_tree, "s3://bucket") == "refused"
+
+
+@pytest.mark.parametrize("habit", ["refused", "ignored"])
+def test_of_many_who_make_one_file_at_once_one_does_on_any_store(
+    store: Any, monkeypatch: pytest.MonkeyPatch, habit: str
+) -> None:
+    """Also where the store knows no conditional writes: with answers that come late, so that all orders occur."""
+    faults = Faults(stall=0.3, stall_s=0.04, reset=0.01, seed=5)
+    proxy = FaultyProxy(store, faults, Habits(if_absent=habit))
+    for name, value in {**store.keys, "MATS_STORAGE": json.dumps({"s3://": {"endpoint": proxy.endpoint}})}.items():
+        monkeypatch.setenv(name, value)
+    store.client().create_bucket(Bucket=f"racing-{habit}")
+    for race in range(6):
+        uri = f"s3://racing-{habit}/{race}/_state/1.json"
+        with ThreadPoolExecutor(3) as pool:
+            made = list(pool.map(storage.create_bytes, [uri] * 3, (b"0", b"1", b"2")))
+        assert sum(made) == 1
+        assert storage.read_bytes(uri) == b"%d" % made.index(True)
+        assert [info.path for info in storage.list_files(uri.rpartition("/")[0])] == ["1.json"]
+    assert not storage.creates_if_absent(uri)
+    proxy.close()
+
+
+def test_a_claim_that_a_killed_process_left_is_waited_for_and_removed(
+    monkeypatch: pytest.MonkeyPatch, memory: str
+) -> None:
+    monkeypatch.setattr(writing, "_CLAIM_S", 0.3)
+    monkeypatch.setattr(writing, "refused_condition", lambda _: "not today")
+    storage.write_bytes(f"{memory}/lease.json.claim-of-one-who-died", b"")
+    started = time.monotonic()
+    assert storage.create_bytes(f"{memory}/lease.json", b"mine")
+    assert time.monotonic() - started > 0.3
+    assert [info.path for info in storage.list_files(memory)] == ["lease.json"]
+    storage.remove_tree(f"{memory}/lease.json")
+    monkeypatch.setattr(writing, "_MOST_WAIT_S", 0.5)
+    monkeypatch.setattr(writing, "_CLAIM_S", 60.0)
+    storage.write_bytes(f"{memory}/lease.json.claim-of-another", b"")
+    with pytest.raises(StorageError, match="is too slow to be sure without"):
+        storage.create_bytes(f"{memory}/lease.json", b"mine")

@@ -184,7 +184,12 @@ def test_a_chunk_past_the_real_end_is_no_error(tmp_path: Path, answerer: AnswerS
     rows = rows.append_column("version", pa.array([found.version] * 2))
     stage = DecodeStage(StageContext(str(tmp_path / "unused")), RATE, LimitSettings())
     past, inside = answerer(stage.load(rows)).to_pylist()
-    assert (past["error_code"], past["decoded_s"], past["text"], past["segments"]) == (None, 0.0, "", [])
+    assert (past["error_code"], past["decoded_s"], past["text"], past["segments"]) == (None, 0.0, None, None)
+    assert (past["complete"], past["error_message"]) == (
+        False,
+        "the header promises sound at 60 s, but the file ends at 1.0 s",
+    )
+    assert (inside["complete"], inside["lost_s"]) == (True, 0.0)
     assert inside["decoded_s"] == 1.0
     assert inside["text"]
 

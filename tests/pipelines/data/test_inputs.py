@@ -23,6 +23,7 @@ def test_a_folder_gives_its_audio_files_by_name_and_nothing_else(tmp_path: Path)
     source = open_input(str(tmp_path))
     assert source.kind == "files"
     assert [entry.path for entry in source.entries] == ["a/c d.flac", "b.wav"]
+    assert source.skipped == {".txt": 1}
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -176,6 +177,23 @@ def test_shards_are_folders_of_their_members(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("uri,station\n000.tar,7\n")
     listed = list(open_input(str(tmp_path / "list.csv")).entries)
     assert [(entry.path, entry.own) for entry in listed] == [(path, {"station": "7"}) for path, _ in expected[:2]]
+
+
+def test_archives_that_are_not_read_are_told_and_other_files_counted_by_ending(tmp_path: Path) -> None:
+    for name in ("a.TAR.GZ", "b.tgz", "c.tar.zst", "d.zip", "e.gz", "f.PDF", "g", "h.tar.wav", "i.pdf"):
+        (tmp_path / name).write_bytes(b"x")
+    with tarfile.open(tmp_path / "j.tar", "w") as tar:
+        for member in ("k.json", "l.rar", "m"):
+            tar.addfile(tarfile.TarInfo(member))
+    source = open_input(str(tmp_path))
+    found = [(entry.path, entry.error and entry.error[0]) for entry in source.entries]
+    refused = ["a.TAR.GZ", "b.tgz", "c.tar.zst", "d.zip"]
+    assert found == [*((name, "refused") for name in refused), ("h.tar.wav", None), ("j.tar/l.rar", "refused")]
+    assert source.skipped == {".gz": 1, ".pdf": 2, "": 2, ".json": 1}
+    for name in ("a.TAR.GZ", "d.zip"):  # named, not found in a folder
+        (entry,) = open_input(str(tmp_path / name)).entries
+        assert entry.error is not None
+        assert "unpack it" in entry.error[1]
 
 
 def test_a_parquet_list_with_pandas_index_or_without_strings_says_what_to_do(tmp_path: Path) -> None:

@@ -1,0 +1,316 @@
+"""Against what the `ffmpeg` program hears: every container and codec that Debian's FFmpeg writes, whole and damaged.
+
+Every second of a file has a tone of its own, so that what is lost, doubled or moved shows. A file is heard as a run
+hears it: its header is read, and it is decoded in rows. Right is what `ffmpeg` hears of it, in place by the time
+stamps; where damage spoilt those, what it hears one behind the other.
+
+    python -m pytest tests/mats_core/audio/test_against_ffmpeg.py -m ""      # all; a table a container is printed
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mats_core.audio.file import AudioError
+from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
+from mats_core.audio.windows import chunk_starts
+
+RATE, SECONDS, ROW_S, FRAME_S = 16_000, 20, 6.0, 0.05
+NEAR_S = 0.1
+
+CONTAINERS = {
+    "3g2": "aac",
+    "3gp": "aac",
+    "ac3": "ac3",
+    "adts": "aac",
+    "adx": "adpcm_adx",
+    "aiff": (
+        "adpcm_ima_qt adpcm_ima_ws pcm_alaw pcm_f32be pcm_f64be pcm_mulaw pcm_s16be pcm_s16le pcm_s24be "
+        "pcm_s32be pcm_s8 pcm_u8"
+    ),
+    "apm": "adpcm_ima_apm",
+    "argo_asf": "adpcm_argo",
+    "asf": (
+        "aac ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g723_1 libgsm_ms "
+        "libmp3lame libspeex libvorbis mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le "
+        "pcm_s32le pcm_s64le pcm_u8 vorbis wmav1 wmav2"
+    ),
+    "ast": "pcm_s16be_planar",
+    "au": "g722 pcm_alaw pcm_f32be pcm_f64be pcm_mulaw pcm_s16be pcm_s24be pcm_s32be pcm_s8",
+    "avi": (
+        "aac ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dca dfpwm eac3 flac g723_1 libgsm_ms "
+        "libmp3lame libspeex libvorbis mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le "
+        "pcm_s32le pcm_s64le pcm_u8 vorbis wmav1 wmav2"
+    ),
+    "caf": (
+        "ac3 adpcm_ima_qt adpcm_ima_wav adpcm_ms alac libgsm libgsm_ms libmp3lame libopus mp2 pcm_alaw "
+        "pcm_f32be pcm_f32le pcm_f64be pcm_f64le pcm_mulaw pcm_s16be pcm_s16le pcm_s24be pcm_s24le "
+        "pcm_s32be pcm_s32le pcm_s8"
+    ),
+    "dts": "dca",
+    "eac3": "eac3",
+    "f4v": "aac libmp3lame",
+    "flac": "flac",
+    "flv": "aac adpcm_swf libmp3lame libspeex nellymoser pcm_s16be pcm_s16le pcm_u8",
+    "gxf": "pcm_s16le",
+    "ipod": "aac ac3 alac",
+    "ircam": "pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s8",
+    "ismv": "aac alac libmp3lame libvorbis mp2 vorbis",
+    "kvag": "adpcm_ima_ssi",
+    "latm": "aac",
+    "matroska": (
+        "aac ac3 alac dca eac3 flac g722 libmp3lame libopus libvorbis mlp mp2 pcm_f32le pcm_f64le "
+        "pcm_s16be pcm_s16le pcm_s24be pcm_s24le pcm_s32be pcm_s32le pcm_u8 truehd tta vorbis wavpack "
+        "wmav2"
+    ),
+    "mlp": "mlp",
+    "mmf": "adpcm_yamaha",
+    "mov": (
+        "aac ac3 adpcm_ima_qt alac dca eac3 libgsm libmp3lame libspeex mp2 nellymoser pcm_alaw pcm_f32be "
+        "pcm_f32le pcm_f64be pcm_f64le pcm_mulaw pcm_s16be pcm_s16le pcm_s24be pcm_s24le pcm_s32be "
+        "pcm_s32le pcm_s8 pcm_u8"
+    ),
+    "mp2": "mp2",
+    "mp3": "libmp3lame",
+    "mp4": "aac ac3 alac dca eac3 flac libmp3lame libopus libvorbis mp2 truehd vorbis",
+    "mpeg": "ac3 dca libmp3lame mp2 pcm_dvd pcm_s16be",
+    "mpegts": "aac ac3 dca eac3 libmp3lame libopus mp2 s302m truehd",
+    "nut": (
+        "aac ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha comfortnoise dfpwm eac3 flac g723_1 "
+        "libgsm_ms libmp3lame libopus libspeex libvorbis mp2 pcm_alaw pcm_f32be pcm_f32le pcm_f64be "
+        "pcm_f64le pcm_mulaw pcm_s16be pcm_s16be_planar pcm_s16le pcm_s16le_planar pcm_s24be pcm_s24le "
+        "pcm_s24le_planar pcm_s32be pcm_s32le pcm_s32le_planar pcm_s64be pcm_s64le pcm_s8 pcm_s8_planar "
+        "pcm_u16be pcm_u16le pcm_u24be pcm_u24le pcm_u32be pcm_u32le pcm_u8 vorbis wavpack"
+    ),
+    "oga": "flac libopus libvorbis",
+    "ogg": "flac libopus libspeex libvorbis vorbis",
+    "opus": "libopus",
+    "rm": "aac ac3 real_144",
+    "sbc": "sbc",
+    "smjpeg": "pcm_s16le",
+    "sox": "pcm_s32le",
+    "spdif": "ac3",
+    "spx": "libspeex",
+    "svcd": "mp2",
+    "swf": "libmp3lame",
+    "truehd": "truehd",
+    "tta": "tta",
+    "vob": "ac3 dca libmp3lame mp2 pcm_dvd",
+    "voc": "pcm_alaw pcm_mulaw pcm_s16le pcm_u8",
+    "w64": (
+        "ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dca dfpwm eac3 flac g722 g723_1 libgsm_ms "
+        "libmp3lame mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s64le "
+        "pcm_u8 wmav1 wmav2"
+    ),
+    "wav": (
+        "ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g722 g723_1 g726 libgsm_ms "
+        "libmp3lame mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s64le "
+        "pcm_u8 wmav1 wmav2"
+    ),
+    "webm": "libopus libvorbis vorbis",
+    "wsaud": "adpcm_ima_ws",
+    "wtv": (
+        "ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g723_1 libgsm_ms libmp3lame "
+        "libspeex libvorbis mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le "
+        "pcm_s64le pcm_u8 vorbis wmav1 wmav2"
+    ),
+    "wv": "wavpack",
+}
+"""Container → its codecs, by FFmpeg's names. Those whose files are known by their ending alone are left out (gsm,
+g723_1, aptx, dfpwm, g722, raw samples); so are second encoders of a codec."""
+_NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726 comfortnoise"
+_RATES = {**dict.fromkeys(_NARROW.split(), 8000), "g722": 16000, "libspeex": 16000, "adpcm_swf": 44100}
+_STEREO = {"s302m", "mlp", "truehd", "pcm_dvd", "vorbis"}
+QUICK_PAIRS = [
+    *(
+        "wav:pcm_s16le",
+        "wav:adpcm_ms",
+        "aiff:pcm_s16be",
+        "flac:flac",
+        "ogg:libvorbis",
+        "opus:libopus",
+        "mp3:libmp3lame",
+    ),
+    *("adts:aac", "ipod:aac", "matroska:ac3", "webm:libopus", "avi:libmp3lame", "asf:wmav2", "mpeg:mp2", "mpegts:aac"),
+]
+
+
+def _noise(count: int) -> bytes:
+    return np.random.default_rng(count).bytes(count)
+
+
+def _flipped(data: bytes) -> bytes:
+    changed = bytearray(data)
+    for at in np.random.default_rng(7).integers(len(data) * 3 // 10, len(data) // 2, 6):
+        changed[at] ^= 0x55
+    return bytes(changed)
+
+
+def _zeroed(data: bytes) -> bytes:
+    at, count = len(data) * 4 // 10, max(300, len(data) // 50)
+    return data[:at] + bytes(count) + data[at + count :]
+
+
+_ID3 = b"ID3\x04\0\0\0\0\x0f\x50TIT2\0\0\0\x05\0\0\x03tone" + bytes(0xF * 128 + 0x50 - 15)
+_APE = b"APETAGEX" + (2000).to_bytes(4, "little") + (32).to_bytes(4, "little") + bytes(16)
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "whole": lambda data: data,
+    "cut": lambda data: data[: len(data) * 7 // 10],
+    "zeroed": _zeroed,
+    "flipped": _flipped,
+    "noise in": lambda data: data[: len(data) * 45 // 100] + _noise(3000) + data[len(data) * 45 // 100 :],
+    "bytes out": lambda data: data[: len(data) * 45 // 100] + data[len(data) * 45 // 100 + 2000 :],
+    "tag before": lambda data: _ID3 + data,
+    "tags behind": lambda data: data + _APE + b"TAG" + bytes(125),
+    "zeros behind": lambda data: data + bytes(50_000),
+    "twice": lambda data: data + data,
+}
+MISSING = shutil.which("ffmpeg") is None
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(MISSING, reason="ffmpeg is not installed (Debian, Ubuntu: apt install ffmpeg)"),
+]
+
+
+@cache
+def _tones(rate: int) -> bytes:
+    """`SECONDS` of sound as int16, each second a tone of its own: 300, 420, … Hz."""
+    time = np.arange(rate * SECONDS)
+    hertz = 300 + 120 * (time // rate)
+    return (16_000 * np.sin(2 * np.pi * hertz * (time % rate) / rate)).astype("<i2").tobytes()
+
+
+def _ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
+    command = ["ffmpeg", "-nostdin" if not given else "-y", "-v", "quiet", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, timeout=60).stdout
+
+
+def _written(container: str, codec: str, path: Path) -> bytes:
+    """A file of the tones; empty where this FFmpeg does not write it."""
+    rate = _RATES.get(codec, 48_000)
+    options = ["-ac", "2"] if codec in _STEREO else []
+    options += ["-b:a", "24k"] if codec == "nellymoser" else []
+    sound = ["-f", "s16le", "-ar", str(rate), "-ac", "1", "-i", "pipe:0"]
+    _ffmpeg(*sound, *options, "-c:a", codec, "-strict", "-2", "-f", container, "-y", str(path), given=_tones(rate))
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _right(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What `ffmpeg` hears, in place by the time stamps and one behind the other: int16 [T] each."""
+    sound = ["-ac", "1", "-ar", str(RATE), "-f", "s16le", "-"]
+    in_place, behind = (
+        _ffmpeg("-i", str(path), "-map", "0:a:0", "-af", f"aresample={how}", *sound)
+        for how in ("async=1:min_hard_comp=0.03:first_pts=0", "async=0")
+    )
+    return np.frombuffer(in_place, "<i2"), np.frombuffer(behind, "<i2")
+
+
+def _heard(decoder: IsolatedDecoder, path: Path) -> tuple[np.ndarray, str]:
+    """What a run hears in rows of `ROW_S`: int16 [T], and the first error."""
+    [info] = decoder.probe_many([str(path)])
+    if isinstance(info, AudioError):
+        return np.zeros(0, np.int16), info.code
+    rows = [DecodeRequest(str(path), start, length) for start, length in chunk_starts(info.duration_s, ROW_S)]
+    if info.duration_s is not None:
+        assert len(rows) <= 60, f"{len(rows)} rows are promised"
+    parts, error = [], ""
+    for row, answer in zip(rows, decoder.decode_many(rows), strict=True):
+        if isinstance(answer, AudioError):
+            error = error or answer.code
+            continue
+        missing = 0 if row.duration_s is None else round(row.duration_s * RATE) - len(answer.samples)
+        parts += [answer.samples, np.zeros(missing if row is not rows[-2:][0] else 0, np.int16)]
+        if row.duration_s is None and len(answer.samples) > 1.5 * ROW_S * RATE and len(rows) > 1:
+            error = error or "long row"
+    return np.concatenate(parts) if parts else np.zeros(0, np.int16), error
+
+
+def _places(sound: np.ndarray) -> dict[int, tuple[float, float, int]]:
+    """Tone → (first, last second, frames) in which it is the loudest thing."""
+    size = round(FRAME_S * RATE)
+    frames = sound[: len(sound) // size * size].reshape(-1, size) * np.hanning(size)
+    spectrum = np.abs(np.fft.rfft(frames, axis=1))
+    loud, peak = spectrum.max(axis=1, initial=0) > size * 60, spectrum.argmax(axis=1) if len(frames) else []
+    tone = np.round((np.asarray(peak) / FRAME_S - 300) / 120).astype(int)
+    found = {}
+    for number in range(SECONDS):
+        at = np.flatnonzero(loud & (tone == number)) if len(frames) else np.zeros(0, int)
+        if len(at):
+            found[number] = (at[0] * FRAME_S, at[-1] * FRAME_S, len(at))
+    return found
+
+
+def _difference(heard: np.ndarray, right: np.ndarray) -> str:
+    """What is wrong, in words; empty where nothing is."""
+    said = []
+    if abs(len(heard) - len(right)) > NEAR_S * RATE:
+        said.append(f"{len(heard) / RATE:.2f} s, right {len(right) / RATE:.2f}")
+    ours, theirs = _places(heard), _places(right)
+    for tone, (first, last, frames) in theirs.items():
+        if frames < 6:  # hardly there: noise of the damage
+            continue
+        if tone not in ours:
+            said.append(f"tone {tone} lost")
+            continue
+        if max(abs(ours[tone][0] - first), abs(ours[tone][1] - last)) > NEAR_S + FRAME_S / 10:
+            said.append(f"tone {tone} at {ours[tone][0]:.2f}-{ours[tone][1]:.2f}, right {first:.2f}-{last:.2f}")
+        elif abs(ours[tone][2] - frames) > 2 + NEAR_S / FRAME_S:
+            said.append(f"tone {tone} for {ours[tone][2]} frames, right {frames}")
+    said += [f"tone {tone} not right" for tone in set(ours) - set(theirs) if ours[tone][2] >= 6]
+    return ", ".join(said[:3])
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[IsolatedDecoder]:
+    with IsolatedDecoder(1, RATE) as decoder:
+        yield decoder
+
+
+def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
+    """Damage → what is wrong with it. Skips a pair that this FFmpeg neither writes nor knows again."""
+    data = _written(container, codec, tmp_path / "written")
+    if not data or abs(len(_right(tmp_path / "written")[0]) / RATE - SECONDS) > 0.3:
+        return {"whole": "not written"}
+    found = {}
+    path = tmp_path / "sound"  # note: no ending, by which FFmpeg would guess
+    for name in damages:
+        path.write_bytes(DAMAGES[name](data))
+        in_place, behind = _right(path)
+        heard, error = _heard(decoder, path)
+        if len(behind) < NEAR_S * RATE:  # FFmpeg hears nothing
+            found[name] = "" if len(heard) < NEAR_S * RATE else f"{len(heard) / RATE:.2f} s, right is nothing"
+            continue
+        wrong = _difference(heard, in_place)
+        if wrong and name != "whole" and not _difference(heard, behind):
+            wrong = ""
+        found[name] = ", ".join(filter(None, (error, wrong)))
+    return found
+
+
+@pytest.mark.parametrize("pair", QUICK_PAIRS)
+def test_what_is_heard_and_where(decoder, tmp_path, pair):
+    container, _, codec = pair.partition(":")
+    found = _compare(decoder, tmp_path, container, codec, list(DAMAGES))
+    assert not {name: wrong for name, wrong in found.items() if wrong}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("container", sorted(CONTAINERS))
+def test_every_pair(decoder, tmp_path, container, capsys):
+    table, wrong = [], []
+    for codec in CONTAINERS[container].split():
+        found = _compare(decoder, tmp_path, container, codec, list(DAMAGES))
+        (tmp_path / "written").unlink(missing_ok=True)
+        marks = " ".join(f"{name} {'ok' if not said else 'NO'}" for name, said in found.items())
+        table.append(f"{container:>9} {codec:<16} {marks}")
+        wrong += [f"{container} {codec} {name}: {said}" for name, said in found.items() if said]
+    with capsys.disabled():
+        print("", *table, *wrong, sep="\n")
+    assert not wrong
