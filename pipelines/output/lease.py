@@ -9,10 +9,10 @@ closely. Then the next generation is made.
 A holder who was only frozen goes on some day. Before and after each file it looks for a newer generation, and where
 there is one it stops; what it wrote meanwhile does not count.
 
-Where a store has no way to make a file only where there is none, the later of two who make the same generation
-overwrites the earlier. There each waits SETTLE_S and reads it back; one who is overwritten even later than that finds
-it before its next file. Either way one generation remains, and the files of the other do not count: work is done twice,
-no row is lost or doubled.
+In a store that cannot make a file only where there is none, one is made by claims (`storage.create_bytes`). There one
+who is frozen for over 5 s while it makes a generation may overwrite another's of the same number, even when that one
+works already. It is the holder then, and the other finds that out before its next file. Either way one generation
+remains, and the files of the other do not count: work is done twice, no row is lost or doubled.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ RENEW_S = 10.0
 EXPIRES_S = 60.0
 LONG_SILENT_S = 600.0
 """Whoever was silent for so long is given two turns more, not EXPIRES_S."""
-SETTLE_S = 5.0
 WATCH_S = 1.0
 
 
@@ -114,8 +113,6 @@ class Lease:
             if found is not None and found.number >= asked.number:
                 return False  # the run that made it cleared away what this one was about to put in place
             raise
-        if not creates_once(self.output):
-            time.sleep(SETTLE_S)
         found = newest(self.output)
         if found is None or (found.number, found.run_id) != (asked.number, asked.run_id):
             return False  # one frozen for so long that its number was free again, or overwritten (see above)
@@ -186,11 +183,6 @@ def _lost(output: str, found: Generation | None) -> LeaseLost:
     holder = _read(_holder_uri(output, found))
     who = _who(holder) if holder else "it has ended since"
     return LeaseLost(f"another run took this OUTPUT over ({who}); what this one still writes does not count")
-
-
-def creates_once(output: str) -> bool:
-    """Whether of several who make one file at once in OUTPUT's store only one succeeds."""
-    return storage.local_path(output) is not None or storage.scheme(output) in ("s3", "s3a", "gs", "gcs", "memory")
 
 
 def _lease_uri(output: str, run_id: str) -> str:

@@ -216,43 +216,8 @@ def test_a_number_that_is_free_again_is_no_way_back(tmp_path: Path) -> None:
     assert newest(str(tmp_path)).run_id == "d"  # type: ignore[union-attr]
 
 
-@pytest.mark.usefixtures("hasty")
-def test_two_writers_where_a_store_cannot_make_a_file_only_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The later overwrites the earlier: that one ends, at once or before its next file; one generation remains."""
-    monkeypatch.setattr(leases, "SETTLE_S", 0.3)
-    monkeypatch.setattr(leases, "creates_once", lambda output: False)
-    written = threading.Barrier(3)
-
-    def create(uri: str, data: bytes) -> bool:
-        there = storage.exists(uri)
-        written.wait(5)  # all have looked before any of them writes
-        if not there:
-            storage.write_bytes(uri, data)
-        return not there
-
-    monkeypatch.setattr(storage, "create_bytes", create)
-
-    def start(number: int) -> str:
-        lease = Lease(str(tmp_path), f"run{number}")
-        try:
-            lease.acquire()
-            lease.check()
-            return lease.run_id
-        except LeaseHeld:
-            return ""
-
-    with ThreadPoolExecutor(3) as pool:
-        found = list(filter(None, pool.map(start, range(3))))
-    assert found == [newest(str(tmp_path)).run_id]  # type: ignore[union-attr]
-
-
-def test_one_who_is_overwritten_later_than_it_waited_stops_before_its_next_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(leases, "SETTLE_S", 0.0)
-    monkeypatch.setattr(leases, "creates_once", lambda output: False)
+def test_one_whose_generation_is_overwritten_stops_before_its_next_file(tmp_path: Path) -> None:
+    """By one who was frozen while it made the same one, in a store that has claims for it only."""
     first = Lease(str(tmp_path), "one")
     first.acquire()
     storage.write_bytes(generation_uri(str(tmp_path), 1), Generation(1, "two").to_bytes())
