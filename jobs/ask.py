@@ -65,7 +65,7 @@ def ask(
             raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
     check_weights(resolve(model), config)
     from mats_core import load_model
-    from mats_core.audio.decode import AudioError
+    from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
 
     loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from types import FrameType
 
 import typer
 
@@ -25,13 +23,8 @@ app.add_typer(evaluate.history, name="history")
 app.add_typer(benchmarks.app, name="benchmark")
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
-    """Entry point of `mats`."""
-    signal.signal(signal.SIGTERM, _stop)  # a stopped pod or job keeps what is done, as Ctrl-C does
+    """`mats`, once its commands are imported."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names of files may be anything

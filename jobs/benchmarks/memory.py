@@ -13,6 +13,7 @@ from jobs.benchmarks import measuring
 from jobs.benchmarks.inputs import lift, world_captions, write_captions
 from jobs.benchmarks.measuring import median_s, print_figures, print_table, run_mats, say, timed, workplace
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import unsealed
 from pipelines.cluster.plan import usable_cores
 
 DIM, NEIGHBORS, BATCH, ITERATIONS = 1024, 32, 256, 10
@@ -227,7 +228,7 @@ def lift_table(source: Path, target: Path) -> None:
 
     from pipelines.text.caption_buckets import CAPTION_SCHEMA, embedding_table
 
-    sidecar = json.loads((source / "_embeddings.json").read_text())
+    sidecar = unsealed(json.loads((source / "_embeddings.json").read_text()))
     if (target / "_embeddings.json").exists():
         return
     up = lift(sidecar["dim"], DIM)

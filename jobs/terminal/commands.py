@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -49,11 +50,28 @@ def guarded(body: Callable[[], int]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
+        told = output_lost(error)
+        if told is not None:
+            return _ended(told, 1)
         if os.environ.get("MATS_DEBUG"):
             print(redacted(traceback.format_exc()), file=sys.stderr)
         return _ended(f"{type(error).__name__}: {first_line(error, 1000)} (MATS_DEBUG=1 shows where)", 1)
 
 
+def output_lost(error: Exception) -> str | None:
+    """That standard output takes nothing (a full disk, a closed stream), and why, where `error` may come from that."""
+    if sys.stdout is None or not isinstance(error, OSError) or error.filename is not None:
+        return None
+    try:
+        print(flush=True)
+        return None
+    except OSError:
+        with contextlib.suppress(OSError), open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # note: else it fails again at exit, with a traceback
+        return f"standard output cannot be written ({error.strerror or error}); what a run put into its OUTPUT is there"
+
+
 def _ended(message: str, code: int) -> int:
-    print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
+    with contextlib.suppress(OSError):  # standard error may be full or closed as well
+        print(f"mats: {redacted(message)}", file=sys.stderr)  # a library's message may hold a signed URL
     return code

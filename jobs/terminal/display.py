@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mats_core.storage.uris import public_uri
@@ -57,7 +58,8 @@ class Display:
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            with suppress(OSError):  # a full disk behind standard error ends no run
+                print(text, file=sys.stderr, flush=True)
 
 
 class RunDisplay(Display):

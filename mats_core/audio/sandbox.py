@@ -8,7 +8,10 @@ script anything.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import fcntl
+import functools
 import json
 import os
 import signal
@@ -16,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,6 +32,7 @@ import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import AudioError, AudioInfo
+from mats_core.storage.uris import local_path
 
 _TRIES = 2
 _START_S = 120.0
@@ -36,13 +41,13 @@ _NOTHING = memoryview(b"")
 _JOBS_A_CHILD = 2  # one it works on, and one it finds when it is done
 CHILD_PROGRAM = """
 import json, sys, types
-descriptor, rate, package, paths, limits = json.loads(sys.argv[1])
+descriptor, package, paths, limits = json.loads(sys.argv[1])
 sys.path[:] = paths
 # note: in place of mats_core/__init__, so that nothing a user of the package needs (torch) is loaded
 sys.modules["mats_core"] = types.ModuleType("mats_core")
 sys.modules["mats_core"].__path__ = [package]
 from mats_core.audio.sandbox_process import serve
-serve(descriptor, rate, limits)
+serve(descriptor, limits)
 """
 
 
@@ -71,6 +76,7 @@ class _Child:
     process: subprocess.Popen[bytes]
     connection: Connection
     since: float  # time.monotonic() when it began the job it is at; before it is ready, when it was started
+    environment: dict[str, str]  # it was started with
     ready: bool = False
     jobs: deque[_Job] = field(default_factory=deque)
 
@@ -91,6 +97,13 @@ class IsolatedDecoder:
         self.sample_rate = sample_rate
         self.limits = limits or DecodeLimits()
         self.cpu_s = 0.0  # what the children have spent on requests so far
+        self._forget()
+        _all.add(self)
+
+    def _forget(self) -> None:
+        """Begin without children. Those of a process that forked are not the fork's, nor is a lock of its threads."""
+        for child in getattr(self, "_children", ()):
+            child.connection.close()  # else a child would not hear that its parent has ended
         self._children: list[_Child] = []
         self._failed_starts = 0
         self._lock = threading.RLock()
@@ -104,8 +117,8 @@ class IsolatedDecoder:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
+    def __del__(self, suppress: Any = contextlib.suppress) -> None:  # note: at a process's end, modules are gone
+        with suppress(Exception):
             self.close()
 
     def start(self) -> None:
@@ -125,11 +138,14 @@ class IsolatedDecoder:
         """The process ids of the children that are there."""
         return [child.process.pid for child in self._children]
 
-    def decode_many(self, requests: Sequence[DecodeRequest]) -> list[Decoded | AudioError]:
-        """The stretches asked for, in order: int16 mono at `sample_rate`, or why not. Raises only when no
-        child starts."""
-        answers = self._run([{"op": "decode", **asdict(each)} for each in requests])
-        return [_error(header) or self._decoded(header, raw) for header, raw in answers]
+    def decode_many(
+        self, requests: Sequence[DecodeRequest], sample_rate: int | None = None
+    ) -> list[Decoded | AudioError]:
+        """The stretches asked for, in order: int16 mono at `sample_rate` (None: the decoder's own), or why not. Raises
+        only when no child starts."""
+        rate = sample_rate or self.sample_rate
+        answers = self._run([{"op": "decode", "rate": rate, **asdict(each)} for each in requests])
+        return [_error(header) or _decoded(header, raw, rate) for header, raw in answers]
 
     def probe_many(self, uris: Sequence[str]) -> list[AudioInfo | AudioError]:
         """What the headers say, in order, or why they say nothing."""
@@ -148,6 +164,11 @@ class IsolatedDecoder:
                 for place, each in enumerate(asked)
             )
             answers: dict[int, _Answer] = {}
+            environment = dict(os.environ)  # of a store it may hold the credentials
+            if any(local_path(each["uri"]) is None for each in asked) and any(
+                child.environment != environment for child in self._children
+            ):
+                self.close()
             try:
                 while len(answers) < len(asked):
                     while len(self._children) < min(self.workers, len(asked) - len(answers)):
@@ -160,25 +181,27 @@ class IsolatedDecoder:
             return [answers[place] for place in range(len(asked))]
 
     def _start_child(self) -> None:
-        ours, theirs = Pipe()
+        ours, theirs = (Connection(_above_streams(end)) for end in Pipe())
         package = str(Path(__file__).parents[1])
+        paths = [each for each in sys.path if each]  # the folder one stands in holds no modules of the child
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
-        settings = [theirs.fileno(), self.sample_rate, package, sys.path, limits.model_dump()]
+        settings = [theirs.fileno(), package, paths, limits.model_dump()]
+        environment = dict(os.environ)
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        # note: a child never sees Ctrl-C, which reaches the whole group of a terminal: the parent decides
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # note: a child never sees Ctrl-C or a closed terminal, which reach the whole group: the parent decides
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
         try:
             process = subprocess.Popen(
-                [sys.executable, "-c", CHILD_PROGRAM, json.dumps(settings)],
+                [sys.executable, "-I", "-c", CHILD_PROGRAM, json.dumps(settings)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # note: every malloc arena reserves 64 MB of address space, which the limit counts
-                env={**os.environ, **single, "MALLOC_ARENA_MAX": "2"},
+                env={**environment, **single, "MALLOC_ARENA_MAX": "2"},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self._children.append(_Child(process, ours, time.monotonic()))
+        self._children.append(_Child(process, ours, time.monotonic(), environment))
 
     def _send_jobs(self, waiting: deque[_Job]) -> None:
         for depth in range(1, _JOBS_A_CHILD + 1):
@@ -258,6 +281,36 @@ class IsolatedDecoder:
         child.process.kill()  # it keeps nothing that would be lost
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(5)
+
+
+_all: weakref.WeakSet[IsolatedDecoder] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for decoder in list(_all):
+        decoder._forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+
+
+@functools.cache
+def warm_decoder() -> IsolatedDecoder:
+    """The decoder of this process for single files: one child, kept for the next file, that ends with the process."""
+    decoder = IsolatedDecoder()
+    atexit.register(decoder.close)
+    return decoder
+
+
+def _above_streams(end: Connection) -> int:
+    """The end of a pipe under another number: 0, 1 and 2, free in a daemon, are where programs read and write."""
+    with end:
+        return fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
+
+
+def _decoded(header: dict[str, Any], raw: memoryview, rate: int) -> Decoded:
+    samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
+    return Decoded(samples, len(samples) / rate, bool(header["complete"]))
 
 
 def _parse(answer: bytes) -> _Answer:

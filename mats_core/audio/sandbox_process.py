@@ -29,7 +29,7 @@ from mats_core.storage.uris import archive_of
 _HEADER_BYTES_AHEAD, _BYTES_AHEAD, _FILE_BYTES_AHEAD = 1 << 16, 1 << 20, 8 << 20
 
 
-def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
+def serve(descriptor: int, settings: dict[str, Any]) -> None:
     """Answer requests from the connection until it closes."""
     limits = DecodeLimits(**settings)
     connection = Connection(descriptor)
@@ -45,7 +45,7 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
         except (EOFError, ConnectionError):
             return
         before = time.process_time()
-        header, samples = _answer(request, sample_rate, limits, memory)
+        header, samples = _answer(request, limits, memory)
         header["cpu_s"] = time.process_time() - before
         header["retire"] = header.get("code") == "memory" or memory.is_used_up()
         try:
@@ -57,9 +57,7 @@ def serve(descriptor: int, sample_rate: int, settings: dict[str, Any]) -> None:
             return
 
 
-def _answer(
-    request: dict[str, Any], rate: int, limits: DecodeLimits, memory: _MemoryLimit
-) -> tuple[dict[str, Any], bytes]:
+def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit) -> tuple[dict[str, Any], bytes]:
     """What was found (or `code` and `message`), and the samples as bytes."""
     uri = request["uri"]
     limits = limits.for_uri(uri)
@@ -75,7 +73,7 @@ def _answer(
                 info = probe(file, name, limits)
                 return {"info": vars(info)}, b""
             stretch = {"start_s": request["start_s"], "duration_s": request["duration_s"]}
-            decoded = decode(file, sample_rate=rate, **stretch, limits=limits, name=name)
+            decoded = decode(file, sample_rate=request["rate"], **stretch, limits=limits, name=name)
             told = {"complete": decoded.complete, "lost_s": decoded.lost_s, "end_s": decoded.end_s}
             return told, decoded.samples.tobytes()
     except (AudioError, StorageError) as error:
@@ -134,8 +132,10 @@ def _address_space() -> int:
 
 def _silence() -> None:
     """Decoders print about every damaged frame; the answer says it better."""
-    sys.stderr.flush()
+    if sys.stderr is not None:  # a daemon has none
+        sys.stderr.flush()
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    os.close(nothing)
+    if nothing > 2:
+        os.close(nothing)

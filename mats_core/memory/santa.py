@@ -20,7 +20,7 @@ from mats_core.errors import SettingsError, first_line
 from mats_core.memory import faiss_index
 from mats_core.memory.noise import inject_noise, keyed_normal
 from mats_core.storage.fetch import local_directory
-from mats_core.storage.fingerprint import combine, fingerprint_file
+from mats_core.storage.fingerprint import combine, fingerprint_file, sealed, unsealed
 from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
 READY_BYTES = 128 << 20
@@ -115,7 +115,9 @@ class SantaMemory:
         self.fingerprint = fingerprint_file(folder / "index.faiss")
         names = ("fingerprint", "encoder_fingerprint", "dim", "count", "clusters", "storage")
         note = {name: getattr(self, name) for name in names}
-        (folder / "memory.json").write_text(json.dumps(note, indent=1) + "\n")
+        if table is not None:
+            note["captions_fingerprint"] = fingerprint_file(folder / "captions.parquet")
+        (folder / "memory.json").write_text(json.dumps(sealed(note), indent=1) + "\n")
 
     @classmethod
     def load(cls, uri: Uri, mmap: bool = True) -> SantaMemory:
@@ -127,13 +129,17 @@ class SantaMemory:
 
         uri = uri_text(uri)
         folder = local_directory(uri, "memory")
-        file = folder / "index.faiss"
+        file, captions = folder / "index.faiss", folder / "captions.parquet"
 
         def wrong(why: str, remedy: str = 'copy it again, or build it with "mats build-memory"') -> SettingsError:
             return SettingsError("memory", why, remedy)
 
         try:
             note = json.loads((folder / "memory.json").read_bytes())
+            # note: before FAISS reads any of it; the hash of a large file is kept, and made anew when the file changes
+            actual = fingerprint_file(file)
+            if note.get("fingerprint") not in (None, "", actual):
+                raise wrong(f"the index of {uri} is cut short or was changed since its memory.json was written")
             index: Any = faiss_index.open_mapped(file) if mmap else faiss.read_index(str(file))
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
@@ -145,13 +151,14 @@ class SantaMemory:
         if not isinstance(made_with, str):
             why = f"encoder_fingerprint in the memory.json of {uri} is {made_with!r:.80}, not text"
             raise wrong(why, 'build it again with "mats build-memory"')
-        actual = fingerprint_file(file)
-        if note.get("fingerprint") not in (None, "", actual):
-            raise wrong(f"the index of {uri} has changed since its memory.json was written")
-        captions = folder / "captions.parquet"
         table = captions if captions.is_file() else None
-        if note.get("captions_fingerprint") not in (None, fingerprint_file(captions) if table else ""):
-            raise wrong(f"the captions of {uri} are not those that its memory.json was written with")
+        told = note.get("captions_fingerprint")
+        if told is not None and (table is None or told != fingerprint_file(captions)):
+            raise wrong(f"captions.parquet of {uri} is gone, or was changed since its memory.json was written")
+        try:
+            unsealed(note)
+        except ValueError as error:
+            raise wrong(f"memory.json of {uri} is no longer what it was: {error}") from None
         return cls(index, table, made_with, actual, note.get("storage", "float32"))
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:

@@ -217,7 +217,7 @@ def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Cl
     source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
     cannot be decoded, SettingsError where the model has no encoder.
     """
-    from mats_core.audio.decode import AudioError
+    from mats_core.audio.file import AudioError
 
     encoder = model_encoder(model)
     sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds)
@@ -265,7 +265,8 @@ def as_float(window: np.ndarray) -> np.ndarray:
 
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, Decoded]]:
     """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
-    from mats_core.audio import decode as audio
+    from mats_core.audio.decode import Decoded
+    from mats_core.audio.sandbox import DecodeRequest, warm_decoder
     from mats_core.audio.windows import chunk_seconds, chunk_starts
 
     chunk_s = chunk_seconds(window_seconds)
@@ -277,27 +278,22 @@ def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, 
         for start, length in chunk_starts(len(samples) / rate, chunk_s):
             first = round(start * rate)
             chunks.append((start, samples[first : None if length is None else first + size]))
-        return [(start, audio.Decoded(chunk, len(chunk) / rate, True)) for start, chunk in chunks if len(chunk)]
+        return [(start, Decoded(chunk, len(chunk) / rate, True)) for start, chunk in chunks if len(chunk)]
     if not isinstance(source, (str, bytes, os.PathLike)):
         kind = type(source).__name__
         raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
-    from mats_core import storage
     from mats_core.storage.uris import to_uri
 
     uri = to_uri(source)
-    found = []
-    try:
-        with storage.open_binary(uri) as file:
-            info = audio.probe(file, uri)
-            for start, length in chunk_starts(info.duration_s, chunk_s):
-                file.seek(0)
-                decoded = audio.decode(file, sample_rate=rate, start_s=start, duration_s=length, name=uri)
-                if len(decoded.samples):
-                    found.append((start, decoded))
-                elif found:  # the header promised more than there is
-                    found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
-    except storage.StorageError as error:
-        raise audio.AudioError(error.code, error.message) from error
+    decoder = warm_decoder()  # a file may end the process it is decoded in
+    (info,) = raised(decoder.probe_many([uri]))
+    asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
+    found: list[tuple[float, Decoded]] = []
+    for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
+        if len(decoded.samples):
+            found.append((request.start_s, decoded))
+        elif found:  # the header promised more than there is
+            found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
     return found
 
 

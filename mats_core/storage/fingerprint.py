@@ -40,6 +40,24 @@ def hash_settings(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+def sealed(facts: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object `facts` with a `checksum` of all of it, for `unsealed`."""
+    return {**facts, "checksum": hash_settings(json.loads(json.dumps(facts)))}
+
+
+def unsealed(facts: Any) -> dict[str, Any]:
+    """A JSON object without its `checksum`; ValueError where it is none, or was changed since it was sealed.
+
+    One without a checksum passes: earlier versions wrote none.
+    """
+    if not isinstance(facts, dict):
+        raise ValueError(f"it holds a {type(facts).__name__}, not a JSON object")
+    rest = {name: value for name, value in facts.items() if name != "checksum"}
+    if "checksum" in facts and facts["checksum"] != hash_settings(rest):
+        raise ValueError("it was changed since it was written: its checksum is another")
+    return rest
+
+
 def hash_file(path: Path) -> str:
     """SHA-256; of a JSON object without what only tells where and when it was written."""
     if path.suffix == ".json" and path.stat().st_size < 2**20:

@@ -105,8 +105,8 @@ def create_bytes(uri: Uri, data: bytes) -> bool:
     writes (S3, Google) by such a write. Elsewhere by claims: whoever wants the file puts an empty one, of a name of its
     own, beside it, and writes only where the list then shows its claim alone and the file is not there. Of two, the one
     who claims later sees the other's claim, or the file that the other wrote before it removed its claim. That holds
-    however slow listings are; only where more than 5 s pass between somebody's last look and the end of his write may he
-    overwrite another's file.
+    however slow listings are; only where more than 5 s pass between somebody's last look and the end of his write may
+    he overwrite another's file.
     """
     uri = uri_text(uri)
     path = local_path(uri)

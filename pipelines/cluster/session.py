@@ -18,11 +18,13 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import psutil
 
 from mats_core.errors import SettingsError, first_line
+from pipelines.cluster.limits import check_limits
 from pipelines.cluster.plan import Resources, free_memory, usable_cores
 
 START_TRIES = 2
@@ -67,7 +69,8 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
 
     Inside a process that has a Ray already (a notebook, a test session), that one is used and left as it is; in a Ray
     job, the cluster it was submitted to is joined. A Ray of the run's own has room for `most_actors`, and ends with it.
-    Raises SettingsError where no cluster answers, RunFailed where none starts.
+    Raises SettingsError where no cluster answers or the user's limits leave no room for a Ray, RunFailed where none
+    starts.
     """
     if address is None and IN_A_JOB in os.environ:
         address = "auto"
@@ -79,6 +82,7 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
         return
     cores = usable_cores()
     if address is None:
+        check_limits()
         available = free_memory()
         _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
         resources = Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
@@ -104,7 +108,7 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
     for attempt in range(START_TRIES):
         before = psutil.Process().children()
         try:
-            with _own_sigterm(), _muted_stderr(), _patient_start(ray):
+            with _own_sigterm(), _muted_stderr(), _patient_start(ray), _own_session(ray):
                 sizes = {"num_cpus": num_cpus, "object_store_memory": object_store_bytes}
                 ray.init(address="local", include_dashboard=False, **sizes, **QUIET)
             return
@@ -130,6 +134,22 @@ def _own_sigterm() -> Iterator[None]:
         raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def _own_session(ray: Any) -> Iterator[None]:
+    """Start Ray's processes in sessions of their own: what ends a terminal or a process group (SIGHUP, `timeout`) is
+    for the run to hear, and it still needs them then. They end with the process that started them."""
+    services: Any = getattr(ray._private, "services", None)
+    start = getattr(services, "ConsolePopen", None)
+    if start is None:
+        yield
+        return
+    services.ConsolePopen = partial(start, start_new_session=True)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = start
 
 
 @contextmanager

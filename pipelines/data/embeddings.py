@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import sealed, unsealed
 from pipelines.data import generations, parquet
 
 FOLDER = "embeddings"
@@ -48,8 +49,8 @@ class EmbeddingsFacts:
 
 
 def told_of(facts: EmbeddingsFacts) -> dict[str, Any]:
-    """What `_embeddings.json` holds of these facts."""
-    return {name: value for name, value in asdict(facts).items() if name != "uri" and value is not None}
+    """What `_embeddings.json` holds of these facts, with a checksum."""
+    return sealed({name: value for name, value in asdict(facts).items() if name != "uri" and value is not None})
 
 
 def has_facts(uri: str) -> bool:
@@ -85,6 +86,11 @@ def read_facts(uri: str, kind: str, setting: str) -> EmbeddingsFacts:
         raise SettingsError(setting, f"{shown} holds embeddings of {what}", remedy)
     if facts.status != "complete":
         raise SettingsError(setting, f"{shown} is not finished ({facts.status})", f'run "{job}" again to finish it')
+    try:
+        unsealed({name: value for name, value in told.items() if name != "uri"})
+    except ValueError as error:
+        remedy = f'copy it again, or make it anew with "{job} --overwrite"'
+        raise SettingsError(setting, f"{SIDECAR} of {shown} is no longer what it was: {error}", remedy) from None
     return facts
 
 

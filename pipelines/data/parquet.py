@@ -30,7 +30,7 @@ def files(folder: str) -> list[storage.FileInfo]:
 
 
 def write(uri: str, table: pa.Table, row_group_size: int | None = None) -> None:
-    """Put a table in place as one whole file, with checksums. Raises StorageError."""
+    """Put a table in place as one whole file, with a checksum of every page. Raises StorageError."""
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd", row_group_size=row_group_size, write_page_checksum=True)
     storage.write_bytes(uri, buffer.getvalue())

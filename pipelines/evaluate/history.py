@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import sealed, unsealed
 from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import parquet
 from pipelines.output.record import utc
@@ -99,7 +100,7 @@ class History:
         event = {"kind": kind, "run_id": run_id, "at": utc(time.time()), "by": by}
         uri = storage.join(self.url, "events", f"{time.time_ns():020d}-{kind}-{run_id}.json")
         with self._refused("written to"):
-            storage.write_bytes(uri, json.dumps(event, indent=1).encode())
+            storage.write_bytes(uri, json.dumps(sealed(event), indent=1).encode())
 
     def runs(self) -> list[dict[str, Any]]:
         """All rows of all runs, oldest run first, without what each item contributed."""
@@ -200,10 +201,10 @@ def _id_of(uri: str) -> str:
 
 def _event(uri: str) -> dict[str, Any]:
     try:
-        event = json.loads(storage.read_bytes(uri))
+        event = unsealed(json.loads(storage.read_bytes(uri)))
     except (ValueError, storage.StorageError):
         event = None
-    if not isinstance(event, dict) or not {"kind", "run_id"} <= event.keys():
+    if event is None or not {"kind", "run_id"} <= event.keys():
         problem = f"{storage.public_uri(uri)} is not an event (JSON with run_id and kind: {', '.join(EVENTS)})"
         raise SettingsError("history", problem, "move this file away")
     return event

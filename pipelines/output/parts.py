@@ -122,17 +122,21 @@ def count_errors(codes: pa.ChunkedArray) -> dict[str, int]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP wait until the block is over, so that what is counted and what is written agree."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+def uninterrupted() -> Iterator[list[int]]:
+    """Ctrl-C, SIGTERM and SIGHUP wait until the block is over, so that what is counted and what is written agree.
+
+    Yields the numbers of those that have come; one that is taken out of the list does not come afterwards.
+    """
     came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
     for number in before:
         signal.signal(number, lambda got, _: came.append(got))
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.memory import faiss_index
-from mats_core.storage.fingerprint import fingerprint_file
+from mats_core.storage.fingerprint import hash_file, sealed
 from pipelines.cluster.progress import peak_mb
 from pipelines.data import parquet
 from pipelines.output.folder import Output
@@ -57,10 +57,9 @@ def write_memory(out: Output, empty: Any, shards: int, facts: Mapping[str, Any])
             fingerprint = faiss_index.merge_shards(empty, local, place / "index.faiss")
             _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
             size = (place / "index.faiss").stat().st_size
-            note = {"fingerprint": fingerprint, "captions_fingerprint": fingerprint_file(place / FILES[1]), **facts}
-            note |= {"clusters": int(empty.nlist), "index_bytes": size}
-            note["driver_peak_mb"] = peak_mb()
-            (place / "memory.json").write_text(json.dumps(note, indent=1, ensure_ascii=False) + "\n")
+            note = {"fingerprint": fingerprint, **facts, "clusters": int(empty.nlist), "index_bytes": size}
+            note |= {"captions_fingerprint": hash_file(place / FILES[1]), "driver_peak_mb": peak_mb()}
+            (place / "memory.json").write_text(json.dumps(sealed(note), indent=1, ensure_ascii=False) + "\n")
             _put_memory(place, out)
             return note
     except (OSError, pa.ArrowException) as error:  # a full disk, say

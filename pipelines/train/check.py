@@ -14,7 +14,7 @@ from mats_core.model.config import ModelConfig, Part
 from mats_core.model.directory import check_model_dir, encoder_uri, model_fingerprint, part_uri, recorded_uri, resolve
 from mats_core.model.facts import check_weights
 from mats_core.storage.fetch import local_directory, strip_scheme
-from mats_core.storage.fingerprint import fingerprint_directory
+from mats_core.storage.fingerprint import fingerprint_directory, unsealed
 from pipelines.data.corpus import check_columns, corpus_files
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows
 from pipelines.data.generations import newest
@@ -113,7 +113,7 @@ def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
         return None
     folder = local_directory(uri, "memory")
     try:
-        note = json.loads((folder / "memory.json").read_bytes())
+        note = unsealed(json.loads((folder / "memory.json").read_bytes()))
     except (OSError, ValueError) as error:
         problem = f"the memory.json of {storage.public_uri(uri)} cannot be read ({first_line(error)})"
         raise SettingsError("memory", problem, 'name a directory that "mats build-memory" has made') from None

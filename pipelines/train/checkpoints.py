@@ -2,7 +2,7 @@
 
 A checkpoint holds what is trained, the optimizer's moments, and as JSON the rest: the step, which is also the position
 in the data and the state of every random draw (all are functions of seed and step), the curves, and the best loss so
-far.
+far. A checksum covers all of it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import combine, sealed, unsealed
 from pipelines.data import generations
 from pipelines.output.lease import check_generation
 
@@ -71,23 +72,13 @@ def save_checkpoint(
         tensors[f"weight/{name}"] = weight.detach().cpu().contiguous()
         for kind, value in optimizer.state.get(weight, {}).items():
             tensors[f"{_OPTIMIZER}/{kind}/{name}"] = value.detach().cpu().contiguous()
-    said = json.dumps(asdict(state))
     name = f"step-{state.step:09d}{run_id and '-'}{run_id}.ckpt"
     uri, (output, place) = storage.join(folder, name), generations.place_of(folder)
+    facts = sealed({**asdict(state), "tensors": _fingerprint(tensors)})
     check_generation(output, run_id)
-    storage.write_bytes(uri, save(tensors, {"state": said, "checksum": _checksum(said, tensors)}))
+    storage.write_bytes(uri, save(tensors, {"state": json.dumps(facts)}))
     check_generation(output, run_id, f"{place}/{name}")
     return uri
-
-
-def _checksum(state: str, tensors: dict[str, torch.Tensor]) -> str:
-    import torch
-
-    found = hashlib.blake2b(state.encode(), digest_size=16)
-    for name in sorted(tensors):
-        found.update(name.encode())
-        found.update(tensors[name].flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
 
 
 def list_checkpoints(folder: str) -> dict[int, str]:
@@ -163,12 +154,26 @@ def _parse(data: bytes) -> tuple[TrainState, dict[str, torch.Tensor]]:
 
     try:
         tensors = load(data)
-        told = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-        if told.get("checksum") not in (None, _checksum(told["state"], tensors)):  # older ones have none
-            raise ValueError("its checksum is another")
-        return TrainState(**json.loads(told["state"])), tensors
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts = unsealed(json.loads(header["__metadata__"]["state"]))
+        told = facts.pop("tensors", None)  # None: written before there were checksums
+        state = TrainState(**facts)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"not a whole checkpoint ({type(error).__name__})") from error
+    if told is not None and told != _fingerprint(tensors):
+        raise ValueError("its numbers are not those that were written: their checksum is another")
+    return state, tensors
+
+
+def _fingerprint(tensors: dict[str, torch.Tensor]) -> str:
+    """Of names, types, shapes and numbers, whatever their order."""
+    import torch
+
+    hashes = []
+    for name, tensor in sorted(tensors.items()):
+        numbers = tensor.reshape(-1).view(torch.uint8).numpy()
+        hashes.append((f"{name} {tensor.dtype} {list(tensor.shape)}", hashlib.sha256(numbers).hexdigest()))
+    return combine(hashes)
 
 
 def prune(folder: str, keep: int, best: int | None) -> list[int]:

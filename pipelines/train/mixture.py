@@ -18,7 +18,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.encoders.facts import refuse_other_encoder
 from mats_core.errors import SettingsError
-from mats_core.storage.fingerprint import hash_settings
+from mats_core.storage.fingerprint import fingerprint_file, hash_settings, unsealed
 from pipelines.data.corpus import corpus_files
 from pipelines.data.embeddings import EmbeddingsFacts, list_parts, read_facts
 from pipelines.settings.train import DataSet, TrainSettings
@@ -73,8 +73,18 @@ def store_key(settings: TrainSettings) -> str:
 
 
 def read_store(place: Path) -> dict[str, Any]:
-    """What was packed: `dim`, `encoder_fingerprint`, and of each of the `sets` its files, problems and split."""
-    return dict(json.loads((place / "store.json").read_bytes()))
+    """What was packed: `dim`, `encoder_fingerprint`, `fingerprints` of its files, and of each of the `sets` its files,
+    problems and split. Raises OSError, ValueError."""
+    return unsealed(json.loads((place / "store.json").read_bytes()))
+
+
+def is_whole(place: Path) -> bool:
+    """Whether the packed data is there, and as it was written."""
+    try:
+        told = read_store(place).get("fingerprints", {})  # none: packed before there were checksums
+        return all(fingerprint_file(place / name) == value for name, value in told.items())
+    except (OSError, ValueError):
+        return False
 
 
 def held_out_notes(sets: list[dict[str, Any]]) -> list[str]:

@@ -19,10 +19,11 @@ from mats_core import storage
 from mats_core.audio.windows import pool_windows
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import FAMILIES
+from mats_core.storage.fingerprint import hash_file, sealed
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_part
 from pipelines.settings.train import DataSet, TrainSettings
-from pipelines.train.mixture import RECORD_SCHEMA, read_store, store_key, table_of, tables
+from pipelines.train.mixture import RECORD_SCHEMA, is_whole, read_store, store_key, table_of, tables
 from pipelines.train.split import SetRows, split
 
 _BATCH = 8192
@@ -50,7 +51,8 @@ def ensure_store(settings: TrainSettings, folder: Path, report: str | None = Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder / f"{key}.lock")):
-            if not (place / "store.json").is_file():
+            if not is_whole(place):  # what is damaged is packed again
+                shutil.rmtree(place, ignore_errors=True)
                 draft = folder / f"{key}.partial"
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
@@ -93,8 +95,9 @@ def _pack(settings: TrainSettings, folder: Path) -> None:
                 file.write(numbers.astype(np.int64).tobytes())
             report[name] = len(numbers)
         report.update(held_by=each.held_by, given_up=each.given_up, met=each.met)
-    store = {"dim": encoder.dim, "encoder_fingerprint": encoder.encoder_fingerprint, "sets": reports}
-    (folder / "store.json").write_text(json.dumps(store, indent=1) + "\n")
+    hashes = {file.name: hash_file(file) for file in sorted(folder.iterdir())}
+    store = {"dim": encoder.dim, "encoder_fingerprint": encoder.encoder_fingerprint, "fingerprints": hashes}
+    (folder / "store.json").write_text(json.dumps(sealed({**store, "sets": reports}), indent=1) + "\n")
 
 
 @contextmanager

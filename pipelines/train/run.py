@@ -21,11 +21,13 @@ from mats_core.errors import SettingsError
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_root
 from pipelines.cluster.plan import Resources, usable_cores
-from pipelines.cluster.session import RunFailed, check_device, failed_with, ray_session
+from pipelines.cluster.session import check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
+from pipelines.output.parts import uninterrupted
 from pipelines.output.record import versions
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
+from pipelines.train.checkpoints import list_checkpoints
 from pipelines.train.export import is_model_of
 from pipelines.train.loggers import FOLDER, flat, open_logs
 from pipelines.train.mixture import held_out_notes, read_store, store_key
@@ -38,6 +40,10 @@ EXPORT_SETTINGS = ("include", "weights", "export")
 ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
 POLL_S = 0.25
 STOP_PATIENCE_S = 120.0
+START_PATIENCE_S = 10.0
+"""How long a run that is to stop waits for workers that have not begun: they have nothing to lose."""
+AGAIN_S = 10.0
+"""Signals within this time of the first are the same wish: a terminal, a shell and a wrapper each send one."""
 REFUSAL_PATIENCE_S = 10.0
 GPU_SHARE = 0.7  # of a GPU's memory that a frozen LLM may take before it is spread over several
 
@@ -136,6 +142,9 @@ class TrainDriver:
         try:
             with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
                 self.follow(*start_workers(self.settings, self.checked, self.out.run_id, there))
+        except KeyboardInterrupt:  # while Ray starts or ends, or again
+            last = max(list_checkpoints(self.out.join("_state", "checkpoints")), default=0)
+            self.ended = self.ended or {"kind": "interrupted", "step": last}
         except BaseException as error:
             self.out.write_run({**self.run_facts, "status": "failed", "message": str(error)})
             raise
@@ -181,7 +190,8 @@ class TrainDriver:
     def follow(self, trainer: Any, inbox: Any) -> None:
         """Run Ray Train's `trainer` and take what its workers report, until they have ended.
 
-        Raises SettingsError when a worker finds a wrong setting, RunFailed when they fail or do not stop when asked to.
+        Ctrl-C, SIGTERM and SIGHUP ask the workers to stop after the step they are in. Raises KeyboardInterrupt when
+        they do not, SettingsError when a worker finds a wrong setting, RunFailed when they fail.
         """
         import ray
 
@@ -199,25 +209,25 @@ class TrainDriver:
         # note: not in the main thread, where Ray Train would take Ctrl-C for itself and drop the last steps
         threading.Thread(target=fit, daemon=True).start()
         asked_at: float | None = None
-        while not ended.is_set():
-            try:
-                ended.wait(POLL_S)
+        with uninterrupted() as signals:  # note: raised in the middle of a report, an interrupt would lose it
+            while not ended.wait(POLL_S):
                 self.take_reports(ray.get(inbox.take.remote()))
                 if self.refused is not None:  # the other workers may wait for the one that has ended
                     ended.wait(REFUSAL_PATIENCE_S)
                     break
-                if asked_at is not None and time.monotonic() - asked_at > STOP_PATIENCE_S:
-                    raise RunFailed("the workers did not stop; the last checkpoint is where the run can go on")
+                now = time.monotonic()
+                if signals and asked_at is None:
+                    asked_at = now
+                    inbox.stop.remote()
+                    self.shown.stage = "stopping after this step"
+                    self.tell(self.shown)
+                patience = STOP_PATIENCE_S if self.restarts >= 0 else START_PATIENCE_S
+                if asked_at is not None and (now > asked_at + patience or (signals and now > asked_at + AGAIN_S)):
+                    raise KeyboardInterrupt
+                signals.clear()
                 with suppress(storage.StorageError):
                     self.out.check()
-            except KeyboardInterrupt:
-                if asked_at is not None:
-                    raise
-                asked_at = time.monotonic()
-                inbox.stop.remote()
-                self.shown.stage = "stopping after this step"
-                self.tell(self.shown)
-        self.take_reports(ray.get(inbox.take.remote()))
+            self.take_reports(ray.get(inbox.take.remote()))
         if self.refused is not None:
             raise self.refused
         if failure and self.ended is None:

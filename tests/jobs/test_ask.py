@@ -48,6 +48,7 @@ def ask(model: str, *arguments: str, said: str | bytes | None = None) -> Any:
     return CliRunner().invoke(app, ["ask", *arguments, "--model", model, "--device", "cpu"], input=said)
 
 
+@pytest.mark.processes
 def test_several_files_load_the_model_once(sounds: list[str], tiny_model_dir: str, loads: list[str]) -> None:
     done = ask(tiny_model_dir, *sounds)
     assert loads == [tiny_model_dir]
@@ -55,6 +56,7 @@ def test_several_files_load_the_model_once(sounds: list[str], tiny_model_dir: st
     assert done.stdout.splitlines() == [f"{file}: {model.answer(file)}" for file in sounds]
 
 
+@pytest.mark.processes
 def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
     done = ask(tiny_model_dir, sounds[1], "--json", "--segments", "--tag", "[audio caption]", "--task", "cla_label")
     told = json.loads(done.stdout)
@@ -69,6 +71,7 @@ def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
     assert len(answer["neighbors"]) == 32
 
 
+@pytest.mark.processes
 def test_questions_are_read_until_end_of_input(sounds: list[str], tiny_model_dir: str, loads: list[str]) -> None:
     questions = ["What can you hear ?", "Is there a dog \ufffd?", "What can you hear ?"]
     said = "\n".join([*questions, "", "<SpeechHere>"]).encode().replace("\ufffd".encode(), b"\xff")
@@ -90,6 +93,7 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
     assert loads == []
 
 
+@pytest.mark.processes
 def test_a_question_longer_than_the_llm_can_read_leaves_the_next_ones(sounds: list[str], tiny_model_dir: str) -> None:
     long = "rain " * 600
     done = ask(tiny_model_dir, sounds[0], "--task", "QA", "--question", long)
@@ -100,6 +104,7 @@ def test_a_question_longer_than_the_llm_can_read_leaves_the_next_ones(sounds: li
     assert "mats: question: its prompt has 609 tokens" in done.stderr
 
 
+@pytest.mark.processes
 def test_conversation_as_json_is_a_line_a_question(sounds: list[str], tiny_model_dir: str) -> None:
     done = ask(tiny_model_dir, sounds[0], "-i", "--json", said="Is there a dog ?\nHow many ?\n")
     told = [json.loads(line) for line in done.stdout.splitlines()]
@@ -107,6 +112,7 @@ def test_conversation_as_json_is_a_line_a_question(sounds: list[str], tiny_model
     assert {each["task"] for each in told} == {"QA"}
 
 
+@pytest.mark.processes
 def test_a_bad_file_leaves_the_others(sounds: list[str], tiny_model_dir: str, tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("not a sound")
     done = ask(tiny_model_dir, str(tmp_path / "text.wav"), sounds[0])

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 import typer.main
 from typer.testing import CliRunner
 
@@ -35,3 +42,60 @@ def test_every_command_explains_itself() -> None:
         assert done.exit_code == 0, words
         assert f"Usage: mats {' '.join(words)}" in done.output
         assert len(done.output.splitlines()[3].strip(" │")) > 20, words  # the sentence that says what it does
+
+
+ROOT = Path(__file__).parents[2]
+LOST = "mats: standard output cannot be written ({}); what a run put into its OUTPUT is there\n"
+
+
+def shell(command: str, folder: Path) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a shell's command; `mats` in it is ours."""
+    done = subprocess.run(
+        ["bash", "-c", f"mats() {{ {sys.executable} -m jobs \"$@\"; }}\n{command}"], capture_output=True, text=True,
+        cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=100,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("mats --help > /dev/full", (1, "", LOST.format("No space left on device"))),
+        ("mats --help >&-", (1, "", LOST.format("Bad file descriptor"))),
+        ("mats caption > /dev/full 2> /dev/full", (2, "", "")),
+    ],
+)
+def test_an_output_that_takes_nothing_is_named(tmp_path: Path, command: str, expected: tuple[int, str, str]) -> None:
+    assert shell(command, tmp_path) == expected
+
+
+@pytest.mark.processes
+def test_what_is_said_never_enters_a_file_or_standard_output_where_a_stream_is_closed(tmp_path: Path) -> None:
+    program = "from jobs.__main__ import open_streams; open_streams(); import sys; print('said', file=sys.stderr)"
+    code = f"file = open('written', 'w'); {program}; file.write('rows'); print('out')"
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{program}; {code}" 0<&- 2>&-'], capture_output=True, text=True,
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True,
+    )  # fmt: skip
+    assert (done.stdout, (tmp_path / "written").read_text()) == ("out\n", "rows")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_the_commands_are_imported_ends_it_as_later(number: int) -> None:
+    slow = "import time; from jobs.__main__ import main\n"
+    waits = "import builtins; real = builtins.__import__\ndef wait(name, *a, **k):\n"
+    waits += "    if name == 'jobs.cli':\n        print('there', flush=True); time.sleep(60)\n"
+    waits += "    return real(name, *a, **k)\nbuiltins.__import__ = wait\nmain()"
+    process = subprocess.Popen([sys.executable, "-c", slow + waits], stdout=-1, stderr=-1, text=True, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.readline() == "there\n"
+    process.send_signal(number)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("mats: interrupted\n", 130)
+
+
+@pytest.mark.processes
+def test_nohup_stays(tmp_path: Path) -> None:
+    program = "import os, signal; from jobs.__main__ import main; import jobs.cli; "
+    program += "jobs.cli.main = lambda: (os.kill(os.getpid(), signal.SIGHUP), print('stayed')); main()"
+    assert shell(f'nohup {sys.executable} -c "{program}" 2> /dev/null', tmp_path)[:2] == (0, "stayed\n")

@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,3 +256,87 @@ def test_threads_may_share_one(decoder, clip):
     for thread in threads:
         thread.join()
     assert results == [["ok"] * 10] * 4
+
+
+def _told_by(program: str, **given: Any) -> list[str]:
+    """What another process prints that runs `program`."""
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, timeout=60, **given)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_a_fork_has_a_child_of_its_own_even_while_a_thread_decodes(clip):
+    """Neither the parent's children nor the lock that its thread holds are the fork's."""
+    program = f"""
+import os, threading, time
+from mats_core.audio.sandbox import *
+decoder, asked = warm_decoder(), [DecodeRequest({clip!r})]
+decoder.decode_many(asked)
+thread = threading.Thread(target=lambda: [decoder.decode_many(asked * 10) for _ in range(30)])
+thread.start()
+before = decoder.process_ids()
+if fork := os.fork():
+    print(os.waitpid(fork, 0)[1], *decoder.process_ids() == before and "same")
+else:
+    (found,) = decoder.decode_many(asked)
+    os._exit(0 if len(found.samples) == 13230 and decoder.process_ids() != before else 1)
+"""
+    assert "".join(_told_by(program)) == "0same"
+
+
+def test_a_daemon_without_standard_streams_decodes(clip, tmp_path: Path):
+    """Forked, its streams closed, in another folder, its parent gone: pipes must not become its streams."""
+    told = tmp_path / "told"
+    program = f"""
+import os, time
+from mats_core.audio.sandbox import *
+if os.fork():
+    os._exit(0)
+os.setsid(); os.chdir("/"); os.closerange(0, 3)
+(found,) = warm_decoder().decode_many([DecodeRequest({clip!r})])
+(pid,) = warm_decoder().process_ids()
+with open({str(told) + ".new"!r}, "w") as file:
+    file.write(f"{{len(getattr(found, 'samples', []))}} {{pid}}")
+os.rename({str(told) + ".new"!r}, {str(told)!r})
+"""
+    _told_by(program)
+    deadline = time.monotonic() + 60
+    while not told.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    samples, pid = told.read_text().split()
+    assert samples == "13230"
+    while _is_running(int(pid)):  # it ended with the daemon
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_files_of_the_folder_one_stands_in_are_no_modules_of_the_child(clip, tmp_path: Path):
+    for name in ("json", "numpy", "soundfile", "random"):
+        (tmp_path / f"{name}.py").write_text("1 / 0")
+    program = f"""
+import os
+from mats_core.audio.sandbox import *
+os.chdir({str(tmp_path)!r})
+print(len(warm_decoder().decode_many([DecodeRequest({clip!r})])[0].samples))
+"""
+    assert _told_by(program) == ["13230"]
+
+
+def test_one_child_serves_every_rate(clip):
+    with IsolatedDecoder() as decoder:
+        found = [len(decoder.decode_many([DecodeRequest(clip)], rate)[0].samples) for rate in (8000, 16000, 44100)]
+        assert found == [2400, 4800, 13230]
+        assert len(decoder.process_ids()) == 1
+
+
+def test_credentials_that_come_later_reach_the_child(clip, monkeypatch: pytest.MonkeyPatch):
+    with IsolatedDecoder() as decoder:
+        decoder.decode_many([DecodeRequest(clip)])
+        first = decoder.process_ids()
+        monkeypatch.setenv("AWS_SESSION_TOKEN", "new")
+        decoder.decode_many([DecodeRequest(clip)])
+        assert decoder.process_ids() == first  # a file on disk needs none
+        decoder.decode_many([DecodeRequest("memory://none.wav")])
+        assert b"AWS_SESSION_TOKEN=new" in Path(f"/proc/{decoder.process_ids()[0]}/environ").read_bytes()

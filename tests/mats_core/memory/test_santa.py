@@ -159,6 +159,40 @@ def test_save_and_load(tmp_path: Path, storage: Any, mmap: bool) -> None:
     torch.testing.assert_close(read.transfer(audio, noise="keyed"), exact, atol=near, rtol=0)
 
 
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_memory_with_a_flipped_bit_is_refused_by_name(tmp_path: Path, mmap: bool) -> None:
+    """In each of its files, anywhere: never another answer, and never the end of the process in FAISS."""
+    made = SantaMemory.build(_unit(60), [f"c {i}" for i in range(60)], ["s"] * 60, clusters=4, encoder_fingerprint="e")
+    made.save(str(tmp_path))
+    draw = np.random.default_rng(0)
+    for name in ("index.faiss", "captions.parquet", "memory.json"):
+        whole, refused = (tmp_path / name).read_bytes(), 0
+        for at in draw.integers(0, len(whole), 60):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << int(draw.integers(8))
+            (tmp_path / name).write_bytes(changed)
+            try:
+                read = SantaMemory.load(str(tmp_path), mmap=mmap)
+            except SettingsError as error:
+                refused += str(tmp_path) in str(error) and "build it" in str(error)
+            else:  # a changed name of a checksum loses the checksum alone
+                assert name == "memory.json" and (read.count, read.encoder_fingerprint) == (60, "e")
+        assert refused > (50 if name == "memory.json" else 59)
+        for size in (0, 1, len(whole) // 2, len(whole) - 2):
+            (tmp_path / name).write_bytes(whole[:size])
+            with pytest.raises(SettingsError, match=r"^memory: .*build it"):
+                SantaMemory.load(str(tmp_path), mmap=mmap)
+        (tmp_path / name).write_bytes(whole)
+
+
+def test_a_memory_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    SantaMemory.build(_unit(60), ["c"] * 60, clusters=4).save(str(tmp_path))
+    told = json.loads((tmp_path / "memory.json").read_text())
+    del told["checksum"], told["captions_fingerprint"]
+    (tmp_path / "memory.json").write_text(json.dumps(told))
+    assert SantaMemory.load(str(tmp_path)).count == 60
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_a_mapped_memory_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     """164 MB of vectors (a thousand, 40 times over) are loaded and asked: processes of a machine share the file."""

@@ -40,6 +40,7 @@ def tones(*seconds: float) -> list[tuple[float, np.ndarray]]:
     return found
 
 
+@pytest.mark.processes
 def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: Path) -> None:
     import soundfile
 
@@ -56,6 +57,7 @@ def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: P
     assert [(s.start_s, s.end_s) for s in from_file[0].segments] == [(0, 5), (5, 10), (8, 13)]
 
 
+@pytest.mark.processes
 def test_a_segment_tells_when_its_sound_was(model: MatsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A click in the second minute of a film: it lies in the segment that was heard with it, at its time."""
     click_s = 66.3
@@ -70,6 +72,27 @@ def test_a_segment_tells_when_its_sound_was(model: MatsModel, tmp_path: Path, mo
     there = [segment for segment in segments if segment.start_s <= click_s < segment.end_s]
     assert [segment.start_s for segment in there] == [65.0]
     assert [there[0].start_s + at / 16000 for at in heard] == [pytest.approx(click_s, abs=0.010)]
+
+
+@pytest.mark.processes
+def test_a_file_that_ends_its_decoder_is_an_error_and_the_next_is_answered(
+    model: MatsModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mats_core.audio import sandbox
+    from mats_core.audio.file import AudioError
+
+    for name in ("bad.wav", "good.wav"):
+        (tmp_path / name).write_bytes(encode(clicks(16000, 7.0, (1.0,)), 16000, "wav"))
+    crashing = "import mats_core.audio.sandbox_process as child; import os; real = child.decode\n" + (
+        "child.decode = lambda file, **how: os.abort() if 'bad.' in how['name'] else real(file, **how)\n"
+    )
+    program = sandbox.CHILD_PROGRAM.replace("serve(descriptor", f"{crashing}serve(descriptor")
+    monkeypatch.setattr(sandbox, "CHILD_PROGRAM", program)
+    sandbox.warm_decoder().close()  # the next child is one that crashes
+    with pytest.raises(AudioError, match="decode_failed: its decoder process ended with SIGABRT, twice"):
+        model.answer(tmp_path / "bad.wav")
+    assert model.answer(tmp_path / "good.wav") == model.answer(f"file://{tmp_path}/good.wav")
+    sandbox.warm_decoder().close()
 
 
 def test_a_long_sound_is_answered_a_minute_at_a_time(model: MatsModel) -> None:

@@ -151,7 +151,7 @@ LOADED = {
         "the encoder this model was made with",
     ),
     "memory of another encoder": (
-        _edit("memory/memory.json", lambda v: v.update(encoder_fingerprint="0" * 64)),
+        _edit("memory/memory.json", lambda v: (v.pop("checksum"), v.update(encoder_fingerprint="0" * 64))),
         'rebuild it with "mats build-memory',
     ),
 }

@@ -36,12 +36,37 @@ AUDIO = {
 def test_facts_are_written_as_they_always_were_and_come_back(tmp_path: Path, told: dict[str, Any], kind: str) -> None:
     uri = str(tmp_path)
     assert not has_facts(uri)
-    assert told_of(EmbeddingsFacts(uri, **told)) == told
-    (tmp_path / "_embeddings.json").write_text(json.dumps(told))
+    written = told_of(EmbeddingsFacts(uri, **told))
+    (tmp_path / "_embeddings.json").write_text(json.dumps(written))
+    assert written.pop("checksum") and written == told
     assert read_facts(uri, kind, "input") == EmbeddingsFacts(uri, **told)
     copy_facts(uri, str(tmp_path / "copy"))
     assert has_facts(str(tmp_path / "copy"))
     assert read_facts(str(tmp_path / "copy"), kind, "input").dim == 4
+
+
+def test_facts_with_a_flipped_bit_or_cut_are_refused_by_name_wherever_it_is(tmp_path: Path) -> None:
+    """One bit after the other; what is still read is what was written, without its checksum or with another space."""
+    (tmp_path / "_embeddings.json").write_text(json.dumps(told_of(EmbeddingsFacts(str(tmp_path), **TEXT)), indent=1))
+    whole = (tmp_path / "_embeddings.json").read_bytes()
+    said, read = [], 0
+    for bit in range(0, 8 * len(whole), 3):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "_embeddings.json").write_bytes(changed)
+        try:
+            found = read_facts(str(tmp_path), "text", "embeddings")
+        except SettingsError as error:
+            said.append(str(error))
+        else:
+            assert found == EmbeddingsFacts(str(tmp_path), **TEXT)
+            read += 1
+    assert len(said) > 20 * read
+    assert all(each.startswith("embeddings: ") and str(tmp_path) in each and "embed-text" in each for each in said)
+    for size in range(0, len(whole), 7):
+        (tmp_path / "_embeddings.json").write_bytes(whole[:size])
+        with pytest.raises(SettingsError, match="holds no embeddings that can be read"):
+            read_facts(str(tmp_path), "text", "embeddings")
 
 
 def test_facts_of_other_programs_are_passed_over_and_what_is_not_told_is_unknown(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -86,6 +89,38 @@ def test_a_damaged_checkpoint_is_passed_over(llm: str, tmp_path: Path) -> None:
     assert load_newest(str(tmp_path), model, optimizer, warn=told.append).step == 1
     assert told == ["the checkpoint of step 2 is damaged and set aside: not a whole checkpoint (SafetensorError)"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000001.ckpt", "step-000000002.ckpt.damaged"]
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_never_believed(llm: str, tmp_path: Path) -> None:
+    """Bits anywhere: in the header, the state, the weights, the optimizer. What is read is what was written."""
+    model, optimizer = fresh(llm)
+    learn(model, optimizer, range(1))
+    state = TrainState(step=1, tokens=7, history=[{"step": 1, "loss": 0.5}])
+    save_checkpoint(str(tmp_path), TrainState(step=0), model, optimizer)
+    newer = Path(save_checkpoint(str(tmp_path), state, model, optimizer))
+    weights = {name: weight.clone() for name, weight in named_weights(model).items()}
+    whole, draw = newer.read_bytes(), np.random.default_rng(0)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    passed_over = 0
+    for at in [*range(0, header, 37), *draw.integers(header, len(whole), 60)]:
+        changed = bytearray(whole)
+        changed[at] ^= 1 << int(draw.integers(8))
+        newer.write_bytes(changed)
+        found = load_newest(str(tmp_path), model, optimizer, first_worker=False, warn=lambda _: None)
+        passed_over += found.step == 0
+        assert found in (state, TrainState(step=0))
+        assert all(torch.equal(weight, weights[name]) for name, weight in named_weights(model).items())
+    assert passed_over > 60
+
+
+def test_a_checkpoint_of_before_there_were_checksums_is_read(llm: str, tmp_path: Path) -> None:
+    from safetensors.torch import load, save
+
+    model, optimizer = fresh(llm)
+    learn(model, optimizer, range(1))
+    file = Path(save_checkpoint(str(tmp_path), TrainState(step=1), model, optimizer))
+    file.write_bytes(save(load(file.read_bytes()), {"state": json.dumps(asdict(TrainState(step=1)))}))
+    assert load_newest(str(tmp_path), *fresh(llm)) == TrainState(step=1)
 
 
 def test_a_damaged_checkpoint_is_none_of_those_to_keep(llm: str, tmp_path: Path) -> None:

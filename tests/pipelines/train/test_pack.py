@@ -166,6 +166,34 @@ def test_vectors_are_written_as_they_come(world: Path, tmp_path: Path, monkeypat
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["store.json", "one.arrow", "one.train.npy", "vectors-0.npy"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_packed_data_that_is_damaged_is_packed_again(world: Path, tmp_path: Path, name: str, damage: str) -> None:
+    chosen = settings(world, tmp_path / "out")
+    place = ensure_store(chosen, tmp_path)
+    whole = {path.name: path.read_bytes() for path in place.iterdir()}
+    middle = len(whole[name]) // 2
+    damaged = {"cut": whole[name][:middle], "flipped": bytearray(whole[name])}.get(damage)
+    if damaged is None:
+        (place / name).unlink()
+    else:
+        if damage == "flipped":
+            damaged[middle] ^= 1
+        (place / name).write_bytes(damaged)
+    assert ensure_store(chosen, tmp_path) == place
+    assert {path.name: path.read_bytes() for path in place.iterdir()} == whole
+
+
+def test_data_packed_before_there_were_checksums_is_taken_as_it_is(world: Path, tmp_path: Path) -> None:
+    chosen = settings(world, tmp_path / "out")
+    place = ensure_store(chosen, tmp_path)
+    told = json.loads((place / "store.json").read_text())
+    del told["checksum"], told["fingerprints"]
+    (place / "store.json").write_text(json.dumps(told))
+    ensure_store(chosen, tmp_path)
+    assert json.loads((place / "store.json").read_text()) == told
+
+
 def test_the_llms_weights_are_found_inside_a_model(world: Path, tmp_path: Path, tiny_model_dir: str) -> None:
     """`builtin` and a model with its LLM inside name it by "llm", relative to their own directory."""
     (tmp_path / "emb" / "embeddings").mkdir(parents=True)
