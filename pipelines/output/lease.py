@@ -260,5 +260,7 @@ def _held(holder: dict[str, Any]) -> LeaseHeld:
 
 
 def _who(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "its lease does not say who"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')} holds it since {since}"
