@@ -126,7 +126,7 @@ def test_a_run_that_lost_the_output_puts_nothing_more_in_place(table: Path, monk
                 write_memory(first, empty, 1, FACTS)
         assert len(seen) == place + 1
         if place == 0:
-            with pytest.raises(SettingsError, match="was changed since its memory.json was written"):
+            with pytest.raises(SettingsError, match=r"was changed since its memory.json was written"):
                 SantaMemory.load(output)
         else:
             SantaMemory.load(output)  # the captions are of the same table
