@@ -16,6 +16,7 @@ from jobs.terminal.commands import command
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import validate_request
+from pipelines.settings.base import ALLOW_PARTS
 
 if TYPE_CHECKING:
     from mats_core.model.asking import Clip, Request
@@ -38,13 +39,14 @@ def ask(
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
+    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
 ) -> int:
     """Answer a few files right here, without Ray."""
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights
 
-    config = check_model_dir(model)
+    config = check_model_dir(model, allow_parts)
     if config.encoder is None:
         problem = f'"{model}" has no encoder and answers embeddings only'
         raise SettingsError("model", problem, "choose a model with an encoder")
@@ -63,12 +65,12 @@ def ask(
         if storage.is_dir(file):
             problem = f'"{storage.public_uri(file)}" is a folder'
             raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
-    check_weights(resolve(model), config)
+    check_weights(resolve(model), config, trust_remote_code)
     from mats_core import load_model
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
 
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code)
+    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code, allow_parts=allow_parts)
     show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
     code = 0
     for file in files:

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from jobs.terminal.commands import command
-from mats_core.errors import first_line
+from mats_core.errors import SettingsError, first_line
 
 app = typer.Typer()
 
@@ -197,6 +197,21 @@ def _cluster() -> str:
     return "no cluster on this machine; jobs start a Ray of their own"
 
 
+def cluster_findings(address: str) -> Iterator[Finding]:
+    """Whether a cluster lets anybody in: at the URL of its dashboard, or host:port."""
+    from mats_core.storage.uris import public_uri
+    from pipelines.cluster.doors import CLOSE_IT, takes_anybody
+
+    area = f"cluster {public_uri(address)}"
+    try:
+        anybody = takes_anybody(address)
+    except SettingsError as error:
+        yield Finding(area, "answers", MISSING, f"{error.problem}. Do: {error.remedy}")
+        return
+    open_to_all = f"it takes jobs from anybody who reaches it, without a token. Do: {CLOSE_IT}"
+    yield Finding(area, "closed", MISSING if anybody else OK, open_to_all if anybody else "it wants a token")
+
+
 def _model() -> Finding:
     from mats_core.model.directory import BUILTIN
 
@@ -250,13 +265,17 @@ def doctor(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Try a store as well: list, read, write, delete below this URL.")
     ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Look whether this cluster takes jobs from anybody: host:port, or a dashboard.")
+    ] = None,
 ) -> int:
-    """Print versions, devices, Ray, what is missing for what, and what a store can."""
+    """Print versions, devices, Ray, what is missing for what, what a store can, and who may use a cluster."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     findings = [*examine(), *(store_findings(store) if store is not None else ())]
+    findings += cluster_findings(address) if address is not None else ()
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
     console = Console(soft_wrap=False)
     version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")
@@ -273,9 +292,12 @@ def doctor(
         console.print()
         console.print(table)
     console.print()
-    missing = [finding.name for finding in findings if finding.state == MISSING]
+    missing = [finding for finding in findings if finding.state == MISSING]
     if missing:
-        console.print(Text(f"mats caption cannot run here yet; see ✗ above: {', '.join(missing)}", style="bold red"))
+        asked = all(finding.area.startswith("cluster ") for finding in missing)
+        said = "not as asked" if asked else "mats caption cannot run here yet"
+        names = ", ".join(finding.name for finding in missing)
+        console.print(Text(f"{said}; see ✗ above: {names}", style="bold red"))
         return 1
     console.print(Text("mats caption can run here.", style="bold green"))
     return 0

@@ -15,6 +15,7 @@ from jobs.terminal.commands import EXIT_GATE_CLOSED, EXIT_INTERRUPTED, EXIT_TOO_
 from jobs.terminal.options import settings_command
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import public_uri
+from pipelines.settings.base import ALLOW_PARTS
 from pipelines.settings.evaluate import EvaluateSettings
 
 app = typer.Typer()
@@ -155,13 +156,14 @@ def compare(
     run_b: str = typer.Argument(..., help="The new answers to the same sounds."),
     out: str = typer.Option("compare.html", help="The page to write; a table of all changes goes beside it."),
     model: str = typer.Option("builtin", help="Whose CLAP measures how far two answers are apart."),
+    allow_parts: list[str] = typer.Option([], "--allow-parts", help=ALLOW_PARTS),
     top: int = typer.Option(100, min=1, help="Changes on the page, largest first."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
 ) -> int:
     """Which answers changed between two runs, and by how much, as a page with players."""
     from pipelines.evaluate.compare import compare_answers
 
-    found = compare_answers(run_a, run_b, out, model=model, top=top, device=device)
+    found = compare_answers(run_a, run_b, out, model=model, allow_parts=allow_parts, top=top, device=device)
     typer.echo(
         f"{found.rows} answers in both: {found.same} the same, {found.changed} changed; "
         f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"

@@ -18,6 +18,7 @@ import typer
 
 from jobs.terminal.commands import command
 from mats_core.errors import SettingsError
+from pipelines.settings.base import ALLOW_PARTS
 
 app = typer.Typer(
     help="The embedded world: synthesised sounds with captions, and the small model trained on it.",
@@ -78,6 +79,7 @@ def ablate(
 @command(app, "evaluate")
 def evaluate(
     model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",
+    allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
     clips: Annotated[int, typer.Option(min=10, help="test clips")] = 1000,
     scenes: Annotated[int, typer.Option(min=0, help="3-minute scenes; 0 leaves them out")] = 20,
     out: Annotated[Path | None, typer.Option(help="also write all numbers there, as JSON")] = None,
@@ -85,7 +87,7 @@ def evaluate(
     """Measure a model on clips from seeds that no training used, and print the table of the README."""
     from mats_core.model.directory import check_model_dir
 
-    check_model_dir(model)
+    check_model_dir(model, allow_parts or ())
     if out is not None:
         _writable(out)
         if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
@@ -95,7 +97,8 @@ def evaluate(
     from mats_core.soundworld.made.build import recorded_ablation
     from mats_core.soundworld.made.card import measured_table
 
-    numbers = measure(load_model(model, device="cpu", dtype="float32"), clips, scenes, _say)
+    loaded = load_model(model, device="cpu", dtype="float32", allow_parts=allow_parts or ())
+    numbers = measure(loaded, clips, scenes, _say)
     typer.echo(measured_table(numbers, recorded_ablation() if model == "builtin" else None))
     if out is not None:
         out.write_text(json.dumps(numbers, indent=1) + "\n")

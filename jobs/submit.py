@@ -117,17 +117,19 @@ def submit_when_ready(client: Any, command: str, runtime_env: dict[str, Any], pa
 
 
 def dashboard_client(where: str) -> Any:
-    """Ray's client of the dashboard at a URL. Raises SettingsError when nobody answers there."""
-    import urllib.error
-    import urllib.request
+    """Ray's client of the dashboard at a URL, with a warning where that takes jobs from anybody.
 
-    try:  # note: Ray's client tries for half a minute before it says that nobody answers
-        urllib.request.urlopen(f"{where.rstrip('/')}/api/version", timeout=4).close()
-    except urllib.error.HTTPError:
-        pass  # somebody answers; Ray's client knows about tokens
-    except OSError as error:
-        problem = f"no Ray dashboard answers at {public_uri(where)} ({error})"
-        raise SettingsError("address", problem, "start it, or name another one") from None
+    Raises SettingsError when nobody answers there, and when it wants another token than the one there is.
+    """
+    from pipelines.cluster.doors import CLOSE_IT, authenticate
+
+    # note: a warning and no refusal. Whom the cluster serves is not changed by one more job, only a network that this
+    # command cannot see may keep others out, and who submits is often not who may start it anew.
+    if authenticate(where):
+        _tell(
+            f"warning: the cluster at {public_uri(where)} takes jobs from anybody who reaches it, and shows them what"
+        )
+        _tell(f"jobs are given with --env; {CLOSE_IT}")
     from ray.job_submission import JobSubmissionClient
 
     return JobSubmissionClient(where)

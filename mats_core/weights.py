@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from mats_core.errors import SettingsError
+from mats_core.pretrained import check_zip
+from mats_core.storage.descriptions import read_shapes
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -26,6 +28,7 @@ def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
 
     Raises SettingsError that says what was `expected` and why the file could not be read.
     """
+    check_zip(file, setting, shown)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch also warns of what it then refuses
@@ -39,6 +42,7 @@ def read_tensors(path: Path, setting: str) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    read_shapes(path, setting)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:

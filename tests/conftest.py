@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.swift_server import SwiftStore, missing
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "MATS_CACHE" not in os.environ:  # what a test downloads, and the parts it names, are not the user's
+    _cache = tempfile.TemporaryDirectory(prefix="mats-cache-")
+    os.environ["MATS_CACHE"] = _cache.name
 # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -82,13 +86,17 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def shared_ray() -> Iterator[str]:
-    """A Ray that in-process runs find and use, and its address: starting one costs ten seconds."""
-    from pipelines.cluster.session import ray_session
+    """A Ray that in-process runs find and use, and commands can join, and its address: starting one costs ten seconds.
 
-    with ray_session(None, 4):
-        import ray
+    It takes everybody, as that of a run does not (tests/e2e/test_closed.py).
+    """
+    import ray
 
-        yield ray.get_runtime_context().gcs_address
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    sizes = {"num_cpus": 2 * max(4, os.cpu_count() or 1) + 4, "object_store_memory": 500_000_000}
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **sizes)
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
 
 
 @pytest.fixture(

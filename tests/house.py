@@ -27,7 +27,8 @@ LAYERS: dict[str, list[list[str]]] = {
     "mats_core": [
         ["errors"],
         ["storage"],
-        ["device", "weights"],
+        ["device", "pretrained"],
+        ["weights"],
         ["audio", "encoders", "memory", "generation", "scoring"],
         ["model"],
         ["training"],
@@ -44,7 +45,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["evaluate.datasets"],
         ["evaluate"],
     ],
-    "jobs": [["terminal"], ["*"], ["benchmarks"], ["cli"], ["__main__"]],
+    "jobs": [["terminal"], ["*"], ["benchmarks"], ["cli"], ["start"], ["__main__"]],
 }
 
 # What a package may not import besides the packages above it.
@@ -61,6 +62,8 @@ COVERED_BY = {
     "mats_core.audio.sandbox_process": "tests/mats_core/audio/test_sandbox.py",
     "mats_core.audio.signatures": "tests/mats_core/audio/test_decode.py",
     "mats_core.encoders.load": "tests/mats_core/encoders/test_clap.py",
+    "mats_core.model.places": "tests/mats_core/model/test_hostile_directories.py",
+    "mats_core.pretrained": "tests/mats_core/model/test_hostile_directories.py",
     "mats_core.scoring.aac": "tests/mats_core/scoring/test_captions.py",
     "mats_core.scoring.baselines": "tests/mats_core/scoring/test_choices.py",
     "mats_core.scoring.chat": "tests/mats_core/scoring/test_choices.py",
@@ -80,6 +83,8 @@ COVERED_BY = {
     "pipelines.archive.embed_audio": "tests/e2e/test_caption.py",
     "pipelines.archive.stages": "tests/pipelines/archive/test_model_stage.py",
     "pipelines.archive.run": "tests/e2e/test_resume.py",
+    "pipelines.cluster.ray_program": "tests/pipelines/cluster/test_own_ray.py",
+    "pipelines.cluster.rendezvous": "tests/e2e/test_closed.py",
     "pipelines.evaluate.compare": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.datasets.definition": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.datasets.folder": "tests/pipelines/evaluate/datasets/test_loading.py",
@@ -323,7 +328,7 @@ def foreign_files(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:
         for node in paths:
             if _joined_parts(node) & others:
                 yield f"{name} line {node.lineno} makes a path into {', '.join(sorted(_joined_parts(node) & others))}"
-        if package != PACKAGES[-1]:
+        if package != PACKAGES[-1] and name != "mats_core.packages":  # which says where the packages lie
             for line, climbed in _climbs(tree):
                 if climbed >= depth:
                     yield f"{name} line {line} climbs out of {package}"

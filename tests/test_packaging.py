@@ -114,8 +114,8 @@ def test_bounds_keep_out_what_does_not_work_together() -> None:
 
 
 def test_the_command_is_there() -> None:
-    assert project()["scripts"] == {"mats": "jobs.__main__:main"}
-    assert callable(importlib.import_module("jobs.__main__").main)
+    assert project()["scripts"] == {"mats": "mats_core.packages:main"}
+    assert callable(importlib.import_module("mats_core.packages").main)
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -13,6 +13,7 @@ from mats_core.device import pick_device, pick_dtype
 from mats_core.encoders.base import embed_by_length, pad_waveform
 from mats_core.encoders.facts import FeatureSettings, read_features
 from mats_core.errors import SettingsError, first_line
+from mats_core.pretrained import check_outline, check_pretrained, panics_told
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
 from mats_core.storage.uris import Uri, uri_text
@@ -57,19 +58,29 @@ class HfClapEncoder:
 
     def __init__(self, directory: Uri, device: str = "auto", dtype: str = "auto") -> None:
         defer_sklearn()
-        from transformers import AutoTokenizer, ClapModel
+        from transformers import AutoTokenizer, ClapConfig, ClapModel
 
         directory = uri_text(directory)
         folder = local_directory(directory, "encoder")
         self.device = pick_device(device)
         self.dtype = torch.float32 if dtype == "auto" else pick_dtype(dtype, device)
         self.features = read_features(folder)
+        config, shapes = check_pretrained(folder, "encoder", directory)
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            with panics_told(RuntimeError):
+                self.tokenizer = AutoTokenizer.from_pretrained(
+                    str(folder), local_files_only=True, trust_remote_code=False
+                )
+            if config and shapes:
+                with torch.device("meta"):
+                    outline = ClapModel(ClapConfig.from_pretrained(str(folder), local_files_only=True))
+                check_outline(outline, shapes, "encoder", directory, packed="quantization_config" in config)
             with no_bars():
                 model, report = ClapModel.from_pretrained(
                     str(folder), dtype=self.dtype, local_files_only=True, output_loading_info=True
                 )
+        except SettingsError:
+            raise
         except Exception as error:  # transformers raises anything, from OSError to pickle's errors
             why = f"{directory} cannot be loaded ({type(error).__name__}: {first_line(error)})"
             raise SettingsError("encoder", why, "give a ClapModel directory with its tokenizer") from error
@@ -99,7 +110,8 @@ class HfClapEncoder:
         """Texts → float32 [B, dim] unit, on the model's device. Texts too long are cut, keeping the end token."""
         if not texts:
             return torch.zeros(0, self.dim, device=self.device)
-        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_text_tokens)["input_ids"]
+        with panics_told(lambda why: SettingsError("encoder", f"its tokenizer fails ({why})", "give another encoder")):
+            ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_text_tokens)["input_ids"]
         ids = [row or [self._end_token] for row in ids]  # some tokenizers make nothing at all of an empty text
 
         def embed(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,6 @@ Microsoft CLAP is a weights file, the msclap package and GPT-2's tokenizer; any 
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.errors import SettingsError, checked, first_line
+from mats_core.pretrained import check_tokenizer, panics_told
+from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory, local_file, looks_like_hub_name, strip_scheme
 from mats_core.storage.fingerprint import cached, combine, fingerprint_directory, fingerprint_file, hash_settings
 
 WEIGHTS = "CLAP_weights_2023.pth"
 END_OF_TEXT = "<|endoftext|>"
-_HUB_TOKENIZERS = ("gpt2", "openai-community/gpt2")
+HUB_TOKENIZERS = ("gpt2", "openai-community/gpt2")
 _TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
 _MSCLAP_HEARING = (44_100, 7.0)  # without the package, which says the same
 
@@ -40,13 +41,13 @@ class FeatureSettings(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    feature_size: int = Field(64, ge=1, description="mel bands")
-    sampling_rate: int = Field(48_000, ge=1)
-    hop_length: int = Field(480, ge=1)
-    max_length_s: float = Field(10, gt=0)
-    fft_window_size: int = Field(1024, ge=2)
-    frequency_min: float = 0
-    frequency_max: float = 14_000
+    feature_size: int = Field(64, ge=1, le=4096, description="mel bands")
+    sampling_rate: int = Field(48_000, ge=1, le=768_000)
+    hop_length: int = Field(480, ge=1, le=1_000_000)
+    max_length_s: float = Field(10, gt=0, le=3600)
+    fft_window_size: int = Field(1024, ge=2, le=1 << 20)
+    frequency_min: float = Field(0, ge=0, le=1e6)
+    frequency_max: float = Field(14_000, ge=0, le=1e6)
     truncation: str = "fusion"
     padding: str = "repeatpad"
 
@@ -67,11 +68,11 @@ def read_encoder_facts(uri: str, setting: str = "encoder") -> EncoderFacts:
         return EncoderFacts(uri, name, dim, file.stat().st_size)
     folder = local_directory(uri, setting)
     try:
-        config = json.loads((folder / "config.json").read_bytes())
+        config = read_object(folder / "config.json", setting)
         if config.get("model_type") != "clap":
             raise ValueError(f"its config.json is of a {config.get('model_type')}")
         dim = int(config["projection_dim"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(setting, f"{uri} is no CLAP encoder ({error})", "give a ClapModel directory") from None
     weights = [path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin")]
     if not any(path.parent == folder for path in weights):
@@ -92,10 +93,7 @@ def read_features(folder: Path) -> FeatureSettings:
     for name in ("preprocessor_config.json", "processor_config.json"):
         path = folder / name
         if path.is_file():
-            try:
-                values = json.loads(path.read_bytes())
-            except ValueError as error:
-                raise SettingsError("encoder", f"{path} is not JSON ({error})", "copy or make it again") from None
+            values = read_object(path, "encoder")
             found: FeatureSettings = checked(FeatureSettings, values.get("feature_extractor", values), name)
             return found
     why = f"preprocessor_config.json is missing in {folder}"
@@ -133,8 +131,8 @@ def check_files(uri: str) -> None:
     place, tokenizer = split_uri(uri)
     if "://" not in place and not place.startswith("hf:"):
         weights_file(place)
-    name = strip_scheme(tokenizer or _HUB_TOKENIZERS[0])
-    if "://" not in name and name not in _HUB_TOKENIZERS and not looks_like_hub_name(name):
+    name = strip_scheme(tokenizer or HUB_TOKENIZERS[0])
+    if "://" not in name and name not in HUB_TOKENIZERS and not looks_like_hub_name(name):
         local_directory(name, "encoder.tokenizer")
 
 
@@ -189,7 +187,11 @@ def load_gpt2_tokenizer(folder: Path) -> Any:
     before = logger.level
     logger.setLevel(logging.ERROR)  # it guesses a model from "clap" in a path, and warns
     try:
-        tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+        check_tokenizer(folder, "encoder.tokenizer", str(folder))
+        with panics_told(RuntimeError):
+            tokenizer = GPT2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
+    except SettingsError:
+        raise
     except Exception as error:  # transformers raises anything
         why = f"{folder} holds no tokenizer that can be loaded ({first_line(error)})"
         raise SettingsError("encoder.tokenizer", why, "give a directory of GPT-2's tokenizer") from None
@@ -209,14 +211,14 @@ def tokenizer_folder(where: str | None, beside: Path) -> Path:
     SettingsError says what is missing.
     """
     name = strip_scheme(where) if where is not None else None
-    if name is not None and (name not in _HUB_TOKENIZERS or Path(name).is_dir()):
+    if name is not None and (name not in HUB_TOKENIZERS or Path(name).is_dir()):
         return local_directory(name, "encoder.tokenizer")
     if where is None and (beside / "gpt2").is_dir():
         return beside / "gpt2"
     from huggingface_hub import snapshot_download
 
     reason: Exception | None = None
-    for name, offline in [*((name, True) for name in _HUB_TOKENIZERS), (_HUB_TOKENIZERS[1], False)]:
+    for name, offline in [*((name, True) for name in HUB_TOKENIZERS), (HUB_TOKENIZERS[1], False)]:
         try:
             folder = Path(snapshot_download(name, allow_patterns=_TOKENIZER_FILES, local_files_only=offline))
         except Exception as error:  # not cached; then: no network, no permission

@@ -3,6 +3,7 @@
     bridges      Santa and four others behind one `Bridge`, and their settings (no torch until one is used)
     santa        `SantaMemory`: texts searched by cluster, mixed into an audio embedding
     faiss_index  the index inside a memory: clusters, shards, merging on disk
+    captions     the texts inside a memory, read within bounds
     noise        Gaussian noise, for training and keyed by memory row
 
 Public: `SantaMemory`, `Bridge`, `SantaSettings`, `BridgeSettings`, `KINDS`, `inject_noise`. Rooms from `model` up may

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,67 @@ def from_bytes(data: bytes) -> Any:
     return faiss.deserialize_index(np.frombuffer(data, np.uint8))
 
 
+_HEADER = "4s i q 16x ? i Q 8x 4s i q 16x ? i Q"  # of an index, then of the centroids inside it
+_NUMBERS = {4: (2, 0), 0: (1, 2)}  # FAISS's float16 and int8: bytes a number, what it learns a dimension
+
+
+def check_layout(path: Path) -> None:
+    """ValueError unless a file is an index as `merge_shards` and `SantaMemory.save` write it, with sizes that fit one
+    another and the file: FAISS makes room for what a file says, whatever it is."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+
+        def take(layout: str) -> tuple[Any, ...]:
+            data = file.read(struct.calcsize(f"<{layout}"))
+            if len(data) != struct.calcsize(f"<{layout}"):
+                raise ValueError("its index is cut short")
+            return struct.unpack(f"<{layout}", data)
+
+        kind, dim, count, trained, metric, clusters, inner, *centroids = take(_HEADER)
+        if kind not in (b"IwFl", b"IwSq") or inner != b"IxF2" or not trained or metric != 1:
+            raise ValueError(f"its index is of a kind that is not read here: {kind!r} over {inner!r}")
+        said = f"its index says {count} vectors of {dim} numbers in {clusters} clusters, and has {size} bytes"
+        if min(dim, clusters, count + 1) < 1 or dim * clusters * 4 + count * (dim + 8) > size:
+            raise ValueError(said)
+        if centroids != [dim, clusters, True, 1, dim * clusters]:
+            raise ValueError("the centroids of its index do not fit it")
+        file.seek(dim * clusters * 4, 1)
+        direct, rows = take("b Q")
+        width, by_residual = 4, False
+        if kind == b"IwSq":
+            number, dims, code, trained_numbers = take("i 8x Q Q Q")
+            width, ranges = _NUMBERS.get(number, (0, 0))
+            if (dims, code, trained_numbers) != (dim, dim * width, dim * ranges):
+                raise ValueError("the numbers of its index are of a kind that is not read here")
+            file.seek(trained_numbers * 4, 1)
+            again, by_residual = take("Q ?")
+            width = width if again == code else 0
+        mark, lists, code, form, numbers = take("4s Q Q 4s Q")
+        plain = (direct, rows, by_residual, mark, lists, code) == (0, 0, False, b"ilar", clusters, dim * width)
+        if not plain or form not in (b"full", b"sprs") or numbers > clusters * (1 if form == b"full" else 2):
+            raise ValueError("the vectors of its index do not fit it")
+        sizes = np.frombuffer(file.read(numbers * 8), "<u8")
+        held = sizes if form == b"full" else sizes[1::2]
+        known = form == b"full" or (len(sizes) % 2 == 0 and (sizes[::2] < clusters).all())
+        if len(sizes) != numbers or not known or (held > count).any() or sum(map(int, held)) != count:
+            raise ValueError("the clusters of its index do not add up")
+        if file.tell() + count * (code + 8) != size:
+            raise ValueError(said)
+
+
+def open_index(path: Path, mapped: bool = True) -> Any:
+    """The index of a file that others may have made; ValueError, RuntimeError or OSError where it is not whole.
+
+    mapped: its vectors stay in the file, mapped into memory: all processes of a machine share one copy.
+    """
+    import faiss
+
+    check_layout(path)
+    return open_mapped(path) if mapped else faiss.read_index(str(path))
+
+
 def open_mapped(path: Path) -> Any:
-    """An index whose vectors stay in the file, mapped into memory: all processes of a machine share one copy."""
+    """An index of our own whose vectors stay in the file."""
     import faiss
 
     index: Any = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 
 from mats_core.errors import SettingsError, first_line
 from mats_core.memory import faiss_index
+from mats_core.memory.captions import check_captions, read_captions
 from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import combine, fingerprint_file, sealed, unsealed
 from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
@@ -125,8 +127,6 @@ class SantaMemory:
 
         Raises SettingsError when it is missing, broken or not what its memory.json says.
         """
-        import faiss
-
         uri = uri_text(uri)
         folder = local_directory(uri, "memory")
         file, captions = folder / "index.faiss", folder / "captions.parquet"
@@ -135,14 +135,16 @@ class SantaMemory:
             return SettingsError("memory", why, remedy)
 
         try:
-            note = json.loads((folder / "memory.json").read_bytes())
+            note = read_object(folder / "memory.json", "memory")
             # note: before FAISS reads any of it; the hash of a large file is kept, and made anew when the file changes
             actual = fingerprint_file(file)
             if note.get("fingerprint") not in (None, "", actual):
                 raise wrong(f"the index of {uri} is cut short or was changed since its memory.json was written")
-            index: Any = faiss_index.open_mapped(file) if mmap else faiss.read_index(str(file))
+            index = faiss_index.open_index(file, mmap)
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
+        except SettingsError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise wrong(f"{uri} is no whole memory directory ({first_line(error)})") from error
         if found != wanted:
@@ -159,7 +161,12 @@ class SantaMemory:
             unsealed(note)
         except ValueError as error:
             raise wrong(f"memory.json of {uri} is no longer what it was: {error}") from None
-        return cls(index, table, made_with, actual, note.get("storage", "float32"))
+        if table is not None:
+            check_captions(table, int(index.ntotal))
+        try:
+            return cls(index, table, made_with, actual, note.get("storage", "float32"))
+        except RuntimeError as error:  # rows of other numbers than 0, 1, …
+            raise wrong(f"the index of {uri} does not number its rows ({first_line(error)})") from error
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.
@@ -360,9 +367,7 @@ class SantaMemory:
 
     def _table(self) -> Any:
         if isinstance(self._captions, Path):
-            import pyarrow.parquet as pq
-
-            self._captions = pq.read_table(self._captions)
+            self._captions = read_captions(self._captions, self.count)
         return self._captions
 
 

@@ -9,10 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mats_core.encoders.facts import (
+    HUB_TOKENIZERS,
+    check_files,
+    load_gpt2_tokenizer,
+    split_uri,
+    tokenizer_folder,
+    weights_file,
+)
 from mats_core.encoders.facts import WEIGHTS as MSCLAP_WEIGHTS
-from mats_core.encoders.facts import check_files, load_gpt2_tokenizer, split_uri, tokenizer_folder, weights_file
 from mats_core.errors import SettingsError, checked
 from mats_core.model.config import ModelConfig, Part
+from mats_core.model.places import check_places, remember_places
+from mats_core.storage.descriptions import read_json
 from mats_core.storage.fetch import local_directory, looks_like_hub_name, strip_scheme
 from mats_core.storage.fingerprint import combine, fingerprint_file, hash_settings
 from mats_core.storage.uris import Uri, path_of, uri_text
@@ -25,13 +34,14 @@ PARTS = ("encoder", "llm", "memory")
 """What a model is made of besides its own weights."""
 
 
-def check_model_dir(uri: Uri) -> ModelConfig:
+def check_model_dir(uri: Uri, allow_parts: Sequence[str] = ()) -> ModelConfig:
     """Read and check `mats.json` and that every file it needs is there, without loading anything.
 
-    Takes milliseconds for a local directory. Raises SettingsError that says what is missing.
+    allow_parts: places (folders or URLs) outside the model directory that its parts may lie at. Takes milliseconds for
+    a local directory. Raises SettingsError that says what is missing, or lies where it may not.
     """
     uri = uri_text(uri)
-    return read_config(resolve(uri), uri)
+    return read_config(resolve(uri), uri, allow_parts)
 
 
 def resolve(uri: str) -> Path:
@@ -48,15 +58,15 @@ def resolve(uri: str) -> Path:
     return folder
 
 
-def read_config(folder: Path, uri: str) -> ModelConfig:
-    """The settings of a local model directory whose files are all there; `uri` is its name in a SettingsError."""
-    try:
-        values = json.loads((folder / "mats.json").read_bytes())
-    except (FileNotFoundError, ValueError) as error:
-        lost = isinstance(error, FileNotFoundError)
-        why = f"there is no mats.json in {uri}" if lost else f"mats.json in {uri} is not JSON ({error})"
-        raise SettingsError("model", why, "give a model directory") from None
-    config: ModelConfig = checked(ModelConfig, values, "mats.json")
+def read_config(folder: Path, uri: str, allow_parts: Sequence[str] = ()) -> ModelConfig:
+    """The settings of a local model directory whose files are all there and whose parts lie where they may; `uri` is
+    its name in a SettingsError."""
+    if not (folder / "mats.json").is_file():
+        raise SettingsError("model", f"there is no mats.json in {uri}", "give a model directory")
+    config: ModelConfig = checked(
+        ModelConfig, read_json(folder / "mats.json", "model", f"mats.json in {uri}"), "mats.json"
+    )
+    check_places(folder, part_uris(config), uri, allow_parts)
     needed = ["mapper.safetensors"]
     if config.adapter is not None:
         needed += ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
@@ -88,12 +98,26 @@ def _missing_part(folder: Path, config: ModelConfig) -> str | None:
     return None
 
 
+def part_uris(config: ModelConfig) -> dict[str, str]:
+    """Part → URI, as `mats.json` has it, of those there are."""
+    return {name: part.uri for name in PARTS if (part := getattr(config, name)) is not None}
+
+
 def part_uri(folder: Path, part: Part | None) -> str | None:
     """Where a part is: relative URIs are inside the model directory."""
     if part is None:
         return None
-    inside = folder / part.uri
-    return str(inside) if not os.path.isabs(part.uri) and inside.exists() else part.uri
+    if part.uri.startswith("msclap:"):
+        place, tokenizer = split_uri(part.uri)
+        return f"msclap:{_inside(folder, place)}" + (f"?tokenizer={_inside(folder, tokenizer)}" if tokenizer else "")
+    return _inside(folder, part.uri)
+
+
+def _inside(folder: Path, uri: str) -> str:
+    if "://" in uri or uri.startswith(("hf:", "~")) or os.path.isabs(uri):
+        return uri
+    is_hub = looks_like_hub_name(uri) or uri in HUB_TOKENIZERS
+    return uri if is_hub and not (folder / uri).exists() else str(folder / uri)
 
 
 def recorded_uri(uri: str) -> str:
@@ -106,12 +130,12 @@ def recorded_uri(uri: str) -> str:
     return os.path.abspath(uri)
 
 
-def encoder_uri(uri: str, setting: str = "encoder") -> str:
+def encoder_uri(uri: str, setting: str = "encoder", allow_parts: Sequence[str] = ()) -> str:
     """`uri` itself, or the encoder's own where it names a model directory or "builtin"."""
     path = path_of(uri)
     if uri != "builtin" and not (path is not None and (path / "mats.json").is_file()):
         return uri
-    where = part_uri(resolve(uri), check_model_dir(uri).encoder)
+    where = part_uri(resolve(uri), check_model_dir(uri, allow_parts).encoder)
     if where is None:
         raise SettingsError(setting, f"the model {uri} has no encoder", "name an encoder, or a model with one")
     return where
@@ -158,6 +182,7 @@ def save_model(
         save_file(stored(get_peft_model_state_dict(llm)), folder / "adapter" / "adapter_model.safetensors")
         _write_json(folder / "adapter" / "adapter_config.json", _peft_settings(llm))
     moved: dict[str, Part] = {}
+    outside: list[str] = []
     for name in PARTS:
         part: Part | None = getattr(config, name)
         if part is None:
@@ -169,6 +194,8 @@ def save_model(
             place = strip_scheme(parts[name])
             where = os.path.abspath(place) if os.path.isdir(place) else part.uri
             moved[name] = Part(uri=where, fingerprint=part.fingerprint)
+            outside.append(where)
+    remember_places(outside)
     _write_json(folder / "mats.json", config.model_copy(update=moved).model_dump(mode="json"))
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,14 @@ import numpy as np
 
 from mats_core.audio.windows import chunk_seconds
 from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory, split_uri
-from mats_core.errors import SettingsError, first_line
+from mats_core.errors import SettingsError
+from mats_core.memory.captions import check_captions
 from mats_core.model.config import ModelConfig
-from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, resolve
-from mats_core.storage.fetch import check_safetensors, strip_scheme
+from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, part_uris, resolve
+from mats_core.model.places import check_places
+from mats_core.pretrained import check_pretrained
+from mats_core.storage.descriptions import read_object, read_shapes
+from mats_core.storage.fetch import strip_scheme
 
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
@@ -25,7 +28,8 @@ _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 @dataclass(frozen=True)
 class ModelFacts:
     """`sample_rate` in Hz, `window_s` of the encoder and `chunk_s` of a work row in seconds; `size` in bytes;
-    `positions` are the tokens that the LLM was made for, 0 where it does not say."""
+    `positions` are the tokens that the LLM was made for, 0 where it does not say; `elsewhere` are the places outside
+    the model directory that its parts are at, each allowed."""
 
     fingerprint: str
     encoder_fingerprint: str
@@ -36,13 +40,17 @@ class ModelFacts:
     size: int
     positions: int
     config: ModelConfig
+    elsewhere: tuple[str, ...] = ()
 
 
-def read_model_facts(uri: str) -> ModelFacts:
-    """Check a model directory and read its facts; raises SettingsError that says what is missing or broken."""
-    config = check_model_dir(uri)
+def read_model_facts(uri: str, allow_parts: Sequence[str] = (), trust_remote_code: bool = False) -> ModelFacts:
+    """Check a model directory and read its facts; raises SettingsError that says what is missing or broken.
+
+    allow_parts: places outside the directory that its parts may lie at. trust_remote_code: its LLM may run code.
+    """
+    config = check_model_dir(uri, allow_parts)
     folder = resolve(uri)
-    check_weights(folder, config)
+    check_weights(folder, config, trust_remote_code)
     encoder = part_uri(folder, config.encoder)
     if encoder is None:
         raise SettingsError("model", f"{uri} has no encoder", "give a model with one")
@@ -52,6 +60,7 @@ def read_model_facts(uri: str) -> ModelFacts:
         fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
         window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=_size(folder, config),
         positions=_positions(folder, config), config=config,
+        elsewhere=tuple(check_places(folder, part_uris(config), uri, allow_parts)),
     )  # fmt: skip
 
 
@@ -59,7 +68,7 @@ def _positions(folder: Path, config: ModelConfig) -> int:
     llm = _directory(folder, config, "llm")
     if llm is None or not (llm / "config.json").is_file():
         return 0
-    values = json.loads((llm / "config.json").read_bytes())
+    values = read_object(llm / "config.json", "llm")
     return int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
 
 
@@ -73,8 +82,9 @@ def _size(folder: Path, config: ModelConfig) -> int:
     return sum(path.stat().st_size for path in weights)
 
 
-def check_weights(folder: Path, config: ModelConfig) -> None:
-    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model.
+def check_weights(folder: Path, config: ModelConfig, trust_remote_code: bool = False) -> None:
+    """SettingsError for weights of a local model directory that are cut short, not finite, or of another model, and
+    for an LLM that asks for code of its own, unless it is trusted.
 
     Reads mapper and adapter, and of LLM and memory headers and configuration only: under a second at full size.
     """
@@ -84,14 +94,13 @@ def check_weights(folder: Path, config: ModelConfig) -> None:
         _check_shape(file, mapper, "linear.weight", 1, config.embedding_dim)
         _check_finite(file, mapper)
     llm = _directory(folder, config, "llm")
-    stated = _read_json(llm / "config.json", "llm") if llm else {}
+    stated = read_object(llm / "config.json", "llm") if llm else {}
     if llm:
         width = _stated_size(stated, ("hidden_size", "n_embd"), llm)
         if width is not None and width != config.hidden_size:
             why = f"{llm} is {width} wide, and this model needs an LLM {config.hidden_size} wide"
             raise SettingsError("llm", why, "give the LLM this model was made with")
-        for part in sorted(llm.glob("*.safetensors")):
-            check_safetensors(part, "llm", str(part))
+        check_pretrained(llm, "llm", str(llm), trust_remote_code)
     if config.adapter is not None:
         layers = _stated_size(stated, ("num_hidden_layers", "n_layer"), llm)
         _check_adapter(folder / "adapter" / "adapter_model.safetensors", config.adapter.rank, layers)
@@ -111,7 +120,7 @@ def _stated_size(stated: dict[str, Any], names: tuple[str, ...], llm: Path | Non
 
 def _check_memory(memory: Path, config: ModelConfig) -> None:
     """SettingsError for a memory of another size or encoder, or captions that are cut short."""
-    note = _read_json(memory / "memory.json", "memory")
+    note = read_object(memory / "memory.json", "memory")
     if note.get("dim", config.embedding_dim) != config.embedding_dim:
         why = f"{memory} has {note['dim']} dimensions, and the model's embeddings have {config.embedding_dim}"
         raise SettingsError("memory", why, "give a memory of this model's encoder")
@@ -123,22 +132,7 @@ def _check_memory(memory: Path, config: ModelConfig) -> None:
         refuse_other_memory(str(memory), made_with, config.encoder.fingerprint)
     captions = memory / "captions.parquet"
     if captions.is_file():
-        _check_captions(captions, note.get("count"))
-
-
-def _check_captions(path: Path, count: Any) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    remedy = 'copy it again, or rebuild the memory with "mats build-memory"'
-    try:
-        with pq.ParquetFile(path) as file:
-            names, rows = set(file.schema_arrow.names), file.metadata.num_rows
-    except (pa.ArrowException, OSError) as error:
-        raise SettingsError("memory", f"{path} is no whole Parquet file ({first_line(error)})", remedy) from None
-    if not {"caption", "source"} <= names or count not in (None, rows):
-        why = f"{path} has {rows} rows of {sorted(names)}, and should have {count} of caption and source"
-        raise SettingsError("memory", why, remedy)
+        check_captions(captions, note.get("count"))
 
 
 def _check_adapter(path: Path, rank: int, layers: int | None) -> None:
@@ -166,7 +160,7 @@ def _directory(folder: Path, config: ModelConfig, name: str) -> Path | None:
 def _opened(path: Path) -> Iterator[Any]:
     from safetensors import safe_open
 
-    check_safetensors(path, "model", str(path))
+    read_shapes(path, "model")
     with safe_open(path, "np") as file:
         yield file
 
@@ -187,15 +181,3 @@ def _check_finite(file: Any, path: Path) -> None:
             continue  # numpy has no bfloat16; loading looks at those
         if not np.isfinite(file.get_tensor(name)).all():
             raise SettingsError("model", f"in {path}, {name} holds NaN or infinity", "give weights that are finite")
-
-
-def _read_json(path: Path, setting: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        why = f"{path} cannot be read as JSON ({error})"
-    else:
-        if isinstance(values, dict):
-            return values
-        why = f"{path} holds a {type(values).__name__}, not a JSON object"
-    raise SettingsError(setting, why, "copy or make it again")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,9 @@ import torch
 from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import AdapterConfig, Part
 from mats_core.model.directory import recorded_uri
-from mats_core.storage.fetch import check_safetensors, local_directory
+from mats_core.pretrained import check_outline, check_pretrained, panics_told
+from mats_core.storage.descriptions import read_object
+from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
 from mats_core.weights import check_finite, compare_keys, defer_sklearn, no_bars, some
 
@@ -26,6 +27,7 @@ def load_llm(
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     folder = local_directory(uri, "llm", code=trust_remote_code)
+    _check(folder, uri, trust_remote_code)
     options = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     with _told_as_settings(uri), no_bars():
         tokenizer = load_tokenizer(folder, trust_remote_code)
@@ -45,11 +47,29 @@ def load_llm(
     return llm.to(device).eval(), tokenizer, Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder))
 
 
+def _check(folder: Path, uri: str, trusted: bool) -> dict[str, list[int]] | None:
+    """The shapes of an LLM's weights, as `check_pretrained` reads them; refuses what they could not fill."""
+    config, shapes = check_pretrained(folder, "llm", uri, trusted)
+    if config and shapes and not trusted:
+        check_outline(_outline(folder, uri, False), shapes, "llm", uri, packed="quantization_config" in config)
+    return shapes
+
+
+def _outline(folder: Path, uri: str, trusted: bool) -> Any:
+    """The LLM without numbers: its modules on the meta device."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _told_as_settings(uri), torch.device("meta"):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+
+
 @contextmanager
 def _told_as_settings(uri: str) -> Iterator[None]:
     """What transformers raises, from OSError to pickle's errors, as a SettingsError."""
     try:
-        yield
+        with panics_told(RuntimeError):
+            yield
     except SettingsError:
         raise
     except Exception as error:
@@ -67,17 +87,12 @@ def _told_as_settings(uri: str) -> Iterator[None]:
 def load_llm_outline(uri: str, trust_remote_code: bool = False) -> tuple[Any, Any, Part]:
     """As `load_llm`, with the LLM's shapes alone: its weights stay on disk and take no memory."""
     defer_sklearn()
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     folder = local_directory(uri, "llm", code=trust_remote_code)
-    with _told_as_settings(uri), torch.device("meta"):
+    shapes = _check(folder, uri, trust_remote_code)
+    with _told_as_settings(uri):
         tokenizer = load_tokenizer(folder, trust_remote_code)
-        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trust_remote_code, local_files_only=True)
-        llm = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    weights = sorted(folder.glob("*.safetensors"))
-    for file in weights:
-        check_safetensors(file, "llm", str(file))
-    if not weights and not list(folder.glob("*.bin")):
+    llm = _outline(folder, uri, trust_remote_code)
+    if not shapes and not list(folder.glob("*.bin")):
         why = f"the weights of {uri}, model.safetensors or pytorch_model.bin, are missing"
         raise SettingsError("llm", why, "give a complete LLM")
     part = Part(uri=recorded_uri(uri), fingerprint=fingerprint_directory(folder))
@@ -175,5 +190,5 @@ def _sentencepiece_alone(folder: Path) -> bool:
     if (folder / "tokenizer.json").exists() or not (folder / "tokenizer.model").is_file():
         return False
     settings = folder / "tokenizer_config.json"
-    values = json.loads(settings.read_bytes()) if settings.is_file() else {}
+    values = read_object(settings, "llm") if settings.is_file() else {}
     return values.get("tokenizer_class", "LlamaTokenizer") in ("LlamaTokenizer", "LlamaTokenizerFast")

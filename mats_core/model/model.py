@@ -335,6 +335,7 @@ def load_model(
     encoder: bool = True,
     memory: bool = True,
     merge_adapter: bool | None = None,
+    allow_parts: Sequence[str] = (),
 ) -> MatsModel:
     """Load a model directory and everything it names; "builtin" is the embedded model.
 
@@ -342,12 +343,13 @@ def load_model(
     one. dtype: of the LLM; "auto" is bfloat16 on CUDA and float32 on CPU. trust_remote_code: let an LLM that brings
     Python files of its own run them. encoder=False or memory=False leaves that part out (the model then answers
     embeddings only; answers without Santa). merge_adapter: add LoRA into the LLM's weights, which is faster and, in
-    float32, exact; by default that is done in float32 only.
+    float32, exact; by default that is done in float32 only. allow_parts: places (folders, URLs) outside the model
+    directory where its `mats.json` may say that a part is; those you gave when you made it need not be named.
     Raises SettingsError for anything missing, broken or of another model.
     """
     uri = uri_text(uri)
     folder = resolve(uri)
-    config = read_config(folder, uri)
+    config = read_config(folder, uri, allow_parts)
     place, number = pick_device(device), pick_dtype(dtype, device)
     where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
     llm, tokenizer, llm_part = load_llm(str(where["llm"]), place, number, trust_remote_code)

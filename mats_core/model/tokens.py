@@ -15,6 +15,7 @@ import torch
 
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import SPEECH
+from mats_core.pretrained import panics_told
 
 _CACHED = 200_000  # distinct texts remembered; then forgotten all at once
 
@@ -49,7 +50,8 @@ class PromptTokens:
         self._answers: dict[str, list[int]] = {}
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+        with panics_told(lambda why: SettingsError("llm", f"its tokenizer fails ({why})", "give another LLM")):
+            return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
     def prompt(self, text: str) -> tuple[list[int], int]:
         """Ids of the whole prompt, BOS first, zeros in the gap; and where the gap starts."""

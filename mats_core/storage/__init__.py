@@ -10,6 +10,9 @@ uris, fetch and fingerprint. Every room may import it; it imports `mats_core.err
     tars         members of a tar archive
     reading      open, read, copy, list, look up
     writing      write, create, remove
+    names        names that others gave, before one becomes a path
+    hosts        hosts that no file and no redirect may lead to
+    descriptions JSON and safetensors headers of others, within bounds
     fetch        model files by URI or hub name, as local files in a cache
     fingerprint  hashes of model files and settings
     stores/      how single stores differ: S3 that is not Amazon's, files over ranges, what a store can

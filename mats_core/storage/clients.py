@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from mats_core.errors import SettingsError, StorageError
 from mats_core.storage.errors import Result, error_from, store_code, with_retries
+from mats_core.storage.hosts import refuse_redirect
 from mats_core.storage.uris import Uri, local_path, public_uri, scheme, uri_text
 
 # Schemes that lead on to other files or URLs; a manifest must not be able to reach through them.
@@ -117,9 +118,20 @@ def _options(kind: str, uri: str, repeats: bool) -> dict[str, Any]:
         import aiohttp
 
         wait = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_READ_S)
+        sent = {"timeout": wait, "trust_env": True, "trace_configs": [_redirects()]}
         # note: a signed URL is sent as it stands; written anew, its signature might no longer fit
-        return {"encoded": bool(_PLAIN_URL.fullmatch(uri)), "client_kwargs": {"timeout": wait, "trust_env": True}}
+        return {"encoded": bool(_PLAIN_URL.fullmatch(uri)), "client_kwargs": sent}
     return {}
+
+
+@lru_cache(maxsize=1)
+def _redirects() -> Any:
+    """What aiohttp calls when it is sent on; one object, since clients of the same options are shared."""
+    import aiohttp
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_redirect.append(refuse_redirect)
+    return trace
 
 
 def is_known_scheme(name: str) -> bool:

@@ -154,6 +154,8 @@ def error_from(error: BaseException, uri: Uri) -> StorageError:
         return StorageError(cause[0], cause[1].format(bucket=bucket, name=name, said=words))
     if scheme(uri) in ("http", "https") and isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__  # note: fsspec says "not found" for a refused or failed connection, too
+        if isinstance(error, StorageError):
+            return error
     status = getattr(error, "status", None) or getattr(error, "code", None)
     said = words or (f"HTTP {status}" if isinstance(status, int) else type(error).__name__)
     if isinstance(error, (FileNotFoundError, NotADirectoryError)) or status == 404:

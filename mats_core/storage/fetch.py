@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mats_core.errors import SettingsError, StorageError, first_line
-from mats_core.storage.fingerprint import cache_root, hash_settings
+from mats_core.storage.descriptions import read_shapes
+from mats_core.storage.fingerprint import cache_folder, cache_root, hash_settings
 from mats_core.storage.listing import FileInfo
+from mats_core.storage.names import paths_below
 from mats_core.storage.reading import list_files, open_binary, stat
 from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
 _BLOCK = 8 << 20
+_HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -25,7 +31,7 @@ def strip_scheme(uri: str) -> str:
 
 def looks_like_hub_name(uri: str) -> bool:
     """`owner/name`, as the hub spells it; not a path, not a URL."""
-    return uri.count("/") == 1 and "://" not in uri and not uri.startswith((".", "/", "~"))
+    return _HUB_NAME.fullmatch(uri) is not None and ".." not in uri
 
 
 def local_directory(uri: Uri, setting: str, code: bool = False) -> Path:
@@ -62,7 +68,8 @@ def local_file(uri: Uri, setting: str) -> Path:
             return Path(hf_hub_download(f"{owner}/{name}", file))
     local = path_of(uri)
     if local is None:
-        return _from_store(uri, setting) / uri.rpartition("/")[2]
+        folder = _from_store(uri, setting)
+        return next(path for path in folder.rglob("*") if path.is_file())
     if not local.is_file():
         remedy = "give the path of one, its URL, or hf:OWNER/NAME/FILE"
         raise SettingsError(setting, f'"{uri}" is not a file that exists', remedy)
@@ -96,13 +103,13 @@ def _from_hub(name: str, setting: str, code: bool) -> Path:
         if broken:
             snapshot_download(name, allow_patterns=broken, force_download=True)
     for file in broken:
-        check_safetensors(folder / file, setting, f"{name}/{file}")
+        read_shapes(folder / file, setting, f"{name}/{file}")
     return folder
 
 
 def _is_whole(file: Path) -> bool:
     try:
-        check_safetensors(file, "", "")
+        read_shapes(file, "")
     except SettingsError:
         return False
     return True
@@ -120,23 +127,26 @@ def _from_store(uri: str, setting: str) -> Path:
     if not files:
         raise SettingsError(setting, f"{public_uri(uri)} holds no files", "give a directory with files in it")
     key = hash_settings([(info.path, info.size, info.version) for info in files])
-    folder = cache_root() / "parts" / key[:32]
-    if _is_complete(folder, files):
-        return folder
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder = cache_folder("parts") / key[:32]
+        draft = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        paths = paths_below(draft, [info.path for info in files])
+        if _is_complete(folder, files):
+            return folder
         with FileLock(f"{folder}.lock"):
             if not _is_complete(folder, files):
                 shutil.rmtree(folder, ignore_errors=True)  # something cut it short
                 for left in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
-                draft = folder.with_name(f"{folder.name}.{os.getpid()}.part")
                 try:
                     for info in files:
-                        _download(info, draft / info.path, setting)
+                        _download(info, paths[info.path], setting)
                     draft.rename(folder)
                 finally:
                     shutil.rmtree(draft, ignore_errors=True)
+    except StorageError as error:
+        problem = f"{public_uri(uri)} cannot be copied into the cache: {error.message}"
+        raise SettingsError(setting, problem, "rename it in the store, if you trust who put it there") from None
     except OSError as error:
         problem = f"{public_uri(uri)} cannot be copied into the cache {cache_root()} ({error})"
         raise SettingsError(setting, problem, "make room there, or set MATS_CACHE to another folder") from error
@@ -150,12 +160,19 @@ def _is_complete(folder: Path, files: list[FileInfo]) -> bool:
 
 
 def _download(info: FileInfo, target: Path, setting: str) -> None:
-    """One file, in blocks. It counts when all its bytes came and the object is still the one that was listed."""
+    """One file, in blocks. It counts when all its bytes came and the object is still the one that was listed.
+
+    A version that looks like an MD5 is one in most stores: where the bytes have another, they are fetched again, and
+    are believed when the same come twice.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     shown = public_uri(info.uri)
     try:
-        with open_binary(info.uri, read_ahead=_BLOCK) as remote, target.open("wb") as file:
-            shutil.copyfileobj(remote, file, _BLOCK)
+        digest = _copy(info.uri, target)
+        if _MD5.fullmatch(info.version) and digest != info.version:
+            again = _copy(info.uri, target)
+            if again not in (digest, info.version):
+                raise SettingsError(setting, f"{shown} arrives otherwise each time", "check the network, start again")
         now = stat(info.uri)
     except StorageError as error:
         raise SettingsError(setting, f"{shown} cannot be read ({error.message})", "check the access to it") from error
@@ -165,18 +182,14 @@ def _download(info: FileInfo, target: Path, setting: str) -> None:
     if (now.size, now.version) != (info.size, info.version):
         raise SettingsError(setting, f"{shown} was changed while it was downloaded", "start again when it is complete")
     if target.suffix == ".safetensors":
-        check_safetensors(target, setting, shown)
+        read_shapes(target, setting, shown)
 
 
-def check_safetensors(file: Path, setting: str, shown: str) -> None:
-    """SettingsError unless the header is whole and the file has the length it tells; no tensor is read.
-
-    `shown` is what the message calls the file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "np"):
-            pass
-    except (SafetensorError, OSError) as error:
-        problem = f"{shown} is not a whole safetensors file ({error})"
-        raise SettingsError(setting, problem, "copy or download it anew") from error
+def _copy(uri: str, target: Path) -> str:
+    """The MD5 of what was copied."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open_binary(uri, read_ahead=_BLOCK) as remote, target.open("wb") as file:
+        while block := remote.read(_BLOCK):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from mats_core.errors import SettingsError
 
 # Files that say nothing about answers.
 _IGNORED = ("README.md", "LICENSE", "generation_config.json", "training_args.bin", ".gitattributes")
@@ -63,7 +67,7 @@ def hash_file(path: Path) -> str:
     if path.suffix == ".json" and path.stat().st_size < 2**20:
         try:
             values = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             values = None
         if isinstance(values, dict):
             return hash_settings({key: value for key, value in values.items() if key not in _IGNORED_KEYS})
@@ -79,20 +83,52 @@ def cache_root() -> Path:
     return Path(os.environ.get("MATS_CACHE") or Path.home() / ".cache" / "mats")
 
 
+def cache_folder(name: str) -> Path:
+    """A folder of the cache, made where there is none, that nobody but its user can write into or read (0700).
+
+    SettingsError for one that another user owns, or may write into: what lies there would be believed. Raises OSError
+    where it cannot be made.
+    """
+    root = cache_root()
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = root / name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for place in (root, folder):
+        for status in (place.lstat(), place.stat()):  # of a link, and of what it points to
+            open_to_all = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IWOTH
+            if status.st_uid != os.geteuid() or open_to_all:
+                who = "any user may write into it" if open_to_all else f"user {status.st_uid} owns it"
+                remedy = "remove it, or set MATS_CACHE to a folder of your own"
+                raise SettingsError("MATS_CACHE", f"the cache {place} cannot be believed: {who}", remedy)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def noted(kind: str, key: str) -> str | None:
+    """What `note` has kept under a key; None where there is nothing, or no cache."""
+    with suppress(OSError):
+        return (cache_folder(kind) / key).read_text(encoding="utf-8")
+    return None
+
+
+def note(kind: str, key: str, text: str) -> None:
+    """Keep a text in the cache, whole or not at all; where the cache cannot be written, nothing happens."""
+    with suppress(OSError):
+        place = cache_folder(kind) / key
+        draft = place.with_suffix(f".{os.getpid()}")
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(place)
+
+
 def cached(kind: str, files: list[Path], make: Callable[[], str]) -> str:
     """Remember the hash of large files by path, size and time of change; `kind` says what was made of them."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     if sum(size for _, size, _ in stats) < _WORTH_CACHING:
         return make()
-    note = cache_root() / "fingerprints" / hash_settings([kind, stats])
-    if note.exists():
-        return note.read_text().strip()
-    value = make()
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        draft = note.with_suffix(f".{os.getpid()}")
-        draft.write_text(value)
-        draft.replace(note)
-    except OSError:
-        pass  # a read-only home costs time at the next start, nothing else
-    return value
+    key = hash_settings([kind, stats])
+    known = noted("fingerprints", key)
+    if known is None:
+        known = make()
+        note("fingerprints", key, known)  # a read-only home costs time at the next start, nothing else
+    return known.strip()

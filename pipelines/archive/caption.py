@@ -35,7 +35,7 @@ def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] 
 
 def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     """The job of these settings, and what INPUT names; raises SettingsError for what cannot work."""
-    facts = read_model_facts(settings.model)
+    facts = read_model_facts(settings.model, settings.allow_parts, settings.trust_remote_code)
     decoding, santa = chosen_decoding(settings, facts)
     tasks = tuple(facts.config.tasks)
 

@@ -18,7 +18,7 @@ from pipelines.settings.archive import EmbedSettings
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
-    facts = read_model_facts(settings.model)
+    facts = read_model_facts(settings.model, settings.allow_parts, settings.trust_remote_code)
     inputs = check_not_empty(open_input(settings.input, settings.schemes, settings.columns), settings.input)
     if inputs.kind == "embeddings":
         problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"

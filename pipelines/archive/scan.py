@@ -31,7 +31,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     from pipelines.output.folder import open_output
 
     started = time.monotonic()
-    facts = read_model_facts(settings.model)
+    facts = read_model_facts(settings.model, settings.allow_parts)
     inputs = open_input(settings.input, settings.schemes, settings.columns)
     if inputs.kind in ("manifest", "embeddings"):
         problem = f"{storage.public_uri(settings.input)} is a folder of {inputs.kind}, which has been scanned already"

@@ -211,10 +211,12 @@ class ModelSpec:
     santa: dict[str, Any] = field(default_factory=dict)
     bridge: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    allow_parts: tuple[str, ...] = ()
 
 
 def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> ModelSpec:
     """What the actors of a run must know; answering: the settings of an answer, for the stage that asks."""
+    answering["allow_parts"] = facts.elsewhere
     names = {each.name for each in fields(ModelSpec)} - set(answering)  # settings of the same name are taken over
     given = settings.model_dump(include=names)
     return ModelSpec(window_s=facts.window_s, fingerprint=facts.fingerprint, **given, **answering)
@@ -236,7 +238,9 @@ class ModelStage:
         self.batch_size = 1 if spec.deterministic else context.batch_size
         self._refusal: SettingsError | None = None
         try:
-            self.model = load_model(spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code)
+            self.model = load_model(
+                spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts
+            )
             self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
             self._refusal = error

@@ -19,11 +19,13 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from mats_core.errors import SettingsError, first_line
+from pipelines.cluster import own_ray
 from pipelines.cluster.limits import check_limits
 from pipelines.cluster.plan import Resources, free_memory, usable_cores
 
@@ -33,6 +35,9 @@ START_PATIENCE_S = 150.0
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this environment variable for the entry point of a job."""
+
+
+TOKEN_REMEDY = "set RAY_AUTH_TOKEN_PATH to a file with its token (on its head: ray get-auth-token)"
 
 
 class RunFailed(RuntimeError):
@@ -80,37 +85,54 @@ def ray_session(address: str | None, most_actors: int = 0) -> Iterator[Resources
     if ray.is_initialized():
         yield _cluster_resources(ray)
         return
-    cores = usable_cores()
     if address is None:
-        check_limits()
-        available = free_memory()
-        _start_own(ray, 2 * max(cores, most_actors) + 4, int(min(2e9, max(256e6, 0.2 * available))))
-        resources = Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
-    else:
-        check_answers(address)
-        try:
-            with _own_sigterm():
-                ray.init(address=address, **QUIET)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise _no_answer(address, error) from None
-        resources = _cluster_resources(ray)
-    session = ray._private.worker._global_node.get_session_dir_path() if address is None else None
+        yield from _own_session(ray, most_actors)
+        return
+    check_answers(address)
+    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # who has set a token means it to be used
+        own_ray.read_authentication()
     try:
-        yield resources
+        with _own_sigterm():
+            ray.init(address=address, **QUIET)
+    except ray.exceptions.AuthenticationError as error:
+        problem = f"the cluster at {address} wants a token ({first_line(error)})"
+        raise SettingsError("address", problem, TOKEN_REMEDY) from None
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise _no_answer(address, error) from None
+    try:
+        yield _cluster_resources(ray)
     finally:
         ray.shutdown()
-    if session is not None:  # a run that failed leaves Ray's logs; one that did not leaves nothing
-        shutil.rmtree(session, ignore_errors=True)
 
 
-def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
+def _own_session(ray: Any, most_actors: int) -> Iterator[Resources]:
+    """A Ray of the run's own, for the time of it."""
+    cores, available = usable_cores(), free_memory()
+    num_cpus = 2 * max(cores, most_actors) + 4
+    check_limits(num_cpus)
+    folder = own_ray.make_folder()
+    failed = False
+    try:
+        _start_own(ray, folder, num_cpus, int(min(2e9, max(256e6, 0.2 * available))))
+        yield Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
+    except Exception:
+        failed = True
+        raise
+    finally:
+        ray.shutdown()
+        own_ray.read_authentication()
+        if not failed:  # a run that failed leaves Ray's logs; one that did not leaves nothing
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start_own(ray: Any, folder: Path, num_cpus: int, object_store_bytes: int) -> None:
     """Start a Ray of our own, with a second try. Raises RunFailed."""
     for attempt in range(START_TRIES):
         before = psutil.Process().children()
         try:
-            with _own_sigterm(), _muted_stderr(), _patient_start(ray), _own_session(ray):
-                sizes = {"num_cpus": num_cpus, "object_store_memory": object_store_bytes}
-                ray.init(address="local", include_dashboard=False, **sizes, **QUIET)
+            with _own_sigterm(), _muted_stderr(), _patient_start(ray), _sessions_of_their_own(ray):
+                own_ray.start(folder, num_cpus=num_cpus, object_store_memory=object_store_bytes, **QUIET)
             return
         except Exception as error:
             ray.shutdown()
@@ -118,7 +140,7 @@ def _start_own(ray: Any, num_cpus: int, object_store_bytes: int) -> None:
                 with suppress(psutil.Error):
                     child.kill()
             if attempt + 1 == START_TRIES:
-                raise RunFailed(f"Ray did not start, {START_TRIES} times: {error}") from error
+                raise RunFailed(f"Ray did not start, {START_TRIES} times ({folder} has its logs): {error}") from error
 
 
 @contextmanager
@@ -137,7 +159,7 @@ def _own_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def _own_session(ray: Any) -> Iterator[None]:
+def _sessions_of_their_own(ray: Any) -> Iterator[None]:
     """Start Ray's processes in sessions of their own: what ends a terminal or a process group (SIGHUP, `timeout`) is
     for the run to hear, and it still needs them then. They end with the process that started them."""
     services: Any = getattr(ray._private, "services", None)
@@ -206,7 +228,6 @@ def _configure_ray(own: bool) -> None:
     if own:
         os.environ.setdefault("RAY_worker_niceness", "0")  # note: 15 by default, so any other program starves a run
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # nobody else is meant to reach this Ray
     import ray.data
 
     context = ray.data.DataContext.get_current()

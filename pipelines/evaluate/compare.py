@@ -6,7 +6,7 @@ CLAP-text embeddings: 0 for the same words, about 1 for unrelated ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,7 +51,14 @@ class Comparison:
 
 
 def compare_answers(
-    run_a: Uri, run_b: Uri, out: Uri, *, model: Uri = "builtin", top: int = 100, device: str = "auto"
+    run_a: Uri,
+    run_b: Uri,
+    out: Uri,
+    *,
+    model: Uri = "builtin",
+    allow_parts: Sequence[str] = (),
+    top: int = 100,
+    device: str = "auto",
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
 
@@ -62,7 +69,7 @@ def compare_answers(
     check_page(out)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)
-    facts = read_model_facts(model)
+    facts = read_model_facts(model, allow_parts)
     old, key_a = _answers(run_a, "RUN_A")
     new, key_b = _answers(run_b, "RUN_B")
     if key_a != key_b:

@@ -117,7 +117,7 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[LoadedSet], Mod
         if getattr(settings, name) and grid[0].values:
             problem = "the cells of a grid are settings tried out, and are neither compared nor accepted"
             raise SettingsError(name, problem, "leave out --grid, or this option")
-    facts = read_model_facts(settings.model)
+    facts = read_model_facts(settings.model, settings.allow_parts)
     for cell in grid:
         given = settings.caption_settings(**cell.changes)
         chosen_decoding(given, facts)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS
-from pipelines.settings.base import Address, Count, Device, ErrorCode, Overwrite, Settings, Several
+from pipelines.settings.base import Address, AllowParts, Count, Device, ErrorCode, Overwrite, Settings, Several
 
 Bytes = Annotated[int | None, Field(gt=0, le=1 << 50)]
 Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
@@ -48,6 +48,7 @@ class ScanSettings(LimitSettings):
     input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
     output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
     model: str = Field("builtin", description="Model whose window decides the chunk length.")
+    allow_parts: AllowParts = Field(default_factory=list)
     decoders: Count = Field(None, description="Processes that read headers (default: chosen).")
     overwrite: Overwrite = False
 
@@ -56,7 +57,7 @@ class RunSettings(LimitSettings):
     """What caption and embed-audio have in common."""
 
     PATHS = ("input", "output")
-    MODELS = ("model",)
+    MODELS = ("model", "allow_parts")
     input: str = Field(
         description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
         "or a manifest; for `caption` also a folder of audio embeddings."
@@ -68,6 +69,7 @@ class RunSettings(LimitSettings):
     decoders: Count = Field(None, description="Decoding processes (default: chosen).")
     device: Device = Field("auto", description="auto, cpu, cuda.")
     trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
+    allow_parts: AllowParts = Field(default_factory=list)
     address: Address = None
     overwrite: Overwrite = False
     commit_rows: Count = Field(None, description="Rows in one part file (default: about two minutes of work).")

@@ -40,6 +40,8 @@ Address = Annotated[
 Overwrite = Annotated[bool, Field(description="Start anew: remove what OUTPUT holds.")]
 Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """A list that YAML may give as one value."""
+ALLOW_PARTS = "Place (folder or URL) outside the model directory that a part named in its mats.json may lie at."
+AllowParts = Annotated[list[str], Several, Field(description=ALLOW_PARTS)]
 
 
 def anchored(uri: str, only_there: bool = False) -> str:

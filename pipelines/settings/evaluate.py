@@ -13,7 +13,7 @@ from mats_core.errors import SettingsError
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
 from pipelines.settings.archive import CaptionSettings
-from pipelines.settings.base import Device, Settings, build
+from pipelines.settings.base import AllowParts, Device, Settings, build
 
 AXES = {
     "santa.mix": "santa_mix",
@@ -39,6 +39,7 @@ class EvaluateSettings(Settings):
 
     axes: list[str] = Field(default_factory=list, description="More axes of the grid: NAME=VALUE,VALUE …")
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
+    allow_parts: AllowParts = Field(default_factory=list)
     benchmarks: str = Field("", description="Names with commas between them (see --list), or YAML files of your own.")
     out: str = Field("", description="Folder of the run: predictions, metrics, page; run again to continue.")
     data: list[str] = Field(
@@ -110,7 +111,7 @@ class EvaluateSettings(Settings):
     def caption_settings(self, **values: Any) -> CaptionSettings:
         """Settings of `mats caption` for one cell: what it shares with this run, and `values` over it; without an input
         and an output where these give none."""
-        shared = self.model_dump(include={*RUN_FIELDS, "model", "bridge", "overwrite"})
+        shared = self.model_dump(include={*RUN_FIELDS, "model", "allow_parts", "bridge", "overwrite"})
         return build(CaptionSettings, {"input": "", "output": "", **shared, **values})
 
 

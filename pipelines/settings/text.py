@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.settings.base import Address, Count, Overwrite, Settings
+from pipelines.settings.base import Address, AllowParts, Count, Overwrite, Settings
 
 
 def _pairs(value: Any) -> Any:
@@ -35,6 +35,7 @@ class EmbedTextSettings(Settings):
     encoder: str = Field(
         "builtin", description="msclap:FILE, hf:NAME, a ClapModel directory, or a model directory (its encoder)."
     )
+    allow_parts: AllowParts = Field(default_factory=list)
     columns: Columns = Field(
         default_factory=dict, description="Our field=their name, as in caption=text; once for each field."
     )
@@ -63,5 +64,6 @@ class BuildMemorySettings(Settings):
     iterations: int = Field(10, gt=0, description="Rounds of k-means.")
     train_rows: Count = Field(None, description="Rows k-means learns from (default: 64 a cluster, at least 50 000).")
     encoder: str | None = Field(None, description="Refuse embeddings of any encoder but this one.")
+    allow_parts: AllowParts = Field(default_factory=list)
     shard_rows: Count = Field(None, description="Rows one task fills in (default: 64 MB of vectors).")
     address: Address = None

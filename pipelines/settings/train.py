@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig, SantaSettings, TaskPrompt
 from mats_core.model.prompts import WORDINGS
 from mats_core.training.schedule import TrainingSettings
+from pipelines.settings.base import AllowParts
 
 MODEL = "model"
 """Folder in OUTPUT that holds the model directory."""
@@ -59,6 +60,7 @@ class TrainSettings(_Settings):
 
     model: str | None = Field(None, description="Continue from this model directory (stage 2).")
     llm: str | None = Field(None, description="A causal LLM of transformers: directory, URL or hub name.")
+    allow_parts: AllowParts = Field(default_factory=list)
     encoder: str | None = Field(None, description="The CLAP whose embeddings these are. It is named, not loaded.")
     memory: str | None = Field(None, description="Santa's memory the model is to use.")
     include: list[Literal["encoder", "llm", "memory"]] = Field(
@@ -154,7 +156,8 @@ class TrainSettings(_Settings):
 
 # What may differ between a run and its continuation, because it does not change what is learned.
 _MAY_DIFFER = """
-output address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every keep_checkpoints
+output allow_parts address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every
+keep_checkpoints
 export include weights validate_every sample_answers log_every loggers project
 """
 

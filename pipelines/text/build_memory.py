@@ -78,7 +78,7 @@ def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
         problem = f"{shown} does not say which encoder made it: its _embeddings.json has no encoder_fingerprint"
         raise SettingsError("embeddings", problem, 'give the OUTPUT of "mats embed-text"')
     if settings.encoder is not None:
-        asked = read_encoder_facts(encoder_uri(settings.encoder)).fingerprint
+        asked = read_encoder_facts(encoder_uri(settings.encoder, allow_parts=settings.allow_parts)).fingerprint
         remedy = 'embed the corpora again with "mats embed-text"'
         refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, asked, remedy)
     return facts

@@ -73,7 +73,7 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
         if storage.lies_in(info.uri, parts):
             problem = f"{storage.public_uri(settings.output)} would receive embeddings where a corpus lies"
             raise SettingsError("output", problem, "choose another folder than the corpora's")
-    facts = read_encoder_facts(encoder_uri(settings.encoder))
+    facts = read_encoder_facts(encoder_uri(settings.encoder, allow_parts=settings.allow_parts))
     buckets = _bucket_count(files, settings.bucket_records)
     known = (
         f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}"  # version: etag, time

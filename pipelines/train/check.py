@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mats_core import storage
@@ -13,6 +12,8 @@ from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import ModelConfig, Part
 from mats_core.model.directory import check_model_dir, encoder_uri, model_fingerprint, part_uri, recorded_uri, resolve
 from mats_core.model.facts import check_weights
+from mats_core.model.places import remember_places
+from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory, unsealed
 from pipelines.data.corpus import check_columns, corpus_files
@@ -26,13 +27,15 @@ from pipelines.train.mixture import table_of, tables
 
 @dataclass
 class Checked:
-    """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on."""
+    """What is known before Ray starts. `llm` is where its weights are; `fingerprints` tell apart what is trained on;
+    `named` are the places of the model's parts."""
 
     facts: EmbeddingsFacts
     llm: str
     encoder: Part | None
     memory: Part | None
     fingerprints: dict[str, str]
+    named: tuple[str, ...] = ()
 
 
 def check_output(settings: TrainSettings) -> None:
@@ -79,7 +82,7 @@ def check_settings(settings: TrainSettings) -> Checked:
     facts = next(iter(found.values()))
     fingerprints = {"encoder_fingerprint": facts.encoder_fingerprint}
     if settings.model is not None:
-        config: ModelConfig = check_model_dir(settings.model)
+        config: ModelConfig = check_model_dir(settings.model, settings.allow_parts)
         check_weights(resolve(settings.model), config)
         encoder: Part | None = config.encoder
         if config.adapter is None and settings.training.train == "mapper+adapter":
@@ -91,30 +94,34 @@ def check_settings(settings: TrainSettings) -> Checked:
         llm = str(part_uri(resolve(settings.model), config.llm))
         fingerprints["model_fingerprint"] = model_fingerprint(resolve(settings.model), config)
     else:
-        llm = llm_uri(str(settings.llm))
-        encoder_facts = read_encoder_facts(encoder_uri(str(settings.encoder)))
+        llm = llm_uri(str(settings.llm), settings.allow_parts)
+        encoder_facts = read_encoder_facts(encoder_uri(str(settings.encoder), allow_parts=settings.allow_parts))
         known = encoder_facts.fingerprint
         encoder = Part(uri=recorded_uri(encoder_facts.uri), fingerprint=facts.encoder_fingerprint)
     shown, remedy = storage.public_uri(facts.uri), 'embed the corpora again with "mats embed-text"'
     refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, known, remedy, unknown_passes=True)
     fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
-    return Checked(facts, llm, encoder, _memory_part(settings.memory, facts), fingerprints)
+    memory = _memory_part(settings.memory, facts)
+    named = [llm, *(part.uri for part in (encoder, memory) if part is not None)]
+    remember_places(named)  # whoever trains a model with them has named them
+    return Checked(facts, llm, encoder, memory, fingerprints, tuple(named))
 
 
-def llm_uri(uri: str) -> str:
+def llm_uri(uri: str, allow_parts: Sequence[str] = ()) -> str:
     """`uri` itself, or the LLM's own where it names a model directory or "builtin"."""
     if uri != "builtin" and not os.path.isfile(os.path.join(strip_scheme(uri), "mats.json")):
         return uri
-    return str(part_uri(resolve(uri), check_model_dir(uri).llm))
+    return str(part_uri(resolve(uri), check_model_dir(uri, allow_parts).llm))
 
 
 def _memory_part(uri: str | None, facts: EmbeddingsFacts) -> Part | None:
     if uri is None:
         return None
     folder = local_directory(uri, "memory")
+    note = read_object(folder / "memory.json", "memory", f"the memory.json of {storage.public_uri(uri)}")
     try:
-        note = unsealed(json.loads((folder / "memory.json").read_bytes()))
-    except (OSError, ValueError) as error:
+        unsealed(note)
+    except ValueError as error:
         problem = f"the memory.json of {storage.public_uri(uri)} cannot be read ({first_line(error)})"
         raise SettingsError("memory", problem, 'name a directory that "mats build-memory" has made') from None
     made_with, remedy = note.get("encoder_fingerprint", ""), 'rebuild it with "mats build-memory"'

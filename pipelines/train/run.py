@@ -19,7 +19,7 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.fetch import local_directory
-from mats_core.storage.fingerprint import cache_root
+from mats_core.storage.fingerprint import cache_folder, cache_root
 from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.session import check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
@@ -105,7 +105,11 @@ def data_folder(settings: TrainSettings) -> Path:
     local = storage.local_path(settings.output)
     if local is not None:
         return Path(local.decode("utf-8", "surrogateescape")) / "_state" / "data"
-    return cache_root() / "training"
+    try:
+        return cache_folder("training")
+    except OSError as error:
+        problem = f"the cache {cache_root()} cannot be made ({error})"
+        raise SettingsError("data_cache", problem, "name a folder, or set MATS_CACHE to one") from None
 
 
 class TrainDriver:
@@ -281,6 +285,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    from pipelines.cluster.rendezvous import FileTorchConfig
     from pipelines.train.worker import TrainJob, train_worker
 
     on_gpu = there.gpus >= 1 and settings.device != "cpu"
@@ -295,6 +300,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     fsdp = large or settings.fsdp == "always"
     job = TrainJob(
         settings=settings, dim=checked.facts.dim, llm=checked.llm, encoder=checked.encoder, memory=checked.memory,
+        allow_parts=(*settings.allow_parts, *checked.named),
         data_folder=str(data_folder(settings).absolute()), shards=most, fsdp=fsdp, cwd=os.getcwd(), run_id=run_id,
         threads=0 if on_gpu else max(1, usable_cores() // most if there.own else 1),
         dtype=settings.dtype if settings.dtype != "auto" else ("bfloat16" if on_gpu else "float32"),
@@ -308,7 +314,7 @@ def start_workers(settings: TrainSettings, checked: Checked, run_id: str, there:
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job, "inbox": inbox},
-        torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
+        torch_config=(FileTorchConfig if there.own else TorchConfig)(backend="nccl" if on_gpu else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=(fewest, most) if elastic else most, use_gpu=on_gpu, elastic_resize_monitor_interval_s=15.0,
             resources_per_worker={"GPU": 1, "CPU": 1} if on_gpu else {"CPU": 1},

@@ -61,6 +61,7 @@ class TrainJob:
     dtype: str
     cwd: str = "."
     run_id: str = ""
+    allow_parts: tuple[str, ...] = ()
 
 
 def build_model(job: TrainJob, device: str) -> MatsModel:
@@ -68,7 +69,7 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
     settings, training = job.settings, job.settings.training
     if settings.model is not None:
         options = {"encoder": False, "memory": False, "merge_adapter": False}
-        model = load_model(settings.model, device, job.dtype, **options)
+        model = load_model(settings.model, device, job.dtype, allow_parts=job.allow_parts, **options)
         changes: dict[str, Any] = {"noise_variance": training.noise_variance}
         given = settings.model_fields_set
         changes |= {n: getattr(settings, n) for n in ("wordings", "answer_style", "max_target_tokens") if n in given}

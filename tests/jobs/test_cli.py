@@ -72,7 +72,7 @@ def test_an_output_that_takes_nothing_is_named(tmp_path: Path, command: str, exp
 
 @pytest.mark.processes
 def test_what_is_said_never_enters_a_file_or_standard_output_where_a_stream_is_closed(tmp_path: Path) -> None:
-    program = "from jobs.__main__ import open_streams; open_streams(); import sys; print('said', file=sys.stderr)"
+    program = "from jobs.start import open_streams; open_streams(); import sys; print('said', file=sys.stderr)"
     code = f"file = open('written', 'w'); {program}; file.write('rows'); print('out')"
     done = subprocess.run(
         ["bash", "-c", f'{sys.executable} -c "{program}; {code}" 0<&- 2>&-'], capture_output=True, text=True,
@@ -84,7 +84,7 @@ def test_what_is_said_never_enters_a_file_or_standard_output_where_a_stream_is_c
 @pytest.mark.processes
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_the_commands_are_imported_ends_it_as_later(number: int) -> None:
-    slow = "import time; from jobs.__main__ import main\n"
+    slow = "import time; from jobs.start import main\n"
     waits = "import builtins; real = builtins.__import__\ndef wait(name, *a, **k):\n"
     waits += "    if name == 'jobs.cli':\n        print('there', flush=True); time.sleep(60)\n"
     waits += "    return real(name, *a, **k)\nbuiltins.__import__ = wait\nmain()"
@@ -96,6 +96,6 @@ def test_a_signal_while_the_commands_are_imported_ends_it_as_later(number: int) 
 
 @pytest.mark.processes
 def test_nohup_stays(tmp_path: Path) -> None:
-    program = "import os, signal; from jobs.__main__ import main; import jobs.cli; "
+    program = "import os, signal; from jobs.start import main; import jobs.cli; "
     program += "jobs.cli.main = lambda: (os.kill(os.getpid(), signal.SIGHUP), print('stayed')); main()"
     assert shell(f'nohup {sys.executable} -c "{program}" 2> /dev/null', tmp_path)[:2] == (0, "stayed\n")

@@ -62,7 +62,7 @@ def test_tensors_that_are_not_finite_or_not_whole_are_refused(tmp_path: Path) ->
     with pytest.raises(SettingsError, match=r"model: in .*a\.safetensors, x holds NaN or infinity"):
         read_tensors(file, "model")
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(SettingsError, match=r"a\.safetensors is no whole safetensors file"):
+    with pytest.raises(SettingsError, match=r"a\.safetensors is not a whole safetensors file"):
         read_tensors(file, "model")
     broken = torch.nn.Linear(2, 2)
     broken.weight.data[0, 0] = float("nan")

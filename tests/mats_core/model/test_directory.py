@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import mats_core
 from mats_core.errors import SettingsError
 from mats_core.model.asking import Request
 from mats_core.model.directory import check_model_dir
+from mats_core.model.facts import read_model_facts
 from mats_core.model.model import MatsModel
 
 
@@ -48,6 +50,50 @@ def test_parts_may_lie_elsewhere(tiny_model_dir: str, tmp_path: Path) -> None:
     assert Path(second.config.llm.uri).is_absolute()
     assert second.fingerprint == first.fingerprint
     assert _answers(second) == _answers(first)
+
+
+def test_parts_elsewhere_need_a_word_where_nobody_named_them(
+    tiny_model_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mats_core.load_model(tiny_model_dir, device="cpu").save(str(tmp_path / "outside"), include=("memory",))
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "another-machine"))
+    with pytest.raises(SettingsError, match=rf"^encoder: .*; where .* --allow-parts {tiny_model_dir}/e"):
+        check_model_dir(tmp_path / "outside")
+    with pytest.raises(SettingsError, match=r"^llm: "):
+        check_model_dir(tmp_path / "outside", [f"{tiny_model_dir}/encoder"])
+    for allowed in ([f"{tiny_model_dir}/encoder", f"{tiny_model_dir}/llm/"], [str(Path(tiny_model_dir).parent)]):
+        assert read_model_facts(str(tmp_path / "outside"), allowed).elsewhere == (
+            f"{tiny_model_dir}/encoder", f"{tiny_model_dir}/llm",
+        )  # fmt: skip
+        mats_core.load_model(str(tmp_path / "outside"), device="cpu", allow_parts=allowed)
+    beside = str(Path(tiny_model_dir).parent / "mod")  # a name's beginning is no folder
+    with pytest.raises(SettingsError, match=r"^encoder: "):
+        check_model_dir(tmp_path / "outside", [beside])
+
+
+def test_a_url_of_a_part_must_be_allowed_and_lead_elsewhere(
+    tiny_model_dir: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"inside.example": "127.0.0.1", "far.example": "93.184.216.34"}
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: [(2, 1, 6, "", (found[host], 0))])
+    for uri, allowed, says in (
+        ("https://far.example/parts/llm", "https://far.example/parts", None),
+        ("https://far.example/parts/llm", "https://far.example/par", "lies outside"),
+        ("https://far.example/parts/../llm", "https://far.example/parts", "climbs"),
+        ("https://far.example/parts/%2e%2e/llm", "https://far.example/parts", "climbs"),
+        ("https://far.example@inside.example/parts/llm", "https://far.example/parts", "lies outside"),
+        ("https://inside.example/parts/llm", "https://inside.example/", "this machine itself"),
+        ("http://127.0.0.1:9000/llm", "http://127.0.0.1:9000/", None),  # the user's own word
+        ("http://127.0.0.1:9001/llm", "http://127.0.0.1:9000/", "this machine itself"),
+        ("s3://bucket/parts/llm", "s3://bucket/parts/", None),
+        ("s3://bucket/other/llm", "s3://bucket/parts/", "lies outside"),
+    ):
+        _edit("mats.json", lambda values, uri=uri: values["llm"].update(uri=uri))(copy)
+        if says is None:
+            assert check_model_dir(copy, [allowed]).llm.uri == uri
+            continue
+        with pytest.raises(SettingsError, match=f"^llm: .*{says}"):
+            check_model_dir(copy, [allowed])
 
 
 def test_half_the_size_in_float16(tiny_model_dir: str, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import multiprocessing
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from mats_core.errors import SettingsError
+from mats_core.storage import fetch
 from mats_core.storage.fetch import local_directory, local_file
 from tests.store_servers import KEYS, Faults, FaultyProxy, MotoStore
 
@@ -120,6 +122,46 @@ def test_one_file_of_a_bucket(bucket: FaultyProxy) -> None:
     assert local_file("s3://parts/llm/config.json", "checkpoint").read_bytes() == PARTS["config.json"]
 
 
+HOSTILE = (
+    ("../../outside.txt",), ("a/../../../outside.txt",), ("..\\outside.txt",), ("nul.json",),
+    ("é" * 130,), ("config.json", "Config.json"), ("a", "a/b"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("names", HOSTILE)
+def test_names_that_would_leave_the_cache_are_refused(
+    bucket: FaultyProxy, moto: MotoStore, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    place = f"hostile-{abs(hash(names))}"
+    for name in ("mats.json", *names):
+        moto.client().put_object(Bucket="parts", Key=f"{place}/{name}", Body=b"written")
+    with pytest.raises(SettingsError, match=r"llm: s3://.* cannot be copied into the cache: the names? "):
+        local_directory(f"s3://parts/{place}", "llm")
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.read_bytes() == b"written"]
+    assert written == [] and not (tmp_path.parent / "outside.txt").exists()
+
+
+def test_bytes_that_change_on_the_way_are_fetched_again(bucket: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy, flips = fetch._copy, [1]
+
+    def flip_once(uri: str, target: Path) -> str:
+        digest = copy(uri, target)
+        if uri.endswith("config.json") and flips:
+            flips.pop()
+            target.write_bytes(target.read_bytes().replace(b"llama", b"xxxxx"))
+            digest = hashlib.md5(target.read_bytes()).hexdigest()
+        return digest
+
+    monkeypatch.setattr(fetch, "_copy", flip_once)
+    assert_whole(str(local_directory("s3://parts/llm", "llm")))
+    assert flips == []
+    monkeypatch.setattr(fetch, "_copy", lambda uri, target: copy(uri, target)[:-4] + f"{next(draws):04x}")
+    draws = iter(range(100))
+    (local_directory("s3://parts/llm", "llm") / "config.json").unlink()
+    with pytest.raises(SettingsError, match="arrives otherwise each time"):
+        local_directory("s3://parts/llm", "llm")
+
+
 # -- the hub -------------------------------------------------------------------------------------------------------
 
 
@@ -204,6 +246,14 @@ def test_three_processes_at_once_download_from_the_hub_once(hub: Hub) -> None:
     assert {path.name for path in Path(found[0]).iterdir()} == set(NAMES)  # safetensors first: no pickle is fetched
     assert_whole(found[0])
     assert hub.served == dict.fromkeys(NAMES, 1)
+
+
+@pytest.mark.processes
+def test_a_name_of_the_hub_that_climbs_is_refused(hub: Hub, tmp_path: Path) -> None:
+    hub.files["../../../../../outside.json"] = b"{}"
+    (found,) = in_processes(1, "owner/llm")
+    assert found.startswith("refused: llm: ") or set(os.listdir(found)) == set(NAMES)
+    assert [path for path in tmp_path.rglob("outside.json") if "snapshots" not in str(path)] == []
 
 
 @pytest.mark.processes

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from mats_core.errors import SettingsError
 from mats_core.storage import fingerprint
 from mats_core.storage.fingerprint import cached, combine, fingerprint_directory, fingerprint_file, hash_settings
 
@@ -76,3 +78,42 @@ def test_the_hash_of_large_files_is_remembered_until_they_change(
     assert cached("another kind", [file], lambda: "third") == "third"
     file.write_bytes(b"abcd")
     assert cached("file", [file], lambda: "fourth") == "fourth"
+
+
+def test_a_cache_is_for_its_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "deep" / "cache"
+    monkeypatch.setenv("MATS_CACHE", str(root))
+    assert fingerprint.cache_folder("parts") == root / "parts"
+    assert [path.stat().st_mode & 0o777 for path in (root, root / "parts")] == [0o700, 0o700]
+    (root / "parts").chmod(0o755)  # as they were made before
+    assert fingerprint.cache_folder("parts").stat().st_mode & 0o777 == 0o700
+    root.chmod(0o777)
+    with pytest.raises(SettingsError, match=r"MATS_CACHE: .* any user may write into it; remove it, or set MATS_CACHE"):
+        fingerprint.cache_folder("parts")
+    root.chmod(0o755)
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "link"))  # a link of one's own is one's own
+    assert fingerprint.cache_folder("parts") == tmp_path / "link" / "parts"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_a_cache_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    fingerprint.cache_folder("parts")
+    fingerprint.note("fingerprints", "key", "planted")
+    assert fingerprint.noted("fingerprints", "key") == "planted"
+    for owned in (tmp_path / "cache", tmp_path / "cache" / "fingerprints"):
+        os.chown(owned, 65534, 65534)
+        with pytest.raises(SettingsError, match=f"the cache {owned} cannot be believed: user 65534 owns it"):
+            fingerprint.noted("fingerprints", "key")
+        os.chown(owned, 0, 0)
+    (tmp_path / "link").symlink_to(tmp_path / "cache")
+    os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "link"))
+    with pytest.raises(SettingsError, match="user 65534 owns it"):
+        fingerprint.cache_folder("parts")
+
+
+def test_deep_json_is_hashed_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert len(fingerprint.hash_file(tmp_path / "deep.json")) == 64

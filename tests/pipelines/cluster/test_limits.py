@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import subprocess
 import sys
 import time
@@ -65,7 +67,25 @@ def test_what_may_be_raised_is() -> None:
 def test_no_place_for_temporary_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"^TMPDIR: .*/file/x takes no temporary files \(Not a directory\); set it"):
-        check_limits(str(tmp_path / "file" / "x"))
+        check_limits(temporary=str(tmp_path / "file" / "x"))
     monkeypatch.setattr("pipelines.cluster.limits.LEAST_ROOM", 1 << 62)
     with pytest.raises(SettingsError, match=r"^TMPDIR: .* has room for \d+ MiB of temporary files, and a run needs"):
-        check_limits(str(tmp_path))
+        check_limits(temporary=str(tmp_path))
+
+
+def test_many_workers_want_many_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = resource.RLIM_INFINITY
+    given = {resource.RLIMIT_NOFILE: (300, 300)}
+    monkeypatch.setattr(resource, "getrlimit", lambda each: given.get(each, (free, free)))
+    check_limits(50)
+    with pytest.raises(SettingsError, match=r"^ulimit -n: 300 is too little for a run .*; allow 464 or more"):
+        check_limits(100)
+
+
+def test_a_machine_without_127_0_0_1_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr(socket, "create_server", none)
+    with pytest.raises(SettingsError, match=r"^loopback: nobody is reached at 127\.0\.0\.1.*; ip link set lo up"):
+        check_limits(8)

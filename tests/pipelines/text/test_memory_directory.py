@@ -134,5 +134,5 @@ def test_a_run_that_lost_the_output_puts_nothing_more_in_place(table: Path, monk
     assert SantaMemory.load(output).fingerprint == new["fingerprint"]
     captions = table / "memory" / "captions.parquet"
     captions.write_bytes(captions.read_bytes() + b"x")
-    with pytest.raises(SettingsError, match=r"captions.parquet of .* is gone, or was changed"):
+    with pytest.raises(SettingsError, match=r"captions.parquet of .* was changed since"):
         SantaMemory.load(output)

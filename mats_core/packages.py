@@ -1,0 +1,61 @@
+"""The command `mats` and its workers find MATS's own packages, whatever else is called so.
+
+`jobs` and `pipelines` are common names: another distribution, a folder on PYTHONPATH or one that one stands in may have
+them too. A program that only imports `mats_core` is left its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+
+NAMES = ("pipelines", "jobs")
+ROOT = Path(__file__).parents[1]
+
+
+class _OwnPackages(MetaPathFinder):
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in NAMES:
+            return None
+        found = ModuleSpec(fullname, None, is_package=True)
+        # note: without its __init__.py, which is but a text; another distribution may have put its own in that place
+        found.submodule_search_locations = [str(ROOT / fullname)]
+        return found
+
+
+def import_own() -> None:
+    """From now on `pipelines` and `jobs` are the folders beside this package."""
+    if not any(isinstance(each, _OwnPackages) for each in sys.meta_path):
+        sys.meta_path.insert(0, _OwnPackages())
+
+
+def main() -> None:
+    """Entry point of `mats`."""
+    import_own()
+    try:
+        importlib.import_module("jobs.start").main()
+    except Exception:
+        over = ", ".join(overwritten())
+        if not over:
+            raise
+        remedy = "give mats an environment of its own"
+        print(f"mats: another package was installed over {over} in {ROOT}; {remedy}", file=sys.stderr)
+        sys.exit(2)
+
+
+def overwritten(root: Path = ROOT) -> Iterator[str]:
+    """Files of an installed `mats` that have not the size they were installed with."""
+    for record in root.glob("mats_audio-*.dist-info/RECORD"):
+        for line in record.read_text(encoding="utf-8").splitlines():
+            name, _, size = line.rsplit(",", 2)
+            if name.endswith(".py") and size and not name.startswith(".."):
+                file = root / name
+                if not file.is_file() or file.stat().st_size != int(size):
+                    yield name
