@@ -190,7 +190,7 @@ def of_job(job: str, world: Path, address: str, model: str) -> Case:
             given = {"corpora": [str(world / "one.jsonl")], "encoder": str(world / "encoder"), "bucket_records": 20}
             return {**on_ray, **given, "actors": 1, "output": out}
         if job == "build-memory":
-            return {"address": address, "embeddings": str(world / "emb"), "clusters": 4, "output": out}
+            return {"address": address, "embeddings": str(world / "embedded"), "clusters": 4, "output": out}
         if job == "train":
             changes = {"workers": 1, "training": {"steps": 6}, "checkpoint_every": 2, "address": address}
             return values(world, out, **changes)
@@ -239,6 +239,10 @@ def test_every_write_of_a_job_on_ray(
     runs: Runs, tmp_path: Path, world: Path, shared_ray: str, tiny_model_dir: str, job: str
 ) -> None:
     """One of the four ways to be frozen at every write of its driver; its workers write on meanwhile."""
+    if job == "build-memory":
+        embed = of_job("embed-text", world, shared_ray, tiny_model_dir).prepare(tmp_path)
+        begun = runs.start("embed-text", {**embed, "output": str(world / "embedded")}, tmp_path / "log")
+        assert runs.wait(begun) == 0, (tmp_path / "log").read_text()
     case = of_job(job, world, shared_ray, tiny_model_dir)
     (tmp_path / "undisturbed").mkdir()
     settings = case.prepare(tmp_path / "undisturbed")
