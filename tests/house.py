@@ -99,8 +99,8 @@ COVERED_BY = {
     "pipelines.train.mixture": "tests/pipelines/train/test_pack.py",
     "pipelines.train.parallel": "tests/pipelines/train/test_worker.py",
     "jobs.benchmarks.commands": "tests/jobs/test_cli.py",
-    "jobs.start": "tests/jobs/test_cli.py",
     "jobs.evaluate": "tests/pipelines/evaluate/test_run.py",
+    "jobs.start": "tests/jobs/test_cli.py",
 }
 
 # What the commands start from: its import closure is what a newcomer must read to change it.

@@ -102,8 +102,6 @@ class _Container:
                 failed_at = self._file.tell()
                 if failures > most:
                     return
-            except IndexError:  # the stream is gone: the file began anew with others
-                return
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[_Unit]:
         """The units that packets decode to."""
