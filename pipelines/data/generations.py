@@ -18,7 +18,6 @@ The last two generations are kept. An OUTPUT without any is of an older version:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.fingerprint import sealed, unsealed
 from pipelines.data import parquet
 
 COUNTED = ("answers", "embeddings", "manifest", "_state/checkpoints", "_state/work_list")
@@ -54,19 +54,16 @@ class Generation:
         """Its file, with a checksum."""
         said = {"number": self.number, "run_id": self.run_id, "identity": self.identity, "files": sorted(self.files)}
         said["told"] = dict(self.told)
-        return json.dumps({**said, "checksum": _checksum(said)}, indent=1).encode()
+        return json.dumps(sealed(said), indent=1).encode()
 
     @staticmethod
     def of_bytes(data: bytes) -> Generation:
         """The inverse of `to_bytes`; ValueError for a file that was changed since."""
-        said = json.loads(data)
-        if not isinstance(said, dict) or said.pop("checksum", None) != _checksum(said):
-            raise ValueError("its checksum is another")
+        whole = json.loads(data)
+        said = unsealed(whole)
+        if said == whole:
+            raise ValueError("it has no checksum")
         return Generation(**{**said, "files": frozenset(said["files"])})
-
-
-def _checksum(said: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(said, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def generation_uri(output: str, number: int) -> str:

@@ -7,7 +7,6 @@ Run again with the same OUT, what is answered is not asked again.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -26,14 +25,16 @@ from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
+from pipelines.data.generations import told
 from pipelines.evaluate.answers import HEARD, asked_rows, cell_folder, make_answers, read_answers
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set, load_items
 from pipelines.evaluate.gate import check_against, gate
 from pipelines.evaluate.history import ANSWERED, History
-from pipelines.evaluate.page import write_page
+from pipelines.evaluate.page import PAGE, write_page
 from pipelines.evaluate.records import FORMAT, history_rows, predictions, write_metrics
 from pipelines.evaluate.scores import CellResult, EncoderAndMemory, Evaluation, modality_gap, score_answers
-from pipelines.output.folder import open_output
+from pipelines.output.folder import Output, open_output
+from pipelines.output.lease import LeaseLost
 from pipelines.output.record import read_run, utc
 from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
 
@@ -51,8 +52,8 @@ def run_evaluate(
     tell = progress or (lambda stage, _: None)
     started = time.time()
     grid, data_sets, facts, history = _check(settings)
-    with open_output(settings.out, written=()):
-        run_id, began = _begin(settings, data_sets, facts)
+    with open_output(settings.out, written=()) as out:
+        run_id, began = _begin(settings, data_sets, facts, out)
         with _one_ray(settings, data_sets, facts, grid) as given:
             results = make_answers(given, data_sets, grid, tell)
         answered = time.time()
@@ -64,14 +65,18 @@ def run_evaluate(
             done.status, done.rows = unfinished.status, unfinished.rows
             return done
         tell("scores", None)
+        out.check()
         done.cells = _score(settings, data_sets, grid, facts, run_id)
+        _check_still(out, run_id, *(out.join(name) for name in ("predictions", "judge")))
         scored = time.time()
         rows = history_rows(settings, facts, done, began)
         if history is not None:
             if settings.against:
                 limits = (settings.tolerance, settings.seed, settings.ungated)
                 done.verdict = gate(history, rows, settings.against, *limits)
+            out.check()
             history.add(rows)
+            _check_still(out, run_id, history.uri_of(run_id))
             passed = done.verdict is None or done.verdict.open
             if settings.accept and passed and done.error_rate <= settings.max_error_rate:
                 history.mark("accept", run_id, by="gate")
@@ -82,7 +87,20 @@ def run_evaluate(
         write_page(settings, done, history)
         done.seconds["page"] = time.time() - scored
         write_metrics(settings, facts, done, began)
+        _check_still(out, run_id, *(out.join(name) for name in ("metrics.json", PAGE)))
         return done
+
+
+def _check_still(out: Output, run_id: str, *written: str) -> None:
+    """Raise LeaseLost where another run took OUT over. Of the same evaluation its files are the same; where that run
+    began another one in it, what was just `written` (URIs) is taken away: given again, it writes its own anew."""
+    try:
+        out.check()
+    except LeaseLost:
+        now = told(out.uri, RECORD)
+        for uri in written if now is None or now.get("run_id") != run_id else ():
+            storage.remove_tree(uri)
+        raise
 
 
 def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[LoadedSet], ModelFacts, History | None]:
@@ -140,23 +158,25 @@ def _check_out(out: str) -> None:
         raise SettingsError("out", problem, "choose a new folder, or one of an evaluation")
 
 
-def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts) -> tuple[str, str]:
+def _begin(
+    settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts, out: Output
+) -> tuple[str, str]:
     """(run id, when it began): of the run that OUT holds, or new ones. For the holder of the lease.
 
     Raises SettingsError where OUT holds another evaluation; with --overwrite that one is removed.
     """
     rows = asked_rows(data_sets, settings.orders, settings.seed)
-    uri = storage.join(settings.out, RECORD)
     marked = settings.model_dump(include={"limit", "bridge", "orders", "seed"})
     marked |= {"model": facts.fingerprint, "benchmarks": settings.names(), "grid": [*settings.grid, *settings.axes]}
     marked["asked"] = [{**row, "uri": storage.public_uri(row["uri"])} for row in rows]
     mark = hash_settings({**marked, "versions": [data.versions for data in data_sets]})
-    if storage.exists(uri):
-        known = json.loads(storage.read_bytes(uri))
+    known = out.lease.generation.told.get(RECORD)
+    if known is not None:
         same = known.get("mark") == mark
         if settings.overwrite:
             for name in WRITTEN:
-                storage.remove_tree(storage.join(settings.out, name))
+                out.check()
+                storage.remove_tree(out.join(name))
         elif not same:
             of = "of another model, of other settings or of other items (their sounds, questions or tags)"
             problem = f"{storage.public_uri(settings.out)} holds an evaluation {of}"
@@ -165,7 +185,7 @@ def _begin(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: Mo
             return str(known["run_id"]), str(known["started"])
     run_id, began = uuid.uuid4().hex[:12], utc(time.time())
     record = {"format": FORMAT, "run_id": run_id, "started": began, "mark": mark, "model": facts.fingerprint}
-    storage.write_bytes(uri, json.dumps(record, indent=1).encode())
+    out.tell(RECORD, record)
     return run_id, began
 
 

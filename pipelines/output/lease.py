@@ -9,10 +9,10 @@ closely. Then the next generation is made.
 A holder who was only frozen goes on some day. Before and after each file it looks for a newer generation, and where
 there is one it stops; what it wrote meanwhile does not count.
 
-Where a store has no way to make a file only where there is none (OpenStack Swift, some gateways), claims beside it
-decide who may (`storage.create_bytes`). One who stood still between its last look and its write can overwrite the
-generation of another even so: that one finds it before its next file. Either way one generation remains, and the files
-of the other do not count: work is done twice, no row is lost or doubled.
+In a store that cannot make a file only where there is none, one is made by claims (`storage.create_bytes`). There one
+who is frozen for over 5 s while it makes a generation may overwrite another's of the same number, even when that one
+works already. It is the holder then, and the other finds that out before its next file. Either way one generation
+remains, and the files of the other do not count: work is done twice, no row is lost or doubled.
 """
 
 from __future__ import annotations
@@ -260,5 +260,7 @@ def _held(holder: dict[str, Any]) -> LeaseHeld:
 
 
 def _who(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "its lease does not say who"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(holder.get("since", 0))))
     return f"process {holder.get('pid', '?')} on {holder.get('host', '?')} holds it since {since}"

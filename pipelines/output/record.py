@@ -13,7 +13,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.data.generations import Generation, told
 
-TOLD = ("_run.json", "_embeddings.json", "_manifest.json")
+TOLD = ("_run.json", "_embeddings.json", "_manifest.json", "_evaluation.json")
 PACKAGES = ("numpy", "torch", "transformers", "ray", "pyarrow", "peft", "faiss-cpu", "soundfile", "av", "soxr")
 
 

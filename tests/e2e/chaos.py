@@ -1,10 +1,11 @@
-"""Kill -9 at random moments, then look whether every row is there once, and right.
+"""Kill -9 or freeze at random moments, then look whether every row is there once, and right.
 
     python -m tests.e2e.chaos --kills 20        # from the root of the checkout; --help lists the options
 
-A Ray cluster of a head and worker nodes runs on this machine. A driver answers an archive on it; at moments
-drawn from the seed the driver, an actor, or a worker node is killed. A driver that died is started again, a
-node is replaced. A run that ends before all kills are spent is checked, and the next one begins.
+A Ray cluster of a head and worker nodes runs on this machine. A driver answers an archive on it; at moments drawn from
+the seed the driver, an actor, or a worker node is killed, or a driver is frozen until another one has taken its OUTPUT
+over, and then goes on. A driver that died is started again, a node is replaced. A run that ends before all kills are
+spent is checked, and the next one begins.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 
-VICTIMS = ("driver", "actor", "node")
+from pipelines.data.generations import newest
+
+VICTIMS = ("driver", "actor", "node", "frozen")
 ROUND_S = 900.0
 """Longest a run may take without a kill: beyond that it hangs, which is a failure."""
 NODE = {"num_cpus": 4, "object_store_memory": 200_000_000}
@@ -104,7 +107,9 @@ class Chaos:
         where = self._cluster.address if address else None
         given: dict[str, Any] = {"input": str(self.archive), "output": str(out), "commit_rows": 16, "address": where}
         if self.model == "stand-in":
-            argument = json.dumps({"settings": {**given, "actors": 2, "batch_size": 8}, "waits": {"row_s": self.row_s}})
+            argument = json.dumps(
+                {"settings": {**given, "actors": 2, "batch_size": 8}, "waits": {"row_s": self.row_s}, "apart": True}
+            )
             command = [sys.executable, "-m", "tests.e2e.stand_in", argument]
         else:
             command = [sys.executable, "-m", "jobs", "caption", str(self.archive), str(out), "--model", self.model]
@@ -139,6 +144,18 @@ class Chaos:
         self._cluster.add_node(wait=False, **self._node)
         return True
 
+    def freeze(self, driver: subprocess.Popen[str], out: Path) -> subprocess.Popen[str]:
+        """Freeze the driver until another one has taken OUTPUT over; that one, when the first has ended by itself."""
+        before = newest(str(out))
+        os.killpg(driver.pid, signal.SIGSTOP)
+        other = self.start(out)
+        _until(other, lambda: newest(str(out)) != before)
+        os.killpg(driver.pid, signal.SIGCONT)
+        _wait(driver, ROUND_S)
+        if driver.returncode != 1 or "LeaseLost" not in self.log():
+            raise ChaosFailed(f"a driver that had lost its lease ended with {driver.returncode}: {self.log()}")
+        return other
+
     def undisturbed(self) -> list[dict[str, Any]]:
         """Rows of a run that nobody disturbs."""
         out = self.folder / "undisturbed"
@@ -150,7 +167,7 @@ class Chaos:
 
     def log(self) -> str:
         """The end of what the drivers said."""
-        return (self.folder / "driver.log").read_text()[-1500:]
+        return (self.folder / "driver.log").read_text()[-15000:]
 
 
 def torment(chaos: Chaos, kills: int, seed: int, say: Any = None) -> Tally:
@@ -188,7 +205,10 @@ def torment(chaos: Chaos, kills: int, seed: int, say: Any = None) -> Tally:
                 if driver.returncode != 0:
                     raise ChaosFailed(f"a driver ended with {driver.returncode}: {chaos.log()}")
                 break
-            if chaos.kill(order[spent], driver, draw):
+            if order[spent] == "frozen":
+                driver, since = chaos.freeze(driver, out), time.monotonic()
+                tally.starts += 1
+            if order[spent] == "frozen" or chaos.kill(order[spent], driver, draw):
                 if say is not None:
                     say(f"kill {spent + 1} of {kills}: {order[spent]}, {count_parts(out)} parts are in place")
                 last = order[spent]
@@ -267,6 +287,9 @@ def main() -> int:
     parser.add_argument("--folder", help="where to work (default: a temporary folder, removed)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     given = parser.parse_args()
+    if given.model != "stand-in":
+        global VICTIMS
+        VICTIMS = VICTIMS[:3]  # what makes two drivers of one machine strangers is the stand-in's
     if given.kills < 1 or given.files < 20 or given.nodes < 1:
         parser.error("--kills and --nodes are at least 1, --files at least 20")
     return _run(given.kills, given.seed, given.files, given.model, given.nodes, given.folder, given.json)

@@ -62,14 +62,16 @@ class Runs:
 
 def main() -> None:
     """Serve `Runs`: a line of JSON asks, a line answers."""
-    import pyarrow.parquet  # noqa: F401
-
     import pipelines.archive.embed_audio
     import pipelines.archive.scan
     import pipelines.compact
+    import pipelines.evaluate.run
     import pipelines.text.build_memory
-    import pipelines.text.embed_text  # noqa: F401
+    import pipelines.text.embed_text
+    import pipelines.train.run  # noqa: F401
+    from jobs.terminal.commands import guarded  # noqa: F401
 
+    children: list[int] = []
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:
@@ -79,7 +81,11 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             os._exit(run_child(**asked))
+        children.append(child)
         print(child, flush=True)
+    for child in children:  # where a test failed, frozen ones are left
+        with contextlib.suppress(OSError):
+            os.kill(child, signal.SIGKILL)
 
 
 def run_child(job: str, settings: dict[str, Any], log: str, at: int, how: str) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from jobs.benchmarks.scale import WaitingModel, Waits, run_waiting
 from pipelines.archive.run import RunResult
 from pipelines.cluster.progress import Progress
 from pipelines.settings.archive import RunSettings
+from tests.e2e.freezing import PATIENCE
 
 
 class StandIn(WaitingModel):
@@ -47,6 +49,12 @@ def main() -> int:
     # note: classes of a module that runs as __main__ do not travel to workers
     from tests.e2e import stand_in
 
+    if given.get("apart"):  # as on a machine of its own, and with little patience
+        from pipelines.output import lease
+
+        for name, seconds in PATIENCE.items():
+            setattr(lease, name, seconds)
+        lease.this_machine = lambda: f"machine of {os.getpid()}"  # type: ignore[assignment]
     result = stand_in.run_stand_in(RunSettings(**given["settings"]), Waits(**given["waits"]))
     print(json.dumps({"status": result.status, "new_rows": result.new_rows}))
     return 0 if result.status in ("complete", "complete_before") else 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from mats_core.memory.santa import SantaMemory
 from pipelines.data import generations
+from tests.e2e.conftest import write_tones
 from tests.e2e.freezing import Runs, thaw
+from tests.training_world import make_world, values
 
 FILES, MORE = 20, 9
 MOST = 400
@@ -160,3 +165,85 @@ def test_every_write_of_a_compaction(runs: Runs, tmp_path: Path) -> None:
 
     again = Case("compact", prepare, lambda _: None, whole, "answers", {"file_mb": 256})
     assert torment_all(runs, tmp_path / "compact", again) >= 40
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small corpora, an encoder, an LLM, and nine sounds."""
+    place = make_world(tmp_path_factory.mktemp("world"))
+    write_tones(place / "tones", 9, 1.0)
+    return place
+
+
+def of_job(job: str, world: Path, address: str, model: str) -> Case:
+    """A job on a Ray that is there already. What it makes is compared with `world`/JOB, the first OUTPUT made."""
+    on_ray = {"address": address, "device": "cpu"}
+    results = {"caption": "answers", "embed-audio": "embeddings", "embed-text": "embeddings"}.get(job, "")
+
+    def prepare(place: Path) -> dict[str, Any]:
+        out = str(place / "out")
+        if job in ("caption", "embed-audio"):
+            add_tones(place, range(6))
+            given = {"input": str(place / "tones"), "model": model, "commit_rows": 2, "actors": 1, "output": out}
+            return {**on_ray, **given, **({"deterministic": True} if job == "caption" else {})}
+        if job == "embed-text":
+            given = {"corpora": [str(world / "one.jsonl")], "encoder": str(world / "encoder"), "bucket_records": 20}
+            return {**on_ray, **given, "actors": 1, "output": out}
+        if job == "build-memory":
+            return {"address": address, "embeddings": str(world / "emb"), "clusters": 4, "output": out}
+        if job == "train":
+            changes = {"workers": 1, "training": {"steps": 6}, "checkpoint_every": 2, "address": address}
+            return values(world, out, **changes)
+        given = {"benchmarks": "soundworld_labels", "limit": 3, "data": [str(world / "sets")], "actors": 1}
+        return {**on_ray, **given, "out": out, "history": str(place / "history")}
+
+    def add_tones(place: Path, which: Iterable[int]) -> None:
+        (place / "tones").mkdir(exist_ok=True)
+        for number in which:
+            shutil.copy(world / "tones" / f"{number:04d}.wav", place / "tones")
+
+    def grow(place: Path) -> None:
+        if job in ("caption", "embed-audio"):
+            add_tones(place, range(6, 9))
+
+    def made(out: Path) -> Any:
+        """What must be the same whoever made it."""
+        if job == "train":
+            return (out / "model" / "mapper.safetensors").read_bytes()
+        if job == "build-memory":
+            return SantaMemory.load(str(out)).fingerprint, (out / "captions.parquet").read_bytes()
+        rows = pq.read_table(out / (results or "predictions")).to_pylist()
+        if job == "evaluate":
+            assert len(list((out.parent / "history" / "runs").iterdir())) == 1
+            assert (out / "report.html").exists() and json.loads((out / "metrics.json").read_text())["answers"] == 3
+            return sorted((row["item"], row["text"]) for row in rows)
+        if job == "embed-text":
+            return sorted((row["caption_id"], row["count"], row["embedding"]) for row in rows)
+        return sorted((Path(row["uri"]).name, row.get("text"), row.get("windows")) for row in rows)
+
+    def whole(out: Path) -> None:
+        if not EXPECTED.get(job):
+            EXPECTED[job] = made(out)
+        assert made(out) == EXPECTED[job]
+
+    return Case(job, prepare, grow, whole, results)
+
+
+EXPECTED: dict[str, Any] = {}
+"""Job → what an undisturbed run of it makes."""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("job", ["caption", "embed-audio", "embed-text", "build-memory", "train", "evaluate"])
+def test_every_write_of_a_job_on_ray(
+    runs: Runs, tmp_path: Path, world: Path, shared_ray: str, tiny_model_dir: str, job: str
+) -> None:
+    """One of the four ways to be frozen at every write of its driver; its workers write on meanwhile."""
+    case = of_job(job, world, shared_ray, tiny_model_dir)
+    (tmp_path / "undisturbed").mkdir()
+    settings = case.prepare(tmp_path / "undisturbed")
+    case.grow(tmp_path / "undisturbed")
+    assert runs.wait(runs.start(job, settings, tmp_path / "log")) == 0, (tmp_path / "log").read_text()
+    case.whole(Path(settings.get("output") or settings["out"]))
+    step = int(os.environ.get("MATS_FREEZE_STEP", "4"))
+    assert torment_all(runs, tmp_path, case, step) >= 1

@@ -216,7 +216,8 @@ def test_a_number_that_is_free_again_is_no_way_back(tmp_path: Path) -> None:
     assert newest(str(tmp_path)).run_id == "d"  # type: ignore[union-attr]
 
 
-def test_one_who_is_overwritten_all_the_same_stops_before_its_next_file(tmp_path: Path) -> None:
+def test_one_whose_generation_is_overwritten_stops_before_its_next_file(tmp_path: Path) -> None:
+    """By one who was frozen while it made the same one, in a store that has claims for it only."""
     first = Lease(str(tmp_path), "one")
     first.acquire()
     storage.write_bytes(generation_uri(str(tmp_path), 1), Generation(1, "two").to_bytes())
