@@ -143,8 +143,8 @@ class SantaMemory:
             index = faiss_index.open_index(file, mmap)
             found = (index.ntotal, index.d, index.nlist)
             wanted = (note["count"], note["dim"], note["clusters"])
-        except SettingsError:
-            raise
+        except SettingsError as error:
+            raise wrong(error.problem) from None
         except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             raise wrong(f"{uri} is no whole memory directory ({first_line(error)})") from error
         if found != wanted:

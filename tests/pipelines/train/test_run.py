@@ -143,18 +143,16 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
 ) -> None:
     from safetensors import safe_open
 
-    from pipelines.output.folder import Output
-
     out = tmp_path / "out"
     short: dict[str, Any] = {"training": {"steps": 2}}
     chosen = settings(world, out, **short)
     monkeypatch.setattr(TrainDriver, "run", lambda self: "trained")
     run_train(chosen)  # OUTPUT is begun
     train(chosen)
-    held = Output(str(out), "0123456789ab")
-    held.lease.acquire()
-    held.write_run({"status": "complete", "step": 2, "settings": chosen.model_dump(mode="json")})
-    held.lease.release()
+    told = {"status": "complete", "step": 2, "settings": chosen.model_dump(mode="json")}
+    monkeypatch.setattr(TrainDriver, "run", lambda self: self.out.write_run(told))
+    run_train(chosen)  # … and completed
+    monkeypatch.setattr(TrainDriver, "run", lambda self: "trained")
     assert run_train(chosen).status == "complete_before"
     assert run_train(settings(world, out, **short, log_every=1)).status == "complete_before"
     changes: list[dict[str, Any]] = [{"weights": "float16"}, {"include": ["llm"]}, {"export": "best"}]
@@ -171,8 +169,6 @@ def test_a_finished_run_writes_its_model_anew_when_it_is_to_be_written_otherwise
 def test_a_refusal_does_not_wait_for_workers_that_hang(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pipelines.output.folder import Output
-
     refusal, hanging = SettingsError("adapter.target_modules", "x", "layers of the LLM"), threading.Event()
     records: list[dict[str, Any]] = [{"kind": "refused", "error": refusal}]
     inbox = SimpleNamespace(take=SimpleNamespace(remote=lambda: records))
@@ -198,8 +194,6 @@ def test_ctrl_c_while_it_waits_is_heard_out_to_the_workers_last_word(
     import signal
     import threading
     from types import SimpleNamespace
-
-    from pipelines.output.folder import Output
 
     asked, records = threading.Event(), []
 

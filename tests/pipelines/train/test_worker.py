@@ -18,6 +18,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from mats_core.model.model import load_model
 from mats_core.training.step import StepBatch
+from pipelines.data.generations import newest
 from pipelines.settings.train import TrainSettings
 from pipelines.train.batches import WorkerShare
 from pipelines.train.check import check_settings
@@ -52,6 +53,8 @@ class Recorded:
 def prepare(chosen: TrainSettings, shards: int = 1, fsdp: bool = False, **changes: Any) -> TrainJob:
     checked = check_settings(chosen)
     folder = str(data_folder(chosen))
+    begun = newest(chosen.output)
+    changes = {"run_id": begun.run_id if begun else "", **changes}
     return TrainJob(
         chosen,
         checked.facts.dim,
