@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.output.folder import Output
 from pipelines.train.check import check_settings
 from pipelines.train.run import TrainDriver, TrainProgress, run_train
 from tests.pipelines.train.test_worker import Recorded, train
