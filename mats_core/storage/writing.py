@@ -163,17 +163,22 @@ _REFUSED: dict[tuple[str, str, str], str] = {}
 
 
 def _try_condition(fs: Any, name: str) -> str:
+    refused: Exception | None = None
     for data in (b"1", b"2"):
         try:
             with_retries(partial(fs.pipe_file, name, data, mode="create"))
         except Exception as error:
-            if _is_taken(error) and with_retries(lambda: fs.exists(name)):
-                return ""  # also where the answer to the first was lost, and it was sent again
             if is_passing(error):
                 raise
-            with_retries(partial(fs.pipe_file, name, data))  # note: raises what stands against any writing
-            return store_words(error) or type(error).__name__
-    return "it accepts the condition and writes all the same"
+            refused = error
+            break
+    # note: asked outside of the `except`, whose error would be taken for the cause of another
+    if refused is None:
+        return "it accepts the condition and writes all the same"
+    if _is_taken(refused) and with_retries(lambda: fs.exists(name)):
+        return ""  # also where the answer to the first was lost, and it was sent again
+    with_retries(partial(fs.pipe_file, name, data))  # note: raises what stands against any writing
+    return store_words(refused) or type(refused).__name__
 
 
 def _is_taken(error: Exception) -> bool:
