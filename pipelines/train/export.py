@@ -6,18 +6,20 @@ import tempfile
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mats_core import storage
-from mats_core.model.model import MatsModel
 from pipelines.output.lease import LeaseLost, check_generation
 from pipelines.output.record import versions
 from pipelines.pages.charts import Line, curve_svg
 from pipelines.settings.train import MODEL, TrainSettings
 from pipelines.train.checkpoints import TrainState
 from pipelines.train.mixture import StoredSet, held_out_notes
+
+if TYPE_CHECKING:
+    from mats_core.model.model import MatsModel
 
 CARD = "MODEL_CARD.md"
 _RUN = "- run: "

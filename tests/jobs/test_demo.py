@@ -47,7 +47,7 @@ def test_the_demo_leaves_answers_a_run_and_a_page(
         assert all(part["text"] for part in parts if part["error_code"] is None), path
     assert [part["start_s"] for part in found["scenes/two minutes.m4a"]] == [0.0, 60.0]
     (cut,) = found["worn tapes/cut in the middle.flac"]
-    assert 1.0 < cut["decoded_s"] < cut["duration_s"] - 1.0
+    assert cut["complete"] is False and cut["decoded_s"] > 1.0 < cut["lost_s"]
 
     state = json.loads((folder / "out" / "_run.json").read_text())
     assert state["status"] == "complete"

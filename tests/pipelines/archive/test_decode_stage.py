@@ -47,6 +47,10 @@ def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
     return found
 
 
+RATES = {"libopencore_amrnb": 8000, "g722": 16_000, "adpcm_swf": 44_100}
+"""Codecs that know one rate, and keep no click of one sample."""
+
+
 @pytest.fixture(scope="module")
 def clicked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[float, np.ndarray]]]:
     """A file in every format with a click in its second chunk, decoded."""
@@ -55,10 +59,9 @@ def clicked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[fl
         data = encode(clicks(48_000, 9.0, (CLICK_S,)), 48_000, kind.removeprefix("film-"), pictures=True)
         (folder / f"{kind}.{kind.removeprefix('film-')}").write_bytes(data)
     for kind in KINDS:
-        speech = KINDS[kind][1] == "libopencore_amrnb"
-        rate = 8000 if speech else 48_000
-        wave = (bursts if speech else clicks)(rate, 9.0, (CLICK_S,))
-        (folder / f"{kind}.{'wav' if kind.startswith('wav') else kind}").write_bytes(encode(wave, rate, kind))
+        rate = RATES.get(KINDS[kind][1], 48_000)
+        wave = (bursts if KINDS[kind][1] in RATES else clicks)(rate, 9.0, (CLICK_S,))
+        (folder / f"{kind}.{'wav' if KINDS[kind][0].lower() == 'wav' else kind}").write_bytes(encode(wave, rate, kind))
     return decoded(folder)
 
 

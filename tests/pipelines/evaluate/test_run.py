@@ -275,9 +275,9 @@ def test_overwrite_leaves_nothing_of_the_run_before(model: Any, data: str, tmp_p
 def test_overwrite_waits_for_who_holds_the_folder(model: Any, data: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate(data, out, benchmarks=NAMES[0], limit=4)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     lease = Lease(str(out), "another")
     lease.acquire()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     try:
         with pytest.raises(SettingsError, match="another run is writing into it"):
             evaluate(data, out, benchmarks=NAMES[0], limit=5, overwrite=True)
