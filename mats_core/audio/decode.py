@@ -25,7 +25,7 @@ from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
 from mats_core.audio.mp3 import Mp3Source
-from mats_core.audio.ogg import OggLinks
+from mats_core.audio.ogg import Joined
 from mats_core.audio.repair import repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
@@ -350,7 +350,7 @@ _UNHELPFUL_REASONS = re.compile(
 
 def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:
     if file.links:
-        return OggLinks(file)
+        return Joined(file)
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
     if reader == "mp3":
