@@ -18,7 +18,7 @@ from mats_core.errors import CodedError
 from mats_core.storage import error_from
 
 Block: TypeAlias = npt.NDArray[np.float32]
-Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3"]
+Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3", "flac"]
 
 
 class AudioError(CodedError):
@@ -117,6 +117,7 @@ class SourceFile:
         self.joined = False  # several streams one behind the other: places in it are found by counting alone
         self.links: list[tuple[int, int]] = []  # where each of several files one behind the other stands
         self.cut = False  # it ends before what its header declares
+        self.missing_s = 0.0  # and how much sound that leaves out, as far as known
         self.format = ""  # its format, where it is read as another; else empty
         self.frames: int | None = None  # its length, where frames of it were looked at
         try:
@@ -161,6 +162,7 @@ class SourceFile:
         again = SourceFile(file, deadline)
         again._skipped, again._head, again.size = self._skipped, self._head, self.size
         again.joined, again.links, again.cut = self.joined, self.links, self.cut
+        again.missing_s = self.missing_s
         again.format, again.frames = self.format, self.frames
         return again
 
