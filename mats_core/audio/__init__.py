@@ -11,9 +11,9 @@ Rooms above may import these; this room imports `mats_core.storage` and `mats_co
     ffmpeg           the other reader, through PyAV: containers and further codecs
     mp3              MP3 by its own frames: lengths and places that no header can get wrong
     signatures       what a file is by its name and its first bytes
-    repair           headers that say wrongly where the sound ends: of every kind, tags, FLAC
+    repair           headers that say wrongly where the sound ends: of every kind, tags, FLAC; files joined
     chunks           where the sound is in WAV, RF64, W64, AIFF, CAF and AU
-    ogg              Ogg's pages, and streams one behind the other
+    ogg              Ogg's pages, and streams or files one behind the other as one sound
     sandbox          decoding in child processes with limits on memory and time
     sandbox_process  what runs in such a child
 """

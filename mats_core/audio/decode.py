@@ -25,8 +25,8 @@ from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.libsndfile import LibsndfileSource
 from mats_core.audio.mp3 import Mp3Source
-from mats_core.audio.ogg import OggLinks
-from mats_core.audio.repair import repair
+from mats_core.audio.ogg import Joined
+from mats_core.audio.repair import FlacSource, repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
 
@@ -146,7 +146,7 @@ def decode(
             # a reader that cannot open the file passes it on by itself
             left = order if not tried else order[tried : tried + 1]
             with _open_within(limits, checked, left, name) as source:
-                found.append(_read(source, sample_rate, first, count, limits, deadline))
+                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing_s))
                 declared_s = declared_s or source.declared_s
                 if not source.broken or source.passes_damage:
                     break
@@ -157,7 +157,7 @@ def decode(
     if not found:
         assert failure is not None
         raise failure
-    best = max(found, key=lambda each: len(each.samples))
+    best = max(reversed(found), key=lambda each: len(each.samples))  # of equal ones that which passed over damage
     if len(found) > 1:  # the first one met damage; the second may only have passed over it
         # note: nor may it last longer than declared, as FFmpeg's output of a damaged FLAC does
         declared = len(best.samples) if not declared_s else max(0, math.ceil(declared_s * sample_rate) - first)
@@ -197,7 +197,15 @@ def _open_within(limits: DecodeLimits, file: SourceFile, order: tuple[Reader, ..
     return source
 
 
-def _read(source: Source, rate: int, first: int, count: int | None, limits: DecodeLimits, deadline: float) -> Decoded:
+def _read(
+    source: Source,
+    rate: int,
+    first: int,
+    count: int | None,
+    limits: DecodeLimits,
+    deadline: float,
+    missing_s: float,
+) -> Decoded:
     """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
     margin early."""
     common = math.gcd(source.sample_rate, rate)
@@ -216,7 +224,8 @@ def _read(source: Source, rate: int, first: int, count: int | None, limits: Deco
     short = (count is None or len(samples) < count) and source.ended_early()
     lost_s, end_s = source.lost_s, source.end_s
     if short:
-        whole = count / rate if count is not None else max(0.0, (source.declared_s or 0.0) - first / rate)
+        whole = max(0.0, (source.declared_s or 0.0) + missing_s - first / rate)
+        whole = whole if count is None else count / rate if not whole else min(whole, count / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
     return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)
 
@@ -303,6 +312,8 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     name = sniff(file.head(HEAD_BYTES)).name
     if name in ("AAC", "Opus", "Ogg") or file.joined:
         return ("ffmpeg",)
+    if name == "FLAC":
+        return ("libsndfile", "flac", "ffmpeg")
     return ("mp3", "ffmpeg", "libsndfile") if name == "MP3" else ("libsndfile", "ffmpeg")
 
 
@@ -350,9 +361,11 @@ _UNHELPFUL_REASONS = re.compile(
 
 def _open_with(reader: Reader, file: SourceFile, signature: Signature) -> Source:
     if file.links:
-        return OggLinks(file)
+        return Joined(file)
     if reader == "ffmpeg":
         return FfmpegSource(file, signature)
+    if reader == "flac":
+        return FlacSource(file)
     if reader == "mp3":
         return Mp3Source(file, file.format or "mp3")
     source = LibsndfileSource(file, signature)

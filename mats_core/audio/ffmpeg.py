@@ -9,35 +9,42 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, TypeAlias
 
 import av
 import numpy as np
 
-from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
+from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
 from mats_core.audio.signatures import Signature
 
 _FORMATS = (
-    "aac,ac3,adp,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,iff,ircam,loas,matroska,"
-    "mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,ogg,oma,rm,sox,tak,truehd,tta,voc,w64,wav,wv,xwma"
+    "aac,ac3,adp,adx,aiff,amr,amrnb,amrwb,ape,apm,argo_asf,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,gxf,iff,"
+    "ircam,kvag,loas,matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,rm,sbc,smjpeg,sox,spdif,swf,"
+    "tak,truehd,tta,voc,w64,wav,wsaud,wtv,wv,xwma"
 )
 _OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 _NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "smoothstreaming", "webm_dash_manifest"})
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
-_BARE = frozenset({"aac", "mp3", "ac3", "eac3", "dts", "dtshd", "truehd", "loas", "amr", "amrnb", "amrwb", "gsm"})
+_BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
 _BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
 _UNINDEXED = frozenset({"mpeg", "mpegts"})  # a seek misses: up to this size packets are passed over from the start
 _PASSED_OVER_BYTES = 256 << 20
+_DOUBTFUL = frozenset({"avi", "flv"})  # behind damage their index misses too: so do local ones
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
+# Half a second is not enough for these, whose packets build on all before.
+_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(yamaha|ct|argo)")
 _JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
-_MOST_BACK_S = 10.0  # time stamps that go further back begin anew
-_MOST_AHEAD_S = 24 * 3600.0  # and no recording pauses for longer; in streams that are cut and joined, for
-_MOST_AHEAD_IN_JOINED_S, _LATEST_S = 10.0, 3600.0  # sound does not start later than that
+_MOST_BACK_S = 1.0  # time stamps that go further back begin anew
+_LATE_S = 10.0  # no time stamp further behind the declared end is believed; in streams that are cut and joined, no gap
+_LATEST_S = 3600.0  # sound does not start later
+_PAUSES_S, _PAUSES = 5400.0, 20.0  # most silence of gaps: so much, and so many times what was heard before
+_FEWEST_BITS = 1000  # a second, of a file longer than that whose header tells its length truly
 _TAILS_S = (2.0, 20.0, 120.0)  # how far before its declared end the last sound of a track is sought
 _SILENCE = 1 << 16  # frames of a block of silence
 NO_DECODER = "there is no decoder"
@@ -50,6 +57,7 @@ av.logging.set_level(av.logging.PANIC)
 _Unit: TypeAlias = tuple[int | None, Block | None, int, Any]
 """A piece of a track: its time stamp, its samples (None where it was not decoded), their rate, and the packet that
 could not be decoded (None for a frame)."""
+_NO_UNIT: _Unit = (None, None, 0, None)
 
 
 class _Container:
@@ -135,6 +143,12 @@ class _Container:
         self.container.close()
 
 
+def _lies(opened: _Container, size: int) -> bool:
+    """Whether the header tells a length that a file of so few bytes hardly has."""
+    seconds = float((opened.stream.duration or 0) * opened.base)
+    return seconds > _PAUSES_S and size * 8 < seconds * _FEWEST_BITS
+
+
 def _start(stream: Any) -> float | None:
     attached = int(getattr(stream, "disposition", 0) or 0) & 0x0400  # a cover picture
     if attached or stream.start_time is None or not stream.time_base:
@@ -174,13 +188,12 @@ class FfmpegSource(Source):
         self._signature = signature
         self.broken = False
         self._opened = self._open()
-        opened = self._opened
-        # note: AAC, Ogg and so on joined begin their times anew each
-        self._by_count = file.joined or opened.kind in _BY_BYTES
-        self._bare = file.joined or opened.kind in _BARE
-        self._from_start = self._bare or (opened.kind in _UNINDEXED and file.size <= _PASSED_OVER_BYTES)
-        # note: half a second before a place is not enough for Speex, whose decoder remembers longer
-        self._decodes_all = self._by_count or opened.stream.codec_context.name.endswith("speex")
+        opened = self._opened  # note: AAC and so on joined begin their times anew each
+        self._by_count = file.joined or opened.kind in _BY_BYTES or _lies(opened, file.size)
+        self._bare = file.joined or bool(_BARE.fullmatch(opened.kind))
+        unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
+        self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
+        self._decodes_all = self._by_count or bool(_REMEMBERING.fullmatch(opened.stream.codec_context.name))
         self._first: list[_Unit] = []
         for unit in opened.units:
             self._first.append(unit)
@@ -306,11 +319,10 @@ class FfmpegSource(Source):
         rate, zero, by_count = self.sample_rate, self._zero * self.sample_rate, self._by_count
         tick = float(self._opened.base * rate)  # frames
         jitter = max(_JITTER_S * rate, 2 * tick)
-        ahead = (_MOST_AHEAD_IN_JOINED_S if self._opened.joined else _MOST_AHEAD_S) * rate
-        declared = self.info()  # no time stamp far behind the declared end is believed
+        declared = self.info()
         end = (declared.duration_s or 0.0) * rate if declared.duration_source == "header" else math.inf
-        last = self._lengths
-        for (pts, block, its_rate, packet), following in _with_next_time(units):
+        last, left = self._lengths, _PAUSES_S * rate
+        for (pts, block, its_rate, packet), (following, *_) in pairwise(chain(units, (_NO_UNIT,))):
             if block is not None:
                 scale, length = its_rate / rate, round(len(block) * rate / its_rate)
                 last = length
@@ -326,11 +338,13 @@ class FfmpegSource(Source):
                 if abs(at - position) > rate and following is not None:  # one damaged time stamp moves nothing
                     after = round(following * tick - zero) + self._shift
                     at = at if abs(after - at) <= abs(after - position) else position
-                if not -_MOST_BACK_S * rate < at - position < min(ahead, end + _MOST_BACK_S * rate - position):
+                ahead = min(_LATE_S * rate if self._opened.joined else left, end + _LATE_S * rate - position)
+                if not -_MOST_BACK_S * rate < at - position <= ahead:
                     self._shift += position - at  # its times begin anew: it is heard where it comes
                     at = position
                 if abs(at - position) <= jitter:
                     at = position
+            left += length * _PAUSES - (at - position)
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
                 yield position, silence, rate, None
@@ -426,25 +440,3 @@ class FfmpegSource(Source):
 
 
 _TOLERATED_S = 0.1  # between what a header declares and where the last packet ends, of which a part may be padding
-
-
-def _with_next_time(units: Iterable[_Unit]) -> Iterator[tuple[_Unit, int | None]]:
-    """Each unit with the time stamp of the one behind it."""
-    before: _Unit | None = None
-    for unit in units:
-        if before is not None:
-            yield before, unit[0]
-        before = unit
-    if before is not None:
-        yield before, None
-
-
-def to_float(frame: Any) -> Block:
-    """A frame's samples as float32 [T, C] in -1 … 1, whatever its sample format."""
-    samples = frame.to_ndarray()
-    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128.0) / 128.0
-    if np.issubdtype(samples.dtype, np.integer):
-        return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
-    return samples.astype(np.float32, copy=False)

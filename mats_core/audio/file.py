@@ -18,7 +18,7 @@ from mats_core.errors import CodedError
 from mats_core.storage import error_from
 
 Block: TypeAlias = npt.NDArray[np.float32]
-Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3"]
+Reader: TypeAlias = Literal["libsndfile", "ffmpeg", "mp3", "flac"]
 
 
 class AudioError(CodedError):
@@ -115,8 +115,9 @@ class SourceFile:
         self._skipped = 0  # how many of these are left out before the first that is read
         self._at = 0
         self.joined = False  # several streams one behind the other: places in it are found by counting alone
-        self.links: list[tuple[int, int]] = []  # where each of several Ogg streams one behind the other stands
+        self.links: list[tuple[int, int]] = []  # where each of several files one behind the other stands
         self.cut = False  # it ends before what its header declares
+        self.missing_s = 0.0  # and how much sound that leaves out, as far as known
         self.format = ""  # its format, where it is read as another; else empty
         self.frames: int | None = None  # its length, where frames of it were looked at
         try:
@@ -161,6 +162,7 @@ class SourceFile:
         again = SourceFile(file, deadline)
         again._skipped, again._head, again.size = self._skipped, self._head, self.size
         again.joined, again.links, again.cut = self.joined, self.links, self.cut
+        again.missing_s = self.missing_s
         again.format, again.frames = self.format, self.frames
         return again
 
@@ -200,3 +202,18 @@ class SourceFile:
             raise as_audio_error(self._error)
         if self._overdue:
             raise AudioError("timeout", "reading the file took longer than allowed")
+
+
+def to_float(frame: Any) -> Block:
+    """A frame's samples as float32 [T, C] in -1 … 1, whatever its sample format."""
+    if "s64" in frame.format.name:  # which PyAV does not know
+        planes = [np.frombuffer(plane, np.int64) for plane in frame.planes]
+        samples = np.stack(planes)[:, : frame.samples * len(frame.layout.channels) // len(planes)]
+    else:
+        samples = frame.to_ndarray()
+    samples = samples.T if frame.format.is_planar else samples.reshape(frame.samples, -1)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128.0) / 128.0
+    if np.issubdtype(samples.dtype, np.integer):
+        return (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
+    return samples.astype(np.float32, copy=False)

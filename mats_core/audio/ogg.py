@@ -1,4 +1,4 @@
-"""Ogg: its pages, where the last whole one ends, and streams that stand one behind the other."""
+"""Ogg: its pages, where the last whole one ends, its streams; and files one behind the other heard as one sound."""
 
 from __future__ import annotations
 
@@ -171,9 +171,10 @@ def _opus_samples(packet: bytes) -> int:
     return frame * count
 
 
-class OggLinks(Source):
-    """Several Ogg streams one behind the other as one sound, whatever their channels, rates and codecs: each is opened
-    for itself, and heard behind the one before. Rate and channels are those of the first; blocks come with their own.
+class Joined(Source):
+    """Several files (of Ogg: streams) one behind the other as one sound, whatever their channels, rates and codecs:
+    each is opened for itself, and heard behind the one before. Rate and channels are those of the first; blocks come
+    with their own.
 
     Raises AudioError decode_failed where none can be decoded.
     """

@@ -5,12 +5,18 @@ The file itself stays as it is: a `SourceFile` presents it to decoders with the 
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import av
+import numpy as np
 
 from mats_core.audio.chunks import present_sound, without_tag
-from mats_core.audio.file import SourceFile
+from mats_core.audio.ffmpeg import NO_ERRORS
+from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
 from mats_core.audio.ogg import repair_ogg
 from mats_core.audio.signatures import HEAD_BYTES, sniff
 
@@ -25,6 +31,7 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     present_sound(file)
     repair_flac(file, until_s, in_memory)
     repair_ogg(file)
+    file.links = file.links or _joined_files(file)
 
 
 def skip_tag(file: SourceFile) -> None:
@@ -35,6 +42,41 @@ def skip_tag(file: SourceFile) -> None:
         place += 10 + size + (10 if head[5] & 0x10 else 0)
     if place and sniff(file.head(HEAD_BYTES, offset=place)).kind == "audio":
         file.present(b"", place, file.size)
+
+
+def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
+    """[begin, end) of the Matroska, WebM, ASF, FLV or NUT files that stand one behind the other in `file`, as live
+    segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is one."""
+    head = file.head(HEAD_BYTES)
+    end = 0  # where the first ends by its header
+    if head[:4] == _EBML:
+        place, known = 4, len(head)
+        for name in (4, 0):  # its own header, then the segment
+            first = head[place] if place < len(head) else 0
+            count = 9 - first.bit_length()
+            size = int.from_bytes(head[place : place + count], "big") & (1 << 7 * count) - 1
+            place += count
+            if name:
+                known, place = place + size, place + size + name
+        begin = head[:known]
+        end = 0 if size == (1 << 7 * count) - 1 else place + size
+    elif head[:8] == _ASF:
+        begin, at = head[:16], head.find(_ASF_FILE)
+        end = int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
+    else:
+        begin = head[: {b"FLV\x01": 13, b"nut/": 25}.get(head[:4], 0)]
+    if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
+        return []
+    found: list[int] = []
+    for offset in range(0, file.size, _BLOCK):
+        data = file.head(_BLOCK + len(begin) - 1, offset=offset)
+        found += [offset + match.start() for match in re.finditer(re.escape(begin), data)]
+    return list(zip(found, [*found[1:], file.size], strict=True)) if len(found) > 1 else []
+
+
+_SEARCHED_BYTES, _BLOCK = 256 << 20, 1 << 20
+_EBML = b"\x1aE\xdf\xa3"
+_ASF, _ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
 
 
 class _StreamInfo(NamedTuple):
@@ -72,6 +114,7 @@ def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> Non
     elif found.samples:
         file.joined = found.stop > 1.5 * found.density * found.samples and _starts_anew(file, info, found)
         file.frames, file.cut = found.samples, found.samples < info.total or not found.whole
+        file.missing_s = max(0, info.total - found.samples) / info.rate
         count = bytes([head[21] & 0xF0 | found.samples >> 32]) + struct.pack(">I", found.samples & 0xFFFFFFFF)
         file.present(head[:21] + count + head[26:], len(head), found.stop)
 
@@ -143,17 +186,21 @@ def _starts_anew(file: SourceFile, info: _StreamInfo, end: _End) -> bool:
 
 
 def _flac_frames(data: bytes, info: _StreamInfo) -> list[tuple[int, int, int]]:
-    """(place, first sample, end) of the frames that begin in `data`, of which each counts where one before it ends or
-    the stream begins: what looks like a frame's header may be sound."""
-    frames, ends = [], {0}
+    """(place, first sample, end) of the frames that begin in `data`, of which each counts where one before it ends, one
+    behind it begins, or the stream begins: what looks like a frame's header may be sound."""
+    found = []
     at = data.find(b"\xff")
     while 0 <= at < len(data) - 6:
         frame = _flac_frame(data[at : at + 16], info) if data[at + 1] & 0xFE == 0xF8 else None
         if frame is not None:
-            if frame[0] in ends:
-                frames.append((at, frame[0], sum(frame)))
-            ends.add(sum(frame))
+            found.append((at, frame[0], sum(frame)))
         at = data.find(b"\xff", at + 1)
+    frames: list[tuple[int, int, int]] = []
+    ends, begins = {0}, {begin for _, begin, _ in found}
+    for place, begin, end in found:
+        if begin in ends or (end in begins and (not frames or begin >= frames[-1][2])):
+            frames.append((place, begin, end))
+        ends.add(end)
     return frames
 
 
@@ -181,6 +228,88 @@ def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
     if at >= len(head) or _crc8(head[:at]) != head[at]:
         return None
     return (number if head[1] & 1 else number * info.most_block), samples
+
+
+class FlacSource(Source):
+    """A damaged FLAC file by its frames, each of which tells its place. One whose checksum is wrong is heard as far as
+    it decodes, and counts as lost. Raises AudioError decode_failed where its header is damaged.
+    """
+
+    reader = "flac"
+    passes_damage = True
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file, self.broken = file, False
+        self._head = file.head(42)
+        if self._head[:4] != b"fLaC" or len(self._head) < 42 or not (header := _stream_info(self._head)).rate:
+            raise AudioError("decode_failed", "its header is damaged")
+        self._header, self.sample_rate, self.channels = header, header.rate, header.channels
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def info(self) -> AudioInfo:
+        seconds = self._header.total / self.sample_rate
+        return AudioInfo("flac", self.sample_rate, self.channels, seconds or None, "header" if seconds else "unknown")
+
+    def blocks(self, first: int, stop: int | None) -> Iterator[tuple[Block, int]]:
+        strict, lenient = (self._decoder(check) for check in ("crccheck+explode", "ignore_err"))
+        position, until = first, min(self._header.total or 1 << 36, 1 << 36 if stop is None else stop)
+        for begin, end, data in self._frames(until):
+            if end <= position or begin >= until:
+                continue
+            block = _decoded(strict, data, end - begin)
+            if block is None:
+                block = _decoded(lenient, data, end - begin)
+                self._lose(min(end, until) - max(begin, position))
+            if begin > position:
+                self._lose(begin - position)
+                yield np.zeros((begin - position, self.channels), np.float32), self.sample_rate
+            if block is None:
+                block = np.zeros((end - begin, self.channels), np.float32)
+            yield block[max(0, position - begin) : until - begin], self.sample_rate
+            position = min(end, until)
+        self._file.check()
+        if stop is None or position < stop:
+            self._end = position
+
+    def _frames(self, until: int) -> Iterator[tuple[int, int, bytes]]:
+        """(first sample, end, bytes) of the frames up to sample `until`."""
+        place = 0
+        while place < self._file.size:
+            data = self._file.head(_PIECE, offset=place)
+            frames = _flac_frames(data, self._header)
+            last = place + len(data) >= self._file.size
+            stops = [at for at, _, _ in frames[1:]] + [len(data)]
+            for (at, begin, end), behind in zip(frames, stops, strict=False):
+                if begin >= until:
+                    return
+                if last or behind < len(data):
+                    yield begin, end, data[at:behind]
+            place += len(data) if last or not frames or not frames[-1][0] else frames[-1][0]
+
+    def _decoder(self, check: str) -> Any:
+        decoder = av.CodecContext.create("flac", "r")
+        decoder.extradata, decoder.options = self._head[8:42], {"err_detect": check}
+        return decoder
+
+    def _lose(self, samples: int) -> None:
+        self.broken = True
+        self.lost_s += samples / self.sample_rate
+
+    def ended_early(self) -> bool:
+        return self._end is not None and self._file.cut
+
+
+_PIECE = 4 << 20
+
+
+def _decoded(decoder: Any, frame: bytes, samples: int) -> Block | None:
+    """The samples of a frame, float32 [samples, C]; None where it does not decode."""
+    try:
+        return next((to_float(each) for each in decoder.decode(av.Packet(frame)) if each.samples == samples), None)
+    except (av.error.FFmpegError, *NO_ERRORS):
+        return None
 
 
 def _crc8(data: bytes) -> int:

@@ -52,6 +52,11 @@ _AUDIO = (
     (0, b"ALawSoundFile", "WVE"),
     (0, b"ID3", "MP3"),
     (0, b"\x0bw", "AC-3"),
+    (0, b"\0\0\x01\xba", "MPEG program stream"),
+    (0, b".RMF", "RealMedia"),
+    (0, b"nut/multimedia container", "NUT"),
+    (0, b"\xb7\xd8\0\x20\x37\x49\xda\x11", "WTV"),
+    (0, b"\x7f\xfe\x80\x01", "DTS"),
     (4, b"ftyp", "MP4"),
     (4, b"moov", "MP4"),
     (4, b"mdat", "MP4"),
@@ -100,6 +105,8 @@ def sniff(head: bytes, file_name: str = "") -> Signature:
     for offset, magic, name in _AUDIO:
         if head[offset : offset + len(magic)] == magic:
             return Signature("audio", name)
+    if head[:1] == b"G" and set(head[188 : 188 * 8 : 188]) == set(b"G"):
+        return Signature("audio", "MPEG transport stream")
     if head[:2] == b"\xff\xfe" and _as_text(head) is not None:  # UTF-16 starts like an MPEG frame
         return Signature("other", "text")
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[:3] != b"\xff\xd8\xff":

@@ -292,24 +292,37 @@ def decoder() -> Iterator[IsolatedDecoder]:
         yield decoder
 
 
+_NO_SOUND = ("tag before", "tags behind", "zeros behind")
+
+
+def _judged(decoder, path: Path, damage: str, heard_by_ffmpeg: tuple, whole: np.ndarray, twice: np.ndarray) -> str:
+    """What is wrong with what a run hears of a file; empty where nothing is. `whole`: what `ffmpeg` hears of the file
+    without damage, and `twice`: that doubled. They are right as well where nothing but such was added."""
+    heard, error = _heard(decoder, path)
+    in_place, behind = heard_by_ffmpeg
+    added = {**dict.fromkeys(_NO_SOUND, whole), "twice": twice}.get(damage)
+    if added is not None and not _difference(heard, added):
+        return error
+    if len(behind) < NEAR_S * RATE:  # FFmpeg hears nothing
+        return "" if len(heard) < NEAR_S * RATE else f"{len(heard) / RATE:.2f} s, right is nothing"
+    wrong = _difference(heard, in_place)
+    if wrong and damage != "whole":
+        right = not _difference(heard, behind) or _is_better(heard, in_place, behind, damage)
+        wrong = "" if right else wrong
+    return ", ".join(filter(None, (error, wrong)))
+
+
 def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
     """Damage → what is wrong with it. Skips a pair that this FFmpeg neither writes nor knows again."""
     data = _written(container, codec, tmp_path / "written")
-    if not data or abs(len(_right(tmp_path / "written")[0]) / RATE - SECONDS) > 0.3:
+    whole = _right(tmp_path / "written")[0]
+    if not data or abs(len(whole) / RATE - SECONDS) > 0.3:
         return {"whole": "not written"}
     found = {}
     path = tmp_path / "sound"  # note: no ending, by which FFmpeg would guess
     for name in damages:
         path.write_bytes(DAMAGES[name](data))
-        in_place, behind = _right(path)
-        heard, error = _heard(decoder, path)
-        if len(behind) < NEAR_S * RATE:  # FFmpeg hears nothing
-            found[name] = "" if len(heard) < NEAR_S * RATE else f"{len(heard) / RATE:.2f} s, right is nothing"
-            continue
-        wrong = _difference(heard, in_place)
-        if wrong and name != "whole" and (not _difference(heard, behind) or _is_better(heard, in_place, behind, name)):
-            wrong = ""
-        found[name] = ", ".join(filter(None, (error, wrong)))
+        found[name] = _judged(decoder, path, name, _right(path), whole, np.tile(whole, 2))
     return found
 
 

@@ -99,6 +99,32 @@ def test_a_cut_flac_is_as_long_as_its_whole_frames(share: float) -> None:
     assert not complete
 
 
+def test_what_a_cut_flac_lacks_is_told() -> None:
+    decoded = decode(io.BytesIO(FLAC[: len(FLAC) // 2]), sample_rate=RATE)
+    assert not decoded.complete
+    assert decoded.decoded_s + decoded.lost_s == pytest.approx(5.0, abs=0.01)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "out", "one byte"])
+def test_damage_in_a_flac_costs_its_frames_and_moves_nothing(damage: str) -> None:
+    at = len(FLAC) // 2
+    data = {
+        "zeros": FLAC[:at] + bytes(3000) + FLAC[at + 3000 :],
+        "out": FLAC[:at] + FLAC[at + 3000 :],
+        "one byte": FLAC[:at] + bytes([FLAC[at] ^ 255]) + FLAC[at + 1 :],
+    }[damage]
+    decoded = decode(io.BytesIO(data), sample_rate=RATE)
+    assert (decoded.decoded_s, decoded.complete) == (5.0, False)
+    assert 0.2 < decoded.lost_s < 1.0  # frames of 4096 samples
+    same = decoded.samples == SAMPLES
+    assert same[: 2 * RATE].all()
+    assert same[3 * RATE + RATE // 2 :].all()
+    assert same.mean() > 1 - decoded.lost_s / 5 - 0.01
+    row = decode(io.BytesIO(data), sample_rate=RATE, start_s=2.0, duration_s=2.0)
+    assert np.array_equal(row.samples, decoded.samples[2 * RATE : 4 * RATE])
+    assert row.lost_s == decoded.lost_s
+
+
 @pytest.mark.parametrize("tag", [b"", id3(300)])
 def test_joined_flacs_are_heard_to_their_end(tag: bytes) -> None:
     decoded = decode(io.BytesIO(tag + FLAC + FLAC + with_total(0)), sample_rate=RATE)
