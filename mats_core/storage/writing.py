@@ -255,18 +255,17 @@ def _check_writable(uri: Uri) -> None:
 
 
 def remove_tree(uri: Uri) -> None:
-    """Remove a folder with all below it, or one file; nothing there is no error. A root or a bucket is
-    refused."""
+    """Remove a folder with all below it, or one file; nothing there is no error, nor what another removes at the same
+    time. A root or a bucket is refused."""
     uri = uri_text(uri)
     path = local_path(uri)
     with coded(uri):
         if path is not None:
             if path in (b"/", os.fsencode(os.path.expanduser("~"))):
                 raise StorageError("refused", f"{uri} is not removed as a whole")
-            if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path)
-            elif os.path.lexists(path):
-                os.unlink(path)
+            while os.path.lexists(path):
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
             return
         fs, name = open_client(uri)
         if not name.strip("/") or (scheme(uri) in OBJECT_STORES and "/" not in name.strip("/")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -40,6 +41,22 @@ def test_names_with_magic_characters_are_removed_literally(memory: str):
 def test_a_root_is_never_removed(code_of):
     assert code_of(storage.remove_tree, "/") == "refused"
     assert code_of(storage.remove_tree, "s3://bucket") == "refused"
+
+
+def test_what_another_removes_in_this_moment_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = os.unlink
+
+    def twice(path: Any, **options: Any) -> None:
+        remove(path, **options)
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "unlink", twice)
+    for name in ("lease.json", "answers/a.parquet", "answers/b/c.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    storage.remove_tree(tmp_path / "lease.json")
+    storage.remove_tree(tmp_path / "answers")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("habit", ["refused", "ignored"])
