@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -87,6 +88,7 @@ class _Container:
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
+        self.began_later = False  # whether packets of a track that began on the way were passed over
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
@@ -103,9 +105,10 @@ class _Container:
                 return
             except (av.error.FFmpegError, IndexError) as error:
                 self._file.check()
+                # note: an IndexError of PyAV's is a packet of a track that began on the way; a demuxer that fails where
+                # it failed before will do so for ever
                 most = 2 if isinstance(error, av.error.FFmpegError) else 10_000
-                # note: a demuxer that fails where it failed before will do so for ever; an IndexError of PyAV's is a
-                # packet of a track that began on the way
+                self.began_later = self.began_later or isinstance(error, IndexError)
                 failures = failures + 1 if self._file.tell() == failed_at else 0
                 failed_at = self._file.tell()
                 if failures > most:
@@ -128,8 +131,9 @@ class _Container:
                     yield packet.pts, None, 0, packet
                 continue
             self._file.check()
-            for frame in frames:
-                if frame.samples:
+            most = 1.5 * float((packet.duration or 1 << 62) * self.base)  # seconds: damage can decode to many frames
+            for number, frame in enumerate(frames):
+                if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
                     try:
                         yield frame.pts, to_float(frame), int(frame.sample_rate), None
                     except NO_ERRORS:  # what a damaged frame does not tell is None in PyAV
@@ -141,12 +145,6 @@ class _Container:
 
     def close(self) -> None:
         self.container.close()
-
-
-def _lies(opened: _Container, size: int) -> bool:
-    """Whether the header tells a length that a file of so few bytes hardly has."""
-    seconds = float((opened.stream.duration or 0) * opened.base)
-    return seconds > _PAUSES_S and size * 8 < seconds * _FEWEST_BITS
 
 
 def _start(stream: Any) -> float | None:
@@ -189,7 +187,9 @@ class FfmpegSource(Source):
         self.broken = False
         self._opened = self._open()
         opened = self._opened  # note: AAC and so on joined begin their times anew each
-        self._by_count = file.joined or opened.kind in _BY_BYTES or _lies(opened, file.size)
+        declared = float((opened.stream.duration or 0) * opened.base)
+        lies = declared > _PAUSES_S and file.size * 8 < declared * _FEWEST_BITS
+        self._by_count = file.joined or opened.kind in _BY_BYTES or lies
         self._bare = file.joined or bool(_BARE.fullmatch(opened.kind))
         unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
         self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
@@ -251,24 +251,30 @@ class FfmpegSource(Source):
         if seconds is None or declared.duration_source != "header" or self._from_start:
             return None
         for before in _TAILS_S:
-            if (end := self._end_behind(seconds - before)) is None:
+            if (last := self._last_behind(seconds - before)) is None:
                 continue
-            if abs(end - seconds) <= _TOLERATED_S:
+            begin, end = last
+            if begin - _TOLERATED_S <= seconds <= end + _TOLERATED_S:  # of the last packet a part may be padding
                 return declared
             return replace(declared, duration_s=end, duration_source="decoded") if end > seconds - before else None
         return None
 
-    def _end_behind(self, seconds: float) -> float | None:
-        """Where the last packet ends that can be reached from `seconds` through the index; None where none can."""
+    def _last_behind(self, seconds: float) -> tuple[float, float] | None:
+        """Where the last packet begins and ends that can be reached from `seconds` through the index; None where none
+        can."""
         try:
             self._opened.seek(int((max(0.0, seconds) + self._zero) / self._opened.base))
         except av.error.FFmpegError:
             self._file.check()
             return None
-        packets = (each for each in self._opened.packets() if each.pts is not None)
-        # note: what is cut from the last packet of Vorbis can be more than it holds: a length below 0, without a sign
-        ends = [each.pts + (each.duration if each.duration and each.duration < 1 << 31 else 0) for each in packets]
-        return float(ends[-1] * self._opened.base) - self._zero if ends else None
+        times = ((each.pts, each.duration) for each in self._opened.packets() if each.pts is not None)
+        if not (packets := deque(times, maxlen=2)):
+            return None
+        begin, length = packets[-1]
+        if not length or length >= 1 << 31:  # of Vorbis, what is cut can be more than there is: below 0, without a sign
+            length = max(0, begin - packets[-2][0]) if len(packets) > 1 and not length else 0
+        first, last = (float(at * self._opened.base) - self._zero for at in (begin, begin + length))
+        return first, last
 
     def counted(self) -> AudioInfo | None:
         """The length that the packets tell, from first to last (decoded, where their headers do not tell)."""
@@ -432,6 +438,8 @@ class FfmpegSource(Source):
         if self._end is None or self._file.cut:
             return self._end is not None
         info, opened = self.info(), self._opened
+        if opened.began_later and not opened.starts:
+            return True  # another sound track, as where streams are joined
         if info.duration_source != "header" or info.duration_s is None:
             return False
         if opened.starts and opened.kind != "mov":
@@ -439,4 +447,4 @@ class FfmpegSource(Source):
         return self._end / self.sample_rate < info.duration_s - 0.5
 
 
-_TOLERATED_S = 0.1  # between what a header declares and where the last packet ends, of which a part may be padding
+_TOLERATED_S = 0.1  # between what a header declares and where the last packet ends
