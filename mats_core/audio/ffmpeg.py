@@ -21,15 +21,9 @@ import av
 import numpy as np
 
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
-from mats_core.audio.signatures import Signature
+from mats_core.audio.signatures import FFMPEG_FORMATS, NAMING_FORMATS, Signature
 
-_FORMATS = (
-    "aac,ac3,adp,adx,aiff,amr,amrnb,amrwb,ape,apm,argo_asf,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,gxf,iff,"
-    "ircam,kvag,loas,matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,rm,sbc,smjpeg,sox,spdif,swf,"
-    "tak,truehd,tta,voc,w64,wav,wsaud,wtv,wv,xwma"
-)
-_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-_NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "smoothstreaming", "webm_dash_manifest"})
+_OPTIONS = {"format_whitelist": FFMPEG_FORMATS, "protocol_whitelist": "none"}
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
 _BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
@@ -47,6 +41,7 @@ _LATEST_S = 3600.0  # sound does not start later
 _PAUSES_S, _PAUSES = 5400.0, 20.0  # most silence of gaps: so much, and so many times what was heard before
 _FEWEST_BITS = 1000  # a second, of a file longer than that whose header tells its length truly
 _TAILS_S = (2.0, 20.0, 120.0)  # how far before its declared end the last sound of a track is sought
+_MOST_BETWEEN = 200  # bytes between two packets of a track that is alone in its file
 _SILENCE = 1 << 16  # frames of a block of silence
 NO_DECODER = "there is no decoder"
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
@@ -59,6 +54,7 @@ _Unit: TypeAlias = tuple[int | None, Block | None, int, Any]
 """A piece of a track: its time stamp, its samples (None where it was not decoded), their rate, and the packet that
 could not be decoded (None for a frame)."""
 _NO_UNIT: _Unit = (None, None, 0, None)
+_HOLE = object()  # in the place of packets that damage took
 
 
 class _Container:
@@ -88,30 +84,34 @@ class _Container:
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
+        self.alone = self.kind == "matroska" and not others
+        self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
         """The packets of the track; damage between them is passed over. The last is empty: it drains the decoder."""
-        failed_at, failures = -1, 0
+        failed_at, failures, place, behind = -1, 0, -1, 0  # note: packets that share a block have one place
         while True:
             try:
                 for packet in self.container.demux(self.stream):
                     self._file.check()
                     self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
+                    if packet.size and packet.pos is not None and packet.pts is not None and self.alone:
+                        if 0 < behind < packet.pos - _MOST_BETWEEN:
+                            self.holes.append(packet.pts)
+                        behind, place = (behind if packet.pos == place else packet.pos) + packet.size, packet.pos
                     yield packet
                     failures = 0
                 self._file.check()
                 return
             except (av.error.FFmpegError, IndexError) as error:
                 self._file.check()
-                # note: an IndexError of PyAV's is a packet of a track that began on the way; a demuxer that fails where
-                # it failed before will do so for ever
-                most = 2 if isinstance(error, av.error.FFmpegError) else 10_000
+                # note: an IndexError is a packet of a track that began on the way; a demuxer may fail for ever
                 self.began_later = self.began_later or isinstance(error, IndexError)
                 failures = failures + 1 if self._file.tell() == failed_at else 0
                 failed_at = self._file.tell()
-                if failures > most:
+                if failures > (10_000 if isinstance(error, IndexError) else 2):
                     return
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[_Unit]:
@@ -216,7 +216,7 @@ class FfmpegSource(Source):
         except av.error.FFmpegError as error:
             self._file.check()
             _, kind, said = getattr(error, "log", None) or (0, "", "")
-            if "not on whitelist" in said and kind in _NAMING:
+            if "not on whitelist" in said and kind in NAMING_FORMATS:
                 raise AudioError("refused", "names other media, which are never followed") from None
             if "not on whitelist" in said:
                 raise AudioError("decode_failed", f"its format, {kind}, is not read") from None
@@ -260,8 +260,7 @@ class FfmpegSource(Source):
         return None
 
     def _last_behind(self, seconds: float) -> tuple[float, float] | None:
-        """Where the last packet begins and ends that can be reached from `seconds` through the index; None where none
-        can."""
+        """Where the last packet that can be reached from `seconds` through the index begins and ends, if one can."""
         try:
             self._opened.seek(int((max(0.0, seconds) + self._zero) / self._opened.base))
         except av.error.FFmpegError:
@@ -295,7 +294,7 @@ class FfmpegSource(Source):
         # note: the last frame may hold padding, which only shows when it is the last; behind it nothing is lost
         held: list[tuple[Block, int]] = []
         for at, block, rate, packet in self._placed(units, position):
-            lost = packet is not None and not self._is_silence(packet)
+            lost = packet is _HOLE or (packet is not None and not self._is_silence(packet))
             scale = rate / self.sample_rate
             position = at + round(len(block) / scale)
             if position <= first:
@@ -351,9 +350,10 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
+            is_hole = any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in self._opened.holes)
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
-                yield position, silence, rate, None
+                yield position, silence, rate, _HOLE if is_hole else None
                 position += len(silence)
             if at + length <= position:
                 continue  # heard already
@@ -412,7 +412,7 @@ class FfmpegSource(Source):
                     yield fetched.pts, None, 0, fetched
 
         for at, block, _, packet in self._placed(undecoded(), 0):
-            if packet is None:  # a gap, which is silence
+            if packet is None or packet is _HOLE:  # a gap, which is silence
                 continue
             if at + len(block) > target:
                 ahead = (packet,) if fetched is packet else (packet, fetched)

@@ -92,6 +92,18 @@ def test_a_gap_in_the_time_stamps_is_silence_and_nothing_is_lost():
     assert _rows(gap)[:SECONDS] == expected
 
 
+@pytest.mark.parametrize("kind", ["mkv", "webm"])
+def test_what_damage_took_from_matroska_is_told_as_lost(kind):
+    data = bytearray(encode(tones(48000, SECONDS), 48000, kind))
+    middle = len(data) // 2
+    data[middle : middle + 300] = np.random.default_rng(5).bytes(300)
+    decoded = decode(io.BytesIO(bytes(data)), sample_rate=RATE)
+    silent = sum(tone is None for tone in tone_of_each_second(decoded.samples, RATE))
+    assert not decoded.complete
+    assert silent - 0.5 < decoded.lost_s < silent + 2
+    assert decode(io.BytesIO(bytes(data)), sample_rate=RATE, start_s=0.0, duration_s=3.0).complete
+
+
 def _placed(times: list[float], length_s: float = 1.0) -> list[tuple[float, float]]:
     """(begin, seconds) of what is heard of frames with these time stamps, silence left out."""
     source = FfmpegSource(SourceFile(io.BytesIO(encode(tones(48000, SECONDS), 48000, "webm"))), Signature("audio", ""))
