@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
@@ -20,15 +21,9 @@ import av
 import numpy as np
 
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
-from mats_core.audio.signatures import Signature
+from mats_core.audio.signatures import FFMPEG_FORMATS, NAMING_FORMATS, Signature
 
-_FORMATS = (
-    "aac,ac3,adp,adx,aiff,amr,amrnb,amrwb,ape,apm,argo_asf,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,gxf,iff,"
-    "ircam,kvag,loas,matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,rm,sbc,smjpeg,sox,spdif,swf,"
-    "tak,truehd,tta,voc,w64,wav,wsaud,wtv,wv,xwma"
-)
-_OPTIONS = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
-_NAMING = frozenset({"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "smoothstreaming", "webm_dash_manifest"})
+_OPTIONS = {"format_whitelist": FFMPEG_FORMATS, "protocol_whitelist": "none"}
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
 _BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
@@ -46,6 +41,7 @@ _LATEST_S = 3600.0  # sound does not start later
 _PAUSES_S, _PAUSES = 5400.0, 20.0  # most silence of gaps: so much, and so many times what was heard before
 _FEWEST_BITS = 1000  # a second, of a file longer than that whose header tells its length truly
 _TAILS_S = (2.0, 20.0, 120.0)  # how far before its declared end the last sound of a track is sought
+_MOST_BETWEEN = 200  # bytes between two packets of a track that is alone in its file
 _SILENCE = 1 << 16  # frames of a block of silence
 NO_DECODER = "there is no decoder"
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
@@ -58,6 +54,7 @@ _Unit: TypeAlias = tuple[int | None, Block | None, int, Any]
 """A piece of a track: its time stamp, its samples (None where it was not decoded), their rate, and the packet that
 could not be decoded (None for a frame)."""
 _NO_UNIT: _Unit = (None, None, 0, None)
+_HOLE = object()  # in the place of packets that damage took
 
 
 class _Container:
@@ -87,28 +84,34 @@ class _Container:
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
+        self.alone = self.kind == "matroska" and not others
+        self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
+        self.began_later = False  # whether packets of a track that began on the way were passed over
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
         """The packets of the track; damage between them is passed over. The last is empty: it drains the decoder."""
-        failed_at, failures = -1, 0
+        failed_at, failures, place, behind = -1, 0, -1, 0  # note: packets that share a block have one place
         while True:
             try:
                 for packet in self.container.demux(self.stream):
                     self._file.check()
                     self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
+                    if packet.size and packet.pos is not None and packet.pts is not None and self.alone:
+                        if 0 < behind < packet.pos - _MOST_BETWEEN:
+                            self.holes.append(packet.pts)
+                        behind, place = (behind if packet.pos == place else packet.pos) + packet.size, packet.pos
                     yield packet
                     failures = 0
                 self._file.check()
                 return
             except (av.error.FFmpegError, IndexError) as error:
                 self._file.check()
-                most = 2 if isinstance(error, av.error.FFmpegError) else 10_000
-                # note: a demuxer that fails where it failed before will do so for ever; an IndexError of PyAV's is a
-                # packet of a track that began on the way
+                # note: an IndexError is a packet of a track that began on the way; a demuxer may fail for ever
+                self.began_later = self.began_later or isinstance(error, IndexError)
                 failures = failures + 1 if self._file.tell() == failed_at else 0
                 failed_at = self._file.tell()
-                if failures > most:
+                if failures > (10_000 if isinstance(error, IndexError) else 2):
                     return
 
     def decoded(self, packets: Iterable[Any]) -> Iterator[_Unit]:
@@ -128,8 +131,9 @@ class _Container:
                     yield packet.pts, None, 0, packet
                 continue
             self._file.check()
-            for frame in frames:
-                if frame.samples:
+            most = 1.5 * float((packet.duration or 1 << 62) * self.base)  # seconds: damage can decode to many frames
+            for number, frame in enumerate(frames):
+                if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
                     try:
                         yield frame.pts, to_float(frame), int(frame.sample_rate), None
                     except NO_ERRORS:  # what a damaged frame does not tell is None in PyAV
@@ -141,12 +145,6 @@ class _Container:
 
     def close(self) -> None:
         self.container.close()
-
-
-def _lies(opened: _Container, size: int) -> bool:
-    """Whether the header tells a length that a file of so few bytes hardly has."""
-    seconds = float((opened.stream.duration or 0) * opened.base)
-    return seconds > _PAUSES_S and size * 8 < seconds * _FEWEST_BITS
 
 
 def _start(stream: Any) -> float | None:
@@ -189,7 +187,9 @@ class FfmpegSource(Source):
         self.broken = False
         self._opened = self._open()
         opened = self._opened  # note: AAC and so on joined begin their times anew each
-        self._by_count = file.joined or opened.kind in _BY_BYTES or _lies(opened, file.size)
+        declared = float((opened.stream.duration or 0) * opened.base)
+        lies = declared > _PAUSES_S and file.size * 8 < declared * _FEWEST_BITS
+        self._by_count = file.joined or opened.kind in _BY_BYTES or lies
         self._bare = file.joined or bool(_BARE.fullmatch(opened.kind))
         unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
         self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
@@ -216,7 +216,7 @@ class FfmpegSource(Source):
         except av.error.FFmpegError as error:
             self._file.check()
             _, kind, said = getattr(error, "log", None) or (0, "", "")
-            if "not on whitelist" in said and kind in _NAMING:
+            if "not on whitelist" in said and kind in NAMING_FORMATS:
                 raise AudioError("refused", "names other media, which are never followed") from None
             if "not on whitelist" in said:
                 raise AudioError("decode_failed", f"its format, {kind}, is not read") from None
@@ -251,24 +251,29 @@ class FfmpegSource(Source):
         if seconds is None or declared.duration_source != "header" or self._from_start:
             return None
         for before in _TAILS_S:
-            if (end := self._end_behind(seconds - before)) is None:
+            if (last := self._last_behind(seconds - before)) is None:
                 continue
-            if abs(end - seconds) <= _TOLERATED_S:
+            begin, end = last
+            if begin - _TOLERATED_S <= seconds <= end + _TOLERATED_S:  # of the last packet a part may be padding
                 return declared
             return replace(declared, duration_s=end, duration_source="decoded") if end > seconds - before else None
         return None
 
-    def _end_behind(self, seconds: float) -> float | None:
-        """Where the last packet ends that can be reached from `seconds` through the index; None where none can."""
+    def _last_behind(self, seconds: float) -> tuple[float, float] | None:
+        """Where the last packet that can be reached from `seconds` through the index begins and ends, if one can."""
         try:
             self._opened.seek(int((max(0.0, seconds) + self._zero) / self._opened.base))
         except av.error.FFmpegError:
             self._file.check()
             return None
-        packets = (each for each in self._opened.packets() if each.pts is not None)
-        # note: what is cut from the last packet of Vorbis can be more than it holds: a length below 0, without a sign
-        ends = [each.pts + (each.duration if each.duration and each.duration < 1 << 31 else 0) for each in packets]
-        return float(ends[-1] * self._opened.base) - self._zero if ends else None
+        times = ((each.pts, each.duration) for each in self._opened.packets() if each.pts is not None)
+        if not (packets := deque(times, maxlen=2)):
+            return None
+        begin, length = packets[-1]
+        if not length or length >= 1 << 31:  # of Vorbis, what is cut can be more than there is: below 0, without a sign
+            length = max(0, begin - packets[-2][0]) if len(packets) > 1 and not length else 0
+        first, last = (float(at * self._opened.base) - self._zero for at in (begin, begin + length))
+        return first, last
 
     def counted(self) -> AudioInfo | None:
         """The length that the packets tell, from first to last (decoded, where their headers do not tell)."""
@@ -289,7 +294,7 @@ class FfmpegSource(Source):
         # note: the last frame may hold padding, which only shows when it is the last; behind it nothing is lost
         held: list[tuple[Block, int]] = []
         for at, block, rate, packet in self._placed(units, position):
-            lost = packet is not None and not self._is_silence(packet)
+            lost = packet is _HOLE or (packet is not None and not self._is_silence(packet))
             scale = rate / self.sample_rate
             position = at + round(len(block) / scale)
             if position <= first:
@@ -345,9 +350,10 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
+            is_hole = any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in self._opened.holes)
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
-                yield position, silence, rate, None
+                yield position, silence, rate, _HOLE if is_hole else None
                 position += len(silence)
             if at + length <= position:
                 continue  # heard already
@@ -406,7 +412,7 @@ class FfmpegSource(Source):
                     yield fetched.pts, None, 0, fetched
 
         for at, block, _, packet in self._placed(undecoded(), 0):
-            if packet is None:  # a gap, which is silence
+            if packet is None or packet is _HOLE:  # a gap, which is silence
                 continue
             if at + len(block) > target:
                 ahead = (packet,) if fetched is packet else (packet, fetched)
@@ -432,6 +438,8 @@ class FfmpegSource(Source):
         if self._end is None or self._file.cut:
             return self._end is not None
         info, opened = self.info(), self._opened
+        if opened.began_later and not opened.starts:
+            return True  # another sound track, as where streams are joined
         if info.duration_source != "header" or info.duration_s is None:
             return False
         if opened.starts and opened.kind != "mov":
@@ -439,4 +447,4 @@ class FfmpegSource(Source):
         return self._end / self.sample_rate < info.duration_s - 0.5
 
 
-_TOLERATED_S = 0.1  # between what a header declares and where the last packet ends, of which a part may be padding
+_TOLERATED_S = 0.1  # between what a header declares and where the last packet ends

@@ -244,6 +244,8 @@ class FlacSource(Source):
         if self._head[:4] != b"fLaC" or len(self._head) < 42 or not (header := _stream_info(self._head)).rate:
             raise AudioError("decode_failed", "its header is damaged")
         self._header, self.sample_rate, self.channels = header, header.rate, header.channels
+        if next(self._frames(1 << 36), None) is None:
+            raise AudioError("decode_failed", "no frame of it is whole")
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -298,7 +300,9 @@ class FlacSource(Source):
         self.lost_s += samples / self.sample_rate
 
     def ended_early(self) -> bool:
-        return self._end is not None and self._file.cut
+        if self._end is None:
+            return False
+        return self._file.cut or self._end < self._header.total - self.sample_rate // 10
 
 
 _PIECE = 4 << 20

@@ -12,6 +12,14 @@ _EXTENSIONS = (
     ".m4v .mov .mkv .mka .webm .wma .wmv .asf .amr .awb .3gp .ac3 .eac3 .dts .wv .ape .tta .mpc .voc .sph .avi "
     ".flv .mpg .mpeg .ts .m2ts"
 )
+FFMPEG_FORMATS = (
+    "aac,ac3,adp,adx,aiff,amr,amrnb,amrwb,ape,apm,argo_asf,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,gxf,iff,"
+    "ircam,kvag,loas,matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,nistsphere,nut,ogg,oma,rm,sbc,smjpeg,sox,spdif,swf,"
+    "tak,truehd,tta,voc,w64,wav,wsaud,wtv,wv,xwma"
+)  # that hold their own media
+NAMING_FORMATS = frozenset(
+    {"concat", "dash", "hls", "imf", "rtsp", "sdp", "image2", "smoothstreaming", "webm_dash_manifest"}
+)
 AUDIO_EXTENSIONS = frozenset(_EXTENSIONS.split())  # what is looked at in a folder
 
 # Text that names other media. None of it is ever followed.

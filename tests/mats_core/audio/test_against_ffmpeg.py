@@ -84,7 +84,7 @@ CONTAINERS = {
     "mpeg": "ac3 dca libmp3lame mp2 pcm_dvd pcm_s16be",
     "mpegts": "aac ac3 dca eac3 libmp3lame libopus mp2 s302m truehd",
     "nut": (
-        "aac ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha comfortnoise dfpwm eac3 flac g723_1 "
+        "aac ac3 adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g723_1 "
         "libgsm_ms libmp3lame libopus libspeex libvorbis mp2 pcm_alaw pcm_f32be pcm_f32le pcm_f64be "
         "pcm_f64le pcm_mulaw pcm_s16be pcm_s16be_planar pcm_s16le pcm_s16le_planar pcm_s24be pcm_s24le "
         "pcm_s24le_planar pcm_s32be pcm_s32le pcm_s32le_planar pcm_s64be pcm_s64le pcm_s8 pcm_s8_planar "
@@ -125,8 +125,9 @@ CONTAINERS = {
     "wv": "wavpack",
 }
 """Container → its codecs, by FFmpeg's names. Those whose files are known by their ending alone are left out (gsm,
-g723_1, aptx, dfpwm, g722, raw samples); so are second encoders of a codec."""
-_NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726 comfortnoise"
+g723_1, aptx, dfpwm, g722, raw samples); so are second encoders of a codec, comfort noise, which keeps no tone, and IMA
+ADPCM in NUT, which does not tell what newer FFmpegs want to know of it."""
+_NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726"
 _RATES = {**dict.fromkeys(_NARROW.split(), 8000), "g722": 16000, "libspeex": 16000, "adpcm_swf": 44100}
 _STEREO = {"s302m", "mlp", "truehd", "pcm_dvd", "vorbis"}
 QUICK_PAIRS = [

@@ -92,6 +92,18 @@ def test_a_gap_in_the_time_stamps_is_silence_and_nothing_is_lost():
     assert _rows(gap)[:SECONDS] == expected
 
 
+@pytest.mark.parametrize("kind", ["mkv", "webm"])
+def test_what_damage_took_from_matroska_is_told_as_lost(kind):
+    data = bytearray(encode(tones(48000, SECONDS), 48000, kind))
+    middle = len(data) // 2
+    data[middle : middle + 300] = np.random.default_rng(5).bytes(300)
+    decoded = decode(io.BytesIO(bytes(data)), sample_rate=RATE)
+    silent = sum(tone is None for tone in tone_of_each_second(decoded.samples, RATE))
+    assert not decoded.complete
+    assert silent - 0.5 < decoded.lost_s < silent + 2
+    assert decode(io.BytesIO(bytes(data)), sample_rate=RATE, start_s=0.0, duration_s=3.0).complete
+
+
 def _placed(times: list[float], length_s: float = 1.0) -> list[tuple[float, float]]:
     """(begin, seconds) of what is heard of frames with these time stamps, silence left out."""
     source = FfmpegSource(SourceFile(io.BytesIO(encode(tones(48000, SECONDS), 48000, "webm"))), Signature("audio", ""))
@@ -131,6 +143,32 @@ def test_files_one_behind_the_other_are_one_sound(kind, live):
     late = {2, 5, 11}  # the last frame of a segment may be padded, so that the next begins late
     assert [at for at in range(12) if _heard(data)[at] != at and at not in late] == []
     assert [at for at in range(12) if _rows(data)[at] != at and at not in late] == []
+
+
+def test_a_segment_of_another_track_is_missed_not_silently():
+    first = encode(tones(48000, 30), 48000, "ts")
+    second = bytearray(encode(tones(48000, 3, 3), 48000, "ts"))
+    for at in range(0, len(second), 188):  # its sound is at 0x100: at 0x123 in the table and in the packets
+        if second[at + 1] & 0x1F == 1 and second[at + 2] == 0:
+            second[at + 2] = 0x23
+    second = bytearray(bytes(second).replace(b"\xe1\x00\xf0", b"\xe1\x23\xf0"))
+    for at in range(0, len(second), 188):
+        table = second[at + 5 : at + 188]
+        if second[at + 1] & 0x1F == 0x10 and table[:1] == b"\x02":  # the checksum of the table of its tracks
+            end = 3 + (int.from_bytes(table[1:3], "big") & 0xFFF) - 4
+            second[at + 5 + end : at + 9 + end] = _mpeg_crc(bytes(table[:end])).to_bytes(4, "big")
+    decoded = decode(io.BytesIO(first + bytes(second) + first), sample_rate=RATE)
+    assert not decoded.complete
+    assert decode(io.BytesIO(first + first), sample_rate=RATE).complete
+
+
+def _mpeg_crc(data: bytes) -> int:
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value & 0x80000000 else 0)) & 0xFFFFFFFF
+    return value
 
 
 def test_a_time_base_that_lies_gives_no_hours_of_silence():
