@@ -5,7 +5,8 @@ what stands behind the sound (titles, pictures, tags) must not be heard. So the 
 is presented to the decoders behind a header that is made anew. The rule, where the file goes on behind the declared
 end:
 
-- what follows is a trailer where it is chunks that fit the file to its end, a tag, or zeros: the declared end is true;
+- what follows is a trailer where it is chunks that fit the file to its end, a tag, zeros, or another file of the same
+  kind: the declared end is true;
 - it is true as well modulo 4 GiB, where a size has 32 bits: the greatest such end with a trailer behind it is taken;
 - else the size is stale, and all up to the end of the file (or a tag there) is sound.
 """
@@ -203,11 +204,12 @@ def _ends(file: SourceFile, start: int, end: int, layout: _Layout | None) -> boo
         return end > start or file.size == start
     window = _Window(file)
     header = layout.name + struct.calcsize(layout.size) if layout is not None else 0
+    kind = window.at(0, 4)
     place = end if layout is None else _behind(window, layout, start, end - start, file.size)
     for _ in range(_MOST_CHUNKS):
         left = file.size - place
         data = window.at(place, max(header, 16))
-        if left <= _STRAY or _is_tag(data, left):
+        if left <= _STRAY or _is_tag(data, left) or data[:4] == kind:
             return True
         if not any(data):
             # note: a header of size 0 was never filled in: what follows it is silence

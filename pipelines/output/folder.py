@@ -169,7 +169,7 @@ def open_output(
                 _remove_empty_folders(_place(uri, name))
             storage.remove_tree(output.join("_state", "identity.json"))  # an older version's
             copy_told(uri)
-        yield output
+            yield output
     finally:
         output.lease.release()
 

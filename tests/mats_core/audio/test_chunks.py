@@ -157,6 +157,12 @@ def test_a_trailer_that_breaks_off_is_not_heard_either(kind: str) -> None:
     assert np.array_equal(heard(MAKERS[kind](behind=behind)), SAMPLES)
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_another_file_behind_the_end_is_not_heard_as_samples(kind: str) -> None:
+    """As FFmpeg has it: such a file ends where its header says."""
+    assert np.array_equal(heard(MAKERS[kind](behind=MAKERS[kind]())), SAMPLES)
+
+
 @pytest.mark.parametrize("tag", [*TAGS, *PADDING])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_tags_and_padding_behind_the_end_are_not_heard(kind: str, tag: str) -> None:

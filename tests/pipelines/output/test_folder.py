@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.caption import run_caption
 from pipelines.archive.scan import run_scan
+from pipelines.data.generations import Generation, generation_uri
 from pipelines.output.folder import Output, open_output, prepare_output
 from pipelines.output.lease import Lease, LeaseHeld, LeaseLost
 from pipelines.settings.archive import CaptionSettings, ScanSettings
@@ -51,6 +53,19 @@ def test_who_lost_the_lease_writes_no_record(tmp_path: Path) -> None:
     assert not (tmp_path / "_run.json").exists()
     assert Path(other.uri).exists()
     other.release()
+
+
+def test_what_fails_since_another_run_cleared_it_away_says_that(tmp_path: Path) -> None:
+    def run() -> None:
+        with open_output(str(tmp_path), SCAN) as out:
+            newer = Generation(out.lease.generation.number + 1, "b")
+            storage.write_bytes(generation_uri(str(tmp_path), newer.number), newer.to_bytes())
+            raise FileNotFoundError("_state/data/store.json")
+
+    with pytest.raises(LeaseLost, match="another run took this OUTPUT over"):
+        run()
+    with pytest.raises(FileNotFoundError), open_output(str(tmp_path / "other"), SCAN):
+        raise FileNotFoundError("_state/data/store.json")
 
 
 def test_only_who_began_an_output_can_undo_that(tmp_path: Path) -> None:
