@@ -148,7 +148,7 @@ def test_some_writes_of_a_run(runs: Runs, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("job", "results"), [("list", "answers"), ("scan", "manifest")])
 def test_every_write_of_a_run(runs: Runs, tmp_path: Path, job: str, results: str) -> None:
     """INPUT has grown when the other run takes over."""
-    assert torment_all(runs, tmp_path, of_list(job, results)) >= 60
+    assert torment_all(runs, tmp_path, of_list(job, results)) >= 50
 
 
 @pytest.mark.long
