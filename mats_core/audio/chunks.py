@@ -209,7 +209,7 @@ def _ends(file: SourceFile, start: int, end: int, layout: _Layout | None) -> boo
     for _ in range(_MOST_CHUNKS):
         left = file.size - place
         data = window.at(place, max(header, 16))
-        if left <= _STRAY or _is_tag(data, left) or data[:4] == kind:
+        if left <= _STRAY or _is_tag(data, left) or (layout is not None and data[:4] == kind):
             return True
         if not any(data):
             # note: a header of size 0 was never filled in: what follows it is silence

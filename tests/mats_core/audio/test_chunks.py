@@ -157,9 +157,9 @@ def test_a_trailer_that_breaks_off_is_not_heard_either(kind: str) -> None:
     assert np.array_equal(heard(MAKERS[kind](behind=behind)), SAMPLES)
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "au"])
 def test_another_file_behind_the_end_is_not_heard_as_samples(kind: str) -> None:
-    """As FFmpeg has it: such a file ends where its header says."""
+    """As FFmpeg has it: such a file ends where its header says. Of AU files it hears both, and so do we."""
     assert np.array_equal(heard(MAKERS[kind](behind=MAKERS[kind]())), SAMPLES)
 
 
