@@ -314,11 +314,11 @@ def _judged(decoder, path: Path, damage: str, heard_by_ffmpeg: tuple, whole: np.
 
 
 def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
-    """Damage → what is wrong with it. Skips a pair that this FFmpeg neither writes nor knows again."""
+    """Damage → what is wrong with it. Nothing of a pair that this FFmpeg does not write, or does not hear whole itself."""
     data = _written(container, codec, tmp_path / "written")
     whole = _right(tmp_path / "written")[0]
     if not data or abs(len(whole) / RATE - SECONDS) > 0.3:
-        return {"whole": "not written"}
+        return {}
     found = {}
     path = tmp_path / "sound"  # note: no ending, by which FFmpeg would guess
     for name in damages:
@@ -331,6 +331,7 @@ def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[
 def test_what_is_heard_and_where(decoder, tmp_path, pair):
     container, _, codec = pair.partition(":")
     found = _compare(decoder, tmp_path, container, codec, list(DAMAGES))
+    assert len(found) == len(DAMAGES)
     assert not {name: wrong for name, wrong in found.items() if wrong}
 
 
@@ -341,7 +342,7 @@ def test_every_pair(decoder, tmp_path, container, capsys):
     for codec in CONTAINERS[container].split():
         found = _compare(decoder, tmp_path, container, codec, list(DAMAGES))
         (tmp_path / "written").unlink(missing_ok=True)
-        marks = " ".join(f"{name} {'ok' if not said else 'NO'}" for name, said in found.items())
+        marks = " ".join(f"{name} {'ok' if not said else 'NO'}" for name, said in found.items()) or "no oracle"
         table.append(f"{container:>9} {codec:<16} {marks}")
         wrong += [f"{container} {codec} {name}: {said}" for name, said in found.items() if said]
     with capsys.disabled():
