@@ -314,7 +314,7 @@ def _judged(decoder, path: Path, damage: str, heard_by_ffmpeg: tuple, whole: np.
 
 
 def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
-    """Damage → what is wrong with it. Nothing of a pair that this FFmpeg does not write, or does not hear whole itself."""
+    """Damage → what is wrong with it; nothing of a pair that this FFmpeg does not write, or does not hear whole."""
     data = _written(container, codec, tmp_path / "written")
     whole = _right(tmp_path / "written")[0]
     if not data or abs(len(whole) / RATE - SECONDS) > 0.3:
