@@ -94,7 +94,8 @@ def torment(runs: Runs, place: Path, case: Case, at: int, how: str, then: str) -
     third = runs.start(case.job, settings, other)
     assert runs.wait(third) == 0, other.read_text()
     case.whole(out)
-    assert {path.name for path in (out / "_state").iterdir()} <= {"generations", "work_list", "checkpoints", "data", "ray"}
+    known = {"generations", "work_list", "checkpoints", "data", "ray"}
+    assert {path.name for path in (out / "_state").iterdir()} <= known
     return True
 
 
