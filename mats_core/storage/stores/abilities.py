@@ -31,7 +31,7 @@ def examine_store(uri: Uri) -> Iterator[tuple[str, str]]:
         yield "read a range", _problem(lambda: _read_first(uri))
         return
     try:
-        yield "list", _problem(lambda: _unlike([each.uri for each in list_files(folder)], sorted(places)))
+        yield "list", _problem(lambda: _unlike([each.path for each in list_files(folder)], sorted(_NAMES)))
         yield "read a range", _problem(lambda: _unlike(_read_range(places[0], 3), places[0].encode()[3:]))
         yield CREATE, _problem(lambda: refused_condition(join(folder, "file")))
         if scheme(uri) in OBJECT_STORES:

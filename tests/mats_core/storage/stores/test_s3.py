@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pyarrow.fs
@@ -232,3 +233,10 @@ def test_a_sound_that_changes_on_its_way_is_heard_rightly_or_not_at_all(
     monkeypatch.setenv("MATS_STORAGE", json.dumps({"s3://": {"endpoint": proxy.endpoint, "checksums": False}}))
     with storage.open_binary("s3://results/heard/whole.flac", read_ahead=1 << 20) as file:
         assert not decode(file, sample_rate=16000, name="whole.flac").complete
+
+
+@pytest.mark.parametrize("form", ["{}", "file://{}"])
+def test_a_folder_is_a_store_as_well(form: str, tmp_path: Path) -> None:
+    found = dict(examine_store(form.format(tmp_path / "a b")))
+    assert set(found.values()) == {""} and {"write", "list", "read a range", CREATE, "delete"} <= set(found)
+    assert not any((tmp_path / "a b").iterdir())
