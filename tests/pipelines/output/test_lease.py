@@ -184,6 +184,7 @@ def test_a_lease_that_says_nothing_is_watched_like_a_silent_holder(tmp_path: Pat
     mine = Lease(str(tmp_path), "y")
     mine.acquire()
     mine.check()
+    assert newest(str(tmp_path)).run_id == "y"  # type: ignore[union-attr]
     mine.release()
 
 
