@@ -239,7 +239,7 @@ def _run_on_ray(
         if not resources.own:
             check_fits(plan, resources)
         run.update(plan=asdict(plan), ray=session.describe_ray(resources))
-        meter.publish(job.name)
+        meter.publish(job.name, run["run_id"])
         context = StageContext(
             work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
         )
