@@ -37,8 +37,8 @@ def entrypoint(job: list[str]) -> str:
 
 
 def dashboard_in(job: list[str]) -> tuple[list[str], str | None]:
-    """A command line without `--address URL`, and that URL: a dashboard's is meant for `submit`, wherever it stands. What
-    else a job takes as its address (auto, ray://…) stays with it."""
+    """A command line without `--address URL`, and that URL: a dashboard's is meant for `submit`, wherever it stands.
+    What else a job takes as its address (auto, ray://…) stays with it."""
     rest, found = [], None
     words = iter(job)
     for word in words:
