@@ -141,8 +141,18 @@ class Chaos:
             return True
         workers = sorted(self._cluster.worker_nodes, key=lambda node: node.node_id)
         self._cluster.remove_node(workers[int(draw.integers(len(workers)))], allow_graceful=False)
-        self._cluster.add_node(wait=False, **self._node)
+        self._replace_node()
         return True
+
+    def _replace_node(self) -> None:
+        """A new node; another try where Ray gives up after its 30 s, as it does on a machine with much else to do."""
+        for last in (False, False, True):
+            try:
+                self._cluster.add_node(wait=False, **self._node)
+                return
+            except Exception as error:
+                if last or "timed out during startup" not in str(error):
+                    raise
 
     def freeze(self, driver: subprocess.Popen[str], out: Path) -> subprocess.Popen[str]:
         """Freeze the driver until another one has taken OUTPUT over; that one, when the first has ended by itself."""
