@@ -25,8 +25,13 @@ class CorpusSet(PublishedSet):
         "genre, or any of a piece of music (genre, instrument, mood).",
     )
     records_a_clip: int = Field(1, gt=0, description="Records written for a clip of which only labels are published.")
-    origin: dict[Literal["youtube", "freesound"], str] = Field(
-        default_factory=dict, description="Where its clips come from → template of a clip's id there."
+    asked_whole: bool = Field(
+        False, description="Whether evaluation asks all its clips, so that none are left out for being asked."
+    )
+    keywords: str = Field("", description="Column of `origin_file` with labels of a clip, separated by semicolons.")
+    text_from: list[str] = Field(
+        default_factory=list,
+        description="Sets, the preferred first, whose text of the same clip stands for its sound, where none is here.",
     )
     clips: int = Field(gt=0, description="Clips that its training part has.")
     records: int = Field(gt=0, description="Records to expect of them, about.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import Field
@@ -36,6 +36,12 @@ class PublishedSet(Settings):
     )
     folder: str = Field("", description="Its folder under the data root (default: its name).")
     split: str = Field(description="Which part is taken.")
+    origin: dict[Literal["youtube", "freesound"], str] = Field(
+        default_factory=dict,
+        description="Where its clips come from → template of a clip's id there, of the fields of its table, or of "
+        "`origin_file`.",
+    )
+    origin_file: str = Field("", description="A table that tells, by file_name, where each clip comes from.")
     options: dict[str, Any] = Field(default_factory=dict, description="Further settings of the reader.")
     licence: str = Field(description="Licence of annotations and audio.")
     source: str = Field(description="Where to get it.")

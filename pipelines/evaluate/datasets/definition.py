@@ -35,11 +35,6 @@ class EvaluationSet(PublishedSet):
     audio: list[str] = Field(
         default_factory=list, description="Where an item's audio is, tried in turn; {…} are the reader's fields."
     )
-    origin: dict[Literal["youtube", "freesound"], str] = Field(
-        default_factory=dict,
-        description="Where its clips come from → template of a clip's id there, of the fields of its table, or of the "
-        "file `origin` where one is named.",
-    )
     judge: Literal["", "air_bench", "mmau"] = Field(
         "", description="Whose judge takes the answers; the file that it takes is written."
     )
