@@ -41,6 +41,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["output"],
         ["cluster"],
         ["pages"],
+        ["published"],
         ["archive", "text", "train", "compact"],
         ["evaluate.datasets"],
         ["corpus.clips", "corpus.definition"],

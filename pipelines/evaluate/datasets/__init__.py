@@ -2,12 +2,12 @@
 
     definition         a data set as data: kind, task, metrics, files; one YAML file each in definitions/
     loading            files → items with their labels; the file for a publisher's judge; what is missing
-    folder             the files of a data set, where its audio lies, tables and JSON lists; what a reader collects
+    folder             where a data set's audio lies; what a reader collects
     readers            CSV and TSV files, JSON lists, names of files: `reader: table`, `records`, `names`
     soundworld_reader  clips of the embedded world: `reader: soundworld`
 
 Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of
-files is a reader, entered in `loading.READERS`.
+files is a reader, entered in `loading.READERS`. What it shares with corpora is in `pipelines.published`.
 """
 
 from __future__ import annotations

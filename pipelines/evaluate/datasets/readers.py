@@ -7,7 +7,6 @@ read_names      `reader: names`, labels that stand in the names of the audio fil
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 from collections import Counter
@@ -16,7 +15,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from pipelines.evaluate.datasets.definition import MMAU
-from pipelines.evaluate.datasets.folder import AS_PUBLISHED, Folder, FoundItems, Row, table
+from pipelines.evaluate.datasets.folder import Folder, FoundItems
+from pipelines.published.folder import AS_PUBLISHED
+from pipelines.published.tables import Row, objects, table
 from pipelines.settings.base import Settings
 
 ENDINGS = (".wav", ".au", ".flac", ".mp3", ".ogg", ".m4a")
@@ -132,7 +133,7 @@ def read_records(folder: Folder) -> FoundItems:
     A question whose options or answer make it impossible to score is left out and named.
     """
     options = folder.options(RecordOptions)
-    path, records = _records(folder, options.under)
+    path = folder.needed("records")
     found = FoundItems(folder)
     codes: dict[str, str] | None = None
     if options.label_table:
@@ -142,7 +143,7 @@ def read_records(folder: Folder) -> FoundItems:
     answer = None if options.answers_withheld else options.answer
     named = (options.question, options.label, options.choices, options.category, answer)
     needed = folder.columns(options.id, *options.keep, *options.references, *options.extra, *named)
-    for index, record in enumerate(records):
+    for index, record in objects(folder, path, options.under):
         where = f"{path}[{index}]"
         absent = [name for name in needed if name not in record and name != "index"]
         if absent:
@@ -162,21 +163,6 @@ def read_records(folder: Folder) -> FoundItems:
             found.labels += facts["labels"]
         found.add(item_id, record, **facts)
     return found
-
-
-def _records(folder: Folder, under: str | None) -> tuple[str, list[dict[str, Any]]]:
-    """(path, records) of the JSON list. Raises SettingsError when the file is none."""
-    path, text = folder.read("records")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise folder.wrong(path, f"broken JSON ({error})", AS_PUBLISHED) from None
-    if under is not None:
-        value = value.get(under) if isinstance(value, dict) else None
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        where = f" under `{under}`" if under else ""
-        raise folder.wrong(path, f"not a JSON list of objects{where}", AS_PUBLISHED)
-    return path, value
 
 
 def _facts(
