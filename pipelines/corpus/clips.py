@@ -27,7 +27,7 @@ class Asked:
 class PublishedClip:
     """One clip of a set. id: the publisher's, unique in its set. source: name of the set. labels: names as published
     (display names where the set has codes), each once. events: where the set tells times, in the order of their
-    start."""
+    start. level: "foreground" or "background", where the set tells that of its one label."""
 
     id: str
     source: str
@@ -36,3 +36,4 @@ class PublishedClip:
     events: tuple[Event, ...] = ()
     captions: tuple[str, ...] = ()
     questions: tuple[Asked, ...] = ()
+    level: str = ""
