@@ -38,12 +38,14 @@ class TableOptions(TableLayout):
     start: str | None = Field(None, description="Column with the second in which the label's event begins.")
     end: str | None = Field(None, description="Column with the second in which it ends.")
     timed: list[str] | None = Field(None, description="Files whose seconds are of the clip (default: all).")
+    level: str | None = Field(None, description="Column that tells how the label is heard.")
+    levels: dict[str, str] = Field(default_factory=dict, description="What is in it → foreground or background.")
     at_least: dict[str, float] = Field(default_factory=dict, description="Column → number from which a line counts.")
     only: str | None = Field(None, description="Role of a file with the ids of the training part, one a line.")
 
     def columns(self) -> list[str]:
         """The columns that must be there."""
-        named = (*self.keep, *self.captions, *self.at_least, self.label, self.question, self.answer)
+        named = (*self.keep, *self.captions, *self.at_least, self.label, self.question, self.answer, self.level)
         return [*columns_of(self.id), *filter(None, (*named, self.start, self.end))]
 
 
@@ -56,11 +58,12 @@ class _Draft:
     events: list[Event] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
     questions: list[Asked] = field(default_factory=list)
+    level: str = ""
 
     def clip(self, clip_id: str, definition: Any) -> PublishedClip:
         self.events.sort(key=lambda event: (event.start_s, event.end_s))
         parts = tuple(self.labels), tuple(self.events), tuple(self.captions), tuple(self.questions)
-        return PublishedClip(clip_id, definition.name, definition.split, *parts)
+        return PublishedClip(clip_id, definition.name, definition.split, *parts, self.level)
 
 
 def read_table(folder: Folder) -> Iterator[tuple[PublishedClip, dict[str, str]]]:
@@ -139,6 +142,8 @@ class _Reading:
             start, end = (_number(self.folder, where, row, name) for name in (options.start, options.end))
             if end > start:  # note: DCASE writes 0 and 0 where nobody told the times
                 draft.events += (Event(label, start, end) for label in labels)
+        if options.level:
+            draft.level = options.levels.get(row[options.level], "")
         draft.captions += (row[name] for name in options.captions if row[name])
         if options.question and options.answer and row[options.question] and row[options.answer]:
             asked = Asked(row[options.question], row[options.answer], self.folder.definition.task)
