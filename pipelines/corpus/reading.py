@@ -61,6 +61,15 @@ class Tally:
     empty: int = 0
     silent: int = 0
 
+    def told(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**vars(self), "left_out": dict(self.left_out)}
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> Tally:
+        """The inverse of `told`."""
+        return Tally(**{**told, "left_out": Counter(told["left_out"])})
+
 
 def missing(definition: CorpusSet, root: Uri) -> list[str]:
     """What is missing under ``root`` to read a set, a sentence each; empty when nothing is."""
