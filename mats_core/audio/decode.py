@@ -21,12 +21,14 @@ import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.audio.chunks import has_no_sound
-from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
-from mats_core.audio.libsndfile import LibsndfileSource
-from mats_core.audio.mp3 import Mp3Source
-from mats_core.audio.ogg import Joined
-from mats_core.audio.repair import FlacSource, repair
+from mats_core.audio.readers.container import NO_DECODER
+from mats_core.audio.readers.ffmpeg import FfmpegSource
+from mats_core.audio.readers.flac import FlacSource
+from mats_core.audio.readers.libsndfile import LibsndfileSource
+from mats_core.audio.readers.mp3 import Mp3Source
+from mats_core.audio.readers.ogg import Joined
+from mats_core.audio.repair import repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
 
@@ -309,7 +311,7 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     damage without a word, lands up to a block away when it seeks into the last page, and shifts the first page of Opus
     by its pre-skip. Of joined streams it knows the first.
     """
-    name = sniff(file.head(HEAD_BYTES)).name
+    name = _signature(file).name
     if name in ("AAC", "Opus", "Ogg") or file.joined:
         return ("ffmpeg",)
     if name == "FLAC":
@@ -317,10 +319,14 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     return ("mp3", "ffmpeg", "libsndfile") if name == "MP3" else ("libsndfile", "ffmpeg")
 
 
+def _signature(file: SourceFile, name: str = "") -> Signature:
+    return Signature("audio", "MP3") if file.tagged else sniff(file.head(HEAD_BYTES), name)
+
+
 def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> Source:
     """Open with the first reader that can. Raises AudioError when none can, with the reason of the one that
     knows most."""
-    signature = sniff(file.head(HEAD_BYTES), name)
+    signature = _signature(file, name)
     if signature.kind == "playlist":
         raise AudioError("refused", f"is a {signature.name}; it names other media, which are never followed")
     if signature.kind == "other":

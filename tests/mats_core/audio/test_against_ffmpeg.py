@@ -235,15 +235,18 @@ def _heard(decoder: IsolatedDecoder, path: Path) -> tuple[np.ndarray, str]:
 
 
 def _places(sound: np.ndarray) -> dict[int, tuple[float, float, int]]:
-    """Tone → (first, last second, frames) in which it is the loudest thing, for four frames or more at a time."""
+    """Tone → (first, last second, frames) in which it is heard alone, for four frames or more at a time: noise that
+    damage decodes to is loudest anywhere."""
     size = round(FRAME_S * RATE)
     frames = sound[: len(sound) // size * size].reshape(-1, size) * np.hanning(size)
-    spectrum = np.abs(np.fft.rfft(frames, axis=1))
-    loud, peak = spectrum.max(axis=1, initial=0) > size * 60, spectrum.argmax(axis=1) if len(frames) else []
-    tone = np.round((np.asarray(peak) / FRAME_S - 300) / 120).astype(int)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    peak = power[:, 5:-5].argmax(axis=1) + 5
+    near = sum(power[np.arange(len(power)), peak + offset] for offset in (-1, 0, 1))
+    clear = (near > (size * 60) ** 2) & (near > 0.8 * power.sum(axis=1))
+    tone = np.round((peak / FRAME_S - 300) / 120).astype(int)
     found = {}
     for number in range(SECONDS):
-        there = loud & (tone == number) if len(frames) else np.zeros(0, bool)
+        there = clear & (tone == number)
         runs = np.split(np.flatnonzero(there), np.flatnonzero(np.diff(np.flatnonzero(there)) > 1) + 1)
         at = np.concatenate([run for run in runs if len(run) >= 4] or [np.zeros(0, int)])
         if len(at):
