@@ -148,7 +148,7 @@ def decode(
             # a reader that cannot open the file passes it on by itself
             left = order if not tried else order[tried : tried + 1]
             with _open_within(limits, checked, left, name) as source:
-                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing_s))
+                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing))
                 declared_s = declared_s or source.declared_s
                 if not source.broken or source.passes_damage:
                     break
@@ -206,7 +206,7 @@ def _read(
     count: int | None,
     limits: DecodeLimits,
     deadline: float,
-    missing_s: float,
+    missing: float,
 ) -> Decoded:
     """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
     margin early."""
@@ -226,7 +226,8 @@ def _read(
     short = (count is None or len(samples) < count) and source.ended_early()
     lost_s, end_s = source.lost_s, source.end_s
     if short:
-        whole = max(0.0, (source.declared_s or 0.0) + missing_s - first / rate)
+        promised = end_s * (1.0 + missing) if missing and end_s is not None else source.declared_s
+        whole = max(0.0, (promised or 0.0) - first / rate)
         whole = whole if count is None else count / rate if not whole else min(whole, count / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
     return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)

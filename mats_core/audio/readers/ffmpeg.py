@@ -223,7 +223,8 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
-            is_hole = any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in self._opened.holes)
+            holes, is_hole = self._opened.holes, self._opened.kind == "ogg"  # which knows no gap but by damage
+            is_hole = is_hole or any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in holes)
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
                 yield position, silence, rate, _HOLE if is_hole else None

@@ -50,7 +50,7 @@ def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> Non
     elif found.samples:
         file.joined = found.stop > 1.5 * found.density * found.samples and _starts_anew(file, info, found)
         file.frames, file.cut = found.samples, found.samples < info.total or not found.whole
-        file.missing_s = max(0, info.total - found.samples) / info.rate
+        file.missing = max(0, info.total - found.samples) / found.samples
         count = bytes([head[21] & 0xF0 | found.samples >> 32]) + struct.pack(">I", found.samples & 0xFFFFFFFF)
         file.present(head[:21] + count + head[26:], len(head), found.stop)
 

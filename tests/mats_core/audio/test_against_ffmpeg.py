@@ -208,7 +208,7 @@ def _written(container: str, codec: str, path: Path) -> bytes:
 def _right(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """What `ffmpeg` hears, in place by the time stamps and one behind the other: int16 [T] each."""
     behind = path.with_suffix(".behind")
-    sound = ["-ac", "1", "-ar", str(RATE), "-f", "s16le"]
+    sound = ["-t", "90", "-ac", "1", "-ar", str(RATE), "-f", "s16le"]  # damaged time stamps may tell hours
     in_place, one_behind = ("async=1:min_hard_comp=0.03:first_pts=0", "async=0")
     track = ["-map", "0:a:0", "-af"]
     heard = _ffmpeg(
@@ -342,7 +342,7 @@ def _judged(decoder, path: Path, damage: str, data: bytes, whole: np.ndarray) ->
     wrong = ", ".join(filter(None, (error, _difference(heard, in_place))))
     if error or damage == "whole":
         return wrong
-    if damage == "noise in" and _goes_on(heard, path, len(data)):
+    if damage == "noise in" and len(heard) > len(in_place) and _goes_on(heard, path, len(data)):
         return "[pushed out]"
     if max(len(behind), len(heard)) < NEAR_S * RATE or not _difference(heard, behind):
         return ""
