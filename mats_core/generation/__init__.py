@@ -6,8 +6,9 @@
     generate     one call that answers prompts: by the loop, or by transformers' own `generate` where it does not fit
     rules        against repetition and early ends
     settings     `DecodingSettings` (no torch)
+    slots        how many answers a device has room for (no torch)
     tree_cache   keys and values, a row a prompt, a column a token of a beam
 
-Public: `generate.generate`, `BeamSearch`, `Written`, `fits`, `DecodingSettings`. Rooms from `model` up may import it;
-it knows no tokenizer, no sound.
+Public: `generate.generate`, `BeamSearch`, `Written`, `fits`, `choose_slots`, `DecodingSettings`. Rooms
+from `model` up may import it; it knows no tokenizer, no sound.
 """

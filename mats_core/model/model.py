@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.device import PACKED, dtype_name, exact_float32, pick_device, pick_dtype
+from mats_core.device import card_memory, dtype_name, exact_float32, pick_device, pick_dtype
 from mats_core.encoders.base import ClapEncoder, stack_windows
 from mats_core.encoders.facts import refuse_other_memory
 from mats_core.encoders.load import load_encoder
@@ -23,6 +23,7 @@ from mats_core.memory.santa import SantaMemory
 from mats_core.model import asking
 from mats_core.model.asking import Answer, Reply, Request
 from mats_core.model.config import (
+    PACKED,
     DecodingSettings,
     ModelConfig,
     Part,
@@ -31,6 +32,7 @@ from mats_core.model.config import (
 from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
 from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm, merge_lora, pack_weights
 from mats_core.model.mapper import build_mapper
+from mats_core.model.needs import check_card
 from mats_core.model.prompts import clean_answer, format_prompt, validate_request
 from mats_core.model.tokens import PromptTokens, Sequences
 from mats_core.storage.fetch import local_directory
@@ -200,8 +202,6 @@ class MatsModel:
         """
         return self.score(self.prefix(embedding), self.tokens.for_loss(prompts, outputs, self.device)).loss
 
-    @torch.inference_mode()
-    @exact_float32()
     def generate(
         self,
         embedding: torch.Tensor,
@@ -219,6 +219,7 @@ class MatsModel:
         return (texts, rows) if return_ids else texts
 
     @torch.inference_mode()
+    @exact_float32()
     def write(
         self,
         embedding: torch.Tensor,
@@ -398,6 +399,8 @@ def load_model(
     place, number = pick_device(device), pick_dtype("auto" if dtype in PACKED else dtype, device)
     mapper_number = pick_dtype(mapper_dtype, device, "mapper_dtype")
     where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
+    types = {"llm_dtype": dtype if dtype in PACKED else dtype_name(number), "mapper_dtype": mapper_dtype}
+    check_card(uri, allow_parts, str(place), card_memory(place), encoder=encoder, encoder_dtype=encoder_dtype, **types)
     begin = torch.device("cpu") if dtype in PACKED else place  # packed, it may fit where whole it would not
     llm, tokenizer, llm_part = load_llm(str(where["llm"]), begin, number, trust_remote_code)
     _same("llm", where["llm"], config.llm, llm_part)
