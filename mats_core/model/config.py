@@ -11,6 +11,12 @@ from mats_core.generation.settings import DecodingSettings as DecodingSettings
 from mats_core.memory.bridges import SantaSettings as SantaSettings
 from mats_core.model.prompts import INSTRUCTIONS, PROMPT_TEMPLATE, TASKS
 
+LlmDtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+"""What an LLM's weights are kept in. With int8 and int4 it computes in the device's own type, as with auto: bfloat16 on
+a GPU, float32 on a CPU."""
+Dtype = Literal["float32", "bfloat16", "float16"]
+PACKED = {"int8": 8, "int4": 4}
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
