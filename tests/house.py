@@ -61,6 +61,8 @@ COVERED_BY = {
     "mats_core.audio.sandbox_process": "tests/mats_core/audio/test_sandbox.py",
     "mats_core.audio.signatures": "tests/mats_core/audio/test_decode.py",
     "mats_core.encoders.load": "tests/mats_core/encoders/test_clap.py",
+    "mats_core.generation.beams": "tests/mats_core/generation/test_beam_search.py",
+    "mats_core.generation.tree_cache": "tests/mats_core/generation/test_beam_search.py",
     "mats_core.model.places": "tests/mats_core/model/test_hostile_directories.py",
     "mats_core.pretrained": "tests/mats_core/model/test_hostile_directories.py",
     "mats_core.scoring.aac": "tests/mats_core/scoring/test_captions.py",

@@ -1,7 +1,13 @@
 """How the LLM writes: prompts as embeddings in, token ids out.
 
-    generate  one call that answers a batch of prompts, row by row alike, and the rules against repetition
-    settings  `DecodingSettings` (no torch)
+    beam_search  `BeamSearch`, the loop: requests in, answers out, slots refilled while it runs; on CPU and GPU
+    beams        the state of all beams and one step of it, as transformers' beam search
+    fits         which LLMs the loop is right for
+    generate     one call that answers prompts: by the loop, or by transformers' own `generate` where it does not fit
+    rules        against repetition and early ends
+    settings     `DecodingSettings` (no torch)
+    tree_cache   keys and values, a row a prompt, a column a token of a beam
 
-Public: `generate.generate`, `DecodingSettings`. Rooms from `model` up may import it; it knows no tokenizer, no sound.
+Public: `generate.generate`, `BeamSearch`, `Written`, `fits`, `DecodingSettings`. Rooms from `model` up may import it;
+it knows no tokenizer, no sound.
 """

@@ -16,6 +16,7 @@ from mats_core.encoders.base import ClapEncoder
 from mats_core.encoders.facts import refuse_other_memory
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
+from mats_core.generation.beam_search import Written
 from mats_core.generation.generate import generate
 from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
 from mats_core.memory.santa import SantaMemory
@@ -198,12 +199,29 @@ class MatsModel:
         embedding: [B, D], after Santa where Santa is wanted; no noise is added. prompts: whole strings.
         settings: over the model's own decoding. Ids are those generated, the end token included where one was.
         """
-        chosen = self.config.decoding.updated(settings)
-        batch = self.tokens.for_generation(prompts, self.device)
-        words = self._embed(batch.ids, batch.sound, self.prefix(embedding))  # [B, T, H]
-        rows = generate(self.causal_lm, words, batch.real, chosen, bos=self.tokenizer.bos_token_id, end=self.tokens.eos)
+        rows = [written.ids for written in self.write(embedding, prompts, settings)]
         texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
         return (texts, rows) if return_ids else texts
+
+    @torch.inference_mode()
+    def write(
+        self,
+        embedding: torch.Tensor,
+        prompts: Sequence[str],
+        settings: DecodingSettings | dict[str, Any] | None = None,
+        keep: int = 1,
+    ) -> list[Written]:
+        """As `generate`: the ids with their log-probabilities, and inside them those of the `keep` best beams."""
+        chosen = self.config.decoding.updated(settings)
+        vectors = self.prompt_vectors(embedding, prompts)
+        ends = {"bos": self.tokenizer.bos_token_id, "end": self.tokens.eos}
+        return generate(self.causal_lm, vectors, chosen, **ends, keep=keep)
+
+    def prompt_vectors(self, embedding: torch.Tensor, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """What the LLM reads, [T, H] a prompt: its words and, in the gap, the sound's vectors. embedding: [B, D]."""
+        batch = self.tokens.for_generation(prompts, self.device)
+        words = self._embed(batch.ids, batch.sound, self.prefix(embedding))  # [B, T, H]
+        return [row[:count] for row, count in zip(words, batch.lengths, strict=True)]
 
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
