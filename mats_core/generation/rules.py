@@ -35,7 +35,9 @@ def apply_rules(
     if ngram:
         again = real & (positions >= ngram - 1)  # does this token end an n-gram that begins as the next one would?
         for back in range(1, ngram):
-            last = written.gather(2, (steps - back).clamp_(min=0)[:, None, None].expand(-1, written.shape[1], 1))
+            # note: a slot that is free may have gone further than there are columns
+            at = (steps - back).clamp_(0, width - 1)
+            last = written.gather(2, at[:, None, None].expand(-1, written.shape[1], 1))
             again = again & torch.nn.functional.pad(written[..., : max(0, width - back)] == last, (min(back, width), 0))
         changed = torch.where(again, -math.inf, changed)
     # a token that stands there twice may be banned at one of its places only: the least of them counts

@@ -6,6 +6,7 @@ that it began.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -18,6 +19,9 @@ from jobs.benchmarks.measuring import device_name
 def main(name: str, size: str, device: str, results: str, folder: str) -> None:
     """Run the section; what it ends with is told, and nothing is raised."""
     try:
+        from mats_core.weights import defer_sklearn
+
+        defer_sklearn()
         import peft  # noqa: F401
         import transformers.models.llama.modeling_llama  # noqa: F401
 
@@ -57,3 +61,5 @@ def card(section: Section) -> dict[str, Any]:
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # all is written; what libraries do at exit only costs time
