@@ -122,7 +122,8 @@ class BeamSearch:
         ):
             return
         while free and self._waiting:
-            longest, group = 0, []
+            longest = 0
+            group: list[tuple[int, Hashable, torch.Tensor]] = []
             while free and self._waiting:
                 longest = max(longest, len(self._waiting[0][1]))
                 if group and longest * (len(group) + 1) > _PREFILL_TOKENS:

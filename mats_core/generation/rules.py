@@ -16,7 +16,7 @@ def apply_rules(
 
     scores: float32 [S, B, V], log-probabilities (logits where one token is simply taken: see `Beams.choose`). written:
     int64 [S, B, W], of which the first `steps` [S] of a slot are what each of its beams has written; the rest may hold
-    any token. Equal to transformers' `MinNewTokensLength`, `RepetitionPenalty` and `NoRepeatNGram` in this order.
+    any token, and so may a whole slot that is done and has more steps than W. Equal to transformers' `MinNewTokensLength`, `RepetitionPenalty` and `NoRepeatNGram` in this order.
     """
     shortest = settings.min_length - 1  # min_length counts the BOS
     if shortest > 0:
@@ -35,9 +35,7 @@ def apply_rules(
     if ngram:
         again = real & (positions >= ngram - 1)  # does this token end an n-gram that begins as the next one would?
         for back in range(1, ngram):
-            # note: a slot that is free may have gone further than there are columns
-            at = (steps - back).clamp_(0, width - 1)
-            last = written.gather(2, at[:, None, None].expand(-1, written.shape[1], 1))
+            last = written.gather(2, (steps - back).clamp_(0, width - 1)[:, None, None].expand(-1, written.shape[1], 1))
             again = again & torch.nn.functional.pad(written[..., : max(0, width - back)] == last, (min(back, width), 0))
         changed = torch.where(again, -math.inf, changed)
     # a token that stands there twice may be banned at one of its places only: the least of them counts

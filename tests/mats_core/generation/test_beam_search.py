@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 from mats_core.generation.beam_search import BeamSearch, Written
 from tests.mats_core.generation.random_llms import END, Case, by_transformers, cases
@@ -44,7 +44,7 @@ def test_the_same_tokens_as_transformers(case: Case) -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=2500, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_the_same_tokens_as_transformers_at_length(case: Case) -> None:
     check(case)
