@@ -85,6 +85,9 @@ class TrainSettings(_Settings):
     fsdp: Literal["auto", "always", "never"] = Field(
         "auto", description="Spread the frozen LLM over the GPUs; auto: when it does not fit one."
     )
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto", description="Compile the LLM's decoder layers, in the first steps; auto: on a GPU, not beside fsdp."
+    )
     address: str | None = Field(None, description="Join this Ray cluster; default: a Ray of its own.")
     max_failures: int = Field(8, ge=0, description="Worker failures survived before the run gives up.")
 
@@ -156,7 +159,7 @@ class TrainSettings(_Settings):
 
 # What may differ between a run and its continuation, because it does not change what is learned.
 _MAY_DIFFER = """
-output allow_parts address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every
+output allow_parts address workers device fsdp compile max_failures max_error_rate data_cache overwrite checkpoint_every
 keep_checkpoints
 export include weights validate_every sample_answers log_every loggers project
 """

@@ -27,9 +27,10 @@ def imported(reference_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return import_reference(reference_dir / "checkpoint_29.pth", reference_dir / "llm", out)
 
 
-@pytest.fixture(scope="module")
-def model(imported: Path) -> MatsModel:
-    return load_model(str(imported), device="cpu", dtype="float32")
+@pytest.fixture(scope="module", params=[True, False], ids=["merged", "unmerged"])
+def model(imported: Path, request: pytest.FixtureRequest) -> MatsModel:
+    """The authors' model, its adapter in the LLM's weights or beside them: all recorded numbers hold for both."""
+    return load_model(str(imported), device="cpu", dtype="float32", merge_adapter=request.param)
 
 
 @pytest.fixture(scope="module")
