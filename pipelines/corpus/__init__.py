@@ -2,7 +2,12 @@
 
 clips       what a publisher tells of one clip, whatever the layout of its files
 definition  a set as data; one YAML file each in sets/
+readers/    files as their publishers ship them → clips
+reading     the clips of a set that no evaluation set asks; what is missing; another release
+writing/    records of a clip
+blocks      what the workers of a run do
+run         `mats corpus`
 
-`writing/` makes records of a clip. Imports `pipelines.published`, `pipelines.data`, `pipelines.output` and
-`pipelines.cluster`; jobs import it.
+Imports `pipelines.published`, `pipelines.evaluate.datasets` (which clips are asked), `pipelines.data`,
+`pipelines.output` and `pipelines.cluster`; jobs import it.
 """

@@ -61,14 +61,15 @@ class Folder:
     versions: dict[str, str]
 
     def path(self, role: str) -> str | None:
-        """The path of a file the definition names, the first of its alternatives that is there; else None."""
-        return next((path for path in self.definition.paths(role) if path in self.found), None)
+        """The path of a file the definition names, the first of its alternatives that is there; else None. A role that
+        the definition does not have is a path."""
+        return next((path for path in self.definition.paths(role) or [role] if path in self.found), None)
 
     def needed(self, role: str) -> str:
         """As `path`; raises SettingsError where none is there."""
         path = self.path(role)
         if path is None:
-            problem = f"{' or '.join(self.definition.paths(role))} is not in {storage.public_uri(self.uri)}"
+            problem = f"{' or '.join(self.definition.paths(role) or [role])} is not in {storage.public_uri(self.uri)}"
             raise self.wrong(role, problem, f"get it: {self.definition.source}")
         return path
 
@@ -103,11 +104,9 @@ class Folder:
         return SettingsError(f"{self.definition.SETTING}: {self.definition.name}: {where}", problem, remedy)
 
 
-Listed = TypeVar("Listed", bound=Folder)
-
-
-def open_folder(definition: PublishedSet, root: Uri, kind: type[Listed] = Folder) -> Listed:  # type: ignore[assignment]
-    """List a set's folder under ``root``; raises SettingsError when there is none."""
+def list_folder(definition: PublishedSet, root: Uri) -> tuple[str, dict[str, str], dict[str, str]]:
+    """(URI, path in it → URI, URI → version) of a set's folder under ``root``; raises SettingsError where there is
+    none."""
     uri = storage.join(root, definition.folder or definition.name)
     try:
         listed = list(storage.list_files(uri))
@@ -115,5 +114,9 @@ def open_folder(definition: PublishedSet, root: Uri, kind: type[Listed] = Folder
         remedy = f"get its files ({definition.source}), and name the folder that its folder is in with --data"
         problem = f"its folder {storage.public_uri(uri)} cannot be listed ({error.code})"
         raise SettingsError(f"{definition.SETTING}: {definition.name}", problem, remedy) from None
-    found, versions = {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
-    return kind(definition, uri, found, versions)
+    return uri, {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
+
+
+def open_folder(definition: PublishedSet, root: Uri) -> Folder:
+    """A set's folder under ``root``, listed; raises SettingsError where there is none."""
+    return Folder(definition, *list_folder(definition, root))

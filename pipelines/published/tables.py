@@ -19,13 +19,16 @@ READ_AHEAD = 8 << 20
 
 
 def lines(
-    folder: Folder, path: str, separator: str = ",", encoding: str = "utf-8-sig"
+    folder: Folder, path: str, separator: str = ",", encoding: str = "utf-8-sig", quotes: bool | None = None
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of a CSV file, or of one with another separator, which knows no quotes. Empty lines are passed over.
+    """(line, cells) of a CSV file or one with another separator. Empty lines are passed over.
+
+    quotes: whether cells may stand in quotes (default: where a comma separates them).
 
     Raises SettingsError for what is no text in that encoding and for broken quoting, by line.
     """
-    quoting: Any = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    quoted = separator == "," if quotes is None else quotes
+    quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     csv.field_size_limit(MOST_CELL)
     with folder.reading(path), storage.open_binary(folder.found[path], read_ahead=READ_AHEAD) as file:
         text = io.TextIOWrapper(file, encoding, newline="")
@@ -50,6 +53,7 @@ def table(
     needed: Sequence[str],
     more: bool = False,
     encoding: str = "utf-8-sig",
+    quotes: bool | None = None,
 ) -> Iterator[tuple[int, Row]]:
     """(line, row) of a CSV or TSV file with the columns `needed`.
 
@@ -58,7 +62,7 @@ def table(
     """
     path = folder.needed(role)
     names = list(header) if header else None
-    for line, row in lines(folder, path, separator, encoding):
+    for line, row in lines(folder, path, separator, encoding, quotes):
         if names is None:
             names = [name.strip() for name in row]
             absent = [name for name in needed if name not in names]
@@ -78,7 +82,7 @@ def table(
 
 
 def objects(folder: Folder, path: str, under: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(place, object) of a JSON list, or of the list that an object has `under` a key; one at a time, whatever its size.
+    """(place, object) of a JSON list, or of the list that an object has `under` a key, one at a time.
 
     Raises SettingsError for a file that is none.
     """

@@ -4,6 +4,7 @@
     loading            files → items with their labels; the file for a publisher's judge; what is missing
     folder             where a data set's audio lies; what a reader collects
     readers            CSV and TSV files, JSON lists, names of files: `reader: table`, `records`, `names`
+    asked              ids of the clips a set asks, where they come from: what is left out of training
     soundworld_reader  clips of the embedded world: `reader: soundworld`
 
 Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of
@@ -12,7 +13,16 @@ files is a reader, entered in `loading.READERS`. What it shares with corpora is 
 
 from __future__ import annotations
 
+from pipelines.evaluate.datasets.asked import asked_ids
 from pipelines.evaluate.datasets.definition import EvaluationSet, list_evaluation_sets, load_evaluation_set
 from pipelines.evaluate.datasets.loading import LoadedSet, load_items, missing
 
-__all__ = ["EvaluationSet", "LoadedSet", "list_evaluation_sets", "load_evaluation_set", "load_items", "missing"]
+__all__ = [
+    "EvaluationSet",
+    "LoadedSet",
+    "asked_ids",
+    "list_evaluation_sets",
+    "load_evaluation_set",
+    "load_items",
+    "missing",
+]
