@@ -88,6 +88,8 @@ COVERED_BY = {
     "pipelines.archive.run": "tests/e2e/test_resume.py",
     "pipelines.cluster.ray_program": "tests/pipelines/cluster/test_own_ray.py",
     "pipelines.cluster.rendezvous": "tests/e2e/test_closed.py",
+    "pipelines.corpus.writing.patterns": "tests/pipelines/corpus/writing/test_captions.py",
+    "pipelines.corpus.writing.variety": "tests/pipelines/corpus/writing/test_captions.py",
     "pipelines.evaluate.compare": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.datasets.definition": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.datasets.folder": "tests/pipelines/evaluate/datasets/test_loading.py",

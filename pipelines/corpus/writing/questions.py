@@ -54,11 +54,23 @@ PRESENT = (
     "{be} {n} audible?", "Does the recording feature {n}?",
 )  # fmt: skip
 PRESENT_WORD = {
-    "genre": ("Is this {w} music?", "Does this sound like {w} music?", "Would you call this {w} music?"),
-    "adjective": ("Is the music {w}?", "Does the music sound {w}?", "Would you describe this music as {w}?"),
-    "place": ("Was this recorded {w}?", "Does it sound as if this was recorded {w}?", "Is this recording made {w}?"),
-    "emotion": ("Does the speaker sound {w}?", "Is the speaker {w}?", "Is this {an_w} voice?"),
-}
+    "genre": (
+        "Is this {w} music?", "Does this sound like {w} music?", "Would you call this {w} music?",
+        "Is {w} music playing?", "Can {w} music be heard?", "Does the clip contain {w} music?",
+    ),
+    "adjective": (
+        "Is the sound {w}?", "Does this sound {w}?", "Would you describe this as {w}?",
+        "Is this a recording that sounds {w}?", "Does {w} describe what is heard?", "Would {w} be the word for this?",
+    ),
+    "place": (
+        "Was this recorded {w}?", "Does it sound as if this was recorded {w}?", "Is this a recording made {w}?",
+        "Was the microphone {w}?", "Could one hear this {w}?", "Are these the sounds heard {w}?",
+    ),
+    "emotion": (
+        "Does the speaker sound {w}?", "Is the speaker {w}?", "Is this {an_w} voice?",
+        "Does the voice sound {w}?", "Is {an_w} person speaking?", "Would you call the tone of voice {w}?",
+    ),
+}  # fmt: skip
 ALIKE = {"voice": "sound"}
 """Subjects that are asked about as another is."""
 

@@ -193,13 +193,13 @@ def near(facts: ClipFacts) -> list[Entry]:
     words = facts.vocabulary
     present = [entry(words.subject, label) for label in facts.labels]
     groups = [group for each in present for group in (each.kin or (each.role,))]
-    pool = {each.label: each for group in groups for each in words.by_kin.get(group, ())} if words.by_kin else {}
+    pool = {each.label: each for group in groups for each in words.by_kin.get(group, ())}
     keys, last = {each.key for each in present}, {each.key for each in facts.told}
     implied = set().union(*(ancestors(each) for each in keys))
     named = [each.content for each in present]
     return [
         each
-        for each in (pool.values() if words.by_kin else words.entries)
+        for each in pool.values() or words.entries
         if askable(each)
         and each.key not in keys | implied
         and not ancestors(each.key) & last

@@ -125,6 +125,15 @@ def test_what_is_asked_for_in_vain_is_near_what_is_there_and_never_implied_by_it
     assert not {each.label for each in near(dog)} & {"Bark"}  # a dog may bark
 
 
+@pytest.mark.parametrize("name", LABELLED)
+def test_of_every_label_of_every_set_something_can_be_asked_in_vain(name: str) -> None:
+    definition = load_corpus_set(name)
+    words = vocabulary(definition)
+    for label in definition.labels:
+        found = near(clip_facts(PublishedClip("1", name, "train", (label,)), words))
+        assert found and label not in {each.label for each in found}, label
+
+
 def test_counts_and_what_comes_first_follow_from_the_times() -> None:
     definition = load_corpus_set("audioset_strong").model_copy(update={"records_a_clip": 400})
     events = (Event("Rain", 0.0, 1.0), Event("Bark", 2.0, 2.5), Event("Bark", 3.0, 3.5), Event("Music", 5.0, 9.0))
