@@ -189,19 +189,22 @@ def _question(facts: ClipFacts, draws: Draws) -> Question:
 
 def near(facts: ClipFacts) -> list[Entry]:
     """Labels that the clip has not, though it might: of a group with one that it has, and not implied by one, said with
-    the same words, or a kind of one of which no kind is named."""
+    the same words, or a kind of one of which no kind is named. Of all labels, where no group has any."""
     words = facts.vocabulary
     present = [entry(words.subject, label) for label in facts.labels]
     groups = [group for each in present for group in (each.kin or (each.role,))]
-    pool = {each.label: each for group in groups for each in words.by_kin.get(group, ())}
+    siblings = {each.label: each for group in groups for each in words.by_kin.get(group, ())}
     keys, last = {each.key for each in present}, {each.key for each in facts.told}
     implied = set().union(*(ancestors(each) for each in keys))
     named = [each.content for each in present]
-    return [
-        each
-        for each in pool.values() or words.entries
-        if askable(each)
-        and each.key not in keys | implied
-        and not ancestors(each.key) & last
-        and not any(each.content <= other or other <= each.content for other in named)
-    ]
+
+    def absent(candidate: Entry) -> bool:
+        own = candidate.content
+        return (
+            askable(candidate)
+            and candidate.key not in keys | implied
+            and not ancestors(candidate.key) & last
+            and not any(own <= other or other <= own for other in named)
+        )
+
+    return list(filter(absent, siblings.values())) or list(filter(absent, words.entries))
