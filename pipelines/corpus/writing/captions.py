@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipelines.corpus.writing import patterns
 from pipelines.corpus.writing.draws import Draws
 from pipelines.corpus.writing.music import music_caption, note_caption
-from pipelines.corpus.writing.phrases import Entry, Phrase, article, capital, listed
+from pipelines.corpus.writing.phrases import Entry, Phrase, article, capital, listed, pick_pattern
 from pipelines.corpus.writing.timeline import Phase, Timeline
 
 MOST_PHASES = 4
@@ -24,10 +24,11 @@ class Written(NamedTuple):
     pattern: str
 
 
-def caption(entries: Sequence[Entry], times: Timeline | None, level: str, draws: Draws) -> Written:
+def caption(entries: Sequence[Entry], times: Timeline | None, level: str, draws: Draws, counted: str = "") -> Written:
     """A sentence that names every one of `entries` (one to ten), and their order in time where `times` has it.
 
-    level: "foreground" or "background", where that is known of the one sound.
+    level: "foreground" or "background", where that is known of the one sound. counted: the label of which is said how
+    often it is heard; where none is named, that is told now and then.
     """
     role = entries[0].role
     if role == "place":
@@ -49,7 +50,7 @@ def caption(entries: Sequence[Entry], times: Timeline | None, level: str, draws:
         return _one(replace(only, noun=only.noun + where, clause=only.clause + where), draws)
     if times is None or not times.phases:
         return _untimed(list(said.values()), draws)
-    return _timed(said, times, draws)
+    return _timed(said, times, draws, counted)
 
 
 def _wordings(entries: Sequence[Entry], draws: Draws) -> dict[str, Phrase]:
@@ -65,8 +66,10 @@ def _wordings(entries: Sequence[Entry], draws: Draws) -> dict[str, Phrase]:
 
 
 def times_word(number: int) -> str:
-    """How often: "twice", "three times"."""
-    return "twice" if number == 2 else f"{NUMBERS[number]} times" if number < len(NUMBERS) else "many times"
+    """How often: "once", "twice", "three times"."""
+    if number < 3:
+        return "once" if number == 1 else "twice"
+    return f"{NUMBERS[number]} times" if number < len(NUMBERS) else f"{number} times"
 
 
 def _sentence(pattern: str, **words: str) -> Written:
@@ -81,15 +84,16 @@ def _untimed(phrases: list[Phrase], draws: Draws) -> Written:
     if len(phrases) == 1:
         return _one(phrases[0], draws)
     nouns = [each.noun for each in draws.shuffled(phrases)]
-    return _sentence(draws.pick(patterns.SEVERAL), l=listed(nouns), a=nouns[0], rest=listed(nouns[1:]))
+    all_ = listed(nouns)
+    return _sentence(pick_pattern(patterns.SEVERAL, all_, draws), l=all_, a=nouns[0], rest=listed(nouns[1:]))
 
 
 def _one(said: Phrase, draws: Draws) -> Written:
     be = "are" if said.plural else "is"
-    return _sentence(draws.pick(patterns.ONE), n=said.noun, c=said.clause, be=be)
+    return _sentence(pick_pattern(patterns.ONE, said.noun, draws), n=said.noun, c=said.clause, be=be)
 
 
-def _timed(said: dict[str, Phrase], times: Timeline, draws: Draws) -> Written:
+def _timed(said: dict[str, Phrase], times: Timeline, draws: Draws, counted: str) -> Written:
     """What is told of `times`, as far as it is about the labels in `said`."""
     phases: list[Phase] = []
     for phase in times.phases:
@@ -111,10 +115,11 @@ def _timed(said: dict[str, Phrase], times: Timeline, draws: Draws) -> Written:
         text = pattern.format(s=written.text.removesuffix("."), l=nouns, c_l=_clause(constant))
         written = Written(text, f"{written.pattern} {pattern}")
     often = [label for label in said if times.times.get(label, 0) > 1]
-    if often and draws.below(2):
-        label = draws.pick(often)
-        pattern, be = draws.pick(patterns.TIMES), "are" if said[label].plural else "is"
-        added = _sentence(pattern, n=said[label].noun, be=be, times=times_word(times.times[label]))
+    if counted not in said and often and draws.below(2):
+        counted = draws.pick(often)
+    if counted in said:
+        pattern, be = draws.pick(patterns.TIMES), "are" if said[counted].plural else "is"
+        added = _sentence(pattern, n=said[counted].noun, be=be, times=times_word(times.times[counted]))
         written = Written(f"{written.text} {added.text}", f"{written.pattern} {pattern}")
     return written
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
+from pipelines.corpus.writing.draws import Draws
+
 FOLDER = Path(__file__).parent / "phrases"
 TABLES = {
     "sound": ("sound",), "voice": ("sound",), "scene": ("scene",), "emotion": ("emotion",),
@@ -22,10 +24,10 @@ TABLES = {
 
 # Words that keep their capital within a sentence; other words of a label lose it.
 _PROPER = frozenset({
-    "Hammond", "French", "Middle-Eastern", "Eastern", "Christmas", "Christian", "Carnatic", "Bollywood", "Latin",
-    "America", "African", "Africa", "Asia", "Indian", "Brazilian", "Spanish", "Turkish", "Balkan", "Celtic", "European",
-    "Europe", "Romany", "British", "Pacific", "Western", "Americana", "Rhodes", "DTMF", "CO", "DJ", "IDM", "EDM", "R&B",
-    "RnB", "MP3",
+    "Hammond", "French", "Middle", "East", "Asia-Far", "N.", "Eastern", "Christmas", "Christian", "Carnatic", "Latin",
+    "Bollywood", "America", "American", "African", "Africa", "Asia", "Asian", "Afrobeat", "Indian", "Brazilian", "R&B",
+    "Spanish", "Turkish", "Balkan", "Celtic", "European", "Europe", "Romany", "British", "Pacific", "Western", "RnB",
+    "Americana", "Rhodes", "Baltimore", "DTMF", "CO", "DJ", "IDM", "EDM", "MP3",
 })  # fmt: skip
 _EMPTY = frozenset({"a", "an", "the", "of", "in", "on", "being", "played", "playing", "and", "or"})
 
@@ -101,6 +103,20 @@ def listed(items: Sequence[str], last: str = "and") -> str:
         return f"{', '.join(items[:-1])} {last} {items[-1]}"
     parting = "as well as" if last == "and" else last
     return f"{items[0]} {parting} {items[1]}" if len(items) == 2 else f"{', '.join(items[:-1])}, {last} {items[-1]}"
+
+
+def pick_pattern(patterns: Sequence[str], noun: str, draws: Draws) -> str:
+    """One of `patterns` that goes well with `noun`: no "sound of bathroom sounds", no "there is the clip-clop"."""
+    at = draws.below(len(patterns))
+    if "sound" not in noun and not noun.startswith("the "):
+        return patterns[at]
+    turned = (*patterns[at:], *patterns[:at])
+    return next(
+        pattern
+        for pattern in turned
+        if not ("sound" in pattern and "sound" in noun)
+        and not (("there {be}" in pattern or "{be} there" in pattern) and noun.startswith("the "))
+    )
 
 
 def capital(text: str) -> str:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from pipelines.corpus.writing.captions import NUMBERS
 from pipelines.corpus.writing.draws import Draws
-from pipelines.corpus.writing.phrases import Entry, article
+from pipelines.corpus.writing.phrases import Entry, article, pick_pattern
 
 WHICH = {
     "sound": (
         "Which sounds can be heard?", "What sounds are in this clip?", "Name the sounds in the recording.",
         "Which sound events occur?", "What makes the sounds in this audio?", "What can be heard here?",
     ),
-    "place": (
+    "scene": (
         "Where was this recorded?", "Which acoustic scene is this?", "What place does this sound like?",
         "In what surroundings was this recorded?", "Which environment is heard?", "Name the scene of this recording.",
     ),
@@ -54,22 +54,38 @@ PRESENT = (
     "{be} {n} audible?", "Does the recording feature {n}?",
 )  # fmt: skip
 PRESENT_WORD = {
-    "genre": ("Is this {w} music?", "Does this sound like {w} music?", "Would you call this {w} music?"),
-    "adjective": ("Is the music {w}?", "Does the music sound {w}?", "Would you describe this music as {w}?"),
-    "place": ("Was this recorded {w}?", "Does it sound as if this was recorded {w}?", "Is this recording made {w}?"),
-    "emotion": ("Does the speaker sound {w}?", "Is the speaker {w}?", "Is this {an_w} voice?"),
-}
+    "genre": (
+        "Is this {w} music?", "Does this sound like {w} music?", "Would you call this {w} music?",
+        "Is {w} music playing?", "Can {w} music be heard?", "Does the clip contain {w} music?",
+    ),
+    "adjective": (
+        "Is the sound {w}?", "Does this sound {w}?", "Would you describe this as {w}?",
+        "Is this a recording that sounds {w}?", "Does {w} describe what is heard?", "Would {w} be the word for this?",
+    ),
+    "place": (
+        "Was this recorded {w}?", "Does it sound as if this was recorded {w}?", "Is this a recording made {w}?",
+        "Was the microphone {w}?", "Could one hear this {w}?", "Are these the sounds heard {w}?",
+    ),
+    "emotion": (
+        "Does the speaker sound {w}?", "Is the speaker {w}?", "Is this {an_w} voice?",
+        "Does the voice sound {w}?", "Is {an_w} person speaking?", "Would you call the tone of voice {w}?",
+    ),
+}  # fmt: skip
 ALIKE = {"voice": "sound"}
 """Subjects that are asked about as another is."""
 
 
 class Question(NamedTuple):
-    """A question, its answer, its kind (which, present, count, often, first) and the pattern it was made with."""
+    """A question, its answer, its kind (which, present, count, often, first) and the pattern it was made with.
+
+    counted: the label of which the clip's caption must tell how often it is heard, else "".
+    """
 
     question: str
     answer: str
     kind: str
     pattern: str
+    counted: str = ""
 
 
 def question(
@@ -96,12 +112,12 @@ def question(
     kind = draws.pick(kinds)
     if kind == "present":
         yes = draws.below(2)
-        pattern, text = _presence(draws.pick(asked if yes else absent), draws)
+        pattern, text = presence(draws.pick(asked if yes else absent), draws)
         return Question(text, "yes" if yes else "no", kind, pattern)
     if kind == "often":
         entry, number = draws.pick(often)
         pattern = draws.pick(OFTEN)
-        return Question(pattern.format(n=draws.pick(entry.phrases).noun), _number(number), kind, pattern)
+        return Question(pattern.format(n=draws.pick(entry.phrases).noun), _number(number), kind, pattern, entry.label)
     pattern = draws.pick({"which": WHICH[about], "count": COUNT, "first": FIRST}[kind])
     answer = {"which": ", ".join(answers), "count": _number(len(heard)), "first": first}[kind]
     return Question(pattern, answer, kind, pattern)
@@ -112,12 +128,13 @@ def askable(entry: Entry) -> bool:
     return bool(entry.phrases) or entry.role in PRESENT_WORD
 
 
-def _presence(entry: Entry, draws: Draws) -> tuple[str, str]:
+def presence(entry: Entry, draws: Draws) -> tuple[str, str]:
     """The pattern and the question whether `entry` is there."""
     if entry.role in PRESENT_WORD:
         pattern = draws.pick(PRESENT_WORD[entry.role])
         return pattern, pattern.format(w=entry.word, an_w=article(entry.word))
-    pattern, said = draws.pick(PRESENT), draws.pick(entry.phrases)
+    said = draws.pick(entry.phrases)
+    pattern = pick_pattern(PRESENT, said.noun, draws)
     return pattern, pattern.format(n=said.noun, be="Are" if said.plural else "Is")
 
 

@@ -152,18 +152,18 @@ def _stands_for(clip: PublishedClip, definition: CorpusSet, draws: Draws) -> str
     return _caption(clip_facts(clip, vocabulary(definition)), draws).text
 
 
-def _caption(facts: ClipFacts, draws: Draws) -> Written:
-    return caption(facts.told, facts.times, facts.level, draws)
+def _caption(facts: ClipFacts, draws: Draws, counted: str = "") -> Written:
+    return caption(facts.told, facts.times, facts.level, draws, counted)
 
 
 def _of_labels(facts: ClipFacts, definition: CorpusSet, draws: Draws) -> tuple[str, str, str, str, str]:
     """Caption, instruction, output, task and tag of one record."""
-    about = _caption(facts, draws).text
     leads = "labels" if family(definition.task) == "cla_label" else "caption"
     drawn = draws.below(100) - OTHER_THAN_LABELS["question"]
     if drawn < 0:
         asked = _question(facts, draws)
-        return about, asked.question, asked.answer, QUESTION_TASK, QUESTION_TAG
+        return _caption(facts, draws, asked.counted).text, asked.question, asked.answer, QUESTION_TASK, QUESTION_TAG
+    about = _caption(facts, draws).text
     if leads == "labels" and drawn >= OTHER_THAN_LABELS["caption"]:
         return about, "", ", ".join(facts.answers), definition.task, definition.tag
     other = about
@@ -181,26 +181,30 @@ def _question(facts: ClipFacts, draws: Draws) -> Question:
     often, first = [], ""
     if times is not None:
         often = [(each, times.times[label]) for label, each in zip(facts.labels, facts.told, strict=True)]
-        if times.first in facts.labels:
+        told = times.phases[0].labels if len(times.phases) > 1 else ()
+        if told == (times.first,):  # else no caption tells it
             first = facts.answers[facts.labels.index(times.first)]
     return question(words.subject, facts.told, facts.answers, near(facts), often, first, draws)
 
 
 def near(facts: ClipFacts) -> list[Entry]:
-    """Labels that the clip has not, though it might: of a group with one that it has, and not implied by one, implying
-    one, or said with the same words."""
+    """Labels that the clip has not, though it might: of a group with one that it has, and not implied by one, said with
+    the same words, or a kind of one of which no kind is named. Of all labels, where no group has any."""
     words = facts.vocabulary
     present = [entry(words.subject, label) for label in facts.labels]
     groups = [group for each in present for group in (each.kin or (each.role,))]
-    pool = {each.label: each for group in groups for each in words.by_kin.get(group, ())} if words.by_kin else {}
-    keys = {each.key for each in present}
+    siblings = {each.label: each for group in groups for each in words.by_kin.get(group, ())}
+    keys, last = {each.key for each in present}, {each.key for each in facts.told}
     implied = set().union(*(ancestors(each) for each in keys))
     named = [each.content for each in present]
-    return [
-        each
-        for each in (pool.values() if words.by_kin else words.entries)
-        if askable(each)
-        and each.key not in keys | implied
-        and not ancestors(each.key) & keys
-        and not any(each.content <= other or other <= each.content for other in named)
-    ]
+
+    def absent(candidate: Entry) -> bool:
+        own = candidate.content
+        return (
+            askable(candidate)
+            and candidate.key not in keys | implied
+            and not ancestors(candidate.key) & last
+            and not any(own <= other or other <= own for other in named)
+        )
+
+    return list(filter(absent, siblings.values())) or list(filter(absent, words.entries))
