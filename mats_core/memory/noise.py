@@ -1,4 +1,4 @@
-"""Gaussian noise on embeddings: for training, and for Santa's neighbours.
+"""Noise on embeddings, for training and for Santa's neighbours; and how much of it pairs of sound and caption ask for.
 
 The noise bridges the gap between CLAP's text and audio embeddings (MATS paper, section 3.2). `keyed_normal`
 draws it from a counter, not from a stream, so that a row's draw never depends on its batch or on a restart.
@@ -35,6 +35,14 @@ def inject_noise(
         device = unit.device if generator is None else generator.device
         noise = torch.randn(unit.shape, generator=generator, device=device)
     return F.normalize(unit + math.sqrt(variance) * noise.to(unit), dim=-1)
+
+
+def as_uniform(normal: torch.Tensor) -> torch.Tensor:
+    """Standard-normal draws of any shape as uniform ones of the same variance, 1: between -√3 and √3, in their order.
+
+    The release has a switch for uniform noise that its code never reads.
+    """
+    return torch.erf(normal * math.sqrt(0.5)) * math.sqrt(3.0)
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:

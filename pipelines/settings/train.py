@@ -165,4 +165,6 @@ export include weights validate_every sample_answers log_every loggers project
 def identity(settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what is learned, for comparison with an earlier run's."""
     values = settings.model_dump(mode="json", exclude=set(_MAY_DIFFER.split()))
+    if values["training"]["noise"] == "gaussian":
+        del values["training"]["noise"]  # as in runs that were begun before there was a choice
     return {"job": "train", **values}

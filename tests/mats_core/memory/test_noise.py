@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.memory.noise import as_uniform, inject_noise, keyed_normal
 
 
 def test_noise_is_scaled_added_and_normalised() -> None:
@@ -67,3 +67,12 @@ def test_draws_are_standard_normal_and_independent() -> None:
     assert correlation.abs().max() < 0.08  # 4000 rows: five standard errors
     neighbors = torch.corrcoef(draws[:200]) - torch.eye(200)
     assert neighbors.abs().max() < 0.65
+
+
+def test_uniform_noise_has_the_same_variance() -> None:
+    draws = as_uniform(keyed_normal(11, torch.arange(4000), 64))
+    assert draws.abs().max() <= 3**0.5 + 1e-6
+    assert abs(draws.mean().item()) < 0.01
+    assert abs(draws.var().item() - 1) < 0.01
+    counts = torch.histc(draws, bins=20)
+    assert (counts / counts.mean() - 1).abs().max() < 0.05  # flat: each bin has 12 800 draws
