@@ -31,7 +31,9 @@ app = typer.Typer()
 
 @command(app, "train")
 def train(
-    config: str = typer.Argument(..., help="YAML of settings; or soundworld, mats_stage1, mats_stage2 (ours)."),
+    config: str = typer.Argument(
+        ..., help="YAML of settings; or ours: soundworld, mats_stage1, mats_stage2, mats_gpt2, mats_audio."
+    ),
     output: str | None = typer.Option(None, help="Over the config's: folder for model, checkpoints and curves."),
     set_: list[str] = typer.Option([], "--set", help="Over the config's: name=value, such as training.steps=100."),
     address: str | None = typer.Option(None, help="Join this Ray cluster; default: a Ray of its own."),
