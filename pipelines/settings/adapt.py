@@ -33,8 +33,8 @@ class AdaptSettings(Settings):
         description="Its own training text as records, where you have it (default: the captions of its memory, with "
         "what the model itself says of them).",
     )
-    replay_captions: int = Field(3000, gt=0, description="Captions of the memory that are taken.")
-    steps: int = Field(400, gt=0, description="Training steps.")
+    replay_captions: int = Field(2000, gt=0, description="Captions of the memory that are taken.")
+    steps: int = Field(300, gt=0, description="Training steps.")
     batch_size: int = Field(48, gt=0, description="Samples a step.")
     learning_rate: Annotated[float | None, Field(gt=0)] = Field(
         None, description="Highest learning rate (default: by the width of the LLM)."
