@@ -224,6 +224,11 @@ class SantaMemory:
         flat = np.ascontiguousarray(rows.reshape(-1), np.int64)
         return self.index.reconstruct_batch(flat).reshape(*rows.shape, self.dim)
 
+    def captions(self, rows: np.ndarray, column: str = "caption") -> list[str]:
+        """The captions of memory rows int64 [N], or their `column` source; empty texts where the memory has none."""
+        table = self._table()
+        return [""] * len(rows) if table is None else table[column].take(rows).to_pylist()
+
     def transfer(
         self,
         audio_embedding: Any,
