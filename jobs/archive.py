@@ -129,6 +129,7 @@ def print_estimate(found: Estimate) -> int:
         *([("skipped", skipped_endings(seen.skipped))] if seen.skipped else []),
         ("to do", f"{found.rows} clips" + (f", {found.done} are done" if found.done else "")),
     ]
+    rows += _memory(found)
     if found.per_row_s is not None and found.wall_s is not None and found.core_hours is not None:
         decode_ms, model_ms = (found.per_row_s[stage] * 1000 for stage in ("decode", "model"))
         sample = f"{found.sample_rows} clips, {duration(found.sample_audio_s)} of audio"
@@ -139,9 +140,24 @@ def print_estimate(found: Estimate) -> int:
         rows.append(("time", f"about {duration(found.wall_s)} {machine}"))
         rows += [("core hours", f"{found.core_hours:.2f}"), ("GPU hours", gpu_hours)]
     elif found.rows:
-        rows.append(("time", "unknown: no clip that could be measured"))
+        fits = all(card.slots for card in found.cards)
+        rows.append(("time", "unknown: " + ("no clip that could be measured" if fits else "the model does not fit")))
     print_facts(rows)
     return 0
+
+
+def _memory(found: Estimate) -> list[tuple[str, str]]:
+    """What the model takes, and whether the GPUs here have it."""
+    if found.needs is None:
+        return []
+    rows = [("model", str(found.needs))]
+    if not found.cards and found.needs.llm_dtype != "float32":
+        rows.append(("GPU", f"none here; a card needs {found.needs.total / 1e9:.1f} GB free"))
+    for number, card in enumerate(found.cards):
+        fits = f"fits, {card.slots} answers at once" if card.slots else "too small"
+        free = f"{card.free / 1e9:.1f} GB free of {card.total / 1e9:.1f}"
+        rows.append((f"GPU {number}", f"{card.name}, {free}: {fits}"))
+    return rows
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -8,7 +8,19 @@ from pydantic import Field
 
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS
-from pipelines.settings.base import Address, AllowParts, Count, Device, ErrorCode, Overwrite, Settings, Several
+from pipelines.settings.base import (
+    Address,
+    AllowParts,
+    ChosenLlmDtype,
+    Count,
+    Device,
+    EncoderDtype,
+    ErrorCode,
+    MapperDtype,
+    Overwrite,
+    Settings,
+    Several,
+)
 
 Bytes = Annotated[int | None, Field(gt=0, le=1 << 50)]
 Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
@@ -69,6 +81,7 @@ class RunSettings(LimitSettings):
     decoders: Count = Field(None, description="Decoding processes (default: chosen).")
     device: Device = Field("auto", description="auto, cpu, cuda.")
     trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
+    encoder_dtype: EncoderDtype = "float32"
     allow_parts: AllowParts = Field(default_factory=list)
     address: Address = None
     overwrite: Overwrite = False
@@ -85,6 +98,13 @@ class RunSettings(LimitSettings):
     )
 
 
+def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
+    """What an OUTPUT's identity holds of number types: those that are not the default, which answers follow."""
+    chosen = {name: getattr(settings, name, usual) for name, usual in NUMBER_TYPES.items()}
+    chosen = {name: value for name, value in chosen.items() if value != NUMBER_TYPES[name]}
+    return {"number_types": chosen} if chosen else {}
+
+
 class EmbedSettings(RunSettings):
     """Audio → audio embeddings."""
 
@@ -92,6 +112,8 @@ class EmbedSettings(RunSettings):
 class CaptionSettings(RunSettings):
     """Audio or audio embeddings → answers."""
 
+    llm_dtype: ChosenLlmDtype = "auto"
+    mapper_dtype: MapperDtype = "float32"
     task: str = Field("caption", description=f"One of {', '.join(TASKS)}; a list may set it a row.")
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
@@ -126,4 +148,6 @@ class CaptionSettings(RunSettings):
     retrieved: int = Field(4, gt=0, description="Bridge retrieval: captions placed in the prompt.")
 
 
+NUMBER_TYPES = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
+"""Number types of a model's parts → what they are where nothing is said."""
 DECODING_FIELDS = ("beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty")
