@@ -7,6 +7,7 @@ An answer is a function of its own sound, request, model and settings: never of 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -165,8 +166,8 @@ def ask_clips(
     """The answer to each clip's request, or the exception that the model ended with on it.
 
     segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
-    has them. Clips and windows are asked `batch_size` at a time; where a batch fails, each goes alone, and one that
-    fails again takes the place of its clip's answer.
+    has them. `batch_size` clips and windows are asked at a time: the next is begun where one is answered. Where that
+    fails, the halves are tried, down to each alone, and what fails alone takes the place of its clip's answer.
     """
     asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
     for clip, request in zip(clips, requests, strict=True):
@@ -176,9 +177,9 @@ def ask_clips(
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
-        return model.answer_embeddings(vectors, [request for _, request in batch], **settings)
+        return model.answer_embeddings(vectors, [request for _, request in batch], slots=batch_size, **settings)
 
-    replies = iter(zip(asked, in_batches(asked, batch_size, answer), strict=True))
+    replies = iter(zip(asked, in_batches(asked, len(asked), answer), strict=True))
     found: list[Answer | Exception] = []
     for clip in clips:
         (pooled, _), whole = next(replies)
@@ -196,18 +197,19 @@ def ask_clips(
 
 
 def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Iterable[Any]]) -> list[Any]:
-    """What `run` makes of the items, `size` at a time; where it fails, of each alone, an exception in its place."""
+    """What `run` makes of the items, `size` at a time; where it fails, of halves, down to each alone, an exception in
+    its place."""
     found: list[Any] = []
     for at in range(0, len(items), size):
-        batch = items[at : at + size]
+        batch, failure = items[at : at + size], None
         try:
             found.extend(run(batch))
-        except Exception:
-            for item in batch:
-                try:
-                    found.extend(run([item]))
-                except Exception as error:
-                    found.append(error)
+        except Exception as error:
+            failure = error if len(batch) == 1 else True  # a traceback would hold on to the memory of what failed
+        if failure is True:
+            found.extend(in_batches(batch, math.ceil(len(batch) / 2), run))
+        elif failure is not None:
+            found.append(failure)
     return found
 
 
