@@ -17,7 +17,7 @@ from mats_core.encoders.facts import refuse_other_memory
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.generation.beam_search import Written
-from mats_core.generation.generate import generate
+from mats_core.generation.writer import Writer
 from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
 from mats_core.memory.santa import SantaMemory
 from mats_core.model import asking
@@ -79,6 +79,7 @@ class MatsModel:
         self.fingerprint = fingerprint
         self.packed: str | None = None  # "int8" or "int4", where the LLM's weights are kept so
         self.tokens = PromptTokens(tokenizer, config.mapper.vectors, config.max_target_tokens)
+        self.writer = Writer(self.causal_lm, bos=tokenizer.bos_token_id, end=self.tokens.eos)
         positions = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
         self.positions = max(0, positions or 0)  # tokens the LLM was made to read and write; 0 where it does not say
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
@@ -225,13 +226,15 @@ class MatsModel:
         embedding: torch.Tensor,
         prompts: Sequence[str],
         settings: DecodingSettings | dict[str, Any] | None = None,
+        slots: int | None = None,
         keep: int = 1,
     ) -> list[Written]:
-        """As `generate`: the ids with their log-probabilities, and inside them those of the `keep` best beams."""
+        """As `generate`: the ids with their log-probabilities, and inside them those of the `keep` best beams.
+
+        slots: prompts answered at once. Calls from several threads share them.
+        """
         chosen = self.config.decoding.updated(settings)
-        vectors = self.prompt_vectors(embedding, prompts)
-        ends = {"bos": self.tokenizer.bos_token_id, "end": self.tokens.eos}
-        return generate(self.causal_lm, vectors, chosen, **ends, keep=keep)
+        return self.writer.write(self.prompt_vectors(embedding, prompts), chosen, slots=slots, keep=keep)
 
     def prompt_vectors(self, embedding: torch.Tensor, prompts: Sequence[str]) -> list[torch.Tensor]:
         """What the LLM reads, [T, H] a prompt: its words and, in the gap, the sound's vectors. embedding: [B, D]."""
