@@ -33,6 +33,13 @@ class Writer:
         self._lock = threading.Lock()
         self._searches: dict[str, _Shared] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what runs: a copy begins with nothing."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_searches")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _searches={})
+
     def write(
         self,
         prompts: Sequence[torch.Tensor],

@@ -95,7 +95,7 @@ def cases(draw: st.DrawFn) -> Case:
 
 @torch.inference_mode()
 def by_transformers(llm: Any, prompt: torch.Tensor, settings: DecodingSettings) -> tuple[list[list[int]], list[float]]:
-    """The ids of all beams' answers, best first, and their scores, by `generate` with its own rules, alone."""
+    """The ids of all beams, best first, and their scores (0 of greedy search), by `generate` with its own rules."""
     rules = LogitsProcessorList()
     if settings.repetition_penalty != 1.0:
         rules.append(_AfterTheFirst(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty)))
@@ -121,7 +121,7 @@ def by_transformers(llm: Any, prompt: torch.Tensor, settings: DecodingSettings) 
         ),
     )
     rows = [row[: row.index(END) + 1] if END in row else row for row in made.sequences.tolist()]
-    return rows, (made.sequences_scores.tolist() if settings.beams > 1 else [])
+    return rows, (made.sequences_scores.tolist() if settings.beams > 1 else [0.0])
 
 
 class _AfterTheFirst:
