@@ -69,6 +69,9 @@ class IsolatedStage:
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """What the actor makes of a table. Raises what the actor raises, and RuntimeError where process after process
         ends."""
+        yield from self._of(rows)
+
+    def _of(self, rows: pa.Table) -> list[pa.Table]:
         found: list[pa.Table] = []
         waiting: list[tuple[str, pa.Table, tuple[str, ...]]] = [("run", rows, ())]
         deaths = 0
@@ -90,7 +93,7 @@ class IsolatedStage:
                         waiting = [("run", part.slice(at, 1), ()) for at in range(len(part))]
                     else:
                         waiting.insert(0, ("refused", part, (f"it ended the model's process ({ended})",)))
-        return iter(found)
+        return found
 
     def _count_death(self, ended: ProcessEnded) -> None:
         """Raises RuntimeError where it was one too many."""

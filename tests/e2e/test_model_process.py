@@ -32,9 +32,12 @@ class OwnLM(LlamaForCausalLM):
     def __init__(self, config):
         super().__init__(config)
         deadly = config.deadly
-        self.model.embed_tokens.register_forward_pre_hook(
-            lambda module, given: os._exit(9) if given[0].shape[-1] > 2 and (given[0] == deadly).any() else None  # a prompt
-        )
+
+        def read(module, given):
+            if given[0].shape[-1] > 2 and (given[0] == deadly).any():  # of a prompt, not of what is being written
+                os._exit(9)
+
+        self.model.embed_tokens.register_forward_pre_hook(read)
 """
 
 

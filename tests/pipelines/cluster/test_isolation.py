@@ -87,7 +87,7 @@ def test_a_process_that_others_end_costs_nothing(tmp_path: Path) -> None:
 def test_what_an_actor_raises_is_raised_and_ends_nothing(tmp_path: Path) -> None:
     fragile = stage(tmp_path)
     with pytest.raises(SettingsError, match="it is eight; give another"):
-        fragile(numbers(8))
+        answers(fragile(numbers(8)))
     assert answers(fragile(numbers(2))) == {2: "4"} and starts(tmp_path) == 1
     fragile.close()
 
@@ -96,13 +96,13 @@ def test_a_loop_of_deaths_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(isolation, "MOST_DEATHS", 4)
     fragile = stage(tmp_path)
     with pytest.raises(RuntimeError, match=r"ended 4 times in a row, and answered nothing in between \(exit code 3\)"):
-        fragile(numbers(*[7] * 10))
+        answers(fragile(numbers(*[7] * 10)))
     assert starts(tmp_path) == 4
 
 
 def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"does not start \(exit code 1 \(OSError: no such model\)\)"):
-        stage(tmp_path, "start")(numbers(1))
+        answers(stage(tmp_path, "start")(numbers(1)))
     assert starts(tmp_path) == isolation.FAILED_STARTS
 
 
