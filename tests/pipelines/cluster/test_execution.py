@@ -53,6 +53,6 @@ def test_models_are_loaded_before_there_is_work_and_end_with_it(tmp_path: Path) 
 def test_what_a_stage_raises_is_told_as_on_ray(tmp_path: Path) -> None:
     with Here() as here, pytest.raises(SettingsError, match="it is eight"):
         list(here.run([numbers(8)], stages(tmp_path, False), StageContext()))
-    broken = numbers(1).append_column("number", numbers(2)["number"])
-    with Here() as here, pytest.raises(RunFailed, match="ValueError|KeyError"):
+    broken = pa.table({"other": [1]})
+    with Here() as here, pytest.raises(RunFailed, match="KeyError"):
         list(here.run([broken], stages(tmp_path, False), StageContext()))

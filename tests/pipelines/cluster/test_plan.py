@@ -24,8 +24,9 @@ def make_plan(given: RunSettings, rows: int, size: int, cpus: int, gpus: int, me
 def test_two_cores_get_two_actors_of_one_thread_and_a_short_list_one_of_two() -> None:
     many = make_plan(settings(), 5000, 25_000_000, 2, 0, 16 * GB)
     assert (many.actors, many.threads, many.gpus_per_actor) == (2, 1, 0.0)
-    few = make_plan(settings(), 60, 25_000_000, 2, 0, 16 * GB)
+    few = make_plan(settings(), 60, GB, 2, 0, 16 * GB)
     assert (few.actors, few.threads) == (1, 2)
+    assert make_plan(settings(), 60, 25_000_000, 2, 0, 16 * GB).threads == 1  # too small a model to share
 
 
 def test_threads_never_exceed_the_cores() -> None:
