@@ -238,7 +238,7 @@ class _Run:
             if not resources.own:
                 check_fits(plan, resources)
             run.update(plan=asdict(plan), ray=session.describe_ray(resources))
-            self._meter.publish(self._job.name)
+            self._meter.publish(self._job.name, run["run_id"])
             context = self._context(plan, share(self._work.private))
             # note: closed, so that Ray's executor has stopped before Ray is shut down, which would end this process
             tables = run_stages(self._shards(plan), self._job.stages, plan, context)

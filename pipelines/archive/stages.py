@@ -90,13 +90,13 @@ class DecodeStage(ShardStage):
 
         pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
         seconds of them; complete: false where the file broke off or is damaged within the row, or ends before it (then
-        error_message says where); null where nothing was decoded; lost_s: seconds that could not be decoded.
+        error_message says where); lost_s: seconds that could not be decoded; both null where nothing was decoded.
         """
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
-        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": 0.0}
+        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": None}
         found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
             if row["error_code"] in self._retried:
