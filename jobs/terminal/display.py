@@ -97,7 +97,7 @@ class RunDisplay(Display):
 _STAGES = {
     "wait": "waiting whether another run that holds OUTPUT is still alive",
     "scan": "reading the input",
-    "start": "starting Ray and the model",
+    "start": "starting the model",
     "train": "k-means",
     "merge": "merging",
     "done": "done",
