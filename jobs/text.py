@@ -1,4 +1,4 @@
-"""`mats corpus`, `embed-text`, `build-memory`, `noise`: published files → corpora → embeddings and what is made of them."""
+"""`mats corpus`, `embed-text`, `build-memory`, `noise`: published files → corpora → embeddings, and what comes of them."""
 
 from __future__ import annotations
 

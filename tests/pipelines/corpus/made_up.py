@@ -1,8 +1,8 @@
 """Made-up files of every set in its publisher's layout, as large as the real ones or a share of them: for measuring
-`mats corpus`, and for whoever has none of the files. `python -m tests.pipelines.corpus.made_up ROOT [SHARE [NAME …]]`.
+`mats corpus`, and for whoever has none of the files: python -m tests.pipelines.corpus.made_up ROOT [SHARE [NAME …]].
 
-Ids, labels, captions and questions are drawn by number, so that the same files come out each time. One clip in a hundred
-of AudioSet and Freesound is asked by an evaluation set, whose files are made up as well.
+Ids, labels, captions and questions are drawn by number, so that the same files come out each time. Some clips of
+AudioSet and Freesound are asked by evaluation sets, whose files are made up as well.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def nsynth(root: Path, size: int, draw: random.Random, definition: CorpusSet) ->
             family = draw.choice(definition.labels)
             name = f"{family}_acoustic_{n:06d}-060-100"
             told = {"note_str": name, "instrument_family_str": family, "instrument_source_str": "acoustic", "pitch": 60}
-            yield f"{json.dumps(name)}: {json.dumps({**told, 'qualities': [0] * 10, 'qualities_str': [], 'velocity': 100})}"
+            yield f"{json.dumps(name)}: {json.dumps({**told, 'qualities': [0] * 10, 'qualities_str': []})}"
 
     _json(root / "nsynth-train/examples.json", notes(), "{", "}")
 
@@ -272,7 +272,7 @@ def nsynth(root: Path, size: int, draw: random.Random, definition: CorpusSet) ->
 def openaqa(root: Path, size: int, draw: random.Random, _: CorpusSet) -> None:
     records = (
         {
-            "instruction": f"What may happen {n % 7}?", "input": "", "output": sentence(draw), "dataset": "as_strong_train",
+            "instruction": f"What may happen {n % 7}?", "input": "", "output": sentence(draw), "dataset": "as_strong",
             "audio_id": f"/data/sls/audioset/audio/{video(10**6 + n // 36)}.flac", "task": "open-ended question",
         }
         for n in range(size)
@@ -343,7 +343,7 @@ def wavcaps(root: Path, size: int, draw: random.Random, _: CorpusSet) -> None:
 
 
 def write_made_up(root: Path, share: float = 1.0, names: Iterable[str] = ()) -> None:
-    """The files of these sets, or of all but the open questions, with a `share` of the clips that the real ones have."""
+    """The files of these sets, or of all but the open questions, with a `share` of the clips of the real ones."""
     for name in names or [each for each in list_corpus_sets() if each not in OPEN_SETS]:
         definition = load_corpus_set(name)
         make: Callable[[Path, int, random.Random, CorpusSet], None] = globals()[name]
