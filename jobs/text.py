@@ -1,4 +1,4 @@
-"""`mats corpus`, `embed-text`, `build-memory`, `noise`: published files → corpora → embeddings, and what comes of them."""
+"""`mats corpus`, `embed-text`, `build-memory`, `noise`: published files → corpora → embeddings and what follows."""
 
 from __future__ import annotations
 
