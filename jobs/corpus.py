@@ -13,6 +13,8 @@ from mats_core.storage.uris import public_uri
 from pipelines.settings.corpus import CorpusSettings
 
 if TYPE_CHECKING:
+    from jobs.terminal.display import Display
+    from pipelines.cluster.progress import Progress
     from pipelines.corpus.definition import CorpusSet
     from pipelines.corpus.run import CorpusResult
 
@@ -24,16 +26,25 @@ def corpus(settings: CorpusSettings) -> int:
     """Write the training records of NAMES, from files as their publishers ship them, into OUT/records/NAME."""
     if settings.list_:
         return _list(settings)
-    from jobs.terminal.display import RunDisplay, to_continue
+    from jobs.terminal.display import Display, to_continue
     from pipelines.corpus.run import run_corpus
 
-    with RunDisplay("records", "writing") as display:
-        result = run_corpus(settings, display)
+    with Display("reading the files") as display:
+        result = run_corpus(settings, lambda progress: show(display, progress))
     print_corpus(result)
     if result.status == "interrupted":
         print(f"mats: interrupted; finished parts are kept. {to_continue(settings.overwrite)}", file=sys.stderr)
         return EXIT_INTERRUPTED
     return 0
+
+
+def show(display: Display, progress: Progress) -> None:
+    """Sets read and checked, then records written."""
+    if progress.stage == "run":
+        figures = f"{progress.done:,} of {progress.total:,} records"
+        display.show("writing", progress.done, progress.total, figures)
+    else:
+        display.show("reading the files", None, None, f"{progress.done} sets read" if progress.done else "")
 
 
 def _list(settings: CorpusSettings) -> int:

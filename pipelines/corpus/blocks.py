@@ -9,7 +9,6 @@ import re
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -52,7 +51,7 @@ def check_sets(sets: pa.Table, root: str, asked: AskedClips) -> pa.Table:
         tally = Tally()
         for _ in read_clips(load_corpus_set(name), root, asked, tally):
             pass
-        found.append({"set": name, "tally": json.dumps(asdict(tally))})
+        found.append({"set": name, "tally": json.dumps(tally.told())})
     return pa.Table.from_pylist(found)
 
 

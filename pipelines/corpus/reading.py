@@ -23,16 +23,16 @@ TOO_MANY = 1.25
 
 @dataclass(frozen=True)
 class AskedClips:
-    """What evaluation asks. ids: where clips come from → id there → the evaluation set that asks the clip. unknown:
+    """What evaluation asks. ids: where clips come from → id there → the evaluation sets that ask the clip. unknown:
     evaluation sets that have ids there, and whose files are not under the data root: place → names."""
 
-    ids: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ids: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def find_asked(root: Uri) -> AskedClips:
     """What the evaluation sets whose files lie under ``root`` ask. Raises SettingsError for files that are wrong."""
-    ids: dict[str, dict[str, str]] = {}
+    ids: dict[str, dict[str, tuple[str, ...]]] = {}
     unknown: dict[str, tuple[str, ...]] = {}
     for definition in map(load_evaluation_set, list_evaluation_sets()):
         if not definition.origin:
@@ -41,8 +41,10 @@ def find_asked(root: Uri) -> AskedClips:
         for place in definition.origin:
             if found is None:
                 unknown[place] = (*unknown.get(place, ()), definition.name)
-            else:
-                ids.setdefault(place, {}).update((each, definition.name) for each in sorted(found.get(place, ())))
+                continue
+            there = ids.setdefault(place, {})
+            for each in found.get(place, ()):
+                there[each] = (*there.get(each, ()), definition.name)
     return AskedClips(ids, unknown)
 
 
@@ -58,6 +60,15 @@ class Tally:
     left_out: Counter[str] = field(default_factory=Counter)
     empty: int = 0
     silent: int = 0
+
+    def told(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**vars(self), "left_out": dict(self.left_out)}
+
+    @staticmethod
+    def of(told: Mapping[str, Any]) -> Tally:
+        """The inverse of `told`."""
+        return Tally(**{**told, "left_out": Counter(told["left_out"])})
 
 
 def missing(definition: CorpusSet, root: Uri) -> list[str]:
@@ -78,7 +89,7 @@ def missing(definition: CorpusSet, root: Uri) -> list[str]:
 
 def fingerprint(definition: CorpusSet, root: Uri, asked: AskedClips) -> str:
     """Changes when the records of a set would: with its definition, its files, and what evaluation asks."""
-    told: list[Any] = [definition.model_dump(), {place: sorted(ids) for place, ids in asked.ids.items()}]
+    told: list[Any] = [definition.model_dump(), {place: sorted(ids.items()) for place, ids in asked.ids.items()}]
     for each in (definition, *map(load_corpus_set, definition.text_from)):
         try:
             folder = open_folder(each, root)
@@ -130,12 +141,10 @@ def read_clips(definition: CorpusSet, root: Uri, asked: AskedClips, tally: Tally
 
 
 def _asking(definition: CorpusSet, origin: Mapping[str, str], asked: AskedClips) -> str | None:
-    """The evaluation set that asks a clip; None where none does."""
-    for place, clip_id in origin.items():
-        name = asked.ids.get(place, {}).get(clip_id)
-        if name is not None and not (definition.asked_whole and name == definition.name):
-            return name
-    return None
+    """The evaluation set that asks a clip, the first of several; None where none does."""
+    own = definition.name if definition.asked_whole else None
+    names = (name for place, each in origin.items() for name in asked.ids.get(place, {}).get(each, ()))
+    return next((name for name in names if name != own), None)
 
 
 def _written(clip: PublishedClip, definition: CorpusSet) -> int:
@@ -201,5 +210,5 @@ def unchecked(definition: CorpusSet, root: Uri, asked: AskedClips) -> list[str]:
         return []
     others = {name for place in definition.origin for name in asked.unknown.get(place, ())} - {definition.name}
     if not has_origins(open_folder(definition, root)):
-        others |= {name for place in definition.origin for name in asked.ids.get(place, {}).values()}
+        others |= {name for place in definition.origin for names in asked.ids.get(place, {}).values() for name in names}
     return sorted(others)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -155,8 +155,7 @@ def _check(
     batches = (table for table in checked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for table in readable_errors(batches):
         for row in table.to_pylist():
-            told = json.loads(row["tally"])
-            found[row["set"]] = Tally(**{**told, "left_out": Counter(told["left_out"])})
+            found[row["set"]] = Tally.of(json.loads(row["tally"]))
         tell(Progress("scan", len(found)))
     return {name: found[name] for name in names}
 
@@ -180,7 +179,7 @@ class _Corpus:
     def found(self) -> dict[str, Tally]:
         """What OUT knows of the sets of this run."""
         known = ((name, self.told.get(name, {}).get("found")) for name in self.marks)
-        return {name: Tally(**{**told, "left_out": Counter(told["left_out"])}) for name, told in known if told}
+        return {name: Tally.of(told) for name, told in known if told}
 
     def begin(self) -> list[str]:
         """The sets of this run that are not complete. Raises SettingsError for one begun from other files."""
@@ -199,7 +198,7 @@ class _Corpus:
         """Check, read and write the sets."""
         found = _check(self.settings, names, self.asked, self.tell)
         for name in names:
-            self.told[name] = {"files": self.marks[name], "complete": False, "found": vars(found[name]).copy()}
+            self.told[name] = {"files": self.marks[name], "complete": False, "found": found[name].told()}
         self._tell_sets()
         done = {name: sorted(self._parts(name)) for name in names}
         before = sum(parquet.row_count(uri) for name in names for uri in self._parts(name).values())
@@ -218,6 +217,7 @@ class _Corpus:
 
         from pipelines.cluster.session import readable_errors
 
+        warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few blocks are no fault
         self.tell(Progress("start"))
         given = (self.settings.data, self.asked, done)
         with _small_blocks():
