@@ -9,6 +9,7 @@ evaluate     `mats evaluate` beside `mats caption`
 embed_text   Microsoft CLAP's text tower by its own package and by `mats embed-text`
 memory       Santa's memory beside plain PyTorch, and at a million captions
 core         the model without Ray: parity with the recorded runs (reference/), memory, answers a second
+gpu/         all that only a GPU can show, in one run
 train        a step on stored embeddings beside one that runs the text tower
 scan         a bucket of a million objects
 scale        one to eight nodes, with a model that only waits

@@ -81,6 +81,20 @@ def core(
     return run_benchmark(size, device, reference, clips, as_json)
 
 
+@command(app, "gpu")
+def gpu(
+    size: str = typer.Option("7b", help="7b, or small: what can be tried on a CPU."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    section: list[str] = typer.Option([], help="Only this section; repeat for more (default: all)."),
+    out: str | None = typer.Option(None, help="A new file for the results: JSON lines, as soon as they are there."),
+    as_json: bool = typer.Option(False, "--json", help="Print the JSON lines alone."),
+) -> int:
+    """All that only a GPU can show, in at most 8 minutes: ceilings, parity, answers/s, CLAP, training."""
+    from jobs.benchmarks.gpu.run import run_benchmark
+
+    return run_benchmark(size, device, section, out, as_json)
+
+
 @command(app, "memory")
 def memory(
     alone: bool = typer.Option(False, "--alone", help="A million captions by themselves: build, recall, time."),

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from mats_core.encoders.base import as_float
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -116,8 +118,11 @@ class AskedModel(Protocol):
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for a request that cannot be answered."""
 
-    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Windows [T] → unit embeddings float32 [W, D]."""
+    def stack_windows(self, windows: Sequence[np.ndarray]) -> torch.Tensor:
+        """Windows [T] → [W, window samples], padded; safe in a thread."""
+
+    def embed_windows(self, windows: Sequence[np.ndarray] | torch.Tensor) -> np.ndarray:
+        """Windows [T], or what `stack_windows` made of them → unit embeddings float32 [W, D]."""
 
     def answer_embeddings(self, *args: Any, **settings: Any) -> list[Reply]:
         """Embeddings [B, D] before Santa and a request each → replies."""
@@ -138,7 +143,7 @@ def embed_clips(
     rate, window_s = encoder.sample_rate, encoder.window_seconds
     cuts = [windows(len(samples), rate, window_s) for _, samples in sounds]
     pieces = [samples[w.start : w.stop] for (_, samples), cut in zip(sounds, cuts, strict=True) for w in cut]
-    vectors = iter(in_batches(pieces, batch_size, model.embed_windows))
+    vectors = iter(in_batches(pieces, batch_size, model.embed_windows, model.stack_windows))
     found: list[Clip | Exception] = []
     for (start_s, samples), cut in zip(sounds, cuts, strict=True):
         own = [next(vectors) for _ in cut]
@@ -195,19 +200,31 @@ def ask_clips(
     return found
 
 
-def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Iterable[Any]]) -> list[Any]:
-    """What `run` makes of the items, `size` at a time; where it fails, of each alone, an exception in its place."""
+def in_batches(
+    items: Sequence[Item],
+    size: int,
+    run: Callable[[Any], Iterable[Any]],
+    prepare: Callable[[Sequence[Item]], Any] = lambda batch: batch,
+) -> list[Any]:
+    """What `run` makes of the items, `size` at a time; where it fails, of each alone, an exception in its place.
+
+    prepare: what is done to a batch before `run` gets it, in a thread, while `run` is at the batch before.
+    """
     found: list[Any] = []
-    for at in range(0, len(items), size):
-        batch = items[at : at + size]
-        try:
-            found.extend(run(batch))
-        except Exception:
-            for item in batch:
-                try:
-                    found.extend(run([item]))
-                except Exception as error:
-                    found.append(error)
+    batches = [items[at : at + size] for at in range(0, len(items), size)]
+    with ThreadPoolExecutor(1) as thread:
+        following = [thread.submit(prepare, batch) for batch in batches[:1]]
+        for at, batch in enumerate(batches):
+            prepared = following.pop()
+            following.extend(thread.submit(prepare, each) for each in batches[at + 1 : at + 2])
+            try:
+                found.extend(run(prepared.result()))
+            except Exception:
+                for item in batch:
+                    try:
+                        found.extend(run(prepare([item])))
+                    except Exception as error:
+                        found.append(error)
     return found
 
 
@@ -254,13 +271,6 @@ def model_encoder(model: AskedModel) -> ClapEncoder:
     if model.encoder is None:
         raise SettingsError("model", "it has no encoder", "give embeddings as input, or choose a model with an encoder")
     return model.encoder
-
-
-def as_float(window: np.ndarray) -> np.ndarray:
-    """Samples [T] as float32 in [-1, 1]; int16 is divided by 32768."""
-    if window.dtype == np.int16:
-        return window.astype(np.float32) / 32768.0
-    return window.astype(np.float32, copy=False)
 
 
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, Decoded]]:

@@ -17,8 +17,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from mats_core.audio.ffmpeg import NO_ERRORS
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
+from mats_core.audio.readers.container import NO_ERRORS
 
 _PIECE = 4 << 20
 _PREROLL_FRAMES = 30  # decoded before the place sought: the bits of a frame begin in frames before it

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mats_core.audio.ffmpeg import FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
+from mats_core.audio.readers.ffmpeg import FfmpegSource
 from mats_core.audio.signatures import HEAD_BYTES, sniff
 
 _TAIL = 1 << 16  # a page has 65 307 bytes at most, so that one begins in there

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mats_core.audio.decode import decode, probe
-from mats_core.audio.ffmpeg import FfmpegSource
 from mats_core.audio.file import AudioError, SourceFile
+from mats_core.audio.readers.ffmpeg import FfmpegSource
 from mats_core.audio.signatures import Signature
 from tests.recordings import bursts, clicks, encode, tone_of_each_second, tones
 

@@ -10,7 +10,7 @@ import pytest
 
 from mats_core.audio.decode import AudioInfo, decode, probe
 from mats_core.audio.file import SourceFile
-from mats_core.audio.mp3 import Mp3Source, id3_bytes
+from mats_core.audio.readers.mp3 import Mp3Source, id3_bytes
 from tests.recordings import encode, tone_of_each_second, tones
 
 RATE = 16000

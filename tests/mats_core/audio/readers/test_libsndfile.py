@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mats_core.audio.file import SourceFile
-from mats_core.audio.libsndfile import LibsndfileSource
+from mats_core.audio.readers.libsndfile import LibsndfileSource
 from mats_core.audio.signatures import HEAD_BYTES, sniff
 from tests.recordings import encode, melody
 

@@ -1,6 +1,5 @@
 """Containers and codecs that libsndfile does not know, through PyAV (FFmpeg): m4a, webm, mp4, wma, amr, …
 
-Only the file that was given is ever read: no protocol is allowed, and only formats that hold their own media are.
 A track is heard by its time stamps: where they leave a gap there is silence, where they overlap nothing is heard twice,
 and what cannot be decoded is silence of its length. Time 0 is where the file begins, with sound or with pictures.
 """
@@ -13,17 +12,16 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from fractions import Fraction
 from itertools import chain, pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import av
 import numpy as np
 
-from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
-from mats_core.audio.signatures import FFMPEG_FORMATS, NAMING_FORMATS, Signature
+from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
+from mats_core.audio.readers.container import NO_ERRORS, Container, Unit
+from mats_core.audio.signatures import NAMING_FORMATS, Signature
 
-_OPTIONS = {"format_whitelist": FFMPEG_FORMATS, "protocol_whitelist": "none"}
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
 _BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
@@ -33,7 +31,7 @@ _PASSED_OVER_BYTES = 256 << 20
 _DOUBTFUL = frozenset({"avi", "flv"})  # behind damage their index misses too: so do local ones
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 # Half a second is not enough for these, whose packets build on all before.
-_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(yamaha|ct|argo)")
+_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(?!ms|swf|ima_wav|ima_qt).*")
 _JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
 _MOST_BACK_S = 1.0  # time stamps that go further back begin anew
 _LATE_S = 10.0  # no time stamp further behind the declared end is believed; in streams that are cut and joined, no gap
@@ -41,134 +39,9 @@ _LATEST_S = 3600.0  # sound does not start later
 _PAUSES_S, _PAUSES = 5400.0, 20.0  # most silence of gaps: so much, and so many times what was heard before
 _FEWEST_BITS = 1000  # a second, of a file longer than that whose header tells its length truly
 _TAILS_S = (2.0, 20.0, 120.0)  # how far before its declared end the last sound of a track is sought
-_MOST_BETWEEN = 200  # bytes between two packets of a track that is alone in its file
 _SILENCE = 1 << 16  # frames of a block of silence
-NO_DECODER = "there is no decoder"
-_TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
-# What PyAV ends with where a damaged file leaves None in the place of something.
-NO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError, NotImplementedError)
-
-av.logging.set_level(av.logging.PANIC)
-
-_Unit: TypeAlias = tuple[int | None, Block | None, int, Any]
-"""A piece of a track: its time stamp, its samples (None where it was not decoded), their rate, and the packet that
-could not be decoded (None for a frame)."""
-_NO_UNIT: _Unit = (None, None, 0, None)
+_NO_UNIT: Unit = (None, None, 0, None)
 _HOLE = object()  # in the place of packets that damage took
-
-
-class _Container:
-    """An open container and its units, in one pass from the start or from a place sought."""
-
-    def __init__(self, file: SourceFile) -> None:
-        self._file = file
-        file.seek(0)
-        self.container = av.open(file, "r", container_options=dict(_OPTIONS), metadata_errors="replace")
-        tracks = self.container.streams.audio
-        if not tracks:
-            raise AudioError("not_audio", f"is not audio: {self.container.format.long_name} without a sound track")
-        best = self.container.streams.best("audio") or tracks[0]
-        decodable = [each for each in (best, *tracks) if each.codec_context is not None]
-        if not decodable:
-            self.container.close()
-            raise AudioError("decode_failed", _without_decoder(file))
-        self.stream: Any = decodable[0]
-        self.stream.codec_context.thread_count = 1
-        self.kind = self.container.format.name.split(",")[0]
-        self.joined = bool(self.container.format.flags & _TS_DISCONT)
-        self.base: Fraction = self.stream.time_base or Fraction(1, 1000)
-        others = [each for each in self.container.streams if each is not self.stream]
-        self.starts = [_start(each) for each in others if each.type in ("audio", "video")]  # seconds, None unknown
-        for other in others:
-            with contextlib.suppress(AttributeError, ValueError):
-                other.discard = "all"
-        self.skip_to: int | None = None  # packets before this time are passed over undecoded
-        self.tells_durations = True
-        self.alone = self.kind == "matroska" and not others
-        self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
-        self.began_later = False  # whether packets of a track that began on the way were passed over
-        self.units = self.decoded(self.packets())
-
-    def packets(self) -> Iterator[Any]:
-        """The packets of the track; damage between them is passed over. The last is empty: it drains the decoder."""
-        failed_at, failures, place, behind = -1, 0, -1, 0  # note: packets that share a block have one place
-        while True:
-            try:
-                for packet in self.container.demux(self.stream):
-                    self._file.check()
-                    self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
-                    if packet.size and packet.pos is not None and packet.pts is not None and self.alone:
-                        if 0 < behind < packet.pos - _MOST_BETWEEN:
-                            self.holes.append(packet.pts)
-                        behind, place = (behind if packet.pos == place else packet.pos) + packet.size, packet.pos
-                    yield packet
-                    failures = 0
-                self._file.check()
-                return
-            except (av.error.FFmpegError, IndexError) as error:
-                self._file.check()
-                # note: an IndexError is a packet of a track that began on the way; a demuxer may fail for ever
-                self.began_later = self.began_later or isinstance(error, IndexError)
-                failures = failures + 1 if self._file.tell() == failed_at else 0
-                failed_at = self._file.tell()
-                if failures > (10_000 if isinstance(error, IndexError) else 2):
-                    return
-
-    def decoded(self, packets: Iterable[Any]) -> Iterator[_Unit]:
-        """The units that packets decode to."""
-        for packet in packets:
-            if self.skip_to is not None and packet.pts is not None:
-                if packet.pts + (packet.duration or 0) <= self.skip_to:
-                    continue
-                self.skip_to = None
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                continue
-            except (av.error.FFmpegError, *NO_ERRORS):
-                self._file.check()
-                if packet.size:
-                    yield packet.pts, None, 0, packet
-                continue
-            self._file.check()
-            most = 1.5 * float((packet.duration or 1 << 62) * self.base)  # seconds: damage can decode to many frames
-            for number, frame in enumerate(frames):
-                if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
-                    try:
-                        yield frame.pts, to_float(frame), int(frame.sample_rate), None
-                    except NO_ERRORS:  # what a damaged frame does not tell is None in PyAV
-                        yield frame.pts, None, 0, packet
-
-    def seek(self, pts: int) -> None:
-        self.container.seek(pts, stream=self.stream, backward=True)
-        self.units = self.decoded(self.packets())
-
-    def close(self) -> None:
-        self.container.close()
-
-
-def _start(stream: Any) -> float | None:
-    attached = int(getattr(stream, "disposition", 0) or 0) & 0x0400  # a cover picture
-    if attached or stream.start_time is None or not stream.time_base:
-        return None
-    return float(stream.start_time * stream.time_base)
-
-
-def _without_decoder(file: SourceFile) -> str:
-    """What codec a file is in that FFmpeg has no decoder for, in its own words."""
-    file.seek(0)
-    av.logging.set_level(av.logging.WARNING)
-    try:
-        with av.logging.Capture() as logs, av.open(file, "r", container_options=dict(_OPTIONS)) as container:
-            name = container.format.long_name
-    finally:
-        av.logging.set_level(av.logging.PANIC)
-    said = " ".join(text for _, _, text in logs)
-    codec = said.partition("(Audio: ")[2].partition(",")[0]  # "atrac9", or "none ([1][0][0][0] / 0x0001)"
-    codec = codec.replace("none (", "unknown to FFmpeg (") or "unknown"
-    if "/ 0x0001" in codec and "WAV" in name:
-        codec = "PCM of a sample size that there is not"
-    return f"{NO_DECODER} for its codec, {codec}, in {name}"
 
 
 class FfmpegSource(Source):
@@ -194,7 +67,7 @@ class FfmpegSource(Source):
         unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
         self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
         self._decodes_all = self._by_count or bool(_REMEMBERING.fullmatch(opened.stream.codec_context.name))
-        self._first: list[_Unit] = []
+        self._first: list[Unit] = []
         for unit in opened.units:
             self._first.append(unit)
             if unit[1] is not None:
@@ -210,9 +83,9 @@ class FfmpegSource(Source):
         starts = [start for start in opened.starts if start is not None and begin - _LATEST_S < start < begin]
         self._zero = begin if self._bare or self._by_count else min([begin, *starts])
 
-    def _open(self) -> _Container:
+    def _open(self) -> Container:
         try:
-            return _Container(self._file)
+            return Container(self._file)
         except av.error.FFmpegError as error:
             self._file.check()
             _, kind, said = getattr(error, "log", None) or (0, "", "")
@@ -318,7 +191,7 @@ class FfmpegSource(Source):
             padding = position - (self._frames_declared() or position)
             yield (block[: len(block) - padding] if 0 < padding < len(block) else block), rate
 
-    def _placed(self, units: Iterable[_Unit], position: int) -> Iterator[tuple[int, Block, int, Any]]:
+    def _placed(self, units: Iterable[Unit], position: int) -> Iterator[tuple[int, Block, int, Any]]:
         """Units one behind the other from `position` on, as (source frame where it begins, float32 [T, C], its rate,
         the packet that is not decoded or None): silence in gaps of the time stamps, and overlaps cut."""
         rate, zero, by_count = self.sample_rate, self._zero * self.sample_rate, self._by_count
@@ -350,7 +223,8 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
-            is_hole = any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in self._opened.holes)
+            holes, is_hole = self._opened.holes, self._opened.kind == "ogg"  # which knows no gap but by damage
+            is_hole = is_hole or any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in holes)
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
                 yield position, silence, rate, _HOLE if is_hole else None
@@ -376,7 +250,7 @@ class FfmpegSource(Source):
         known = not (self._bare or self._by_count or duration is None or base * self.sample_rate > 1)
         return int(duration * base * self.sample_rate) if known else None
 
-    def _start(self, first: int) -> tuple[int, Iterator[_Unit]]:
+    def _start(self, first: int) -> tuple[int, Iterator[Unit]]:
         """Units from before `first` on, and the source frame they start at: through the index where there is one and it
         lands before `first`, else by passing over packets from the beginning."""
         target = max(0, first - int(_PREROLL_S * self.sample_rate))
@@ -387,7 +261,7 @@ class FfmpegSource(Source):
             with contextlib.suppress(av.error.FFmpegError):
                 self._opened.seek(pts)
                 self._opened.skip_to = pts
-                began: list[_Unit] = []
+                began: list[Unit] = []
                 for unit in self._opened.units:
                     began.append(unit)
                     if unit[1] is not None:
@@ -399,13 +273,13 @@ class FfmpegSource(Source):
         self._reopen()
         return self._pass_over(target)
 
-    def _pass_over(self, target: int) -> tuple[int, Iterator[_Unit]]:
+    def _pass_over(self, target: int) -> tuple[int, Iterator[Unit]]:
         """Units from source frame `target` on, or a little before, and where they start: the packets before are counted
         and not decoded."""
         packets, end = self._opened.packets(), 0
         fetched: Any = None
 
-        def undecoded() -> Iterator[_Unit]:
+        def undecoded() -> Iterator[Unit]:
             nonlocal fetched
             for fetched in packets:
                 if fetched.size:
@@ -420,7 +294,7 @@ class FfmpegSource(Source):
             end = at + len(block)
         return end, iter(())
 
-    def _landing(self, unit: _Unit) -> int:
+    def _landing(self, unit: Unit) -> int:
         """Source frame a unit starts at. Matroska rounds times to 1 ms: where all frames have one length, the place is
         the multiple of it that the rounded time means."""
         pts, block, _, _ = unit

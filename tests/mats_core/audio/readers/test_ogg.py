@@ -15,7 +15,7 @@ import pytest
 
 from mats_core.audio.decode import decode, probe
 from mats_core.audio.file import AudioError, SourceFile
-from mats_core.audio.ogg import repair_ogg
+from mats_core.audio.readers.ogg import repair_ogg
 from tests.mats_core.audio.test_fuzz import _mend_ogg_checksums
 from tests.recordings import encode
 
@@ -89,7 +89,7 @@ def test_a_large_chain_is_found_by_looking_into_it(serials: tuple[int, int]) -> 
 
 
 def test_an_ordinary_large_file_is_looked_into_at_its_ends_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mats_core.audio.ogg._SMALL", 1 << 16)
+    monkeypatch.setattr("mats_core.audio.readers.ogg._SMALL", 1 << 16)
     one = encode(np.random.default_rng(0).uniform(-0.5, 0.5, (48000 * 30, 2)).astype(np.float32), 48000, "opus")
     assert len(one) > 1 << 18
     file = SourceFile(io.BytesIO(one))
