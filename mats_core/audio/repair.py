@@ -39,8 +39,9 @@ def skip_tag(file: SourceFile) -> None:
 
 
 def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
-    """[begin, end) of the Matroska, WebM, ASF, FLV or NUT files that stand one behind the other in `file`, as live
-    segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is one."""
+    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia or VOC files that stand one behind the other in
+    `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
+    one."""
     head = file.head(HEAD_BYTES)
     end = 0  # where the first ends by its header
     if head[:4] == _EBML:
@@ -58,7 +59,7 @@ def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
         begin, at = head[:16], head.find(_ASF_FILE)
         end = int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
     else:
-        begin = head[: {b"FLV\x01": 13, b"nut/": 25}.get(head[:4], 0)]
+        begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26}.get(head[:4], 0)]
     if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
         return []
     found: list[int] = []

@@ -6,7 +6,7 @@ Only the file that was given is ever read: no protocol is allowed, and only form
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -59,6 +59,7 @@ class Container:
         self.alone = self.kind == "matroska" and not others
         self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
+        self.place: Callable[[Any], float | None] | None = None  # seconds where a packet begins, if it tells itself
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
@@ -68,6 +69,9 @@ class Container:
             try:
                 for packet in self.container.demux(self.stream):
                     self._file.check()
+                    if self.place is not None and packet.size:
+                        seconds = self.place(packet)
+                        packet.pts = None if seconds is None else round(seconds / self.base)
                     self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
                     if packet.size and packet.pos is not None and packet.pts is not None and self.alone:
                         if 0 < behind < packet.pos - _MOST_BETWEEN:
