@@ -192,7 +192,10 @@ def _tones(rate: int) -> bytes:
 
 def _ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
     command = ["ffmpeg", "-nostdin" if not given else "-y", "-v", "quiet", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, timeout=60).stdout
+    try:
+        return subprocess.run(command, input=given, capture_output=True, timeout=60).stdout
+    except subprocess.TimeoutExpired:  # it fills a gap of hours, by a damaged time stamp
+        return b""
 
 
 def _written(container: str, codec: str, path: Path) -> bytes:
@@ -215,6 +218,8 @@ def _right(path: Path) -> tuple[np.ndarray, np.ndarray]:
         *("-i", str(path), *track, f"aresample={in_place}", *sound, "-"),
         *(*track, f"aresample={one_behind}", *sound, "-y", str(behind)),
     )
+    if not heard:
+        _ffmpeg("-i", str(path), *track, f"aresample={one_behind}", *sound, "-y", str(behind))
     found = np.frombuffer(heard, "<i2"), np.frombuffer(behind.read_bytes() if behind.is_file() else b"", "<i2")
     behind.unlink(missing_ok=True)
     return found
