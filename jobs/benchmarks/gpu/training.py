@@ -24,18 +24,21 @@ MICRO_BATCHES = (16_384, 8192, 4096, 2048)
 
 def training(section: Section) -> None:
     """Tokens a second and the share of the card's rate (model FLOP utilisation)."""
+    from mats_core.training.compiled import compile_layers
     from mats_core.training.schedule import TrainingSettings
 
     model = untrained_model(section)
     peak = matrix_rate(section.device, "bfloat16" if section.device.type == "cuda" else "float32")
     settings = TrainingSettings(steps=1000, warmup_steps=0, learning_rate=1e-5)
-    for compiled in (False, True):
-        if compiled:
-            compile_layers(model)
+    for how in ("", ", compiled layers"):
+        if how:
+            problem = compile_layers(model) if section.device.type == "cuda" else "measured on a GPU alone"
+            if problem:
+                section.tell("compiled layers", skipped=problem)
+                return
         for samples in section.size.samples:
             chosen = settings.model_copy(update={"batch_size": samples})
-            what = f"{samples} samples a step{', compiled layers' if compiled else ''}"
-            section.attempt(what, partial(step_rate, section, model, chosen, peak))
+            section.attempt(f"{samples} samples a step{how}", partial(step_rate, section, model, chosen, peak))
 
 
 def untrained_model(section: Section) -> MatsModel:
@@ -56,13 +59,6 @@ def untrained_model(section: Section) -> MatsModel:
     tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
     assert tokenizer.eos_token_id == END
     return MatsModel(config, network, add_adapter(llm, adapter).to(section.device).eval(), tokenizer)
-
-
-def compile_layers(model: MatsModel) -> None:
-    """Let torch compile each decoder layer in place; on a CPU, where that needs a C++ compiler, only trace it."""
-    backend = "inductor" if model.device.type == "cuda" else "eager"
-    for layer in model.causal_lm.model.layers:
-        layer.compile(backend=backend, dynamic=True)
 
 
 def drawn_samples(model: MatsModel, count: int, prompt: int, mean: int) -> list[Sample]:
@@ -125,7 +121,7 @@ def step_rate(section: Section, model: MatsModel, settings: TrainingSettings, pe
             "number": name_of(model.causal_lm.dtype),
             "matrix_tflops": peak / 1e12,
         }
-    return {"error": f"memory suffices for no micro-batch of {MICRO_BATCHES[-1]} tokens"}
+    return {"error": f"memory suffices for no micro-batch of {MICRO_BATCHES[-1:]} tokens"}
 
 
 def _seconds(section: Section, model: MatsModel, optimizer: Any, settings: TrainingSettings, batch: StepBatch) -> float:
