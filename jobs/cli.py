@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from jobs import archive, ask, demo, doctor, evaluate, import_reference, soundworld, submit, text, train
+from jobs import archive, ask, corpus, demo, doctor, evaluate, import_reference, soundworld, submit, text, train
 from jobs.benchmarks import commands as benchmarks
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for job in (archive, text, train, ask, import_reference, evaluate, demo, doctor, submit):  # the order of --help
+for job in (archive, corpus, text, train, ask, import_reference, evaluate, demo, doctor, submit):  # the order of --help
     app.add_typer(job.app)
 app.add_typer(soundworld.app, name="soundworld")
 app.add_typer(evaluate.history, name="history")

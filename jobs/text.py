@@ -1,4 +1,4 @@
-"""`mats embed-text` and `mats build-memory`: corpora in, caption embeddings and Santa's memory out."""
+"""`mats embed-text`, `mats build-memory`, `mats noise`: corpora in, caption embeddings and what is made of them out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from jobs.terminal.commands import EXIT_INTERRUPTED
 from jobs.terminal.options import settings_command
 from mats_core.storage.uris import public_uri
-from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings
+from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings, NoiseSettings
 
 if TYPE_CHECKING:
     from pipelines.text.embed_text import EmbedTextResult
@@ -72,4 +72,29 @@ def build_memory(settings: BuildMemorySettings) -> int:
             ("output", public_uri(result.output)),
         ]
     )
+    return 0
+
+
+@settings_command(app, "noise", NoiseSettings, ("embeddings",))
+def noise(settings: NoiseSettings) -> int:
+    """Estimate from pairs of sound and caption how much noise to train with (training.noise_variance: estimated)."""
+    from jobs.terminal.display import Display, print_facts
+    from pipelines.text.noise import run_noise
+
+    with Display("hearing the pairs") as display:
+        display.show("hearing the pairs", None, None, "")
+        result = run_noise(settings)
+    found = result.estimate
+    rows = [
+        ("pairs", f"{found.pairs}, mean cosine {found.cosine:.3f}"),
+        (
+            "variance",
+            f"{found.variance:.4g} ± {found.standard_error:.2g} (as the paper: the mean largest difference, squared)",
+        ),
+        ("beside it", f"{found.mean_square:.4g} (mean squared difference a dimension)"),
+        ("", f"{found.centred:.4g} (the same without the mean difference of all pairs)"),
+        *[("left out", text) for text in result.left_out[:5]],
+        ("written", public_uri(result.uri)),
+    ]
+    print_facts(rows, soft_wrap=True)
     return 0

@@ -12,8 +12,6 @@ import torch
 from mats_core.errors import SettingsError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PACKED = {"int8": 8, "int4": 4}
-"""Names of an LLM's weights in fewer bits; it computes in the device's own type, bfloat16 on a GPU."""
 
 
 def pick_device(device: str) -> torch.device:
@@ -41,6 +39,14 @@ def pick_dtype(dtype: str, device: str, setting: str = "dtype") -> torch.dtype:
 def dtype_name(dtype: torch.dtype) -> str:
     """ "float32" of torch.float32, and so on."""
     return str(dtype).removeprefix("torch.")
+
+
+def card_memory(device: torch.device) -> tuple[int, int] | None:
+    """(free, all) bytes of a GPU's memory; None of a CPU, which pages."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return int(free), int(total)
 
 
 # -- float32 without shortcuts -----------------------------------------------------------------------------------------

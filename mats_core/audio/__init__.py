@@ -7,13 +7,10 @@ Rooms above may import these; this room imports `mats_core.storage` and `mats_co
     decode           which reader opens a file, what its header says, and a stretch of it as int16 mono
     windows          chunks of a file, windows of a chunk, the mean of windows
     file             a file that C decoders may read, an opened source, AudioInfo, AudioError
-    libsndfile       the first reader: exact seeks
-    ffmpeg           the other reader, through PyAV: containers and further codecs
-    mp3              MP3 by its own frames: lengths and places that no header can get wrong
     signatures       what a file is by its name and its first bytes
-    repair           headers that say wrongly where the sound ends: of every kind, tags, FLAC; files joined
+    readers/         what opens a file and gives its samples in blocks
+    repair           headers that say wrongly where the sound ends, of every kind; tags; files joined
     chunks           where the sound is in WAV, RF64, W64, AIFF, CAF and AU
-    ogg              Ogg's pages, and streams or files one behind the other as one sound
     sandbox          decoding in child processes with limits on memory and time
     sandbox_process  what runs in such a child
 """

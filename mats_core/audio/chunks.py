@@ -94,8 +94,8 @@ def has_no_sound(file: SourceFile) -> bool:
 def present_sound(file: SourceFile) -> None:
     """Let a file of chunks read as a header that is right and its sound, nothing else; another file stays as it is.
 
-    Sets `cut` where the file ends before its sound does, and `format`. Raises AudioError: empty_audio, decode_failed
-    (chunks without end), and a storage code where reading fails.
+    Sets `cut` and `missing` where the file ends before its sound does, and `format`. Raises AudioError: empty_audio,
+    decode_failed (chunks without end), and a storage code where reading fails.
     """
     head = file.head(HEAD_BYTES)
     if head[:4] == b".snd" and len(head) >= 24:
@@ -180,7 +180,7 @@ def _printable(name: bytes) -> bool:
 
 def _sound_end(file: SourceFile, start: int, declared: list[int], layout: _Layout | None, narrow: bool = True) -> int:
     """Where the sound that begins at `start` ends. `declared`: its size, as one or several places tell it; `narrow`:
-    these have 32 bits. Marks the file as `cut` where it ends before the sound does."""
+    these have 32 bits. Marks the file as `cut`, and what is `missing`, where it ends before the sound does."""
     there = file.size - start
     for size in declared:
         wraps = (there - size) >> 32 if narrow else 0
@@ -189,7 +189,7 @@ def _sound_end(file: SourceFile, start: int, declared: list[int], layout: _Layou
                 return start + candidate
     size = declared[0]
     if size > there and not _is_unknown(size):
-        file.cut = True
+        file.cut, file.missing = True, (size - there) / max(1, there)
         return file.size
     return start + max(0, without_tag(file, file.size) - start)
 
@@ -369,16 +369,16 @@ def _present_caf(file: SourceFile, layout: _Layout, sound: _Chunk, description: 
     if len(description) < 32:
         return
     rate, code, flags, packet, _, channels, _ = struct.unpack(">d4s5I", description[:32])
+    start = sound.body + 4  # behind the number of edits
+    end = _sound_end(file, start, [sound.size - 4 if sound.size > 0 else sound.size], layout, narrow=False)
     plain = code in (b"lpcm", b"alaw", b"ulaw") and 0 < channels <= packet and packet % channels == 0
     if not plain or not 0 < rate < 1e9:
         return  # note: what is coded has its table of packets behind its sound, and is read with it
-    start = sound.body + 4  # behind the number of edits
     width = packet // channels
     kind = {b"alaw": "alaw", b"ulaw": "ulaw"}.get(code, "float" if flags & 1 else "int")
     if width not in {"float": (4, 8), "int": (1, 2, 3, 4)}.get(kind, (1,)):
         return
     file.format = "caf"
-    end = _sound_end(file, start, [sound.size - 4 if sound.size > 0 else sound.size], layout, narrow=False)
     _present_pcm(file, _Pcm(rate, channels, kind, width, not flags & 2), start, end)  # type: ignore[arg-type]
 
 

@@ -21,12 +21,14 @@ import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.audio.chunks import has_no_sound
-from mats_core.audio.ffmpeg import NO_DECODER, FfmpegSource
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
-from mats_core.audio.libsndfile import LibsndfileSource
-from mats_core.audio.mp3 import Mp3Source
-from mats_core.audio.ogg import Joined
-from mats_core.audio.repair import FlacSource, repair
+from mats_core.audio.readers.container import NO_DECODER
+from mats_core.audio.readers.ffmpeg import FfmpegSource
+from mats_core.audio.readers.flac import FlacSource
+from mats_core.audio.readers.libsndfile import LibsndfileSource
+from mats_core.audio.readers.mp3 import Mp3Source
+from mats_core.audio.readers.ogg import Joined
+from mats_core.audio.repair import repair
 from mats_core.audio.signatures import HEAD_BYTES, Signature, sniff
 from mats_core.storage.uris import local_path
 
@@ -146,7 +148,7 @@ def decode(
             # a reader that cannot open the file passes it on by itself
             left = order if not tried else order[tried : tried + 1]
             with _open_within(limits, checked, left, name) as source:
-                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing_s))
+                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing))
                 declared_s = declared_s or source.declared_s
                 if not source.broken or source.passes_damage:
                     break
@@ -204,7 +206,7 @@ def _read(
     count: int | None,
     limits: DecodeLimits,
     deadline: float,
-    missing_s: float,
+    missing: float,
 ) -> Decoded:
     """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
     margin early."""
@@ -224,7 +226,8 @@ def _read(
     short = (count is None or len(samples) < count) and source.ended_early()
     lost_s, end_s = source.lost_s, source.end_s
     if short:
-        whole = max(0.0, (source.declared_s or 0.0) + missing_s - first / rate)
+        promised = end_s * (1.0 + missing) if missing and end_s is not None else source.declared_s
+        whole = max(0.0, (promised or 0.0) - first / rate)
         whole = whole if count is None else count / rate if not whole else min(whole, count / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
     return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)
@@ -309,7 +312,7 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     damage without a word, lands up to a block away when it seeks into the last page, and shifts the first page of Opus
     by its pre-skip. Of joined streams it knows the first.
     """
-    name = sniff(file.head(HEAD_BYTES)).name
+    name = _signature(file).name
     if name in ("AAC", "Opus", "Ogg") or file.joined:
         return ("ffmpeg",)
     if name == "FLAC":
@@ -317,10 +320,14 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     return ("mp3", "ffmpeg", "libsndfile") if name == "MP3" else ("libsndfile", "ffmpeg")
 
 
+def _signature(file: SourceFile, name: str = "") -> Signature:
+    return Signature("audio", "MP3") if file.tagged else sniff(file.head(HEAD_BYTES), name)
+
+
 def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> Source:
     """Open with the first reader that can. Raises AudioError when none can, with the reason of the one that
     knows most."""
-    signature = sniff(file.head(HEAD_BYTES), name)
+    signature = _signature(file, name)
     if signature.kind == "playlist":
         raise AudioError("refused", f"is a {signature.name}; it names other media, which are never followed")
     if signature.kind == "other":

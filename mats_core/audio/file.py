@@ -117,7 +117,8 @@ class SourceFile:
         self.joined = False  # several streams one behind the other: places in it are found by counting alone
         self.links: list[tuple[int, int]] = []  # where each of several files one behind the other stands
         self.cut = False  # it ends before what its header declares
-        self.missing_s = 0.0  # and how much sound that leaves out, as far as known
+        self.missing = 0.0  # and how much of its sound that leaves out, as a share of what is there, as far as known
+        self.tagged = False  # unknown to `sniff`, behind an ID3 tag that is left out
         self.format = ""  # its format, where it is read as another; else empty
         self.frames: int | None = None  # its length, where frames of it were looked at
         try:
@@ -162,7 +163,7 @@ class SourceFile:
         again = SourceFile(file, deadline)
         again._skipped, again._head, again.size = self._skipped, self._head, self.size
         again.joined, again.links, again.cut = self.joined, self.links, self.cut
-        again.missing_s = self.missing_s
+        again.missing, again.tagged = self.missing, self.tagged
         again.format, again.frames = self.format, self.frames
         return again
 

@@ -89,6 +89,7 @@ _OTHER = (
     (b"MThd", "MIDI, which holds notes and no sound"),
     (b"\x00\x05\x16\x07", "a macOS resource fork"),
 )
+UNKNOWN = "bytes of no known audio format"
 _PRINTABLE = frozenset(string.printable)
 
 
@@ -137,7 +138,7 @@ def sniff(head: bytes, file_name: str = "") -> Signature:
         return Signature("other", what)
     if head and not any(head):
         return Signature("unknown", "zero bytes")
-    return Signature("unknown", "bytes of no known audio format")
+    return Signature("unknown", UNKNOWN)
 
 
 def _as_text(head: bytes) -> str | None:

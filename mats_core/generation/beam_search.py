@@ -103,6 +103,13 @@ class BeamSearch:
         """A request: the vectors [T, H] that the LLM reads, without padding. It waits until a slot is free."""
         self._waiting.append((key, prompt))
 
+    def clear(self) -> list[Any]:
+        """Forget everything, as after a step that failed; the keys of what was not answered."""
+        forgotten = [key[0] for key in self._keys if key is not None] + [key for key, _ in self._waiting]
+        self._keys = [None] * self.slots
+        self._waiting.clear()
+        return forgotten
+
     @torch.inference_mode()
     def step(self) -> list[tuple[Any, Written]]:
         """Prefill what waits where slots are free, decode `look_every` steps, and give what finished: (key, answer)."""

@@ -1,4 +1,4 @@
-"""From prompts as embeddings to the token ids that the LLM writes."""
+"""`transformers`' own `generate`, for LLMs that the beam loop does not fit; and what the loop is held to."""
 
 from __future__ import annotations
 
@@ -7,45 +7,9 @@ from typing import Any
 
 import torch
 
-from mats_core.generation.beam_search import BeamSearch, Written, written
-from mats_core.generation.fits import fits
+from mats_core.generation.beam_search import Written, written
 from mats_core.generation.rules import apply_rules
 from mats_core.generation.settings import DecodingSettings
-
-
-def generate(
-    causal_lm: Any,
-    prompts: Sequence[torch.Tensor],
-    settings: DecodingSettings,
-    *,
-    bos: int | None,
-    end: int,
-    slots: int = 64,
-    keep: int = 1,
-) -> list[Written]:
-    """What the LLM writes after each prompt, at most `max_new_tokens`: a function of the prompt alone.
-
-    causal_lm: of `transformers`; where the beam loop does not fit it, its own `generate` is used. prompts: the LLM's
-    input vectors [T, H] of each. bos, end: ids of the LLM's first and last token. slots: prompts answered at once.
-    keep: how many of a prompt's best answers are given.
-    """
-    if not prompts:
-        return []
-    longest = max(len(prompt) for prompt in prompts) + settings.max_new_tokens
-    if fits(causal_lm, longest) is not None:
-        found = []
-        for at in range(0, len(prompts), slots):
-            found += generate_by_transformers(
-                causal_lm, prompts[at : at + slots], settings, bos=bos, end=end, keep=keep
-            )
-        return found
-    search = BeamSearch(causal_lm, settings, end=end, slots=min(slots, len(prompts)), keep=keep)
-    for key, prompt in enumerate(prompts):
-        search.add(key, prompt)
-    answers: dict[int, Written] = {}
-    while search.busy:
-        answers.update(search.step())
-    return [answers[key] for key in range(len(prompts))]
 
 
 @torch.inference_mode()
@@ -58,7 +22,7 @@ def generate_by_transformers(
     end: int,
     keep: int = 1,
 ) -> list[Written]:
-    """As `generate`, in one batch by the LLM's own `generate`: for any LLM, and what the beam loop is held to."""
+    """As `Writer.write`, of any LLM, in one batch."""
     from transformers import GenerationConfig, LogitsProcessorList
 
     longest, keep = max(len(prompt) for prompt in prompts), min(keep, settings.beams)

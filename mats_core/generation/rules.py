@@ -16,7 +16,8 @@ def apply_rules(
 
     scores: float32 [S, B, V], log-probabilities (logits where one token is simply taken: see `Beams.choose`). written:
     int64 [S, B, W], of which the first `steps` [S] of a slot are what each of its beams has written; the rest may hold
-    any token, and so may a whole slot that is done and has more steps than W. Equal to transformers' `MinNewTokensLength`, `RepetitionPenalty` and `NoRepeatNGram` in this order.
+    any token, and a slot that is done, whose scores matter to nobody, may have more steps than W. Equal to
+    transformers' `MinNewTokensLength`, `RepetitionPenalty` and `NoRepeatNGram` in this order.
     """
     shortest = settings.min_length - 1  # min_length counts the BOS
     if shortest > 0:

@@ -11,18 +11,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.device import PACKED, dtype_name, exact_float32, pick_device, pick_dtype
+from mats_core.device import card_memory, dtype_name, exact_float32, pick_device, pick_dtype
 from mats_core.encoders.base import ClapEncoder, stack_windows
 from mats_core.encoders.facts import refuse_other_memory
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.generation.beam_search import Written
-from mats_core.generation.generate import generate
+from mats_core.generation.writer import Writer
 from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
 from mats_core.memory.santa import SantaMemory
 from mats_core.model import asking
 from mats_core.model.asking import Answer, Reply, Request
 from mats_core.model.config import (
+    PACKED,
     DecodingSettings,
     ModelConfig,
     Part,
@@ -31,6 +32,7 @@ from mats_core.model.config import (
 from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
 from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm, merge_lora, pack_weights
 from mats_core.model.mapper import build_mapper
+from mats_core.model.needs import check_card
 from mats_core.model.prompts import clean_answer, format_prompt, validate_request
 from mats_core.model.tokens import PromptTokens, Sequences
 from mats_core.storage.fetch import local_directory
@@ -77,6 +79,7 @@ class MatsModel:
         self.fingerprint = fingerprint
         self.packed: str | None = None  # "int8" or "int4", where the LLM's weights are kept so
         self.tokens = PromptTokens(tokenizer, config.mapper.vectors, config.max_target_tokens)
+        self.writer = Writer(self.causal_lm, bos=tokenizer.bos_token_id, end=self.tokens.eos)
         positions = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
         self.positions = max(0, positions or 0)  # tokens the LLM was made to read and write; 0 where it does not say
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
@@ -200,8 +203,6 @@ class MatsModel:
         """
         return self.score(self.prefix(embedding), self.tokens.for_loss(prompts, outputs, self.device)).loss
 
-    @torch.inference_mode()
-    @exact_float32()
     def generate(
         self,
         embedding: torch.Tensor,
@@ -219,18 +220,21 @@ class MatsModel:
         return (texts, rows) if return_ids else texts
 
     @torch.inference_mode()
+    @exact_float32()
     def write(
         self,
         embedding: torch.Tensor,
         prompts: Sequence[str],
         settings: DecodingSettings | dict[str, Any] | None = None,
+        slots: int | None = None,
         keep: int = 1,
     ) -> list[Written]:
-        """As `generate`: the ids with their log-probabilities, and inside them those of the `keep` best beams."""
+        """As `generate`: the ids with their log-probabilities, and inside them those of the `keep` best beams.
+
+        slots: prompts answered at once. Calls from several threads share them.
+        """
         chosen = self.config.decoding.updated(settings)
-        vectors = self.prompt_vectors(embedding, prompts)
-        ends = {"bos": self.tokenizer.bos_token_id, "end": self.tokens.eos}
-        return generate(self.causal_lm, vectors, chosen, **ends, keep=keep)
+        return self.writer.write(self.prompt_vectors(embedding, prompts), chosen, slots=slots, keep=keep)
 
     def prompt_vectors(self, embedding: torch.Tensor, prompts: Sequence[str]) -> list[torch.Tensor]:
         """What the LLM reads, [T, H] a prompt: its words and, in the gap, the sound's vectors. embedding: [B, D]."""
@@ -398,6 +402,8 @@ def load_model(
     place, number = pick_device(device), pick_dtype("auto" if dtype in PACKED else dtype, device)
     mapper_number = pick_dtype(mapper_dtype, device, "mapper_dtype")
     where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
+    types = {"llm_dtype": dtype if dtype in PACKED else dtype_name(number), "mapper_dtype": mapper_dtype}
+    check_card(uri, allow_parts, str(place), card_memory(place), encoder=encoder, encoder_dtype=encoder_dtype, **types)
     begin = torch.device("cpu") if dtype in PACKED else place  # packed, it may fit where whole it would not
     llm, tokenizer, llm_part = load_llm(str(where["llm"]), begin, number, trust_remote_code)
     _same("llm", where["llm"], config.llm, llm_part)

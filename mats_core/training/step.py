@@ -11,7 +11,7 @@ import torch
 
 from mats_core.device import exact_float32
 from mats_core.errors import SettingsError
-from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.memory.noise import as_uniform, inject_noise, keyed_normal
 from mats_core.model.model import MatsModel
 from mats_core.model.tokens import Sequences
 from mats_core.training.muon import Muon
@@ -157,6 +157,7 @@ def backward(model: MatsModel, samples: MicroBatch, settings: TrainingSettings, 
     if settings.noise_variance > 0:
         keys = samples.noise_rows.to(model.device)  # [B]
         noise = keyed_normal(settings.seed, keys, embedding.shape[1], _NOISE_STREAM)  # [B, D]
+        noise = as_uniform(noise) if settings.noise == "uniform" else noise
         embedding = inject_noise(embedding, settings.noise_variance, noise=noise)
     if samples.dropout_seed is not None:
         torch.manual_seed(samples.dropout_seed)

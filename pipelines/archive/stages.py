@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -90,13 +90,13 @@ class DecodeStage(ShardStage):
 
         pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
         seconds of them; complete: false where the file broke off or is damaged within the row, or ends before it (then
-        error_message says where); null where nothing was decoded; lost_s: seconds that could not be decoded.
+        error_message says where); lost_s: seconds that could not be decoded; both null where nothing was decoded.
         """
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before = time.monotonic(), self._decoder.cpu_s
-        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": 0.0}
+        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": None}
         found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
             if row["error_code"] in self._retried:
@@ -223,7 +223,9 @@ def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> Mo
 
 
 class ModelStage:
-    """What EmbedStage and AnswerStage share: the loaded model, and rows → clips."""
+    """What EmbedStage and AnswerStage share: the loaded model, rows → clips, and rows of the OUTPUT of their `JOB`."""
+
+    JOB, EMPTY = "", dict[str, Any]()
 
     def __init__(self, context: StageContext, spec: ModelSpec) -> None:
         if context.threads:
@@ -283,43 +285,54 @@ class ModelStage:
             start_s,
         )
 
-    def output(
-        self, rows: pa.Table, job: str, values: Sequence[dict[str, Any]], failed: dict[int, Exception]
-    ) -> pa.Table:
-        """Rows of the OUTPUT of `job`.
+    def refused(self, rows: pa.Table, reason: str) -> pa.Table:
+        """Rows of the OUTPUT for rows that the model is not to be given, for they end it."""
+        rows = self.output(rows, [self.EMPTY] * len(rows), dict.fromkeys(range(len(rows)), reason))
+        return timed(rows, began_at=time.time(), ready_at=self.ready_at)
 
-        values: a dict a row, by column, null for what it lacks; failed: row → the exception that the model ended with.
+    def output(
+        self, rows: pa.Table, values: Sequence[dict[str, Any]], failed: Mapping[int, Exception | str]
+    ) -> pa.Table:
+        """Rows of the OUTPUT.
+
+        values: a dict a row, by column, null for what it lacks; failed: row → what the model ended with on it.
         """
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         for index, error in failed.items():
-            reason = f"{type(error).__name__}: {first_line(error, 500)}" if str(error) else type(error).__name__
+            reason = error if isinstance(error, str) else type(error).__name__
+            if not isinstance(error, str) and str(error):
+                reason += f": {first_line(error, 500)}"
             codes[index], messages[index] = "model_error", f"the model failed on this row: {reason}"[:500]
         for name, texts in zip(ERROR, (codes, messages), strict=True):
             rows = with_column(rows, name, texts, pa.string())
         of_all = {"run_id": self.run_id, "model_fingerprint": self.spec.fingerprint}
-        names = [each.name for each in output_columns(job, self.spec) if each.name not in HANDED_ON]
+        names = [each.name for each in output_columns(self.JOB, self.spec) if each.name not in HANDED_ON]
         columns = {name: [{**value, **of_all}.get(name) for value in values] for name in names}
-        return with_output(rows, job, self.spec, columns)
+        return with_output(rows, self.JOB, self.spec, columns)
 
 
 class EmbedStage(ModelStage):
     """Rows with pcm → audio embeddings: the columns of the manifest, and `windows`, empty where there is no sound."""
 
+    JOB, EMPTY = "embed-audio", {"windows": list[Any]()}
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         began, started = time.time(), time.monotonic()
-        values: list[dict[str, Any]] = [{"windows": []} for _ in range(len(rows))]
+        values: list[dict[str, Any]] = [dict(self.EMPTY) for _ in range(len(rows))]
         clips, failed = self.clips(rows)
         for index, clip in clips.items():
             values[index]["windows"] = [
                 {"start_s": start, "weight": weight, "embedding": vector}
                 for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
             ]
-        rows = self.output(rows, "embed-audio", values, failed)
+        rows = self.output(rows, values, failed)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
 class AnswerStage(ModelStage):
     """Rows with pcm or windows → answers. An output column holds the field of `Answer` that has its name."""
+
+    JOB = "caption"
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         from mats_core.model.asking import Answer, Request, ask_clips
@@ -350,7 +363,7 @@ class AnswerStage(ModelStage):
         for index in failed:
             values[index] = {}
         asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
-        rows = self.output(rows, "caption", values, failed)
+        rows = self.output(rows, values, failed)
         return timed(
             rows,
             embed_s=embedded - started,
@@ -370,15 +383,16 @@ def _plain(value: Any) -> Any:
 
 def embed_stage(spec: ModelSpec) -> Stage:
     """Declares the stage that embeds decoded sound."""
-    return _model_stage("embed", EmbedStage, spec, "embed-audio", ("pcm",))
+    return _model_stage("embed", EmbedStage, spec, ("pcm",))
 
 
 def answer_stage(spec: ModelSpec, sound: str = "pcm") -> Stage:
     """Declares the stage that answers; sound: the column that holds it, pcm or windows."""
-    return _model_stage("answer", AnswerStage, spec, "caption", (sound, *REQUEST_COLUMNS))
+    return _model_stage("answer", AnswerStage, spec, (sound, *REQUEST_COLUMNS))
 
 
-def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple[str, ...]) -> Stage:
+def _model_stage(name: str, actor: type[ModelStage], spec: ModelSpec, reads: tuple[str, ...]) -> Stage:
+    job = actor.JOB
     columns = [each.name for each in output_columns(job, spec)]
     return Stage(
         name=name,
@@ -389,4 +403,5 @@ def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple
         drops=dropped_columns(job, spec),
         cpus=MODEL_CPUS,
         gpus=1.0,
+        isolated=True,
     )

@@ -52,6 +52,18 @@ def check_device(device: str, address: str | None) -> None:
         pick_device(device)
 
 
+def asks_for_ray(address: str | None, actors: int | None) -> bool:
+    """Whether a run is to have a Ray however little it has to do: its settings name one or say how many actors, it is a
+    Ray job, or this process has a Ray already."""
+    ray = sys.modules.get("ray")
+    return bool(address or actors or IN_A_JOB in os.environ or (ray is not None and ray.is_initialized()))
+
+
+def here() -> Resources:
+    """What a run has that needs no Ray; its model finds a GPU by itself."""
+    return Resources(float(usable_cores()), 0.0, free_memory(), own=True)
+
+
 def check_answers(address: str) -> None:
     """Raises SettingsError for an address where nobody listens: Ray itself would go on asking there for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")

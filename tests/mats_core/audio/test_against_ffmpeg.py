@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -206,12 +207,34 @@ def _written(container: str, codec: str, path: Path) -> bytes:
 
 def _right(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """What `ffmpeg` hears, in place by the time stamps and one behind the other: int16 [T] each."""
-    sound = ["-ac", "1", "-ar", str(RATE), "-f", "s16le", "-"]
-    in_place, behind = (
-        _ffmpeg("-i", str(path), "-map", "0:a:0", "-af", f"aresample={how}", *sound)
-        for how in ("async=1:min_hard_comp=0.03:first_pts=0", "async=0")
+    behind = path.with_suffix(".behind")
+    sound = ["-t", "90", "-ac", "1", "-ar", str(RATE), "-f", "s16le"]  # damaged time stamps may tell hours
+    in_place, one_behind = ("async=1:min_hard_comp=0.03:first_pts=0", "async=0")
+    track = ["-map", "0:a:0", "-af"]
+    heard = _ffmpeg(
+        *("-i", str(path), *track, f"aresample={in_place}", *sound, "-"),
+        *(*track, f"aresample={one_behind}", *sound, "-y", str(behind)),
     )
-    return np.frombuffer(in_place, "<i2"), np.frombuffer(behind, "<i2")
+    found = np.frombuffer(heard, "<i2"), np.frombuffer(behind.read_bytes() if behind.is_file() else b"", "<i2")
+    behind.unlink(missing_ok=True)
+    return found
+
+
+def _plain(path: Path) -> np.ndarray:
+    """What the FFmpeg in PyAV hears, packet by packet and one behind the other, where it is not ours: int16 [T]."""
+    found = [np.zeros(0, np.int16)]
+    try:
+        with av.open(str(path)) as container:
+            track, resampler = container.streams.audio[0], av.AudioResampler("s16", "mono", RATE)
+            for packet in container.demux(track):
+                try:
+                    frames = packet.decode()
+                except av.error.FFmpegError:
+                    continue
+                found += [each.to_ndarray()[0] for frame in frames for each in resampler.resample(frame)]
+    except (av.error.FFmpegError, IndexError):
+        pass
+    return np.concatenate(found)
 
 
 def _heard(decoder: IsolatedDecoder, path: Path) -> tuple[np.ndarray, str]:
@@ -235,15 +258,18 @@ def _heard(decoder: IsolatedDecoder, path: Path) -> tuple[np.ndarray, str]:
 
 
 def _places(sound: np.ndarray) -> dict[int, tuple[float, float, int]]:
-    """Tone → (first, last second, frames) in which it is the loudest thing, for four frames or more at a time."""
+    """Tone → (first, last second, frames) in which it is heard alone, for four frames or more at a time: noise that
+    damage decodes to is loudest anywhere."""
     size = round(FRAME_S * RATE)
     frames = sound[: len(sound) // size * size].reshape(-1, size) * np.hanning(size)
-    spectrum = np.abs(np.fft.rfft(frames, axis=1))
-    loud, peak = spectrum.max(axis=1, initial=0) > size * 60, spectrum.argmax(axis=1) if len(frames) else []
-    tone = np.round((np.asarray(peak) / FRAME_S - 300) / 120).astype(int)
+    power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    peak = power[:, 5:-5].argmax(axis=1) + 5
+    near = sum(power[np.arange(len(power)), peak + offset] for offset in (-1, 0, 1))
+    clear = (near > (size * 60) ** 2) & (near > 0.8 * power.sum(axis=1))
+    tone = np.round((peak / FRAME_S - 300) / 120).astype(int)
     found = {}
     for number in range(SECONDS):
-        there = loud & (tone == number) if len(frames) else np.zeros(0, bool)
+        there = clear & (tone == number)
         runs = np.split(np.flatnonzero(there), np.flatnonzero(np.diff(np.flatnonzero(there)) > 1) + 1)
         at = np.concatenate([run for run in runs if len(run) >= 4] or [np.zeros(0, int)])
         if len(at):
@@ -294,27 +320,51 @@ def decoder() -> Iterator[IsolatedDecoder]:
 
 
 _NO_SOUND = ("tag before", "tags behind", "zeros behind")
+RULES = {
+    "as if whole": "only tags, zeros or a second file were added, which ffmpeg hears as sound or stumbles over",
+    "every second": "ffmpeg loses or moves sound that is whole; a run hears each second where it was written",
+    "pushed out": "noise pushes sound behind the end that the header tells; ffmpeg stops there, and refuses a W64. "
+    "The header of a recording that was not closed tells as little, so all of it is heard",
+    "newer FFmpeg": "damaged packets are another sound to the FFmpeg in PyAV than to Debian's",
+}
+"""Where a run is right without hearing what `ffmpeg` hears, and why."""
 
 
-def _judged(decoder, path: Path, damage: str, heard_by_ffmpeg: tuple, whole: np.ndarray, twice: np.ndarray) -> str:
-    """What is wrong with what a run hears of a file; empty where nothing is. `whole`: what `ffmpeg` hears of the file
-    without damage, and `twice`: that doubled. They are right as well where nothing but such was added."""
-    heard, error = _heard(decoder, path)
-    in_place, behind = heard_by_ffmpeg
-    added = {**dict.fromkeys(_NO_SOUND, whole), "twice": twice}.get(damage)
+def _judged(decoder, path: Path, damage: str, data: bytes, whole: np.ndarray) -> str:
+    """What is wrong with what a run hears of the file `data` at `path`, damaged; empty where it is what `ffmpeg` hears,
+    the name of a rule in brackets where that makes it right. `whole`: what `ffmpeg` hears without damage."""
+    (heard, error), (in_place, behind) = _heard(decoder, path), _right(path)
+    if not error and not _difference(heard, in_place):
+        return ""
+    added = {**dict.fromkeys(_NO_SOUND, whole), "twice": np.tile(whole, 2)}.get(damage)
     if added is not None and not _difference(heard, added):
-        return error
-    if len(behind) < NEAR_S * RATE:  # FFmpeg hears nothing
-        return "" if len(heard) < NEAR_S * RATE else f"{len(heard) / RATE:.2f} s, right is nothing"
-    wrong = _difference(heard, in_place)
-    if wrong and damage != "whole":
-        right = not _difference(heard, behind) or _is_better(heard, in_place, behind, damage)
-        wrong = "" if right else wrong
-    return ", ".join(filter(None, (error, wrong)))
+        return error or "[as if whole]"
+    wrong = ", ".join(filter(None, (error, _difference(heard, in_place))))
+    if error or damage == "whole":
+        return wrong
+    if damage == "noise in" and len(heard) > len(in_place) and _goes_on(heard, path, len(data)):
+        return "[pushed out]"
+    if max(len(behind), len(heard)) < NEAR_S * RATE or not _difference(heard, behind):
+        return ""
+    if len(behind) and _is_better(heard, in_place, behind, damage):
+        return "[every second]"
+    plain = _plain(path)
+    return "[newer FFmpeg]" if len(plain) and not _difference(heard[: len(plain)], plain) else wrong
+
+
+def _goes_on(heard: np.ndarray, path: Path, size: int) -> bool:
+    """Whether the sound is what `ffmpeg` hears of the first `size` bytes of a file, and more of its end."""
+    first = path.with_suffix(".first")
+    first.write_bytes(path.read_bytes()[:size])
+    for right in _right(first):
+        more = _places(heard[len(right) :])
+        if len(heard) > len(right) > 0 and not _difference(heard[: len(right)], right):
+            return min(more, default=SECONDS) >= max(_places(right), default=0)
+    return False
 
 
 def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
-    """Damage → what is wrong with it; nothing of a pair that this FFmpeg does not write, or does not hear whole."""
+    """Damage → what `_judged` says; nothing of a pair that this FFmpeg does not write, or does not hear whole."""
     data = _written(container, codec, tmp_path / "written")
     whole = _right(tmp_path / "written")[0]
     if not data or abs(len(whole) / RATE - SECONDS) > 0.3:
@@ -323,7 +373,7 @@ def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[
     path = tmp_path / "sound"  # note: no ending, by which FFmpeg would guess
     for name in damages:
         path.write_bytes(DAMAGES[name](data))
-        found[name] = _judged(decoder, path, name, _right(path), whole, np.tile(whole, 2))
+        found[name] = _judged(decoder, path, name, data, whole)
     return found
 
 
@@ -332,7 +382,7 @@ def test_what_is_heard_and_where(decoder, tmp_path, pair):
     container, _, codec = pair.partition(":")
     found = _compare(decoder, tmp_path, container, codec, list(DAMAGES))
     assert len(found) == len(DAMAGES)
-    assert not {name: wrong for name, wrong in found.items() if wrong}
+    assert not {name: wrong for name, wrong in found.items() if wrong and not wrong.startswith("[")}
 
 
 @pytest.mark.long
@@ -342,9 +392,9 @@ def test_every_pair(decoder, tmp_path, container, capsys):
     for codec in CONTAINERS[container].split():
         found = _compare(decoder, tmp_path, container, codec, list(DAMAGES))
         (tmp_path / "written").unlink(missing_ok=True)
-        marks = " ".join(f"{name} {'ok' if not said else 'NO'}" for name, said in found.items()) or "no oracle"
-        table.append(f"{container:>9} {codec:<16} {marks}")
-        wrong += [f"{container} {codec} {name}: {said}" for name, said in found.items() if said]
+        marks = [f"{name} {(said if said.startswith('[') else 'NO') if said else 'ok'}" for name, said in found.items()]
+        table.append(f"{container:>9} {codec:<16} {' '.join(marks) or 'no oracle'}")
+        wrong += [f"{container} {codec} {name}: {said}" for name, said in found.items() if said and said[0] != "["]
     with capsys.disabled():
         print("", *table, *wrong, sep="\n")
     assert not wrong

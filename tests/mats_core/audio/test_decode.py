@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mats_core.audio.decode import DecodeLimits, decode, probe
-from mats_core.audio.ffmpeg import FfmpegSource
 from mats_core.audio.file import AudioError, SourceFile
+from mats_core.audio.readers.ffmpeg import FfmpegSource
 from mats_core.audio.signatures import sniff
 from tests.recordings import clicks, encode, melody
 
@@ -360,26 +360,3 @@ def test_a_store_that_fails_midway_is_no_short_file(kind):
         decode(file, sample_rate=16000)
     assert caught.value.code == "io_error"
     assert "secret" not in str(caught.value)
-
-
-def test_a_packet_of_a_track_that_began_on_the_way_is_passed_over() -> None:
-    """PyAV ends its generator with IndexError there (an MPEG transport stream with a new track)."""
-    from mats_core.audio.ffmpeg import _Container
-    from mats_core.audio.file import SourceFile
-
-    opened = _Container(SourceFile(io.BytesIO(encode(melody(16000, 3.0), 16000, "mp3"))))
-    whole, failed = opened.container, []
-
-    class Stumbling:
-        def demux(self, stream: object) -> object:
-            for packet in whole.demux(stream):
-                yield packet
-                if len(failed) < 5:
-                    failed.append(packet)
-                    raise IndexError("list index out of range")
-
-    expected = sum(1 for packet in _Container(opened._file).packets() if packet.size)
-    opened = _Container(opened._file)
-    whole, opened.container = opened.container, Stumbling()
-    assert sum(1 for packet in opened.packets() if packet.size) == expected
-    assert len(failed) == 5

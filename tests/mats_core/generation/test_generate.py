@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 
-from mats_core.generation import generate as module
-from mats_core.generation.generate import generate, generate_by_transformers
+from mats_core.generation.generate import generate_by_transformers
 from mats_core.generation.settings import DecodingSettings
+from mats_core.generation.writer import Writer
 from tests.mats_core.generation.random_llms import END, random_llm
 
 PROMPTS = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 11, 6, 9, 4)]
 
 
+def writer() -> Writer:
+    """A writer by the loop."""
+    return Writer(random_llm("llama", 60, 3), bos=1, end=END)
+
+
 @pytest.mark.parametrize("beams", [1, 4])
 def test_both_ways_give_the_same(beams: int) -> None:
     llm, settings = random_llm("llama", 60, 3), DecodingSettings(beams=beams, max_new_tokens=9)
-    ours = generate(llm, PROMPTS, settings, bos=1, end=END, slots=2, keep=3)
+    ours = Writer(llm, bos=1, end=END).write(PROMPTS, settings, slots=2, keep=3)
     theirs = generate_by_transformers(llm, PROMPTS, settings, bos=1, end=END, keep=3)
     assert len({tuple(answer.ids) for answer in ours}) > 1
     for one, other in zip(ours, theirs, strict=True):
@@ -33,29 +36,15 @@ def test_both_ways_give_the_same(beams: int) -> None:
 def test_log_probabilities_are_the_llms_own() -> None:
     # without rules the score of beams is the mean log-probability a token, the end included
     settings = DecodingSettings(beams=3, max_new_tokens=9, repetition_penalty=1.0, no_repeat_ngram=0)
-    for answer in generate(random_llm("llama", 60, 3), PROMPTS, settings, bos=1, end=END, keep=3):
+    for answer in writer().write(PROMPTS, settings, keep=3):
         for each in (answer, *answer.others):
             assert each.logprob_mean == pytest.approx(each.score, abs=1e-5)
             assert each.logprob_sum == pytest.approx(each.logprob_mean * len(each.ids))
 
 
 def test_an_end_token_is_the_last_and_lengths_are_kept() -> None:
-    llm = random_llm("llama", 60, 3)
-    for answer in generate(llm, PROMPTS, DecodingSettings(max_new_tokens=9), bos=1, end=END):
+    for answer in writer().write(PROMPTS, DecodingSettings(max_new_tokens=9)):
         assert END not in answer.ids[:-1]
         assert answer.ids[-1] == END or len(answer.ids) == 9
-    for answer in generate(llm, PROMPTS, DecodingSettings(max_new_tokens=9, min_length=10), bos=1, end=END):
+    for answer in writer().write(PROMPTS, DecodingSettings(max_new_tokens=9, min_length=10)):
         assert len(answer.ids) == 9  # min_length counts the BOS
-
-
-def test_an_llm_that_does_not_fit_is_answered_by_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
-    llm, settings = random_llm("llama", 60, 3), DecodingSettings(max_new_tokens=5)
-    expected = [answer.ids for answer in generate(llm, PROMPTS, settings, bos=1, end=END)]
-
-    def refuse(*_: Any, **__: Any) -> Any:
-        raise AssertionError("the loop was used")
-
-    monkeypatch.setattr(module, "BeamSearch", refuse)
-    monkeypatch.setattr(module, "fits", lambda causal_lm, longest: "it does not" if longest == 11 + 5 else None)
-    assert [answer.ids for answer in generate(llm, PROMPTS, settings, bos=1, end=END, slots=2)] == expected
-    assert generate(llm, [], settings, bos=1, end=END) == []

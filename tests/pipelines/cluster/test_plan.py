@@ -6,8 +6,8 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.cluster import plan as planning
+from pipelines.cluster.execution import actor_pool
 from pipelines.cluster.plan import Plan, Resources, check_fits
-from pipelines.cluster.stages import actor_pool
 from pipelines.settings.archive import RunSettings
 
 GB = 10**9

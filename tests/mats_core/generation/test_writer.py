@@ -1,0 +1,60 @@
+"""One writer for many callers: their requests share the slots, and none notices the others."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import torch
+
+from mats_core.generation import writer as module
+from mats_core.generation.settings import DecodingSettings
+from mats_core.generation.writer import Writer
+from tests.mats_core.generation.random_llms import END, random_llm
+
+SETTINGS = DecodingSettings(max_new_tokens=9)
+PROMPTS = [torch.randn(3 + at % 5, 32, generator=torch.Generator().manual_seed(at)) for at in range(24)]
+
+
+@pytest.fixture
+def writer() -> Writer:
+    return Writer(random_llm("llama", 60, 3), bos=1, end=END)
+
+
+def test_callers_in_threads_share_the_slots(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [writer.write([prompt], SETTINGS)[0].ids for prompt in PROMPTS]
+    made: list[Any] = []
+
+    class Counted(module.BeamSearch):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(module, "BeamSearch", Counted)
+    shared = Writer(writer.causal_lm, bos=1, end=END)
+    with ThreadPoolExecutor(6) as threads:
+        found = list(threads.map(lambda at: shared.write(PROMPTS[4 * at : 4 * at + 4], SETTINGS, slots=5), range(6)))
+    assert [answer.ids for block in found for answer in block] == expected
+    assert len(made) == 1
+
+
+def test_a_step_that_fails_is_told_to_its_callers_and_the_next_call_works(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [answer.ids for answer in writer.write(PROMPTS[:3], SETTINGS)]
+    with monkeypatch.context() as broken:
+        broken.setattr(module.BeamSearch, "_decode", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        with pytest.raises(RuntimeError, match="out of memory"):
+            writer.write(PROMPTS[:3], SETTINGS)
+    assert [answer.ids for answer in writer.write(PROMPTS[:3], SETTINGS)] == expected
+
+
+def test_an_llm_that_does_not_fit_is_answered_by_transformers(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS)]
+    asked: list[int] = []
+    monkeypatch.setattr(module, "BeamSearch", None)
+    monkeypatch.setattr(module, "fits", lambda causal_lm, longest: asked.append(longest) or "it does not")
+    assert [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS, slots=2)] == expected
+    assert asked == [7 + 9]  # the longest prompt and answer
+    assert writer.write([], SETTINGS) == []
