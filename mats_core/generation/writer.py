@@ -11,6 +11,7 @@ import torch
 from mats_core.generation.beam_search import BeamSearch, Written
 from mats_core.generation.fits import fits
 from mats_core.generation.generate import generate_by_transformers
+from mats_core.generation.graphs import beam_search
 from mats_core.generation.settings import DecodingSettings
 
 CPU_SLOTS, GPU_SLOTS = 32, 128
@@ -65,7 +66,7 @@ class Writer:
         with self._lock:
             if name not in self._searches:
                 self._searches = {key: search for key, search in self._searches.items() if search.busy}
-                search = BeamSearch(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
+                search = beam_search(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
                 self._searches[name] = _Shared(search)
             return self._searches[name]
 

@@ -24,7 +24,7 @@ from jobs.benchmarks.inputs import random_llama
 from jobs.benchmarks.measuring import timed, wait_for
 from jobs.benchmarks.train import matrix_rate
 from mats_core.generation.beam_search import BeamSearch
-from mats_core.generation.graphs import beam_search, compile_body
+from mats_core.generation.graphs import GraphedBeamSearch, beam_search, compile_body
 from mats_core.generation.rules import apply_rules
 from mats_core.generation.settings import DecodingSettings
 
@@ -205,10 +205,11 @@ def engine(section: Section) -> None:
 
 
 def open_search(llm: Any, slots: int, longest: int, graphs: bool = True) -> BeamSearch:
-    """The engine as a run opens it, or without graphs."""
-    if graphs:
-        return beam_search(llm, decoding(longest), end=END, slots=slots)
-    return BeamSearch(llm, decoding(longest), end=END, slots=slots)
+    """The engine as a run opens it; or with every step launched kernel by kernel, in the same shapes."""
+    search = beam_search(llm, decoding(longest), end=END, slots=slots)
+    if not graphs and isinstance(search, GraphedBeamSearch):
+        search.eager = "as asked"
+    return search
 
 
 def engine_rate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from jobs.benchmarks.gpu.section import END, Section, answer_lengths, name_of, repeated
 from jobs.benchmarks.inputs import random_llama
+from jobs.benchmarks.measuring import empty_cache
 from jobs.benchmarks.train import count_flops, matrix_rate
 
 if TYPE_CHECKING:
@@ -107,11 +109,12 @@ def step_rate(section: Section, model: MatsModel, settings: TrainingSettings, pe
     for tokens in MICRO_BATCHES:
         chosen = settings.model_copy(update={"micro_batch_tokens": tokens})
         batch = made_batch(model, samples, chosen)
-        try:
+        seconds = None
+        with suppress(torch.OutOfMemoryError):
             seconds = _seconds(section, model, optimizer, chosen, batch)
-        except torch.OutOfMemoryError:
+        if seconds is None:
             optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+            empty_cache(section.device)
             continue
         return {
             "step_ms": 1e3 * seconds,
