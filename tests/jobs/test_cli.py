@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 from jobs.cli import app
 
 COMMANDS = (
-    "caption embed-audio scan compact embed-text build-memory train ask import-reference report evaluate compare demo "
-    "doctor submit soundworld history benchmark"
+    "caption embed-audio scan compact corpus embed-text build-memory noise train adapt ask import-reference report "
+    "evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
-    "soundworld": "build corpus ablate evaluate card clip",
+    "soundworld": "build corpus ablate noise adapt evaluate card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core memory embed-text scale",
+    "benchmark": "caption evaluate scan train core gpu memory embed-text scale",
 }
 
 
