@@ -50,9 +50,10 @@ def settings_command(
                 values = {key.replace("-", "_"): value for key, value in values.items()}
                 # note: an option that may come several times is an empty list when it does not
                 values.update({key: value for key, value in given.items() if value is not None and value != []})
-                for argument in arguments:
-                    if argument not in values and kind.model_fields[argument].is_required():
-                        raise missing(argument.upper(), kind.model_fields[argument], otherwise)
+                for setting, field in _ordered(kind, arguments):
+                    if setting not in values and field.is_required():
+                        asked = setting.upper() if setting in arguments else f"--{setting}"
+                        raise missing(asked, field, otherwise)
                 return run(build(kind, values))
 
             raise typer.Exit(guarded(body))
@@ -96,8 +97,8 @@ def _parameter(name: str, field: FieldInfo, positional: bool, heading: str | Non
         default: Any = typer.Argument(None, help=text, show_default=False, metavar=name.upper())
     else:
         flag = "--" + name.rstrip("_").replace("_", "-")  # note: list_, since `list` is a type where it stands
-        shown = None if field.default in (None, False) or field.default_factory else str(field.default)
-        text += f" (default: {shown})" if shown else ""
+        unsaid = field.is_required() or field.default_factory or field.default in (None, False)
+        text += "" if unsaid else f" (default: {field.default})"
         default = typer.Option(None, flag, help=text, show_default=False, rich_help_panel=heading)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
