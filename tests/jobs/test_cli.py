@@ -23,7 +23,7 @@ COMMANDS = (
 GROUPS = {
     "soundworld": "build corpus ablate noise adapt evaluate card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core gpu memory embed-text scale",
+    "benchmark": "caption evaluate scan train core gpu generate memory embed-text scale",
 }
 
 
