@@ -1,4 +1,4 @@
-"""`mats corpus`, `embed-text`, `build-memory`, `noise`: published files → corpora → embeddings and their uses."""
+"""`mats corpus`, `embed-text`, `build-memory`, `noise`: published files → corpora → embeddings and what follows."""
 
 from __future__ import annotations
 
