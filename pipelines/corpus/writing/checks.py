@@ -12,9 +12,10 @@ from pipelines.corpus.writing.phrases import Entry, plain
 from pipelines.corpus.writing.records import ClipFacts, ancestors
 
 FEWEST_WORDS, MOST_WORDS = 2, 40
-# Words that name no sound: what fills a sentence, who makes a sound where that is not said, and what most things do.
-_EMPTY = """a an the of in on at from with and or to into by as is are be been being it its their there this that
-    his her person people someone somebody something sound noise audio recording clip can contain heard hear while then
+# Words that name no sound: those of grammar, those that fill a sentence or say that somebody makes a sound, and what
+# most things do. Where a label has no others, the last and then the second of these count as well.
+_GRAMMAR = "a an the of in on at from with and or to into by as is are be been being it its their there this that while"
+_EMPTY = """his her person people someone somebody something sound noise audio recording clip can contain heard hear then
     microphone pick tone"""
 _PALE = "play run work move use go make"
 _NO = re.compile(r"(?i)\b(no|not|without|never|neither|nor|lacks?|lacking|free|absent|absence)\b|n't\b")
@@ -69,8 +70,10 @@ def stem(word: str) -> str:
     return word[:-1] if len(word) > 3 and (word[-1] == word[-2] or word.endswith("i")) else word
 
 
-_FILL = frozenset(stem(word) for word in _EMPTY.split())
-_MOST_DO = frozenset(stem(word) for word in _PALE.split())
+_STEMS_OF_GRAMMAR, _STEMS_OF_EMPTY, _MOST_DO = (
+    frozenset(stem(word) for word in words.split()) for words in (_GRAMMAR, _EMPTY, _PALE)
+)
+_FILL = _STEMS_OF_GRAMMAR | _STEMS_OF_EMPTY
 
 
 @lru_cache(maxsize=1 << 16)
@@ -89,8 +92,8 @@ def _wordings(entry: Entry) -> tuple[frozenset[str], ...]:
 
 
 def _options(texts: Iterable[str]) -> tuple[frozenset[str], ...]:
-    found = [frozenset(stems(text)) - _FILL for text in texts]
-    return tuple(each - _MOST_DO or each for each in found if each)
+    found = [frozenset(stems(text)) - _STEMS_OF_GRAMMAR for text in texts]
+    return tuple(each - _FILL - _MOST_DO or each - _FILL or each for each in found if each)
 
 
 def named_at(entry: Entry, found: dict[str, int]) -> int | None:

@@ -92,6 +92,8 @@ def test_commas_part_labels_so_a_name_loses_its_own_in_a_list() -> None:
     assert answer_words(["pigeon, dove cooing"], {}) == ["pigeon, dove cooing"]
     several = ["Male speech, man speaking", "Inside, small room", "Roaring cats (lions, tigers)", "Bee, wasp, etc."]
     assert answer_words(several, {}) == ["male speech", "inside small room", "roaring cats", "bee"]
+    tags = ["genre---drumnbass", "instrument---electricguitar", "mood/theme---happy"]
+    assert answer_words(tags, {}) == ["drum and bass", "electric guitar", "happy"]
     assert answer_words(["hiphop", "rock"], {"hiphop": "hip hop"}) == ["hip hop", "rock"]
 
 
