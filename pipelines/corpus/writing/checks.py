@@ -15,8 +15,8 @@ FEWEST_WORDS, MOST_WORDS = 2, 40
 # Words that name no sound: those of grammar, those that fill a sentence or say that somebody makes a sound, and what
 # most things do. Where a label has no others, the last and then the second of these count as well.
 _GRAMMAR = "a an the of in on at from with and or to into by as is are be been being it its their there this that while"
-_EMPTY = """his her person people someone somebody something sound noise audio recording clip can contain heard hear then
-    microphone pick tone"""
+_EMPTY = """his her person people someone somebody something sound noise audio recording clip can contain heard hear
+    then microphone pick tone"""
 _PALE = "play run work move use go make"
 _NO = re.compile(r"(?i)\b(no|not|without|never|neither|nor|lacks?|lacking|free|absent|absence)\b|n't\b")
 _LOUD = re.compile(r"(?i)\b(loud\w*|quiet\w*|faint\w*|soft\w*|distant\w*|near\w*|far|nearby|background|foreground)\b")
