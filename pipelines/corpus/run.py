@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.cluster.execution import actor_pool, bounded_retries
+from pipelines.cluster.execution import bounded_retries
 from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.progress import Progress, peak_mb
 from pipelines.cluster.session import check_device
@@ -245,7 +245,7 @@ class _Corpus:
 
     def _writing(self, there: Resources) -> dict[str, Any]:
         """What writes a block, for `map_batches`: tasks, or actors with an LLM, one a GPU where there are any."""
-        from ray.data import Dataset
+        from ray.data import ActorPoolStrategy, Dataset
 
         settings, given = self.settings, (self.out.uri, self.settings.seed, self.out.run_id)
         if self.llm is None:
@@ -255,7 +255,7 @@ class _Corpus:
         actors = max(1, int(there.gpus) if on_gpu else min(_workers(settings), fitting))
         return {
             "fn": blocks.BlockWriter, "fn_constructor_args": (settings.writer, settings.device, *given),
-            "compute": actor_pool(actors, actors, False), "num_gpus": 1.0 if on_gpu else None,
+            "compute": ActorPoolStrategy(size=actors), "num_gpus": 1.0 if on_gpu else None,
             **bounded_retries(Dataset.map_batches),
         }  # fmt: skip
 
