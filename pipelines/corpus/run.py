@@ -155,10 +155,12 @@ def _check(
 
     from pipelines.cluster.session import readable_errors
 
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few sets are no fault
     tables = [pa.table({"set": [name]}) for name in names]
     checked = ray.data.from_arrow(tables).map_batches(
-        blocks.check_sets, fn_args=(settings.data, asked), batch_format="pyarrow", batch_size=None, num_cpus=WRITE_CPUS
-    )
+        blocks.check_sets, fn_args=(settings.data, asked), batch_format="pyarrow", batch_size=None,
+        num_cpus=WRITE_CPUS, concurrency=_workers(settings),
+    )  # fmt: skip
     found: dict[str, Tally] = {}
     batches = (table for table in checked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for table in readable_errors(batches):
@@ -228,14 +230,14 @@ class _Corpus:
 
         from pipelines.cluster.session import readable_errors
 
-        warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few blocks are no fault
         self.tell(Progress("start"))
         given = (self.settings.data, self.asked, done, self.block_records)
         with _small_blocks():
             sets = ray.data.from_arrow([pa.table({"set": [name]}) for name in names])
             clips = sets.map_batches(
-                blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS
-            )
+                blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS,
+                concurrency=_workers(self.settings),
+            )  # fmt: skip
             written = clips.map_batches(
                 **self._writing(there), batch_format="pyarrow", batch_size=1, num_cpus=WRITE_CPUS
             )
