@@ -36,7 +36,7 @@ from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.corpus import CorpusSettings
 
-SIDECAR = "_corpus.json"
+SIDECAR, LEFT_OUT = "_corpus.json", "_left_out"
 READ_CPUS, WRITE_CPUS = 0.5, 1.0
 ACTOR_BYTES = 1.5e9
 """What an actor takes besides its LLM."""
@@ -80,7 +80,7 @@ def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | 
     llm = None if settings.writer == TEMPLATE else llm_facts(settings.writer)
     writer = f"{llm.fingerprint}, {instruction_mark()}" if llm else settings.writer
     identity = {"job": "corpus", "format": settings.format, "writer": writer, "seed": settings.seed}
-    written = ("_run.json", SIDECAR, *(f"{name}.json" for name in list_corpus_sets()), blocks.FOLDER)
+    written = ("_run.json", SIDECAR, LEFT_OUT, *(f"{name}.json" for name in list_corpus_sets()), blocks.FOLDER)
     with open_output(
         settings.out, identity, results=blocks.FOLDER, overwrite=settings.overwrite, written=written
     ) as out:
@@ -211,7 +211,9 @@ class _Corpus:
         """Check, read and write the sets."""
         found = _check(self.settings, names, self.asked, self.tell)
         for name in names:
-            self.told[name] = {"files": self.marks[name], "complete": False, "found": found[name].told()}
+            told = found[name].told()
+            self._name_left_out(name, told.pop("named"))
+            self.told[name] = {"files": self.marks[name], "complete": False, "found": told}
         self._tell_sets()
         done = {name: sorted(self._parts(name)) for name in names}
         before = sum(parquet.row_count(uri) for name in names for uri in self._parts(name).values())
@@ -293,6 +295,12 @@ class _Corpus:
 
     def _drop_parts(self, name: str, parts: dict[int, str]) -> None:
         self.out.drop({f"{blocks.FOLDER}/{name}/{uri.rpartition('/')[2]}": uri for uri in parts.values()})
+
+    def _name_left_out(self, name: str, ids: dict[str, list[str]]) -> None:
+        """Say in LEFT_OUT/NAME.json which clips evaluation asks."""
+        if ids:
+            text = json.dumps(ids, indent=1, ensure_ascii=False)
+            storage.write_bytes(self.out.join(LEFT_OUT, f"{name}.json"), text.encode())
 
     def _tell_sets(self) -> None:
         self.out.tell(SIDECAR, {"sets": dict(sorted(self.told.items()))})
