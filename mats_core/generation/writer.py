@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from mats_core.device import free_bytes
 from mats_core.generation.beam_search import BeamSearch, Written
 from mats_core.generation.fits import fits
 from mats_core.generation.generate import generate_by_transformers
 from mats_core.generation.settings import DecodingSettings
+from mats_core.generation.slots import BESIDE, PROMPT_TOKENS, choose_slots, llm_sizes
 
 CPU_SLOTS, GPU_SLOTS = 32, 128
 
@@ -32,6 +34,7 @@ class Writer:
         self.slots = CPU_SLOTS if causal_lm.device.type == "cpu" else GPU_SLOTS
         self._lock = threading.Lock()
         self._searches: dict[str, _Shared] = {}
+        self._fits: dict[str, int] = {}  # settings → slots that there was memory for
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what runs: a copy begins with nothing."""
@@ -55,7 +58,7 @@ class Writer:
         """
         if not prompts:
             return []
-        slots = slots or self.slots
+        slots = slots or self._fitting(settings)
         if fits(self.causal_lm, max(len(prompt) for prompt in prompts) + settings.max_new_tokens) is not None:
             found = []
             for at in range(0, len(prompts), slots):
@@ -65,6 +68,20 @@ class Writer:
                 )
             return found
         return self._search(settings, slots, keep).write(prompts)
+
+    def _fitting(self, settings: DecodingSettings) -> int:
+        """Prompts answered at once: as many as there is memory for on a GPU, beside what else works there."""
+        free, sizes = free_bytes(self.causal_lm.device), llm_sizes(self.causal_lm.config.to_dict())
+        if free is None or sizes is None:
+            return self.slots
+        name = settings.model_dump_json()
+        with self._lock:
+            if name not in self._fits:
+                self._searches = {key: search for key, search in self._searches.items() if search.busy}
+                free = free_bytes(self.causal_lm.device) or 0
+                answer = (PROMPT_TOKENS, settings.max_new_tokens, settings.beams, self.causal_lm.dtype.itemsize)
+                self._fits[name] = max(1, choose_slots(free - BESIDE, sizes, *answer, most=self.slots))
+            return self._fits[name]
 
     def _search(self, settings: DecodingSettings, slots: int, keep: int) -> _Shared:
         """The search for these settings: the one that runs, or a new one in place of those that are idle."""

@@ -60,6 +60,7 @@ def test_several_files_load_the_model_once(sounds: list[str], tiny_model_dir: st
 def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
     done = ask(tiny_model_dir, sounds[1], "--json", "--segments", "--tag", "[audio caption]", "--task", "cla_label")
     told = json.loads(done.stdout)
+    assert told["number_types"] == {"llm": "float32", "mapper": "float32", "encoder": "float32"}
     model = mats_core.load_model(tiny_model_dir, device="cpu")
     (expected,) = model.answers(sounds[1], task="cla_label", tag="[audio caption]", segments=True)
     assert "</Speech> [audio caption] Identify" in told["prompt"]
