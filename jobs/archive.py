@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@settings_command(app, "caption", CaptionSettings)
+@settings_command(app, "caption", CaptionSettings, otherwise='"mats ask FILE" answers a few files here and now')
 def caption(settings: CaptionSettings) -> int:
     """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
     from jobs.terminal.display import RunDisplay
@@ -106,9 +107,16 @@ def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int
     if result.status == "incomplete":
         _warn(f"{result.rows - result.run['rows_done']} {what} are missing; run again")
         return 1
+    if result.rows and sum(result.errors.values()) == result.rows:
+        from pipelines.output.parts import first_error
+
+        _warn(f"all {result.rows} {what} failed; the first: {first_error(result.output)}")
+        return EXIT_TOO_MANY_ERRORS
     if result.error_rate > settings.max_error_rate:
         _warn(f"{result.error_rate:.1%} of rows failed; --max-error-rate allows {settings.max_error_rate:.1%}")
         return EXIT_TOO_MANY_ERRORS
+    where = shlex.quote(public_uri(settings.output))
+    typer.echo(f"next    mats report {where}" if job == "caption" else f"next    mats caption {where} ANSWERS")
     return 0
 
 

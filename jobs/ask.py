@@ -15,7 +15,7 @@ import typer
 from jobs.terminal.commands import command
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.model.prompts import validate_request
+from mats_core.model.prompts import task_name, validate_request
 from pipelines.settings.base import ALLOW_PARTS, ENCODER_DTYPE, LLM_DTYPE, MAPPER_DTYPE, NumberTypes, build
 
 if TYPE_CHECKING:
@@ -28,7 +28,11 @@ app = typer.Typer()
 
 @command(app, "ask")
 def ask(
-    files: list[str] = typer.Argument(..., help="Sound files (paths or URLs)."),
+    files: list[str] = typer.Argument(
+        ...,
+        metavar="FILE",
+        help='Sound files (paths or URLs), and behind them a question if you like: "Is there rain?"',
+    ),
     task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
     question: str | None = typer.Option(None, help="The question of task QA."),
     tag: str | None = typer.Option(None, help="Tag put into the prompt (default: the model's)."),
@@ -48,6 +52,11 @@ def ask(
     """Answer a few files right here, without Ray."""
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights
+
+    task = task_name(task)
+    if question is None and not interactive and is_question(files):
+        *files, question = files
+        task = "QA"
 
     chosen = {"llm_dtype": llm_dtype, "mapper_dtype": mapper_dtype, "encoder_dtype": encoder_dtype}
     types = build(NumberTypes, chosen)
@@ -96,6 +105,12 @@ def ask(
         else:
             show(file, clips, Request(task, question, tag))
     return code
+
+
+def is_question(files: list[str]) -> bool:
+    """Whether the last of some files is none, but a question about the others."""
+    last = files[-1]
+    return len(files) > 1 and " " in last.strip() and "://" not in last and not storage.exists(last)
 
 
 def _print_json(told: dict[str, Any]) -> None:

@@ -1,21 +1,21 @@
 """`mats benchmark generate`: the same prompts by transformers' `generate`, in batches, and by the beam loop, in slots.
 
 The shipped model answers captions of the embedded world. The larger LLM, a LLaMA of 106 M parameters, has random
-weights and would never end an answer, so its output layer is given a likelihood of the end that grows with the position:
-both ways see the same logits, and answers end at different lengths, which are told beside the figures.
+weights and would never end an answer. So its output layer lets the end become likelier with the position: both ways
+see the same logits, and lengths are spread about their mean as the shipped model's are (told beside the figures).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jobs.benchmarks.inputs import random_llama, world_captions
-from jobs.benchmarks.measuring import device_name, print_figures, print_table, say
+from jobs.benchmarks.measuring import device_name, print_figures, print_table, say, timed
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def run_benchmark(
     llms: Sequence[str], requests: int, batches: Sequence[int], slots: Sequence[int], as_json: bool
 ) -> int:
     """Measure and print; 1 where the two ways do not write the same. Raises SettingsError."""
+    if requests < 1:
+        raise SettingsError("requests", f"{requests} cannot be measured", "choose at least 1")
     unknown = [name for name in llms if name not in LLMS]
     if unknown:
         raise SettingsError("llm", f'there is no "{unknown[0]}"', f"choose {' or '.join(LLMS)}")
@@ -91,7 +93,6 @@ def random(requests: int, **sizes: int) -> Asked:
 
 def make_it_end(llm: Any) -> None:
     """Let the end's logit rise with the position, from far below the others to far above them."""
-    import torch
 
     seen: dict[str, torch.Tensor] = {}
 
@@ -130,9 +131,9 @@ def side_by_side(name: str, asked: Asked, batches: Sequence[int], slots: Sequenc
     found: dict[str, list[list[int]]] = {}
     for way, sizes, run in (("generate", batches, by_generate), ("loop", slots, by_loop)):
         for size in sizes:
-            rates[way][size] = rate(
-                f"{name}: {way}, {size} at a time", lambda: found.update({way: run(size)}), len(asked.prompts)
-            )
+            found[way], seconds = timed(partial(run, size))
+            rates[way][size] = round(len(asked.prompts) / seconds, 2)
+            say(f"{name}: {way}, {size} at a time: {rates[way][size]} answers/s")
     best = {way: max(each.values()) for way, each in rates.items()}
     lengths = [len(row) for row in found["generate"]]
     return {
@@ -149,34 +150,16 @@ def side_by_side(name: str, asked: Asked, batches: Sequence[int], slots: Sequenc
     }
 
 
-def rate(what: str, run: Callable[[], Any], count: int) -> float:
-    """Answers a second of `run()`, which gives that many."""
-    began = time.perf_counter()
-    run()
-    found = count / (time.perf_counter() - began)
-    say(f"{what}: {found:.2f} answers/s")
-    return round(found, 2)
-
-
 def print_report(figures: dict[str, Any]) -> None:
     """A table for each LLM."""
-    for name in LLMS:
-        if name not in figures:
-            continue
+    for name in (name for name in LLMS if name in figures):
         each = figures[name]
-        sizes = sorted({size for rates in each["answers_per_s"].values() for size in rates})
-        rows = [
-            (
-                label,
-                *(
-                    f"{each['answers_per_s'][way][size]:.2f}" if size in each["answers_per_s"][way] else ""
-                    for size in sizes
-                ),
-            )
-            for way, label in (("generate", "transformers' generate, batch"), ("loop", "beam loop, slots"))
-        ]
-        tokens = ", ".join(f"{key} {value}" for key, value in each["tokens"].items())
+        rates = each["answers_per_s"]
+        sizes = sorted({*rates["generate"], *rates["loop"]})
+        rows = []
+        for way, label in (("generate", "transformers' generate, batch"), ("loop", "beam loop, slots")):
+            rows.append((label, *(f"{rates[way][size]:.2f}" if size in rates[way] else "" for size in sizes)))
         print_table(f"{name}, {each['parameters'] / 1e6:.1f} M parameters: answers/s", ("", *map(str, sizes)), rows)
-        print(
-            f"tokens an answer: {tokens}; equal {each['equal']} of {figures['requests']}; best to best {each['ratio']:.2f} ×"
-        )
+        tokens = ", ".join(f"{key} {value}" for key, value in each["tokens"].items())
+        print(f"tokens an answer: {tokens}; equal: {each['equal']} of {figures['requests']}")
+        print(f"best beside best: {each['ratio']:.2f} ×")

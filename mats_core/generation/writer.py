@@ -12,10 +12,11 @@ from mats_core.device import free_bytes
 from mats_core.generation.beam_search import BeamSearch, Written
 from mats_core.generation.fits import fits
 from mats_core.generation.generate import generate_by_transformers
+from mats_core.generation.graphs import beam_search
 from mats_core.generation.settings import DecodingSettings
-from mats_core.generation.slots import BESIDE, PROMPT_TOKENS, choose_slots, llm_sizes
+from mats_core.generation.slots import BESIDE, MOST_SLOTS, PROMPT_TOKENS, choose_slots, llm_sizes
 
-CPU_SLOTS, GPU_SLOTS = 32, 128
+CPU_SLOTS = 32
 
 
 class Writer:
@@ -31,10 +32,8 @@ class Writer:
 
     def __init__(self, causal_lm: Any, *, bos: int | None, end: int) -> None:
         self.causal_lm, self.bos, self.end = causal_lm, bos, end
-        self.slots = CPU_SLOTS if causal_lm.device.type == "cpu" else GPU_SLOTS
         self._lock = threading.Lock()
         self._searches: dict[str, _Shared] = {}
-        self._fits: dict[str, int] = {}  # settings → slots that there was memory for
 
     def __getstate__(self) -> dict[str, Any]:
         """All but what runs: a copy begins with nothing."""
@@ -53,13 +52,14 @@ class Writer:
     ) -> list[Written]:
         """What the LLM writes after each prompt, at most `max_new_tokens`: a function of the prompt alone.
 
-        prompts: the LLM's input vectors [T, H] of each. slots: prompts answered at once (default: the writer's own).
-        keep: how many of a prompt's best answers are given.
+        prompts: the LLM's input vectors [T, H] of each. slots: prompts answered at once, at most as many as a GPU's
+        memory has room for (default: those, or on a CPU 32). keep: how many of a prompt's best answers are given.
         """
         if not prompts:
             return []
-        slots = slots or self._fitting(settings)
-        if fits(self.causal_lm, max(len(prompt) for prompt in prompts) + settings.max_new_tokens) is not None:
+        longest = max(len(prompt) for prompt in prompts)
+        slots = slots or (CPU_SLOTS if self.causal_lm.device.type == "cpu" else MOST_SLOTS)
+        if fits(self.causal_lm, longest + settings.max_new_tokens) is not None:
             found = []
             for at in range(0, len(prompts), slots):
                 batch = prompts[at : at + slots]
@@ -67,31 +67,26 @@ class Writer:
                     self.causal_lm, batch, settings, bos=self.bos, end=self.end, keep=keep
                 )
             return found
-        return self._search(settings, slots, keep).write(prompts)
+        return self._search(longest, settings, slots, keep).write(prompts)
 
-    def _fitting(self, settings: DecodingSettings) -> int:
-        """Prompts answered at once: as many as there is memory for on a GPU, beside what else works there."""
-        free, sizes = free_bytes(self.causal_lm.device), llm_sizes(self.causal_lm.config.to_dict())
-        if free is None or sizes is None:
-            return self.slots
-        name = settings.model_dump_json()
-        with self._lock:
-            if name not in self._fits:
-                self._searches = {key: search for key, search in self._searches.items() if search.busy}
-                free = free_bytes(self.causal_lm.device) or 0
-                answer = (PROMPT_TOKENS, settings.max_new_tokens, settings.beams, self.causal_lm.dtype.itemsize)
-                self._fits[name] = max(1, choose_slots(free - BESIDE, sizes, *answer, most=self.slots))
-            return self._fits[name]
-
-    def _search(self, settings: DecodingSettings, slots: int, keep: int) -> _Shared:
+    def _search(self, longest: int, settings: DecodingSettings, slots: int, keep: int) -> _Shared:
         """The search for these settings: the one that runs, or a new one in place of those that are idle."""
         name = f"{settings.model_dump_json()} {slots} {keep}"
         with self._lock:
             if name not in self._searches:
                 self._searches = {key: search for key, search in self._searches.items() if search.busy}
-                search = BeamSearch(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
+                slots = min(slots, self._room(longest, settings))
+                search = beam_search(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
                 self._searches[name] = _Shared(search)
             return self._searches[name]
+
+    def _room(self, longest: int, settings: DecodingSettings) -> int:
+        """Slots that the device's memory has room for, beside what else works there."""
+        free, sizes = free_bytes(self.causal_lm.device), llm_sizes(self.causal_lm.config.to_dict())
+        if free is None or sizes is None:
+            return MOST_SLOTS
+        answer = (max(longest, PROMPT_TOKENS), settings.max_new_tokens, settings.beams, self.causal_lm.dtype.itemsize)
+        return max(1, choose_slots(free - BESIDE, sizes, *answer))
 
 
 class _Shared:

@@ -75,11 +75,13 @@ def _without_paths(value: Any) -> Any:
 
 class Settings(BaseModel):
     """Settings of a job: a name that is no setting is an error. Where a cluster is joined (`address`), the settings
-    named in PATHS are anchored, and of those in MODELS what is a path."""
+    named in PATHS are anchored, and of those in MODELS what is a path. GROUPS: a heading of `--help` → what stands
+    below it, in this order."""
 
     model_config = ConfigDict(extra="forbid")
     PATHS: ClassVar[tuple[str, ...]] = ()
     MODELS: ClassVar[tuple[str, ...]] = ()
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     @model_validator(mode="before")
     @classmethod

@@ -33,7 +33,7 @@ def test_callers_in_threads_share_the_slots(writer: Writer, monkeypatch: pytest.
             super().__init__(*args, **options)
             made.append(self)
 
-    monkeypatch.setattr(module, "BeamSearch", Counted)
+    monkeypatch.setattr(module, "beam_search", Counted)
     shared = Writer(writer.causal_lm, bos=1, end=END)
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(lambda at: shared.write(PROMPTS[4 * at : 4 * at + 4], SETTINGS, slots=5), range(6)))
@@ -64,7 +64,7 @@ def test_a_step_that_fails_is_told_to_its_callers_and_the_next_call_works(
 def test_an_llm_that_does_not_fit_is_answered_by_transformers(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS)]
     asked: list[int] = []
-    monkeypatch.setattr(module, "BeamSearch", None)
+    monkeypatch.setattr(module, "beam_search", None)
     monkeypatch.setattr(module, "fits", lambda causal_lm, longest: asked.append(longest) or "it does not")
     assert [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS, slots=2)] == expected
     assert asked == [7 + 9]  # the longest prompt and answer
@@ -74,13 +74,13 @@ def test_an_llm_that_does_not_fit_is_answered_by_transformers(writer: Writer, mo
 def test_slots_are_as_many_as_a_gpus_memory_has_room_for(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is free when settings come for the first time decides; a CPU takes what suits it."""
     made: list[int] = []
+    real = module.beam_search
 
-    class Counted(module.BeamSearch):
-        def __init__(self, *args: Any, slots: int, **options: Any) -> None:
-            super().__init__(*args, slots=slots, **options)
-            made.append(slots)
+    def counted(*args: Any, slots: int, **options: Any) -> Any:
+        made.append(slots)
+        return real(*args, slots=slots, **options)
 
-    monkeypatch.setattr(module, "BeamSearch", Counted)
+    monkeypatch.setattr(module, "beam_search", counted)
     monkeypatch.setattr(module, "free_bytes", lambda device: None)
     expected = [answer.ids for answer in writer.write(PROMPTS, SETTINGS)]
     assert made == [module.CPU_SLOTS]
