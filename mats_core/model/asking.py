@@ -213,7 +213,7 @@ def in_batches(
     prepare: what is done to a batch before `run` gets it, in a thread, while `run` is at the batch before.
     """
     found: list[Any] = []
-    batches = [items[at : at + size] for at in range(0, len(items), size)]
+    batches = [items[at : at + size] for at in range(0, len(items), size)] if items else []
     with ThreadPoolExecutor(1) as thread:
         following = [thread.submit(prepare, batch) for batch in batches[:1]]
         for at, batch in enumerate(batches):

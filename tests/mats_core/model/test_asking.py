@@ -176,6 +176,7 @@ def test_the_next_batch_is_prepared_while_this_one_is_at_work() -> None:
         return [2 * each for each in batch]
 
     assert in_batches(range(5), 2, run, prepare) == [200, 202, 204, 206, 208]
+    assert in_batches([], 0, run, prepare) == []
 
 
 def test_a_batch_that_fails_is_run_item_by_item() -> None:
