@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -37,6 +38,15 @@ def test_callers_in_threads_share_the_slots(writer: Writer, monkeypatch: pytest.
         found = list(threads.map(lambda at: shared.write(PROMPTS[4 * at : 4 * at + 4], SETTINGS, slots=5), range(6)))
     assert [answer.ids for block in found for answer in block] == expected
     assert len(made) == 1
+
+
+def test_a_copy_writes_with_its_own_weights(writer: Writer) -> None:
+    expected = [answer.ids for answer in writer.write(PROMPTS[:3], SETTINGS)]
+    copied = copy.deepcopy(writer)
+    torch.nn.init.zeros_(writer.causal_lm.get_output_embeddings().weight)
+    random_llm.cache_clear()  # nobody else is to have this one
+    assert [answer.ids for answer in copied.write(PROMPTS[:3], SETTINGS)] == expected
+    assert [answer.ids for answer in writer.write(PROMPTS[:3], SETTINGS)] != expected
 
 
 def test_a_step_that_fails_is_told_to_its_callers_and_the_next_call_works(
