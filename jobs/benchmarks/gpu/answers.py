@@ -270,7 +270,7 @@ class _Run:
         search, found = self.search, dict[int, list[int]]()
         self.head.lengths, self.head.written = self._places, search._beams.steps[:, None]
         mean = sum(self.lengths[: len(prompts)]) / len(prompts)
-        began, self.full_rate = time.perf_counter(), 0.0
+        began, self.full_rate, self._keys = time.perf_counter(), 0.0, []
         try:
             for key, prompt in enumerate(prompts):
                 search.add(key, prompt)
