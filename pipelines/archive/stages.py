@@ -235,10 +235,12 @@ class ModelStage:
             torch.set_num_threads(context.threads)
         from mats_core import load_model
         from mats_core.memory.bridges import Bridge, BridgeSettings
+        from mats_core.packages import import_transformers
 
         self.spec, self.run_id = spec, context.run_id
         self.batch_size = 1 if spec.deterministic else context.batch_size
         self._refusal: SettingsError | None = None
+        import_transformers()
         try:
             self.model = load_model(
                 spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts
