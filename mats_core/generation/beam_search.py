@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,22 +29,19 @@ class Written:
     """An answer: its token ids, the end token included where it was written.
 
     logprob_sum, logprob_mean: of the LLM's own log-probabilities of these tokens, as it had them before the rules
-    against repetition; score: what beams are ranked by, the sum under the rules over the length to the power of the
-    length penalty (with one beam logprob_sum stands for it). others: the other beams' answers, best first, where asked.
+    against repetition. others: the other beams' answers, best first, where asked for; fewer where fewer were finished.
     """
 
     ids: list[int]
     logprob_sum: float
     logprob_mean: float
-    score: float
     others: tuple[Written, ...] = ()
 
 
-def written(answers: list[tuple[list[int], float, float]]) -> Written:
-    """The best of (ids, sum of log-probabilities, score), with the others inside."""
-    each = [Written(ids, total, total / max(1, len(ids)), score) for ids, total, score in answers]
-    best = each[0]
-    return Written(best.ids, best.logprob_sum, best.logprob_mean, best.score, tuple(each[1:]))
+def written(answers: list[tuple[list[int], float]]) -> Written:
+    """The first of (ids, sum of log-probabilities), with the others inside."""
+    best, *others = [Written(ids, total, total / max(1, len(ids))) for ids, total in answers]
+    return replace(best, others=tuple(others))
 
 
 class BeamSearch:

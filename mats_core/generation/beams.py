@@ -170,10 +170,10 @@ class Beams:
         steps = self.steps[:, None].expand_as(parents)
         return torch.stack([each.double() for each in (sums, steps, parents, tokens, finished)], -1)
 
-    def answers(self, row: int, count: int) -> list[tuple[list[int], float, float]]:
-        """The best finished answers of a slot: (ids, sum of the LLM's own log-probabilities, score)."""
+    def answers(self, row: int, count: int) -> list[tuple[list[int], float]]:
+        """The best finished answers of a slot: (ids, sum of the LLM's own log-probabilities)."""
         found = []
-        facts, best = self.facts[row].tolist(), self.best[row].tolist()
+        facts = self.facts[row].tolist()
         longest = 1 + max(int(each[_STEP]) for each in facts)
         tokens, parents = self.trail_tokens[row, :longest].tolist(), self.trail_parents[row, :longest].tolist()
         for rank, (total, step, parent, token, finished) in enumerate(facts):
@@ -183,5 +183,5 @@ class Beams:
             for at in range(int(step) - 1, -1, -1):
                 ids.append(tokens[at][beam])
                 beam = parents[at][beam]
-            found.append((ids[::-1], total, best[rank]))
+            found.append((ids[::-1], total))
         return found

@@ -23,9 +23,31 @@ def generate_by_transformers(
     keep: int = 1,
 ) -> list[Written]:
     """As `Writer.write`, of any LLM, in one batch."""
+    keep = min(keep, settings.beams)
+    rows = generated(causal_lm, prompts, settings, bos=bos, end=end, keep=keep)
+    found = []
+    for at, prompt in enumerate(prompts):
+        best, *others = rows[at * keep : (at + 1) * keep]
+        # transformers fills up with beams that were not finished
+        others = [row for row in others if row and (row[-1] == end or len(row) == settings.max_new_tokens)]
+        found.append(written([(ids, _log_probability(causal_lm, prompt, ids)) for ids in (best, *others)]))
+    return found
+
+
+@torch.inference_mode()
+def generated(
+    causal_lm: Any,
+    prompts: Sequence[torch.Tensor],
+    settings: DecodingSettings,
+    *,
+    bos: int | None,
+    end: int,
+    keep: int = 1,
+) -> list[list[int]]:
+    """The ids of each prompt's `keep` best answers, one after the other."""
     from transformers import GenerationConfig, LogitsProcessorList
 
-    longest, keep = max(len(prompt) for prompt in prompts), min(keep, settings.beams)
+    longest = max(len(prompt) for prompt in prompts)
     embeddings = prompts[0].new_zeros((len(prompts), longest, prompts[0].shape[1]))  # [N, T, H]
     mask = torch.zeros((len(prompts), longest), dtype=torch.int64, device=embeddings.device)
     for row, prompt in enumerate(prompts):  # padded on the left, and `generate` counts positions from the mask
@@ -34,7 +56,7 @@ def generate_by_transformers(
     beams: dict[str, Any] = {}
     if settings.beams > 1:
         beams = {"length_penalty": settings.length_penalty, "num_return_sequences": keep}
-    made = causal_lm.generate(
+    rows = causal_lm.generate(
         inputs_embeds=embeddings,
         attention_mask=mask,
         logits_processor=LogitsProcessorList([_Rules(settings, end)]),
@@ -45,30 +67,18 @@ def generate_by_transformers(
             pad_token_id=end,
             bos_token_id=bos,
             eos_token_id=end,
-            return_dict_in_generate=True,
-            output_scores=settings.beams > 1,
             **beams,
         ),
-    )
-    rows = made.sequences.tolist()  # [N · keep, at most max_new_tokens]
-    rows = [row[: row.index(end) + 1] if end in row else row for row in rows]
-    sums = _log_probabilities(causal_lm, [prompt for prompt in prompts for _ in range(keep)], rows, end)
-    means = [total / max(1, len(row)) ** settings.length_penalty for total, row in zip(sums, rows, strict=True)]
-    scores = made.sequences_scores.tolist() if settings.beams > 1 else means
-    answers = list(zip(rows, sums, scores, strict=True))
-    return [written(answers[at : at + keep]) for at in range(0, len(answers), keep)]
+    )  # int64 [N · keep, at most max_new_tokens]
+    return [row[: row.index(end) + 1] if end in row else row for row in rows.tolist()]
 
 
-def _log_probabilities(causal_lm: Any, prompts: Sequence[torch.Tensor], rows: list[list[int]], end: int) -> list[float]:
-    """The sum of each answer's log-probabilities, as the LLM has them after its prompt."""
-    embed = causal_lm.get_input_embeddings()
-    found = []
-    for prompt, ids in zip(prompts, rows, strict=True):
-        tokens = torch.tensor(ids, dtype=torch.int64, device=prompt.device)
-        whole = torch.cat([prompt, embed(tokens[:-1]).to(prompt.dtype)])[None]  # [1, T + tokens − 1, H]
-        logits = causal_lm(inputs_embeds=whole, use_cache=False).logits[0, len(prompt) - 1 :].float()
-        found.append(float(logits.log_softmax(-1).gather(1, tokens[:, None]).sum()) if ids else 0.0)
-    return found
+def _log_probability(causal_lm: Any, prompt: torch.Tensor, ids: list[int]) -> float:
+    """The sum of an answer's log-probabilities, as the LLM has them after its prompt [T, H]."""
+    tokens = torch.tensor(ids, dtype=torch.int64, device=prompt.device)
+    words = causal_lm.get_input_embeddings()(tokens[:-1]).to(prompt.dtype)
+    logits = causal_lm(inputs_embeds=torch.cat([prompt, words])[None], use_cache=False).logits[0, len(prompt) - 1 :]
+    return float(logits[: len(ids)].float().log_softmax(-1).gather(1, tokens[:, None]).sum())
 
 
 class _Rules:

@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 
+from mats_core.device import card_memory
 from mats_core.generation.beam_search import BeamSearch, Written
 from mats_core.generation.fits import fits
 from mats_core.generation.generate import generate_by_transformers
+from mats_core.generation.graphs import beam_search
 from mats_core.generation.settings import DecodingSettings
+from mats_core.generation.slots import MOST_SLOTS, choose_slots, llm_sizes
 
-CPU_SLOTS, GPU_SLOTS = 32, 128
+CPU_SLOTS = 32
 
 
 class Writer:
@@ -29,9 +32,15 @@ class Writer:
 
     def __init__(self, causal_lm: Any, *, bos: int | None, end: int) -> None:
         self.causal_lm, self.bos, self.end = causal_lm, bos, end
-        self.slots = CPU_SLOTS if causal_lm.device.type == "cpu" else GPU_SLOTS
         self._lock = threading.Lock()
         self._searches: dict[str, _Shared] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what runs: a copy begins with nothing."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_searches")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _searches={})
 
     def write(
         self,
@@ -43,13 +52,14 @@ class Writer:
     ) -> list[Written]:
         """What the LLM writes after each prompt, at most `max_new_tokens`: a function of the prompt alone.
 
-        prompts: the LLM's input vectors [T, H] of each. slots: prompts answered at once (default: the writer's own).
-        keep: how many of a prompt's best answers are given.
+        prompts: the LLM's input vectors [T, H] of each. slots: prompts answered at once, at most as many as a GPU's
+        memory has room for (default: those, or on a CPU 32). keep: how many of a prompt's best answers are given.
         """
         if not prompts:
             return []
-        slots = slots or self.slots
-        if fits(self.causal_lm, max(len(prompt) for prompt in prompts) + settings.max_new_tokens) is not None:
+        longest = max(len(prompt) for prompt in prompts)
+        slots = slots or (CPU_SLOTS if self.causal_lm.device.type == "cpu" else MOST_SLOTS)
+        if fits(self.causal_lm, longest + settings.max_new_tokens) is not None:
             found = []
             for at in range(0, len(prompts), slots):
                 batch = prompts[at : at + slots]
@@ -57,17 +67,27 @@ class Writer:
                     self.causal_lm, batch, settings, bos=self.bos, end=self.end, keep=keep
                 )
             return found
-        return self._search(settings, slots, keep).write(prompts)
+        return self._search(longest, settings, slots, keep).write(prompts)
 
-    def _search(self, settings: DecodingSettings, slots: int, keep: int) -> _Shared:
+    def _search(self, longest: int, settings: DecodingSettings, slots: int, keep: int) -> _Shared:
         """The search for these settings: the one that runs, or a new one in place of those that are idle."""
         name = f"{settings.model_dump_json()} {slots} {keep}"
         with self._lock:
             if name not in self._searches:
                 self._searches = {key: search for key, search in self._searches.items() if search.busy}
-                search = BeamSearch(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
+                slots = min(slots, self._room(longest, settings))
+                search = beam_search(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
                 self._searches[name] = _Shared(search)
             return self._searches[name]
+
+    def _room(self, longest: int, settings: DecodingSettings) -> int:
+        """Slots that the device's memory has room for."""
+        memory, sizes = card_memory(self.causal_lm.device), llm_sizes(self.causal_lm.config.to_dict())
+        if memory is None or sizes is None:
+            return MOST_SLOTS
+        idle = torch.cuda.memory_reserved(self.causal_lm.device) - torch.cuda.memory_allocated(self.causal_lm.device)
+        number = self.causal_lm.dtype.itemsize
+        return max(1, choose_slots(memory[0] + idle, sizes, longest, settings.max_new_tokens, settings.beams, number))
 
 
 class _Shared:

@@ -7,6 +7,7 @@ An answer is a function of its own sound, request, model and settings: never of 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -170,8 +171,8 @@ def ask_clips(
     """The answer to each clip's request, or the exception that the model ended with on it.
 
     segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
-    has them. Clips and windows are asked `batch_size` at a time; where a batch fails, each goes alone, and one that
-    fails again takes the place of its clip's answer.
+    has them. `batch_size` clips and windows are asked at a time: the next is begun where one is answered. Where that
+    fails, the halves are tried, down to each alone, and what fails alone takes the place of its clip's answer.
     """
     asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
     for clip, request in zip(clips, requests, strict=True):
@@ -181,9 +182,9 @@ def ask_clips(
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
-        return model.answer_embeddings(vectors, [request for _, request in batch], **settings)
+        return model.answer_embeddings(vectors, [request for _, request in batch], slots=batch_size, **settings)
 
-    replies = iter(zip(asked, in_batches(asked, batch_size, answer), strict=True))
+    replies = iter(zip(asked, in_batches(asked, len(asked), answer), strict=True))
     found: list[Answer | Exception] = []
     for clip in clips:
         (pooled, _), whole = next(replies)
@@ -206,7 +207,8 @@ def in_batches(
     run: Callable[[Any], Iterable[Any]],
     prepare: Callable[[Sequence[Item]], Any] = lambda batch: batch,
 ) -> list[Any]:
-    """What `run` makes of the items, `size` at a time; where it fails, of each alone, an exception in its place.
+    """What `run` makes of the items, `size` at a time; where it fails, of halves, down to each alone, an exception in
+    its place.
 
     prepare: what is done to a batch before `run` gets it, in a thread, while `run` is at the batch before.
     """
@@ -219,12 +221,13 @@ def in_batches(
             following.extend(thread.submit(prepare, each) for each in batches[at + 1 : at + 2])
             try:
                 found.extend(run(prepared.result()))
-            except Exception:
-                for item in batch:
-                    try:
-                        found.extend(run(prepare([item])))
-                    except Exception as error:
-                        found.append(error)
+                continue
+            except Exception as error:
+                if len(batch) == 1:
+                    found.append(error)
+                    continue
+            # note: not inside the handler, where the error would hold on to the memory of what failed
+            found.extend(in_batches(batch, math.ceil(len(batch) / 2), run, prepare))
     return found
 
 

@@ -216,8 +216,12 @@ class MatsModel:
         settings: over the model's own decoding. Ids are those generated, the end token included where one was.
         """
         rows = [written.ids for written in self.write(embedding, prompts, settings)]
-        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        texts = [self.text(row) for row in rows]
         return (texts, rows) if return_ids else texts
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The words of token ids that the LLM wrote, without BOS and end."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     @torch.inference_mode()
     @exact_float32()
@@ -281,12 +285,14 @@ class MatsModel:
         santa: SantaSettings | dict[str, Any] | None = None,
         explain: bool = False,
         bridge: Bridge | None = None,
+        slots: int | None = None,
     ) -> list[Reply]:
         """A reply to each embedding [B, D] and its request; a function of its own row alone.
 
         The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
         replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
-        across the gap between audio and text than Santa. explain=True lists the memory entries used.
+        across the gap between audio and text than Santa. explain=True lists the memory entries used. slots: answers
+        written at once (default: as many as suit the device).
         Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
         """
         audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
@@ -308,11 +314,10 @@ class MatsModel:
                 question = prompt_with_captions(asked, [entry["caption"] for entry in near])
             prompts.append(self.prompt(each.task, question, each.tag))
         self._check_room(prompts, self.config.decoding.updated(decoding))
-        texts, ids = self.generate(moved, prompts, decoding, return_ids=True)
         style = self.config.answer_style
         return [
-            Reply(clean_answer(text, style), len(row), near if explain else None)
-            for text, row, near in zip(texts, ids, entries, strict=True)
+            Reply(clean_answer(self.text(written.ids), style), len(written.ids), near if explain else None)
+            for written, near in zip(self.write(moved, prompts, decoding, slots=slots), entries, strict=True)
         ]
 
     def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:

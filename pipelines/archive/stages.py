@@ -217,6 +217,9 @@ class ModelSpec:
 
     model: str
     device: str = "auto"
+    llm_dtype: str = "auto"
+    mapper_dtype: str = "float32"
+    encoder_dtype: str = "float32"
     trust_remote_code: bool = False
     window_s: float = 0.0
     deterministic: bool = False
@@ -259,8 +262,9 @@ class ModelStage:
         import_transformers()
         try:
             self.model = load_model(
-                spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts
-            )
+                spec.model, spec.device, spec.llm_dtype, encoder_dtype=spec.encoder_dtype,
+                mapper_dtype=spec.mapper_dtype, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts,
+            )  # fmt: skip
             self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
             self._hearing = hearing_stream(self.model.device)
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error

@@ -26,15 +26,14 @@ def answers(case: Case, keep: int = 8) -> list[Written]:
 
 
 def check(case: Case) -> None:
-    """Every prompt's best answer, the others that finished, and their scores."""
+    """Every prompt's best answer and the others that finished, against transformers' for this prompt alone."""
     for prompt, answer in zip(case.prompts, answers(case), strict=True):
         rows, scores = by_transformers(case.llm, prompt, case.settings)
+        if scores[0] < OUT:
+            continue  # the rules leave no continuation at all: theirs is a beam that rounding chose, not an answer
         assert answer.ids == rows[0]
-        if scores:
-            finished = [row for row, score in zip(rows, scores, strict=True) if score > OUT]
-            assert [each.ids for each in (answer, *answer.others)][: len(finished)] == finished or not finished
-            for each, score in zip((answer, *answer.others), scores, strict=False):
-                assert each.score == pytest.approx(score, rel=1e-4, abs=1e-4)
+        finished = [row for row, score in zip(rows, scores, strict=True) if score > OUT]
+        assert [each.ids for each in (answer, *answer.others)] == finished
 
 
 @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -44,7 +43,8 @@ def test_the_same_tokens_as_transformers(case: Case) -> None:
 
 
 @pytest.mark.long
-@settings(max_examples=2500, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-@given(cases())
-def test_the_same_tokens_as_transformers_at_length(case: Case) -> None:
+@pytest.mark.parametrize("part", range(10))
+@settings(max_examples=250, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(case=cases())
+def test_the_same_tokens_as_transformers_at_length(part: int, case: Case) -> None:
     check(case)

@@ -8,7 +8,7 @@ import torch
 from mats_core.generation.generate import generate_by_transformers
 from mats_core.generation.settings import DecodingSettings
 from mats_core.generation.writer import Writer
-from tests.mats_core.generation.random_llms import END, random_llm
+from tests.mats_core.generation.random_llms import END, by_transformers, random_llm
 
 PROMPTS = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 11, 6, 9, 4)]
 
@@ -28,18 +28,16 @@ def test_both_ways_give_the_same(beams: int) -> None:
         assert len(one.others) == len(other.others) == (2 if beams > 1 else 0)
         for mine, its in zip((one, *one.others), (other, *other.others), strict=True):
             assert mine.ids == its.ids
-            assert (mine.logprob_sum, mine.logprob_mean, mine.score) == pytest.approx(
-                (its.logprob_sum, its.logprob_mean, its.score), abs=1e-4
-            )
+            assert mine.logprob_sum == pytest.approx(its.logprob_sum, abs=1e-4)
+            assert mine.logprob_mean == pytest.approx(mine.logprob_sum / len(mine.ids))
 
 
-def test_log_probabilities_are_the_llms_own() -> None:
-    # without rules the score of beams is the mean log-probability a token, the end included
+def test_without_rules_beams_are_ranked_by_their_mean_log_probability() -> None:
     settings = DecodingSettings(beams=3, max_new_tokens=9, repetition_penalty=1.0, no_repeat_ngram=0)
-    for answer in writer().write(PROMPTS, settings, keep=3):
-        for each in (answer, *answer.others):
-            assert each.logprob_mean == pytest.approx(each.score, abs=1e-5)
-            assert each.logprob_sum == pytest.approx(each.logprob_mean * len(each.ids))
+    llm = random_llm("llama", 60, 3)
+    for prompt, answer in zip(PROMPTS, Writer(llm, bos=1, end=END).write(PROMPTS, settings, keep=3), strict=True):
+        _, scores = by_transformers(llm, prompt, settings)
+        assert [each.logprob_mean for each in (answer, *answer.others)] == pytest.approx(scores, abs=1e-5)
 
 
 def test_an_end_token_is_the_last_and_lengths_are_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,12 +32,21 @@ def test_callers_in_threads_share_the_slots(writer: Writer, monkeypatch: pytest.
             super().__init__(*args, **options)
             made.append(self)
 
-    monkeypatch.setattr(module, "BeamSearch", Counted)
+    monkeypatch.setattr(module, "beam_search", Counted)
     shared = Writer(writer.causal_lm, bos=1, end=END)
     with ThreadPoolExecutor(6) as threads:
         found = list(threads.map(lambda at: shared.write(PROMPTS[4 * at : 4 * at + 4], SETTINGS, slots=5), range(6)))
     assert [answer.ids for block in found for answer in block] == expected
     assert len(made) == 1
+
+
+def test_a_copy_writes_with_its_own_weights(writer: Writer) -> None:
+    expected = [answer.ids for answer in writer.write(PROMPTS[:3], SETTINGS)]
+    copied = copy.deepcopy(writer)
+    torch.nn.init.zeros_(writer.causal_lm.get_output_embeddings().weight)
+    random_llm.cache_clear()  # nobody else is to have this one
+    assert [answer.ids for answer in copied.write(PROMPTS[:3], SETTINGS)] == expected
+    assert [answer.ids for answer in writer.write(PROMPTS[:3], SETTINGS)] != expected
 
 
 def test_a_step_that_fails_is_told_to_its_callers_and_the_next_call_works(
@@ -53,7 +63,7 @@ def test_a_step_that_fails_is_told_to_its_callers_and_the_next_call_works(
 def test_an_llm_that_does_not_fit_is_answered_by_transformers(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS)]
     asked: list[int] = []
-    monkeypatch.setattr(module, "BeamSearch", None)
+    monkeypatch.setattr(module, "beam_search", None)
     monkeypatch.setattr(module, "fits", lambda causal_lm, longest: asked.append(longest) or "it does not")
     assert [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS, slots=2)] == expected
     assert asked == [7 + 9]  # the longest prompt and answer

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import mats_core
-from jobs.benchmarks.plain import answer_files
+from jobs.benchmarks.pipeline.plain import answer_files
 from tests.e2e.conftest import write_tones
 
 

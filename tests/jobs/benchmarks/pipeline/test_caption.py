@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from jobs.benchmarks.caption import mean_of
+from jobs.benchmarks.pipeline.caption import mean_of
 
 
 def test_rates_of_two_runs_are_those_of_their_mean_time() -> None:

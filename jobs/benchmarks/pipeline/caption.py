@@ -77,7 +77,7 @@ def run_plain(place: Path, names: list[str], model: str, processes: int) -> dict
     for index in range(processes):
         share = place / f"share-{index}.txt"
         share.write_text("\n".join(names[index::processes]))
-        command = [sys.executable, "-m", "jobs.benchmarks.plain", model]
+        command = [sys.executable, "-m", "jobs.benchmarks.pipeline.plain", model]
         command += [str(share), str(place / f"plain-{index}.parquet"), str(CPU_BATCH)]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env))
     for process in running:

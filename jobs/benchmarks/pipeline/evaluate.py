@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jobs.benchmarks.caption import mean_of, run_pipeline, steady_figures
 from jobs.benchmarks.measuring import print_figures, print_table, run_mats, say, workplace
+from jobs.benchmarks.pipeline.caption import mean_of, run_pipeline, steady_figures
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from pipelines.cluster.plan import usable_cores

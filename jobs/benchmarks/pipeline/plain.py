@@ -1,6 +1,6 @@
 """One plain process of the benchmark: read, decode, batch, answer, write Parquet. No Ray, nothing isolated.
 
-    python -m jobs.benchmarks.plain MODEL LIST OUT BATCH
+    python -m jobs.benchmarks.pipeline.plain MODEL LIST OUT BATCH
 
 Prints "ready" when the model is loaded, starts at a line on stdin, ends with its figures as JSON.
 """

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.benchmarks import evaluate
+from jobs.benchmarks.pipeline import evaluate
 from mats_core.errors import SettingsError
 
 
