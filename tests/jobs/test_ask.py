@@ -37,9 +37,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = mats_core.load_model
 
-    def counted(uri: str, **options: Any) -> Any:
+    def counted(uri: str, *given: Any, **options: Any) -> Any:
         seen.append(uri)
-        return real(uri, **options)
+        return real(uri, *given, **options)
 
     monkeypatch.setattr("mats_core.load_model", counted, raising=False)
     return seen
@@ -90,7 +90,8 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
     with pytest.raises(SettingsError, match=r"interactive: standard input is closed; open one to read questions from"):
-        ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", False, False)
+        types = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
+        ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", **types)
     assert loads == []
 
 
