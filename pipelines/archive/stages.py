@@ -223,6 +223,7 @@ class ModelSpec:
     trust_remote_code: bool = False
     window_s: float = 0.0
     deterministic: bool = False
+    batch_size: int | None = None
     segments: bool = False
     explain: bool = False
     with_embedding: bool = False
@@ -257,7 +258,7 @@ class ModelStage:
         from mats_core.packages import import_transformers
 
         self.spec, self.run_id = spec, context.run_id
-        self.batch_size = 1 if spec.deterministic else context.batch_size
+        self.slots: int | None = 1 if spec.deterministic else spec.batch_size or context.batch_size
         self._refusal: SettingsError | None = None
         import_transformers()
         try:
@@ -267,6 +268,8 @@ class ModelStage:
             )  # fmt: skip
             self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
             self._hearing = hearing_stream(self.model.device)
+            if self.model.device.type == "cuda" and not spec.deterministic:
+                self.slots = spec.batch_size  # None: as many as the LLM's writer has room for
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
             self._refusal = error
         self.ready_at = time.time()
@@ -386,7 +389,7 @@ class AnswerStage(ModelStage):
             santa=self.spec.santa or None,
             bridge=self.bridge,
             explain=self.spec.explain,
-            batch_size=self.batch_size,
+            batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
         tokens = 0
@@ -399,6 +402,7 @@ class AnswerStage(ModelStage):
         for index in failed:
             values[index] = {}
         asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
+        slots = self.slots or max(1, asked)
         rows = self.output(rows, values, failed)
         return timed(
             rows,
@@ -406,7 +410,7 @@ class AnswerStage(ModelStage):
             answer_s=time.monotonic() - embedded,
             tokens=float(tokens),
             asked=float(asked),
-            places=float(math.ceil(asked / self.batch_size) * self.batch_size),
+            places=float(math.ceil(asked / slots) * slots),
             began_at=began,
             ready_at=self.ready_at,
         )
