@@ -171,8 +171,9 @@ def ask_clips(
     """The answer to each clip's request, or the exception that the model ended with on it.
 
     segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
-    has them. `batch_size` clips and windows are asked at a time (None: as the model has room
-    for): the next is begun where one is answered. Where that fails, the halves are tried, down to each alone, and what fails alone takes the place of its clip's answer.
+    has them. `batch_size` clips and windows are asked at a time (None: as the model has room for): the next is begun
+    where one is answered. Where that fails, the halves are tried, down to each alone, and what fails alone takes the
+    place of its clip's answer.
     """
     asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
     for clip, request in zip(clips, requests, strict=True):

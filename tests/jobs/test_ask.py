@@ -89,8 +89,8 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
     sounds: list[str], tiny_model_dir: str, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    types = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
     with pytest.raises(SettingsError, match=r"interactive: standard input is closed; open one to read questions from"):
-        types = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
         ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", **types)
     assert loads == []
 
