@@ -222,6 +222,21 @@ def _model() -> Finding:
     return Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {BUILTIN}")
 
 
+def model_findings(uri: str) -> Iterator[Finding]:
+    """What a model directory is and how it answers; what is wrong with it."""
+    from mats_core.model.facts import read_model_facts
+    from mats_core.storage.uris import public_uri
+
+    area = f"model {public_uri(uri)}"
+    try:
+        facts = read_model_facts(uri)
+    except SettingsError as error:
+        yield Finding(area, error.setting, MISSING, f"{error.problem}. Do: {error.remedy}")
+        return
+    yield Finding(area, "fingerprint", OK, f"{facts.fingerprint[:12]}, {facts.size / 1e6:.1f} MB of weights")
+    yield Finding(area, "answers", OK if facts.fallback is None else NOTE, f"written by {facts.generation}")
+
+
 def _optional(versions: Mapping[str, str]) -> Iterator[Finding]:
     for name, purpose, remedy in OPTIONAL:
         version = versions.get(name)
@@ -268,6 +283,9 @@ def doctor(
     address: Annotated[
         str | None, typer.Option(help="Look whether this cluster takes jobs from anybody: host:port, or a dashboard.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="URI", help="Look at a model directory as well: is it whole, how it answers.")
+    ] = None,
 ) -> int:
     """Print versions, devices, Ray, what is missing for what, what a store can, and who may use a cluster."""
     from rich.console import Console
@@ -276,6 +294,7 @@ def doctor(
 
     findings = [*examine(), *(store_findings(store) if store is not None else ())]
     findings += cluster_findings(address) if address is not None else ()
+    findings += model_findings(model) if model is not None else ()
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
     console = Console(soft_wrap=False)
     version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")
