@@ -15,8 +15,8 @@ import typer
 from jobs.terminal.commands import command
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.model.prompts import validate_request
-from pipelines.settings.base import ALLOW_PARTS
+from mats_core.model.prompts import task_name, validate_request
+from pipelines.settings.base import ALLOW_PARTS, ENCODER_DTYPE, LLM_DTYPE, MAPPER_DTYPE, NumberTypes, build
 
 if TYPE_CHECKING:
     from mats_core.model.asking import Clip, Request
@@ -28,7 +28,11 @@ app = typer.Typer()
 
 @command(app, "ask")
 def ask(
-    files: list[str] = typer.Argument(..., help="Sound files (paths or URLs)."),
+    files: list[str] = typer.Argument(
+        ...,
+        metavar="FILE",
+        help='Sound files (paths or URLs), and behind them a question if you like: "Is there rain?"',
+    ),
     task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
     question: str | None = typer.Option(None, help="The question of task QA."),
     tag: str | None = typer.Option(None, help="Tag put into the prompt (default: the model's)."),
@@ -38,6 +42,9 @@ def ask(
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    llm_dtype: str = typer.Option("auto", help=LLM_DTYPE),
+    mapper_dtype: str = typer.Option("float32", help=MAPPER_DTYPE),
+    encoder_dtype: str = typer.Option("float32", help=ENCODER_DTYPE),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
@@ -46,6 +53,13 @@ def ask(
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights
 
+    task = task_name(task)
+    if question is None and not interactive and is_question(files):
+        *files, question = files
+        task = "QA"
+
+    chosen = {"llm_dtype": llm_dtype, "mapper_dtype": mapper_dtype, "encoder_dtype": encoder_dtype}
+    types = build(NumberTypes, chosen)
     config = check_model_dir(model, allow_parts or ())
     if config.encoder is None:
         problem = f'"{model}" has no encoder and answers embeddings only'
@@ -70,7 +84,10 @@ def ask(
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
 
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code, allow_parts=allow_parts or ())
+    loaded = load_model(
+        model, device, types.llm_dtype, encoder_dtype=types.encoder_dtype, mapper_dtype=types.mapper_dtype,
+        trust_remote_code=trust_remote_code, allow_parts=allow_parts or (),
+    )  # fmt: skip
     show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
     code = 0
     for file in files:
@@ -88,6 +105,12 @@ def ask(
         else:
             show(file, clips, Request(task, question, tag))
     return code
+
+
+def is_question(files: list[str]) -> bool:
+    """Whether the last of some files is none, but a question about the others."""
+    last = files[-1]
+    return len(files) > 1 and " " in last.strip() and "://" not in last and not storage.exists(last)
 
 
 def _print_json(told: dict[str, Any]) -> None:
@@ -140,6 +163,7 @@ def _show(
             "prompt": loaded.prompt(request.task, request.question, request.tag),
             "model": model,
             "model_fingerprint": loaded.fingerprint,
+            "number_types": loaded.number_types,
             "answers": [{name: answer[name] for name in names} for answer in whole],
         }
         _print_json(told)

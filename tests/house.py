@@ -117,6 +117,7 @@ COVERED_BY = {
     "pipelines.train.mixture": "tests/pipelines/train/test_pack.py",
     "pipelines.train.parallel": "tests/pipelines/train/test_worker.py",
     "jobs.benchmarks.commands": "tests/jobs/test_cli.py",
+    "jobs.benchmarks.gpu.process": "tests/jobs/benchmarks/gpu/test_run.py",
     "jobs.evaluate": "tests/pipelines/evaluate/test_run.py",
     "jobs.start": "tests/jobs/test_cli.py",
 }

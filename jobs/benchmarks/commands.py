@@ -59,12 +59,15 @@ def train(
     batch: int = typer.Option(48, help="Samples a step."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     encoder: str = typer.Option("builtin", help="Whose text tower: msclap:FILE, hf:NAME, a directory, or builtin."),
+    compiled: bool | None = typer.Option(
+        None, "--compiled/--not-compiled", help="Compiled decoder layers too (default: on a GPU; minutes on a CPU)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> int:
-    """A step on stored embeddings beside one that runs the text tower: times, tokens/s, waiting, MFU."""
+    """A step on stored embeddings beside one that runs the text tower, and beside itself as it was: times, MFU."""
     from jobs.benchmarks.train import run_benchmark
 
-    return run_benchmark(size, steps, batch, device, encoder, as_json)
+    return run_benchmark(size, steps, batch, device, encoder, as_json, compiled)
 
 
 @command(app, "core")

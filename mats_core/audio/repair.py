@@ -6,6 +6,8 @@ The file itself stays as it is: a `SourceFile` presents it to decoders with the 
 from __future__ import annotations
 
 import re
+import zlib
+from collections.abc import Iterator
 
 from mats_core.audio.chunks import present_sound
 from mats_core.audio.file import SourceFile
@@ -25,7 +27,7 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     present_sound(file)
     repair_flac(file, until_s, in_memory)
     repair_ogg(file)
-    file.links = file.links or _joined_files(file)
+    file.links = file.links or _joined_files(file) or _joined_programs(file)
 
 
 def skip_tag(file: SourceFile) -> None:
@@ -39,8 +41,9 @@ def skip_tag(file: SourceFile) -> None:
 
 
 def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
-    """[begin, end) of the Matroska, WebM, ASF, FLV or NUT files that stand one behind the other in `file`, as live
-    segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is one."""
+    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia or VOC files that stand one behind the other in
+    `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
+    one."""
     head = file.head(HEAD_BYTES)
     end = 0  # where the first ends by its header
     if head[:4] == _EBML:
@@ -58,14 +61,73 @@ def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
         begin, at = head[:16], head.find(_ASF_FILE)
         end = int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
     else:
-        begin = head[: {b"FLV\x01": 13, b"nut/": 25}.get(head[:4], 0)]
+        begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26}.get(head[:4], 0)]
     if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
         return []
     found: list[int] = []
     for offset in range(0, file.size, _BLOCK):
         data = file.head(_BLOCK + len(begin) - 1, offset=offset)
         found += [offset + match.start() for match in re.finditer(re.escape(begin), data)]
-    return list(zip(found, [*found[1:], file.size], strict=True)) if len(found) > 1 else []
+    return _behind_one_another(found, file.size)
+
+
+def _behind_one_another(begins: list[int], end: int) -> list[tuple[int, int]]:
+    return list(zip(begins, [*begins[1:], end], strict=True)) if len(begins) > 1 else []
+
+
+def _joined_programs(file: SourceFile) -> list[tuple[int, int]]:
+    """[begin, end) of the stretches of an MPEG transport stream whose tables name other tracks of sound, none of those
+    before: FFmpeg hears the first alone. Empty where there is one."""
+    if file.size > _SEARCHED_BYTES or sniff(file.head(HEAD_BYTES)).name != "MPEG transport stream":
+        return []
+    looks = [file.head(_LOOK, offset=max(0, (file.size - _LOOK) * part // 4)) for part in range(5)]
+    seen = [tracks for look in looks for _, tracks in _programs(look)]
+    if all(tracks & seen[0] for tracks in seen):
+        return []
+    begins, heard = [0], seen[0]
+    for offset in range(0, file.size, _BLOCK):
+        for place, tracks in _programs(file.head(_BLOCK + _BETWEEN_TABLES, offset=offset)):
+            if not tracks & heard:
+                begins.append(offset + place)
+            heard = tracks
+    return _behind_one_another(begins, file.size)
+
+
+def _programs(data: bytes) -> Iterator[tuple[int, frozenset[int]]]:
+    """(place, PIDs of the sound) of the tables in a piece of an MPEG transport stream (ISO 13818-1, 2.4.4)."""
+    for match in re.finditer(rb"G[\x40\x60]\0[\x10-\x1f\x30-\x3f]", data):
+        programs = _section(data, match.start())
+        pids = [programs[at + 2 : at + 4] for at in range(8, len(programs) - 4, 4) if any(programs[at : at + 2])]
+        if not pids or programs[0] != 0:
+            continue
+        high, low = pids[0][0] & 0x1F, pids[0][1:]
+        header = b"G[" + re.escape(bytes([0x40 | high, 0x60 | high])) + b"]" + re.escape(low)
+        there = re.compile(header, re.DOTALL).search(data, match.start(), match.start() + _BETWEEN_TABLES)
+        table = _section(data, there.start()) if there else b""
+        if len(table) < 16 or table[0] != 2:
+            continue
+        tracks, at = set(), 12 + (table[10] << 8 & 0xF00 | table[11])
+        while at + 5 <= len(table) - 4:
+            if table[at] in _SOUND_TYPES:
+                tracks.add(table[at + 1] << 8 & 0x1F00 | table[at + 2])
+            at += 5 + (table[at + 3] << 8 & 0xF00 | table[at + 4])
+        if tracks:
+            yield match.start(), frozenset(tracks)
+
+
+def _section(data: bytes, at: int) -> bytes:
+    """The table in the packet of a transport stream at data[at], with its checksum; empty where it is not whole."""
+    packet = data[at : at + 188]
+    begin = 4 + (1 + packet[4] if packet[3] & 0x20 else 0) if len(packet) == 188 else 188
+    begin += 1 + packet[begin] if begin < 188 else 0
+    section = packet[begin:]
+    section = section[: 3 + (section[1] << 8 & 0xF00 | section[2])] if len(section) > 3 else b""
+    return section if zlib.crc32(section.translate(_REVERSED)) == 0xFFFFFFFF else b""
+
+
+_LOOK, _BETWEEN_TABLES = 1 << 18, 1 << 16  # bytes looked at here and there, and at most between the tables
+_SOUND_TYPES = frozenset({0x03, 0x04, 0x06, 0x0F, 0x11, 0x80, 0x81, 0x82, 0x83, 0x84, 0x86, 0x87, 0x8A})
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its checksum takes the highest bit first
 
 
 _SEARCHED_BYTES, _BLOCK = 256 << 20, 1 << 20

@@ -76,9 +76,8 @@ class Writer:
             if name not in self._searches:
                 self._searches = {key: search for key, search in self._searches.items() if search.busy}
                 slots = min(slots, self._room(longest, settings))
-                self._searches[name] = _Shared(
-                    beam_search(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
-                )
+                search = beam_search(self.causal_lm, settings, end=self.end, slots=slots, keep=keep)
+                self._searches[name] = _Shared(search)
             return self._searches[name]
 
     def _room(self, longest: int, settings: DecodingSettings) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mats_core.encoders.facts import is_msclap, read_hearing, split_uri, weights_file
 from mats_core.errors import SettingsError
-from mats_core.generation.slots import llm_sizes, reading_bytes, slot_bytes
+from mats_core.generation.slots import SPARE, LlmSizes, choose_slots, llm_sizes, reading_bytes, slot_bytes
 from mats_core.model.config import PACKED
 from mats_core.model.directory import check_model_dir, part_uri, resolve
 from mats_core.pretrained import weight_shapes
@@ -25,37 +25,62 @@ PROMPT_TOKENS = 128
 _TABLE = re.compile(r"embed_tokens|wte|wpe|lm_head")
 DEVICE_BYTES = 600_000_000
 """What a process takes of a GPU before it has done anything."""
-HEARING = 24
-"""Bytes an encoder works with, for each byte of float32 samples that it hears at once: 17 measured of HTSAT."""
+HEARING = 45
+"""Bytes an encoder works with, for each byte of float32 samples that it hears at once: 40 measured of HTSAT."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
 class MemoryNeeds:
-    """Bytes that a model takes on its device: LLM, mapper and encoder; `hearing` is what the encoder works with,
-    `writing` what prompts are read with and one answer is written in. `llm_dtype` names what the LLM is kept in."""
+    """Bytes that a model takes on its device: LLM, mapper and encoder, and `hearing`, what the encoder works with.
+
+    sizes: the LLM's, None where its config.json does not say them; number_bytes: of one of the numbers it computes
+    with; beams, answer_tokens: of the longest answer; llm_dtype: what the LLM is kept in.
+    """
 
     llm: int
     mapper: int
     encoder: int
     hearing: int
-    writing: int
+    sizes: LlmSizes | None
+    number_bytes: int
+    beams: int
+    answer_tokens: int
     llm_dtype: str
 
     @property
-    def weights(self) -> int:
-        """What stays there."""
-        return self.llm + self.mapper + self.encoder + DEVICE_BYTES
+    def held(self) -> int:
+        """What stays there beside the answers."""
+        return self.llm + self.mapper + self.encoder + self.hearing + DEVICE_BYTES
+
+    @property
+    def writing(self) -> int:
+        """What prompts are read with, and one answer is written in."""
+        if self.sizes is None:
+            return 0
+        one = slot_bytes(self.sizes, PROMPT_TOKENS, self.answer_tokens, self.beams, self.number_bytes)
+        return reading_bytes(self.sizes, self.number_bytes) + one
 
     @property
     def total(self) -> int:
-        """Below this nothing can be answered. Sound is heard and answers are written in turns."""
-        return self.weights + max(self.hearing, self.writing)
+        """Below this nothing can be answered."""
+        return int((self.held + self.writing) / (1 - SPARE))
+
+    def slots(self, free: int) -> int:
+        """How many answers are written at once where so many bytes are free before the model is there; 0: it does not
+        fit."""
+        if self.total > free:
+            return 0
+        if self.sizes is None:
+            return 1
+        answer = (PROMPT_TOKENS, self.answer_tokens, self.beams, self.number_bytes)
+        return max(1, choose_slots(free - self.held, self.sizes, *answer))
 
     def __str__(self) -> str:
-        llm, encoder = f"LLM {self.llm / 1e9:.1f} in {self.llm_dtype}", f"encoder {self.encoder / 1e9:.1f}"
-        work = f"{(self.total - self.weights) / 1e9:.1f} to work in"
-        return f"{self.total / 1e9:.1f} GB ({llm}, {encoder}, mapper {self.mapper / 1e9:.1f}, {work})"
+        work = (self.total - self.llm - self.encoder - self.mapper) / 1e9
+        parts = (self.llm / 1e9, self.encoder / 1e9, self.mapper / 1e9)
+        inside = "LLM {:.1f} in {}, encoder {:.1f}, mapper {:.1f}, {:.1f} to work in"
+        return f"{self.total / 1e9:.1f} GB ({inside.format(parts[0], self.llm_dtype, *parts[1:], work)})"
 
 
 def read_needs(
@@ -76,15 +101,8 @@ def read_needs(
     config = check_model_dir(uri, allow_parts)
     folder = resolve(uri)
     llm = local_directory(str(part_uri(folder, config.llm)), "llm")
-    packed = llm_dtype in PACKED
-    each = 2 if packed else _BYTES[llm_dtype]
-    sizes = llm_sizes(read_object(llm / "config.json", "llm") if (llm / "config.json").is_file() else {})
-    writing = 0
-    if sizes is not None:
-        decoding = config.decoding
-        longest = max_new_tokens or decoding.max_new_tokens
-        one = slot_bytes(sizes, PROMPT_TOKENS, longest, beams or decoding.beams, each)
-        writing = reading_bytes(sizes, each) + one
+    each = 2 if llm_dtype in PACKED else _BYTES[llm_dtype]
+    stated = read_object(llm / "config.json", "llm") if (llm / "config.json").is_file() else {}
     heard, hearing = part_uri(folder, config.encoder) if encoder else None, 0
     if heard is not None:
         rate, window_s = read_hearing(heard)
@@ -93,7 +111,8 @@ def read_needs(
         llm=_llm_bytes(llm, each, PACKED.get(llm_dtype)),
         mapper=_numbers(folder / "mapper.safetensors") * _BYTES[mapper_dtype],
         encoder=_numbers(_weights_of(heard)) * _BYTES[encoder_dtype] if heard is not None else 0,
-        hearing=hearing, writing=writing, llm_dtype=llm_dtype,
+        hearing=hearing, sizes=llm_sizes(stated), number_bytes=each, llm_dtype=llm_dtype,
+        beams=beams or config.decoding.beams, answer_tokens=max_new_tokens or config.decoding.max_new_tokens,
     )  # fmt: skip
 
 

@@ -100,6 +100,11 @@ def family(task: str) -> str:
     return found
 
 
+def task_name(given: str) -> str:
+    """A task as TASKS spells it, however it was written; what is none stays as it is."""
+    return next((task for task in TASKS if task.casefold() == given.strip().casefold()), given)
+
+
 def validate_request(
     task: str, question: str | None, tasks: Mapping[str, Any] | Sequence[str] = TASKS, tag: str | None = None
 ) -> None:

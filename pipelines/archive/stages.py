@@ -201,6 +201,9 @@ class ModelSpec:
 
     model: str
     device: str = "auto"
+    llm_dtype: str = "auto"
+    mapper_dtype: str = "float32"
+    encoder_dtype: str = "float32"
     trust_remote_code: bool = False
     window_s: float = 0.0
     deterministic: bool = False
@@ -241,8 +244,9 @@ class ModelStage:
         self._refusal: SettingsError | None = None
         try:
             self.model = load_model(
-                spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts
-            )
+                spec.model, spec.device, spec.llm_dtype, encoder_dtype=spec.encoder_dtype,
+                mapper_dtype=spec.mapper_dtype, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts,
+            )  # fmt: skip
             self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
             self._refusal = error

@@ -74,11 +74,11 @@ def run_stages(
     rows = ray.data.from_blocks(blocks)  # note: from_arrow would be a task and 45 kB a table
     for stage in stages:
         planned = stage.planned(plan)
-        actor, arguments = (IsolatedStage, (stage,)) if stage.isolated else (stage.actor, stage.arguments)
+        actor, arguments = (IsolatedStage, (planned,)) if stage.isolated else (stage.actor, stage.arguments)
         rows = rows.map_batches(
             actor, fn_constructor_args=(context, *arguments),
             batch_format="pyarrow", batch_size=planned.batch, num_cpus=planned.cpus, num_gpus=planned.gpus or None,
-            compute=actor_pool(planned.actors, planned.first_actors, planned.elastic),
+            compute=actor_pool(planned),
             **bounded_retries(ray.data.Dataset.map_batches),
         )  # fmt: skip
     # note: with prefetching a table is handed over when the next one has come, so it is durable that much later
@@ -87,16 +87,21 @@ def run_stages(
             yield table
 
 
-def actor_pool(most: int, first: int, elastic: bool) -> Any:
-    """Ray Data's strategy for `most` actors; an elastic one begins with `first` and has between one and `most`.
+def actor_pool(stage: Stage) -> Any:
+    """Ray Data's strategy for the actors of a planned stage; an elastic pool begins with some and has one or more.
 
-    An actor of an elastic pool is handed two tables at most, lest what a slow node has taken hold up the end.
+    An actor of an elastic pool is handed two tables at most beyond those it works on, lest what a slow node has taken
+    hold up the end.
     """
     from ray.data import ActorPoolStrategy
 
-    if not elastic:
-        return ActorPoolStrategy(size=most)
-    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2)
+    at_once: dict[str, Any] = {}
+    if stage.isolated:
+        at_once = {"max_concurrent_calls_per_actor": stage.in_flight, "enable_true_multi_threading": True}
+    if not stage.elastic:
+        return ActorPoolStrategy(size=stage.actors, **at_once)
+    sizes = {"min_size": 1, "max_size": stage.actors, "initial_size": stage.first_actors}
+    return ActorPoolStrategy(**sizes, **at_once, max_tasks_in_flight_per_actor=1 + stage.in_flight)
 
 
 def bounded_retries(map_batches: Any) -> dict[str, Any]:

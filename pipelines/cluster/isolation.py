@@ -42,7 +42,7 @@ serve(descriptor)
 FAILED_STARTS = 3
 """So many processes in a row that end before their actor is made end the run."""
 MOST_DEATHS = 16
-"""So many that end in a row, with no row answered in between, end the run: the fault is not that of single rows."""
+"""So many that end in a row, with nothing answered in between, end the run: the fault is not that of single rows."""
 
 
 class ProcessEnded(RuntimeError):
@@ -52,13 +52,15 @@ class ProcessEnded(RuntimeError):
 class IsolatedStage:
     """The actor of a stage whose own actor lives in a child process; made anew when a table ends it.
 
-    A table that ended the process is tried once more, as a whole: something else may have ended it. If it does so again
-    its rows are tried one by one, and one that ends the process alone gets what the actor's `refused` makes of it.
+    As many threads as the stage has `in_flight` may call it at once. Of the tables that were in the process when it
+    ended each is tried once more, alone: another may have ended it, or something else. If one does so again its rows
+    are tried one by one, and one that ends the process alone gets what the actor's `refused` makes of it.
     """
 
     def __init__(self, context: StageContext, stage: Stage) -> None:
         self._context, self._stage = replace(context, find_uris=None), stage  # note: what has secrets stays here
-        self._lock = threading.Lock()
+        self._lock, self._entering = threading.Lock(), threading.Lock()
+        self._places = threading.Semaphore(stage.in_flight)
         self._deaths = self._failed_starts = 0
         self._process = _StageProcess(self._context, self._stage)
 
@@ -69,45 +71,71 @@ class IsolatedStage:
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
         """What the actor makes of a table. Raises what the actor raises, and RuntimeError where process after process
         ends."""
-        found: list[pa.Table] = []
-        waiting: list[tuple[str, pa.Table, tuple[str, ...]]] = [("run", rows, ())]
-        deaths = 0
-        with self._lock:
-            while waiting:
-                what, part, more = waiting.pop(0)
-                if self._process.ended:
-                    self._process = _StageProcess(self._context, self._stage)
-                try:
-                    found += self._process.submit(what, part, *more).result()
-                    self._failed_starts = 0
-                    self._deaths *= what == "refused"
-                except ProcessEnded as ended:
-                    deaths += 1
-                    self._count_death(ended)
-                    if deaths == 1 or what != "run" or not self._process.was_ready:
-                        waiting.insert(0, (what, part, more))
-                    elif len(part) > 1:
-                        waiting = [("run", part.slice(at, 1), ()) for at in range(len(part))]
-                    else:
-                        waiting.insert(0, ("refused", part, (f"it ended the model's process ({ended})",)))
-        return iter(found)
+        yield from self._made_of(rows)
 
-    def _count_death(self, ended: ProcessEnded) -> None:
-        """Raises RuntimeError where it was one too many."""
+    def _made_of(self, rows: pa.Table) -> list[pa.Table]:
+        with self._beside(self._stage.in_flight - 1), contextlib.suppress(ProcessEnded):
+            return self._run("run", rows)
+        with self._beside(0):
+            try:
+                return self._run("run", rows)
+            except ProcessEnded as ended:
+                return self._refused(rows, ended) if len(rows) == 1 else self._one_by_one(rows)
+
+    def _one_by_one(self, rows: pa.Table) -> list[pa.Table]:
+        found: list[pa.Table] = []
+        for at in range(len(rows)):
+            row = rows.slice(at, 1)
+            try:
+                found += self._run("run", row)
+            except ProcessEnded as ended:
+                found += self._refused(row, ended)
+        return found
+
+    def _refused(self, row: pa.Table, ended: ProcessEnded) -> list[pa.Table]:
+        while True:
+            with contextlib.suppress(ProcessEnded):
+                return self._run("refused", row, f"it ended the model's process ({ended})")
+
+    @contextlib.contextmanager
+    def _beside(self, others: int) -> Iterator[None]:
+        """In the process together with at most so many others."""
+        places = self._stage.in_flight - others
+        with self._entering:
+            for _ in range(places):
+                self._places.acquire()
+        try:
+            yield
+        finally:
+            self._places.release(places)
+
+    def _run(self, what: str, rows: pa.Table, *more: str) -> list[pa.Table]:
+        """What the actor makes of rows, in a new process where there is none; raises ProcessEnded where it ends."""
+        with self._lock:
+            if self._process.ended:
+                self._replace()
+            asked = self._process.submit(what, rows, *more)
+        found = asked.result()
+        self._failed_starts = 0
+        self._deaths *= what != "run"
+        return found
+
+    def _replace(self) -> None:
         self._deaths += 1
         self._failed_starts += not self._process.was_ready
         if self._failed_starts >= FAILED_STARTS:
-            raise RuntimeError(f"the model's process does not start ({ended})") from None
+            raise RuntimeError(f"the model's process does not start ({self._process.how})")
         if self._deaths >= MOST_DEATHS:
             problem = f"the model's process ended {self._deaths} times in a row"
-            raise RuntimeError(f"{problem}, and answered nothing in between ({ended})") from None
+            raise RuntimeError(f"{problem}, and answered nothing in between ({self._process.how})")
+        self._process = _StageProcess(self._context, self._stage)
 
 
 class _StageProcess:
     """A process that holds an actor; tables may be given to it while it works on others."""
 
     def __init__(self, context: StageContext, stage: Stage) -> None:
-        self.ended, self.was_ready = False, False
+        self.ended, self.was_ready, self.how = False, False, ""
         self._numbers = itertools.count()
         self._asked: dict[int, Future[list[pa.Table]]] = {}
         self._lock = threading.Lock()
@@ -126,7 +154,7 @@ class _StageProcess:
             number = next(self._numbers)
             self._asked[number] = asked
             if self.ended:
-                asked.set_exception(ProcessEnded(self._how()))
+                asked.set_exception(ProcessEnded(self.how))
             else:
                 with contextlib.suppress(OSError):
                     self._connection.send_bytes(pickle.dumps((number, what, _packed(rows), more)))
@@ -150,14 +178,13 @@ class _StageProcess:
                     asked.set_exception(found)
                 else:
                     asked.set_result([_unpacked(each) for each in found])
-        with self._lock:
-            self.ended = True
         self._process.kill()
-        how = self._how()
+        with self._lock:
+            self.ended, self.how = True, self._how_it_ended()
         for asked in self._asked.values():
-            asked.set_exception(ProcessEnded(how))
+            asked.set_exception(ProcessEnded(self.how))
 
-    def _how(self) -> str:
+    def _how_it_ended(self) -> str:
         how = how_it_ended(self._process)
         if self._errors is not None and not self.was_ready:
             self._errors.seek(0)
@@ -179,22 +206,30 @@ def _unpacked(packed: pa.Buffer) -> pa.Table:
 
 
 def serve(descriptor: int) -> None:
-    """The child: makes the actor, and has it work on tables until its parent is gone."""
+    """The child: makes the actor, and has it work on tables, some at once, until its parent is gone."""
     connection = Connection(descriptor)
     context, stage = pickle.loads(connection.recv_bytes())
     asked: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, asked), daemon=True).start()
     actor = stage.make(context)
+    sending = threading.Lock()
     connection.send_bytes(pickle.dumps((None, "ready")))
-    while True:
-        number, what, rows, more = asked.get()
-        try:
-            found = (actor if what == "run" else getattr(actor, what))(_unpacked(rows), *more)
-            tables = [found] if isinstance(found, pa.Table) else list(found)
-            answer: Any = [_packed(table) for table in tables]
-        except Exception as error:
-            answer = _sendable(error)
-        connection.send_bytes(pickle.dumps((number, answer)))
+
+    def work() -> None:
+        while True:
+            number, what, rows, more = asked.get()
+            try:
+                found = (actor if what == "run" else getattr(actor, what))(_unpacked(rows), *more)
+                tables = [found] if isinstance(found, pa.Table) else list(found)
+                answer: Any = [_packed(table) for table in tables]
+            except Exception as error:
+                answer = _sendable(error)
+            with sending:
+                connection.send_bytes(pickle.dumps((number, answer)))
+
+    for _ in range(stage.in_flight - 1):
+        threading.Thread(target=work, daemon=True).start()
+    work()
 
 
 def _listen(connection: Connection, asked: queue.SimpleQueue[Any]) -> None:

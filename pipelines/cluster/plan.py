@@ -19,6 +19,7 @@ WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
 CPU_BATCH, GPU_BATCH = 16, 64
+CPU_IN_FLIGHT, GPU_IN_FLIGHT = 2, 3
 MAX_SHARDS = 10_000
 SMALL_MODEL = 200_000_000
 """Bytes of a model up to which one thread is as fast as two, and on a busy machine many times faster."""
@@ -43,6 +44,7 @@ class Plan:
     """How a run uses its resources. `_run.json` holds it.
 
     actors: model actors, each with `threads` of torch, `gpus_per_actor` and batches of `batch_size` rows.
+    in_flight: tables that a model actor works on at once, so that its LLM has more to do when one ends.
     decode_actors: decoding actors, each with `decoder_workers` processes. shard_rows: rows of the work list that a
     decoding actor is given at once. elastic: not all actors find a place at once, so their pools begin with
     `first_actors` model actors, and grow and shrink with the work.
@@ -57,6 +59,7 @@ class Plan:
     shard_rows: int
     elastic: bool = False
     first_actors: int = 1
+    in_flight: int = 1
 
 
 def usable_cores() -> int:
@@ -96,6 +99,7 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         first = max(1, min(actors, int(gpus if on_gpu else (cpus - DECODER_CPUS) / MODEL_CPUS)))
     return Plan(
         actors=actors, threads=threads, elastic=first < actors, first_actors=first,
+        in_flight=GPU_IN_FLIGHT if on_gpu else CPU_IN_FLIGHT,
         gpus_per_actor=min(1.0, resources.gpus / actors) if on_gpu else 0.0,
         batch_size=settings.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH),
         decode_actors=math.ceil(decoders / WORKERS_PER_DECODER), decoder_workers=min(decoders, WORKERS_PER_DECODER),

@@ -34,7 +34,8 @@ class Stage:
     """One step of a run.
 
     actor: a class, made in every actor as `actor(context, *arguments)`; an instance is called with an Arrow table and
-    gives one, or several. isolated: it lives in a process of its own (`isolation`), for a row may end it. cpus, gpus:
+    gives one, or several. isolated: it lives in a process of its own (`isolation`), for a row may end it; then an
+    instance is called by `in_flight` threads. cpus, gpus:
     of Ray's, for an actor; a stage declared with gpus gets the share of one that the plan has for it. batch: rows in a
     table; None: as they come. reads, writes, drops: columns; what it does not name it hands on. actors, first_actors,
     elastic: see `Plan`.
@@ -53,6 +54,7 @@ class Stage:
     first_actors: int = 1
     elastic: bool = False
     isolated: bool = False
+    in_flight: int = 1
 
     def make(self, context: StageContext) -> Any:
         """The actor in this process, without Ray."""
@@ -60,7 +62,7 @@ class Stage:
 
     def planned(self, plan: Plan) -> Stage:
         """The stage with the actors, GPUs and batch that the plan has for it."""
-        own = replace(self, elastic=plan.elastic)
+        own = replace(self, elastic=plan.elastic, in_flight=plan.in_flight if self.isolated else 1)
         if not self.gpus:
             return replace(own, actors=plan.decode_actors, first_actors=plan.decode_actors)
         gpus = min(self.gpus, plan.gpus_per_actor)

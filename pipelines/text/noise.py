@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mats_core import storage
+from mats_core.encoders.base import stack_windows
 from mats_core.encoders.facts import refuse_other_encoder
 from mats_core.errors import SettingsError
 from mats_core.memory.noise import NoiseEstimate
@@ -105,14 +106,14 @@ class _Ears:
     def __init__(self, encoder: Any) -> None:
         self.encoder = encoder
 
-    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Windows [T] → unit embeddings float32 [W, D]."""
-        import torch
+    def stack_windows(self, windows: Sequence[np.ndarray]) -> Any:
+        """Windows [T] → [W, window samples], padded."""
+        return stack_windows(windows, self.encoder.pad)
 
-        from mats_core.model.asking import as_float
-
-        padded = np.stack([self.encoder.pad(as_float(np.asarray(window))) for window in windows])  # [W, T]
-        return np.asarray(self.encoder.embed_audio(torch.from_numpy(padded)).cpu().numpy())
+    def embed_windows(self, windows: Any) -> np.ndarray:
+        """Windows [T], or what `stack_windows` made of them → unit embeddings float32 [W, D]."""
+        stacked = self.stack_windows(windows) if isinstance(windows, (list, tuple)) else windows
+        return np.asarray(self.encoder.embed_audio(stacked).cpu().numpy())
 
 
 def _listed(pairs: str, encoder: Any, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -32,9 +33,12 @@ class OwnLM(LlamaForCausalLM):
     def __init__(self, config):
         super().__init__(config)
         deadly = config.deadly
-        self.model.embed_tokens.register_forward_pre_hook(
-            lambda module, given: os._exit(9) if given[0].shape[-1] > 2 and (given[0] == deadly).any() else None  # a prompt
-        )
+
+        def read(module, given):
+            if given[0].shape[-1] > 2 and (given[0] == deadly).any():  # of a prompt, not of what is being written
+                os._exit(9)
+
+        self.model.embed_tokens.register_forward_pre_hook(read)
 """
 
 
@@ -131,6 +135,6 @@ def test_few_files_need_no_ray_and_tell_the_same(
     assert found["here"] == found["ray"]
     again = mats(*command, str(tmp_path / "here"), *options)
     assert again.stdout.startswith("done already: 13 clips")
-    write_tones(tmp_path / "in", 14, 3.0)  # two more files, and the first twelve as they were
+    shutil.copy(tmp_path / "in" / "0003.wav", tmp_path / "in" / "more.wav")
     more_done = mats(*command, str(tmp_path / "here"), *options)
-    assert "15 of 15, " in more_done.stdout and len(read_answers(tmp_path / "here")) == 15
+    assert "14 of 14, 1 new" in more_done.stdout and len(read_answers(tmp_path / "here")) == 14

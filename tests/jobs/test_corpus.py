@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from jobs.corpus import app, print_corpus
+from jobs.text import app, print_corpus
 from pipelines.corpus.definition import list_corpus_sets, load_corpus_set
 from pipelines.corpus.reading import Tally
 from pipelines.corpus.run import CorpusResult
@@ -18,7 +18,7 @@ run = CliRunner()
 
 
 def test_the_list_tells_of_every_set_what_one_must_know() -> None:
-    told = run.invoke(app, ["--list"])
+    told = run.invoke(app, ["corpus", "--list"])
     assert told.exit_code == 0
     for definition in map(load_corpus_set, list_corpus_sets()):
         assert f"{definition.name}: {definition.title}, {definition.records:,} records" in told.output
@@ -28,13 +28,13 @@ def test_the_list_tells_of_every_set_what_one_must_know() -> None:
 
 def test_the_list_tells_what_is_there(tmp_path: Path) -> None:
     root = write(tmp_path, {"audiocaps/train.csv": ""})
-    told = run.invoke(app, ["audiocaps", "vggsound", "--list", "--data", root]).output
+    told = run.invoke(app, ["corpus", "audiocaps", "vggsound", "--list", "--data", root]).output
     assert "here     ready" in told and "here     no folder vggsound/. Get it: https://www.robots" in told
     assert "esc50" not in told
 
 
 def test_a_wrong_name_ends_with_code_2() -> None:
-    told = run.invoke(app, ["esc5O", "--data", "x", "--out", "y"])
+    told = run.invoke(app, ["corpus", "esc5O", "--data", "x", "--out", "y"])
     assert told.exit_code == 2 and "choose one of audiocaps," in told.stderr
 
 

@@ -24,7 +24,7 @@ from jobs.benchmarks.inputs import random_llama
 from jobs.benchmarks.measuring import timed, wait_for
 from jobs.benchmarks.train import matrix_rate
 from mats_core.generation.beam_search import BeamSearch
-from mats_core.generation.graphs import beam_search, compile_body
+from mats_core.generation.graphs import GraphedBeamSearch, beam_search, compile_body
 from mats_core.generation.rules import apply_rules
 from mats_core.generation.settings import DecodingSettings
 
@@ -199,18 +199,17 @@ def engine(section: Section) -> None:
         for slots in sorted(section.size.slots, key=lambda slots: slots != middle):
             run(slots, mean, "")
     run(middle, short, ", without graphs", graphs=False)
-    search = open_search(bare, middle, short, graphs=False)
-    section.attempt(f"profile of {middle} slots", partial(profile_steps, section, search))
-    del search
+    section.attempt(f"profile of {middle} slots", partial(profile_steps, section, bare, middle))
     compile_body(bare, backend="inductor" if section.device.type == "cuda" else "eager")
     run(middle, short, ", compiled norms and MLPs")
 
 
 def open_search(llm: Any, slots: int, longest: int, graphs: bool = True) -> BeamSearch:
-    """The engine as a run opens it, or without graphs."""
-    if graphs:
-        return beam_search(llm, decoding(longest), end=END, slots=slots)
-    return BeamSearch(llm, decoding(longest), end=END, slots=slots)
+    """The engine as a run opens it; or with every step launched kernel by kernel, in the same shapes."""
+    search = beam_search(llm, decoding(longest), end=END, slots=slots)
+    if not graphs and isinstance(search, GraphedBeamSearch):
+        search.eager = "as asked"
+    return search
 
 
 def engine_rate(
@@ -229,11 +228,9 @@ def engine_rate(
     run = _Run(search, head, lengths, section.device)
     run.answers(prompts[:slots])  # kernels are chosen, memory is taken, every length is captured
     began, run.steps, run.prefill_s = time.perf_counter(), 0, 0.0
-    rows, at = run.answers(prompts)
+    rows = run.answers(prompts)
     whole = time.perf_counter() - began
-    full_from, full_to = run.full
-    steady = [each for each in at if full_from < each <= full_to]
-    rate = len(steady) / (full_to - full_from) if steady else count / whole
+    rate = run.full_rate or count / whole
     known = first.setdefault(mean, rows)
     both = min(len(known), count)
     return {
@@ -255,41 +252,36 @@ def engine_rate(
 class _Run:
     """Requests through a search whose answers have the lengths of a schedule; request i's is lengths[i].
 
-    steps: decoding steps made; prefill_s: seconds of reading prompts; full: when all slots were first taken, and when
-    nothing waited any more.
+    steps: decoding steps made; prefill_s: seconds of reading prompts; full_rate: answers a second as long as requests
+    waited, those that were not finished then counted by what of them was written. 0 where none ever waited.
     """
 
     def __init__(self, search: BeamSearch, head: ScheduledHead, lengths: Sequence[int], device: torch.device) -> None:
         self.search, self.head, self.lengths, self.device = search, head, lengths, device
-        self.steps, self.prefill_s, self.full = 0, 0.0, (0.0, 0.0)
+        self.steps, self.prefill_s, self.full_rate = 0, 0.0, 0.0
         self._places = torch.ones((search.slots, 1), dtype=torch.int64, device=device)  # read by the captured steps
         self._keys: list[Any] = []
         self._decode, self._prefill = search._decode, search._prefill
         search._decode, search._prefill = self._counted, self._timed  # type: ignore[method-assign]
 
-    def answers(self, prompts: Sequence[torch.Tensor]) -> tuple[list[list[int]], list[float]]:
-        """The ids of every answer, and when each was there."""
-        search = self.search
-        found: dict[int, list[int]] = {}
-        at: list[float] = []
+    def answers(self, prompts: Sequence[torch.Tensor]) -> list[list[int]]:
+        """The ids of every answer."""
+        search, found = self.search, dict[int, list[int]]()
         self.head.lengths, self.head.written = self._places, search._beams.steps[:, None]
-        full_from = full_to = time.perf_counter()
+        mean = sum(self.lengths[: len(prompts)]) / len(prompts)
+        began, self.full_rate = time.perf_counter(), 0.0
         try:
             for key, prompt in enumerate(prompts):
                 search.add(key, prompt)
             while search.busy:
-                done = search.step()
-                now = time.perf_counter()
-                if not at and not done:
-                    full_from = now
-                if search.running == search.slots:
-                    full_to = now
-                found.update({key: answer.ids for key, answer in done})
-                at += [now] * len(done)
+                found.update((key, answer.ids) for key, answer in search.step())
+                if search._waiting:
+                    running = sum(n for n, key in zip(search._steps, search._keys, strict=True) if key is not None)
+                    written = running + sum(map(len, found.values()))
+                    self.full_rate = written / mean / (time.perf_counter() - began)
         finally:
             self.head.lengths = None
-        self.full = (full_from, full_to)
-        return [found[key] for key in range(len(prompts))], at
+        return [found[key] for key in range(len(prompts))]
 
     def _counted(self, rows: int, columns: int, width: int) -> None:
         if self._keys != self.search._keys:
@@ -305,14 +297,11 @@ class _Run:
         self.prefill_s += seconds
 
 
-def profile_steps(section: Section, search: BeamSearch) -> dict[str, Any]:
-    """Where the time of eight steps goes, all slots taken; nothing ends meanwhile."""
-    hidden = search.causal_lm.config.hidden_size
-    count = search.slots
-    for key, prompt in enumerate(
-        random_prompts(count, section.size.prompt, hidden, section.device, number(section.device))
-    ):
+def profile_steps(section: Section, llm: Any, slots: int) -> dict[str, Any]:
+    """Where the time of eight steps goes, all slots taken, launched one by one; nothing ends meanwhile."""
+    search = open_search(llm, slots, 64, graphs=False)
+    given = random_prompts(slots, section.size.prompt, llm.config.hidden_size, section.device, number(section.device))
+    for key, prompt in enumerate(given):
         search.add(key, prompt)
     search.step()  # reads the prompts
-    each = max(1, 8 // search.look_every)
-    return profiled(lambda: [search.step() for _ in range(each)], section.device)
+    return profiled(lambda: [search.step() for _ in range(max(1, 8 // search.look_every))], section.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from jobs.benchmarks.gpu.section import END, Section, answer_lengths, name_of, repeated
 from jobs.benchmarks.inputs import random_llama
+from jobs.benchmarks.measuring import empty_cache
 from jobs.benchmarks.train import count_flops, matrix_rate
 
 if TYPE_CHECKING:
@@ -24,18 +26,21 @@ MICRO_BATCHES = (16_384, 8192, 4096, 2048)
 
 def training(section: Section) -> None:
     """Tokens a second and the share of the card's rate (model FLOP utilisation)."""
+    from mats_core.training.compiled import compile_layers
     from mats_core.training.schedule import TrainingSettings
 
     model = untrained_model(section)
     peak = matrix_rate(section.device, "bfloat16" if section.device.type == "cuda" else "float32")
     settings = TrainingSettings(steps=1000, warmup_steps=0, learning_rate=1e-5)
-    for compiled in (False, True):
-        if compiled:
-            compile_layers(model)
+    for how in ("", ", compiled layers"):
+        if how:
+            problem = compile_layers(model) if section.device.type == "cuda" else "measured on a GPU alone"
+            if problem:
+                section.tell("compiled layers", skipped=problem)
+                return
         for samples in section.size.samples:
             chosen = settings.model_copy(update={"batch_size": samples})
-            what = f"{samples} samples a step{', compiled layers' if compiled else ''}"
-            section.attempt(what, partial(step_rate, section, model, chosen, peak))
+            section.attempt(f"{samples} samples a step{how}", partial(step_rate, section, model, chosen, peak))
 
 
 def untrained_model(section: Section) -> MatsModel:
@@ -56,13 +61,6 @@ def untrained_model(section: Section) -> MatsModel:
     tokenizer = byte_tokenizer({"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"})
     assert tokenizer.eos_token_id == END
     return MatsModel(config, network, add_adapter(llm, adapter).to(section.device).eval(), tokenizer)
-
-
-def compile_layers(model: MatsModel) -> None:
-    """Let torch compile each decoder layer in place; on a CPU, where that needs a C++ compiler, only trace it."""
-    backend = "inductor" if model.device.type == "cuda" else "eager"
-    for layer in model.causal_lm.model.layers:
-        layer.compile(backend=backend, dynamic=True)
 
 
 def drawn_samples(model: MatsModel, count: int, prompt: int, mean: int) -> list[Sample]:
@@ -111,11 +109,12 @@ def step_rate(section: Section, model: MatsModel, settings: TrainingSettings, pe
     for tokens in MICRO_BATCHES:
         chosen = settings.model_copy(update={"micro_batch_tokens": tokens})
         batch = made_batch(model, samples, chosen)
-        try:
+        seconds = None
+        with suppress(torch.OutOfMemoryError):
             seconds = _seconds(section, model, optimizer, chosen, batch)
-        except torch.OutOfMemoryError:
+        if seconds is None:
             optimizer.zero_grad(set_to_none=True)
-            torch.cuda.empty_cache()
+            empty_cache(section.device)
             continue
         return {
             "step_ms": 1e3 * seconds,
@@ -125,7 +124,7 @@ def step_rate(section: Section, model: MatsModel, settings: TrainingSettings, pe
             "number": name_of(model.causal_lm.dtype),
             "matrix_tflops": peak / 1e12,
         }
-    return {"error": f"memory suffices for no micro-batch of {MICRO_BATCHES[-1]} tokens"}
+    return {"error": f"memory suffices for no micro-batch of {MICRO_BATCHES[-1:]} tokens"}
 
 
 def _seconds(section: Section, model: MatsModel, optimizer: Any, settings: TrainingSettings, batch: StepBatch) -> float:

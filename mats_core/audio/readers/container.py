@@ -6,7 +6,7 @@ Only the file that was given is ever read: no protocol is allowed, and only form
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, TypeAlias
 
@@ -16,7 +16,7 @@ from mats_core.audio.file import AudioError, Block, SourceFile, to_float
 from mats_core.audio.signatures import FFMPEG_FORMATS
 
 _OPTIONS = {"format_whitelist": FFMPEG_FORMATS, "protocol_whitelist": "none"}
-_MOST_BETWEEN = 200  # bytes between two packets of a track that is alone in its file
+_MOST_BETWEEN = 200  # bytes between two packets of Matroska
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
 NO_DECODER = "there is no decoder"
 # What PyAV ends with where a damaged file leaves None in the place of something.
@@ -51,28 +51,43 @@ class Container:
         self.base: Fraction = self.stream.time_base or Fraction(1, 1000)
         others = [each for each in self.container.streams if each is not self.stream]
         self.starts = [_start(each) for each in others if each.type in ("audio", "video")]  # seconds, None unknown
-        for other in others:
+        # note: in Matroska damage shows as bytes between the packets, whatever their track
+        self._demuxed: list[Any] = [self.stream] if self.kind != "matroska" else [self.stream, *others]
+        for other in others if self.kind != "matroska" else ():
             with contextlib.suppress(AttributeError, ValueError):
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
-        self.alone = self.kind == "matroska" and not others
         self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
+        self.place: Callable[[Any], float | None] | None = None  # seconds where a packet begins, if it tells itself
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
         """The packets of the track; damage between them is passed over. The last is empty: it drains the decoder."""
-        failed_at, failures, place, behind = -1, 0, -1, 0  # note: packets that share a block have one place
+        failed_at, failures, place, behind, hole = (
+            -1,
+            0,
+            -1,
+            0,
+            False,
+        )  # note: packets that share a block have one place
         while True:
             try:
-                for packet in self.container.demux(self.stream):
+                for packet in self.container.demux(self._demuxed):
                     self._file.check()
-                    self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
-                    if packet.size and packet.pos is not None and packet.pts is not None and self.alone:
-                        if 0 < behind < packet.pos - _MOST_BETWEEN:
-                            self.holes.append(packet.pts)
+                    if self.kind == "matroska" and packet.size and packet.pos is not None:
+                        hole = hole or 0 < behind < packet.pos - _MOST_BETWEEN
                         behind, place = (behind if packet.pos == place else packet.pos) + packet.size, packet.pos
+                    if packet.stream_index != self.stream.index:
+                        continue
+                    if hole and packet.pts is not None:
+                        self.holes.append(packet.pts)
+                        hole = False
+                    if self.place is not None and packet.size:
+                        seconds = self.place(packet)
+                        packet.pts = None if seconds is None else round(seconds / self.base)
+                    self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
                     yield packet
                     failures = 0
                 self._file.check()
@@ -103,7 +118,8 @@ class Container:
                     yield packet.pts, None, 0, packet
                 continue
             self._file.check()
-            most = 1.5 * float((packet.duration or 1 << 62) * self.base)  # seconds: damage can decode to many frames
+            # seconds: damage can decode to many frames; FLAC whose headers are damaged are several frames in truth
+            most = 1.5 * float((packet.duration or 1 << 62) * self.base) if self.place is None else 1 << 62
             for number, frame in enumerate(frames):
                 if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
                     try:

@@ -20,12 +20,14 @@ import numpy as np
 
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.readers.container import NO_ERRORS, Container, Unit
+from mats_core.audio.readers.flac import frame_places
 from mats_core.audio.signatures import NAMING_FORMATS, Signature
 
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
 _BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
 _BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
+_PARSED = frozenset({"asf", "avi", "wtv"})  # whose FLAC FFmpeg cuts into frames itself, and then times late
 _UNINDEXED = frozenset({"mpeg", "mpegts"})  # a seek misses: up to this size packets are passed over from the start
 _PASSED_OVER_BYTES = 256 << 20
 _DOUBTFUL = frozenset({"avi", "flv"})  # behind damage their index misses too: so do local ones
@@ -62,11 +64,12 @@ class FfmpegSource(Source):
         opened = self._opened  # note: AAC and so on joined begin their times anew each
         declared = float((opened.stream.duration or 0) * opened.base)
         lies = declared > _PAUSES_S and file.size * 8 < declared * _FEWEST_BITS
+        codec = opened.stream.codec_context.name
         self._by_count = file.joined or opened.kind in _BY_BYTES or lies
         self._bare = file.joined or bool(_BARE.fullmatch(opened.kind))
         unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
         self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
-        self._decodes_all = self._by_count or bool(_REMEMBERING.fullmatch(opened.stream.codec_context.name))
+        self._decodes_all = self._by_count or bool(_REMEMBERING.fullmatch(codec))
         self._first: list[Unit] = []
         for unit in opened.units:
             self._first.append(unit)
@@ -85,7 +88,10 @@ class FfmpegSource(Source):
 
     def _open(self) -> Container:
         try:
-            return Container(self._file)
+            opened = Container(self._file)
+            if opened.kind in _PARSED:
+                opened.place = frame_places(opened.stream.codec_context)
+            return opened
         except av.error.FFmpegError as error:
             self._file.check()
             _, kind, said = getattr(error, "log", None) or (0, "", "")
@@ -127,7 +133,8 @@ class FfmpegSource(Source):
             if (last := self._last_behind(seconds - before)) is None:
                 continue
             begin, end = last
-            if begin - _TOLERATED_S <= seconds <= end + _TOLERATED_S:  # of the last packet a part may be padding
+            # note: of the last packet a part may be padding; of NUT only its beginning is declared
+            if begin - _TOLERATED_S <= seconds <= end + _TOLERATED_S and (self._opened.kind != "nut" or end <= seconds):
                 return declared
             return replace(declared, duration_s=end, duration_source="decoded") if end > seconds - before else None
         return None
@@ -223,7 +230,7 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
-            holes, is_hole = self._opened.holes, self._opened.kind == "ogg"  # which knows no gap but by damage
+            holes, is_hole = self._opened.holes, self._opened.kind == "ogg" or self._opened.place is not None
             is_hole = is_hole or any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in holes)
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)

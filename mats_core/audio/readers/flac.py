@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -164,6 +164,20 @@ def _flac_frame(head: bytes, info: _StreamInfo) -> tuple[int, int] | None:
     if at >= len(head) or _crc8(head[:at]) != head[at]:
         return None
     return (number if head[1] & 1 else number * info.most_block), samples
+
+
+def frame_places(codec_context: Any) -> Callable[[Any], float | None] | None:
+    """Packet of a FLAC track in a container → seconds where it begins by its own header, None where that is damaged;
+    None for a track of another codec, or without STREAMINFO."""
+    header = bytes(codec_context.extradata or b"")
+    if codec_context.name != "flac" or len(header) != 34 or not (info := _stream_info(bytes(8) + header)).rate:
+        return None
+
+    def place(packet: Any) -> float | None:
+        frame = _flac_frame(bytes(memoryview(packet)[:16]), info) if packet.size >= 16 else None
+        return None if frame is None else frame[0] / info.rate
+
+    return place
 
 
 class FlacSource(Source):

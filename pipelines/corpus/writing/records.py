@@ -182,7 +182,7 @@ def _question(facts: ClipFacts, draws: Draws) -> Question:
     if times is not None:
         often = [(each, times.times[label]) for label, each in zip(facts.labels, facts.told, strict=True)]
         told = times.phases[0].labels if len(times.phases) > 1 else ()
-        if told == (times.first,):  # else no caption tells it
+        if told == (times.first,) and times.first in facts.labels:  # else no caption tells it
             first = facts.answers[facts.labels.index(times.first)]
     return question(words.subject, facts.told, facts.answers, near(facts), often, first, draws)
 

@@ -13,7 +13,7 @@ from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
 from mats_core.storage.uris import Uri
-from pipelines.evaluate.datasets import readers, soundworld_reader
+from pipelines.evaluate.datasets import readers
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, FoundItems
 from pipelines.published.folder import AS_PUBLISHED, list_folder
@@ -67,6 +67,8 @@ def load_items(definition: EvaluationSet, root: Uri, limit: int | None = None) -
         storage.make_dirs(storage.join(root, definition.folder or definition.name))
     folder = Folder(definition, *list_folder(definition, root))
     if definition.reader == SOUNDWORLD:
+        from pipelines.evaluate.datasets import soundworld_reader  # its synthesis needs scipy
+
         found = soundworld_reader.read(folder, limit)
     elif definition.reader in READERS:
         found = READERS[definition.reader](folder)

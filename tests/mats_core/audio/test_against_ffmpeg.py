@@ -192,7 +192,10 @@ def _tones(rate: int) -> bytes:
 
 def _ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
     command = ["ffmpeg", "-nostdin" if not given else "-y", "-v", "quiet", *arguments]
-    return subprocess.run(command, input=given, capture_output=True, timeout=60).stdout
+    try:
+        return subprocess.run(command, input=given, capture_output=True, timeout=60).stdout
+    except subprocess.TimeoutExpired:  # it fills a gap of hours, by a damaged time stamp
+        return b""
 
 
 def _written(container: str, codec: str, path: Path) -> bytes:
@@ -215,6 +218,8 @@ def _right(path: Path) -> tuple[np.ndarray, np.ndarray]:
         *("-i", str(path), *track, f"aresample={in_place}", *sound, "-"),
         *(*track, f"aresample={one_behind}", *sound, "-y", str(behind)),
     )
+    if not heard:
+        _ffmpeg("-i", str(path), *track, f"aresample={one_behind}", *sound, "-y", str(behind))
     found = np.frombuffer(heard, "<i2"), np.frombuffer(behind.read_bytes() if behind.is_file() else b"", "<i2")
     behind.unlink(missing_ok=True)
     return found
@@ -334,22 +339,23 @@ def _judged(decoder, path: Path, damage: str, data: bytes, whole: np.ndarray) ->
     """What is wrong with what a run hears of the file `data` at `path`, damaged; empty where it is what `ffmpeg` hears,
     the name of a rule in brackets where that makes it right. `whole`: what `ffmpeg` hears without damage."""
     (heard, error), (in_place, behind) = _heard(decoder, path), _right(path)
-    if not error and not _difference(heard, in_place):
+    if max(len(behind), len(heard)) < NEAR_S * RATE or not (error or _difference(heard, in_place)):
         return ""
     added = {**dict.fromkeys(_NO_SOUND, whole), "twice": np.tile(whole, 2)}.get(damage)
     if added is not None and not _difference(heard, added):
         return error or "[as if whole]"
     wrong = ", ".join(filter(None, (error, _difference(heard, in_place))))
-    if error or damage == "whole":
+    if error:
         return wrong
     if damage == "noise in" and len(heard) > len(in_place) and _goes_on(heard, path, len(data)):
         return "[pushed out]"
-    if max(len(behind), len(heard)) < NEAR_S * RATE or not _difference(heard, behind):
+    if damage != "whole" and not _difference(heard, behind):
         return ""
-    if len(behind) and _is_better(heard, in_place, behind, damage):
+    if _is_better(heard, in_place, behind, damage):
         return "[every second]"
     plain = _plain(path)
-    return "[newer FFmpeg]" if len(plain) and not _difference(heard[: len(plain)], plain) else wrong
+    newer = not _difference(heard[: len(plain)], plain) or _is_better(heard, plain, plain, damage)
+    return "[newer FFmpeg]" if newer and len(plain) and damage != "whole" else wrong
 
 
 def _goes_on(heard: np.ndarray, path: Path, size: int) -> bool:

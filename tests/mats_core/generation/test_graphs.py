@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,8 +142,26 @@ def test_where_capturing_fails_steps_run_as_they_are(caplog: pytest.LogCaptureFi
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_on_a_cpu_the_loop_is_the_plain_one() -> None:
-    assert type(beam_search(random_llm("llama", 60, 1), SETTINGS, end=END, slots=2)) is BeamSearch
+def test_a_gpu_gets_graphs_and_a_cpu_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = random_llm("llama", 60, 1)
+    assert type(beam_search(llm, SETTINGS, end=END, slots=2)) is BeamSearch
+    monkeypatch.setattr(graphs, "GraphedBeamSearch", lambda causal_lm, settings, **others: (causal_lm, others))
+    there = SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda")))
+    on_a_gpu = SimpleNamespace(get_input_embeddings=lambda: there)
+    assert beam_search(on_a_gpu, SETTINGS, end=END, slots=2) == (on_a_gpu, {"end": END, "slots": 2})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("beams", [1, 4])
+def test_graphs_on_a_gpu_write_what_the_plain_loop_writes(beams: int) -> None:
+    llm, settings = copy.deepcopy(random_llm("llama", 60, 1)).cuda(), SETTINGS.model_copy(update={"beams": beams})
+    given = [prompt.cuda() for prompt in prompts((*LENGTHS, 40, 30, 5))]
+    plain = answered(BeamSearch(llm, settings, end=END, slots=3), given)
+    search = beam_search(llm, settings, end=END, slots=3)
+    found = answered(search, given)
+    assert isinstance(search, GraphedBeamSearch) and search.eager is None and search.graphs > 0
+    assert {key: each.ids for key, each in found.items()} == {key: each.ids for key, each in plain.items()}
 
 
 def test_compiled_norms_and_mlps_write_the_same_answers() -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 
 import pipelines.adapt.run as adapting
+from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.memory.santa import SantaMemory
 from mats_core.model.model import load_model
@@ -99,6 +100,24 @@ def test_a_model_directory_comes_out(
     assert adapted.memory.captions(np.array([adapted.memory.count - 1])) in (["A theremin wails."], ["A kazoo buzzes."])
     again = run_adapt(settings(model, sentences, out))
     assert again.status == "complete_before" and jobs.called == ["embed", "train"]
+
+
+def test_the_model_may_go_to_a_store(
+    model: Path, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its steps are kept in the cache of this machine; in the store mats.json comes last, and no work is left."""
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    jobs, out = Jobs(monkeypatch, "train"), "memory://an-adapted-model"
+    given = settings(model, sentences, tmp_path / "unused").model_copy(update={"out": out})
+    assert run_adapt(given).status == "interrupted"
+    assert not storage.exists(f"{out}/mats.json")
+    written: list[str] = []
+    put = storage.write_from
+    monkeypatch.setattr(storage, "write_from", lambda uri, file: (written.append(uri), put(uri, file)))
+    assert run_adapt(given).status == "complete" and jobs.called == ["embed", "train", "embed", "train"]
+    assert written[-1] == f"{out}/mats.json" and f"{out}/memory/index.faiss" in written
+    assert load_model(out, device="cpu").memory.count == SantaMemory.load(model / "memory").count + 2
+    assert not list((tmp_path / "cache" / "adapt").iterdir())
 
 
 @pytest.mark.parametrize("stop", ["embed", "train"])

@@ -10,6 +10,8 @@ import pytest
 from mats_core.errors import SettingsError
 from pipelines.corpus.definition import CorpusSet, load_corpus_set
 from pipelines.corpus.reading import Tally, find_asked, fingerprint, missing, read_clips, unchecked
+from pipelines.evaluate.datasets import load_evaluation_set
+from pipelines.evaluate.datasets.asked import asked_ids
 from tests.pipelines.corpus.published import clips_of, refused, write
 
 AUDIOCAPS_TEST = "audiocap_id,youtube_id,start_time,caption\n103549,b0RFKhbpFJA,30,Wind blows as a dog barks\n"
@@ -68,6 +70,17 @@ def test_what_evaluation_asks_is_left_out_of_other_sets_by_its_id(tmp_path: Path
         "freesound/7", "bbc/64760", "soundbible/180913", "audioset/Y--4gqARaEJE.wav"
     ]  # fmt: skip
     assert tally.left_out == {"clotho_v2": 1, "audiocaps": 1}
+
+
+def test_ids_are_those_of_the_part_that_is_asked(tmp_path: Path) -> None:
+    """ClothoAQA's metadata has all its clips; VGGSound's table the training part too."""
+    files = EVALUATION | {
+        "vggsound/vggsound.csv": "---g-f_I2yQ,1,people marching,test\nabcdefghijk,300,yodelling,train\n"
+    }
+    root = write(tmp_path, files)
+    assert asked_ids(load_evaluation_set("clothoaqa_v1"), root) == {"freesound": {"64760"}}
+    assert asked_ids(load_evaluation_set("vggsound"), root) == {"youtube": {"---g-f_I2yQ"}}
+    assert asked_ids(load_evaluation_set("esc50"), root) is None
 
 
 def test_what_could_not_be_compared_is_known(tmp_path: Path) -> None:

@@ -92,9 +92,10 @@ def test_a_gap_in_the_time_stamps_is_silence_and_nothing_is_lost():
     assert _rows(gap)[:SECONDS] == expected
 
 
-@pytest.mark.parametrize("kind", ["mkv", "webm"])
-def test_what_damage_took_from_matroska_is_told_as_lost(kind):
-    data = bytearray(encode(tones(48000, SECONDS), 48000, kind))
+@pytest.mark.parametrize(("kind", "pictures"), [("mkv", False), ("webm", False), ("mkv", True)])
+def test_what_damage_took_from_matroska_is_told_as_lost(kind, pictures):
+    data = bytearray(encode(tones(48000, SECONDS), 48000, kind, pictures))
+    assert decode(io.BytesIO(bytes(data)), sample_rate=RATE).complete
     middle = len(data) // 2
     data[middle : middle + 300] = np.random.default_rng(5).bytes(300)
     decoded = decode(io.BytesIO(bytes(data)), sample_rate=RATE)
@@ -145,8 +146,9 @@ def test_files_one_behind_the_other_are_one_sound(kind, live):
     assert [at for at in range(12) if _rows(data)[at] != at and at not in late] == []
 
 
-def test_a_segment_of_another_track_is_missed_not_silently():
-    first = encode(tones(48000, 30), 48000, "ts")
+@pytest.mark.parametrize("seconds", [3, 30])
+def test_transport_streams_of_other_tracks_are_heard_behind_one_another(seconds):
+    first = encode(tones(48000, seconds), 48000, "ts")
     second = bytearray(encode(tones(48000, 3, 3), 48000, "ts"))
     for at in range(0, len(second), 188):  # its sound is at 0x100: at 0x123 in the table and in the packets
         if second[at + 1] & 0x1F == 1 and second[at + 2] == 0:
@@ -157,9 +159,13 @@ def test_a_segment_of_another_track_is_missed_not_silently():
         if second[at + 1] & 0x1F == 0x10 and table[:1] == b"\x02":  # the checksum of the table of its tracks
             end = 3 + (int.from_bytes(table[1:3], "big") & 0xFFF) - 4
             second[at + 5 + end : at + 9 + end] = _mpeg_crc(bytes(table[:end])).to_bytes(4, "big")
-    decoded = decode(io.BytesIO(first + bytes(second) + first), sample_rate=RATE)
-    assert not decoded.complete
-    assert decode(io.BytesIO(first + first), sample_rate=RATE).complete
+    data = first + bytes(second) + first
+    decoded = decode(io.BytesIO(data), sample_rate=RATE)
+    length = probe(io.BytesIO(data)).duration_s
+    assert (decoded.decoded_s, decoded.complete) == (pytest.approx(length, abs=0.01), True)
+    assert length == pytest.approx(2 * seconds + 3, abs=0.3)
+    middle = _heard(data, start_s=seconds + 0.1, duration_s=6.0)
+    assert [middle[at] for at in (0, 1, 3, 4)] == [3, 4, 0, 1]
 
 
 def _mpeg_crc(data: bytes) -> int:
