@@ -165,9 +165,9 @@ def test_tables_are_in_the_process_at_once(tmp_path: Path) -> None:
 
 
 def test_of_tables_that_were_there_together_one_row_is_found(tmp_path: Path) -> None:
-    """Ten tables, three at once, of which two hold a row that ends the process."""
+    """Five tables, three at once, of which two hold a row that ends the process."""
     fragile = IsolatedStage(StageContext(), Stage("fragile", Fragile, (str(tmp_path / "starts"),), in_flight=3))
-    tables = [numbers(10 * at, 10 * at + 1) for at in range(1, 9)]
+    tables = [numbers(10 * at, 10 * at + 1) for at in range(1, 4)]
     found = in_threads(fragile, [numbers(7, 5), *tables, numbers(4, 6)])
     assert found[1:-1] == [{n: str(n * n) for n in table["number"].to_pylist()} for table in tables]
     assert found[0] == {7: "it ended the model's process (exit code 3)", 5: "25"}
