@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@settings_command(app, "caption", CaptionSettings)
+@settings_command(app, "caption", CaptionSettings, otherwise='"mats ask FILE" answers a few files here and now')
 def caption(settings: CaptionSettings) -> int:
     """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
     from jobs.terminal.display import RunDisplay
@@ -106,9 +107,16 @@ def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int
     if result.status == "incomplete":
         _warn(f"{result.rows - result.run['rows_done']} {what} are missing; run again")
         return 1
+    if result.rows and sum(result.errors.values()) == result.rows:
+        from pipelines.output.parts import first_error
+
+        _warn(f"all {result.rows} {what} failed; the first: {first_error(result.output)}")
+        return EXIT_TOO_MANY_ERRORS
     if result.error_rate > settings.max_error_rate:
         _warn(f"{result.error_rate:.1%} of rows failed; --max-error-rate allows {settings.max_error_rate:.1%}")
         return EXIT_TOO_MANY_ERRORS
+    where = shlex.quote(public_uri(settings.output))
+    typer.echo(f"next    mats report {where}" if job == "caption" else f"next    mats caption {where} ANSWERS")
     return 0
 
 
@@ -129,6 +137,7 @@ def print_estimate(found: Estimate) -> int:
         *([("skipped", skipped_endings(seen.skipped))] if seen.skipped else []),
         ("to do", f"{found.rows} clips" + (f", {found.done} are done" if found.done else "")),
     ]
+    rows += _memory(found)
     if found.per_row_s is not None and found.wall_s is not None and found.core_hours is not None:
         decode_ms, model_ms = (found.per_row_s[stage] * 1000 for stage in ("decode", "model"))
         sample = f"{found.sample_rows} clips, {duration(found.sample_audio_s)} of audio"
@@ -139,9 +148,24 @@ def print_estimate(found: Estimate) -> int:
         rows.append(("time", f"about {duration(found.wall_s)} {machine}"))
         rows += [("core hours", f"{found.core_hours:.2f}"), ("GPU hours", gpu_hours)]
     elif found.rows:
-        rows.append(("time", "unknown: no clip that could be measured"))
+        fits = all(card.slots for card in found.cards)
+        rows.append(("time", "unknown: " + ("no clip that could be measured" if fits else "the model does not fit")))
     print_facts(rows)
     return 0
+
+
+def _memory(found: Estimate) -> list[tuple[str, str]]:
+    """What the model takes, and whether the GPUs here have it."""
+    if found.needs is None:
+        return []
+    rows = [("model", str(found.needs))]
+    if not found.cards and found.needs.llm_dtype != "float32":
+        rows.append(("GPU", f"none here; a card needs {found.needs.total / 1e9:.1f} GB free"))
+    for number, card in enumerate(found.cards):
+        fits = f"fits, {card.slots} answers at once" if card.slots else "too small"
+        free = f"{card.free / 1e9:.1f} GB free of {card.total / 1e9:.1f}"
+        rows.append((f"GPU {number}", f"{card.name}, {free}: {fits}"))
+    return rows
 
 
 def _counts(counts: dict[str, int]) -> str:

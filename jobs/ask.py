@@ -15,8 +15,9 @@ import typer
 from jobs.terminal.commands import command
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.model.prompts import validate_request
-from pipelines.settings.base import ALLOW_PARTS
+from mats_core.model.prompts import task_name, validate_request
+from mats_core.packages import import_transformers
+from pipelines.settings.base import ALLOW_PARTS, ENCODER_DTYPE, LLM_DTYPE, MAPPER_DTYPE, NumberTypes, build
 
 if TYPE_CHECKING:
     from mats_core.model.asking import Clip, Request
@@ -28,7 +29,11 @@ app = typer.Typer()
 
 @command(app, "ask")
 def ask(
-    files: list[str] = typer.Argument(..., help="Sound files (paths or URLs)."),
+    files: list[str] = typer.Argument(
+        ...,
+        metavar="FILE",
+        help='Sound files (paths or URLs), and behind them a question if you like: "Is there rain?"',
+    ),
     task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
     question: str | None = typer.Option(None, help="The question of task QA."),
     tag: str | None = typer.Option(None, help="Tag put into the prompt (default: the model's)."),
@@ -38,14 +43,24 @@ def ask(
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    llm_dtype: str = typer.Option("auto", help=LLM_DTYPE),
+    mapper_dtype: str = typer.Option("float32", help=MAPPER_DTYPE),
+    encoder_dtype: str = typer.Option("float32", help=ENCODER_DTYPE),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Answer a few files right here, without Ray."""
     from mats_core.model.directory import check_model_dir, resolve
-    from mats_core.model.facts import check_weights
+    from mats_core.model.facts import check_weights, threads_worth, weight_bytes
 
+    task = task_name(task)
+    if question is None and not interactive and is_question(files):
+        *files, question = files
+        task = "QA"
+
+    chosen = {"llm_dtype": llm_dtype, "mapper_dtype": mapper_dtype, "encoder_dtype": encoder_dtype}
+    types = build(NumberTypes, chosen)
     config = check_model_dir(model, allow_parts or ())
     if config.encoder is None:
         problem = f'"{model}" has no encoder and answers embeddings only'
@@ -66,11 +81,21 @@ def ask(
             problem = f'"{storage.public_uri(file)}" is a folder'
             raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
     check_weights(resolve(model), config, trust_remote_code)
+    from mats_core.audio.sandbox import warm_decoder
+
+    warm_decoder().start()  # imports what it needs while this process does
+    import torch
+
+    torch.set_num_threads(threads_worth(weight_bytes(resolve(model), config), torch.get_num_threads()))
+    import_transformers()
     from mats_core import load_model
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
 
-    loaded = load_model(model, device=device, trust_remote_code=trust_remote_code, allow_parts=allow_parts or ())
+    loaded = load_model(
+        model, device, types.llm_dtype, encoder_dtype=types.encoder_dtype, mapper_dtype=types.mapper_dtype,
+        trust_remote_code=trust_remote_code, allow_parts=allow_parts or (),
+    )  # fmt: skip
     show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
     code = 0
     for file in files:
@@ -88,6 +113,12 @@ def ask(
         else:
             show(file, clips, Request(task, question, tag))
     return code
+
+
+def is_question(files: list[str]) -> bool:
+    """Whether the last of some files is none, but a question about the others."""
+    last = files[-1]
+    return len(files) > 1 and " " in last.strip() and "://" not in last and not storage.exists(last)
 
 
 def _print_json(told: dict[str, Any]) -> None:
@@ -140,6 +171,7 @@ def _show(
             "prompt": loaded.prompt(request.task, request.question, request.tag),
             "model": model,
             "model_fingerprint": loaded.fingerprint,
+            "number_types": loaded.number_types,
             "answers": [{name: answer[name] for name in names} for answer in whole],
         }
         _print_json(told)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,6 +74,88 @@ def ablate(
 
     typer.echo(json.dumps(run_ablation(work, _say, processes), indent=1))
     return 0
+
+
+@command(app, "noise")
+def noise(
+    work: Annotated[Path, typer.Option(help="folder for clips and runs; the shipped CLAP and LLM where it has none")],
+    processes: Annotated[int, typer.Option(min=1, help="trainings at once, one core each")] = 2,
+) -> int:
+    """How near the noise that 30 pairs ask for is to the best of a grid, in label F1. Goes on where it was."""
+    from mats_core.soundworld.made.ablation import run_noise_grid
+
+    _shipped_parts(work)
+    typer.echo(json.dumps(run_noise_grid(work, log=_say, processes=processes), indent=1))
+    return 0
+
+
+@command(app, "adapt")
+def adapt(
+    work: Annotated[Path, typer.Option(help="folder for models and clips; finished steps stay there")],
+    kinds: Annotated[str, typer.Option(help="comma-separated kinds to hold out; every fourth by default")] = "",
+    sentences: Annotated[int, typer.Option(min=10, help="sentences `mats adapt` is given")] = 1000,
+    steps: Annotated[int, typer.Option(min=1, help="steps of the two models to begin with")] = 500,
+    clips: Annotated[int, typer.Option(min=50, help="test clips")] = 1000,
+) -> int:
+    """Hold kinds of sound out of all of MATS' text, bring them in with `mats adapt`, and print a table of label F1."""
+    from mats_core.soundworld.kinds import KINDS
+    from mats_core.soundworld.made import held_out
+
+    held = [name.strip() for name in kinds.split(",") if name.strip()] or list(held_out.HELD_OUT)
+    unknown = sorted(set(held) - set(KINDS))
+    if unknown or len(KINDS) - len(held) < 3:
+        problem = f"{', '.join(unknown)} is not a kind of sound" if unknown else "fewer than three kinds are left"
+        raise SettingsError("kinds", problem, f"choose some of {', '.join(KINDS)}")
+    return adapt_held_out(work, held, sentences, steps, clips, _say)
+
+
+def adapt_held_out(
+    work: Path, held: Sequence[str], sentences: int, steps: int, clips: int, log: Callable[[str], None]
+) -> int:
+    """The experiment in ``work``; returns the exit code of `mats adapt` where it fails. Finished steps are kept."""
+    import torch
+
+    from mats_core.encoders.clap import HfClapEncoder
+    from mats_core.soundworld.corpus import RECORDS, ROUNDS, text_record
+    from mats_core.soundworld.made import held_out
+    from mats_core.soundworld.made.ablation import audio_embeddings
+    from mats_core.soundworld.made.build import Times
+    from mats_core.soundworld.made.measure import Clips, split_recipes
+
+    _shipped_parts(work)
+    times = Times(work / "times.json", log)
+    every = (text_record(index, turn) for turn in range(ROUNDS) for index in range(RECORDS))
+    for name, rows in (("without", held_out.held_out_records(held)), ("with", list(every))):
+        with times(f"training {name}"):
+            held_out.make_model(work / name, work, rows, steps, log)
+    text, adapted = work / "sentences.txt", work / "adapted"
+    text.write_text("\n".join(held_out.archive_sentences(held, sentences)) + "\n")
+    if not (work / "scores-adapted.json").exists():
+        given = ["--model", str(work / "without" / "model"), "--text", str(text), "--out", str(adapted)]
+        with times("mats adapt"):
+            code = subprocess.run([sys.executable, "-m", "jobs", "adapt", *given], check=False).returncode
+        if code:
+            return code
+    with torch.inference_mode():
+        sounds = audio_embeddings(work, HfClapEncoder(str(work / "encoder"), device="cpu"), "test", clips, log)
+    models = {"without": work / "without" / "model", "with": work / "with" / "model", "adapted": adapted}
+    scores = held_out.score_models(work, models, Clips(sounds, split_recipes("test", clips)), held, log)
+    typer.echo(held_out.held_out_table(scores, ADAPTED_ROWS))
+    return 0
+
+
+ADAPTED_ROWS = {
+    "with": "had them from the start", "without": "never told of them", "adapted": "the same after `mats adapt`",
+}  # fmt: skip
+
+
+def _shipped_parts(work: Path) -> None:
+    """CLAP and LLM in ``work``: those made there, else copies of the shipped model's."""
+    from mats_core.model.directory import BUILTIN
+
+    for name in ("encoder", "llm"):
+        if not (work / name).is_dir():
+            shutil.copytree(BUILTIN / name, work / name)
 
 
 @command(app, "evaluate")

@@ -36,6 +36,21 @@ def entrypoint(job: list[str]) -> str:
     return shlex.join(["python", "-m", "jobs", *job])
 
 
+def dashboard_in(job: list[str]) -> tuple[list[str], str | None]:
+    """A command line without `--address URL`, and that URL: a dashboard's is meant for `submit`, wherever it stands.
+    What else a job takes as its address (auto, ray://…) stays with it."""
+    rest, found = [], None
+    words = iter(job)
+    for word in words:
+        name, given, value = word.partition("=")
+        after = None if name != "--address" or given else next(words, None)
+        if name == "--address" and (value or after or "").startswith(("http://", "https://")):
+            found = value or after
+        else:
+            rest += [word] if after is None else [word, after]
+    return rest, found
+
+
 def _check_shown(setting: str, word: str) -> None:
     if redacted(word) != word:
         problem = "was given with a password or signature, and the cluster shows its commands to all"
@@ -75,9 +90,14 @@ def submit(
     env: list[str] = typer.Option([], help="NAME or NAME=VALUE for driver and workers; the dashboard shows it."),
     wait: bool = typer.Option(True, "--wait/--no-wait", help="Show the log and end with the job's exit code."),
 ) -> int:
-    """Run a job on a Ray cluster. Options of submit come before the job's name."""
+    """Run a job on a Ray cluster. Options of submit come before the job's name, but for --address URL."""
+    job, behind = dashboard_in(job)
     command = entrypoint(job)
-    where = address or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), DEFAULT_ADDRESS)
+    where = (
+        address
+        or behind
+        or next((os.environ[name] for name in ADDRESS_VARIABLES if os.environ.get(name)), DEFAULT_ADDRESS)
+    )
     runtime_env = environment(working_dir, env)
     if not where.startswith(("http://", "https://")):
         problem = f'"{where}" is not the URL of a dashboard'

@@ -1,4 +1,4 @@
-"""`mats train CONFIG`: read the settings, show how it goes, say how it ended."""
+"""`mats train CONFIG` and `mats adapt`: read the settings, show how it goes, say how it ended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from jobs.terminal.commands import EXIT_INTERRUPTED, command
-from jobs.terminal.display import Display, duration, print_facts
-from jobs.terminal.options import read_yaml
+from jobs.terminal.display import Display, RunDisplay, duration, print_done_before, print_facts, to_continue
+from jobs.terminal.options import read_yaml, settings_command
 from mats_core.errors import SettingsError
+from mats_core.storage.uris import public_uri
+from pipelines.settings.adapt import AdaptSettings
 
 if TYPE_CHECKING:
+    from pipelines.adapt.run import AdaptResult
+    from pipelines.cluster.progress import Progress
     from pipelines.train.run import TrainProgress, TrainResult
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -27,7 +31,9 @@ app = typer.Typer()
 
 @command(app, "train")
 def train(
-    config: str = typer.Argument(..., help="YAML of settings; or soundworld, mats_stage1, mats_stage2 (ours)."),
+    config: str = typer.Argument(
+        ..., help="YAML of settings; or ours: soundworld, mats_stage1, mats_stage2, mats_gpt2, mats_audio."
+    ),
     output: str | None = typer.Option(None, help="Over the config's: folder for model, checkpoints and curves."),
     set_: list[str] = typer.Option([], "--set", help="Over the config's: name=value, such as training.steps=100."),
     address: str | None = typer.Option(None, help="Join this Ray cluster; default: a Ray of its own."),
@@ -161,4 +167,59 @@ def finish(result: TrainResult, config: str) -> int:
     for name, values in run.get("validation", {}).items():
         rows.append((name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}"))
     print_facts([*rows, ("model", result.model)], soft_wrap=True)
+    return 0
+
+
+@settings_command(app, "adapt", AdaptSettings, ())
+def adapt(settings: AdaptSettings) -> int:
+    """Teach a model the words of an archive with text alone: sentences about it, or corrected answers.
+
+    They are mixed with the model's own training text, so that nothing is forgotten. Run again to continue.
+    """
+    from pipelines.adapt.run import run_adapt
+
+    with AdaptDisplay() as display:
+        result = run_adapt(settings, display)
+    return finish_adapt(result, settings)
+
+
+class AdaptDisplay(TrainDisplay):
+    """The steps of `mats adapt` one after the other, in one bar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._embedding = RunDisplay("records", "embedding")
+        self._embedding.show = self.show  # type: ignore[method-assign]
+
+    def __call__(self, progress: Progress | TrainProgress) -> None:
+        """The callback of the pipeline."""
+        from pipelines.train.run import TrainProgress
+
+        if isinstance(progress, TrainProgress):
+            super().__call__(progress)
+        else:
+            self._embedding(progress)
+
+
+def finish_adapt(result: AdaptResult, settings: AdaptSettings) -> int:
+    """Print how an adaptation ended; its exit code."""
+    run = result.run
+    if result.status == "complete_before":
+        print_done_before(f"{run['sentences']} sentences, {public_uri(result.model)}")
+        return 0
+    if result.status != "complete":
+        stopped = f"interrupted; what is done is kept. {to_continue(settings.overwrite)}"
+        print(f"mats: {stopped if result.status == 'interrupted' else result.message}", file=sys.stderr)
+        return EXIT_INTERRUPTED if result.status == "interrupted" else 1
+    problems = ", ".join(f"{name} {count}" for name, count in sorted(run["problems"].items()))
+    rows = [
+        ("sentences", f"{run['sentences']:,}" + (f" (unusable: {problems})" if problems else "")),
+        ("replay", f"{run.get('replayed', 0):,} records of the model's own text"),
+    ]
+    if "memory" in run:
+        rows.append(("memory", f"{run['memory']['captions']:,} captions"))
+    for name, values in run["training"]["validation"].items():
+        rows.append((name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}"))
+    rows += [("time", duration(run["wall_s"])), ("model", public_uri(result.model))]
+    print_facts(rows, soft_wrap=True)
     return 0

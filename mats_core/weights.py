@@ -9,6 +9,7 @@ import importlib
 import re
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,16 +24,18 @@ from mats_core.storage.descriptions import read_shapes
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def read_pickle(file: Path, setting: str, shown: str, expected: str) -> Any:
+def read_pickle(file: Path, setting: str, shown: str, expected: str, mapped: bool = False) -> Any:
     """What a file of `torch.save` holds, read with `weights_only`: nothing in it is executed.
 
-    Raises SettingsError that says what was `expected` and why the file could not be read.
+    mapped: read each tensor when it is used, where the file is of the kind that allows it. Raises SettingsError that
+    says what was `expected` and why the file could not be read.
     """
     check_zip(file, setting, shown)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch also warns of what it then refuses
-            return torch.load(file, map_location="cpu", weights_only=True)
+            mapped = mapped and zipfile.is_zipfile(file)
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a truncated zip, not a pickle, a pickle that wants to run something
         raise SettingsError(setting, f"{shown}: {_why_unread(file, error)}", f"give {expected}") from None
 

@@ -7,6 +7,7 @@ cluster                    a Ray for a run, its stages, its counters
 archive                    sounds → manifest, audio embeddings, answers; compact: many part files → few
 text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory
+adapt                      sentences and a model → a model that knows their words
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
 pages                      any of these → one HTML page
 

@@ -87,7 +87,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     identity = {"job": "compact", "parts": listed, **settings.model_dump(include={"partition_by", "file_mb"})}
     with open_output(settings.output, identity, results=name, overwrite=settings.overwrite) as out:
         folder = out.join(name)
-        with suppress(storage.StorageError):  # not every key may list them: README, "Few large files"
+        with suppress(storage.StorageError):  # not every key may list them: docs/archives.md, "Few large files"
             storage.abort_uploads(folder)
         large = LargeFiles(folder, settings, counts, out)
         new = sum(large.add(table) for table in _in_order(parts))

@@ -3,12 +3,12 @@
 commands     the options of each benchmark
 measuring    how all measure and show: progress, medians, peak memory, tables of two ways
 inputs       what they are fed with: clips, captions, models of random weights
-caption      the pipeline beside `plain` processes without Ray, on the same files
-plain        one such process
-evaluate     `mats evaluate` beside `mats caption`
+pipeline/    `mats caption` beside plain processes, and `mats evaluate` beside `mats caption`
 embed_text   Microsoft CLAP's text tower by its own package and by `mats embed-text`
 memory       Santa's memory beside plain PyTorch, and at a million captions
 core         the model without Ray: parity with the recorded runs (reference/), memory, answers a second
+generate     answers by transformers' `generate` beside the beam loop
+gpu/         all that only a GPU can show, in one run
 train        a step on stored embeddings beside one that runs the text tower
 scan         a bucket of a million objects
 scale        one to eight nodes, with a model that only waits

@@ -22,7 +22,7 @@ def caption(
     as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> int:
     """The same files by plain processes without Ray and by the Ray pipeline: clips/s, stages, ratio."""
-    from jobs.benchmarks.caption import run_benchmark
+    from jobs.benchmarks.pipeline.caption import run_benchmark
 
     return run_benchmark(files, model, seconds, rounds, folder, driver_memory, as_json)
 
@@ -35,7 +35,7 @@ def evaluate(
     as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> int:
     """The same clips by `mats caption` and by `mats evaluate`: answers/s of both, ratio, time in all."""
-    from jobs.benchmarks.evaluate import run_benchmark
+    from jobs.benchmarks.pipeline.evaluate import run_benchmark
 
     return run_benchmark(clips, model, folder, as_json)
 
@@ -59,12 +59,15 @@ def train(
     batch: int = typer.Option(48, help="Samples a step."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     encoder: str = typer.Option("builtin", help="Whose text tower: msclap:FILE, hf:NAME, a directory, or builtin."),
+    compiled: bool | None = typer.Option(
+        None, "--compiled/--not-compiled", help="Compiled decoder layers too (default: on a GPU; minutes on a CPU)."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> int:
-    """A step on stored embeddings beside one that runs the text tower: times, tokens/s, waiting, MFU."""
+    """A step on stored embeddings beside one that runs the text tower, and beside itself as it was: times, MFU."""
     from jobs.benchmarks.train import run_benchmark
 
-    return run_benchmark(size, steps, batch, device, encoder, as_json)
+    return run_benchmark(size, steps, batch, device, encoder, as_json, compiled)
 
 
 @command(app, "core")
@@ -79,6 +82,34 @@ def core(
     from jobs.benchmarks.core import run_benchmark
 
     return run_benchmark(size, device, reference, clips, as_json)
+
+
+@command(app, "gpu")
+def gpu(
+    size: str = typer.Option("7b", help="7b, or small: what can be tried on a CPU."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda."),
+    section: list[str] = typer.Option([], help="Only this section; repeat for more (default: all)."),
+    out: str | None = typer.Option(None, help="A new file for the results: JSON lines, as soon as they are there."),
+    as_json: bool = typer.Option(False, "--json", help="Print the JSON lines alone."),
+) -> int:
+    """All that only a GPU can show, in at most 8 minutes: ceilings, parity, answers/s, CLAP, training."""
+    from jobs.benchmarks.gpu.run import run_benchmark
+
+    return run_benchmark(size, device, section, out, as_json)
+
+
+@command(app, "generate")
+def generate(
+    llm: list[str] = typer.Option(["builtin", "100m"], help="builtin, 100m (random weights, no download)."),
+    requests: int = typer.Option(256, help="Prompts answered."),
+    batch: list[int] = typer.Option([16, 32, 64], min=1, help="Batch sizes of `generate`, one after the other."),
+    slots: list[int] = typer.Option([16, 32, 64], min=1, help="Slots of the beam loop, one after the other."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """The same prompts by transformers' `generate` and by the beam loop: answers/s, ratio, equal answers."""
+    from jobs.benchmarks.generate import run_benchmark
+
+    return run_benchmark(llm, requests, batch, slots, as_json)
 
 
 @command(app, "memory")

@@ -233,7 +233,7 @@ def encoder_speeds(size: str, device: torch.device, clips: int, folder: Path) ->
     elif importlib.util.find_spec("msclap") is None:
         return {"name": "Microsoft CLAP", "skipped": "the msclap package is not installed"}
     else:
-        _write_gpt2_tokens(folder / "gpt2")
+        write_gpt2_tokens(folder / "gpt2")
         uri, name = f"msclap:{random_clap(folder / 'clap.pth')}", "Microsoft CLAP 2023"
     dtypes = ("float32", "bfloat16") if device.type == "cuda" else ("float32",)
     return {"name": name} | {dtype: encoder_speed(uri, device, dtype, clips) for dtype in dtypes}
@@ -264,7 +264,7 @@ def encoder_speed(uri: str, device: torch.device, dtype: str, clips: int) -> dic
     return {"load_s": round(load_s, 2), "memory_gb": weights_gb, "peak_memory_gb": peak_gb, "batch": batch, **rates}
 
 
-def _write_gpt2_tokens(folder: Path) -> None:
+def write_gpt2_tokens(folder: Path) -> None:
     """GPT-2's 256 bytes, "!" first, and its end token: enough for a speed."""
     from tokenizers import pre_tokenizers
 

@@ -1,6 +1,7 @@
-"""`mats benchmark train`: a training step on stored embeddings beside the same step that runs the CLAP text tower.
+"""`mats benchmark train`: a training step on stored embeddings beside the same step that runs the CLAP text tower, and
+beside itself as it was: before the device was waited for once a step, before layers were compiled.
 
-Both are fed as a run is: records drawn from a packed store, looked up, worded and tokenised in a thread, ahead.
+All are fed as a run is: records drawn from a packed store, looked up, worded and tokenised in a thread, ahead.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,10 +38,14 @@ SIZES: dict[str, tuple[dict[str, int], dict[str, int]]] = {
 WARM_STEPS = 3
 
 
-def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool) -> int:
-    """Measure the same steps three times over, and print: stored embeddings, the text tower in every step, stored ones.
+def run_benchmark(
+    size: str, steps: int, batch: int, device: str, encoder: str, as_json: bool, compiled: bool | None = None
+) -> int:
+    """Measure the same steps five times over, and print: stored embeddings as a step is and as it was, the text tower
+    in every step, both again, and with layers compiled.
 
-    What a shared machine does besides falls on both ways so. Raises SettingsError.
+    What a shared machine does besides falls on all ways so. compiled: None compiles on a GPU alone, since it takes
+    minutes on a CPU. Raises SettingsError.
     """
     if size not in SIZES:
         raise SettingsError("size", f'there is no size "{size}"', f"choose {', '.join(SIZES)}")
@@ -49,6 +54,7 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
     from mats_core.device import pick_device
     from mats_core.encoders.load import load_encoder
     from mats_core.model.directory import encoder_uri
+    from mats_core.training.compiled import compile_layers
     from pipelines.train.batches import draw_step, wording
 
     place = pick_device(device)
@@ -60,18 +66,28 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
     with tempfile.TemporaryDirectory(prefix="mats-benchmark-") as place_of_data:
         stored_set, captions = make_store(Path(place_of_data), (WARM_STEPS + steps) * batch, listener)
         whole = WARM_STEPS + steps
-        found: dict[str, list[dict[str, Any]]] = {"stored": [], "tower": []}
-        for turn in ("stored", "tower", "stored"):
+        found: dict[str, list[dict[str, Any]]] = {"stored": [], "before": [], "tower": [], "compiled": []}
+        turns = ["stored", "before", "tower", "before", "stored"]
+        why_not: str | None = "not asked for"
+        if compiled or (compiled is None and place.type == "cuda"):
+            turns.append("compiled")
+        for turn in turns:
             model = make_model(size, listener.dim, place)
+            if turn == "compiled" and (why_not := compile_layers(model)) is not None:
+                say(f"layers are not compiled: {why_not}")
+                continue
             say(f"{turn}: {WARM_STEPS} + {steps} steps of {batch}")
             heard_by = listener if turn == "tower" else None
-            found[turn].append(timed_steps(model, settings, stored_set, whole, captions, heard_by))
+            as_it_was = turn == "before"
+            found[turn].append(timed_steps(model, settings, stored_set, whole, captions, heard_by, as_it_was))
             word = wording(model)
             samples = [draw_step([stored_set], [1.0], settings, step, word) for step in range(WARM_STEPS, whole)]
             trained, flops = count_flops(model, settings, samples)
             del model, word
             empty_cache(place)
-    best, (tower,) = min(found["stored"], key=lambda each: each["step_s"]), found["tower"]
+    best, before = (min(found[turn], key=lambda each: each["step_s"]) for turn in ("stored", "before"))
+    (tower,) = found["tower"]
+    losses = [each["losses"] for turn in ("before", "compiled") for each in found[turn]]
     peak = matrix_rate(place, "bfloat16" if place.type == "cuda" else "float32")
     figures = {
         "size": size,
@@ -86,6 +102,13 @@ def run_benchmark(size: str, steps: int, batch: int, device: str, encoder: str, 
         "tower_tokens_per_s": round(tower["tokens_per_s"], 1),
         "samples_per_s": round(best["samples_per_s"], 2),
         "wait_share": round(max(each["wait_share"] for each in found["stored"]), 4),
+        "before_step_s": round(before["step_s"], 4),
+        "gain": round(before["step_s"] / best["step_s"], 3),
+        "compiled_step_s": round(found["compiled"][0]["step_s"], 4) if found["compiled"] else None,
+        "compiled_gain": round(before["step_s"] / found["compiled"][0]["step_s"], 3) if found["compiled"] else None,
+        "compiled_mfu": round(flops / found["compiled"][0]["step_s"] / peak, 4) if found["compiled"] else None,
+        "not_compiled": why_not,
+        "before_loss_difference": max(abs(a - b) for each in losses for a, b in zip(each, best["losses"], strict=True)),
         "largest_loss_difference": max(abs(a - b) for a, b in zip(best["losses"], tower["losses"], strict=True)),
         "first_loss": best["losses"][0],
         "last_loss": best["losses"][-1],
@@ -163,15 +186,17 @@ def timed_steps(
     steps: int,
     captions: list[str],
     encoder: Any,
+    as_it_was: bool = False,
 ) -> dict[str, Any]:
-    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step.
+    """Steps as a worker makes them and is fed; with `encoder`, embeddings are made in the step. as_it_was: each
+    gradient is looked at by itself, and the adapter's inputs are made float32.
 
     Median seconds a step, tokens and samples a second, the share of the time that was waited, all losses.
     """
     import torch
 
     from mats_core.training.loop import train
-    from mats_core.training.step import StepBatch, StepResult, make_optimizer
+    from mats_core.training.step import StepBatch, StepResult, make_optimizer, sum_here
     from pipelines.train.batches import WorkerShare, prefetched, step_batch
 
     torch.manual_seed(0)
@@ -192,7 +217,11 @@ def timed_steps(
                         one.embedding = fresh[(one.noise_rows - batch.step * settings.batch_size).to(fresh.device)]
                 yield batch
 
-    train(model, optimizer, settings, batches(), done.append)
+    if as_it_was:
+        for layer in model.llm.modules():
+            if hasattr(layer, "cast_input_dtype_enabled"):
+                layer._cast_input_dtype = lambda x, dtype: x.to(dtype)
+    train(model, optimizer, settings, batches(), done.append, look_at_each if as_it_was else sum_here)
     losses, counted = [each.loss for each in done], done[WARM_STEPS:]
     times = [each.seconds for each in counted]
     tokens, waited = sum(each.tokens for each in counted), sum(each.wait_seconds for each in counted)
@@ -200,6 +229,16 @@ def timed_steps(
     count = settings.batch_size * len(times)
     rates = {"tokens_per_s": tokens / whole, "samples_per_s": count / whole, "wait_share": waited / whole}
     return {"step_s": statistics.median(times), **rates, "losses": losses}
+
+
+def look_at_each(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> torch.Tensor:
+    """As a step summed before there was one norm for all: the device is waited for once a gradient."""
+    import torch
+
+    if not all(bool(torch.isfinite(weight.grad).all()) for weight in weights if weight.grad is not None):
+        raise ArithmeticError("a gradient is not finite")
+    sums.tolist()
+    return sums
 
 
 def count_flops(model: MatsModel, settings: TrainingSettings, samples: list[list[Sample]]) -> tuple[int, int]:
@@ -255,3 +294,12 @@ def print_comparison(figures: dict[str, Any]) -> None:
     ]
     title = f"LLM {f['size']}, {f['batch']} samples a step, {f['device']}"
     print_table(title, ("", "stored embeddings (a)", "text tower in the step (b)"), rows)
+    compiled = f["compiled_step_s"] is not None
+    rows = [
+        ("step (ms, median)", *(f"{1e3 * s:.1f}" if s else f["not_compiled"] for s in
+                                (f["before_step_s"], f["stored_step_s"], f["compiled_step_s"]))),
+        ("gain", "1.00", f"{f['gain']:.2f}", f"{f['compiled_gain']:.2f}" if compiled else ""),
+        ("model FLOP utilisation", "", f"{f['mfu']:.1%}", f"{f['compiled_mfu']:.1%}" if compiled else ""),
+        ("largest difference of a loss", "", f"{f['before_loss_difference']:.1e}"),
+    ]  # fmt: skip
+    print_table("The same step as it was and is", ("", "before", "now", "compiled"), rows)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pipelines.cluster.progress import Progress
 
 PLAIN_EVERY_S = 10.0
+quiet = False
+"""Whether nothing is said of work that goes on; `mats -q` sets it."""
 Shown = TypeVar("Shown", bound="Display")
 
 
@@ -28,7 +30,7 @@ class Display:
         self._last_line = 0.0
 
     def __enter__(self: Shown) -> Shown:
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not quiet:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -48,7 +50,7 @@ class Display:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], description=stage, completed=done, total=total, figures=figures)
-        elif stage != self._stage or now - self._last_line > PLAIN_EVERY_S:
+        elif not quiet and (stage != self._stage or now - self._last_line > PLAIN_EVERY_S):
             self._last_line = now
             self.say(f"{stage}: {figures}" if figures else stage)
         self._stage = stage
@@ -95,7 +97,7 @@ class RunDisplay(Display):
 _STAGES = {
     "wait": "waiting whether another run that holds OUTPUT is still alive",
     "scan": "reading the input",
-    "start": "starting Ray and the model",
+    "start": "starting the model",
     "train": "k-means",
     "merge": "merging",
     "done": "done",

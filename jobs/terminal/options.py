@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
 
 from jobs.terminal.commands import guarded
 from mats_core.errors import SettingsError, first_line
@@ -18,12 +19,27 @@ from pipelines.settings.base import build
 Settings = TypeVar("Settings", bound=BaseModel)
 
 
-def settings_command(
-    app: typer.Typer, name: str, kind: type[Settings], arguments: tuple[str, ...] = ("input", "output")
-) -> Callable[[Callable[[Settings], int]], Callable[[Settings], int]]:
-    """Register `run(settings) -> exit code` as a command whose options are the fields of `kind`.
+class _Command(TyperCommand):
+    """A command whose arguments are shown as required, though a file of settings may give them too."""
 
-    --config FILE gives defaults in YAML; what is typed goes over it.
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            if parameter.param_type_name == "argument" and not isinstance(parameter.default, str):
+                parameter.required = True
+        super().format_help(ctx, formatter)
+
+
+def settings_command(
+    app: typer.Typer,
+    name: str,
+    kind: type[Settings],
+    arguments: tuple[str, ...] = ("input", "output"),
+    otherwise: str = "",
+) -> Callable[[Callable[[Settings], int]], Callable[[Settings], int]]:
+    """Register `run(settings) -> exit code` as a command whose options are the fields of `kind`, below its GROUPS.
+
+    --config FILE gives defaults in YAML; what is typed goes over it. otherwise: what else to do than to give an
+    argument that is missing.
     """
 
     def register(run: Callable[[Settings], int]) -> Callable[[Settings], int]:
@@ -34,47 +50,56 @@ def settings_command(
                 values = {key.replace("-", "_"): value for key, value in values.items()}
                 # note: an option that may come several times is an empty list when it does not
                 values.update({key: value for key, value in given.items() if value is not None and value != []})
-                for argument in arguments:
-                    if argument not in values and kind.model_fields[argument].is_required():
-                        raise missing(argument.upper(), kind.model_fields[argument])
+                for setting, field in _ordered(kind, arguments):
+                    if setting not in values and field.is_required():
+                        asked = setting.upper() if setting in arguments else f"--{setting}"
+                        raise missing(asked, field, otherwise)
                 return run(build(kind, values))
 
             raise typer.Exit(guarded(body))
 
         command.__doc__ = run.__doc__
         config = typer.Option(None, "--config", help="YAML with any of these settings.", metavar="FILE")
+        headings = {name: heading for heading, names in _groups(kind).items() for name in names}
         options = [
-            _parameter(field_name, field, field_name in arguments) for field_name, field in _ordered(kind, arguments)
+            _parameter(field_name, field, field_name in arguments, headings.get(field_name))
+            for field_name, field in _ordered(kind, arguments)
         ]
         last = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=config, annotation=str | None)
         command.__signature__ = inspect.Signature([*options, last])  # type: ignore[attr-defined]
-        app.command(name)(command)
+        app.command(name, cls=_Command)(command)
         return run
 
     return register
 
 
+def _groups(kind: type[BaseModel]) -> dict[str, tuple[str, ...]]:
+    return getattr(kind, "GROUPS", {})
+
+
 def _ordered(kind: type[BaseModel], arguments: tuple[str, ...]) -> list[tuple[str, FieldInfo]]:
-    """Arguments first, then what is the command's own, then what it shares, limits last."""
+    """Arguments first, then what GROUPS names, then the command's own, then what it shares, limits last."""
+    named = [*arguments, *(name for names in _groups(kind).values() for name in names)]
     classes = [each for each in kind.__mro__ if "__annotations__" in vars(each)]
 
     def rank(name: str) -> tuple[int, int]:
-        if name in arguments:
-            return -1, arguments.index(name)
+        if name in named:
+            return -1, named.index(name)
         return next(i for i, each in enumerate(classes) if name in vars(each)["__annotations__"]), 0
 
     return sorted(kind.model_fields.items(), key=lambda item: rank(item[0]))
 
 
-def _parameter(name: str, field: FieldInfo, positional: bool) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, positional: bool, heading: str | None) -> inspect.Parameter:
     annotation: Any = _typed(field.annotation)
     text = field.description or ""
     if positional:
-        default: Any = typer.Argument(None, help=text, show_default=False)
+        default: Any = typer.Argument(None, help=text, show_default=False, metavar=name.upper())
     else:
         flag = "--" + name.rstrip("_").replace("_", "-")  # note: list_, since `list` is a type where it stands
-        shown = None if field.default in (None, False) or field.default_factory else str(field.default)
-        default = typer.Option(None, flag, help=text + (f" (default: {shown})" if shown else ""), show_default=False)
+        unsaid = field.is_required() or field.default_factory or field.default in (None, False)
+        text += "" if unsaid else f" (default: {field.default})"
+        default = typer.Option(None, flag, help=text, show_default=False, rich_help_panel=heading)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
@@ -89,10 +114,11 @@ def _typed(annotation: Any) -> Any:
     return (kinds[0] if isinstance(kinds[0], type) else str) | None
 
 
-def missing(name: str, field: FieldInfo) -> SettingsError:
+def missing(name: str, field: FieldInfo, otherwise: str = "") -> SettingsError:
     """The error for a setting that must be given and was not; its description says what is wanted."""
     description = (field.description or "").rstrip(".")
-    return SettingsError(name, "it is missing", f"give it: {description[:1].lower()}{description[1:]}")
+    remedy = f"give it: {description[:1].lower()}{description[1:]}"
+    return SettingsError(name, "it is missing", f"{remedy}; {otherwise}" if otherwise else remedy)
 
 
 def read_yaml(setting: str, path: Path) -> dict[str, Any]:

@@ -1,29 +1,19 @@
-"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends
-one.
-
-The children are started as programs of their own, not by `multiprocessing`: its spawn and forkserver run
-the parent's main module again in every child, which in a Ray worker is Ray itself, and in a notebook or
-script anything.
-"""
+"""Decoding apart from the model: child processes with limits on memory and time, made anew when a file ends one."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import functools
 import json
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -32,6 +22,7 @@ import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import AudioError, AudioInfo
+from mats_core.child import how_it_ended, module_paths, start_child
 from mats_core.storage.uris import local_path
 
 _TRIES = 2
@@ -176,26 +167,13 @@ class IsolatedDecoder:
             return [answers[place] for place in range(len(asked))]
 
     def _start_child(self) -> None:
-        ours, theirs = (Connection(_above_streams(end)) for end in Pipe())
         package = str(Path(__file__).parents[1])
-        paths = [each for each in sys.path if each]  # the folder one stands in holds no modules of the child
         limits = self.limits.model_copy(update={"deadline_s": self.limits.deadline_s * 0.95})
-        settings = [theirs.fileno(), package, paths, limits.model_dump()]
         environment = dict(os.environ)
         single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        # note: a child never sees Ctrl-C or a closed terminal, which reach the whole group: the parent decides
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-c", CHILD_PROGRAM, json.dumps(settings)],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                # note: every malloc arena reserves 64 MB of address space, which the limit counts
-                env={**environment, **single, "MALLOC_ARENA_MAX": "2"},
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+        # note: every malloc arena reserves 64 MB of address space, which the limit counts
+        given = {**environment, **single, "MALLOC_ARENA_MAX": "2"}
+        process, ours = start_child(CHILD_PROGRAM, [package, module_paths(), limits.model_dump()], given)
         self._children.append(_Child(process, ours, time.monotonic(), environment))
 
     def _send_jobs(self, waiting: deque[_Job]) -> None:
@@ -252,7 +230,7 @@ class IsolatedDecoder:
                 reason = f"decoding took longer than {job.allowed_s:g} s and was stopped"
                 answers[job.place] = {"code": "timeout", "message": reason}, _NOTHING
             else:
-                self._try_again(job, waiting, answers, f"its decoder process ended with {_how_it_ended(child.process)}")
+                self._try_again(job, waiting, answers, f"its decoder process ended with {how_it_ended(child.process)}")
         elif not child.ready:
             self._failed_starts += 1
             if self._failed_starts >= 3:
@@ -297,12 +275,6 @@ def warm_decoder() -> IsolatedDecoder:
     return decoder
 
 
-def _above_streams(end: Connection) -> int:
-    """The end of a pipe under another number: 0, 1 and 2, free in a daemon, are where programs read and write."""
-    with end:
-        return fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, 3)
-
-
 def _decoded(header: dict[str, Any], raw: memoryview, rate: int) -> Decoded:
     samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
     return Decoded(samples, len(samples) / rate, **{name: header[name] for name in ("complete", "lost_s", "end_s")})
@@ -318,14 +290,3 @@ def _parse(answer: bytes) -> _Answer:
 
 def _error(header: dict[str, Any]) -> AudioError | None:
     return AudioError(header["code"], header["message"]) if "code" in header else None
-
-
-def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(1)
-    code = process.returncode
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    with contextlib.suppress(ValueError):
-        return signal.Signals(-code).name
-    return f"signal {-code}"

@@ -13,12 +13,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 class ClapEncoder(Protocol):
     """Text and audio in one space. `sample_rate` in Hz, `window_seconds` what it hears at once, `dim` of its space,
-    `fingerprint` which encoder it is, the same on every device and in every number type.
+    `dtype` of its weights, `fingerprint` which encoder it is, the same on every device and in every number type.
     """
 
     sample_rate: int
     window_seconds: float
     dim: int
+    dtype: torch.dtype
     fingerprint: str
 
     def pad(self, window: Any) -> Any:
@@ -28,7 +29,7 @@ class ClapEncoder(Protocol):
         """Texts → float32 [B, dim], unit, in the order given."""
 
     def embed_audio(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """float32 [B, T] at `sample_rate` → float32 [B, dim], unit."""
+        """[B, T] at `sample_rate`, int16 or float32 in [-1, 1] → float32 [B, dim], unit."""
 
 
 def pad_waveform(window: Any, samples: int, rule: str) -> Any:
@@ -45,6 +46,38 @@ def pad_waveform(window: Any, samples: int, rule: str) -> Any:
     if len(window) and rule == "repeatpad":
         window = np.tile(window, samples // len(window))
     return np.pad(window, (0, samples - len(window)))
+
+
+def as_float(samples: Any) -> Any:
+    """Samples, numpy or tensor, as float32 in [-1, 1]; int16 is divided by 32768, which is exact."""
+    if isinstance(samples, torch.Tensor):
+        return samples.float() / 32768.0 if samples.dtype == torch.int16 else samples.float()
+    if samples.dtype == np.int16:
+        return samples.astype(np.float32) / 32768.0
+    return samples.astype(np.float32, copy=False)
+
+
+def stack_windows(windows: Sequence[np.ndarray], pad: Callable[[Any], Any], pinned: bool = False) -> torch.Tensor:
+    """Windows [T], each int16 or float32, padded by an encoder's rule → [B, samples] for `embed_audio`.
+
+    int16 where all are: they cross to the device in half the bytes, and become float32 there; padding repeats samples
+    or adds zeros, so the order of the two makes no difference. pinned: in memory that a GPU copies from by itself.
+    Safe in a thread of its own.
+    """
+    found = [np.asarray(window) for window in windows]
+    if any(window.dtype != np.int16 for window in found):
+        found = [as_float(window) for window in found]
+    padded = [pad(window) for window in found]  # each [samples]
+    number = torch.int16 if padded[0].dtype == np.int16 else torch.float32
+    # note: torch keeps pinned memory for the next batch, and does not give it out before it has been copied
+    stacked = torch.empty(len(padded), len(padded[0]), dtype=number, pin_memory=pinned)
+    np.stack(padded, out=stacked.numpy())
+    return stacked
+
+
+def on_device(waveforms: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """[B, T] int16 or float32 → float32 [B, T] in [-1, 1] on `device`, where it is converted."""
+    return as_float(waveforms.to(device, non_blocking=waveforms.is_pinned()))
 
 
 def embed_by_length(

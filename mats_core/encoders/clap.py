@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.device import pick_device, pick_dtype
-from mats_core.encoders.base import embed_by_length, pad_waveform
+from mats_core.device import exact_float32, pick_device, pick_dtype
+from mats_core.encoders.base import embed_by_length, on_device, pad_waveform
 from mats_core.encoders.facts import FeatureSettings, read_features
 from mats_core.errors import SettingsError, first_line
 from mats_core.pretrained import check_outline, check_pretrained, panics_told
@@ -106,6 +106,7 @@ class HfClapEncoder:
         return pad_waveform(window, self.features.max_samples, self.features.padding)
 
     @torch.inference_mode()
+    @exact_float32()
     def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
         """Texts → float32 [B, dim] unit, on the model's device. Texts too long are cut, keeping the end token."""
         if not texts:
@@ -122,12 +123,14 @@ class HfClapEncoder:
         return embed_by_length(ids, embed, self.dim, self.tokenizer.pad_token_id or 0, batch_size, self.device)
 
     @torch.inference_mode()
+    @exact_float32()
     def embed_audio(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """float32 [B, T] at `sample_rate`, T at most a window (shorter rows are padded) → float32 [B, dim] unit."""
+        """[B, T] at `sample_rate`, int16 or float32 in [-1, 1], T at most a window (shorter rows are padded) → float32
+        [B, dim] unit."""
         waveforms = torch.as_tensor(waveforms)
         if waveforms.shape[-1] != self.features.max_samples:
             waveforms = torch.stack([self.pad(row) for row in waveforms])
-        mel = self.mel(waveforms.to(self.device))[:, None].to(self.dtype)  # [B, 1, frames, mels]
+        mel = self.mel(on_device(waveforms, self.device))[:, None].to(self.dtype)  # [B, 1, frames, mels]
         if self.fused:
             mel = mel.expand(-1, 4, -1, -1)
         longer = torch.zeros(len(mel), 1, dtype=torch.bool, device=self.device)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mats_core.device import pick_device, pick_dtype
-from mats_core.encoders.base import embed_by_length, pad_waveform
+from mats_core.device import exact_float32, pick_device, pick_dtype
+from mats_core.encoders.base import embed_by_length, on_device, pad_waveform
 from mats_core.encoders.facts import (
     END_OF_TEXT,
     WEIGHTS,
@@ -104,6 +104,7 @@ class MsClapEncoder:
         return [row if len(row) <= longest else [*row[: longest - 1], self._end] for row in rows]
 
     @torch.inference_mode()
+    @exact_float32()
     def embed_text(self, texts: Sequence[str], batch_size: int = 256) -> torch.Tensor:
         """Texts → float32 [B, dim] unit, on the model's device, in the order given.
 
@@ -121,12 +122,14 @@ class MsClapEncoder:
         return embed_by_length(self.token_ids(texts), embed, self.dim, 0, batch_size, self.device)
 
     @torch.inference_mode()
+    @exact_float32()
     def embed_audio(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """float32 [B, T] at `sample_rate`, T at most a window (shorter rows are repeated) → float32 [B, dim] unit."""
+        """[B, T] at `sample_rate`, int16 or float32 in [-1, 1], T at most a window (shorter rows are repeated) →
+        float32 [B, dim] unit."""
         waveforms = torch.as_tensor(waveforms)
         if waveforms.shape[-1] != self.samples:
             waveforms = torch.stack([self.pad(row) for row in waveforms])
-        projected, _ = self.model.audio_encoder(waveforms.to(self.device, torch.float32))
+        projected, _ = self.model.audio_encoder(on_device(waveforms, self.device))
         return F.normalize(projected.float(), dim=-1)
 
 

@@ -157,6 +157,21 @@ def open_mapped(path: Path) -> Any:
     return index
 
 
+def write(index: Any, path: Path) -> None:
+    """Write an index to a file, its vectors too where they lie mapped in another one: those are read into memory."""
+    import faiss
+
+    mapped = faiss.downcast_InvertedLists(index.invlists)
+    if isinstance(mapped, faiss.OnDiskInvertedLists):  # note: FAISS would write the name of that file alone
+        lists: Any = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+        for cluster in range(index.nlist):
+            size = mapped.list_size(cluster)
+            lists.add_entries(cluster, size, mapped.get_ids(cluster), mapped.get_codes(cluster))
+        lists.this.disown()
+        index.replace_invlists(lists, True)
+    faiss.write_index(index, str(path))
+
+
 def merge_shards(empty: Any, shards: Sequence[Path], target: Path) -> str:
     """Write `target` as the index that holds every shard's vectors; returns its SHA-256.
 

@@ -1,4 +1,4 @@
-"""Gaussian noise on embeddings: for training, and for Santa's neighbours.
+"""Noise on embeddings, for training and for Santa's neighbours; and how much of it pairs of sound and caption ask for.
 
 The noise bridges the gap between CLAP's text and audio embeddings (MATS paper, section 3.2). `keyed_normal`
 draws it from a counter, not from a stream, so that a row's draw never depends on its batch or on a restart.
@@ -7,6 +7,7 @@ draws it from a counter, not from a stream, so that a row's draw never depends o
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,50 @@ def inject_noise(
         device = unit.device if generator is None else generator.device
         noise = torch.randn(unit.shape, generator=generator, device=device)
     return F.normalize(unit + math.sqrt(variance) * noise.to(unit), dim=-1)
+
+
+def as_uniform(normal: torch.Tensor) -> torch.Tensor:
+    """Standard-normal draws of any shape as uniform ones of the same variance, 1: between -√3 and √3, in their order.
+
+    The release has a switch for uniform noise that its code never reads.
+    """
+    return torch.erf(normal * math.sqrt(0.5)) * math.sqrt(3.0)
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """How far the two embeddings of a pair lie apart, as the variance of noise that reaches as far.
+
+    variance: the square of the mean largest difference (the paper's, and CapDec's before it: the mean infinity norm is
+    the standard deviation), standard_error: of that variance over pairs; mean_square: the mean squared difference a
+    dimension; centred: the same without the mean difference of all pairs; cosine: mean of the pairs.
+    """
+
+    pairs: int
+    variance: float
+    standard_error: float
+    mean_square: float
+    centred: float
+    cosine: float
+
+
+def estimate_noise(audio: torch.Tensor, text: torch.Tensor) -> NoiseEstimate:
+    """The estimate of pairs: audio and text [N, D], row i of each a pair, normalised here (MATS paper, section 3.2).
+
+    Raises ValueError for tables of other shapes, and fewer than two pairs.
+    """
+    if audio.shape != text.shape or audio.ndim != 2 or len(audio) < 2:
+        raise ValueError(f"{list(audio.shape)} and {list(text.shape)} are no two or more pairs [N, D]")
+    sounds, texts = (F.normalize(each.double(), dim=-1) for each in (audio, text))
+    apart = sounds - texts  # [N, D]
+    largest = apart.abs().amax(dim=-1)  # [N]
+    mean = float(largest.mean())
+    error = float(largest.std()) / math.sqrt(len(largest))
+    return NoiseEstimate(
+        len(apart), mean**2, 2 * mean * error, float(apart.square().mean()),
+        float((apart - apart.mean(dim=0)).square().sum()) / ((len(apart) - 1) * apart.shape[1]),
+        float((sounds * texts).sum(dim=-1).mean()),
+    )  # fmt: skip
 
 
 def _mix(x: torch.Tensor) -> torch.Tensor:

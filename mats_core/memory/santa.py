@@ -100,7 +100,6 @@ class SantaMemory:
 
     def save(self, uri: Uri) -> None:
         """Write the memory's directory, a local one; SettingsError for another."""
-        import faiss
         import pyarrow.parquet as pq
 
         folder = path_of(uri)
@@ -109,7 +108,7 @@ class SantaMemory:
             raise SettingsError("memory", f"{public_uri(uri)} is no local directory", remedy)
         folder.mkdir(parents=True, exist_ok=True)
         self.index.make_direct_map(False)
-        faiss.write_index(self.index, str(folder / "index.faiss"))
+        faiss_index.write(self.index, folder / "index.faiss")
         self.index.make_direct_map(True)
         table = self._table()
         if table is not None:
@@ -224,6 +223,11 @@ class SantaMemory:
         """Unit embeddings float32 [..., D] of memory rows int64 [...]."""
         flat = np.ascontiguousarray(rows.reshape(-1), np.int64)
         return self.index.reconstruct_batch(flat).reshape(*rows.shape, self.dim)
+
+    def captions(self, rows: np.ndarray, column: str = "caption") -> list[str]:
+        """The captions of memory rows int64 [N], or their `column` source; empty texts where the memory has none."""
+        table = self._table()
+        return [""] * len(rows) if table is None else table[column].take(rows).to_pylist()
 
     def transfer(
         self,

@@ -10,6 +10,7 @@
     llm        the LLM with its tokenizer and adapter
     tokens     prompts and answers as token ids, with room for the vectors
     prompts    tasks, their wordings, the prompt template, cleaning up an answer (no torch)
+    needs      how much memory a model takes, and whether a GPU has it (no torch)
     release    the authors' checkpoint → a model directory
 
 Public: what `mats_core` exports, `facts`, `prompts`, `config`, and `asking.embed_clips` and `ask_clips` for pipelines.

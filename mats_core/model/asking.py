@@ -7,14 +7,17 @@ An answer is a function of its own sound, request, model and settings: never of 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
+from mats_core.encoders.base import as_float
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -116,8 +119,11 @@ class AskedModel(Protocol):
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for a request that cannot be answered."""
 
-    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Windows [T] → unit embeddings float32 [W, D]."""
+    def stack_windows(self, windows: Sequence[np.ndarray]) -> torch.Tensor:
+        """Windows [T] → [W, window samples], padded; safe in a thread."""
+
+    def embed_windows(self, windows: Sequence[np.ndarray] | torch.Tensor) -> np.ndarray:
+        """Windows [T], or what `stack_windows` made of them → unit embeddings float32 [W, D]."""
 
     def answer_embeddings(self, *args: Any, **settings: Any) -> list[Reply]:
         """Embeddings [B, D] before Santa and a request each → replies."""
@@ -138,7 +144,7 @@ def embed_clips(
     rate, window_s = encoder.sample_rate, encoder.window_seconds
     cuts = [windows(len(samples), rate, window_s) for _, samples in sounds]
     pieces = [samples[w.start : w.stop] for (_, samples), cut in zip(sounds, cuts, strict=True) for w in cut]
-    vectors = iter(in_batches(pieces, batch_size, model.embed_windows))
+    vectors = iter(in_batches(pieces, batch_size, model.embed_windows, model.stack_windows))
     found: list[Clip | Exception] = []
     for (start_s, samples), cut in zip(sounds, cuts, strict=True):
         own = [next(vectors) for _ in cut]
@@ -159,14 +165,15 @@ def ask_clips(
     requests: Sequence[Request],
     *,
     segments: bool = False,
-    batch_size: int = 16,
+    batch_size: int | None = 16,
     **settings: Any,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
     segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
-    has them. Clips and windows are asked `batch_size` at a time; where a batch fails, each goes alone, and one that
-    fails again takes the place of its clip's answer.
+    has them. `batch_size` clips and windows are asked at a time (None: as the model has room for): the next is begun
+    where one is answered. Where that fails, the halves are tried, down to each alone, and what fails alone takes the
+    place of its clip's answer.
     """
     asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
     for clip, request in zip(clips, requests, strict=True):
@@ -176,9 +183,9 @@ def ask_clips(
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
-        return model.answer_embeddings(vectors, [request for _, request in batch], **settings)
+        return model.answer_embeddings(vectors, [request for _, request in batch], slots=batch_size, **settings)
 
-    replies = iter(zip(asked, in_batches(asked, batch_size, answer), strict=True))
+    replies = iter(zip(asked, in_batches(asked, max(1, len(asked)), answer), strict=True))
     found: list[Answer | Exception] = []
     for clip in clips:
         (pooled, _), whole = next(replies)
@@ -195,19 +202,33 @@ def ask_clips(
     return found
 
 
-def in_batches(items: Sequence[Item], size: int, run: Callable[[Sequence[Item]], Iterable[Any]]) -> list[Any]:
-    """What `run` makes of the items, `size` at a time; where it fails, of each alone, an exception in its place."""
+def in_batches(
+    items: Sequence[Item],
+    size: int,
+    run: Callable[[Any], Iterable[Any]],
+    prepare: Callable[[Sequence[Item]], Any] = lambda batch: batch,
+) -> list[Any]:
+    """What `run` makes of the items, `size` at a time; where it fails, of halves, down to each alone, an exception in
+    its place.
+
+    prepare: what is done to a batch before `run` gets it, in a thread, while `run` is at the batch before.
+    """
     found: list[Any] = []
-    for at in range(0, len(items), size):
-        batch = items[at : at + size]
-        try:
-            found.extend(run(batch))
-        except Exception:
-            for item in batch:
-                try:
-                    found.extend(run([item]))
-                except Exception as error:
+    batches = [items[at : at + size] for at in range(0, len(items), size)] if items else []
+    with ThreadPoolExecutor(1) as thread:
+        following = [thread.submit(prepare, batch) for batch in batches[:1]]
+        for at, batch in enumerate(batches):
+            prepared = following.pop()
+            following.extend(thread.submit(prepare, each) for each in batches[at + 1 : at + 2])
+            try:
+                found.extend(run(prepared.result()))
+                continue
+            except Exception as error:
+                if len(batch) == 1:
                     found.append(error)
+                    continue
+            # note: not inside the handler, where the error would hold on to the memory of what failed
+            found.extend(in_batches(batch, math.ceil(len(batch) / 2), run, prepare))
     return found
 
 
@@ -254,13 +275,6 @@ def model_encoder(model: AskedModel) -> ClapEncoder:
     if model.encoder is None:
         raise SettingsError("model", "it has no encoder", "give embeddings as input, or choose a model with an encoder")
     return model.encoder
-
-
-def as_float(window: np.ndarray) -> np.ndarray:
-    """Samples [T] as float32 in [-1, 1]; int16 is divided by 32768."""
-    if window.dtype == np.int16:
-        return window.astype(np.float32) / 32768.0
-    return window.astype(np.float32, copy=False)
 
 
 def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, Decoded]]:

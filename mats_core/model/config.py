@@ -11,6 +11,12 @@ from mats_core.generation.settings import DecodingSettings as DecodingSettings
 from mats_core.memory.bridges import SantaSettings as SantaSettings
 from mats_core.model.prompts import INSTRUCTIONS, PROMPT_TEMPLATE, TASKS
 
+LlmDtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+"""What an LLM's weights are kept in. With int8 and int4 it computes in the device's own type, as with auto: bfloat16 on
+a GPU, float32 on a CPU."""
+Dtype = Literal["float32", "bfloat16", "float16"]
+PACKED = {"int8": 8, "int4": 4}
+
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
@@ -19,7 +25,10 @@ class _Settings(BaseModel):
 class MapperConfig(_Settings):
     """Sizes of the mapper. Defaults are the released model's."""
 
-    kind: Literal["transformer", "mlp"] = "transformer"
+    kind: Literal["transformer", "mlp", "reference_mlp", "simple_mlp"] = Field(
+        "transformer",
+        description="the release's: transformer, reference_mlp (it says mlp), simple_mlp; ours: mlp",
+    )
     vectors: int = Field(40, ge=1, le=10_000, description="vectors the LLM reads in place of the sound")
     clip_tokens: int = Field(40, ge=1, le=10_000, description="tokens the embedding is unfolded into")
     width: int = Field(1024, ge=1, le=100_000)
@@ -34,9 +43,11 @@ class MapperConfig(_Settings):
         return round(product) if math.isclose(product, round(product), rel_tol=1e-12) else int(product)
 
     @model_validator(mode="after")
-    def _heads_divide_width(self) -> MapperConfig:
+    def _sizes_fit(self) -> MapperConfig:
         if self.kind == "transformer" and self.width % self.heads:
             raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}; choose other sizes")
+        if self.kind == "simple_mlp" and self.vectors != 1:
+            raise ValueError(f"simple_mlp makes one vector, not {self.vectors}; say vectors: 1, or choose another kind")
         return self
 
 

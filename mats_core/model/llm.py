@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mats_core.device import exact_float32
 from mats_core.errors import SettingsError, first_line
 from mats_core.model.config import AdapterConfig, Part
 from mats_core.model.directory import recorded_uri
@@ -16,7 +17,7 @@ from mats_core.pretrained import check_outline, check_pretrained, panics_told
 from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
-from mats_core.weights import check_finite, compare_keys, defer_sklearn, no_bars, some
+from mats_core.weights import check_finite, compare_keys, defer_sklearn, no_bars, read_pickle, some
 
 
 def load_llm(
@@ -130,6 +131,82 @@ def load_adapter(llm: Any, state: dict[str, torch.Tensor]) -> None:
         why = f"the adapter does not fit the LLM: {some(wrong)}"
         raise SettingsError("model", why, "give the LLM it was trained on")
     set_peft_model_state_dict(llm, {key: tensor.to(expected[key].dtype) for key, tensor in state.items()})
+
+
+@torch.no_grad()
+@exact_float32()
+def merge_lora(llm: Any, folder: Path) -> None:
+    """Add an adapter into the weights of the LLM that it is on: in float32, and rounded once to the LLM's own type.
+
+    folder: of the LLM. An LLM that was loaded in half precision has been rounded already, so what the adapter is added
+    to is read from there. Leaves an LLM as it is whose weights are packed in few bits. For inference only.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    base = llm.get_base_model()
+    layers = {name: each for name, each in base.named_modules() if isinstance(each, LoraLayer)}
+    if not all(each.get_base_layer().weight.is_floating_point() for each in layers.values()):
+        return
+    rounded = [name for name, each in layers.items() if each.get_base_layer().weight.dtype is not torch.float32]
+    stored = _stored_weights(folder, rounded, f"{base.base_model_prefix}.")
+    for name, layer in layers.items():
+        weight = layer.get_base_layer().weight
+        whole = stored.get(name)
+        if whole is None or whole.shape != weight.shape:  # note: transformers may store a layer under another name
+            whole = weight
+        whole = whole.to(weight.device, torch.float32)
+        for adapter in layer.active_adapters:
+            whole = whole + layer.get_delta_weight(adapter).float()
+            layer.merged_adapters.append(adapter)
+        weight.copy_(whole)
+
+
+def _stored_weights(folder: Path, layers: Sequence[str], prefix: str) -> dict[str, torch.Tensor]:
+    """Layer → its weight as the LLM's files hold it, of those that are found there; read when it is used."""
+    if not layers:
+        return {}
+    from safetensors import safe_open
+
+    wanted = {key: name for name in layers for key in (f"{name}.weight", f"{name.removeprefix(prefix)}.weight")}
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            found |= {wanted[key]: tensors.get_tensor(key) for key in tensors.keys() if key in wanted}  # noqa: SIM118
+    for file in sorted(folder.glob("*.bin")) if not found else ():
+        state = read_pickle(file, "llm", str(file), "the LLM's own weights", mapped=True)
+        found |= {wanted[key]: state[key] for key in state if key in wanted}
+    return found
+
+
+def pack_weights(llm: Any, kind: str, device: torch.device) -> None:
+    """Keep the weights of an LLM's linear layers in 8 or 4 bits on `device`; embeddings, head and adapter stay.
+
+    kind: "int8", a scale a row, or "int4", a scale for every 128 numbers, on a GPU alone. Only weights are rounded:
+    methods that round activations too do it by the largest of a batch, and an answer would depend on its neighbours.
+    """
+    try:
+        from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        remedy = 'run `pip install "mats-audio[lowbit]"`, or choose bfloat16'
+        raise SettingsError("llm_dtype", f"{kind} needs the torchao package, which is not installed", remedy) from None
+    if kind == "int4" and device.type != "cuda":
+        raise SettingsError("llm_dtype", "int4 needs a GPU", "choose int8 or float32")
+    head, packed = llm.get_output_embeddings(), 0
+
+    def is_layer(module: torch.nn.Module, name: str) -> bool:
+        nonlocal packed
+        chosen = isinstance(module, torch.nn.Linear) and module is not head and "lora_" not in name
+        packed += chosen
+        return chosen
+
+    config: Any
+    if kind == "int4":
+        config = Int4WeightOnlyConfig(int4_packing_format="tile_packed_to_4d", set_inductor_config=False)
+    else:
+        config = Int8WeightOnlyConfig(set_inductor_config=False)
+    quantize_(llm, config, filter_fn=is_layer, device=device)
+    if not packed:
+        raise SettingsError("llm_dtype", f"this LLM has no linear layers that {kind} could pack", "choose bfloat16")
 
 
 def check_rank(state: dict[str, torch.Tensor], rank: int) -> None:

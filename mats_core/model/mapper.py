@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +94,35 @@ class MlpMapper(nn.Module):
         return self.fc2(torch.tanh(self.fc1(scaled))).view(-1, self.vectors, self.hidden_size)
 
 
+class ReferenceMlpMapper(nn.Module):
+    """The authors' other mappers, before their projector: two linear layers with tanh between them, half as wide inside
+    as all vectors together ("mlp"), or a single linear layer that makes one vector ("simple_mlp").
+
+    Parameter names are those of their `audio_mapper.*`.
+    """
+
+    def __init__(self, config: MapperConfig, embedding_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.vectors, self.width = config.vectors, config.width
+        out = config.vectors * config.width
+        sizes = [embedding_dim, out] if config.kind == "simple_mlp" else [embedding_dim, out // 2, out]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Linear(before, after), nn.Tanh()]
+        self.model = nn.Sequential(*layers[:-1])
+        self.projector = nn.Linear(config.width, hidden_size)
+
+    def forward(self, embedding: torch.Tensor) -> torch.Tensor:
+        """[B, D] unit → [B, vectors, hidden of the LLM]."""
+        return self.projector(self.model(embedding).view(-1, self.vectors, self.width))
+
+
 def build_mapper(config: MapperConfig, embedding_dim: int, hidden_size: int) -> nn.Module:
     """The mapper that `config.kind` names, with fresh weights."""
-    kinds = {"transformer": TransformerMapper, "mlp": MlpMapper}
+    kinds: dict[str, Callable[[MapperConfig, int, int], nn.Module]] = {
+        "transformer": TransformerMapper,
+        "mlp": MlpMapper,
+        "reference_mlp": ReferenceMlpMapper,
+        "simple_mlp": ReferenceMlpMapper,
+    }
     return kinds[config.kind](config, embedding_dim, hidden_size)

@@ -11,27 +11,31 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mats_core.device import pick_device, pick_dtype
-from mats_core.encoders.base import ClapEncoder
+from mats_core.device import card_memory, dtype_name, exact_float32, pick_device, pick_dtype
+from mats_core.encoders.base import ClapEncoder, stack_windows
 from mats_core.encoders.facts import refuse_other_memory
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
-from mats_core.generation.generate import generate
+from mats_core.generation.beam_search import Written
+from mats_core.generation.writer import Writer
 from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
 from mats_core.memory.santa import SantaMemory
 from mats_core.model import asking
 from mats_core.model.asking import Answer, Reply, Request
 from mats_core.model.config import (
+    PACKED,
     DecodingSettings,
     ModelConfig,
     Part,
     SantaSettings,
 )
 from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
-from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm
+from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm, merge_lora, pack_weights
 from mats_core.model.mapper import build_mapper
+from mats_core.model.needs import check_card
 from mats_core.model.prompts import clean_answer, format_prompt, validate_request
 from mats_core.model.tokens import PromptTokens, Sequences
+from mats_core.storage.fetch import local_directory
 from mats_core.storage.uris import Uri, uri_text
 from mats_core.weights import load_weights, read_tensors
 
@@ -54,7 +58,7 @@ class MatsModel:
         model.answers("street.wav", segments=True)                        # with times, a window each
 
     Attributes: `config`, everything but weights; `encoder` and `memory`, None where it was loaded without;
-    `fingerprint`, which model it is; `device`. Its answers do not depend on what is asked beside them.
+    `fingerprint`, which model it is; `device`; `number_types`. Its answers do not depend on what is asked beside them.
     """
 
     def __init__(
@@ -73,7 +77,9 @@ class MatsModel:
         self.encoder, self.memory = encoder, memory
         self.parts = parts or {}  # where encoder, llm and memory were read from
         self.fingerprint = fingerprint
+        self.packed: str | None = None  # "int8" or "int4", where the LLM's weights are kept so
         self.tokens = PromptTokens(tokenizer, config.mapper.vectors, config.max_target_tokens)
+        self.writer = Writer(self.causal_lm, bos=tokenizer.bos_token_id, end=self.tokens.eos)
         positions = getattr(self.causal_lm.config.get_text_config(), "max_position_embeddings", None)
         self.positions = max(0, positions or 0)  # tokens the LLM was made to read and write; 0 where it does not say
         self._takes_logits_to_keep = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
@@ -132,6 +138,16 @@ class MatsModel:
         """Where the mapper is, and with it the whole model."""
         return next(self.mapper.parameters()).device
 
+    @property
+    def number_types(self) -> dict[str, str]:
+        """What LLM, mapper and encoder are kept in: "float32", "bfloat16", …; of the LLM also "int8" or "int4"."""
+        types = {"llm": self.packed or dtype_name(self.causal_lm.dtype), "mapper": dtype_name(self._mapper_dtype)}
+        return types | ({"encoder": dtype_name(self.encoder.dtype)} if self.encoder is not None else {})
+
+    @property
+    def _mapper_dtype(self) -> torch.dtype:
+        return next(self.mapper.parameters()).dtype
+
     def save(self, uri: Uri, include: Sequence[str] = (), *, weights: str = "float32") -> None:
         """Write a model directory that `load_model` reads.
 
@@ -141,6 +157,7 @@ class MatsModel:
         """
         save_model(uri_text(uri), self.config, self.mapper, self.llm, self.parts, include, weights)
 
+    @exact_float32()
     def prefix(self, embedding: torch.Tensor) -> torch.Tensor:
         """Vectors for the LLM: [B, D] of any length → float32 [B, vectors, hidden]. Adds no noise.
 
@@ -149,13 +166,14 @@ class MatsModel:
         embedding = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)
         if embedding.ndim != 2 or embedding.shape[1] != self.config.embedding_dim:
             raise ValueError(f"embedding must be [B, {self.config.embedding_dim}], got {list(embedding.shape)}")
-        return self.mapper(F.normalize(embedding, dim=-1))
+        return self.mapper(F.normalize(embedding, dim=-1).to(self._mapper_dtype)).float()
 
     def _embed(self, ids: torch.Tensor, sound: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
         """Token embeddings [B, T, H] with the prefix in the gaps."""
         words = self.causal_lm.get_input_embeddings()(ids)  # [B, T, H]
         return words.masked_scatter(sound[..., None], prefix.to(words.dtype))
 
+    @exact_float32()
     def score(self, prefix: torch.Tensor, batch: Sequences) -> TargetScores:
         """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`, batch of `for_loss`."""
         assert batch.targets is not None
@@ -185,7 +203,6 @@ class MatsModel:
         """
         return self.score(self.prefix(embedding), self.tokens.for_loss(prompts, outputs, self.device)).loss
 
-    @torch.inference_mode()
     def generate(
         self,
         embedding: torch.Tensor,
@@ -198,12 +215,36 @@ class MatsModel:
         embedding: [B, D], after Santa where Santa is wanted; no noise is added. prompts: whole strings.
         settings: over the model's own decoding. Ids are those generated, the end token included where one was.
         """
+        rows = [written.ids for written in self.write(embedding, prompts, settings)]
+        texts = [self.text(row) for row in rows]
+        return (texts, rows) if return_ids else texts
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The words of token ids that the LLM wrote, without BOS and end."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    @torch.inference_mode()
+    @exact_float32()
+    def write(
+        self,
+        embedding: torch.Tensor,
+        prompts: Sequence[str],
+        settings: DecodingSettings | dict[str, Any] | None = None,
+        slots: int | None = None,
+        keep: int = 1,
+    ) -> list[Written]:
+        """As `generate`: the ids with their log-probabilities, and inside them those of the `keep` best beams.
+
+        slots: prompts answered at once. Calls from several threads share them.
+        """
         chosen = self.config.decoding.updated(settings)
+        return self.writer.write(self.prompt_vectors(embedding, prompts), chosen, slots=slots, keep=keep)
+
+    def prompt_vectors(self, embedding: torch.Tensor, prompts: Sequence[str]) -> list[torch.Tensor]:
+        """What the LLM reads, [T, H] a prompt: its words and, in the gap, the sound's vectors. embedding: [B, D]."""
         batch = self.tokens.for_generation(prompts, self.device)
         words = self._embed(batch.ids, batch.sound, self.prefix(embedding))  # [B, T, H]
-        rows = generate(self.causal_lm, words, batch.real, chosen, bos=self.tokenizer.bos_token_id, end=self.tokens.eos)
-        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
-        return (texts, rows) if return_ids else texts
+        return [row[:count] for row, count in zip(words, batch.lengths, strict=True)]
 
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for an unknown task, QA without a question, or a text that holds the sound's place."""
@@ -216,18 +257,26 @@ class MatsModel:
         asked = question.strip() if question and question.strip() else known.instruction
         return format_prompt(asked, known.tag if tag is None else tag, self.config.prompt_template)
 
-    def embed_windows(self, windows: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit embeddings float32 [W, D] of windows [T] at the encoder's rate, in the order given.
+    def stack_windows(self, windows: Sequence[np.ndarray]) -> torch.Tensor:
+        """Windows [T] at the encoder's rate, int16 or float32 in [-1, 1] → [W, window samples] for `embed_windows`.
 
-        Samples are float32 in [-1, 1] or int16; a window shorter than the encoder's is padded by its own rule.
+        One shorter than the encoder's is padded by its own rule. Safe in a thread, while the model is at other work.
+        """
+        encoder = asking.model_encoder(self)
+        return stack_windows(windows, encoder.pad, pinned=self.device.type == "cuda")
+
+    def embed_windows(self, windows: Sequence[np.ndarray] | torch.Tensor) -> np.ndarray:
+        """Unit embeddings float32 [W, D] of windows [T] as `stack_windows` takes or makes them, in the order given.
+
         Raises SettingsError where the model has no encoder.
         """
         encoder = asking.model_encoder(self)
         if not len(windows):
             return np.zeros((0, encoder.dim), np.float32)
-        padded = np.stack([encoder.pad(asking.as_float(np.asarray(window))) for window in windows])  # [W, T]
-        return encoder.embed_audio(torch.from_numpy(padded)).cpu().numpy()
+        stacked = windows if isinstance(windows, torch.Tensor) else self.stack_windows(windows)  # [W, T]
+        return encoder.embed_audio(stacked).cpu().numpy()
 
+    @exact_float32()
     def answer_embeddings(
         self,
         embedding: Any,
@@ -236,12 +285,14 @@ class MatsModel:
         santa: SantaSettings | dict[str, Any] | None = None,
         explain: bool = False,
         bridge: Bridge | None = None,
+        slots: int | None = None,
     ) -> list[Reply]:
         """A reply to each embedding [B, D] and its request; a function of its own row alone.
 
         The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
         replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
-        across the gap between audio and text than Santa. explain=True lists the memory entries used.
+        across the gap between audio and text than Santa. explain=True lists the memory entries used. slots: answers
+        written at once (default: as many as suit the device).
         Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
         """
         audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
@@ -263,11 +314,10 @@ class MatsModel:
                 question = prompt_with_captions(asked, [entry["caption"] for entry in near])
             prompts.append(self.prompt(each.task, question, each.tag))
         self._check_room(prompts, self.config.decoding.updated(decoding))
-        texts, ids = self.generate(moved, prompts, decoding, return_ids=True)
         style = self.config.answer_style
         return [
-            Reply(clean_answer(text, style), len(row), near if explain else None)
-            for text, row, near in zip(texts, ids, entries, strict=True)
+            Reply(clean_answer(self.text(written.ids), style), len(written.ids), near if explain else None)
+            for written, near in zip(self.write(moved, prompts, decoding, slots=slots), entries, strict=True)
         ]
 
     def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:
@@ -306,12 +356,12 @@ class MatsModel:
         return "\n".join(answer.text for answer in self.answers(source, task, **asked))
 
 
-def load_encoder_part(uri: Uri | None, device: torch.device) -> tuple[Any, Part | None]:
+def load_encoder_part(uri: Uri | None, device: torch.device, dtype: str = "float32") -> tuple[Any, Part | None]:
     """The encoder and which it is; (None, None) without one."""
     if uri is None:
         return None, None
     uri = uri_text(uri)
-    encoder = load_encoder(uri, device=str(device))
+    encoder = load_encoder(uri, device=str(device), dtype=dtype)
     return encoder, Part(uri=recorded_uri(uri), fingerprint=encoder.fingerprint)
 
 
@@ -331,28 +381,36 @@ def load_model(
     device: str = "auto",
     dtype: str = "auto",
     *,
+    encoder_dtype: str = "float32",
+    mapper_dtype: str = "float32",
     trust_remote_code: bool = False,
     encoder: bool = True,
     memory: bool = True,
-    merge_adapter: bool | None = None,
+    merge_adapter: bool = True,
     allow_parts: Sequence[str] = (),
 ) -> MatsModel:
     """Load a model directory and everything it names; "builtin" is the embedded model.
 
     uri: a local directory, or the URL of one, which is downloaded once. device: "auto" is the first GPU where there is
-    one. dtype: of the LLM; "auto" is bfloat16 on CUDA and float32 on CPU. trust_remote_code: let an LLM that brings
-    Python files of its own run them. encoder=False or memory=False leaves that part out (the model then answers
-    embeddings only; answers without Santa). merge_adapter: add LoRA into the LLM's weights, which is faster and, in
-    float32, exact; by default that is done in float32 only. allow_parts: places (folders, URLs) outside the model
-    directory where its `mats.json` may say that a part is; those you gave when you made it need not be named.
-    Raises SettingsError for anything missing, broken or of another model.
+    one. dtype: of the LLM; "auto" is bfloat16 on CUDA and float32 on CPU; "int8" and "int4" keep its weights in so few
+    bits (the extra `lowbit`; int4 on a GPU alone). encoder_dtype, mapper_dtype: float32, bfloat16 or float16; they are
+    a hundredth of the work, so the default is exact. A spectrogram is made in at least float32 whatever they are.
+    trust_remote_code: let an LLM that brings Python files of its own run them. encoder=False or memory=False leaves
+    that part out (the model then answers embeddings only; answers without Santa). merge_adapter: add LoRA into the
+    LLM's weights, in float32 and rounded once; False for a model that is to be trained. allow_parts: places (folders,
+    URLs) outside the model directory where its `mats.json` may say that a part is; those you gave when you made it need
+    not be named. Raises SettingsError for anything missing, broken or of another model, and where a GPU is too small.
     """
     uri = uri_text(uri)
     folder = resolve(uri)
     config = read_config(folder, uri, allow_parts)
-    place, number = pick_device(device), pick_dtype(dtype, device)
+    place, number = pick_device(device), pick_dtype("auto" if dtype in PACKED else dtype, device)
+    mapper_number = pick_dtype(mapper_dtype, device, "mapper_dtype")
     where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
-    llm, tokenizer, llm_part = load_llm(str(where["llm"]), place, number, trust_remote_code)
+    types = {"llm_dtype": dtype if dtype in PACKED else dtype_name(number), "mapper_dtype": mapper_dtype}
+    check_card(uri, allow_parts, str(place), card_memory(place), encoder=encoder, encoder_dtype=encoder_dtype, **types)
+    begin = torch.device("cpu") if dtype in PACKED else place  # packed, it may fit where whole it would not
+    llm, tokenizer, llm_part = load_llm(str(where["llm"]), begin, number, trust_remote_code)
     _same("llm", where["llm"], config.llm, llm_part)
     hidden = int(llm.get_input_embeddings().embedding_dim)
     if hidden != config.hidden_size:
@@ -366,17 +424,21 @@ def load_model(
         check_rank(state, config.adapter.rank)
         llm = add_adapter(llm, config.adapter)
         load_adapter(llm, state)
-        if merge_adapter if merge_adapter is not None else number is torch.float32:
-            llm.merge_adapter()
-    clap, encoder_part = load_encoder_part(where["encoder"] if encoder else None, place)
+        if merge_adapter:
+            merge_lora(llm, local_directory(str(where["llm"]), "llm", code=trust_remote_code))
+    if dtype in PACKED:
+        pack_weights(llm, dtype, place)
+    clap, encoder_part = load_encoder_part(where["encoder"] if encoder else None, place, encoder_dtype)
     _same("encoder", where["encoder"], config.encoder, encoder_part)
     bank, memory_part = load_memory_part(where["memory"] if memory else None, config.encoder)
     _same("memory", where["memory"], config.memory, memory_part)
     llm.requires_grad_(False)
-    return MatsModel(
-        config, mapper.to(place).eval(), llm.to(place).eval(), tokenizer, encoder=clap, memory=bank,
+    model = MatsModel(
+        config, mapper.to(place, mapper_number).eval(), llm.to(place).eval(), tokenizer, encoder=clap, memory=bank,
         parts={name: path for name, path in where.items() if path}, fingerprint=model_fingerprint(folder, config),
     )  # fmt: skip
+    model.packed = dtype if dtype in PACKED else None
+    return model
 
 
 def _same(name: str, where: str | None, recorded: Part | None, found: Part | None) -> None:

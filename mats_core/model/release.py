@@ -30,6 +30,7 @@ from mats_core.weights import compare_keys, load_weights, read_pickle, some, ten
 LORA_PREFIX = "llama_model.base_model.model."
 _LORA_TENSOR = re.compile(re.escape(LORA_PREFIX) + r"(.+)\.lora_([AB])\.default\.weight")
 _MAPPER_LAYER = re.compile(r"transformer\.layers\.([0-9]{1,6})\.")
+_MLP_LAYER = re.compile(r"model\.[02]\.(weight|bias)")
 _NEVER_APPLIED = ("ln_audio.weight", "ln_audio.bias")
 
 
@@ -129,6 +130,8 @@ def sizes_of(
     Of tensors that are missing: what the checkpoint's config says (`stated`), else the reference's; `hidden` is the
     LLM's width.
     """
+    if any(_MLP_LAYER.fullmatch(name) for name in mapper):
+        return _mlp_sizes(mapper, hidden) | _lora_rank(lora, stated)
     usual = MapperConfig()
 
     def sizes(ending: str, axis: int, rank: int = 2) -> list[int]:
@@ -136,10 +139,7 @@ def sizes_of(
         return [tensor.shape[axis] for tensor in fitting]
 
     def most_frequent(found: Iterable[int], name: str, otherwise: int) -> int:
-        """Of equally frequent ones the first."""
-        ranked = Counter(size for size in found if size).most_common(1)
-        size = ranked[0][0] if ranked else stated.get(name)
-        return size if type(size) is int and size > 0 else otherwise
+        return _most_frequent(found, stated.get(name), otherwise)
 
     widths = [*sizes("prefix_const", 1), *sizes("projector.weight", 1), *sizes(".norm1.weight", 0, 1)]
     width = most_frequent(widths, "mapper_dim", usual.width)
@@ -154,11 +154,36 @@ def sizes_of(
         "mlp_width": most_frequent([*sizes(".mlp.fc1.weight", 0), *sizes(".mlp.fc2.weight", 1)], "", 2 * width),
         "hidden_size": most_frequent([*sizes("projector.weight", 0), *sizes("projector.bias", 0, 1)], "", hidden),
     }
-    if lora or stated.get("lora") is True:
-        matrices = [(name, tensor) for name, tensor in lora.items() if tensor.ndim == 2]
-        ranks = [tensor.shape[0] if ".lora_A." in name else tensor.shape[1] for name, tensor in matrices]
-        found["lora_rank"] = most_frequent(ranks, "lora_rank", AdapterConfig().rank)
-    return found
+    return found | _lora_rank(lora, stated)
+
+
+def _most_frequent(found: Iterable[int], said: Any, otherwise: int) -> int:
+    """Of equally frequent sizes the first; without any what the config said, else `otherwise`."""
+    ranked = Counter(size for size in found if size).most_common(1)
+    size = ranked[0][0] if ranked else said
+    return size if type(size) is int and size > 0 else otherwise
+
+
+def _lora_rank(lora: dict[str, torch.Tensor], stated: dict[str, Any]) -> dict[str, int]:
+    if not lora and stated.get("lora") is not True:
+        return {}
+    matrices = [(name, tensor) for name, tensor in lora.items() if tensor.ndim == 2]
+    ranks = [tensor.shape[0] if ".lora_A." in name else tensor.shape[1] for name, tensor in matrices]
+    return {"lora_rank": _most_frequent(ranks, stated.get("lora_rank"), AdapterConfig().rank)}
+
+
+def _mlp_sizes(mapper: dict[str, torch.Tensor], hidden: int) -> dict[str, int]:
+    """Sizes of the authors' MLP mappers, whose layers are `model.0` and, but for simple_mlp, `model.2`."""
+
+    def shape(name: str, otherwise: tuple[int, int]) -> tuple[int, int]:
+        tensor = mapper.get(name)
+        return (tensor.shape[0], tensor.shape[1]) if tensor is not None and tensor.ndim == 2 else otherwise
+
+    first = shape("model.0.weight", (1024, 1024))
+    last = shape("model.2.weight", first)
+    to, width = shape("projector.weight", (hidden, 1024))
+    vectors = max(1, last[0] // max(1, width))
+    return {"embedding_dim": first[1], "vectors": vectors, "width": width, "hidden_size": to}
 
 
 def _layers(mapper: dict[str, torch.Tensor], stated: dict[str, Any]) -> int:
@@ -196,14 +221,17 @@ def import_with_report(
     if hidden != sizes["hidden_size"]:
         why = f"{llm} is {hidden} wide, and the checkpoint was trained with an LLM {sizes['hidden_size']} wide"
         raise SettingsError("llm", why, "give the LLM it was trained with")
-    if sizes["width"] % values["heads"]:
+    transformer = "layers" in sizes
+    kind = "transformer" if transformer else "reference_mlp" if "model.2.weight" in mapper_state else "simple_mlp"
+    if transformer and sizes["width"] % values["heads"]:
         name = _shown_name("heads", report.chosen["heads"][1])
         why = f"{values['heads']} does not divide the mapper's width {sizes['width']}"
         raise SettingsError(name, why, "give the number of heads it was trained with")
     mapper_config: MapperConfig = checked(
         MapperConfig,
-        {name: sizes[name] for name in ("vectors", "clip_tokens", "width", "layers")}
-        | {"heads": values["heads"], "mlp_ratio": sizes["mlp_width"] / sizes["width"]},
+        {name: sizes[name] for name in ("vectors", "clip_tokens", "width", "layers") if name in sizes}
+        | ({"heads": values["heads"], "mlp_ratio": sizes["mlp_width"] / sizes["width"]} if transformer else {})
+        | {"kind": kind},
         "mapper",
     )
     adapter: AdapterConfig | None = None

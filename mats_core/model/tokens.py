@@ -1,7 +1,7 @@
 """Prompts and answers as token sequences with room for the sound's vectors.
 
-For the loss, rows are padded on the right: under causal attention nothing before the padding can see it, so no mask is
-needed and a row's loss cannot depend on its batch. For generation they are padded on the left, with a mask.
+Rows are padded on the right: under causal attention nothing before the padding can see it, so no mask is needed and a
+row's loss or answer cannot depend on its batch.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ class Sequences:
     """A batch of token ids with gaps for the vectors.
 
     ids: int64 [B, T] (padding and gaps hold an id that is never read); sound: bool [B, T], true in the gaps;
-    real: bool [B, T], false in the padding; targets: int64 [B, T], -100 where nothing is learned, and first_target:
-    the first column that holds one.
+    lengths: of each row, without padding; targets: int64 [B, T], -100 where nothing is learned, and first_target: the
+    first column that holds one.
     """
 
     ids: torch.Tensor
     sound: torch.Tensor
-    real: torch.Tensor
+    lengths: list[int]
     targets: torch.Tensor | None = None
     first_target: int = 0
 
@@ -77,7 +77,7 @@ class PromptTokens:
         """Prompt and answer behind one another, padded on the right; the answers are the targets."""
         asked, answers = [self.prompt(text) for text in prompts], [self.answer(text) for text in outputs]
         rows = [(ids + answer, gap) for (ids, gap), answer in zip(asked, answers, strict=True)]
-        batch = self._padded(rows, device, left=False)
+        batch = self._padded(rows, device)
         targets = np.full(tuple(batch.ids.shape), -100, np.int64)  # [B, T]
         for row, ((ids, _), answer) in enumerate(zip(asked, answers, strict=True)):
             targets[row, len(ids) : len(ids) + len(answer)] = answer
@@ -86,20 +86,18 @@ class PromptTokens:
         return batch
 
     def for_generation(self, prompts: Sequence[str], device: torch.device) -> Sequences:
-        """Prompts alone, padded on the left."""
-        return self._padded([self.prompt(text) for text in prompts], device, left=True)
+        """Prompts alone."""
+        return self._padded([self.prompt(text) for text in prompts], device)
 
-    def _padded(self, rows: Sequence[tuple[list[int], int]], device: torch.device, left: bool) -> Sequences:
+    def _padded(self, rows: Sequence[tuple[list[int], int]], device: torch.device) -> Sequences:
         """Rows of (ids, where the gap starts) as one batch."""
-        length = max(len(tokens) for tokens, _ in rows)
-        ids = np.zeros((len(rows), length), np.int64)
-        sound, real = np.zeros((2, len(rows), length), bool)
+        lengths = [len(tokens) for tokens, _ in rows]
+        ids = np.zeros((len(rows), max(lengths)), np.int64)
+        sound = np.zeros(ids.shape, bool)
         for row, (tokens, gap) in enumerate(rows):
-            start = length - len(tokens) if left else 0
-            ids[row, start : start + len(tokens)] = tokens
-            sound[row, start + gap : start + gap + self.vectors] = True
-            real[row, start : start + len(tokens)] = True
-        return Sequences(_moved(ids, device), _moved(sound, device), _moved(real, device))
+            ids[row, : len(tokens)] = tokens
+            sound[row, gap : gap + self.vectors] = True
+        return Sequences(_moved(ids, device), _moved(sound, device), lengths)
 
 
 def _remember(cache: dict[str, Any], key: str, value: Any) -> None:

@@ -16,15 +16,17 @@ RECORDS = 16_000
 ROUNDS = 2
 
 
-def text_record(index: int, round_: int = 0, split: str = "text", stream: int = 17) -> dict[str, str]:
+def text_record(
+    index: int, round_: int = 0, split: str = "text", stream: int = 17, kinds: list[str] | None = None
+) -> dict[str, str]:
     """Record `index` of the text corpus of the embedded world, in wording `round_`.
 
     Written from recipes of the `text` split, which are never synthesised, unless another is named (with a stream of
-    random numbers of its own).
+    random numbers of its own). kinds: of clips that have these kinds of sound alone; a question may name others.
     """
     rng = np.random.default_rng([stream, index, round_])
     task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
-    return corpus_record(Content.of(clip_recipe(split, index), rng), rng, task)
+    return corpus_record(Content.of(clip_recipe(split, index, kinds), rng), rng, task)
 
 
 def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS) -> None:

@@ -117,9 +117,9 @@ def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: li
     )  # fmt: skip
 
 
-def clip_recipe(split: str, index: int) -> Recipe:
-    """Recipe ``index`` of a split; splits never share one."""
-    return sample_recipe([SPLITS[split], index])
+def clip_recipe(split: str, index: int, kinds: list[str] | None = None) -> Recipe:
+    """Recipe ``index`` of a split, of all kinds or of these; splits never share one."""
+    return sample_recipe([SPLITS[split], index], kinds=kinds)
 
 
 def _spans(rng: np.random.Generator, layout: str, count: int, seconds: float) -> list[tuple[float, float]]:

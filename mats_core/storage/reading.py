@@ -195,8 +195,8 @@ def copy_into(target: BinaryIO, uri: Uri, listed: Listed | None = None) -> int:
     `open_binary`.
 
     What comes from S3 is held against the object's ETag, where that is an MD5 (not of uploads in parts, nor where a key
-    of the user's encrypts), else against the checksum of the whole that was stored with it (CRC32, SHA-1, SHA-256), if
-    there is one. Other bytes are fetched anew. Raises StorageError; io_error where they are damaged again.
+    of the user's encrypts), else against the checksum of the whole that was stored with it, if there is one. Other
+    bytes are fetched anew. Raises StorageError; io_error where they are damaged again.
     """
     with coded(uri):
         for attempt in range(1, DAMAGED_TRIES + 1):

@@ -42,7 +42,10 @@ class TrainingSettings(BaseModel):
     weight_decay: float = Field(0.05, ge=0, description="on matrices only")
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     clip_norm: float | None = Field(None, gt=0, description="largest norm of the gradient; null: not clipped")
-    noise_variance: float = Field(0.015, ge=0)
+    noise_variance: float = Field(0.015, ge=0, description="of each coordinate of the noise on embeddings")
+    noise: Literal["gaussian", "uniform"] = Field(
+        "gaussian", description="uniform: each coordinate between ±√(3 · noise_variance), which is as much noise"
+    )
     seed: int = Field(0, ge=0, lt=2**63)
     train: Literal["mapper+adapter", "mapper"] = "mapper+adapter"
     optimizer: Literal["adamw", "muon"] = Field(

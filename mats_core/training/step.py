@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.device import exact_float32
+from mats_core.errors import SettingsError
+from mats_core.memory.noise import as_uniform, inject_noise, keyed_normal
 from mats_core.model.model import MatsModel
 from mats_core.model.tokens import Sequences
 from mats_core.training.muon import Muon
@@ -96,18 +98,21 @@ class Sums:
     tokens: torch.Tensor
 
 
-SumGradients = Callable[[Sequence[torch.Tensor], Sequence["float | torch.Tensor"]], "list[float] | None"]
-"""(weights, numbers) → the numbers, summed over all workers as the weights' gradients are in place; None where one of
-them is infinite or not a number."""
+SumGradients = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
+"""(weights, numbers float32 [n]) → the numbers, summed over all workers as the weights' gradients are in place. The
+device is not waited for."""
 
 
 def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.Optimizer:
     """The optimizer of what is trained, in float32; the rest is frozen. Weight decay falls on matrices only.
 
-    Undoes a merged adapter, which cannot be trained.
+    Undoes a merged adapter, which cannot be trained. SettingsError where that is not possible, since it was rounded.
     """
     adapter = model.config.adapter is not None and settings.train == "mapper+adapter"
     if any(getattr(module, "merged", False) for module in model.llm.modules()):
+        if model.number_types["llm"] != "float32":
+            why = f"the adapter is merged into an LLM in {model.number_types['llm']}, and rounded with it"
+            raise SettingsError("merge_adapter", why, "load the model with merge_adapter=False")
         model.llm.unmerge_adapter()
     model.llm.requires_grad_(False)
     model.mapper.requires_grad_(True)
@@ -152,47 +157,66 @@ def backward(model: MatsModel, samples: MicroBatch, settings: TrainingSettings, 
     if settings.noise_variance > 0:
         keys = samples.noise_rows.to(model.device)  # [B]
         noise = keyed_normal(settings.seed, keys, embedding.shape[1], _NOISE_STREAM)  # [B, D]
+        noise = as_uniform(noise) if settings.noise == "uniform" else noise
         embedding = inject_noise(embedding, settings.noise_variance, noise=noise)
     if samples.dropout_seed is not None:
         torch.manual_seed(samples.dropout_seed)
     set_training(model, True, settings.gradient_checkpointing)
     try:
-        with _mixed(model):
-            scores = model.score(model.prefix(embedding), samples.batch)  # of each sample, [B]
-        loss = (scores.loss * scores.tokens).sum()  # scalar
-        (loss / (target_tokens if samples.counts else math.inf)).backward()
+        with _adapter_as_it_is_given(model):  # on the way back too, where layers are computed again
+            with _mixed(model):
+                scores = model.score(model.prefix(embedding), samples.batch)  # of each sample, [B]
+            loss = (scores.loss * scores.tokens).sum()  # scalar
+            (loss / (target_tokens if samples.counts else math.inf)).backward()
     finally:
         set_training(model, False, settings.gradient_checkpointing)
     return Sums(loss.detach(), scores.correct.sum(), scores.tokens.sum())
 
 
 @torch.no_grad()
+@exact_float32()
 def evaluate(model: MatsModel, embedding: torch.Tensor, batch: Sequences) -> Sums:
     """Loss and accuracy of clean embeddings float32 [B, D]: no noise, no dropout, no gradient."""
-    with _mixed(model):
+    with _adapter_as_it_is_given(model), _mixed(model):
         scores = model.score(model.prefix(embedding), batch)  # of each sample, [B]
     return Sums((scores.loss * scores.tokens).sum(), scores.correct.sum(), scores.tokens.sum())
 
 
-def update(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int) -> tuple[float, float]:
-    """One step of the optimizer on the gradients there are, clipped; returns learning rate and norm before clipping."""
+def update(
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int, norm: torch.Tensor
+) -> float:  # fmt: skip
+    """One step of the optimizer on the gradients there are, clipped by their `norm`; returns the learning rate."""
     rate = learning_rate(step, settings)
     for group in optimizer.param_groups:
         group["lr"] = rate
-    limit = settings.clip_norm if settings.clip_norm is not None else math.inf
-    norm = torch.nn.utils.clip_grad_norm_(trained_weights(optimizer), limit)
+    if settings.clip_norm is not None:
+        torch.nn.utils.clip_grads_with_norm_(trained_weights(optimizer), settings.clip_norm, norm)
     optimizer.step()
-    return rate, norm.item()
+    return rate
 
 
-def sum_here(weights: Sequence[torch.Tensor], sums: Sequence[float | torch.Tensor]) -> list[float] | None:
-    """`sums` as numbers, where one worker does it all; None when they or a gradient are infinite or not a number."""
-    device = weights[0].device
-    extra = torch.stack([torch.as_tensor(each, dtype=torch.float32, device=device) for each in sums])  # [sums]
-    finite = all(bool(torch.isfinite(weight.grad).all()) for weight in weights if weight.grad is not None)
-    return extra.tolist() if finite and bool(torch.isfinite(extra).all()) else None
+def sum_here(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> torch.Tensor:
+    """`sums` as they are, where one worker does it all."""
+    return sums
 
 
+def _agree(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> tuple[list[float], torch.Tensor] | None:
+    """The sums as numbers and the norm of the whole gradient; None where a sum or a gradient is infinite or no number.
+
+    One norm says it of all gradients at once, and is what clipping needs: the device is waited for once a step.
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients)  # scalar
+    numbers = torch.cat([sums, norm[None]]).tolist()
+    if not all(map(math.isfinite, numbers[:-1])):
+        return None
+    # note: squares of finite gradients may add up to infinity; that alone is no reason to stop
+    if not math.isfinite(numbers[-1]) and not all(bool(torch.isfinite(each).all()) for each in gradients):
+        return None
+    return numbers, norm
+
+
+@exact_float32()
 def train_step(
     model: MatsModel,
     optimizer: torch.optim.Optimizer,
@@ -215,13 +239,16 @@ def train_step(
         if samples.counts:
             loss, correct = loss + sums.loss, correct + sums.correct
     tokens = sum(samples.tokens for samples in batch.micro_batches)
-    agreed = sum_gradients(trained_weights(optimizer), [loss, correct, float(tokens), float(stop)])
+    counted = torch.tensor([tokens, stop], dtype=torch.float32, device=model.device)  # [2]
+    weights = trained_weights(optimizer)
+    agreed = _agree(weights, sum_gradients(weights, torch.cat([torch.stack([loss, correct]), counted])))
     if agreed is None:
         raise NotFiniteError(batch.step)
-    rate, norm = update(optimizer, settings, batch.step)
+    (loss_sum, right, tokens_of_all, stops, size), norm = agreed
+    rate = update(optimizer, settings, batch.step, norm)
     return StepResult(
-        step=batch.step, loss_sum=agreed[0], correct=agreed[1], target_tokens=batch.target_tokens,
-        tokens=int(agreed[2]), samples=batch.samples, learning_rate=rate, grad_norm=norm, stop=agreed[3] > 0,
+        step=batch.step, loss_sum=loss_sum, correct=right, target_tokens=batch.target_tokens,
+        tokens=int(tokens_of_all), samples=batch.samples, learning_rate=rate, grad_norm=size, stop=stops > 0,
     )  # fmt: skip
 
 
@@ -231,3 +258,14 @@ def _mixed(model: MatsModel) -> AbstractContextManager[object]:
     if number is torch.float32:
         return nullcontext()
     return torch.autocast(model.device.type, dtype=number)
+
+
+def _adapter_as_it_is_given(model: MatsModel) -> AbstractContextManager[object]:
+    """Beside an LLM in half precision, the adapter's layers take their inputs as they come: PEFT would make them
+    float32, only for `_mixed` to round them again."""
+    if model.config.adapter is None or model.causal_lm.dtype is torch.float32:
+        return nullcontext()
+    from peft.helpers import disable_input_dtype_casting
+
+    as_given: AbstractContextManager[object] = disable_input_dtype_casting(model.llm)
+    return as_given

@@ -20,7 +20,7 @@ from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.data.schemas import REQUEST_COLUMNS, output_columns
-from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings
+from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings, number_types
 
 ANSWERS = "answers"
 
@@ -149,6 +149,7 @@ def _identity(
         **{each.setting: True for each in output_columns("caption", settings) if each.setting},
         "decoding": decoding,
         "santa": santa,
+        **number_types(settings),
     }
     if bridge:  # only then, so that outputs begun before there were others stay as they are
         mean = {"audio_mean": hash_settings({"mean": bridge["audio_mean"]})} if "audio_mean" in bridge else {}

@@ -10,12 +10,13 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from mats_core import storage
+from mats_core.model.needs import MemoryNeeds, read_needs
 from pipelines.archive.caption import caption_job
 from pipelines.archive.headers import ScanCounts
 from pipelines.archive.run import Job, scan_into
@@ -37,7 +38,8 @@ class Estimate:
 
     seen: the entries that OUTPUT does not know yet, beside `known_files` that it does; rows: to be answered; done: rows
     answered already. sample_rows, sample_audio_s: what was measured; per_row_s: seconds of a row, by stage. wall_s,
-    core_hours and gpu_hours are None where no row could be measured, gpu_hours also without a GPU.
+    core_hours and gpu_hours are None where no row could be measured, gpu_hours also without a GPU. needs: what the
+    model takes, on a GPU where there is none to ask; cards: the GPUs here.
     """
 
     seen: ScanCounts
@@ -53,6 +55,18 @@ class Estimate:
     wall_s: float | None = None
     core_hours: float | None = None
     gpu_hours: float | None = None
+    needs: MemoryNeeds | None = None
+    cards: list[Card] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: free and whole memory in bytes, and how many answers it writes at once; 0: the model does not fit."""
+
+    name: str
+    free: int
+    total: int
+    slots: int
 
 
 class _CountedWorkList(WorkList):
@@ -96,14 +110,38 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
     work = _CountedWorkList(folder, inputs.own_schema)
     seen, known = scan_into(work, settings, job, inputs, report)
     estimate = Estimate(seen, known, max(0, work.total - done), done, cores=usable_cores())
+    _look_at_memory(settings, job, estimate)
     if not work.sample and before:
         for row in work.read(0, min(before, 4096)).to_pylist():
             if row["error_code"] is None:
                 work.offer(row)
-    if estimate.rows and work.sample:
+    fits = all(card.slots for card in estimate.cards)
+    if estimate.rows and work.sample and fits:
         report(Progress("start", 0, estimate.rows))
         _measure(settings, job, work, estimate)
     return estimate
+
+
+def _look_at_memory(settings: CaptionSettings, job: Job, estimate: Estimate) -> None:
+    """Fill in what the model needs, and what of it the GPUs here have."""
+    import torch
+
+    from mats_core.device import card_memory
+
+    on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    decoding: dict[str, Any] = job.identity["decoding"]
+    kept = settings.llm_dtype
+    if kept == "auto":
+        kept = "float32" if settings.device == "cpu" else "bfloat16"
+    needs = read_needs(
+        settings.model, settings.allow_parts, llm_dtype=kept, encoder_dtype=settings.encoder_dtype,
+        mapper_dtype=settings.mapper_dtype, beams=decoding["beams"], max_new_tokens=decoding["max_new_tokens"],
+    )  # fmt: skip
+    estimate.needs = needs
+    for number in range(torch.cuda.device_count() if on_gpu else 0):
+        place = torch.device("cuda", number)
+        free, total = card_memory(place) or (0, 0)
+        estimate.cards.append(Card(torch.cuda.get_device_name(place), free, total, needs.slots(free)))
 
 
 def _measure(settings: CaptionSettings, job: Job, work: _CountedWorkList, estimate: Estimate) -> None:

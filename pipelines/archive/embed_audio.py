@@ -13,7 +13,7 @@ from pipelines.archive.stages import decode_stage, embed_stage, model_spec
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, told_of
 from pipelines.data.inputs import open_input
-from pipelines.settings.archive import EmbedSettings
+from pipelines.settings.archive import EmbedSettings, number_types
 
 
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
@@ -29,6 +29,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "sample_rate": facts.sample_rate,
         "window_seconds": facts.window_s,
         "max_seconds": settings.max_seconds,
+        **number_types(settings),
     }
     stages = [decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))]
 

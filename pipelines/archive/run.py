@@ -1,20 +1,22 @@
 """The run that `mats caption` and `mats embed-audio` share: work list → stages → part files.
 
-    check ─ lease ─ scan ─ (all done? say so) ─ Ray ─ the job's stages ─ PartWriter ─ _run.json
+    check ─ lease ─ scan ─ (all done? say so) ─ the job's stages ─ PartWriter ─ _run.json
 
-The driver writes the parts, so what is durable is decided in one place (`output.parts`), and holds no
-more than one part of rows at a time.
+The stages run on Ray, or, for few rows, without (`cluster.execution`). The driver writes the parts, so what is durable
+is decided in one place (`output.parts`), and holds no more than one part of rows at a time.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
+
+import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
@@ -22,19 +24,22 @@ from pipelines.archive.headers import ScanCounts, Scanner, no_audio
 from pipelines.archive.presence import InputGone
 from pipelines.archive.work_list import WorkList, work_schema
 from pipelines.cluster import session
-from pipelines.cluster.plan import check_fits, make_plan, usable_cores
+from pipelines.cluster.execution import Here, run_stages
+from pipelines.cluster.plan import Plan, check_fits, make_plan, usable_cores
 from pipelines.cluster.progress import Meter, Progress, peak_mb
-from pipelines.cluster.stages import Stage, StageContext, check_stages, run_stages
+from pipelines.cluster.stages import Stage, StageContext, check_stages
 from pipelines.data.embeddings import SIDECAR
 from pipelines.data.inputs import Entry, Input
-from pipelines.data.private_uris import share
-from pipelines.output.folder import open_output
+from pipelines.data.private_uris import FindUris, share
+from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import PartWriter, read_done, reread_if_changed
 from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
 MOST_COMMIT_ROWS = 20_000
 COMMIT_S = 120.0
+FEW_ROWS = 50
+"""So many rows or fewer are done without a Ray, whose start takes longer than they do."""
 
 
 @dataclass
@@ -117,62 +122,85 @@ def run_rows(
         overwrite=settings.overwrite,
         waiting=lambda _: report(Progress("wait")),
     ) as out:
+        result = _Run(settings, job, out, report, started).to_its_end(inputs)
+        if job.describe is not None:
+            out.tell(SIDECAR, job.describe(result))
+        return result
 
-        def described(result: RunResult) -> RunResult:
-            if job.describe is not None:
-                out.tell(SIDECAR, job.describe(result))
-            return result
 
+class _Run:
+    """A run that holds its OUTPUT: reads the work list, has what is left of it done, and writes what comes."""
+
+    def __init__(
+        self, settings: RunSettings, job: Job, out: Output, report: Callable[[Progress], None], started: float
+    ) -> None:
+        self._settings, self._job, self._out, self._report, self._started = settings, job, out, report, started
+        self._previous = out.read_run()
+        self._was_complete = self._previous is not None and self._previous.get("status") == "complete"
+        self._asks_for_ray = session.asks_for_ray(settings.address, settings.actors)
+        self._meter = Meter()
+
+    def to_its_end(self, inputs: Input) -> RunResult:
+        """Do what is not done yet; see `run_rows`."""
+        with Here() as here:
+            try:
+                seen = self._read(inputs, here)
+            except InputGone:
+                raise
+            except SettingsError:
+                self._out.forget()
+                raise
+            except KeyboardInterrupt:
+                return RunResult("interrupted", self._settings.output, 0, 0)
+            if self._left == 0 and self._previous is not None and self._was_complete:
+                return self._result("complete_before", self._previous)
+            return self._do(seen, here)
+
+    def _read(self, inputs: Input, here: Here) -> ScanCounts:
+        """Bring the work list up to INPUT and read what is done of it; what the scan found new.
+
+        Where INPUT has few files, models are loaded meanwhile, else Ray is imported.
+        """
+        folder = self._out.join("_state", "work_list")
+        self._work = work = WorkList(folder, inputs.own_schema, out=self._out)
+        again = self._settings.retry_errors or ()
+        done = read_done(self._out, self._job.folder, work.total, again)  # first: it misses a lost list
+        first = list(islice(inputs.entries, FEW_ROWS + 1))
+        inputs.entries = chain(first, inputs.entries)
+        done_before = self._previous is not None and self._previous.get("status") == "complete"
+        if (
+            len(first) <= FEW_ROWS
+            and not done_before
+            and not session.asks_for_ray(self._settings.address, self._settings.actors)
+        ):
+            here.start(self._job.stages, self._context_here())
+        seen, _ = scan_into(work, self._settings, self._job, inputs, self._report)
+        done.grow(work.total)
+        self._scanned, self._before = time.time(), done.rows
+        commit_rows = self._settings.commit_rows or MOST_COMMIT_ROWS
+        commit_s = self._settings.commit_seconds or (math.inf if self._settings.commit_rows else COMMIT_S)
+        self._writer = PartWriter(self._job.folder, self._out.run_id, done, commit_rows, commit_s, self._out.put_table)
+        return seen
+
+    @property
+    def _left(self) -> int:
+        return self._work.total - self._writer.done.rows
+
+    def _do(self, seen: ScanCounts, here: Here) -> RunResult:
+        """Answer what is left, and keep `_run.json`: as running first, with what came of it last."""
+        run, writer, status = self._begun(seen), self._writer, "failed"
+        self._out.write_run(run)
         try:
-            work = WorkList(out.join("_state", "work_list"), inputs.own_schema, out=out)
-            done = read_done(out, job.folder, work.total, settings.retry_errors or ())  # first: it misses a lost list
-            seen, _ = scan_into(work, settings, job, inputs, report)
-            done.grow(work.total)
-        except InputGone:
-            raise
-        except SettingsError:
-            out.forget()
-            raise
-        except KeyboardInterrupt:
-            return described(RunResult("interrupted", settings.output, 0, 0))
-        scanned, before, previous = time.time(), done.rows, out.read_run()
-
-        def report_rows(stage: str) -> None:
-            report(Progress(stage, done.rows, work.total, before, sum(done.errors.values()), done.seconds))
-
-        def result(status: str, run: dict[str, Any], wall_s: float = 0.0) -> RunResult:
-            new, errors = done.rows - before, dict(done.errors)
-            begun_with = _other_input(previous, settings.input)
-            told = RunResult(status, settings.output, work.total, new, errors, done.seconds, wall_s, run, begun_with)
-            return described(told)
-
-        if before == work.total and previous is not None and previous.get("status") == "complete":
-            return result("complete_before", previous)
-        places = {name: storage.public_uri(getattr(settings, name)) for name in ("input", "output", "model")}
-        run = {
-            "job": job.name,
-            "status": "running",
-            "run_id": out.run_id,
-            "started": utc(started),
-            "settings": settings.model_dump() | places,
-            "identity": job.identity,
-            "versions": versions(),
-            "rows": work.total,
-            "rows_before": before,
-            "skipped": dict(seen.skipped.most_common()),
-        }
-        out.write_run(run)
-        commit_rows = settings.commit_rows or MOST_COMMIT_ROWS
-        commit_s = settings.commit_seconds or (math.inf if settings.commit_rows else COMMIT_S)
-        writer = PartWriter(job.folder, out.run_id, done, commit_rows, commit_s, out.put_table)
-        meter = Meter()
-        status = "failed"
-        try:
-            if before < work.total:
-                _run_on_ray(settings, job, work, writer, meter, run, report_rows)
+            if self._left:
+                few = self._left <= FEW_ROWS and not self._asks_for_ray
+                with closing((self._tables_here if few else self._tables_on_ray)(here, run)) as tables:
+                    for table in tables:
+                        table = self._work.presence.rows_to_keep(self._meter.count_block(table))
+                        self._meter.count_new(writer.add(table))
+                        self._tell("run")
             writer.flush()
-            done = reread_if_changed(out, job.folder, done)
-            status = "complete" if done.rows == work.total else "incomplete"
+            writer.done = reread_if_changed(self._out, self._job.folder, writer.done)
+            status = "incomplete" if self._left else "complete"
         except KeyboardInterrupt:
             writer.flush()
             status = "interrupted"
@@ -180,29 +208,102 @@ def run_rows(
             writer.flush()  # what came before is kept
             raise
         finally:
-            ended = time.time()
-            summary = meter.summary(scanned, ended, usable_cores())
-            summary["stage_s"]["write_s"] = round(writer.seconds, 3)
-            run.update(
-                status=status,
-                ended=utc(ended),
-                rows_done=done.rows - writer.waiting_rows,
-                rows_new=done.rows - before,
-                errors=dict(sorted(done.errors.items())),
-                audio_hours=round(done.seconds / 3600, 6),
-                rows_incomplete=done.incomplete,
-                lost_s=round(done.lost_s, 3),
-                wall_s=round(ended - started, 3),
-                scan_s=round(scanned - started, 3),
-                rows_per_s=round((done.rows - before) / max(1e-9, ended - started), 3),
-                parts_written=writer.parts,
-                error_rate=round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
-                driver_peak_mb=peak_mb(),
-                **summary,
-            )
-            out.write_run(run)
-        report_rows("done")
-        return result(status, run, time.time() - started)
+            run.update(status=status, **self._summary())
+            self._out.write_run(run)
+        self._tell("done")
+        return self._result(status, run, time.time() - self._started)
+
+    def _context_here(self) -> StageContext:
+        self._plan = make_plan(self._settings, FEW_ROWS, self._job.model_bytes, session.here())
+        return self._context(self._plan, self._work.private.find)
+
+    def _context(self, plan: Plan, find_uris: FindUris | None) -> StageContext:
+        threads = (plan.decoder_workers, plan.threads, plan.batch_size)
+        return StageContext(self._work.folder, self._out.run_id, *threads, find_uris)
+
+    def _tables_here(self, here: Here, run: dict[str, Any]) -> Generator[pa.Table, None, None]:
+        """What the stages make of the rows that are left, without Ray."""
+        context = self._context_here()
+        run.update(plan=asdict(self._plan), ray=None)
+        self._tell("start")
+        yield from here.run(self._shards(self._plan), self._job.stages, context)
+        self._all_came()
+
+    def _tables_on_ray(self, here: Here, run: dict[str, Any]) -> Generator[pa.Table, None, None]:
+        """What the stages make of the rows that are left, on a Ray; where and how it ran goes into `run`."""
+        here.close()
+        self._tell("start")
+        with session.ray_session(self._settings.address, self._settings.actors or 0) as resources:
+            plan = make_plan(self._settings, self._left, self._job.model_bytes, resources)
+            if not resources.own:
+                check_fits(plan, resources)
+            run.update(plan=asdict(plan), ray=session.describe_ray(resources))
+            self._meter.publish(self._job.name, run["run_id"])
+            context = self._context(plan, share(self._work.private))
+            # note: closed, so that Ray's executor has stopped before Ray is shut down, which would end this process
+            tables = run_stages(self._shards(plan), self._job.stages, plan, context)
+            with closing(session.readable_errors(tables)) as readable:
+                yield from readable
+            self._all_came()
+
+    def _all_came(self) -> None:
+        """What came is durable before processes are ended, which may take seconds."""
+        self._writer.flush()
+        self._meter.ended_at = time.time()
+
+    def _shards(self, plan: Plan) -> list[pa.Table]:
+        return list(self._work.shards(self._writer.done.mask, plan.shard_rows))
+
+    def _begun(self, seen: ScanCounts) -> dict[str, Any]:
+        """`_run.json` of a run that has its work list."""
+        places = {name: storage.public_uri(getattr(self._settings, name)) for name in ("input", "output", "model")}
+        return {
+            "job": self._job.name,
+            "status": "running",
+            "run_id": self._out.run_id,
+            "started": utc(self._started),
+            "settings": self._settings.model_dump() | places,
+            "identity": self._job.identity,
+            "versions": versions(),
+            "rows": self._work.total,
+            "rows_before": self._before,
+            "skipped": dict(seen.skipped.most_common()),
+        }
+
+    def _summary(self) -> dict[str, Any]:
+        """What came of the run, for `_run.json`."""
+        ended, done, writer = time.time(), self._writer.done, self._writer
+        wall_s, new = ended - self._started, done.rows - self._before
+        summary = self._meter.summary(self._scanned, ended, usable_cores())
+        summary["stage_s"]["write_s"] = round(writer.seconds, 3)
+        return {
+            "ended": utc(ended),
+            "rows_done": done.rows - writer.waiting_rows,
+            "rows_new": new,
+            "errors": dict(sorted(done.errors.items())),
+            "audio_hours": round(done.seconds / 3600, 6),
+            "rows_incomplete": done.incomplete,
+            "lost_s": round(done.lost_s, 3),
+            "wall_s": round(wall_s, 3),
+            "scan_s": round(self._scanned - self._started, 3),
+            "rows_per_s": round(new / max(1e-9, wall_s), 3),
+            "parts_written": writer.parts,
+            "error_rate": round(sum(done.errors.values()) / done.rows, 6) if done.rows else 0.0,
+            "driver_peak_mb": peak_mb(),
+            **summary,
+        }
+
+    def _tell(self, stage: str) -> None:
+        done = self._writer.done
+        self._report(
+            Progress(stage, done.rows, self._work.total, self._before, sum(done.errors.values()), done.seconds)
+        )
+
+    def _result(self, status: str, run: dict[str, Any], wall_s: float = 0.0) -> RunResult:
+        done, output = self._writer.done, self._settings.output
+        figures = (done.rows - self._before, dict(done.errors), done.seconds, wall_s)
+        begun_with = _other_input(self._previous, self._settings.input)
+        return RunResult(status, output, self._work.total, *figures, run, begun_with)
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:
@@ -221,34 +322,3 @@ def scan_into(
 
     with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
         return work.extend(inputs, scanner, job.defaults, report_scan, job.check)
-
-
-def _run_on_ray(
-    settings: RunSettings,
-    job: Job,
-    work: WorkList,
-    writer: PartWriter,
-    meter: Meter,
-    run: dict[str, Any],
-    report_rows: Callable[[str], None],
-) -> None:
-    """Run the stages on Ray and hand every row to the writer; where and how it ran goes into `run`."""
-    report_rows("start")
-    with session.ray_session(settings.address, settings.actors or 0) as resources:
-        plan = make_plan(settings, work.total - writer.done.rows, job.model_bytes, resources)
-        if not resources.own:
-            check_fits(plan, resources)
-        run.update(plan=asdict(plan), ray=session.describe_ray(resources))
-        meter.publish(job.name)
-        context = StageContext(
-            work.folder, run["run_id"], plan.decoder_workers, plan.threads, plan.batch_size, share(work.private)
-        )
-        shards = list(work.shards(writer.done.mask, plan.shard_rows))
-        # note: closed, so that Ray's executor has stopped before Ray is shut down, which would end this process
-        with closing(session.readable_errors(run_stages(shards, job.stages, plan, context))) as tables:
-            for table in tables:
-                table = work.presence.rows_to_keep(meter.count_block(table))
-                meter.count_new(writer.add(table))
-                report_rows("run")
-        writer.flush()  # durable before Ray is shut down, which takes seconds
-        meter.ended_at = time.time()

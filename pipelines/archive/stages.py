@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,8 @@ from pipelines.data.schemas import (
 from pipelines.settings.archive import LimitSettings, RunSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from mats_core.model.asking import Clip
     from mats_core.model.facts import ModelFacts
 
@@ -46,6 +48,8 @@ BLOCK_ROWS = 32
 """Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
+STORE_DECODERS = 4
+"""Decoders become at most so many times as many where files come from a store and they mostly wait for it."""
 SOUND = {"decoded_s": pa.float64(), "complete": pa.bool_(), "lost_s": pa.float64()}
 """What is told of a row's sound: seconds that were decoded, whether that is all, and seconds that are lost."""
 HANDED_ON = ("row_id", "last", *SOUND)
@@ -83,6 +87,7 @@ class DecodeStage(ShardStage):
     ) -> None:
         super().__init__(context)
         self._find_uris, self._retried = context.find_uris, frozenset(retried)
+        self._most_workers = STORE_DECODERS * context.decoder_workers
         self._decoder = make_decoder(context.decoder_workers, sample_rate, limits)
 
     def load(self, rows: pa.Table) -> pa.Table:
@@ -95,7 +100,7 @@ class DecodeStage(ShardStage):
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
-        started, cpu_before = time.monotonic(), self._decoder.cpu_s
+        started, cpu_before, workers = time.monotonic(), self._decoder.cpu_s, self._decoder.workers
         nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": None}
         found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
@@ -124,8 +129,10 @@ class DecodeStage(ShardStage):
         kinds = {name: pa.string() for name in ERROR} | SOUND | {"pcm": pa.large_binary()}
         for name, kind in kinds.items():
             rows = with_column(rows, name, [row[name] for row in found], kind)
-        cpu_s = self._decoder.cpu_s - cpu_before
-        return timed(rows, decode_s=time.monotonic() - started, decode_cpu_s=cpu_s, decoded_at=time.time())
+        cpu_s, spent_s = self._decoder.cpu_s - cpu_before, time.monotonic() - started
+        if len(requests) >= workers and storage.scheme(requests[0].uri):
+            self._decoder.workers = decoders_worth(workers, spent_s, cpu_s, self._most_workers)
+        return timed(rows, decode_s=spent_s, decode_cpu_s=cpu_s, decoded_at=time.time())
 
     def uris_to_read(self, rows: pa.Table) -> list[str]:
         """URIs to read, with the secrets that the work list does not hold."""
@@ -135,6 +142,15 @@ class DecodeStage(ShardStage):
         entry_ids = rows["entry_id"].to_pylist()
         private = self._find_uris(entry_ids)
         return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
+
+
+def decoders_worth(workers: int, spent_s: float, cpu_s: float, most: int) -> int:
+    """How many processes are to decode what comes from a store, so that some decode while others wait for it.
+
+    spent_s: what `workers` of them took for a table; cpu_s: the time that all together were at work in it.
+    """
+    busy = cpu_s / max(1e-9, spent_s * workers)
+    return max(workers, min(most, round(workers / max(0.01, busy))))
 
 
 def past_the_end(start_s: float, end_s: float | None) -> str:
@@ -201,9 +217,13 @@ class ModelSpec:
 
     model: str
     device: str = "auto"
+    llm_dtype: str = "auto"
+    mapper_dtype: str = "float32"
+    encoder_dtype: str = "float32"
     trust_remote_code: bool = False
     window_s: float = 0.0
     deterministic: bool = False
+    batch_size: int | None = None
     segments: bool = False
     explain: bool = False
     with_embedding: bool = False
@@ -223,7 +243,9 @@ def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> Mo
 
 
 class ModelStage:
-    """What EmbedStage and AnswerStage share: the loaded model, and rows → clips."""
+    """What EmbedStage and AnswerStage share: the loaded model, rows → clips, and rows of the OUTPUT of their `JOB`."""
+
+    JOB, EMPTY = "", dict[str, Any]()
 
     def __init__(self, context: StageContext, spec: ModelSpec) -> None:
         if context.threads:
@@ -233,15 +255,21 @@ class ModelStage:
             torch.set_num_threads(context.threads)
         from mats_core import load_model
         from mats_core.memory.bridges import Bridge, BridgeSettings
+        from mats_core.packages import import_transformers
 
         self.spec, self.run_id = spec, context.run_id
-        self.batch_size = 1 if spec.deterministic else context.batch_size
+        self.slots: int | None = 1 if spec.deterministic else spec.batch_size or context.batch_size
         self._refusal: SettingsError | None = None
+        import_transformers()
         try:
             self.model = load_model(
-                spec.model, device=spec.device, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts
-            )
+                spec.model, spec.device, spec.llm_dtype, encoder_dtype=spec.encoder_dtype,
+                mapper_dtype=spec.mapper_dtype, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts,
+            )  # fmt: skip
             self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
+            self._hearing = hearing_stream(self.model.device)
+            if self.model.device.type == "cuda" and not spec.deterministic:
+                self.slots = spec.batch_size  # None: as many as the LLM's writer has room for
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
             self._refusal = error
         self.ready_at = time.time()
@@ -266,7 +294,10 @@ class ModelStage:
             for index, value in enumerate(rows["pcm"])
             if well[index] and value.is_valid and value.as_buffer().size
         }
-        embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
+        import torch
+
+        with torch.cuda.stream(self._hearing):
+            embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
         found = dict(zip(sounds, embedded, strict=True))
         clips = {index: each for index, each in found.items() if isinstance(each, Clip)}
         return clips, {index: each for index, each in found.items() if isinstance(each, Exception)}
@@ -283,43 +314,64 @@ class ModelStage:
             start_s,
         )
 
-    def output(
-        self, rows: pa.Table, job: str, values: Sequence[dict[str, Any]], failed: dict[int, Exception]
-    ) -> pa.Table:
-        """Rows of the OUTPUT of `job`.
+    def refused(self, rows: pa.Table, reason: str) -> pa.Table:
+        """Rows of the OUTPUT for rows that the model is not to be given, for they end it."""
+        rows = self.output(rows, [self.EMPTY] * len(rows), dict.fromkeys(range(len(rows)), reason))
+        return timed(rows, began_at=time.time(), ready_at=self.ready_at)
 
-        values: a dict a row, by column, null for what it lacks; failed: row → the exception that the model ended with.
+    def output(
+        self, rows: pa.Table, values: Sequence[dict[str, Any]], failed: Mapping[int, Exception | str]
+    ) -> pa.Table:
+        """Rows of the OUTPUT.
+
+        values: a dict a row, by column, null for what it lacks; failed: row → what the model ended with on it.
         """
         codes, messages = rows["error_code"].to_pylist(), rows["error_message"].to_pylist()
         for index, error in failed.items():
-            reason = f"{type(error).__name__}: {first_line(error, 500)}" if str(error) else type(error).__name__
+            reason = error if isinstance(error, str) else type(error).__name__
+            if not isinstance(error, str) and str(error):
+                reason += f": {first_line(error, 500)}"
             codes[index], messages[index] = "model_error", f"the model failed on this row: {reason}"[:500]
         for name, texts in zip(ERROR, (codes, messages), strict=True):
             rows = with_column(rows, name, texts, pa.string())
         of_all = {"run_id": self.run_id, "model_fingerprint": self.spec.fingerprint}
-        names = [each.name for each in output_columns(job, self.spec) if each.name not in HANDED_ON]
+        names = [each.name for each in output_columns(self.JOB, self.spec) if each.name not in HANDED_ON]
         columns = {name: [{**value, **of_all}.get(name) for value in values] for name in names}
-        return with_output(rows, job, self.spec, columns)
+        return with_output(rows, self.JOB, self.spec, columns)
+
+
+def hearing_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """On a GPU, a stream on which sounds are heard beside the LLM's steps for other tables; None on a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)  # weights are there before another stream reads them
+    return torch.cuda.Stream(device)
 
 
 class EmbedStage(ModelStage):
     """Rows with pcm → audio embeddings: the columns of the manifest, and `windows`, empty where there is no sound."""
 
+    JOB, EMPTY = "embed-audio", {"windows": list[Any]()}
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         began, started = time.time(), time.monotonic()
-        values: list[dict[str, Any]] = [{"windows": []} for _ in range(len(rows))]
+        values: list[dict[str, Any]] = [dict(self.EMPTY) for _ in range(len(rows))]
         clips, failed = self.clips(rows)
         for index, clip in clips.items():
             values[index]["windows"] = [
                 {"start_s": start, "weight": weight, "embedding": vector}
                 for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
             ]
-        rows = self.output(rows, "embed-audio", values, failed)
+        rows = self.output(rows, values, failed)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
 
 class AnswerStage(ModelStage):
     """Rows with pcm or windows → answers. An output column holds the field of `Answer` that has its name."""
+
+    JOB = "caption"
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         from mats_core.model.asking import Answer, Request, ask_clips
@@ -337,7 +389,7 @@ class AnswerStage(ModelStage):
             santa=self.spec.santa or None,
             bridge=self.bridge,
             explain=self.spec.explain,
-            batch_size=self.batch_size,
+            batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
         tokens = 0
@@ -350,14 +402,15 @@ class AnswerStage(ModelStage):
         for index in failed:
             values[index] = {}
         asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
-        rows = self.output(rows, "caption", values, failed)
+        slots = self.slots or max(1, asked)
+        rows = self.output(rows, values, failed)
         return timed(
             rows,
             embed_s=embedded - started,
             answer_s=time.monotonic() - embedded,
             tokens=float(tokens),
             asked=float(asked),
-            places=float(math.ceil(asked / self.batch_size) * self.batch_size),
+            places=float(math.ceil(asked / slots) * slots),
             began_at=began,
             ready_at=self.ready_at,
         )
@@ -370,15 +423,16 @@ def _plain(value: Any) -> Any:
 
 def embed_stage(spec: ModelSpec) -> Stage:
     """Declares the stage that embeds decoded sound."""
-    return _model_stage("embed", EmbedStage, spec, "embed-audio", ("pcm",))
+    return _model_stage("embed", EmbedStage, spec, ("pcm",))
 
 
 def answer_stage(spec: ModelSpec, sound: str = "pcm") -> Stage:
     """Declares the stage that answers; sound: the column that holds it, pcm or windows."""
-    return _model_stage("answer", AnswerStage, spec, "caption", (sound, *REQUEST_COLUMNS))
+    return _model_stage("answer", AnswerStage, spec, (sound, *REQUEST_COLUMNS))
 
 
-def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple[str, ...]) -> Stage:
+def _model_stage(name: str, actor: type[ModelStage], spec: ModelSpec, reads: tuple[str, ...]) -> Stage:
+    job = actor.JOB
     columns = [each.name for each in output_columns(job, spec)]
     return Stage(
         name=name,
@@ -389,4 +443,5 @@ def _model_stage(name: str, actor: type, spec: ModelSpec, job: str, reads: tuple
         drops=dropped_columns(job, spec),
         cpus=MODEL_CPUS,
         gpus=1.0,
+        isolated=True,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from mats_core.errors import SettingsError
+from mats_core.model.facts import threads_worth
 from pipelines.settings.archive import RunSettings
 
 DECODER_CPUS = 0.5
@@ -19,6 +20,7 @@ WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
 CPU_BATCH, GPU_BATCH = 16, 64
+CPU_IN_FLIGHT, GPU_IN_FLIGHT = 2, 3
 MAX_SHARDS = 10_000
 MEMORY_SHARE, ACTOR_BYTES = 0.6, 700_000_000
 """Model actors may take this share of the free memory; each needs so much beside twice its model's size."""
@@ -41,6 +43,7 @@ class Plan:
     """How a run uses its resources. `_run.json` holds it.
 
     actors: model actors, each with `threads` of torch, `gpus_per_actor` and batches of `batch_size` rows.
+    in_flight: tables that a model actor works on at once, so that its LLM has more to do when one ends.
     decode_actors: decoding actors, each with `decoder_workers` processes. shard_rows: rows of the work list that a
     decoding actor is given at once. elastic: not all actors find a place at once, so their pools begin with
     `first_actors` model actors, and grow and shrink with the work.
@@ -55,6 +58,7 @@ class Plan:
     shard_rows: int
     elastic: bool = False
     first_actors: int = 1
+    in_flight: int = 1
 
 
 def usable_cores() -> int:
@@ -85,7 +89,8 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         # note: starting an actor costs several core-seconds of imports, so a short list gets fewer of them
         worth = math.ceil(rows / ROWS_WORTH_AN_ACTOR)
         actors = settings.actors or max(1, min(cores if resources.own else cores - 1, fitting, worth))
-        threads = max(1, cores // actors) if resources.own else 1  # a cluster counts one CPU an actor
+        share = cores // actors if resources.own else 1  # a cluster counts one CPU an actor
+        threads = max(1, min(share, threads_worth(model_bytes, cores)))
     decoders = settings.decoders or max(1, min(4 * actors, cores - actors) if on_gpu else cores // 8)
     first = actors  # that find a place at once; the others come when their nodes do
     if resources.free is not None:
@@ -93,6 +98,7 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         first = max(1, min(actors, int(gpus if on_gpu else (cpus - DECODER_CPUS) / MODEL_CPUS)))
     return Plan(
         actors=actors, threads=threads, elastic=first < actors, first_actors=first,
+        in_flight=GPU_IN_FLIGHT if on_gpu else CPU_IN_FLIGHT,
         gpus_per_actor=min(1.0, resources.gpus / actors) if on_gpu else 0.0,
         batch_size=settings.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH),
         decode_actors=math.ceil(decoders / WORKERS_PER_DECODER), decoder_workers=min(decoders, WORKERS_PER_DECODER),

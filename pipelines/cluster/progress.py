@@ -25,9 +25,9 @@ COUNTERS = {
     "batch_asked": "questions put to the LLM",
     "batch_places": "places in the batches of the LLM",
 }
-"""What Prometheus is told: `mats_<name>_total` with the label `job`; errors by `code`, stage_seconds by `stage`. The
-gauge mats_batch_fill is batch_asked / batch_places of the newest block. Ray puts `ray_` before the names, and each node
-serves them on its metrics port."""
+"""What Prometheus is told: `mats_<name>_total` with the labels `job` and `run_id`; errors by `code`, stage_seconds by
+`stage`. The gauge mats_batch_fill is batch_asked / batch_places of the newest block. Ray puts `ray_` before the names,
+and each node serves them on its metrics port."""
 LABELS = {"errors": "code", "stage_seconds": "stage"}
 
 
@@ -70,16 +70,16 @@ class Meter:
         self._counters: dict[str, Any] = {}
         self._job: dict[str, str] = {}
 
-    def publish(self, job: str) -> None:
+    def publish(self, job: str, run_id: str) -> None:
         """Count in Prometheus too from now on; a Ray must be connected."""
         from ray.util.metrics import Counter, Gauge
 
-        self._job = {"job": job}
+        self._job = {"job": job, "run_id": run_id}
         for name, text in COUNTERS.items():
-            labels = ("job", LABELS[name]) if name in LABELS else ("job",)
+            labels = (*self._job, LABELS[name]) if name in LABELS else tuple(self._job)
             self._counters[name] = Counter(f"mats_{name}_total", text, tag_keys=labels)
         text = "share of places that held a question, newest block"
-        self._counters["batch_fill"] = Gauge("mats_batch_fill", text, tag_keys=("job",))
+        self._counters["batch_fill"] = Gauge("mats_batch_fill", text, tag_keys=tuple(self._job))
 
     def _publish(self, name: str, value: float, **labels: str) -> None:
         if self._counters and value > 0:

@@ -1,17 +1,13 @@
-"""A run on Ray Data is a list of stages, declared as data: what an actor takes, which columns it reads and writes.
+"""A run is a list of stages, declared as data: what an actor takes, which columns it reads and writes.
 
-`check_stages` finds a list that cannot work before anything starts; `run_stages` runs one.
+`check_stages` finds a list that cannot work before anything starts; `execution` runs one.
 """
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-
-import pyarrow as pa
 
 from pipelines.cluster.plan import Plan
 from pipelines.data.private_uris import FindUris
@@ -38,9 +34,11 @@ class Stage:
     """One step of a run.
 
     actor: a class, made in every actor as `actor(context, *arguments)`; an instance is called with an Arrow table and
-    gives one, or several. cpus, gpus: of Ray's, for an actor; a stage declared with gpus gets the share of one that
-    the plan has for it. batch: rows in a table; None: as they come. reads, writes, drops: columns; what it does not
-    name it hands on. actors, first_actors, elastic: see `Plan`.
+    gives one, or several. isolated: it lives in a process of its own (`isolation`), for a row may end it; then an
+    instance is called by `in_flight` threads. cpus, gpus:
+    of Ray's, for an actor; a stage declared with gpus gets the share of one that the plan has for it. batch: rows in a
+    table; None: as they come. reads, writes, drops: columns; what it does not name it hands on. actors, first_actors,
+    elastic: see `Plan`.
     """
 
     name: str
@@ -55,6 +53,8 @@ class Stage:
     actors: int = 1
     first_actors: int = 1
     elastic: bool = False
+    isolated: bool = False
+    in_flight: int = 1
 
     def make(self, context: StageContext) -> Any:
         """The actor in this process, without Ray."""
@@ -62,7 +62,7 @@ class Stage:
 
     def planned(self, plan: Plan) -> Stage:
         """The stage with the actors, GPUs and batch that the plan has for it."""
-        own = replace(self, elastic=plan.elastic)
+        own = replace(self, elastic=plan.elastic, in_flight=plan.in_flight if self.isolated else 1)
         if not self.gpus:
             return replace(own, actors=plan.decode_actors, first_actors=plan.decode_actors)
         gpus = min(self.gpus, plan.gpus_per_actor)
@@ -86,46 +86,3 @@ def check_stages(stages: Sequence[Stage], columns: Iterable[str]) -> None:
             raise ValueError(f"{problem}; it can read {', '.join(sorted(readable))}")
         readable = (readable | set(stage.writes)) - set(stage.drops)
         writers = f"{writers} or {stage.name}"
-
-
-def run_stages(
-    blocks: list[pa.Table], stages: Sequence[Stage], plan: Plan, context: StageContext
-) -> Iterator[pa.Table]:
-    """`blocks` through all stages on the connected Ray; tables in the order in which they are done."""
-    import ray
-
-    rows = ray.data.from_blocks(blocks)  # note: from_arrow would be a task and 45 kB a table
-    for stage in stages:
-        planned = stage.planned(plan)
-        rows = rows.map_batches(
-            planned.actor, fn_constructor_args=(context, *planned.arguments),
-            batch_format="pyarrow", batch_size=planned.batch, num_cpus=planned.cpus, num_gpus=planned.gpus or None,
-            compute=actor_pool(planned.actors, planned.first_actors, planned.elastic),
-            **bounded_retries(ray.data.Dataset.map_batches),
-        )  # fmt: skip
-    # note: with prefetching a table is handed over when the next one has come, so it is durable that much later
-    for table in rows.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        if len(table):
-            yield table
-
-
-def actor_pool(most: int, first: int, elastic: bool) -> Any:
-    """Ray Data's strategy for `most` actors; an elastic one begins with `first` and has between one and `most`.
-
-    An actor of an elastic pool is handed two tables at most, lest what a slow node has taken hold up the end.
-    """
-    from ray.data import ActorPoolStrategy
-
-    if not elastic:
-        return ActorPoolStrategy(size=most)
-    return ActorPoolStrategy(min_size=1, max_size=most, initial_size=first, max_tasks_in_flight_per_actor=2)
-
-
-def bounded_retries(map_batches: Any) -> dict[str, Any]:
-    """The argument by which a table that ends its actor is tried four times; Ray Data's own default is for ever.
-
-    Ray 2.60 takes this only as an extra argument that later versions may no longer have.
-    """
-    warnings.filterwarnings("ignore", message=".*ray_remote_args.*")
-    kinds = [each.kind for each in inspect.signature(map_batches).parameters.values()]
-    return {"max_task_retries": 3} if inspect.Parameter.VAR_KEYWORD in kinds else {}

@@ -5,6 +5,7 @@ lists           Parquet, CSV and JSONL lists as batches of rows; what is wrong w
 carried         a list's own columns: in which type each is carried along, and their values
 corpus          corpus files as records, with what was wrong in them; a caption's normal form and id
 corpus_formats  JSON lists, JSONL, CSV and Parquet taken apart, record by record with its line
+json_stream     a JSON text walked piece by piece
 embeddings      a table of embeddings: its facts (`_embeddings.json`) and its parts
 generations     which files of an OUTPUT count, and what is said of it: a fence against writers that were frozen
 parquet         the one reader and writer of Parquet files at any URI

@@ -89,7 +89,7 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
             raise SettingsError(setting, "nothing is named", "give a path or URL (. is the folder you are in)")
         try:
             listed = storage.list_files(uri, CORPUS_ENDINGS)
-            files = [info for info in listed if not posixpath.basename(info.path).startswith(("_", "."))]
+            files = [info for info in listed if not _is_aside(info.path)]
         except storage.StorageError as error:
             raise SettingsError(setting, f"{shown} cannot be read ({error})", "give files that can") from None
         if not files:
@@ -100,6 +100,11 @@ def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[
                 raise SettingsError(setting, problem, f"give a file that ends in {endings}")
             found.setdefault(info.uri, info)
     return list(found.values())
+
+
+def _is_aside(path: str) -> bool:
+    """Whether a file, or a folder that it is in, is named as what is no data (`_state`, `.cache`)."""
+    return any(name.startswith(("_", ".")) for name in path.split("/"))
 
 
 def ending(uri: str) -> str:

@@ -12,20 +12,14 @@ from typing import Any, BinaryIO
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.data import parquet
+from pipelines.data import json_stream, parquet
+from pipelines.data.json_stream import JsonStream
 
 READ_AHEAD = 8 << 20
-MOST_RECORD = 16 << 20
-"""Characters one record of a JSON list may have; what is not whole by then is broken."""
-
-PIECE = 1 << 20
-"""Characters of a JSON text taken at once."""
-
 MOST_ROW_LINES = 100
 """Lines a row of CSV may be written over; one that takes more was opened by a stray quote."""
 
 _PARQUET_BATCH = 4096
-_SPACES = " \t\r\n"
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,7 @@ def _object(value: Any) -> dict[str, Any] | Broken:
 
 def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
     """A row that cannot be used counts once for every line it took: a stray quote swallows the records after it."""
-    csv.field_size_limit(MOST_RECORD)
+    csv.field_size_limit(json_stream.MOST_RECORD)
     # note: what is not UTF-8 becomes surrogates, which the record's check finds
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
     reader = csv.reader(text, strict=True)
@@ -134,104 +128,15 @@ def _parquet(uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
 
 
 def _json(file: BinaryIO, uri: str) -> Iterator[Raw]:
-    reader = _JsonStream(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape"), uri)
-    first = reader.peek()
-    if first not in ("[", "{"):
-        reader.fail(f"it begins with {first!r}" if first else "it is empty")
-    yield from reader.annotation() if first == "{" else reader.items()
-    left = reader.peek()
-    if left:
-        reader.fail(f"{left!r} after the end of the list or object")
-
-
-class _JsonStream:
-    """Walks a JSON text that is read piece by piece."""
-
-    def __init__(self, text: io.TextIOWrapper, uri: str) -> None:
-        self._text, self._uri = text, uri
-        self._buffer, self._at, self._line, self._over = "", 0, 1, False
-        self._decoder = json.JSONDecoder()
-
-    def fail(self, why: str) -> None:
-        """Raise SettingsError: after a syntax error nobody can say where the next record begins."""
-        problem = f"{storage.public_uri(self._uri)} cannot be read beyond line {self._line}: {why}"
+    def fail(line: int, why: str) -> None:
+        problem = f"{storage.public_uri(uri)} cannot be read beyond line {line}: {why}"
         remedy = 'give a JSON list, an object with a list "annotation", or JSON lines in a .jsonl'
         raise SettingsError("corpus", problem, remedy)
 
-    def _more(self) -> bool:
-        piece = self._text.read(PIECE)
-        self._over = not piece
-        self._buffer, self._at = self._buffer[self._at :] + piece, 0
-        return not self._over
-
-    def peek(self) -> str:
-        """The next character that is no space, or "" at the end."""
-        while True:
-            while self._at < len(self._buffer):
-                letter = self._buffer[self._at]
-                if letter not in _SPACES:
-                    return letter
-                self._line += letter == "\n"
-                self._at += 1
-            if not self._more():
-                return ""
-
-    def take(self, letter: str) -> None:
-        """Go past `letter`, which must come next."""
-        found = self.peek()
-        if found != letter:
-            self.fail(f"expected {letter!r}, found {found!r}" if found else f"it ends where {letter!r} should come")
-        self._at += 1
-
-    def value(self) -> Any:
-        """The next whole value."""
-        if not self.peek():
-            self.fail("it ends too soon")
-        while True:
-            try:
-                found, end = self._decoder.raw_decode(self._buffer, self._at)
-            except (ValueError, RecursionError) as error:
-                if len(self._buffer) - self._at > MOST_RECORD or not self._more():
-                    self.fail(str(error).split(": line", 1)[0])
-                continue
-            if end == len(self._buffer) and not self._over and self._more():
-                continue  # note: a number may go on in the next piece
-            self._line += self._buffer.count("\n", self._at, end)
-            self._at = end
-            return found
-
-    def parts(self, brackets: str) -> Iterator[None]:
-        """Stands where each part between two brackets begins, one after the other; whoever asks goes past the part."""
-        opening, closing = brackets[0], brackets[1]
-        self.take(opening)
-        while self.peek() != closing:
-            yield
-            if self.peek() != closing:
-                self.take(",")
-                if self.peek() == closing:
-                    self.fail("a comma before the end of the list")
-        self.take(closing)
-
-    def items(self) -> Iterator[Raw]:
-        """The elements of the list that comes next, each with the line it begins in."""
-        for _ in self.parts("[]"):
-            line = self._line
-            yield line, _object(self.value())
-
-    def annotation(self) -> Iterator[Raw]:
-        """The elements of the list "annotation" of the object that comes next."""
-        found = False
-        for _ in self.parts("{}"):
-            key = self.value()
-            if not isinstance(key, str):
-                self.fail(f"expected a name, found {key!r}")
-            self.take(":")
-            if key == "annotation" and found:
-                self.fail('its object has a second "annotation"')
-            if key == "annotation" and self.peek() == "[":
-                found = True
-                yield from self.items()
-            else:
-                self.value()
-        if not found:
-            self.fail('its object has no list "annotation"')
+    reader = JsonStream(io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape"), fail)
+    first = reader.peek()
+    if first not in ("[", "{"):
+        reader.fail(f"it begins with {first!r}" if first else "it is empty")
+    for line, value in reader.items_under("annotation") if first == "{" else reader.items():
+        yield line, _object(value)
+    reader.end()

@@ -27,7 +27,7 @@ from pipelines.data.generations import COUNTED, Generation, newest
 from pipelines.output import record
 from pipelines.output.lease import Lease, LeaseLost
 
-DATA_SETS = ("answers", "embeddings", "manifest")
+DATA_SETS = ("answers", "embeddings", "manifest", "records")
 OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list")
 """What scan, embed-audio, caption and compact write, in the order in which it goes: first what says that the rest is
 whole."""

@@ -201,3 +201,14 @@ class PartWriter:
         self.parts += 1
         self._since = time.monotonic()
         self.seconds += self._since - started
+
+
+def first_error(output: str) -> str:
+    """The file and the message of the first row of an OUTPUT that has an error code; empty where there is none."""
+    for folder in ("answers", "embeddings"):
+        for info in generations.files(storage.join(output, folder)):
+            for batch in parquet.batches(info.uri, 4096, ["uri", "error_code", "error_message"]):
+                for row in batch.to_pylist():
+                    if row["error_code"]:
+                        return f"{row['uri']}: {row['error_code']}: {row['error_message']}"
+    return ""

@@ -5,6 +5,7 @@ base      kinds of values, anchored paths, `build`: plain values → settings, o
 archive   scan, embed-audio, caption, and the limits of one file
 text      embed-text and build-memory
 train     train, and what of it decides what is learned
+corpus    corpus
 evaluate  evaluate, and the cells of a grid
 compact   compact
 

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mats_core.memory.bridges import KINDS as BRIDGES
-from mats_core.model.prompts import TASKS
-from pipelines.settings.base import Address, AllowParts, Count, Device, ErrorCode, Overwrite, Settings, Several
+from mats_core.model.prompts import TASKS, task_name
+from pipelines.settings.base import (
+    Address,
+    AllowParts,
+    ChosenLlmDtype,
+    Count,
+    Device,
+    EncoderDtype,
+    ErrorCode,
+    MapperDtype,
+    Overwrite,
+    Settings,
+    Several,
+)
 
 Bytes = Annotated[int | None, Field(gt=0, le=1 << 50)]
 Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
 Hertz = Annotated[int | None, Field(gt=0, le=10**9)]
+
+
+INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": ("columns", "schemes")}
+RUN_GROUPS: dict[str, tuple[str, ...]] = {
+    "Machine": ("device", "actors", "decoders", "batch_size", "address", "llm_dtype", "mapper_dtype", "encoder_dtype",
+                "deterministic"),
+    "Resume": ("retry_errors", "overwrite", "max_error_rate", "commit_rows", "commit_seconds"),
+}  # fmt: skip
+LIMITS_GROUP: dict[str, tuple[str, ...]] = {
+    "Limits of a file": (
+        "max_file_bytes", "max_seconds", "decode_memory_bytes", "decode_deadline", "store_deadline",
+        "max_sample_rate", "min_sample_rate", "max_channels",
+    )
+}  # fmt: skip
+MODEL_GROUP: dict[str, tuple[str, ...]] = {"Model": ("model", "allow_parts", "trust_remote_code")}
 
 
 class LimitSettings(Settings):
@@ -45,6 +72,7 @@ class LimitSettings(Settings):
 class ScanSettings(LimitSettings):
     """Archive → manifest."""
 
+    GROUPS = INPUT_GROUP | {"Run": ("overwrite", "decoders", "model", "allow_parts")} | LIMITS_GROUP
     input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
     output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
     model: str = Field("builtin", description="Model whose window decides the chunk length.")
@@ -69,6 +97,7 @@ class RunSettings(LimitSettings):
     decoders: Count = Field(None, description="Decoding processes (default: chosen).")
     device: Device = Field("auto", description="auto, cpu, cuda.")
     trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
+    encoder_dtype: EncoderDtype = "float32"
     allow_parts: AllowParts = Field(default_factory=list)
     address: Address = None
     overwrite: Overwrite = False
@@ -85,14 +114,43 @@ class RunSettings(LimitSettings):
     )
 
 
+def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
+    """What an OUTPUT's identity holds of number types: those that are not the default, which answers follow."""
+    chosen = {name: getattr(settings, name, usual) for name, usual in NUMBER_TYPES.items()}
+    chosen = {name: value for name, value in chosen.items() if value != NUMBER_TYPES[name]}
+    return {"number_types": chosen} if chosen else {}
+
+
 class EmbedSettings(RunSettings):
     """Audio → audio embeddings."""
+
+    GROUPS = MODEL_GROUP | INPUT_GROUP | RUN_GROUPS | LIMITS_GROUP
 
 
 class CaptionSettings(RunSettings):
     """Audio or audio embeddings → answers."""
 
-    task: str = Field("caption", description=f"One of {', '.join(TASKS)}; a list may set it a row.")
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "What to answer": (
+            "task", "question", "model", "segments", "dry_run", "tag", "explain", "with_embedding", "allow_parts",
+            "trust_remote_code",
+        ),
+        **INPUT_GROUP,
+        "Decoding": (
+            "beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty",
+        ),
+        "Santa": (
+            "santa_mix", "santa_neighbors", "santa_scale", "santa_noise_variance", "bridge", "projection_scale",
+            "retrieved",
+        ),
+        **RUN_GROUPS,
+        **LIMITS_GROUP,
+    }  # fmt: skip
+    llm_dtype: ChosenLlmDtype = "auto"
+    mapper_dtype: MapperDtype = "float32"
+    task: Annotated[str, AfterValidator(task_name)] = Field(
+        "caption", description=f"One of {', '.join(TASKS)}; a list may set it a row."
+    )
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
     dry_run: bool = Field(
@@ -126,4 +184,6 @@ class CaptionSettings(RunSettings):
     retrieved: int = Field(4, gt=0, description="Bridge retrieval: captions placed in the prompt.")
 
 
+NUMBER_TYPES = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
+"""Number types of a model's parts → what they are where nothing is said."""
 DECODING_FIELDS = ("beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty")

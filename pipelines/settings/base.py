@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mats_core.errors import ERROR_CODES, field_error
+from mats_core.model.config import Dtype, LlmDtype
 from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme, uri_text
 
 
@@ -37,6 +38,15 @@ Count = Annotated[int | None, Field(gt=0)]
 Address = Annotated[
     str | None, Field(description="Join this Ray cluster (auto, host:port, ray://…); default: a Ray of its own.")
 ]
+LLM_DTYPE = (
+    "What the LLM is kept in: auto (bfloat16 on a GPU, float32 on a CPU), float32, bfloat16, float16 (Vicuna's own), "
+    "or int8, int4 (the extra lowbit; int4 on a GPU)."
+)
+ENCODER_DTYPE = "The encoder's number type: float32, bfloat16, float16; spectrograms are exact in each."
+MAPPER_DTYPE = "The mapper's number type: float32, bfloat16, float16."
+ChosenLlmDtype = Annotated[LlmDtype, Field(description=LLM_DTYPE)]
+EncoderDtype = Annotated[Dtype, Field(description=ENCODER_DTYPE)]
+MapperDtype = Annotated[Dtype, Field(description=MAPPER_DTYPE)]
 Overwrite = Annotated[bool, Field(description="Start anew: remove what OUTPUT holds.")]
 Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """A list that YAML may give as one value."""
@@ -65,11 +75,13 @@ def _without_paths(value: Any) -> Any:
 
 class Settings(BaseModel):
     """Settings of a job: a name that is no setting is an error. Where a cluster is joined (`address`), the settings
-    named in PATHS are anchored, and of those in MODELS what is a path."""
+    named in PATHS are anchored, and of those in MODELS what is a path. GROUPS: a heading of `--help` → what stands
+    below it, in this order."""
 
     model_config = ConfigDict(extra="forbid")
     PATHS: ClassVar[tuple[str, ...]] = ()
     MODELS: ClassVar[tuple[str, ...]] = ()
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -84,6 +96,14 @@ class Settings(BaseModel):
                 several = [anchored(each, only_there) for each in ([given] if isinstance(given, str) else given)]
                 setattr(self, name, several[0] if isinstance(given, str) else several)
         return self
+
+
+class NumberTypes(Settings):
+    """What the parts of a model are kept in."""
+
+    llm_dtype: ChosenLlmDtype = "auto"
+    mapper_dtype: MapperDtype = "float32"
+    encoder_dtype: EncoderDtype = "float32"
 
 
 Model = TypeVar("Model", bound=BaseModel)

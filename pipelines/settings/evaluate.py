@@ -13,7 +13,7 @@ from mats_core.errors import SettingsError
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
 from pipelines.settings.archive import CaptionSettings
-from pipelines.settings.base import AllowParts, Device, Settings, build
+from pipelines.settings.base import AllowParts, Device, NumberTypes, build
 
 AXES = {
     "santa.mix": "santa_mix",
@@ -31,10 +31,13 @@ AXES = {
 """Names of grid axes → the setting of `mats caption` that each varies."""
 
 MOST_CELLS = 200
-RUN_FIELDS = ("batch_size", "actors", "decoders", "device", "address", "commit_rows", "commit_seconds", "deterministic")
+RUN_FIELDS = (
+    "batch_size", "actors", "decoders", "device", "address", "commit_rows", "commit_seconds", "deterministic",
+    "llm_dtype", "mapper_dtype", "encoder_dtype",
+)  # fmt: skip
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(NumberTypes):
     """Evaluation data sets + model → predictions, metrics, a page."""
 
     axes: list[str] = Field(default_factory=list, description="More axes of the grid: NAME=VALUE,VALUE …")

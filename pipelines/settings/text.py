@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from pipelines.settings.base import Address, AllowParts, Count, Overwrite, Settings
+from pipelines.settings.base import Address, AllowParts, Count, Device, Overwrite, Settings
 
 
 def _pairs(value: Any) -> Any:
@@ -18,6 +18,9 @@ def _pairs(value: Any) -> Any:
         return {name.strip(): theirs.strip() for name, _, theirs in (each.partition("=") for each in value)}
     return value
 
+
+NOISE = "_noise.json"
+"""Beside caption embeddings: how much noise `mats noise` found that training with them should have."""
 
 Columns = Annotated[dict[str, str], BeforeValidator(_pairs)]
 
@@ -67,3 +70,17 @@ class BuildMemorySettings(Settings):
     allow_parts: AllowParts = Field(default_factory=list)
     shard_rows: Count = Field(None, description="Rows one task fills in (default: 64 MB of vectors).")
     address: Address = None
+
+
+class NoiseSettings(Settings):
+    """Pairs of sound and caption → the variance of the noise to train with."""
+
+    embeddings: str = Field(description="OUT of `mats embed-text`: whose encoder is measured, and where it is noted.")
+    pairs: str = Field(
+        description="About 30 sounds with a caption each: a list (CSV, JSONL, Parquet) with columns `uri` and "
+        "`caption`, or OUTPUT of `mats embed-audio` on one."
+    )
+    most: int = Field(30, gt=1, description="Pairs taken, the first ones that can be used.")
+    encoder: str | None = Field(None, description="The encoder, where it no longer lies where it did.")
+    device: Device = "auto"
+    allow_parts: AllowParts = Field(default_factory=list)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mats_core import storage
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig, SantaSettings, TaskPrompt
 from mats_core.model.prompts import WORDINGS
+from mats_core.storage.fingerprint import unsealed
+from mats_core.storage.uris import uri_text
 from mats_core.training.schedule import TrainingSettings
 from pipelines.settings.base import AllowParts
+from pipelines.settings.text import NOISE
+
+ESTIMATED = "estimated"
 
 MODEL = "model"
 """Folder in OUTPUT that holds the model directory."""
@@ -85,6 +93,9 @@ class TrainSettings(_Settings):
     fsdp: Literal["auto", "always", "never"] = Field(
         "auto", description="Spread the frozen LLM over the GPUs; auto: when it does not fit one."
     )
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto", description="Compile the LLM's decoder layers, in the first steps; auto: on a GPU, not beside fsdp."
+    )
     address: str | None = Field(None, description="Join this Ray cluster; default: a Ray of its own.")
     max_failures: int = Field(8, ge=0, description="Worker failures survived before the run gives up.")
 
@@ -106,6 +117,15 @@ class TrainSettings(_Settings):
         None, description="Local folder for the packed data (default: in OUTPUT, or the cache where OUTPUT is a URL)."
     )
     overwrite: bool = Field(False, description="Start anew: remove what an earlier run left in OUTPUT.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _noise_as_estimated(cls, values: Any) -> Any:
+        """`training.noise_variance: estimated` is what `mats noise` has written beside the embeddings."""
+        training = values.get("training") if isinstance(values, dict) else None
+        if isinstance(training, dict) and training.get("noise_variance") == ESTIMATED:
+            return {**values, "training": {**training, "noise_variance": _estimated_noise(values.get("embeddings"))}}
+        return values
 
     @field_validator("workers")
     @classmethod
@@ -154,9 +174,23 @@ class TrainSettings(_Settings):
         return self.workers[1] if isinstance(self.workers, tuple) else self.workers
 
 
+def _estimated_noise(embeddings: Any) -> float:
+    """Raises ValueError where nothing has been estimated."""
+    if not isinstance(embeddings, (str, os.PathLike)):
+        raise ValueError(f"noise_variance is {ESTIMATED} but no embeddings are named; name the run's embeddings")
+    uri = storage.join(uri_text(embeddings), NOISE)
+    remedy = f"run mats noise {storage.public_uri(uri_text(embeddings))} --pairs PAIRS first"
+    try:
+        return float(unsealed(json.loads(storage.read_bytes(uri)))["variance"])
+    except storage.StorageError:
+        raise ValueError(f"noise_variance is {ESTIMATED} and there is no {storage.public_uri(uri)}; {remedy}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{storage.public_uri(uri)} is not what mats noise wrote; {remedy}") from None
+
+
 # What may differ between a run and its continuation, because it does not change what is learned.
 _MAY_DIFFER = """
-output allow_parts address workers device fsdp max_failures max_error_rate data_cache overwrite checkpoint_every
+output allow_parts address workers device fsdp compile max_failures max_error_rate data_cache overwrite checkpoint_every
 keep_checkpoints
 export include weights validate_every sample_answers log_every loggers project
 """
@@ -165,4 +199,6 @@ export include weights validate_every sample_answers log_every loggers project
 def identity(settings: TrainSettings) -> dict[str, Any]:
     """Everything that decides what is learned, for comparison with an earlier run's."""
     values = settings.model_dump(mode="json", exclude=set(_MAY_DIFFER.split()))
+    if values["training"]["noise"] == "gaussian":
+        del values["training"]["noise"]  # as in runs that were begun before there was a choice
     return {"job": "train", **values}

@@ -188,7 +188,7 @@ class _Embedding:
         from ray.data import ActorPoolStrategy
         from ray.data.grouped_data import GroupedData
 
-        from pipelines.cluster.stages import bounded_retries
+        from pipelines.cluster.execution import bounded_retries
 
         on_gpu = there.gpus >= 1 and self.settings.device != "cpu"
         left = self.buckets - len(self.done)

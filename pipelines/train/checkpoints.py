@@ -39,7 +39,7 @@ class ForeignCheckpoint(SettingsError):
 @dataclass
 class TrainState:
     """How far a run is. `step` counts finished steps; `history` holds the points of the curves; `dtype` is the frozen
-    LLM's; `threads` of a worker, each number the run was continued with."""
+    LLM's; `threads` of a worker, each number the run was continued with; `compiled`: whether the LLM's layers are."""
 
     step: int = 0
     tokens: int = 0
@@ -50,6 +50,7 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     dtype: str = ""
     threads: list[int] = field(default_factory=list)
+    compiled: bool | None = None
 
 
 def named_weights(model: MatsModel) -> dict[str, torch.Tensor]:

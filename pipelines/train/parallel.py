@@ -15,27 +15,26 @@ import torch
 import torch.distributed as dist
 
 from mats_core.errors import SettingsError
+from mats_core.training.compiled import decoder_layers
 from mats_core.training.step import sum_here
 
 if TYPE_CHECKING:
     from mats_core.model.model import MatsModel
 
 
-def sum_gradients(weights: Sequence[torch.Tensor], sums: Sequence[float | torch.Tensor]) -> list[float] | None:
-    """Sum every weight's gradient, and `sums`, over all workers; returns the latter, or None where a gradient or a sum
-    is infinite or not a number. Every worker gets the same answer."""
+def sum_gradients(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> torch.Tensor:
+    """Sum every weight's gradient, and `sums` float32 [n], over all workers; returns the latter. Every worker gets the
+    same numbers."""
     if world_size() == 1:
         return sum_here(weights, sums)
-    device = weights[0].device
-    extra = torch.stack([torch.as_tensor(each, dtype=torch.float32, device=device) for each in sums])  # [sums]
     grads = [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
-    flat = torch.cat([*(g.reshape(-1) for g in grads), extra])  # [all weights + sums]
+    flat = torch.cat([*(g.reshape(-1) for g in grads), sums])  # [all weights + n]
     dist.all_reduce(flat)
     at = 0
     for weight, grad in zip(weights, grads, strict=True):
         weight.grad = flat[at : at + grad.numel()].view_as(grad)
         at += grad.numel()
-    return flat[at:].tolist() if bool(torch.isfinite(flat).all()) else None
+    return flat[at:]
 
 
 def sum_numbers(numbers: Sequence[float], device: torch.device) -> list[float]:
@@ -65,8 +64,7 @@ def shard_llm(model: MatsModel, device: torch.device) -> None:
         problem = f"torch {torch.__version__} cannot spread the frozen LLM"
         raise SettingsError("fsdp", problem, "install torch 2.7 or newer, or say fsdp: never")
     llm = model.causal_lm
-    lists = [each for each in llm.modules() if isinstance(each, torch.nn.ModuleList)]
-    layers: Any = max(lists, key=lambda each: sum(weight.numel() for weight in each.parameters()))
+    layers: Any = decoder_layers(llm)
     frozen = {id(weight) for weight in layers.parameters() if not weight.requires_grad}
     whole = {weight for weight in model.llm.parameters() if id(weight) not in frozen}
     mesh = init_device_mesh(device.type, (world_size(),))

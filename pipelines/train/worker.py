@@ -18,6 +18,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.config import MapperConfig, Part, SantaSettings
 from mats_core.model.model import MatsModel, load_model
+from mats_core.training.compiled import compile_layers, uncompiled
 from mats_core.training.loop import train
 from mats_core.training.step import NotFiniteError, StepBatch, StepResult, evaluate, make_optimizer, trained_weights
 from pipelines.output.lease import LeaseLost
@@ -37,6 +38,7 @@ from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
 
 CHECKPOINTS = ("_state", "checkpoints")
 _REPORT_S = 0.5
+_OTHER_BITS = "the last bits of the weights may differ from those of an unbroken run"
 
 
 class TrainingStopped(RuntimeError):
@@ -68,7 +70,7 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
     """The model to train: a new one, or the one to continue from. Neither encoder nor memory is loaded."""
     settings, training = job.settings, job.settings.training
     if settings.model is not None:
-        options = {"encoder": False, "memory": False, "merge_adapter": False}
+        options: dict[str, Any] = {"encoder": False, "memory": False, "merge_adapter": False}
         model = load_model(settings.model, device, job.dtype, allow_parts=job.allow_parts, **options)
         changes: dict[str, Any] = {"noise_variance": training.noise_variance}
         given = settings.model_fields_set
@@ -136,7 +138,6 @@ def train_worker(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     if job.threads:
         torch.set_num_threads(job.threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
     share = WorkerShare(context.get_world_rank(), context.get_world_size(), job.shards, equal_passes=job.fsdp)
     reporter = Reporter(config["inbox"], share.rank == 0)
     reporter.report("stage", now=True, stage="loading the model", workers=share.world)
@@ -160,11 +161,12 @@ class TrainWorker:
         self.ratios = [each.ratio for each in self.settings.data]
         self.model = build_model(job, "cpu" if job.fsdp else str(device))
         self.optimizer = make_optimizer(self.model, self.training)
+        compiled = self._compile()
         if job.fsdp:
             shard_llm(self.model, device)
         self.word = wording(self.model)
         self.state = load_newest(self.folder, self.model, self.optimizer, share.rank == 0, self._warn)
-        self._record_precision()
+        self._record_precision(compiled)
         self.make_batch: Callable[[int], StepBatch] = lambda step: step_batch(
             self.sets, self.ratios, self.model, self.training, step, self.share, self.device
         )
@@ -173,9 +175,19 @@ class TrainWorker:
     def _warn(self, text: str) -> None:
         self.reporter.report("warning", text=text)
 
-    def _record_precision(self) -> None:
-        """Write into the state what decides the last bits of the weights: the frozen LLM's number type and the threads
-        of a worker. Refuse to go on in another number type; warn where the number of threads has changed."""
+    def _compile(self) -> bool:
+        """Compile the decoder layers where the settings ask for it, and say where that is not possible."""
+        asked, on_gpu = self.settings.compile, self.device.type == "cuda"
+        if asked == "never" or (asked == "auto" and (not on_gpu or self.job.fsdp)):
+            return False
+        problem = "fsdp spreads them over GPUs" if self.job.fsdp else compile_layers(self.model)
+        if problem is not None:
+            self._warn(f"the decoder layers are not compiled: {problem}")
+        return problem is None
+
+    def _record_precision(self, compiled: bool) -> None:
+        """Write into the state what decides the last bits of the weights: the frozen LLM's number type, the threads of
+        a worker, whether its layers are compiled. Refuse to go on in another number type; warn of other changes."""
         state, job = self.state, self.job
         if state.dtype not in ("", job.dtype):
             problem = f"this run was begun in {state.dtype}, not {job.dtype}"
@@ -185,7 +197,10 @@ class TrainWorker:
             state.threads.append(job.threads)
             if len(state.threads) > 1:
                 what = f"continued with {job.threads} threads a worker, before it were {state.threads[-2]}"
-                self._warn(f"{what}: the last bits of the weights may differ from those of an unbroken run")
+                self._warn(f"{what}: {_OTHER_BITS}")
+        if state.compiled is not None and state.compiled is not compiled:
+            self._warn(f"continued with{'' if compiled else 'out'} compiled layers, unlike before: {_OTHER_BITS}")
+        state.compiled = compiled
 
     def run(self) -> None:
         """From the newest checkpoint to the last step; then the model directory. Raises TrainingStopped."""
@@ -225,7 +240,8 @@ class TrainWorker:
             self.reporter.report("step", step=state.step, loss=done.loss, tokens=state.tokens)
         validated = last or state.step % settings.validate_every == 0
         if validated:
-            self._validate()
+            with uncompiled():
+                self._validate()
         if validated or done.stop or state.step % settings.checkpoint_every == 0:
             self._checkpoint()
 

@@ -160,15 +160,15 @@ def _answer_list(settings: dict[str, Any]) -> None:
     from pipelines.data.inputs import open_input
     from pipelines.settings.archive import RunSettings
 
-    def answered(_: Any, job: Any, work: Any, writer: Any, meter: Any, facts: Any, report: Any) -> None:
-        fresh = work_list.WorkList(work.folder)  # as the workers read it
-        for shard in work.shards(writer.done.mask, 3):
+    def answered(self: Any, *_: Any) -> Any:
+        fresh = work_list.WorkList(self._work.folder)  # as the workers read it
+        for shard in self._work.shards(self._writer.done.mask, 3):
             rows = fresh.unfinished(shard.to_pylist()[0])
             texts = [hashlib.blake2b(uri.encode(), digest_size=6).hexdigest() for uri in rows["uri"].to_pylist()]
             rows = rows.append_column("text", pa.array(texts)).append_column("decoded_s", pa.array([1.0] * len(rows)))
-            writer.add(rows)
+            yield rows
 
-    run._run_on_ray = answered  # type: ignore[assignment]
+    run._Run._tables_here = answered  # type: ignore[method-assign]
     work_list.FILE_ROWS = 8
     job = run.Job(
         name="caption", folder=ANSWERS, identity={"job": "caption"}, chunk_s=56.0, model_bytes=0,

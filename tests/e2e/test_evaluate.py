@@ -52,6 +52,7 @@ def test_a_scheduled_run_then_a_worse_model_and_the_gate_closes(
     given = {
         **ENV,
         "PATH": f"{tools}:{os.environ['PATH']}",
+        "MATS_FOLDER": str(tmp_path),
         "MATS_RUNS": str(tmp_path / "runs"),
         "MATS_HISTORY": str(tmp_path / "history"),
         "MATS_BENCHMARKS": str(tmp_path / "benchmarks"),
@@ -84,7 +85,7 @@ def test_a_scheduled_run_then_a_worse_model_and_the_gate_closes(
 
 def test_the_schedules_for_kubernetes_and_ci_run_the_same_command() -> None:
     text = (CONFIGS / "kuberay-evaluate.yaml").read_text()
-    kube = yaml.safe_load(text)
+    _, kube = yaml.safe_load_all(text)
     assert (kube["apiVersion"], kube["kind"]) == ("ray.io/v1", "RayCronJob")
     # As in KubeRay's ray-cronjob.sample.yaml: the template holds a RayJob's fields; the controller is behind a gate.
     assert set(kube["spec"]) == {"schedule", "jobTemplate"}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jobs.archive import finish, print_estimate
-from pipelines.archive.dry_run import Estimate
+from mats_core.model.needs import read_needs
+from pipelines.archive.dry_run import Card, Estimate
 from pipelines.archive.run import RunResult
 from pipelines.archive.scan import ScanCounts
-from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.archive import CaptionSettings, EmbedSettings, ScanSettings
 
 SETTINGS = CaptionSettings(input="ftp://user:TOPSECRET@host/in", output="out", max_error_rate=0.2)
 RUN = {"rows_done": 3, "rows_before": 0, "start_s": 1.0, "steady": {}}
@@ -34,6 +38,37 @@ def test_exit_codes(
 ) -> None:
     assert finish(result(status, errors=errors), SETTINGS, "caption", "clips") == code
     assert capsys.readouterr().err == said
+
+
+def test_where_every_row_failed_the_first_message_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where any share of errors is allowed, which is the default."""
+    (tmp_path / "answers").mkdir()
+    failed = {"uri": ["a\nb.gsm", "c.mp3"], "error_code": ["decode_failed", "not_found"], "error_message": ["why", ""]}
+    pq.write_table(pa.table(failed), tmp_path / "answers" / "part-1.parquet")
+    ended = RunResult("complete", str(tmp_path), 2, 2, {"decode_failed": 1, "not_found": 1}, run=RUN)
+    assert finish(ended, CaptionSettings(input="in", output=str(tmp_path)), "caption", "clips") == 3
+    assert capsys.readouterr().err.startswith("mats: all 2 clips failed; the first: a")
+
+
+def test_a_finished_run_names_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert finish(result("complete"), SETTINGS, "caption", "clips") == 0
+    assert capsys.readouterr().out.endswith("next    mats report out\n")
+    assert finish(result("complete"), SETTINGS, "embed-audio", "clips") == 0
+    assert capsys.readouterr().out.endswith("next    mats caption out ANSWERS\n")
+
+
+def test_every_setting_stands_below_a_heading() -> None:
+    """What `--help` shows first of each command is what is used most."""
+    for kind in (CaptionSettings, EmbedSettings, ScanSettings):
+        named = [name for names in kind.GROUPS.values() for name in names]
+        assert set(kind.model_fields) <= {*named, "input", "output"} and len(named) == len(set(named)), kind
+    assert CaptionSettings.GROUPS["What to answer"][:3] == ("task", "question", "model")
+
+
+def test_a_task_may_be_written_in_any_case() -> None:
+    assert [CaptionSettings(input="i", output="o", task=each).task for each in ("qa", "Caption", "CLA_LABEL")] == [
+        "QA", "caption", "cla_label",
+    ]  # fmt: skip
 
 
 def test_an_interrupted_run_says_what_is_kept_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,3 +106,19 @@ def test_an_estimate_tells_what_there_is_and_how_long_it_takes(capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "unknown: no clip that could be measured" in said
     assert "skipped  12 .txt, 3 .pdf, 1 without an ending" in said
+
+
+def test_a_dry_run_says_what_the_model_takes_and_whether_the_gpus_have_it(
+    capsys: pytest.CaptureFixture[str], tiny_model_dir: str
+) -> None:
+    needs = read_needs(tiny_model_dir, llm_dtype="bfloat16")
+    print_estimate(Estimate(ScanCounts(), 0, rows=5, done=0, needs=needs))
+    said = capsys.readouterr().out
+    assert "GB (LLM 0.0 in bfloat16, encoder 0.0, mapper 0.0," in said
+    assert f"none here; a card needs {needs.total / 1e9:.1f} GB free" in said
+    cards = [Card("Large", 70 * 10**9, 80 * 10**9, 128), Card("Small", 10**9, 2 * 10**9, 0)]
+    print_estimate(Estimate(ScanCounts(), 0, rows=5, done=0, needs=needs, cards=cards))
+    said = capsys.readouterr().out
+    assert "Large, 70.0 GB free of 80.0: fits, 128 answers at once" in said
+    assert "Small, 1.0 GB free of 2.0: too small" in said
+    assert "unknown: the model does not fit" in said

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import mats_core
 from jobs.ask import ask as ask_files
+from jobs.ask import is_question
 from jobs.cli import app
 from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE
@@ -36,9 +37,9 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = mats_core.load_model
 
-    def counted(uri: str, **options: Any) -> Any:
+    def counted(uri: str, *given: Any, **options: Any) -> Any:
         seen.append(uri)
-        return real(uri, **options)
+        return real(uri, *given, **options)
 
     monkeypatch.setattr("mats_core.load_model", counted, raising=False)
     return seen
@@ -60,6 +61,7 @@ def test_several_files_load_the_model_once(sounds: list[str], tiny_model_dir: st
 def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
     done = ask(tiny_model_dir, sounds[1], "--json", "--segments", "--tag", "[audio caption]", "--task", "cla_label")
     told = json.loads(done.stdout)
+    assert told["number_types"] == {"llm": "float32", "mapper": "float32", "encoder": "float32"}
     model = mats_core.load_model(tiny_model_dir, device="cpu")
     (expected,) = model.answers(sounds[1], task="cla_label", tag="[audio caption]", segments=True)
     assert "</Speech> [audio caption] Identify" in told["prompt"]
@@ -88,8 +90,9 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
     sounds: list[str], tiny_model_dir: str, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    types = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
     with pytest.raises(SettingsError, match=r"interactive: standard input is closed; open one to read questions from"):
-        ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", False, False)
+        ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", **types)
     assert loads == []
 
 
@@ -144,3 +147,15 @@ def test_a_model_without_encoder_is_refused(sounds: list[str], reference_dir: Pa
     done = ask(str(tmp_path / "model"), sounds[0])
     assert done.exit_code == 2
     assert "embeddings only" in done.stderr
+
+
+def test_what_stands_behind_the_files_may_be_a_question(sounds: list[str], tiny_model_dir: str, tmp_path: Path) -> None:
+    by_option = ask(tiny_model_dir, sounds[0], "--task", "qa", "--question", "Is there rain?", "--json")
+    behind = ask(tiny_model_dir, sounds[0], "Is there rain?", "--json")
+    assert by_option.exit_code == 0
+    assert by_option.output == behind.output
+    there = tmp_path / "Is there rain?"
+    there.write_bytes(Path(sounds[0]).read_bytes())
+    assert not is_question([sounds[0], str(there)])
+    assert not is_question(["Is there rain?"])
+    assert not is_question([sounds[0], "https://host/a b.wav"])

@@ -12,16 +12,18 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+import mats_core
 from jobs.cli import app
+from jobs.terminal import display
 
 COMMANDS = (
-    "caption embed-audio scan compact embed-text build-memory train ask import-reference report evaluate compare demo "
-    "doctor submit soundworld history benchmark"
+    "help caption embed-audio scan compact corpus embed-text build-memory noise train adapt ask import-reference "
+    "report evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
-    "soundworld": "build corpus ablate evaluate card clip",
+    "soundworld": "build corpus ablate noise adapt evaluate card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core memory embed-text scale",
+    "benchmark": "caption evaluate scan train core gpu generate memory embed-text scale",
 }
 
 
@@ -42,6 +44,26 @@ def test_every_command_explains_itself() -> None:
         assert done.exit_code == 0, words
         assert f"Usage: mats {' '.join(words)}" in done.output
         assert len(done.output.splitlines()[3].strip(" │")) > 20, words  # the sentence that says what it does
+
+
+def test_help_is_asked_for_in_every_way() -> None:
+    run = CliRunner(env={"COLUMNS": "200"}).invoke
+    texts = {run(app, words).output for words in (["scan", "--help"], ["scan", "-h"], ["help", "scan"])}
+    assert len({text.replace(" root ", " mats ") for text in texts}) == 1
+    assert "Did you mean 'scan'" in run(app, ["help", "scann"]).output
+    assert run(app, ["--version"]).output == f"mats {mats_core.__version__}\n"
+    assert "INPUT" in texts.pop()
+
+
+def test_quiet_says_nothing_of_work_that_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "quiet", False)
+    for words, said in (([], "reading: 1 of 2\n"), (["-q"], ""), (["--quiet"], "")):
+        CliRunner().invoke(app, [*words, "help"])
+        with display.Display("reading") as shown:
+            shown.show("reading", 1, 2, "1 of 2")
+        assert capsys.readouterr().err == said
 
 
 ROOT = Path(__file__).parents[2]

@@ -59,6 +59,20 @@ def test_what_is_printed_of_a_cluster_has_no_password(
     assert "TOPSECRET" not in said.err + said.out
 
 
+@pytest.mark.parametrize("words", [["--address", "http://head:8265"], ["--address=http://head:8265"]])
+def test_the_address_may_stand_behind_the_job(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    client = SimpleNamespace(submit_job=lambda entrypoint, runtime_env: asked.append(entrypoint) or "raysubmit_1")
+    monkeypatch.setattr(submit, "dashboard_client", lambda where: asked.append(where) or client)
+    assert submit.submit(["scan", *words, "s3://a", "s3://b"], None, None, [], wait=False) == 0
+    assert asked == ["http://head:8265", "python -m jobs scan s3://a s3://b"]
+    assert submit.dashboard_in(["scan", "--address", "auto", "s3://a"]) == (
+        ["scan", "--address", "auto", "s3://a"],
+        None,
+    )
+    assert submit.dashboard_in(["scan", "--address"]) == (["scan", "--address"], None)
+
+
 def test_only_what_was_named_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "stays here")
@@ -106,7 +120,7 @@ def test_the_ray_job_runs_a_command_that_exists() -> None:
 
     from jobs.cli import app
 
-    job = yaml.safe_load((ROOT / "jobs" / "configs" / "kuberay-caption.yaml").read_text())
+    _, job = yaml.safe_load_all((ROOT / "jobs" / "configs" / "kuberay-caption.yaml").read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
     spec = job["spec"]["rayClusterSpec"]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]

@@ -23,13 +23,15 @@ PATHS = {
     "MATS_EMBEDDINGS": "s3://b/emb",
     "MATS_CLAP": "msclap:/w/CLAP_weights_2023.pth",
     "MATS_OUT": "/out",
+    "MATS_AUDIO": "s3://b/heard",
 }
 CLOSED = {
-    "emotion": 70, "vocalsound": 20, "wavcaps": 200, "audiocaps": 40, "clotho": 40, "macs": 50, "audioset_strong": 50,
+    "crema_d": 70, "vocalsound": 20, "wavcaps": 200, "audiocaps": 40, "clotho": 40, "macs": 50, "audioset_strong": 50,
     "fsd50k": 50, "vggsound": 50, "dcase2017": 20, "esc50": 20, "urbansound8k": 20, "tut2017": 20, "sesa": 20,
-    "beijing_opera": 20, "gtzan": 20, "gama_music": 180, "musiccaps": 50, "magna": 50, "sdd": 50,
+    "beijing_opera": 20, "gtzan": 20, "gama_music": 180, "musiccaps": 50, "magnatagatune": 50, "song_describer": 50,
 }  # fmt: skip
 OPEN = {"clothoaqa": 50, "openaqa": 300, "musicqa": 300}
+GAMA = ["openmic", "nsynth", "fma", "mtg_jamendo", "medley_solos"]
 
 
 def ours(name: str, monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
@@ -42,12 +44,30 @@ def test_both_stages_are_the_references_and_need_only_paths(monkeypatch: pytest.
     one, two = ours("mats_stage1", monkeypatch), ours("mats_stage2", monkeypatch)
     assert {each.name: each.ratio for each in one.data} == CLOSED
     assert {each.name: each.ratio for each in two.data} == CLOSED | OPEN
-    assert one.data[0].corpus == "/data/records, all/emotion.json"
+    assert one.data[0].corpus == "/data/records, all/records/crema_d"
+    (music,) = [each.corpus for each in one.data if each.name == "gama_music"]
+    assert music == [f"/data/records, all/records/{name}" for name in GAMA]
     assert {each.tag for each in two.data if each.name in OPEN} == {"[audio qa]", "[open ended]"}
     assert two.model == "/out/stage1/model"
-    reference = TrainingSettings(draw="batch", micro_batch_tokens=4096)
+    reference = TrainingSettings(draw="batch", micro_batch_tokens=4096, batch_size=96)
     assert one.training == two.training == reference
     assert (one.mapper, one.adapter, one.decoding) == (MapperConfig(), AdapterConfig(), DecodingSettings())
+    assert one.wordings == "reference"
+    monkeypatch.setenv("MATS_BATCH", "48")
+    assert ours("mats_stage1", monkeypatch).training == reference.model_copy(update={"batch_size": 48})
+
+
+def test_the_gpt2_and_audio_models_train_on_the_same_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    two, small = ours("mats_stage2", monkeypatch), ours("mats_gpt2", monkeypatch)
+    assert small.data == two.data and small.llm == "openai-community/gpt2"
+    paper = TrainingSettings(draw="batch", micro_batch_tokens=4096, batch_size=128, learning_rate=5e-5)
+    assert small.training == paper and small.training.steps == 90_000
+    audio = ours("mats_audio", monkeypatch)
+    told = [(each.name, each.ratio, each.tag) for each in audio.data]
+    assert told == [(each.name, each.ratio, each.tag) for each in two.data]
+    assert all(each.audio == f"s3://b/heard/{each.name}" and each.corpus is None for each in audio.data)
+    assert audio.training == two.training.model_copy(update={"noise_variance": 0.0})
+    assert audio.santa is not None and audio.santa.mix == 0
 
 
 def test_the_embedded_worlds_config_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +108,7 @@ def test_wrong_configs(tmp_path: Path, text: str, changes: list[str], said: str)
 
 
 def test_a_config_that_is_not_there_names_ours(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="mats_stage1, mats_stage2, soundworld"):
+    with pytest.raises(SettingsError, match="mats_audio, mats_gpt2, mats_stage1, mats_stage2, soundworld"):
         read_config(str(tmp_path / "none.yaml"))
 
 

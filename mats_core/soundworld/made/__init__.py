@@ -4,7 +4,8 @@
 - `spectrograms`: what CLAP hears; `pretrain`: tokenizers, and the pretraining of the two.
 - `text_training`: MATS trained on text in memory, as the ablation needs it many times over.
 - `ablation`: no noise, noise, Santa, and the upper bound trained on audio.
+- `held_out`: kinds of sound held out of all text, and learnt from sentences.
 - `measure`: what the numbers are; `card`: the model card and the table.
 
-Public, to `jobs` alone: `build`, `card`, and `ablation.run_ablation`.
+Public, to `jobs` alone: `build`, `card`, `ablation.run_ablation`, `ablation.run_noise_grid` and `held_out`.
 """

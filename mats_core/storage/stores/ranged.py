@@ -163,7 +163,7 @@ class _Digest:
 
     def __init__(self, name: str, expected: str) -> None:
         self.length, self._expected = 0, expected
-        self._hash = _Crc32() if name == "crc32" else hashlib.new(name, usedforsecurity=False)
+        self._hash = _Crc(name) if name.startswith("crc") else hashlib.new(name, usedforsecurity=False)
 
     def and_then(self, data: bytes) -> _Digest:
         """The digest of what it has and `data`; itself it stays as it is."""
@@ -176,20 +176,25 @@ class _Digest:
         return self._hash.hexdigest() == self._expected
 
 
-class _Crc32:
-    """CRC-32 in hashlib's manner."""
+class _Crc:
+    """A CRC that S3 knows (crc32, crc32c, crc64nvme), in hashlib's manner."""
 
-    def __init__(self, value: int = 0) -> None:
-        self._value = value
+    def __init__(self, name: str, value: int = 0) -> None:
+        self._name, self._value = name, value
 
-    def copy(self) -> _Crc32:
-        return _Crc32(self._value)
+    def copy(self) -> _Crc:
+        return _Crc(self._name, self._value)
 
     def update(self, data: bytes) -> None:
-        self._value = zlib.crc32(data, self._value)
+        if self._name == "crc32":
+            self._value = zlib.crc32(data, self._value)
+            return
+        from awscrt import checksums  # only objects whose ETag says nothing need it
+
+        self._value = getattr(checksums, self._name)(data, self._value)
 
     def hexdigest(self) -> str:
-        return f"{self._value:08x}"
+        return f"{self._value:0{16 if self._name == 'crc64nvme' else 8}x}"
 
 
 def _etag_digest(answer: dict[str, Any]) -> _Digest | None:
@@ -200,8 +205,8 @@ def _etag_digest(answer: dict[str, Any]) -> _Digest | None:
 
 
 def _stored_digest(told: dict[str, Any]) -> _Digest | None:
-    """The checksum of the whole object that was stored with it, if it is of a kind that Python knows."""
-    for name in ("sha256", "sha1", "crc32"):
+    """The checksum of the whole object that was stored with it, if there is one: not one of its parts' checksums."""
+    for name in ("sha256", "sha1", "crc64nvme", "crc32c", "crc32"):
         value = str(told.get(f"Checksum{name.upper()}") or "")
         if value and "-" not in value and told.get("ChecksumType") != "COMPOSITE":
             return _Digest(name, base64.b64decode(value).hex())

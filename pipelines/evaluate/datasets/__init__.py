@@ -2,17 +2,27 @@
 
     definition         a data set as data: kind, task, metrics, files; one YAML file each in definitions/
     loading            files → items with their labels; the file for a publisher's judge; what is missing
-    folder             the files of a data set, where its audio lies, tables and JSON lists; what a reader collects
+    folder             where a data set's audio lies; what a reader collects
     readers            CSV and TSV files, JSON lists, names of files: `reader: table`, `records`, `names`
+    asked              ids of the clips a set asks, where they come from: what is left out of training
     soundworld_reader  clips of the embedded world: `reader: soundworld`
 
 Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of
-files is a reader, entered in `loading.READERS`.
+files is a reader, entered in `loading.READERS`. What it shares with corpora is in `pipelines.published`.
 """
 
 from __future__ import annotations
 
+from pipelines.evaluate.datasets.asked import asked_ids
 from pipelines.evaluate.datasets.definition import EvaluationSet, list_evaluation_sets, load_evaluation_set
 from pipelines.evaluate.datasets.loading import LoadedSet, load_items, missing
 
-__all__ = ["EvaluationSet", "LoadedSet", "list_evaluation_sets", "load_evaluation_set", "load_items", "missing"]
+__all__ = [
+    "EvaluationSet",
+    "LoadedSet",
+    "asked_ids",
+    "list_evaluation_sets",
+    "load_evaluation_set",
+    "load_items",
+    "missing",
+]

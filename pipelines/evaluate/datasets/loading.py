@@ -13,9 +13,10 @@ from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
 from mats_core.storage.uris import Uri
-from pipelines.evaluate.datasets import readers, soundworld_reader
+from pipelines.evaluate.datasets import readers
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
-from pipelines.evaluate.datasets.folder import AS_PUBLISHED, NO_AUDIO, Folder, FoundItems, open_folder
+from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, FoundItems
+from pipelines.published.folder import AS_PUBLISHED, list_folder
 
 READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "table": readers.read_table,
@@ -64,8 +65,10 @@ def load_items(definition: EvaluationSet, root: Uri, limit: int | None = None) -
     """
     if definition.reader == SOUNDWORLD:
         storage.make_dirs(storage.join(root, definition.folder or definition.name))
-    folder = open_folder(definition, root)
+    folder = Folder(definition, *list_folder(definition, root))
     if definition.reader == SOUNDWORLD:
+        from pipelines.evaluate.datasets import soundworld_reader  # its synthesis needs scipy
+
         found = soundworld_reader.read(folder, limit)
     elif definition.reader in READERS:
         found = READERS[definition.reader](folder)
@@ -94,7 +97,7 @@ def missing(definition: EvaluationSet, root: Uri) -> list[str]:
         absent.append('caption metrics need aac-metrics: pip install "aac-metrics<0.5.5" nltk')
     where = definition.folder or definition.name
     try:
-        folder = open_folder(definition, root)
+        folder = Folder(definition, *list_folder(definition, root))
     except SettingsError:
         return [*absent, f"no folder {where}/. Get it: {definition.source}"]
     for role in definition.files:

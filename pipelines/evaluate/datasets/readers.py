@@ -7,34 +7,25 @@ read_names      `reader: names`, labels that stand in the names of the audio fil
 
 from __future__ import annotations
 
-import json
 import posixpath
-import re
 from collections import Counter
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pipelines.evaluate.datasets.definition import MMAU
-from pipelines.evaluate.datasets.folder import AS_PUBLISHED, Folder, FoundItems, Row, table
-from pipelines.settings.base import Settings
+from pipelines.evaluate.datasets.folder import Folder, FoundItems
+from pipelines.published.folder import AS_PUBLISHED
+from pipelines.published.layouts import NameLayout, RecordLayout, TableLayout
+from pipelines.published.tables import Row, objects, table
 
 ENDINGS = (".wav", ".au", ".flac", ".mp3", ".ogg", ".m4a")
 
 
-class TableOptions(Settings):
+class TableOptions(TableLayout):
     """Which columns say what."""
 
-    separator: str = Field(",", description="Between the fields of a line.")
-    header: list[str] | None = Field(None, description="Column names, where the file has no line of them.")
-    more_columns: bool = Field(False, description="Lines may have more fields than the header has names.")
-    id: str = Field(description="Template of an item's id.")
-    group: bool = Field(False, description="Lines with the same id are one item (several captions, answers, labels).")
-    keep: dict[str, list[str]] = Field(default_factory=dict, description="Column → values that belong to the split.")
     references: list[str] = Field(default_factory=list, description="Columns with a caption each.")
-    label: str | None = Field(None, description="Column with the label.")
-    label_separator: str | None = Field(None, description="Between several labels in that column.")
-    question: str | None = Field(None, description="Column with the question.")
     vote: str | None = Field(None, description="Column with one annotator's answer; the lines of an item vote.")
     agree: Literal["majority", "unanimous", "first"] = Field("majority", description="Which answer counts.")
     category: str | None = Field(None, description="Column with a category, or `vote` to tell yes/no from words.")
@@ -56,8 +47,8 @@ def read_table(folder: Folder) -> FoundItems:
     path = folder.path("table") or "table"
     for line, row in table(folder, "table", options.separator, options.header, needed, options.more_columns):
         if not options.label_table:
-            found.labels += [label for label in _labels_of(row, options) if label not in found.labels]
-        if any(row[column] not in values for column, values in options.keep.items()):
+            found.labels += [label for label in options.labels_of(row) if label not in found.labels]
+        if not options.keeps(row):
             continue
         item_id = folder.filled(f"{path}:{line}", options.id, row)
         if not options.group:
@@ -71,7 +62,7 @@ def read_table(folder: Folder) -> FoundItems:
 
 def _add(found: FoundItems, options: TableOptions, item_id: str, rows: list[Row]) -> None:
     first = rows[0]
-    labels = list(dict.fromkeys(label for row in rows for label in _labels_of(row, options)))
+    labels = list(dict.fromkeys(label for row in rows for label in options.labels_of(row)))
     category = first[options.category] if options.category and options.category != "vote" else ""
     if options.vote:
         answer = _vote([row[options.vote] for row in rows], options.agree)
@@ -90,13 +81,6 @@ def _add(found: FoundItems, options: TableOptions, item_id: str, rows: list[Row]
     found.add(item_id, first, question=question, references=references, labels=tuple(labels), category=category)
 
 
-def _labels_of(row: Row, options: TableOptions) -> list[str]:
-    if not options.label:
-        return []
-    parts = row[options.label].split(options.label_separator) if options.label_separator else [row[options.label]]
-    return [part.strip() for part in parts if part.strip()]
-
-
 def _vote(answers: list[str], agree: str) -> str | None:
     """The answer that counts, in lower case; None where the annotators do not agree as much as they must."""
     plain = [answer.strip().lower() for answer in answers]
@@ -107,18 +91,11 @@ def _vote(answers: list[str], agree: str) -> str | None:
     return best if enough else None
 
 
-class RecordOptions(Settings):
+class RecordOptions(RecordLayout):
     """Which fields say what."""
 
-    under: str | None = Field(None, description="Key of the list, where the file is an object.")
-    id: str = Field(description="Template of an item's id; {index} is the place in the list.")
-    keep: dict[str, list[str]] = Field(default_factory=dict, description="Field → values that are evaluated.")
     question: str | None = Field(None, description="Field with the question.")
     references: list[str] = Field(default_factory=list, description="Fields with a right answer each.")
-    label: str | None = Field(None, description="Field with the label.")
-    label_table: list[str] | None = Field(
-        None, description="Columns to take from the file `labels`: the label's code in records, and its name."
-    )
     choices: str | None = Field(None, description="Field with the list of options.")
     answer: str | None = Field(None, description="Field with the right option.")
     answers_withheld: bool = Field(False, description="The publisher keeps the answers: items have none.")
@@ -132,7 +109,7 @@ def read_records(folder: Folder) -> FoundItems:
     A question whose options or answer make it impossible to score is left out and named.
     """
     options = folder.options(RecordOptions)
-    path, records = _records(folder, options.under)
+    path = folder.needed("records")
     found = FoundItems(folder)
     codes: dict[str, str] | None = None
     if options.label_table:
@@ -142,13 +119,13 @@ def read_records(folder: Folder) -> FoundItems:
     answer = None if options.answers_withheld else options.answer
     named = (options.question, options.label, options.choices, options.category, answer)
     needed = folder.columns(options.id, *options.keep, *options.references, *options.extra, *named)
-    for index, record in enumerate(records):
+    for index, record in objects(folder, path, options.under):
         where = f"{path}[{index}]"
         absent = [name for name in needed if name not in record and name != "index"]
         if absent:
             problem = f"no field {', '.join(absent)} among {', '.join(record)}"
             raise folder.wrong(where, problem, AS_PUBLISHED)
-        if any(str(record[name]) not in values for name, values in options.keep.items()):
+        if not options.keeps(record):
             continue
         item_id = folder.filled(where, options.id, record | {"index": index})
         found.check_new(item_id, where)
@@ -162,21 +139,6 @@ def read_records(folder: Folder) -> FoundItems:
             found.labels += facts["labels"]
         found.add(item_id, record, **facts)
     return found
-
-
-def _records(folder: Folder, under: str | None) -> tuple[str, list[dict[str, Any]]]:
-    """(path, records) of the JSON list. Raises SettingsError when the file is none."""
-    path, text = folder.read("records")
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise folder.wrong(path, f"broken JSON ({error})", AS_PUBLISHED) from None
-    if under is not None:
-        value = value.get(under) if isinstance(value, dict) else None
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        where = f" under `{under}`" if under else ""
-        raise folder.wrong(path, f"not a JSON list of objects{where}", AS_PUBLISHED)
-    return path, value
 
 
 def _facts(
@@ -208,37 +170,14 @@ def _facts(
     return facts, ""
 
 
-class NameOptions(Settings):
-    """What a file's path says."""
-
-    pattern: str = Field(description="Regular expression of a path below the folder, with a group `label`.")
-    skip: str | None = Field(None, description="Paths of other splits or of no interest, as a regular expression.")
-    codes: dict[str, str] = Field(default_factory=dict, description="What the group `label` holds → the label.")
-
-    @field_validator("pattern", "skip")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        try:
-            re.compile(value or "")
-        except re.error as error:
-            raise ValueError(f"a regular expression ({error})") from None
-        return value
-
-
 def read_names(folder: Folder) -> FoundItems:
     """An item for every audio file whose path fits; audio files whose path does not are left out, and named."""
-    options = folder.options(NameOptions)
-    pattern, skip = re.compile(options.pattern, re.IGNORECASE), re.compile(options.skip) if options.skip else None
-    if "label" not in pattern.groupindex:
-        problem = f"{options.pattern} has no group named label"
-        raise folder.wrong("options.pattern", problem, "put (?P<label>…) around what tells the label")
+    options = folder.options(NameLayout)
     found = FoundItems(folder)
     for path in sorted(folder.found):
-        if posixpath.splitext(path)[1].lower() not in ENDINGS or (skip and skip.search(path)):
+        if posixpath.splitext(path)[1].lower() not in ENDINGS or options.skips(path):
             continue
-        match = pattern.search(path)
-        code = match.group("label").lower() if match else None
-        label = None if code is None else options.codes.get(code, None if options.codes else code)
+        label = options.label_of(path)
         if label is None:
             found.left_out.append((path, "its name does not say a label"))
             continue

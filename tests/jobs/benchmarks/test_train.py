@@ -22,6 +22,9 @@ def test_stored_embeddings_and_the_text_tower_give_equal_losses(capsys: pytest.C
     assert figures["largest_loss_difference"] < 5e-3  # what float16 rounds away
     assert figures["first_loss"] > 0
     assert figures["stored_step_s"] > 0 < figures["tower_step_s"]
+    assert figures["before_loss_difference"] < 1e-6  # a step is faster than it was, and computes the same
+    assert figures["gain"] == pytest.approx(figures["before_step_s"] / figures["stored_step_s"], rel=0.01)
+    assert (figures["compiled_step_s"], figures["not_compiled"]) == (None, "not asked for")
     assert 0 < figures["mfu"] < 1
     assert 0 <= figures["wait_share"] < 1
 

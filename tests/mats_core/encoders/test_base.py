@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from mats_core.encoders.base import embed_by_length, pad_waveform
+from mats_core.encoders.base import as_float, embed_by_length, on_device, pad_waveform, stack_windows
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,37 @@ def test_a_tensor_is_padded_as_its_numbers() -> None:
     padded = pad_waveform(torch.tensor([1.0, 2.0, 3.0]), 8, "repeatpad")
     assert isinstance(padded, torch.Tensor)
     assert padded.tolist() == [1, 2, 3, 1, 2, 3, 0, 0]
+
+
+@given(
+    rule=st.sampled_from(["repeat", "repeatpad", "pad"]),
+    lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_whole_numbers_become_the_same_bits_on_the_device(rule: str, lengths: list[int], seed: int) -> None:
+    """Padded and stacked as int16 and then made float32, or made float32 by NumPy first: no bit differs."""
+    rng = np.random.default_rng(seed)
+    windows = [rng.integers(-32768, 32768, length).astype(np.int16) for length in lengths]
+    for window in windows:
+        window.flags.writeable = False  # as samples in Arrow's memory are, which torch would warn of
+    pad = partial(pad_waveform, samples=23, rule=rule)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        stacked = stack_windows(windows, pad)
+    assert stacked.dtype == torch.int16
+    expected = np.stack([pad(window.astype(np.float32) / 32768.0) for window in windows])
+    assert on_device(stacked, torch.device("cpu")).numpy().tobytes() == expected.tobytes()
+    # one window in float32 among them, and all are
+    mixed = stack_windows([windows[0].astype(np.float32) / 32768.0, *windows[1:]], pad)
+    assert mixed.dtype == torch.float32
+    assert mixed.numpy().tobytes() == expected.tobytes()
+
+
+def test_samples_as_float32() -> None:
+    for kind in (np.array, torch.tensor):
+        whole = as_float(kind([-32768, 0, 16384], dtype=np.int16 if kind is np.array else torch.int16))
+        assert whole.tolist() == [-1.0, 0.0, 0.5]
+        assert str(as_float(kind([0.25, -1.0]))[:1].dtype).endswith("float32")
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

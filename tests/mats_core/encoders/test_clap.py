@@ -91,6 +91,13 @@ def test_embeddings_are_unit_float32_and_do_not_depend_on_the_batch(encoder: tup
     assert ours.embed_text([]).shape == (0, 32)
 
 
+def test_whole_numbers_are_heard_as_the_same_sound(encoder: tuple[HfClapEncoder, Path]) -> None:
+    ours, _ = encoder
+    whole = np.random.default_rng(5).integers(-32768, 32768, (2, ours.features.max_samples // 3)).astype(np.int16)
+    sound = whole.astype(np.float32) / 32768.0
+    assert torch.equal(ours.embed_audio(torch.from_numpy(whole)), ours.embed_audio(torch.from_numpy(sound)))
+
+
 def test_fingerprint_follows_weights_not_places(encoder: tuple[HfClapEncoder, Path], tmp_path: Path) -> None:
     import shutil
 

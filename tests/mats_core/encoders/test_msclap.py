@@ -102,6 +102,12 @@ def test_waveforms_equal_the_packages(encoder: MsClapEncoder, clap: OfficialClap
     assert (found @ found.T).min() < 0.99  # different sounds differ
 
 
+def test_whole_numbers_are_heard_as_the_same_sound(encoder: MsClapEncoder) -> None:
+    whole = np.random.default_rng(5).integers(-32768, 32768, (1, 100_000)).astype(np.int16)
+    sound = torch.from_numpy(whole.astype(np.float32) / 32768.0)
+    assert torch.equal(encoder.embed_audio(torch.from_numpy(whole)), encoder.embed_audio(sound))
+
+
 def test_the_mel_filters_are_those_of_32_kilohertz(clap: OfficialClap) -> None:
     """The package's configuration says 44.1 kHz and 8 kHz at most; its audio tower never hears of it."""
     from librosa.filters import mel

@@ -1,51 +1,48 @@
-"""From prompts as embeddings to ids: a row's ids are its own, and end with the end token."""
+"""Answers to many prompts: the loop and transformers' own way give the same, scores included."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-import mats_core
-from mats_core.generation.generate import generate
+from mats_core.generation.generate import generate_by_transformers
 from mats_core.generation.settings import DecodingSettings
-from mats_core.model.model import MatsModel
+from mats_core.generation.writer import Writer
+from tests.mats_core.generation.random_llms import END, by_transformers, random_llm
+
+PROMPTS = [torch.randn(length, 32, generator=torch.Generator().manual_seed(length)) for length in (3, 11, 6, 9, 4)]
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model_dir: str) -> MatsModel:
-    return mats_core.load_model(tiny_model_dir, device="cpu")
-
-
-def ids_of(model: MatsModel, embeddings: torch.Tensor, mask: torch.Tensor, **values: int) -> list[list[int]]:
-    settings = DecodingSettings(max_new_tokens=9, **values)
-    return generate(model.causal_lm, embeddings, mask, settings, bos=model.tokenizer.bos_token_id, end=model.tokens.eos)
+def writer() -> Writer:
+    """A writer by the loop."""
+    return Writer(random_llm("llama", 60, 3), bos=1, end=END)
 
 
 @pytest.mark.parametrize("beams", [1, 4])
-@torch.inference_mode()
-def test_padding_on_the_left_changes_nothing(model: MatsModel, beams: int) -> None:
-    width = model.config.hidden_size
-    prompts = [torch.randn(length, width, generator=torch.Generator().manual_seed(length)) for length in (3, 11, 6)]
-    embeddings = torch.zeros(3, 11, width)
-    mask = torch.zeros(3, 11, dtype=torch.bool)
-    for row, prompt in enumerate(prompts):
-        embeddings[row, 11 - len(prompt) :] = prompt
-        mask[row, 11 - len(prompt) :] = True
-    together = ids_of(model, embeddings, mask, beams=beams)
-    alone = [
-        ids_of(model, prompt[None], torch.ones(1, len(prompt), dtype=torch.bool), beams=beams)[0] for prompt in prompts
-    ]
-    assert together == alone
-    assert len({tuple(row) for row in together}) > 1
+def test_both_ways_give_the_same(beams: int) -> None:
+    llm, settings = random_llm("llama", 60, 3), DecodingSettings(beams=beams, max_new_tokens=9)
+    ours = Writer(llm, bos=1, end=END).write(PROMPTS, settings, slots=2, keep=3)
+    theirs = generate_by_transformers(llm, PROMPTS, settings, bos=1, end=END, keep=3)
+    assert len({tuple(answer.ids) for answer in ours}) > 1
+    for one, other in zip(ours, theirs, strict=True):
+        assert len(one.others) == len(other.others) == (2 if beams > 1 else 0)
+        for mine, its in zip((one, *one.others), (other, *other.others), strict=True):
+            assert mine.ids == its.ids
+            assert mine.logprob_sum == pytest.approx(its.logprob_sum, abs=1e-4)
+            assert mine.logprob_mean == pytest.approx(mine.logprob_sum / len(mine.ids))
 
 
-@torch.inference_mode()
-def test_an_end_token_is_the_last_and_lengths_are_kept(model: MatsModel) -> None:
-    embeddings = torch.randn(8, 5, model.config.hidden_size, generator=torch.Generator().manual_seed(1))
-    mask = torch.ones(8, 5, dtype=torch.bool)
-    end = model.tokens.eos
-    for row in ids_of(model, embeddings, mask):
-        assert end not in row[:-1]
-        assert row[-1] == end or len(row) == 9
-    for row in ids_of(model, embeddings, mask, min_length=10):  # with the BOS
-        assert len(row) == 9
+def test_without_rules_beams_are_ranked_by_their_mean_log_probability() -> None:
+    settings = DecodingSettings(beams=3, max_new_tokens=9, repetition_penalty=1.0, no_repeat_ngram=0)
+    llm = random_llm("llama", 60, 3)
+    for prompt, answer in zip(PROMPTS, Writer(llm, bos=1, end=END).write(PROMPTS, settings, keep=3), strict=True):
+        _, scores = by_transformers(llm, prompt, settings)
+        assert [each.logprob_mean for each in (answer, *answer.others)] == pytest.approx(scores, abs=1e-5)
+
+
+def test_an_end_token_is_the_last_and_lengths_are_kept() -> None:
+    for answer in writer().write(PROMPTS, DecodingSettings(max_new_tokens=9)):
+        assert END not in answer.ids[:-1]
+        assert answer.ids[-1] == END or len(answer.ids) == 9
+    for answer in writer().write(PROMPTS, DecodingSettings(max_new_tokens=9, min_length=10)):
+        assert len(answer.ids) == 9  # min_length counts the BOS

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
-from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.memory.noise import as_uniform, estimate_noise, inject_noise, keyed_normal
 
 
 def test_noise_is_scaled_added_and_normalised() -> None:
@@ -67,3 +68,44 @@ def test_draws_are_standard_normal_and_independent() -> None:
     assert correlation.abs().max() < 0.08  # 4000 rows: five standard errors
     neighbors = torch.corrcoef(draws[:200]) - torch.eye(200)
     assert neighbors.abs().max() < 0.65
+
+
+def test_uniform_noise_has_the_same_variance() -> None:
+    draws = as_uniform(keyed_normal(11, torch.arange(4000), 64))
+    assert draws.abs().max() <= 3**0.5 + 1e-6
+    assert abs(draws.mean().item()) < 0.01
+    assert abs(draws.var().item() - 1) < 0.01
+    counts = torch.histc(draws, bins=20)
+    assert (counts / counts.mean() - 1).abs().max() < 0.05  # flat: each bin has 12 800 draws
+
+
+def test_an_estimate_by_hand() -> None:
+    """Differences (0.2, -0.6) and (1, -1): largest 0.6 and 1, of mean 0.8; squares 0.04, 0.36, 1, 1."""
+    found = estimate_noise(torch.tensor([[8.0, 0.0], [5.0, 0.0]]), torch.tensor([[0.8, 0.6], [0.0, 2.0]]))
+    assert found.pairs == 2
+    assert found.variance == pytest.approx(0.64)
+    assert found.standard_error == pytest.approx(2 * 0.8 * 0.2)  # deviation 0.2 · √2, over √2 pairs; of a square
+    assert found.mean_square == pytest.approx(0.6)
+    assert found.centred == pytest.approx((0.4**2 + 0.4**2 + 0.2**2 + 0.2**2) / 2)
+    assert found.cosine == pytest.approx(0.4)
+
+
+def test_noise_of_a_known_variance_is_found_a_dimension() -> None:
+    """Gaussian differences: the mean square is their variance; the largest of 1 024 is about 3.46 deviations."""
+    text = torch.nn.functional.normalize(torch.randn(200, 1024, generator=torch.Generator().manual_seed(0)), dim=-1)
+    audio = text + 0.01 * keyed_normal(5, torch.arange(200), 1024)
+    found = estimate_noise(audio, text)
+    assert found.mean_square == pytest.approx(1e-4, rel=0.15)  # a little is lost when the sum is normalised
+    assert (found.variance / found.mean_square) ** 0.5 == pytest.approx(3.46, rel=0.03)
+
+
+def test_an_offset_is_no_noise() -> None:
+    text = torch.nn.functional.normalize(torch.randn(50, 64, generator=torch.Generator().manual_seed(1)), dim=-1)
+    found = estimate_noise(text + torch.full((64,), 0.02), text)
+    assert found.centred < 0.2 * found.mean_square
+
+
+def test_no_pairs_are_refused() -> None:
+    for audio, text in ((torch.ones(1, 4), torch.ones(1, 4)), (torch.ones(3, 4), torch.ones(2, 4))):
+        with pytest.raises(ValueError, match="no two or more pairs"):
+            estimate_noise(audio, text)

@@ -157,6 +157,11 @@ def test_save_and_load(tmp_path: Path, storage: Any, mmap: bool) -> None:
     exact = SantaMemory.build(_unit(300), clusters=8).transfer(audio, noise="keyed")
     near = {"float32": 1e-6, "float16": 2e-3, "int8": 2e-2}[storage]
     torch.testing.assert_close(read.transfer(audio, noise="keyed"), exact, atol=near, rtol=0)
+    read.save(str(tmp_path / "again"))  # also what lies mapped in another file
+    (tmp_path / "memory" / "index.faiss").unlink()
+    again = SantaMemory.load(str(tmp_path / "again"))
+    assert again.fingerprint == made.fingerprint
+    assert torch.equal(again.transfer(audio, noise="keyed"), one[0])
 
 
 @pytest.mark.parametrize("mmap", [True, False])

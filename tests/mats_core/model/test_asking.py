@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import mats_core
+from mats_core.encoders.base import as_float
 from mats_core.errors import SettingsError
 from mats_core.model.asking import (
     Clip,
@@ -65,7 +67,9 @@ def test_a_segment_tells_when_its_sound_was(model: MatsModel, tmp_path: Path, mo
     path.write_bytes(encode(clicks(16000, 72.0, (click_s,)), 16000, "mp4", pictures=True))
     windows: list[np.ndarray] = []
     embed = model.encoder.embed_audio
-    monkeypatch.setattr(model.encoder, "embed_audio", lambda batch: windows.extend(batch.numpy()) or embed(batch))
+    monkeypatch.setattr(
+        model.encoder, "embed_audio", lambda batch: windows.extend(as_float(batch).numpy()) or embed(batch)
+    )
     segments = [segment for answer in model.answers(str(path), segments=True) for segment in answer.segments]
     assert len(segments) == len(windows) == 15  # 12 in the first minute, of five seconds each
     heard = [int(np.abs(window).argmax()) for window in windows if np.abs(window).max() > 0.3]
@@ -130,22 +134,24 @@ def test_a_segment_has_its_times_in_the_file() -> None:
     assert short.segment(0, "") == Segment(0.0, 1.5, "")
 
 
-def test_what_fails_fails_alone(model: MatsModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["stack_windows", "embed_windows"])
+def test_what_fails_fails_alone(model: MatsModel, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """Where windows are put together, in a thread, and where they are embedded."""
     sounds = tones(1.0, 2.0, 6.0)
     good = ask_clips(model, embed_clips(model, sounds), [Request()] * 3, segments=True)
-    embed, answer = model.embed_windows, model.answer_embeddings
+    real, answer = getattr(model, place), model.answer_embeddings
 
-    def failing_embed(windows: Sequence[np.ndarray]) -> np.ndarray:
-        if any(len(window) == SAMPLE_RATE for window in windows):
+    def failing_embed(windows: Any) -> Any:
+        if any((np.asarray(window[:SAMPLE_RATE]) == sounds[0][1]).all() for window in windows):
             raise MemoryError("too long")
-        return embed(windows)
+        return real(windows)
 
     def failing_answer(vectors: Any, requests: Any, **given: Any) -> Any:
         if any(np.allclose(vector, last, atol=1e-5) for vector in vectors.numpy()):
             raise RuntimeError("out of luck")
         return answer(vectors, requests, **given)
 
-    monkeypatch.setattr(model, "embed_windows", failing_embed)
+    monkeypatch.setattr(model, place, failing_embed)
     monkeypatch.setattr(model, "answer_embeddings", failing_answer)
     clips = embed_clips(model, sounds)
     assert isinstance(clips[0], MemoryError)
@@ -155,6 +161,22 @@ def test_what_fails_fails_alone(model: MatsModel, monkeypatch: pytest.MonkeyPatc
     assert isinstance(found[1], RuntimeError)
     with pytest.raises(RuntimeError, match="out of luck"):
         ask_about(model, clips[1:], Request(), segments=True)
+
+
+def test_the_next_batch_is_prepared_while_this_one_is_at_work() -> None:
+    ready: dict[int, threading.Event] = {at: threading.Event() for at in range(3)}
+
+    def prepare(batch: Sequence[int]) -> Sequence[int]:
+        ready[batch[0] // 2].set()
+        return [each + 100 for each in batch]
+
+    def run(batch: Sequence[int]) -> list[int]:
+        following = (batch[0] - 100) // 2 + 1
+        assert following not in ready or ready[following].wait(10)
+        return [2 * each for each in batch]
+
+    assert in_batches(range(5), 2, run, prepare) == [200, 202, 204, 206, 208]
+    assert in_batches([], 0, run, prepare) == []
 
 
 def test_a_batch_that_fails_is_run_item_by_item() -> None:
@@ -174,3 +196,8 @@ def test_a_model_without_an_encoder_hears_nothing(tiny_model_dir: str) -> None:
     deaf = mats_core.load_model(tiny_model_dir, device="cpu", encoder=False)
     with pytest.raises(SettingsError, match=r"model: it has no encoder; .*a model with an encoder"):
         embed_sound(deaf, (np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE))
+
+
+def test_where_nothing_is_asked_nothing_is_answered(model: MatsModel) -> None:
+    """A table of files without sound."""
+    assert ask_clips(model, [], []) == [] and embed_clips(model, []) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 import mats_core
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
-from mats_core.model.llm import load_llm, load_llm_outline
+from mats_core.model.llm import add_adapter, load_llm, load_llm_outline, merge_lora
 from mats_core.model.model import MatsModel
 from tests.tiny import make_tiny_llm
 
@@ -129,6 +130,111 @@ def test_what_is_saved_is_what_was(made: MatsModel, kind: str, tmp_path: Path) -
     with torch.no_grad():
         assert torch.equal(read.loss(embedding, prompts, ANSWERS), made.loss(embedding, prompts, ANSWERS))
     assert read.generate(embedding, prompts) == made.generate(embedding, prompts)
+
+
+# -- the adapter in the weights ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_merged_adapter_is_rounded_once(kind: str, llm: Path, number: torch.dtype) -> None:
+    assert_rounded_once(kind, llm, number)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_merged_adapter_is_rounded_once_where_weights_are_pickles(zipped: bool, tmp_path: Path) -> None:
+    folder = make_tiny_llm(tmp_path / "llm")
+    state = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    assert_rounded_once("llama", folder, torch.bfloat16)
+
+
+def assert_rounded_once(kind: str, folder: Path, number: torch.dtype) -> None:
+    """The LLM's weights as they are stored, plus the adapter by the formula of LoRA, rounded: to the bit."""
+    llm, _, _ = load_llm(str(folder), CPU, number)
+    from transformers import AutoModelForCausalLM
+
+    exact = AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32).state_dict()
+    llm = add_adapter(llm, AdapterConfig(rank=3, alpha=7))
+    given = {}
+    for name, weight in llm.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(weight, std=0.3, generator=torch.Generator().manual_seed(len(given)))
+            given[name] = weight.detach().clone()
+    merge_lora(llm, folder)
+    merged = 0
+    for name, weight in llm.get_base_model().state_dict().items():
+        layer = name.removesuffix(".base_layer.weight")
+        if layer == name or "lora_" in name:
+            continue
+        a, b = (given[f"base_model.model.{layer}.lora_{each}.default.weight"] for each in "AB")
+        change = (b @ a) * (7 / 3)
+        expected = exact[f"{layer}.weight"] + (change.T if kind == "gpt2" else change)
+        assert weight.dtype == number
+        assert torch.equal(weight, expected.to(number)), name
+        merged += 1
+    assert merged == len(given) / 2
+
+
+def test_what_was_rounded_cannot_be_trained(tiny_model_dir: str) -> None:
+    from mats_core.training.schedule import TrainingSettings
+    from mats_core.training.step import make_optimizer
+
+    merged = mats_core.load_model(tiny_model_dir, device="cpu", dtype="bfloat16", encoder=False, memory=False)
+    assert merged.number_types == {"llm": "bfloat16", "mapper": "float32"}
+    with pytest.raises(SettingsError, match=r"^merge_adapter: .* into an LLM in bfloat16, .*; load .*=False"):
+        make_optimizer(merged, TrainingSettings())
+    apart = {"encoder": False, "memory": False, "merge_adapter": False}
+    make_optimizer(mats_core.load_model(tiny_model_dir, device="cpu", dtype="bfloat16", **apart), TrainingSettings())
+
+
+def test_the_mapper_in_another_number_type(tiny_model_dir: str) -> None:
+    exact, half = (
+        mats_core.load_model(tiny_model_dir, device="cpu", encoder=False, memory=False, mapper_dtype=each)
+        for each in ("float32", "bfloat16")
+    )
+    assert half.number_types["mapper"] == "bfloat16"
+    vectors = half.prefix(torch.eye(32)[:4])
+    assert vectors.dtype == torch.float32
+    torch.testing.assert_close(vectors, exact.prefix(torch.eye(32)[:4]), atol=0.05, rtol=0.05)
+    with pytest.raises(SettingsError, match=r'^mapper_dtype: "int8" is no number type; choose auto, float32'):
+        mats_core.load_model(tiny_model_dir, device="cpu", mapper_dtype="int8")
+
+
+# -- weights in 8 bits -------------------------------------------------------------------------------------------------
+
+
+def test_weights_in_few_bits_need_their_package(tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    monkeypatch.setitem(sys.modules, "torchao.quantization", None)
+    with pytest.raises(SettingsError, match=r"^llm_dtype: int8 needs the torchao package.*mats-audio\[lowbit\]"):
+        mats_core.load_model(tiny_model_dir, device="cpu", dtype="int8", encoder=False, memory=False)
+
+
+def test_weights_in_8_bits(tiny_model_dir: str) -> None:
+    """Linear layers are rounded to 256 steps a row; head and embeddings are not; the loss moves a little, and an answer
+    does not depend on its neighbours."""
+    pytest.importorskip("torchao")
+    packed, exact = (
+        mats_core.load_model(tiny_model_dir, device="cpu", dtype=each, encoder=False, memory=False)
+        for each in ("int8", "float32")
+    )
+    assert packed.number_types["llm"] == "int8"
+    one, other = (
+        dict(each.causal_lm.named_modules())["model.layers.1.self_attn.q_proj.base_layer"].weight
+        for each in (packed, exact)
+    )
+    step = other.abs().amax(dim=1, keepdim=True) / 127
+    assert 0 < ((one.dequantize() - other).abs() / step).max() < 0.6
+    assert torch.equal(packed.causal_lm.lm_head.weight, exact.causal_lm.lm_head.weight)
+    embedding, prompts = torch.eye(32)[:6], [exact.prompt("caption")] * 6
+    with torch.no_grad():
+        losses = [each.loss(embedding, prompts, ["rain"] * 6) for each in (packed, exact)]
+    assert 0 < (losses[0] - losses[1]).abs().max() < 0.1
+    together = packed.generate(embedding, prompts)
+    assert together == [packed.generate(embedding[i : i + 1], prompts[:1])[0] for i in range(6)]
+    with pytest.raises(SettingsError, match="llm_dtype: int4 needs a GPU"):
+        mats_core.load_model(tiny_model_dir, device="cpu", dtype="int4", encoder=False, memory=False)
 
 
 # -- weights that are pickles, and code that comes with an LLM ---------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from mats_core.errors import SettingsError
@@ -30,6 +33,17 @@ def test_training_prompts() -> None:
         training_prompt("audio_qa", "", "", 0)
     with pytest.raises(SettingsError):
         training_prompt("caption", "", "", 0, "poetic")
+
+
+def test_the_references_wordings_are_five_a_family_with_the_recorded_ones(reference_dir: Path) -> None:
+    recorded = json.loads((reference_dir / "train_forward.json").read_text())
+    families = [family(task) for task in recorded["samples"]["task"]]
+    for kind, prompt in zip(families, recorded["prompts"], strict=True):
+        words = WORDINGS["reference"].get(kind, ("{}",))
+        assert prompt in {format_prompt(each) for each in words}
+    for kind, words in WORDINGS["reference"].items():
+        assert len(words) == len(set(words)) == 5 and words[0] == INSTRUCTIONS[kind]
+    assert set(WORDINGS["reference"]) == set(TASKS) - {"QA"}
 
 
 def test_families_cover_every_task() -> None:

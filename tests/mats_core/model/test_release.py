@@ -27,9 +27,10 @@ def imported(reference_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return import_reference(reference_dir / "checkpoint_29.pth", reference_dir / "llm", out)
 
 
-@pytest.fixture(scope="module")
-def model(imported: Path) -> MatsModel:
-    return load_model(str(imported), device="cpu", dtype="float32")
+@pytest.fixture(scope="module", params=[True, False], ids=["merged", "unmerged"])
+def model(imported: Path, request: pytest.FixtureRequest) -> MatsModel:
+    """The authors' model, its adapter in the LLM's weights or beside them: all recorded numbers hold for both."""
+    return load_model(str(imported), device="cpu", dtype="float32", merge_adapter=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +251,35 @@ def test_without_lora_and_a_promise_of_it_there_is_no_adapter_and_that_is_said(
     assert "lora_rank" not in report.sizes
     assert any(line.startswith("no adapter: the checkpoint holds no LoRA tensors") for line in report.lines())
     assert load_model(str(tmp_path / "out"), device="cpu").config.adapter is None
+
+
+@pytest.mark.parametrize("kind", ["mlp", "simple_mlp"])
+def test_the_releases_other_mappers_are_imported(reference_dir: Path, tmp_path: Path, kind: str) -> None:
+    """Their layers, applied one by one to an embedding, give the imported model's vectors."""
+    draws = torch.Generator().manual_seed(0)
+    sizes = [(256, 1024), (512, 256)] if kind == "mlp" else [(64, 1024)]  # 8 vectors of 64, or one
+    layers = [
+        (torch.randn(rows, columns, generator=draws) / columns**0.5, torch.randn(rows)) for rows, columns in sizes
+    ]
+
+    def change(state: dict[str, torch.Tensor]) -> None:
+        _without("audio_mapper.")(state)
+        for number, (weight, bias) in enumerate(layers):
+            state[f"audio_mapper.model.{2 * number}.weight"] = weight
+            state[f"audio_mapper.model.{2 * number}.bias"] = bias
+
+    file = _changed(reference_dir, tmp_path, change, mapping_type=kind)
+    state = torch.load(file, weights_only=True)["model"]
+    out = import_reference(file, reference_dir / "llm", tmp_path / "out")
+    imported = load_model(out, device="cpu", dtype="float32")
+    assert imported.config.mapper.kind == ("reference_mlp" if kind == "mlp" else kind)
+    embedding = torch.nn.functional.normalize(torch.randn(3, 1024, generator=draws), dim=-1)
+    made = embedding
+    for number, (weight, bias) in enumerate(layers):
+        made = (torch.tanh(made) if number else made) @ weight.T + bias
+    expected = made.reshape(3, -1, 64) @ state["audio_llama_proj.weight"].T + state["audio_llama_proj.bias"]
+    with torch.no_grad():
+        torch.testing.assert_close(imported.prefix(embedding), expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -31,17 +31,17 @@ def test_for_the_loss_padding_is_on_the_right(tokens: PromptTokens) -> None:
     batch = tokens.for_loss(["a<SpeechHere>b", "<SpeechHere>"], ["c", "abcd"], CPU)
     assert batch.ids.tolist() == [[1, 10, 0, 0, 11, 12, 2], [1, 0, 0, 10, 11, 12, 0]]
     assert batch.sound.int().tolist() == [[0, 0, 1, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0, 0]]
-    assert batch.real.int().tolist() == [[1] * 7, [1, 1, 1, 1, 1, 1, 0]]
+    assert batch.lengths == [7, 6]
     assert batch.targets is not None
     assert batch.targets.tolist() == [[-100] * 5 + [12, 2], [-100] * 3 + [10, 11, 12] + [-100]]  # cut to 3: no end
     assert batch.first_target == 3
 
 
-def test_for_generation_padding_is_on_the_left(tokens: PromptTokens) -> None:
+def test_prompts_alone(tokens: PromptTokens) -> None:
     batch = tokens.for_generation(["a<SpeechHere>b", "<SpeechHere>"], CPU)
-    assert batch.ids.tolist() == [[1, 10, 0, 0, 11], [0, 0, 1, 0, 0]]
-    assert batch.sound.int().tolist() == [[0, 0, 1, 1, 0], [0, 0, 0, 1, 1]]
-    assert batch.real.int().tolist() == [[1] * 5, [0, 0, 1, 1, 1]]
+    assert batch.ids.tolist() == [[1, 10, 0, 0, 11], [1, 0, 0, 0, 0]]
+    assert batch.sound.int().tolist() == [[0, 0, 1, 1, 0], [0, 1, 1, 0, 0]]
+    assert batch.lengths == [5, 3]
     assert batch.targets is None
 
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
 from mats_core.model.config import AdapterConfig, MapperConfig
 from mats_core.model.model import MatsModel
+from mats_core.training.loop import whole_batch
 from mats_core.training.schedule import TrainingSettings
-from mats_core.training.step import MicroBatch, backward, evaluate, make_optimizer, set_training, trained_weights
+from mats_core.training.step import (
+    MicroBatch,
+    NotFiniteError,
+    backward,
+    evaluate,
+    make_optimizer,
+    set_training,
+    train_step,
+    trained_weights,
+)
 from tests.tiny import make_tiny_llm
 
 SETTINGS = TrainingSettings(steps=10, batch_size=4, warmup_steps=0, noise_variance=0.01)
@@ -100,3 +112,62 @@ def test_only_the_adapters_dropout_is_turned_on(llm: str) -> None:
     on = {name for name, module in model.llm.named_modules() if module.training}
     assert on
     assert all("lora_dropout" in name for name in on)
+
+
+def test_beside_an_llm_in_bf16_the_adapters_inputs_are_not_made_float32(llm: str) -> None:
+    """PEFT makes them float32, and autocast bf16 again: the numbers are the same, the work is not."""
+    ours, casting = fresh(llm, dtype="bfloat16"), fresh(llm, dtype="bfloat16")
+    seen: list[torch.dtype] = []
+    for model in (ours, casting):
+        layer = model.causal_lm.model.layers[0].self_attn.q_proj.lora_A["default"]
+        layer.register_forward_pre_hook(lambda module, given: seen.append(given[0].dtype))
+    for module in casting.llm.modules():
+        if hasattr(module, "cast_input_dtype_enabled"):
+            module._cast_input_dtype = lambda x, dtype: x.to(dtype)
+    assert torch.equal(gradient(ours, [[0, 1, 2, 3]])[1], gradient(casting, [[0, 1, 2, 3]])[1])
+    assert seen == [torch.bfloat16, torch.float32]
+    prompts = [ours.prompt("caption")]
+    assert ours.generate(torch.eye(16)[:1], prompts)  # outside of a step inputs are cast, as they must be there
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_steps_are_those_of_torchs_own_clipping(llm: str, clip_norm: float | None) -> None:
+    """The oracle clips with `clip_grad_norm_`, which looks at every gradient once more: to the bit the same."""
+    settings = SETTINGS.model_copy(update={"clip_norm": clip_norm, "learning_rate": 1e-2})
+    ours, plain = fresh(llm), fresh(llm)
+    optimizer, reference = make_optimizer(ours, settings), make_optimizer(plain, settings)
+    prompts = [ours.prompt("caption")] * 4
+    for step in range(3):
+        batch = whole_batch(ours, step, torch.eye(16)[:4], prompts, OUTPUTS)
+        result = train_step(ours, optimizer, settings, batch)
+        reference.zero_grad()
+        sums = backward(plain, batch.micro_batches[0], settings, batch.target_tokens)
+        norm = torch.nn.utils.clip_grad_norm_(trained_weights(reference), clip_norm or float("inf"))
+        for group in reference.param_groups:
+            group["lr"] = result.learning_rate
+        reference.step()
+        assert (result.loss_sum, result.correct, result.grad_norm) == (sums.loss, sums.correct, norm)
+    for one, other in zip(trained_weights(optimizer), trained_weights(reference), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e30])
+def test_one_gradient_that_is_not_finite_stops_the_step(llm: str, value: float) -> None:
+    """1e30 is finite, though its square is not in float32."""
+    model = fresh(llm)
+    optimizer = make_optimizer(model, SETTINGS)
+    before = [weight.detach().clone() for weight in trained_weights(optimizer)]
+    batch = whole_batch(model, 3, torch.eye(16)[:1], [model.prompt("caption")], OUTPUTS[:1])
+
+    def spoilt(weights: Sequence[torch.Tensor], sums: torch.Tensor) -> torch.Tensor:
+        weights[-1].grad.view(-1)[0] = value
+        return sums
+
+    if value == 1e30:
+        train_step(model, optimizer, SETTINGS, batch, spoilt)
+        assert all(bool(torch.isfinite(weight).all()) for weight in trained_weights(optimizer))
+        assert not torch.equal(before[0], trained_weights(optimizer)[0])
+        return
+    with pytest.raises(NotFiniteError, match="step 3"):
+        train_step(model, optimizer, SETTINGS, batch, spoilt)
+    assert all(torch.equal(a, b) for a, b in zip(before, trained_weights(optimizer), strict=True))

@@ -6,8 +6,9 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.cluster import plan as planning
+from pipelines.cluster.execution import actor_pool
 from pipelines.cluster.plan import Plan, Resources, check_fits
-from pipelines.cluster.stages import actor_pool
+from pipelines.cluster.stages import Stage
 from pipelines.settings.archive import RunSettings
 
 GB = 10**9
@@ -24,8 +25,9 @@ def make_plan(given: RunSettings, rows: int, size: int, cpus: int, gpus: int, me
 def test_two_cores_get_two_actors_of_one_thread_and_a_short_list_one_of_two() -> None:
     many = make_plan(settings(), 5000, 25_000_000, 2, 0, 16 * GB)
     assert (many.actors, many.threads, many.gpus_per_actor) == (2, 1, 0.0)
-    few = make_plan(settings(), 60, 25_000_000, 2, 0, 16 * GB)
+    few = make_plan(settings(), 60, GB, 2, 0, 16 * GB)
     assert (few.actors, few.threads) == (1, 2)
+    assert make_plan(settings(), 60, 25_000_000, 2, 0, 16 * GB).threads == 1  # too small a model to share
 
 
 def test_threads_never_exceed_the_cores() -> None:
@@ -70,8 +72,9 @@ def test_a_cluster_that_grows_begins_with_what_has_room() -> None:
         settings(device="cuda", actors=8), 10_000, GB, Resources(128, 8, GB, own=False, free=(0, 0))
     )
     assert (growing.actors, growing.first_actors, growing.elastic) == (8, 1, True)
-    pool = actor_pool(growing.actors, growing.first_actors, growing.elastic)
+    pool = actor_pool(Stage("any", object, gpus=1.0).planned(growing))
     assert (pool.min_size, pool.max_size, pool.initial_size) == (1, 8, 1)
     there = planning.make_plan(settings(actors=2), 10_000, GB, Resources(12, 0, GB, own=False, free=(12, 0)))
     assert (there.first_actors, there.elastic) == (2, False)
-    assert actor_pool(2, 2, False).min_size == actor_pool(2, 2, False).max_size == 2
+    fixed = actor_pool(Stage("any", object, gpus=1.0).planned(there))
+    assert fixed.min_size == fixed.max_size == 2

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.data import corpus_formats
+from pipelines.data import json_stream
 from pipelines.data.corpus import FileReport, check_error_rate, read_corpus
 
 
@@ -65,7 +65,7 @@ def test_a_json_list_is_read_piece_by_piece(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "some.json"
     records = [{"caption": f"caption {n} \u00e9", "output": "x" * (n % 7), "n": n} for n in range(2000)]
     path.write_text("[\n" + ",\n".join(json.dumps(record) for record in records) + "\n, 12345]")
-    monkeypatch.setattr(corpus_formats, "PIECE", 37)
+    monkeypatch.setattr(json_stream, "PIECE", 37)
     found, report = read(path)
     assert [record["caption"] for record in found] == [r["caption"] for r in records if r["output"]]
     assert report.problems == {"missing_output": 286, "not_an_object": 1}
