@@ -63,7 +63,7 @@ class Container:
         self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
         self.place: Callable[[Any], float | None] | None = None  # seconds where a packet begins, if it tells itself
-        # note: a FLAC frame whose checksum is wrong is heard as it comes; a stricter decoder tells (Ogg's pages have one)
+        # note: a FLAC frame whose checksum is wrong is heard as it comes; a stricter decoder tells (Ogg has its own)
         self._strict: Any = None
         if self.stream.codec_context.name == "flac" and self.kind != "ogg":
             self._strict = av.CodecContext.create("flac", "r")

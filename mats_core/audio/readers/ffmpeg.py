@@ -33,7 +33,7 @@ _PASSED_OVER_BYTES = 256 << 20
 _DOUBTFUL = frozenset({"avi", "flv"})  # behind damage their index misses too: so do local ones
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 # Half a second is not enough for these, whose packets build on all before.
-_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(?!ms|swf|ima_wav|ima_qt).*")
+_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(?!ms|swf|adx|ima_wav|ima_qt).*")
 _JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
 _MOST_BACK_S = 1.0  # time stamps that go further back begin anew
 _LATE_S = 10.0  # no time stamp further behind the declared end is believed; in streams that are cut and joined, no gap
