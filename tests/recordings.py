@@ -37,6 +37,7 @@ KINDS = {
     "g722": ("wav", "g722"),
     "asfflac": ("asf", "flac"),
     "aviflac": ("avi", "flac"),
+    "aviadpcm": ("avi", "adpcm_ms"),
     "wtv": ("wtv", "flac"),
     "rm": ("rm", "ac3"),
     "nut": ("nut", "wavpack"),

@@ -6,6 +6,8 @@ Only the file that was given is ever read: no protocol is allowed, and only form
 from __future__ import annotations
 
 import contextlib
+import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -26,7 +28,7 @@ av.logging.set_level(av.logging.PANIC)
 
 Unit: TypeAlias = tuple[int | None, Block | None, int, Any]
 """A piece of a track: its time stamp, its samples (None where it was not decoded), their rate, and the packet that
-could not be decoded (None for a frame)."""
+could not be decoded, or not without damage (None for a frame that is whole)."""
 
 
 class Container:
@@ -46,8 +48,6 @@ class Container:
             raise AudioError("decode_failed", _without_decoder(file))
         self.stream: Any = decodable[0]
         self.stream.codec_context.thread_count = 1
-        if self.stream.codec_context.name == "flac":  # else a frame with a wrong checksum is heard as it comes
-            self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
         self.kind = self.container.format.name.split(",")[0]
         self.joined = bool(self.container.format.flags & _TS_DISCONT)
         self.base: Fraction = self.stream.time_base or Fraction(1, 1000)
@@ -63,6 +63,12 @@ class Container:
         self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
         self.place: Callable[[Any], float | None] | None = None  # seconds where a packet begins, if it tells itself
+        # note: a FLAC frame whose checksum is wrong is heard as it comes; a stricter decoder tells (Ogg has its own)
+        self._strict: Any = None
+        if self.stream.codec_context.name == "flac" and self.kind != "ogg":
+            self._strict = av.CodecContext.create("flac", "r")
+            self._strict.extradata = self.stream.codec_context.extradata
+            self._strict.options = {"err_detect": "crccheck+explode"}
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
@@ -110,6 +116,7 @@ class Container:
                 if packet.pts + (packet.duration or 0) <= self.skip_to:
                     continue
                 self.skip_to = None
+            whole = self._whole_frames(packet)
             try:
                 frames = packet.decode()
             except av.error.EOFError:
@@ -125,9 +132,18 @@ class Container:
             for number, frame in enumerate(frames):
                 if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
                     try:
-                        yield frame.pts, to_float(frame), int(frame.sample_rate), None
+                        yield frame.pts, to_float(frame), int(frame.sample_rate), None if number < whole else packet
                     except NO_ERRORS:  # what a damaged frame does not tell is None in PyAV
                         yield frame.pts, None, 0, packet
+
+    def _whole_frames(self, packet: Any) -> float:
+        """How many frames of a packet are whole by their checksums, where they have any."""
+        if self._strict is None or not packet.size:
+            return math.inf
+        try:
+            return len(self._strict.decode(av.Packet(bytes(packet))))
+        except (av.error.FFmpegError, *NO_ERRORS):
+            return 0
 
     def seek(self, pts: int) -> None:
         self.container.seek(pts, stream=self.stream, backward=True)
@@ -142,6 +158,45 @@ def _start(stream: Any) -> float | None:
     if attached or stream.start_time is None or not stream.time_base:
         return None
     return float(stream.start_time * stream.time_base)
+
+
+class AviIndex:
+    """Where the packets of an AVI's track begin, in seconds, by its index: AVI has no time stamps, and what damage
+    takes between two packets shows nowhere else. `seconds`: how long the index says that the track is, which headers
+    tell wrongly of ADPCM; None before a packet was placed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._entries, self._base, self._following = stream.index_entries, stream.time_base, 0
+        self._scale: Fraction | None = None  # of the index's times
+        self.seconds: float | None = None
+
+    @staticmethod
+    def of(file: SourceFile, stream: Any) -> AviIndex | None:
+        """The index of a track; None where there is none, or it ends elsewhere than the track: bytes were put in or
+        taken out in front."""
+        if len(entries := stream.index_entries) < 2:
+            return None
+        first, last = entries[0], entries[len(entries) - 1]
+        kind, behind = file.head(4, offset=first.pos), last.pos + 8 + last.size + last.size % 2
+        ends = file.head(4, offset=last.pos) == kind != file.head(4, offset=behind)
+        return AviIndex(stream) if ends else None
+
+    def __call__(self, packet: Any) -> float | None:
+        """Where a packet begins, None where the index does not know it."""
+        entries, chunk = self._entries, packet.pos - 8  # where its header stands
+        if self._scale is None:
+            counts_bytes = entries[1].timestamp - entries[0].timestamp == entries[0].size  # else packets
+            self._scale = Fraction(packet.duration or 1, entries[0].size) if counts_bytes else Fraction(1)
+            before, last = entries[len(entries) - 2], entries[len(entries) - 1]
+            end = last.timestamp + (last.size if counts_bytes else last.timestamp - before.timestamp)
+            self.seconds = float(end * self._scale * self._base)
+        if self._following >= len(entries) or entries[self._following].pos != chunk:
+            at = bisect_left(entries, chunk, key=lambda entry: entry.pos)
+            if at >= len(entries) or entries[at].pos != chunk:
+                return None
+            self._following = at
+        self._following += 1
+        return float(entries[self._following - 1].timestamp * self._scale * self._base)
 
 
 def _without_decoder(file: SourceFile) -> str:

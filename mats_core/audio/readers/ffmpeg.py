@@ -19,7 +19,7 @@ import av
 import numpy as np
 
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
-from mats_core.audio.readers.container import NO_ERRORS, Container, Unit
+from mats_core.audio.readers.container import NO_ERRORS, AviIndex, Container, Unit
 from mats_core.audio.readers.flac import frame_places
 from mats_core.audio.signatures import NAMING_FORMATS, Signature
 
@@ -33,7 +33,7 @@ _PASSED_OVER_BYTES = 256 << 20
 _DOUBTFUL = frozenset({"avi", "flv"})  # behind damage their index misses too: so do local ones
 _PREROLL_S = 0.5  # decoded before the place sought, so that codecs with memory (AAC, Opus, MP3) have settled
 # Half a second is not enough for these, whose packets build on all before.
-_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(?!ms|swf|ima_wav|ima_qt).*")
+_REMEMBERING = re.compile("(lib)?speex|g72[236].*|real_144|dfpwm|adpcm_(?!ms|swf|adx|ima_wav|ima_qt).*")
 _JITTER_S = 0.05  # time stamps of live recordings tremble by as much; it is neither filled nor cut
 _MOST_BACK_S = 1.0  # time stamps that go further back begin anew
 _LATE_S = 10.0  # no time stamp further behind the declared end is believed; in streams that are cut and joined, no gap
@@ -61,15 +61,7 @@ class FfmpegSource(Source):
         self._signature = signature
         self.broken = False
         self._opened = self._open()
-        opened = self._opened  # note: AAC and so on joined begin their times anew each
-        declared = float((opened.stream.duration or 0) * opened.base)
-        lies = declared > _PAUSES_S and file.size * 8 < declared * _FEWEST_BITS
-        codec = opened.stream.codec_context.name
-        self._by_count = file.joined or opened.kind in _BY_BYTES or lies
-        self._bare = file.joined or bool(_BARE.fullmatch(opened.kind))
-        unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
-        self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
-        self._decodes_all = self._by_count or bool(_REMEMBERING.fullmatch(codec))
+        opened = self._opened
         self._first: list[Unit] = []
         for unit in opened.units:
             self._first.append(unit)
@@ -78,6 +70,14 @@ class FfmpegSource(Source):
         if not self._first or self._first[-1][1] is None:
             opened.close()
             raise AudioError("decode_failed", "no frame of it can be decoded")
+        indexed = opened.place.seconds if isinstance(opened.place, AviIndex) else None
+        declared = indexed or float((opened.stream.duration or 0) * opened.base)
+        lies = declared > _PAUSES_S and file.size * 8 < declared * _FEWEST_BITS
+        self._by_count = file.joined or opened.kind in _BY_BYTES or lies
+        self._bare = file.joined or bool(_BARE.fullmatch(opened.kind))  # note: AAC joined begins its times anew each
+        unsought = opened.kind in (_UNINDEXED if file.far else _UNINDEXED | _DOUBTFUL)
+        self._from_start = self._bare or (unsought and file.size <= _PASSED_OVER_BYTES)
+        self._decodes_all = self._by_count or bool(_REMEMBERING.fullmatch(opened.stream.codec_context.name))
         block = self._first[-1][1]
         self.sample_rate, self.channels = self._first[-1][2], block.shape[1]
         self._shift = 0  # frames that time stamps are late since they jumped
@@ -91,6 +91,8 @@ class FfmpegSource(Source):
             opened = Container(self._file)
             if opened.kind in _PARSED:
                 opened.place = frame_places(opened.stream.codec_context)
+            if opened.kind == "avi":
+                opened.place = opened.place or AviIndex.of(self._file, opened.stream)
             return opened
         except av.error.FFmpegError as error:
             self._file.check()
@@ -108,7 +110,9 @@ class FfmpegSource(Source):
 
     def info(self) -> AudioInfo:
         stream, container, seconds = self._opened.stream, self._opened.container, None
-        if stream.duration is not None and stream.time_base:
+        if isinstance(self._opened.place, AviIndex) and self._opened.place.seconds is not None:
+            seconds = self._opened.place.seconds
+        elif stream.duration is not None and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
             if not self._bare and not self._by_count and stream.start_time is not None:
                 seconds += max(0.0, float(stream.start_time * stream.time_base) - self._zero)

@@ -119,6 +119,19 @@ def test_a_byte_changed_costs_what_a_checksum_covers_and_is_told(kind):
     assert decode(io.BytesIO(bytes(data)), sample_rate=RATE, start_s=0.0, duration_s=3.0).complete
 
 
+@pytest.mark.parametrize("codec", ["avi", "aviadpcm"])
+def test_what_damage_took_from_avi_is_told_and_moves_nothing(codec):
+    data = bytearray(encode(tones(48000, SECONDS), 48000, codec))
+    assert decode(io.BytesIO(bytes(data)), sample_rate=RATE).complete
+    middle, size = len(data) // 2, len(data) // 40
+    data[middle : middle + size] = bytes(size)
+    decoded = decode(io.BytesIO(bytes(data)), sample_rate=RATE)
+    assert (decoded.complete, decoded.decoded_s) == (False, pytest.approx(SECONDS, abs=0.1))
+    assert 0 < decoded.lost_s < 1
+    heard = _heard(bytes(data))
+    assert [heard[at] for at in (*range(5), *range(8, 11))] == [*range(5), *range(8, 11)]
+
+
 def _placed(times: list[float], length_s: float = 1.0) -> list[tuple[float, float]]:
     """(begin, seconds) of what is heard of frames with these time stamps, silence left out."""
     source = FfmpegSource(SourceFile(io.BytesIO(encode(tones(48000, SECONDS), 48000, "webm"))), Signature("audio", ""))
