@@ -31,7 +31,7 @@ def test_what_the_llm_is_asked_names_the_sounds_and_what_is_known_of_them() -> N
     )
     assert len(asked) == 2
     for prompt in asked:
-        assert "Sounds: a bark and rain\nKnown: " in prompt and "{" not in prompt and prompt.endswith("Sentence:")
+        assert "\nSounds: a bark and rain\nKnown: " in prompt and "{" not in prompt and prompt.endswith("Sentence:")
         assert any(style in prompt for style in instruction()[1])
     assert len(instruction()[1]) == 8
 
