@@ -211,6 +211,9 @@ def _check_release(folder: Folder, tally: Tally) -> None:
         needed = ", ".join(definition.text_from)
         problem = f"no text is known that stands for the sound of its {tally.silent:,} questions"
         raise folder.wrong("text", problem, f"put the files of {needed}, which have the same clips, beside it")
+    if not tally.used:
+        problem = f"none of its {tally.clips:,} clips makes a record: {tally.empty:,} have no label or text"
+        raise folder.wrong("files", f"{problem}, evaluation asks {sum(tally.left_out.values()):,}", expected)
 
 
 def unchecked(definition: CorpusSet, root: Uri, asked: AskedClips) -> list[str]:

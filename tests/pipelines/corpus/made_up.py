@@ -282,7 +282,8 @@ def openaqa(root: Path, size: int, draw: random.Random, _: CorpusSet) -> None:
 
 def openmic(root: Path, size: int, draw: random.Random, definition: CorpusSet) -> None:
     keys = [f"{n:06d}_3840" for n in range(size * 4 // 3)]
-    rows = ((key, label, draw.choice((0.9, 0.1)), 3) for key in keys for label in draw.sample(definition.labels, 2))
+    told = ((key, draw.sample(definition.labels, 2)) for key in keys)
+    rows = ((key, label, (0.9, 0.1)[at], 3) for key, labels in told for at, label in enumerate(labels))
     _csv(root / "openmic-2018-aggregated-labels.csv", "sample_key,instrument,relevance,num_responses", rows)
     _csv(root / "partitions/split01_train.csv", "", ((key,) for key in keys[:size]))
 
