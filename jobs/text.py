@@ -96,6 +96,8 @@ def print_corpus(result: CorpusResult) -> None:
     for name, tally in result.sets.items():
         text = f"{tally.records:,} records of {tally.used:,} clips"
         left = [f"{count:,} that {by} asks" for by, count in sorted(tally.left_out.items())]
+        if left and result.status != "dry_run":
+            left[-1] += f" (_left_out/{name}.json)"
         left += [f"{tally.empty:,} without labels or text"] * bool(tally.empty)
         left += [f"{tally.silent:,} whose sound no text is known of"] * bool(tally.silent)
         rows.append((name, text + (f"; left out: {', '.join(left)}" if left else "")))

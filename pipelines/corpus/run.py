@@ -36,7 +36,7 @@ from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.corpus import CorpusSettings
 
-SIDECAR = "_corpus.json"
+SIDECAR, LEFT_OUT = "_corpus.json", "_left_out"
 READ_CPUS, WRITE_CPUS = 0.5, 1.0
 ACTOR_BYTES = 1.5e9
 """What an actor takes besides its LLM."""
@@ -80,7 +80,7 @@ def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | 
     llm = None if settings.writer == TEMPLATE else llm_facts(settings.writer)
     writer = f"{llm.fingerprint}, {instruction_mark()}" if llm else settings.writer
     identity = {"job": "corpus", "format": settings.format, "writer": writer, "seed": settings.seed}
-    written = ("_run.json", SIDECAR, *(f"{name}.json" for name in list_corpus_sets()), blocks.FOLDER)
+    written = ("_run.json", SIDECAR, LEFT_OUT, *(f"{name}.json" for name in list_corpus_sets()), blocks.FOLDER)
     with open_output(
         settings.out, identity, results=blocks.FOLDER, overwrite=settings.overwrite, written=written
     ) as out:
@@ -155,10 +155,12 @@ def _check(
 
     from pipelines.cluster.session import readable_errors
 
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few sets are no fault
     tables = [pa.table({"set": [name]}) for name in names]
     checked = ray.data.from_arrow(tables).map_batches(
-        blocks.check_sets, fn_args=(settings.data, asked), batch_format="pyarrow", batch_size=None, num_cpus=WRITE_CPUS
-    )
+        blocks.check_sets, fn_args=(settings.data, asked), batch_format="pyarrow", batch_size=None,
+        num_cpus=WRITE_CPUS, concurrency=_workers(settings),
+    )  # fmt: skip
     found: dict[str, Tally] = {}
     batches = (table for table in checked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for table in readable_errors(batches):
@@ -209,7 +211,9 @@ class _Corpus:
         """Check, read and write the sets."""
         found = _check(self.settings, names, self.asked, self.tell)
         for name in names:
-            self.told[name] = {"files": self.marks[name], "complete": False, "found": found[name].told()}
+            told = found[name].told()
+            self._name_left_out(name, told.pop("named"))
+            self.told[name] = {"files": self.marks[name], "complete": False, "found": told}
         self._tell_sets()
         done = {name: sorted(self._parts(name)) for name in names}
         before = sum(parquet.row_count(uri) for name in names for uri in self._parts(name).values())
@@ -228,14 +232,14 @@ class _Corpus:
 
         from pipelines.cluster.session import readable_errors
 
-        warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few blocks are no fault
         self.tell(Progress("start"))
         given = (self.settings.data, self.asked, done, self.block_records)
         with _small_blocks():
             sets = ray.data.from_arrow([pa.table({"set": [name]}) for name in names])
             clips = sets.map_batches(
-                blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS
-            )
+                blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS,
+                concurrency=_workers(self.settings),
+            )  # fmt: skip
             written = clips.map_batches(
                 **self._writing(there), batch_format="pyarrow", batch_size=1, num_cpus=WRITE_CPUS
             )
@@ -291,6 +295,12 @@ class _Corpus:
 
     def _drop_parts(self, name: str, parts: dict[int, str]) -> None:
         self.out.drop({f"{blocks.FOLDER}/{name}/{uri.rpartition('/')[2]}": uri for uri in parts.values()})
+
+    def _name_left_out(self, name: str, ids: dict[str, list[str]]) -> None:
+        """Say in LEFT_OUT/NAME.json which clips evaluation asks."""
+        if ids:
+            text = json.dumps(ids, indent=1, ensure_ascii=False)
+            storage.write_bytes(self.out.join(LEFT_OUT, f"{name}.json"), text.encode())
 
     def _tell_sets(self) -> None:
         self.out.tell(SIDECAR, {"sets": dict(sorted(self.told.items()))})
