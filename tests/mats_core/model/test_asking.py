@@ -196,3 +196,8 @@ def test_a_model_without_an_encoder_hears_nothing(tiny_model_dir: str) -> None:
     deaf = mats_core.load_model(tiny_model_dir, device="cpu", encoder=False)
     with pytest.raises(SettingsError, match=r"model: it has no encoder; .*a model with an encoder"):
         embed_sound(deaf, (np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE))
+
+
+def test_where_nothing_is_asked_nothing_is_answered(model: MatsModel) -> None:
+    """A table of files without sound."""
+    assert ask_clips(model, [], []) == [] and embed_clips(model, []) == []
