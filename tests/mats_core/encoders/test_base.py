@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mats_core.encoders.base import as_float, embed_by_length, on_device, pad_waveform, stack_windows
@@ -39,6 +39,7 @@ def test_a_tensor_is_padded_as_its_numbers() -> None:
     assert padded.tolist() == [1, 2, 3, 1, 2, 3, 0, 0]
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     rule=st.sampled_from(["repeat", "repeatpad", "pad"]),
     lengths=st.lists(st.integers(0, 40), min_size=1, max_size=4),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
@@ -57,6 +57,7 @@ def test_what_is_counted_is_what_the_cache_takes(kind: str, tmp_path: Path) -> N
     assert counted == kept + read + 2 * mask + 3 * sizes.vocabulary * 16
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     free=st.integers(0, 200 * GIB),
     more=st.integers(0, 20 * GIB),

@@ -199,7 +199,7 @@ def test_a_row_the_model_fails_on_is_flagged_alone(
     answerer: AnswerStage, decoded: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = run(answerer, decoded, 32)
-    answer, embed = answerer.model.answer_embeddings, answerer.model.embed_windows
+    answer, embed = answerer.model.answer_embeddings, answerer.model.stack_windows
 
     def failing_answer(vectors: Any, requests: Any, **given: Any) -> Any:
         if any(np.allclose(vector, good[3]["embedding"], atol=1e-5) for vector in vectors.numpy()):
@@ -212,7 +212,7 @@ def test_a_row_the_model_fails_on_is_flagged_alone(
         return embed(sounds)
 
     monkeypatch.setattr(answerer.model, "answer_embeddings", failing_answer)
-    monkeypatch.setattr(answerer.model, "embed_windows", failing_embed)
+    monkeypatch.setattr(answerer.model, "stack_windows", failing_embed)
     rows = run(answerer, decoded, 32)
     assert {row_id for row_id, row in rows.items() if row["error_code"] == "model_error"} == {0, 3}
     assert rows[3]["error_message"] == "the model failed on this row: RuntimeError: out of luck"
