@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +90,25 @@ def test_a_store_is_tried_and_left_as_it_was(
     assert doctor.doctor(store=f"s3://no{bucket}/place") == 1
     assert f"✗  write            the bucket s3://no{bucket} does not exist" in capsys.readouterr().out
     proxy.close()
+
+
+def test_a_model_says_how_it_answers_and_what_it_needs(
+    tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = {finding.name: finding for finding in doctor.model_findings(tiny_model_dir)}
+    assert (alone["answers"].state, alone["answers"].detail) == ("ok", "MATS's own beam search")
+    assert " GB (LLM 0.0 in bfloat16, " in alone["GPU memory"].detail and " in int4, " in alone["GPU memory"].detail
+    assert "GPU 0" not in alone
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("mats_core.device.card_memory", lambda place: (80 << 30 if place.index else 1000, 80 << 30))
+    monkeypatch.setattr("mats_core.generation.fits.KINDS", ("gpt2",))
+    cards = {finding.name: finding for finding in doctor.model_findings(tiny_model_dir)}
+    assert (cards["GPU 0"].state, cards["GPU 0"].detail) == ("note", "too small, even in int4")
+    assert cards["GPU 1"].detail.startswith("bfloat16: 192 answers at once, int8: 192")
+    assert cards["answers"].state == "note" and "an LLM of type llama is not one of gpt2" in cards["answers"].detail
+    (missing,) = doctor.model_findings(str(tmp_path))
+    assert missing.state == "missing" and "there is no mats.json" in missing.detail
 
 
 def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
