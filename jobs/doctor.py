@@ -226,27 +226,23 @@ def _model() -> Finding:
 
 
 def model_findings(uri: str, allow_parts: Sequence[str] = ()) -> Iterator[Finding]:
-    """How an LLM's answers are written, what a model needs on a GPU, and whether the GPUs here have it."""
+    """What a model is, how its answers are written, what it needs on a GPU, and whether the GPUs here have it."""
     import torch
 
     from mats_core.device import card_memory
-    from mats_core.generation.fits import fits
-    from mats_core.model.directory import check_model_dir, part_uri, resolve
-    from mats_core.model.llm import load_llm_outline
+    from mats_core.model.facts import read_model_facts
     from mats_core.model.needs import read_needs
     from mats_core.storage.uris import public_uri
 
     area = f"model {public_uri(uri)}"
     try:
-        config = check_model_dir(uri, allow_parts)
-        llm, _, _ = load_llm_outline(str(part_uri(resolve(uri), config.llm)))
+        facts = read_model_facts(uri, allow_parts)
         kinds = {kind: read_needs(uri, allow_parts, llm_dtype=kind) for kind in ("bfloat16", "int8", "int4")}
     except SettingsError as error:
         yield Finding(area, error.setting, MISSING, f"{error.problem}. Do: {error.remedy}")
         return
-    why = fits(llm)
-    own = "MATS's own beam search"
-    yield _fit(area, "answers", why is None, own if why is None else f"transformers' generate, which is slower: {why}")
+    yield Finding(area, "fingerprint", OK, f"{facts.fingerprint[:12]}, {facts.size / 1e6:.1f} MB of weights")
+    yield Finding(area, "answers", OK if facts.fallback is None else NOTE, f"written by {facts.generation}")
     yield Finding(area, "GPU memory", OK, "; ".join(map(str, kinds.values())))
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, _ = card_memory(torch.device("cuda", i)) or (0, 0)
@@ -299,7 +295,8 @@ def doctor(
         str | None, typer.Option(metavar="URL", help="Try a store as well: list, read, write, delete below this URL.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Say how this model's answers are written, and what it needs on a GPU.")
+        str | None,
+        typer.Option(metavar="URI", help="Look at a model as well: is it whole, how it answers, its memory."),
     ] = None,
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
     address: Annotated[

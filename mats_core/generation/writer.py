@@ -94,7 +94,7 @@ class _Shared:
 
     def __init__(self, search: BeamSearch) -> None:
         self.search = search
-        self._answers: dict[object, Written | Exception] = {}
+        self._answers: dict[object, Written | BaseException] = {}
         self._changed = threading.Condition()
         self._stepping = False
 
@@ -116,7 +116,7 @@ class _Shared:
                     self._step()
             found = [self._answers.pop(key) for key in keys]
         for each in found:
-            if isinstance(each, Exception):
+            if isinstance(each, BaseException):
                 raise each
         return [each for each in found if isinstance(each, Written)]
 
@@ -124,10 +124,10 @@ class _Shared:
         """One step of the search, while the others may look for their answers and bring new prompts."""
         self._stepping = True
         self._changed.release()
-        made: list[tuple[Any, Written | Exception]] = []
+        made: list[tuple[Any, Written | BaseException]] = []
         try:
             made += self.search.step()
-        except Exception as error:  # note: which request it was is not known; each caller asks its own once more, alone
+        except BaseException as error:  # note: whose request it was is not known; all are told
             made += [(key, error) for key in self.search.clear()]
         finally:
             self._changed.acquire()

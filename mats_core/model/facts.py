@@ -14,6 +14,7 @@ import numpy as np
 from mats_core.audio.windows import chunk_seconds
 from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory, split_uri
 from mats_core.errors import SettingsError
+from mats_core.generation.fits import fits_config
 from mats_core.memory.captions import check_captions
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import check_model_dir, model_fingerprint, part_uri, part_uris, resolve
@@ -29,7 +30,8 @@ _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 @dataclass(frozen=True)
 class ModelFacts:
     """`sample_rate` in Hz, `window_s` of the encoder and `chunk_s` of a work row in seconds; `size` in bytes;
-    `positions` are the tokens that the LLM was made for, 0 where it does not say; `elsewhere` are the places outside
+    `positions` are the tokens that the LLM was made for, 0 where it does not say; `fallback` is why answers are
+    written by `transformers`' own `generate`, None where the beam loop writes them; `elsewhere` are the places outside
     the model directory that its parts are at, each allowed."""
 
     fingerprint: str
@@ -40,8 +42,14 @@ class ModelFacts:
     dim: int
     size: int
     positions: int
+    fallback: str | None
     config: ModelConfig
     elsewhere: tuple[str, ...] = ()
+
+    @property
+    def generation(self) -> str:
+        """How answers are written, in words."""
+        return "beam loop" if self.fallback is None else f"transformers' generate: {self.fallback}"
 
 
 def read_model_facts(uri: str, allow_parts: Sequence[str] = (), trust_remote_code: bool = False) -> ModelFacts:
@@ -60,18 +68,24 @@ def read_model_facts(uri: str, allow_parts: Sequence[str] = (), trust_remote_cod
     return ModelFacts(
         fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
         window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=weight_bytes(folder, config),
-        positions=_positions(folder, config), config=config,
+        positions=_positions(folder, config), fallback=_fallback(folder, config), config=config,
         elsewhere=tuple(check_places(folder, part_uris(config), uri, allow_parts)),
     )  # fmt: skip
 
 
-def _positions(folder: Path, config: ModelConfig) -> int:
+def _llm_config(folder: Path, config: ModelConfig) -> dict[str, Any]:
     llm = _directory(folder, config, "llm")
-    if llm is None or not (llm / "config.json").is_file():
-        return 0
-    values = read_object(llm / "config.json", "llm")
-    stated = (values.get(name) for name in ("max_position_embeddings", "n_positions"))
+    return read_object(llm / "config.json", "llm") if llm is not None and (llm / "config.json").is_file() else {}
+
+
+def _positions(folder: Path, config: ModelConfig) -> int:
+    stated = (_llm_config(folder, config).get(name) for name in ("max_position_embeddings", "n_positions"))
     return next((value for value in stated if type(value) is int and value > 0), 0)
+
+
+def _fallback(folder: Path, config: ModelConfig) -> str | None:
+    stated = _llm_config(folder, config)
+    return fits_config(stated, config.mapper.vectors + config.decoding.max_new_tokens) if stated else None
 
 
 def threads_worth(size: int, cores: int) -> int:

@@ -65,6 +65,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
             answer_stage(spec, "pcm" if embeddings is None else "windows"),
         ],
         check=check,
+        told={"generation": facts.generation},
     )
     return job, inputs
 

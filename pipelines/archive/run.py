@@ -74,7 +74,7 @@ class Job:
     folder: of the part files in OUTPUT. identity: what must stay the same in one OUTPUT. chunk_s: seconds of a row.
     model_bytes: size of the model, by which actors are planned. defaults: the request of an entry that has none.
     stages: from the shards of the work list to finished rows. check: raises SettingsError for an entry that cannot
-    be answered. describe: what `_embeddings.json` is to say when the run has ended.
+    be answered. describe: what `_embeddings.json` is to say when the run has ended. told: what `_run.json` says beside.
     """
 
     name: str
@@ -86,6 +86,7 @@ class Job:
     stages: list[Stage]
     check: Callable[[Entry], None] | None = None
     describe: Callable[[RunResult], dict[str, Any]] | None = None
+    told: dict[str, str] = field(default_factory=dict)
 
 
 def check_not_empty(inputs: Input, uri: str) -> Input:
@@ -265,6 +266,7 @@ class _Run:
             "settings": self._settings.model_dump() | places,
             "identity": self._job.identity,
             "versions": versions(),
+            **self._job.told,
             "rows": self._work.total,
             "rows_before": self._before,
             "skipped": dict(seen.skipped.most_common()),

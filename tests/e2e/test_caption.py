@@ -59,6 +59,7 @@ def test_an_untidy_folder_from_first_run_to_refusal(
     assert 20 < sum(row["decoded_s"] for row in cut) < 50 < sum(row["decoded_s"] + row["lost_s"] for row in cut)
     assert [row["complete"] for row in cut] == [False]
     run = json.loads((out / "_run.json").read_text())
+    assert run["generation"] == "beam loop"
     assert (run["status"], run["rows_done"]) == ("complete", 11)
     assert run["errors"] == {"empty_audio": 1, "not_audio": 1, "not_found": 1}
     assert sorted(path.name for path in (out / "_state").iterdir()) == ["generations", "work_list"]

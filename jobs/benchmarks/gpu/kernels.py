@@ -116,7 +116,7 @@ def across_batches(section: Section, dtype: str) -> dict[str, Any]:
 
 
 def tones(count: int, rate: int, seconds: float) -> np.ndarray:
-    """int16 [count, samples]: a loud tone over noise nearly 60 dB below it; eight rows, then the same ones again."""
+    """int16 [count, samples]: a loud tone over noise some 60 dB below it; eight rows, then the same again."""
     time = np.arange(round(rate * seconds)) / rate
     noise = np.random.default_rng(0).standard_normal((8, len(time)))
     loud = np.stack([0.9 * np.sin(2 * np.pi * (200 + 150 * row) * time) for row in range(8)])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mats_core.generation.fits import fits
+from mats_core.generation.fits import fits, fits_config
 from tests.mats_core.generation.random_llms import random_llm
 
 
@@ -23,9 +23,10 @@ def test_the_kinds_that_are_known(kind: str) -> None:
     assert fits(random_llm(kind, 8, 0), longest=100) is None
 
 
-def test_a_kind_that_is_not_known(llm: Any) -> None:
-    llm.config.model_type = "mamba"
-    assert fits(llm) == "an LLM of type mamba is not one of llama, mistral, qwen2, qwen3, gpt2"
+def test_a_kind_that_is_not_known() -> None:
+    assert (
+        fits_config({"model_type": "mamba"}) == "an LLM of type mamba is not one of llama, mistral, qwen2, qwen3, gpt2"
+    )
 
 
 def test_code_of_its_own(llm: Any) -> None:
@@ -33,7 +34,8 @@ def test_code_of_its_own(llm: Any) -> None:
         pass
 
     llm.__class__ = Own
-    assert "of type llama is not one of" in str(fits(llm))
+    assert fits(llm) == f"its code, {__name__}, is not transformers' own"
+    assert fits_config({"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "own.Own"}}) is not None
 
 
 def test_attention_that_takes_no_mask(llm: Any) -> None:
@@ -48,7 +50,17 @@ def test_positions_that_depend_on_neighbours(llm: Any) -> None:
     assert fits(llm) == "its positions (dynamic) depend on the longest text read with it"
 
 
-def test_a_window_that_is_reached(llm: Any) -> None:
-    llm.config.model_type, llm.config.sliding_window = "mistral", 64
-    assert fits(llm, longest=64) is None
-    assert fits(llm, longest=65) == "it looks back 64 tokens, and prompt and answer may have 65"
+def test_a_window_that_is_reached() -> None:
+    mistral = random_llm("mistral", 8, 0)
+    mistral.config.sliding_window = 64
+    assert fits(mistral, longest=64) is None
+    assert fits(mistral, longest=65) == "it looks back 64 tokens, and prompt and answer may have 65"
+    mistral.config.sliding_window = None
+    assert fits(mistral, longest=65) is None
+
+
+def test_a_window_by_the_file_alone() -> None:
+    qwen = {"model_type": "qwen2", "sliding_window": 64, "use_sliding_window": False}
+    assert fits_config(qwen, longest=65) is None
+    assert fits_config(qwen | {"use_sliding_window": True}, longest=65) is not None
+    assert fits_config(qwen | {"layer_types": ["full_attention", "sliding_attention"]}, longest=65) is not None
