@@ -101,7 +101,7 @@ def generate(section: Section) -> None:
         for batch in section.size.batches:
             what = f"batch {batch}, {mean} tokens, adapter {place}"
             section.attempt(what, partial(generate_rate, section, llm.get_base_model(), head, batch, mean))
-    middle = section.size.batches[len(section.size.batches) // 2]
+    middle = _middle(section.size.batches)
     section.attempt(f"profile of batch {middle}", partial(profile, section, llm.get_base_model(), head, middle))
 
 
@@ -182,26 +182,36 @@ def profiled(run: Any, device: torch.device, shown: int = 12) -> dict[str, Any]:
 
 
 def engine(section: Section) -> None:
-    """The engine at each number of slots and both lengths; then what graphs and a compiled body are worth."""
+    """The engine at each number of slots and both lengths; then what a compiled body is worth."""
+    llm, measure = _merged(section)
+    middle, short = _middle(section.size.slots), section.size.means[0]
+    for mean in section.size.means:
+        for slots in sorted(section.size.slots, key=lambda slots: slots != middle):
+            section.attempt(f"{slots} slots, {mean} tokens", partial(measure, slots, mean))
+    compile_body(llm, backend="inductor" if section.device.type == "cuda" else "eager")
+    section.attempt(f"{middle} slots, {short} tokens, compiled norms and MLPs", partial(measure, middle, short))
+
+
+def eager(section: Section) -> None:
+    """The engine without graphs, in a process of its own: what it is then, and where the time of a step goes."""
+    llm, measure = _merged(section)
+    middle, short = _middle(section.size.slots), section.size.means[0]
+    section.attempt(f"profile of {middle} slots", partial(profile_steps, section, llm, middle))
+    section.attempt(f"{middle} slots, {short} tokens", partial(measure, middle, short, graphs=False))
+    # the same shapes: equal_to_first says whether a replayed step is the step
+    section.attempt(f"{middle} slots, {short} tokens, with graphs", partial(measure, middle, short))
+
+
+def _middle(values: Sequence[int]) -> int:
+    return values[len(values) // 2]
+
+
+def _merged(section: Section) -> tuple[Any, Any]:
+    """An LLM with its adapter merged, and `engine_rate` for (slots, tokens)."""
     llm, head = adapted_llama(section)
     llm.merge_adapter()
-    bare = llm.get_base_model()
     peak = matrix_rate(section.device, name_of(number(section.device)))
-    short, long = section.size.means
-    middle = section.size.slots[len(section.size.slots) // 2]
-    first: dict[int, list[list[int]]] = {}
-
-    def run(slots: int, mean: int, how: str, graphs: bool = True) -> None:
-        what = f"{slots} slots, {mean} tokens{how}"
-        section.attempt(what, partial(engine_rate, section, bare, head, slots, mean, peak, first, graphs))
-
-    for mean in (short, long):
-        for slots in sorted(section.size.slots, key=lambda slots: slots != middle):
-            run(slots, mean, "")
-    run(middle, short, ", without graphs", graphs=False)
-    section.attempt(f"profile of {middle} slots", partial(profile_steps, section, bare, middle))
-    compile_body(bare, backend="inductor" if section.device.type == "cuda" else "eager")
-    run(middle, short, ", compiled norms and MLPs")
+    return llm.get_base_model(), partial(engine_rate, section, llm.get_base_model(), head, peak, {})
 
 
 def open_search(llm: Any, slots: int, longest: int, graphs: bool = True) -> BeamSearch:
@@ -213,8 +223,8 @@ def open_search(llm: Any, slots: int, longest: int, graphs: bool = True) -> Beam
 
 
 def engine_rate(
-    section: Section, llm: Any, head: ScheduledHead, slots: int, mean: int, peak: float,
-    first: dict[int, list[list[int]]], graphs: bool,
+    section: Section, llm: Any, head: ScheduledHead, peak: float, first: dict[int, list[list[int]]],
+    slots: int, mean: int, graphs: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Answers a second while all slots are taken, and over the whole run with its beginning and its end.
 

@@ -33,6 +33,7 @@ def main(name: str, size: str, device: str, results: str, folder: str) -> None:
             "parity": kernels.parity,
             "generate": answers.generate,
             "engine": answers.engine,
+            "eager": answers.eager,
             "clap": kernels.clap,
             "training": training.training,
         }

@@ -81,10 +81,12 @@ class Section:
         return self.deadline - time.monotonic()
 
     def attempt(self, what: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Measure and tell; {} where that failed, which is told with its traceback, or where no time is left.
+        """Measure and tell; {} where that failed, which is told with its traceback, or where no time or memory is left.
 
-        A failure, of memory too, is that of `what` alone. Memory that nothing holds any more is given back.
+        A failure is that of `what` alone. Memory that nothing holds any more is given back.
         """
+        import torch
+
         if self.left() <= 0:
             self.tell(what, skipped="no time left")
             return {}
@@ -96,6 +98,9 @@ class Section:
             wait_for(self.device)
             peak = {"peak_gb": memory_gb(self.device, peak=True)} if self.device.type == "cuda" else {}
             self.tell(what, **found, **peak, took_s=round(time.monotonic() - began, 2))
+        except torch.OutOfMemoryError as error:  # a finding, not a failure
+            found = {}
+            self.tell(what, skipped=f"out of memory: {str(error)[:200]}", took_s=round(time.monotonic() - began, 2))
         except Exception as error:
             found = {}
             self.tell(what, **told(error), took_s=round(time.monotonic() - began, 2))

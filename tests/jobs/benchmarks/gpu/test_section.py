@@ -49,13 +49,17 @@ def test_a_result_is_a_line_at_once_on_stdout_too(section: Section, capsys: pyte
 
 def test_a_failure_is_told_with_its_place_and_ends_nothing(section: Section) -> None:
     def fails() -> dict:
+        raise RuntimeError("no kernel")
+
+    def too_large() -> dict:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    assert section.attempt("too large", fails) == {}
+    assert section.attempt("fails", fails) == section.attempt("too large", too_large) == {}
     section.attempt("small", lambda: {"ms": 1})
-    first, second = lines(section)
-    assert first["error"] == "OutOfMemoryError: CUDA out of memory" and "in fails" in first["traceback"]
-    assert second["ms"] == 1
+    first, second, third = lines(section)
+    assert first["error"] == "RuntimeError: no kernel" and "in fails" in first["traceback"]
+    assert second["skipped"] == "out of memory: CUDA out of memory" and "error" not in second
+    assert third["ms"] == 1
 
 
 def test_nothing_begins_after_the_deadline(section: Section) -> None:
