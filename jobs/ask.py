@@ -16,6 +16,7 @@ from jobs.terminal.commands import command
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import task_name, validate_request
+from mats_core.packages import import_transformers
 from pipelines.settings.base import ALLOW_PARTS, ENCODER_DTYPE, LLM_DTYPE, MAPPER_DTYPE, NumberTypes, build
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def ask(
 ) -> int:
     """Answer a few files right here, without Ray."""
     from mats_core.model.directory import check_model_dir, resolve
-    from mats_core.model.facts import check_weights
+    from mats_core.model.facts import check_weights, threads_worth, weight_bytes
 
     task = task_name(task)
     if question is None and not interactive and is_question(files):
@@ -80,6 +81,13 @@ def ask(
             problem = f'"{storage.public_uri(file)}" is a folder'
             raise SettingsError("FILE", problem, "give files; for folders there is `mats caption`")
     check_weights(resolve(model), config, trust_remote_code)
+    from mats_core.audio.sandbox import warm_decoder
+
+    warm_decoder().start()  # imports what it needs while this process does
+    import torch
+
+    torch.set_num_threads(threads_worth(weight_bytes(resolve(model), config), torch.get_num_threads()))
+    import_transformers()
     from mats_core import load_model
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -20,6 +20,7 @@ import typer
 
 from jobs.terminal.commands import command
 from mats_core.errors import SettingsError, first_line
+from pipelines.settings.base import ALLOW_PARTS
 
 app = typer.Typer()
 
@@ -40,6 +41,7 @@ OPTIONAL = (
     ("s3fs", "archives at s3://", "pip install s3fs"),
     ("gcsfs", "archives at gs://", "pip install gcsfs"),
     ("adlfs", "archives at abfs:// (Azure)", "pip install adlfs"),
+    ("torchao", "an LLM in 8 or 4 bits (--llm-dtype int8, int4)", 'pip install "mats-audio[lowbit]"'),
     ("aiohttp-cors", "`ray job submit` and the dashboard", 'pip install "ray[default]"'),
     *((name, "make test", 'pip install -e ".[dev]"') for name in ("pytest", "hypothesis", "ruff", "mypy")),
 )
@@ -178,8 +180,9 @@ def _accelerators() -> Iterator[Finding]:
     except Exception:
         return
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        card = torch.cuda.get_device_properties(i)
-        yield Finding("devices", f"GPU {i}", OK, f"{card.name}, {card.total_memory / GIB:.0f} GiB")
+        free, total = torch.cuda.mem_get_info(i)
+        said = f"{torch.cuda.get_device_name(i)}, {free / GIB:.0f} GiB free of {total / GIB:.0f}"
+        yield Finding("devices", f"GPU {i}", OK, said)
     if not torch.cuda.is_available():
         unseen = shutil.which("nvidia-smi") is not None
         detail = (
@@ -222,19 +225,34 @@ def _model() -> Finding:
     return Finding("model", "builtin", OK, f"{size / 1e6:.1f} MB in {BUILTIN}")
 
 
-def model_findings(uri: str) -> Iterator[Finding]:
-    """What a model directory is and how it answers; what is wrong with it."""
-    from mats_core.model.facts import read_model_facts
+def model_findings(uri: str, allow_parts: Sequence[str] = ()) -> Iterator[Finding]:
+    """How an LLM's answers are written, what a model needs on a GPU, and whether the GPUs here have it."""
+    import torch
+
+    from mats_core.device import card_memory
+    from mats_core.generation.fits import fits
+    from mats_core.model.directory import check_model_dir, part_uri, resolve
+    from mats_core.model.llm import load_llm_outline
+    from mats_core.model.needs import read_needs
     from mats_core.storage.uris import public_uri
 
     area = f"model {public_uri(uri)}"
     try:
-        facts = read_model_facts(uri)
+        config = check_model_dir(uri, allow_parts)
+        llm, _, _ = load_llm_outline(str(part_uri(resolve(uri), config.llm)))
+        kinds = {kind: read_needs(uri, allow_parts, llm_dtype=kind) for kind in ("bfloat16", "int8", "int4")}
     except SettingsError as error:
         yield Finding(area, error.setting, MISSING, f"{error.problem}. Do: {error.remedy}")
         return
-    yield Finding(area, "fingerprint", OK, f"{facts.fingerprint[:12]}, {facts.size / 1e6:.1f} MB of weights")
-    yield Finding(area, "answers", OK if facts.fallback is None else NOTE, f"written by {facts.generation}")
+    why = fits(llm)
+    own = "written by the beam loop"
+    yield _fit(area, "answers", why is None, own if why is None else f"transformers' generate, which is slower: {why}")
+    yield Finding(area, "GPU memory", OK, "; ".join(map(str, kinds.values())))
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, _ = card_memory(torch.device("cuda", i)) or (0, 0)
+        found = {kind: needs.slots(free) for kind, needs in kinds.items()}
+        said = ", ".join(f"{kind}: {slots} answers at once" for kind, slots in found.items() if slots)
+        yield _fit(area, f"GPU {i}", bool(found["bfloat16"]), said or "too small, even in int4")
 
 
 def _optional(versions: Mapping[str, str]) -> Iterator[Finding]:
@@ -280,11 +298,12 @@ def doctor(
     store: Annotated[
         str | None, typer.Option(metavar="URL", help="Try a store as well: list, read, write, delete below this URL.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Say how this model's answers are written, and what it needs on a GPU.")
+    ] = None,
+    allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
     address: Annotated[
         str | None, typer.Option(help="Look whether this cluster takes jobs from anybody: host:port, or a dashboard.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(metavar="URI", help="Look at a model directory as well: is it whole, how it answers.")
     ] = None,
 ) -> int:
     """Print versions, devices, Ray, what is missing for what, what a store can, and who may use a cluster."""
@@ -293,8 +312,8 @@ def doctor(
     from rich.text import Text
 
     findings = [*examine(), *(store_findings(store) if store is not None else ())]
+    findings += model_findings(model, allow_parts or ()) if model is not None else ()
     findings += cluster_findings(address) if address is not None else ()
-    findings += model_findings(model) if model is not None else ()
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
     console = Console(soft_wrap=False)
     version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")

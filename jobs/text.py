@@ -96,9 +96,18 @@ def print_corpus(result: CorpusResult) -> None:
     for name, tally in result.sets.items():
         text = f"{tally.records:,} records of {tally.used:,} clips"
         left = [f"{count:,} that {by} asks" for by, count in sorted(tally.left_out.items())]
+        if left and result.status != "dry_run":
+            left[-1] += f" (_left_out/{name}.json)"
         left += [f"{tally.empty:,} without labels or text"] * bool(tally.empty)
         left += [f"{tally.silent:,} whose sound no text is known of"] * bool(tally.silent)
         rows.append((name, text + (f"; left out: {', '.join(left)}" if left else "")))
+        told = result.run.get("sets", {}).get(name, {})
+        if by := told.get("written_by"):
+            rows.append(("", f"written by {', '.join(f'{who} {count:,}' for who, count in by.items())}"))
+        if threes := told.get("three_words"):
+            rows.append(
+                ("", f"{threes['distinct']:,} of {threes['of']:,} runs of three words are distinct (first part)")
+            )
         if result.unchecked.get(name):
             why = "their files, or what tells where clips come from, are not under --data"
             rows.append(("", f"not compared with {', '.join(result.unchecked[name])}: {why}"))

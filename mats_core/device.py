@@ -49,6 +49,14 @@ def card_memory(device: torch.device) -> tuple[int, int] | None:
     return int(free), int(total)
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes of a GPU's memory that new tensors can take: what is free, and what torch keeps for itself unused."""
+    memory = card_memory(device)
+    if memory is None:
+        return None
+    return memory[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 # -- float32 without shortcuts -----------------------------------------------------------------------------------------
 
 _lock = threading.Lock()

@@ -16,6 +16,8 @@ from types import ModuleType
 
 NAMES = ("pipelines", "jobs")
 ROOT = Path(__file__).parents[1]
+UNUSED = ("scipy", "sklearn", "pandas", "boto3")
+"""What transformers and accelerate import where it is installed: for detection of objects, tables, SageMaker."""
 
 
 class _OwnPackages(MetaPathFinder):
@@ -34,6 +36,22 @@ def import_own() -> None:
     """From now on `pipelines` and `jobs` are the folders beside this package."""
     if not any(isinstance(each, _OwnPackages) for each in sys.meta_path):
         sys.meta_path.insert(0, _OwnPackages())
+
+
+def import_transformers() -> None:
+    """Import transformers in a process of our own, without what it imports for models that nobody here has: of the
+    seconds that it takes to import, a fifth. In a process that has it already, or is a program of somebody else's,
+    everything is to stay as it is."""
+    if "transformers" in sys.modules:
+        return
+    others = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(others))  # type: ignore[arg-type]  # None: as if it were not installed
+    try:
+        for name in ("transformers.generation.utils", "transformers.models.auto.modeling_auto", "peft"):
+            importlib.import_module(name)
+    finally:
+        for name in others:
+            del sys.modules[name]
 
 
 def main() -> None:

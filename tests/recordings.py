@@ -35,6 +35,16 @@ KINDS = {
     "avi": ("avi", "mp2"),
     "flv": ("flv", "adpcm_swf"),
     "g722": ("wav", "g722"),
+    "asfflac": ("asf", "flac"),
+    "aviflac": ("avi", "flac"),
+    "wtv": ("wtv", "flac"),
+    "rm": ("rm", "ac3"),
+    "nut": ("nut", "wavpack"),
+    "voc": ("voc", "pcm_s16le"),
+    "kvag": ("kvag", "adpcm_ima_ssi"),
+    "adx": ("adx", "adpcm_adx"),
+    "ast": ("ast", "pcm_s16be_planar"),
+    "ircam": ("ircam", "pcm_s16le"),
 }
 
 

@@ -168,3 +168,25 @@ def make_tiny_model(folder: Path) -> Path:
 def describe(folder: Path) -> dict[str, object]:
     """What `mats.json` of a model directory says."""
     return json.loads((folder / "mats.json").read_text())
+
+
+def make_chain_llm(folder: Path, sentence: str) -> Path:
+    """An LLM that writes `sentence` (words of WORDS, each once) whatever it is asked: after a word comes the next."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    hidden = 128
+    llm = AutoModelForCausalLM.from_pretrained(make_tiny_llm(folder, hidden=hidden))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    chain = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in sentence.split()]
+    following = {**dict.fromkeys(range(len(tokenizer)), chain[0]), **dict(zip(chain, [*chain[1:], 2], strict=True))}
+    with torch.no_grad():
+        for layer in llm.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        llm.model.embed_tokens.weight.copy_(torch.eye(len(tokenizer), hidden))
+        head = torch.zeros(len(tokenizer), hidden)  # [V, H]: one column a token that was read
+        for token, after in following.items():
+            head[after, token] = 1
+        llm.lm_head.weight.copy_(head)
+    llm.save_pretrained(folder)
+    return folder

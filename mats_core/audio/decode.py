@@ -312,6 +312,8 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
     damage without a word, lands up to a block away when it seeks into the last page, and shifts the first page of Opus
     by its pre-skip. Of joined streams it knows the first.
     """
+    if file.tagged:
+        return ("mp3", "libsndfile", "ffmpeg")
     name = _signature(file).name
     if name in ("AAC", "Opus", "Ogg") or file.joined:
         return ("ffmpeg",)

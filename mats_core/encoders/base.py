@@ -67,10 +67,12 @@ def stack_windows(windows: Sequence[np.ndarray], pad: Callable[[Any], Any], pinn
     found = [np.asarray(window) for window in windows]
     if any(window.dtype != np.int16 for window in found):
         found = [as_float(window) for window in found]
-    padded = [torch.from_numpy(np.ascontiguousarray(pad(window))) for window in found]  # each [samples]
+    padded = [pad(window) for window in found]  # each [samples]
+    number = torch.int16 if padded[0].dtype == np.int16 else torch.float32
     # note: torch keeps pinned memory for the next batch, and does not give it out before it has been copied
-    out = torch.empty(len(padded), len(padded[0]), dtype=padded[0].dtype, pin_memory=pinned)
-    return torch.stack(padded, out=out)
+    stacked = torch.empty(len(padded), len(padded[0]), dtype=number, pin_memory=pinned)
+    np.stack(padded, out=stacked.numpy())
+    return stacked
 
 
 def on_device(waveforms: torch.Tensor, device: torch.device) -> torch.Tensor:

@@ -33,6 +33,9 @@ class Recorder(Protocol):
     def capture(self, step: Step) -> Step:
         """A step without running it; what runs it as often as one likes."""
 
+    def forget(self) -> None:
+        """Nothing captured so far will run again."""
+
 
 class CudaRecorder:
     """CUDA graphs on a stream of their own. They share memory: no two run at once, nothing in it is read afterwards."""
@@ -40,6 +43,10 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device)
+        self.forget()
+
+    def forget(self) -> None:
+        """The graphs to come share memory of their own; that of graphs which are gone is given back with them."""
         self.pool = torch.cuda.graph_pool_handle()
 
     def warm(self, step: Step) -> None:
@@ -52,9 +59,10 @@ class CudaRecorder:
 
     def capture(self, step: Step) -> Step:
         """`step` as a graph. What other threads do to the GPU meanwhile (a copy, memory) does not disturb it."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
-            step()
+        with torch.cuda.device(self.device):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
+                step()
         return graph.replay
 
 
@@ -82,6 +90,7 @@ class GraphedBeamSearch(BeamSearch):
     def _decode(self, rows: int, columns: int, width: int) -> None:
         if self._held != self._cache.columns:  # it has grown: mask, keys and values lie elsewhere now
             self._captured.clear()
+            self._recorder.forget()
             self._held = self._cache.columns
         columns = min(columns + -columns % BUCKET, self._cache.columns)
         rows, width = self.slots, self.settings.max_new_tokens

@@ -10,6 +10,10 @@ MOST_SLOTS = 192
 """More answers at once fill no GPU better."""
 PREFILL_TOKENS = 8192
 """Tokens of prompts that are read at once."""
+PROMPT_TOKENS = 128
+"""Tokens of a prompt, the sound's vectors included, that room is kept for."""
+BESIDE = 4_000_000_000
+"""Bytes left to what works beside an LLM: an encoder that hears 64 windows takes 3.5 GB."""
 SPARE = 0.08
 """Share of the free memory that is left alone: what an allocator cannot hand out in one piece."""
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from mats_core.device import card_memory
+from mats_core.device import free_bytes
 from mats_core.generation.beam_search import BeamSearch, Written
 from mats_core.generation.fits import fits
 from mats_core.generation.generate import generate_by_transformers
 from mats_core.generation.graphs import beam_search
 from mats_core.generation.settings import DecodingSettings
-from mats_core.generation.slots import MOST_SLOTS, choose_slots, llm_sizes
+from mats_core.generation.slots import BESIDE, MOST_SLOTS, PROMPT_TOKENS, choose_slots, llm_sizes
 
 CPU_SLOTS = 32
 
@@ -81,13 +81,12 @@ class Writer:
             return self._searches[name]
 
     def _room(self, longest: int, settings: DecodingSettings) -> int:
-        """Slots that the device's memory has room for."""
-        memory, sizes = card_memory(self.causal_lm.device), llm_sizes(self.causal_lm.config.to_dict())
-        if memory is None or sizes is None:
+        """Slots that the device's memory has room for, beside what else works there."""
+        free, sizes = free_bytes(self.causal_lm.device), llm_sizes(self.causal_lm.config.to_dict())
+        if free is None or sizes is None:
             return MOST_SLOTS
-        idle = torch.cuda.memory_reserved(self.causal_lm.device) - torch.cuda.memory_allocated(self.causal_lm.device)
-        number = self.causal_lm.dtype.itemsize
-        return max(1, choose_slots(memory[0] + idle, sizes, longest, settings.max_new_tokens, settings.beams, number))
+        answer = (max(longest, PROMPT_TOKENS), settings.max_new_tokens, settings.beams, self.causal_lm.dtype.itemsize)
+        return max(1, choose_slots(free - BESIDE, sizes, *answer))
 
 
 class _Shared:

@@ -165,14 +165,15 @@ def ask_clips(
     requests: Sequence[Request],
     *,
     segments: bool = False,
-    batch_size: int = 16,
+    batch_size: int | None = 16,
     **settings: Any,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
     segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
-    has them. `batch_size` clips and windows are asked at a time: the next is begun where one is answered. Where that
-    fails, the halves are tried, down to each alone, and what fails alone takes the place of its clip's answer.
+    has them. `batch_size` clips and windows are asked at a time (None: as the model has room for): the next is begun
+    where one is answered. Where that fails, the halves are tried, down to each alone, and what fails alone takes the
+    place of its clip's answer.
     """
     asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
     for clip, request in zip(clips, requests, strict=True):
@@ -184,7 +185,7 @@ def ask_clips(
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
         return model.answer_embeddings(vectors, [request for _, request in batch], slots=batch_size, **settings)
 
-    replies = iter(zip(asked, in_batches(asked, len(asked), answer), strict=True))
+    replies = iter(zip(asked, in_batches(asked, max(1, len(asked)), answer), strict=True))
     found: list[Answer | Exception] = []
     for clip in clips:
         (pooled, _), whole = next(replies)
@@ -213,7 +214,7 @@ def in_batches(
     prepare: what is done to a batch before `run` gets it, in a thread, while `run` is at the batch before.
     """
     found: list[Any] = []
-    batches = [items[at : at + size] for at in range(0, len(items), size)]
+    batches = [items[at : at + size] for at in range(0, len(items), size)] if items else []
     with ThreadPoolExecutor(1) as thread:
         following = [thread.submit(prepare, batch) for batch in batches[:1]]
         for at, batch in enumerate(batches):

@@ -11,7 +11,15 @@ from typing import Any
 
 from mats_core.encoders.facts import is_msclap, read_hearing, split_uri, weights_file
 from mats_core.errors import SettingsError
-from mats_core.generation.slots import SPARE, LlmSizes, choose_slots, llm_sizes, reading_bytes, slot_bytes
+from mats_core.generation.slots import (
+    PROMPT_TOKENS,
+    SPARE,
+    LlmSizes,
+    choose_slots,
+    llm_sizes,
+    reading_bytes,
+    slot_bytes,
+)
 from mats_core.model.config import PACKED
 from mats_core.model.directory import check_model_dir, part_uri, resolve
 from mats_core.pretrained import weight_shapes
@@ -20,8 +28,6 @@ from mats_core.storage.fetch import local_directory
 
 HEARD_WINDOWS = 64
 """Windows an encoder takes at once."""
-PROMPT_TOKENS = 128
-"""Tokens of a prompt, the sound's vectors included, that room is kept for."""
 _TABLE = re.compile(r"embed_tokens|wte|wpe|lm_head")
 DEVICE_BYTES = 600_000_000
 """What a process takes of a GPU before it has done anything."""

@@ -160,7 +160,7 @@ class _Run:
     def _read(self, inputs: Input, here: Here) -> ScanCounts:
         """Bring the work list up to INPUT and read what is done of it; what the scan found new.
 
-        Where INPUT has few files, models are loaded meanwhile.
+        Where INPUT has few files, models are loaded meanwhile, else Ray is imported.
         """
         folder = self._out.join("_state", "work_list")
         self._work = work = WorkList(folder, inputs.own_schema, out=self._out)

@@ -39,6 +39,8 @@ from pipelines.data.schemas import (
 from pipelines.settings.archive import LimitSettings, RunSettings
 
 if TYPE_CHECKING:
+    import torch
+
     from mats_core.model.asking import Clip
     from mats_core.model.facts import ModelFacts
 
@@ -46,6 +48,8 @@ BLOCK_ROWS = 32
 """Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
+STORE_DECODERS = 4
+"""Decoders become at most so many times as many where files come from a store and they mostly wait for it."""
 SOUND = {"decoded_s": pa.float64(), "complete": pa.bool_(), "lost_s": pa.float64()}
 """What is told of a row's sound: seconds that were decoded, whether that is all, and seconds that are lost."""
 HANDED_ON = ("row_id", "last", *SOUND)
@@ -83,6 +87,7 @@ class DecodeStage(ShardStage):
     ) -> None:
         super().__init__(context)
         self._find_uris, self._retried = context.find_uris, frozenset(retried)
+        self._most_workers = STORE_DECODERS * context.decoder_workers
         self._decoder = make_decoder(context.decoder_workers, sample_rate, limits)
 
     def load(self, rows: pa.Table) -> pa.Table:
@@ -95,7 +100,7 @@ class DecodeStage(ShardStage):
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
-        started, cpu_before = time.monotonic(), self._decoder.cpu_s
+        started, cpu_before, workers = time.monotonic(), self._decoder.cpu_s, self._decoder.workers
         nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": None}
         found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
@@ -124,8 +129,10 @@ class DecodeStage(ShardStage):
         kinds = {name: pa.string() for name in ERROR} | SOUND | {"pcm": pa.large_binary()}
         for name, kind in kinds.items():
             rows = with_column(rows, name, [row[name] for row in found], kind)
-        cpu_s = self._decoder.cpu_s - cpu_before
-        return timed(rows, decode_s=time.monotonic() - started, decode_cpu_s=cpu_s, decoded_at=time.time())
+        cpu_s, spent_s = self._decoder.cpu_s - cpu_before, time.monotonic() - started
+        if len(requests) >= workers and storage.scheme(requests[0].uri):
+            self._decoder.workers = decoders_worth(workers, spent_s, cpu_s, self._most_workers)
+        return timed(rows, decode_s=spent_s, decode_cpu_s=cpu_s, decoded_at=time.time())
 
     def uris_to_read(self, rows: pa.Table) -> list[str]:
         """URIs to read, with the secrets that the work list does not hold."""
@@ -135,6 +142,15 @@ class DecodeStage(ShardStage):
         entry_ids = rows["entry_id"].to_pylist()
         private = self._find_uris(entry_ids)
         return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
+
+
+def decoders_worth(workers: int, spent_s: float, cpu_s: float, most: int) -> int:
+    """How many processes are to decode what comes from a store, so that some decode while others wait for it.
+
+    spent_s: what `workers` of them took for a table; cpu_s: the time that all together were at work in it.
+    """
+    busy = cpu_s / max(1e-9, spent_s * workers)
+    return max(workers, min(most, round(workers / max(0.01, busy))))
 
 
 def past_the_end(start_s: float, end_s: float | None) -> str:
@@ -207,6 +223,7 @@ class ModelSpec:
     trust_remote_code: bool = False
     window_s: float = 0.0
     deterministic: bool = False
+    batch_size: int | None = None
     segments: bool = False
     explain: bool = False
     with_embedding: bool = False
@@ -238,16 +255,21 @@ class ModelStage:
             torch.set_num_threads(context.threads)
         from mats_core import load_model
         from mats_core.memory.bridges import Bridge, BridgeSettings
+        from mats_core.packages import import_transformers
 
         self.spec, self.run_id = spec, context.run_id
-        self.batch_size = 1 if spec.deterministic else context.batch_size
+        self.slots: int | None = 1 if spec.deterministic else spec.batch_size or context.batch_size
         self._refusal: SettingsError | None = None
+        import_transformers()
         try:
             self.model = load_model(
                 spec.model, spec.device, spec.llm_dtype, encoder_dtype=spec.encoder_dtype,
                 mapper_dtype=spec.mapper_dtype, trust_remote_code=spec.trust_remote_code, allow_parts=spec.allow_parts,
             )  # fmt: skip
             self.bridge = Bridge(BridgeSettings(**spec.bridge), self.model.memory)
+            self._hearing = hearing_stream(self.model.device)
+            if self.model.device.type == "cuda" and not spec.deterministic:
+                self.slots = spec.batch_size  # None: as many as the LLM's writer has room for
         except SettingsError as error:  # note: of an actor that fails to start Ray tells a text; of a task, the error
             self._refusal = error
         self.ready_at = time.time()
@@ -272,7 +294,10 @@ class ModelStage:
             for index, value in enumerate(rows["pcm"])
             if well[index] and value.is_valid and value.as_buffer().size
         }
-        embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
+        import torch
+
+        with torch.cuda.stream(self._hearing):
+            embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
         found = dict(zip(sounds, embedded, strict=True))
         clips = {index: each for index, each in found.items() if isinstance(each, Clip)}
         return clips, {index: each for index, each in found.items() if isinstance(each, Exception)}
@@ -315,6 +340,16 @@ class ModelStage:
         return with_output(rows, self.JOB, self.spec, columns)
 
 
+def hearing_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """On a GPU, a stream on which sounds are heard beside the LLM's steps for other tables; None on a CPU."""
+    import torch
+
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)  # weights are there before another stream reads them
+    return torch.cuda.Stream(device)
+
+
 class EmbedStage(ModelStage):
     """Rows with pcm → audio embeddings: the columns of the manifest, and `windows`, empty where there is no sound."""
 
@@ -354,7 +389,7 @@ class AnswerStage(ModelStage):
             santa=self.spec.santa or None,
             bridge=self.bridge,
             explain=self.spec.explain,
-            batch_size=self.batch_size,
+            batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
         tokens = 0
@@ -367,6 +402,7 @@ class AnswerStage(ModelStage):
         for index in failed:
             values[index] = {}
         asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
+        slots = self.slots or max(1, asked)
         rows = self.output(rows, values, failed)
         return timed(
             rows,
@@ -374,7 +410,7 @@ class AnswerStage(ModelStage):
             answer_s=time.monotonic() - embedded,
             tokens=float(tokens),
             asked=float(asked),
-            places=float(math.ceil(asked / self.batch_size) * self.batch_size),
+            places=float(math.ceil(asked / slots) * slots),
             began_at=began,
             ready_at=self.ready_at,
         )

@@ -54,6 +54,8 @@ def start(folder: Path, **sizes: Any) -> None:
         "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32),
         # note: Ray's name for "loopback alone", which is its way on a Mac
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",
+        # a worker for each CPU that we count, before anybody asks for one: 132 of them on 64 cores
+        "RAY_prestart_worker_first_driver": "0",
         # where these are set they mean another Ray
         "RAY_REDIS_ADDRESS": None, ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE: None,
     }  # fmt: skip

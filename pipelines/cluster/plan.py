@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from mats_core.errors import SettingsError
+from mats_core.model.facts import threads_worth
 from pipelines.settings.archive import RunSettings
 
 DECODER_CPUS = 0.5
@@ -21,8 +22,6 @@ ROWS_WORTH_AN_ACTOR = 150
 CPU_BATCH, GPU_BATCH = 16, 64
 CPU_IN_FLIGHT, GPU_IN_FLIGHT = 2, 3
 MAX_SHARDS = 10_000
-SMALL_MODEL = 200_000_000
-"""Bytes of a model up to which one thread is as fast as two, and on a busy machine many times faster."""
 MEMORY_SHARE, ACTOR_BYTES = 0.6, 700_000_000
 """Model actors may take this share of the free memory; each needs so much beside twice its model's size."""
 
@@ -90,8 +89,8 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         # note: starting an actor costs several core-seconds of imports, so a short list gets fewer of them
         worth = math.ceil(rows / ROWS_WORTH_AN_ACTOR)
         actors = settings.actors or max(1, min(cores if resources.own else cores - 1, fitting, worth))
-        # note: a cluster counts one CPU an actor; steps of a small model are over before threads have met
-        threads = max(1, cores // actors) if resources.own and model_bytes > SMALL_MODEL else 1
+        share = cores // actors if resources.own else 1  # a cluster counts one CPU an actor
+        threads = max(1, min(share, threads_worth(model_bytes, cores)))
     decoders = settings.decoders or max(1, min(4 * actors, cores - actors) if on_gpu else cores // 8)
     first = actors  # that find a place at once; the others come when their nodes do
     if resources.free is not None:

@@ -29,6 +29,8 @@ from pipelines.cluster import own_ray
 from pipelines.cluster.limits import check_limits
 from pipelines.cluster.plan import Resources, free_memory, usable_cores
 
+STORE_SHARE, STORE_BYTES = 0.2, 1e9
+"""An own Ray's object store: of the free memory at most this share, and bytes for an actor."""
 START_TRIES = 2
 START_PATIENCE_S = 150.0
 """How long a node of a Ray of our own may take to register on a busy machine."""
@@ -57,6 +59,11 @@ def asks_for_ray(address: str | None, actors: int | None) -> bool:
     Ray job, or this process has a Ray already."""
     ray = sys.modules.get("ray")
     return bool(address or actors or IN_A_JOB in os.environ or (ray is not None and ray.is_initialized()))
+
+
+def import_ray_meanwhile(address: str | None) -> None:
+    """Import Ray in a thread, for a run that is to start or join one when it has done something else."""
+    threading.Thread(target=_configure_ray, kwargs={"own": address is None}).start()
 
 
 def here() -> Resources:
@@ -125,7 +132,7 @@ def _own_session(ray: Any, most_actors: int) -> Iterator[Resources]:
     folder = own_ray.make_folder()
     failed = False
     try:
-        _start_own(ray, folder, num_cpus, int(min(2e9, max(256e6, 0.2 * available))))
+        _start_own(ray, folder, num_cpus, object_store_bytes(max(cores, most_actors), available))
         yield Resources(float(cores), float(ray.cluster_resources().get("GPU", 0)), available, own=True)
     except Exception:
         failed = True
@@ -135,6 +142,11 @@ def _own_session(ray: Any, most_actors: int) -> Iterator[Resources]:
         own_ray.read_authentication()
         if not failed:  # a run that failed leaves Ray's logs; one that did not leaves nothing
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def object_store_bytes(actors: int, available: int) -> int:
+    """What is decoded waits there for the models: six tables of half an hour for each actor, as far as memory goes."""
+    return int(max(256e6, min(STORE_SHARE * available, max(2e9, STORE_BYTES * actors))))
 
 
 def _start_own(ray: Any, folder: Path, num_cpus: int, object_store_bytes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Event:
     """A label with its times. start_s, end_s: seconds in the clip."""
 
@@ -14,7 +14,7 @@ class Event:
     end_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
     """A published question with its answer. task: the record's task, a name of `mats_core.model.prompts.FAMILIES`."""
 
@@ -23,7 +23,7 @@ class Asked:
     task: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PublishedClip:
     """One clip of a set. id: the publisher's, unique in its set. source: name of the set. labels: names as published
     (display names where the set has codes), each once. events: where the set tells times, in the order of their

@@ -17,6 +17,8 @@ from pipelines.evaluate.datasets import asked_ids, list_evaluation_sets, load_ev
 from pipelines.published.folder import Folder, open_folder
 from pipelines.published.origins import has_origins
 
+MOST_NAMED = 1000
+"""Clips left out that are named; the counts go on."""
 TOO_MANY = 1.25
 """Clips that a set may have, in those that it is known to have: with more it is another release."""
 
@@ -51,8 +53,8 @@ def find_asked(root: Uri) -> AskedClips:
 @dataclass
 class Tally:
     """What was found in a set. clips: of its training part. used: those that records are made of, `records` of them
-    published or to be written. left_out: evaluation set → clips that it asks. empty: clips without a label, caption or
-    question; silent: questions whose sound no text is known of."""
+    published or to be written. left_out: evaluation set → clips that it asks; named: the ids of the first MOST_NAMED.
+    empty: clips without a label, caption or question; silent: questions whose sound no text is known of."""
 
     clips: int = 0
     used: int = 0
@@ -60,6 +62,13 @@ class Tally:
     left_out: Counter[str] = field(default_factory=Counter)
     empty: int = 0
     silent: int = 0
+    named: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave_out(self, clip_id: str, asking: str) -> None:
+        """Count a clip that an evaluation set asks."""
+        self.left_out[asking] += 1
+        if self.left_out[asking] <= MOST_NAMED:
+            self.named.setdefault(asking, []).append(clip_id)
 
     def told(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -123,7 +132,7 @@ def read_clips(definition: CorpusSet, root: Uri, asked: AskedClips, tally: Tally
             raise folder.wrong(f"label of {clip.id}", problem)
         asking = _asking(definition, origin, asked)
         if asking is not None:
-            tally.left_out[asking] += 1
+            tally.leave_out(clip.id, asking)
             continue
         if definition.publishes == "questions" and clip.questions and not clip.captions:
             clip = _with_text(clip, origin, texts)

@@ -22,19 +22,24 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.cluster.plan import usable_cores
+from pipelines.cluster.execution import bounded_retries
+from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.progress import Progress, peak_mb
+from pipelines.cluster.session import check_device
 from pipelines.corpus import blocks
 from pipelines.corpus.definition import CorpusSet, list_corpus_sets, load_corpus_set
 from pipelines.corpus.reading import AskedClips, Tally, find_asked, fingerprint, missing, unchecked
+from pipelines.corpus.writing.llm_writer import TEMPLATE, LlmFacts, instruction_mark, llm_facts
 from pipelines.data import parquet
 from pipelines.data.generations import counted
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import utc, versions
 from pipelines.settings.corpus import CorpusSettings
 
-SIDECAR = "_corpus.json"
+SIDECAR, LEFT_OUT = "_corpus.json", "_left_out"
 READ_CPUS, WRITE_CPUS = 0.5, 1.0
+ACTOR_BYTES = 1.5e9
+"""What an actor takes besides its LLM."""
 SMALL_BLOCK = 1 << 16
 """Bytes from which Ray hands a table on: a block of clips goes to its writer at once."""
 
@@ -71,8 +76,11 @@ def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | 
         with ray_session(settings.address, _workers(settings)):
             found = _check(settings, list(marks), asked, tell)
         return CorpusResult("dry_run", settings.out, found, beside)
-    identity = {"job": "corpus", "format": settings.format, "writer": settings.writer, "seed": settings.seed}
-    written = ("_run.json", SIDECAR, *(f"{name}.json" for name in list_corpus_sets()), blocks.FOLDER)
+    check_device(settings.device, settings.address)
+    llm = None if settings.writer == TEMPLATE else llm_facts(settings.writer)
+    writer = f"{llm.fingerprint}, {instruction_mark()}" if llm else settings.writer
+    identity = {"job": "corpus", "format": settings.format, "writer": writer, "seed": settings.seed}
+    written = ("_run.json", SIDECAR, LEFT_OUT, *(f"{name}.json" for name in list_corpus_sets()), blocks.FOLDER)
     with open_output(
         settings.out, identity, results=blocks.FOLDER, overwrite=settings.overwrite, written=written
     ) as out:
@@ -81,14 +89,14 @@ def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | 
             "job": "corpus", "status": "running", "run_id": out.run_id, "started": utc(started),
             "settings": {**settings.model_dump(), **places}, "versions": versions(), "unchecked": beside,
         }  # fmt: skip
-        work = _Corpus(settings, out, asked, marks, tell)
+        work = _Corpus(settings, out, asked, marks, tell, llm)
         left = work.begin()
         if not left:
             return CorpusResult("complete_before", settings.out, work.found(), beside, out.read_run() or {})
         out.write_run(run)
         try:
-            with ray_session(settings.address, _workers(settings)):
-                work.run(left)
+            with ray_session(settings.address, _workers(settings)) as there:
+                work.run(left, there)
             run["status"] = "complete"
         except KeyboardInterrupt:
             run["status"] = "interrupted"
@@ -147,10 +155,12 @@ def _check(
 
     from pipelines.cluster.session import readable_errors
 
+    warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few sets are no fault
     tables = [pa.table({"set": [name]}) for name in names]
     checked = ray.data.from_arrow(tables).map_batches(
-        blocks.check_sets, fn_args=(settings.data, asked), batch_format="pyarrow", batch_size=None, num_cpus=WRITE_CPUS
-    )
+        blocks.check_sets, fn_args=(settings.data, asked), batch_format="pyarrow", batch_size=None,
+        num_cpus=WRITE_CPUS, concurrency=_workers(settings),
+    )  # fmt: skip
     found: dict[str, Tally] = {}
     batches = (table for table in checked.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0))
     for table in readable_errors(batches):
@@ -170,8 +180,11 @@ class _Corpus:
         asked: AskedClips,
         marks: dict[str, str],
         tell: Callable[[Progress], None],
+        llm: LlmFacts | None,
     ) -> None:
         self.settings, self.out, self.asked, self.marks, self.tell = settings, out, asked, marks, tell
+        self.llm = llm
+        self.block_records = blocks.LLM_BLOCK_RECORDS if llm else blocks.BLOCK_RECORDS
         self.told: dict[str, dict[str, Any]] = dict((out.lease.generation.told.get(SIDECAR) or {}).get("sets", {}))
         self.new = 0
         self.cpu_s = 0.0
@@ -194,16 +207,18 @@ class _Corpus:
                 self._drop_parts(name, self._parts(name))  # of a run that was killed before it could
         return left
 
-    def run(self, names: list[str]) -> None:
+    def run(self, names: list[str], there: Resources) -> None:
         """Check, read and write the sets."""
         found = _check(self.settings, names, self.asked, self.tell)
         for name in names:
-            self.told[name] = {"files": self.marks[name], "complete": False, "found": found[name].told()}
+            told = found[name].told()
+            self._name_left_out(name, told.pop("named"))
+            self.told[name] = {"files": self.marks[name], "complete": False, "found": told}
         self._tell_sets()
         done = {name: sorted(self._parts(name)) for name in names}
         before = sum(parquet.row_count(uri) for name in names for uri in self._parts(name).values())
         total = sum(tally.records for tally in found.values())
-        for row in self._written(names, done):
+        for row in self._written(names, done, there):
             self.out.check()
             self.new += row["records"]
             self.cpu_s += row["cpu_s"]
@@ -211,27 +226,42 @@ class _Corpus:
         for name in names:
             self._complete(name, found[name])
 
-    def _written(self, names: list[str], done: dict[str, list[int]]) -> Iterator[dict[str, Any]]:
+    def _written(self, names: list[str], done: dict[str, list[int]], there: Resources) -> Iterator[dict[str, Any]]:
         """What was written of each block, as it is done."""
         import ray
 
         from pipelines.cluster.session import readable_errors
 
-        warnings.filterwarnings("ignore", message="The maximum number of concurrent tasks")  # few blocks are no fault
         self.tell(Progress("start"))
-        given = (self.settings.data, self.asked, done)
+        given = (self.settings.data, self.asked, done, self.block_records)
         with _small_blocks():
             sets = ray.data.from_arrow([pa.table({"set": [name]}) for name in names])
             clips = sets.map_batches(
-                blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS
-            )
-            written = clips.map_batches(
-                blocks.write_blocks, fn_args=(self.out.uri, self.settings.seed, self.out.run_id),
-                batch_format="pyarrow", batch_size=1, num_cpus=WRITE_CPUS, concurrency=_workers(self.settings),
+                blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS,
+                concurrency=_workers(self.settings),
             )  # fmt: skip
+            written = clips.map_batches(
+                **self._writing(there), batch_format="pyarrow", batch_size=1, num_cpus=WRITE_CPUS
+            )
             tables = written.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             for table in readable_errors(iter(tables)):
                 yield from table.to_pylist()
+
+    def _writing(self, there: Resources) -> dict[str, Any]:
+        """What writes a block, for `map_batches`: tasks, or actors with an LLM, one a GPU where there are any."""
+        from ray.data import ActorPoolStrategy, Dataset
+
+        settings, given = self.settings, (self.out.uri, self.settings.seed, self.out.run_id)
+        if self.llm is None:
+            return {"fn": blocks.write_blocks, "fn_args": given, "concurrency": _workers(settings)}
+        on_gpu = there.gpus >= 1 and settings.device != "cpu"
+        fitting = int(0.6 * there.memory / (self.llm.bytes + ACTOR_BYTES)) if there.memory else 1
+        actors = max(1, int(there.gpus) if on_gpu else min(_workers(settings), fitting))
+        return {
+            "fn": blocks.BlockWriter, "fn_constructor_args": (settings.writer, settings.device, *given),
+            "compute": ActorPoolStrategy(size=actors), "num_gpus": 1.0 if on_gpu else None,
+            **bounded_retries(Dataset.map_batches),
+        }  # fmt: skip
 
     def _parts(self, name: str) -> dict[int, str]:
         """Number → URI of the parts of a set that are there."""
@@ -248,18 +278,29 @@ class _Corpus:
         """Say that a set is whole, in the format that was asked for."""
         parts = self._parts(name)
         rows = sum(parquet.row_count(uri) for uri in parts.values())
-        expected = -(-tally.used // blocks.clips_a_block(name))
+        expected = -(-tally.used // blocks.clips_a_block(name, self.block_records))
         if list(parts) != list(range(expected)):
             raise RuntimeError(f"{name} has {len(parts)} parts of {expected}: its files changed while they were read")
         if self.settings.format == "json":
             blocks.write_json(self.out.uri, name, list(parts.values()))
+        uris = list(parts.values())
         self.told[name] |= {"complete": True, "records": rows}
+        if uris:
+            self.told[name]["three_words"] = blocks.variety(uris[0])
+        if self.llm:
+            self.told[name]["written_by"] = blocks.written_by(uris)
         self._tell_sets()
         if self.settings.format == "json":
             self._drop_parts(name, parts)
 
     def _drop_parts(self, name: str, parts: dict[int, str]) -> None:
         self.out.drop({f"{blocks.FOLDER}/{name}/{uri.rpartition('/')[2]}": uri for uri in parts.values()})
+
+    def _name_left_out(self, name: str, ids: dict[str, list[str]]) -> None:
+        """Say in LEFT_OUT/NAME.json which clips evaluation asks."""
+        if ids:
+            text = json.dumps(ids, indent=1, ensure_ascii=False)
+            storage.write_bytes(self.out.join(LEFT_OUT, f"{name}.json"), text.encode())
 
     def _tell_sets(self) -> None:
         self.out.tell(SIDECAR, {"sets": dict(sorted(self.told.items()))})

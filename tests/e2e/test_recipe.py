@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from pipelines.corpus.definition import list_corpus_sets
 from tests.e2e.conftest import ENV
@@ -18,6 +19,7 @@ CLOSED = [name for name in list_corpus_sets() if name not in (*OPEN_SETS, "cloth
 """The sets of stage 1."""
 
 
+@pytest.mark.long
 def test_published_files_become_a_model_of_stage_1(shared_ray: str, tiny_model_dir: str, tmp_path: Path) -> None:
     """Labels and captions → records → embeddings → ten steps of mats_stage1, all of it named by paths alone.
 

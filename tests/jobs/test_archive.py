@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.archive import finish, print_estimate
-from pipelines.archive.dry_run import Estimate
+from mats_core.model.needs import read_needs
+from pipelines.archive.dry_run import Card, Estimate
 from pipelines.archive.run import RunResult
 from pipelines.archive.scan import ScanCounts
 from pipelines.settings.archive import CaptionSettings, EmbedSettings, ScanSettings
@@ -105,3 +106,19 @@ def test_an_estimate_tells_what_there_is_and_how_long_it_takes(capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "unknown: no clip that could be measured" in said
     assert "skipped  12 .txt, 3 .pdf, 1 without an ending" in said
+
+
+def test_a_dry_run_says_what_the_model_takes_and_whether_the_gpus_have_it(
+    capsys: pytest.CaptureFixture[str], tiny_model_dir: str
+) -> None:
+    needs = read_needs(tiny_model_dir, llm_dtype="bfloat16")
+    print_estimate(Estimate(ScanCounts(), 0, rows=5, done=0, needs=needs))
+    said = capsys.readouterr().out
+    assert "GB (LLM 0.0 in bfloat16, encoder 0.0, mapper 0.0," in said
+    assert f"none here; a card needs {needs.total / 1e9:.1f} GB free" in said
+    cards = [Card("Large", 70 * 10**9, 80 * 10**9, 128), Card("Small", 10**9, 2 * 10**9, 0)]
+    print_estimate(Estimate(ScanCounts(), 0, rows=5, done=0, needs=needs, cards=cards))
+    said = capsys.readouterr().out
+    assert "Large, 70.0 GB free of 80.0: fits, 128 answers at once" in said
+    assert "Small, 1.0 GB free of 2.0: too small" in said
+    assert "unknown: the model does not fit" in said

@@ -61,6 +61,7 @@ def test_several_files_load_the_model_once(sounds: list[str], tiny_model_dir: st
 def test_json_tells_all_of_it(sounds: list[str], tiny_model_dir: str) -> None:
     done = ask(tiny_model_dir, sounds[1], "--json", "--segments", "--tag", "[audio caption]", "--task", "cla_label")
     told = json.loads(done.stdout)
+    assert told["number_types"] == {"llm": "float32", "mapper": "float32", "encoder": "float32"}
     model = mats_core.load_model(tiny_model_dir, device="cpu")
     (expected,) = model.answers(sounds[1], task="cla_label", tag="[audio caption]", segments=True)
     assert "</Speech> [audio caption] Identify" in told["prompt"]
@@ -89,8 +90,8 @@ def test_a_conversation_without_standard_input_is_refused_before_loading(
     sounds: list[str], tiny_model_dir: str, loads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", None)  # what Python makes of `<&-`
+    types = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
     with pytest.raises(SettingsError, match=r"interactive: standard input is closed; open one to read questions from"):
-        types = {"llm_dtype": "auto", "mapper_dtype": "float32", "encoder_dtype": "float32"}
         ask_files(sounds[:1], "caption", None, None, True, tiny_model_dir, False, "cpu", **types)
     assert loads == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from jobs import doctor
 from jobs.doctor import MISSING, NOTE, OK, Finding, known_conflicts, release
-from mats_core.model.directory import BUILTIN
 from tests.store_servers import FaultyProxy, Habits, MotoStore
 
 AREAS = {"system", "packages", "devices", "ray", "model", "only for some work", "caption metrics (mats evaluate)"}
@@ -94,25 +92,28 @@ def test_a_store_is_tried_and_left_as_it_was(
     proxy.close()
 
 
+def test_a_model_says_how_it_answers_and_what_it_needs(
+    tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    alone = {finding.name: finding for finding in doctor.model_findings(tiny_model_dir)}
+    assert (alone["answers"].state, alone["answers"].detail) == ("ok", "MATS's own beam search")
+    assert " GB (LLM 0.0 in bfloat16, " in alone["GPU memory"].detail and " in int4, " in alone["GPU memory"].detail
+    assert "GPU 0" not in alone
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("mats_core.device.card_memory", lambda place: (80 << 30 if place.index else 1000, 80 << 30))
+    monkeypatch.setattr("mats_core.generation.fits.KINDS", ("gpt2",))
+    cards = {finding.name: finding for finding in doctor.model_findings(tiny_model_dir)}
+    assert (cards["GPU 0"].state, cards["GPU 0"].detail) == ("note", "too small, even in int4")
+    assert cards["GPU 1"].detail.startswith("bfloat16: 192 answers at once, int8: 192")
+    assert cards["answers"].state == "note" and "an LLM of type llama is not one of gpt2" in cards["answers"].detail
+    (missing,) = doctor.model_findings(str(tmp_path))
+    assert missing.state == "missing" and "there is no mats.json" in missing.detail
+
+
 def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AAC_METRICS_JAVA_PATH", "no-java-here")
     findings = {f.name: f for f in doctor.caption_metric_findings()}
     assert "cider_d" in findings["run here"].detail and "meteor" not in findings["run here"].detail
     assert findings["meteor"].state == NOTE and "Java 8 to 13" in findings["meteor"].detail
     assert "Do:" in findings["spice"].detail
-
-
-def test_a_model_says_how_it_answers(tmp_path: Path) -> None:
-    found = {finding.name: finding for finding in doctor.model_findings("builtin")}
-    assert found["answers"] == Finding("model builtin", "answers", OK, "written by beam loop")
-    other = tmp_path / "model"
-    shutil.copytree(BUILTIN, other)
-    config = json.loads((other / "llm" / "config.json").read_text())
-    stated = config | {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
-    (other / "llm" / "config.json").write_text(json.dumps(stated))
-    found = {finding.name: finding for finding in doctor.model_findings(str(other))}
-    assert found["answers"].state == NOTE
-    assert found["answers"].detail.startswith("written by transformers' generate: its positions (dynamic) depend on")
-    (other / "mats.json").unlink()
-    (broken,) = doctor.model_findings(str(other))
-    assert broken.state == MISSING and "Do: " in broken.detail

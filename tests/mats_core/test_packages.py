@@ -91,3 +91,23 @@ def test_another_distribution_in_the_same_place(tmp_path: Path, theirs: str) -> 
 
 def test_who_imports_the_model_alone_keeps_packages_of_these_names() -> None:
     assert not any(isinstance(each, packages._OwnPackages) for each in sys.meta_path)
+
+
+@pytest.mark.processes
+def test_transformers_is_imported_without_what_nobody_uses() -> None:
+    """It is there for whoever wants it afterwards, and a process that had transformers before keeps all of it."""
+    program = """
+import sys
+from mats_core.packages import UNUSED, import_transformers
+import_transformers()
+print(sorted(name for name in UNUSED if name in sys.modules))
+from transformers import ClapModel, LlamaForCausalLM
+import scipy.optimize, sklearn, pandas
+print(sorted(name for name in UNUSED if sys.modules.get(name)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["[]", "['pandas', 'scipy', 'sklearn']"]
+    program = "import sys, transformers.generation.utils; from mats_core.packages import *; before = set(sys.modules); "
+    program += "import mats_core.packages as p; p.import_transformers(); print(set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -8,7 +8,14 @@ answers    the LLM: `generate` of transformers beside the engine
 training   a training step, eager and compiled
 report     the table, and the text for BENCHMARKS.md
 
-It runs without Ray and downloads nothing. Where torch, transformers, peft, typer, rich, pyarrow, filelock and numba are
-installed (a machine made for GPUs) and a package index is out of reach, carry the rest along as wheels: `device.sh`
-beside this file says how, and is what to run there. Results so far survive whatever ends the run: they are in --out.
+It runs without Ray and downloads nothing. A machine made for GPUs often has torch, transformers, peft, typer, rich,
+pyarrow, filelock and numba, and no way to a package index. The rest is 23 MB of wheels, carried along in a folder that
+git ignores; `device.sh` has the `pip download` line. From the checkout's root:
+
+    sh jobs/benchmarks/gpu/device.sh wheels                                   # where there is an index, once
+    sh jobs/benchmarks/gpu/device.sh run results.jsonl                        # there; about seven minutes
+    sh jobs/benchmarks/gpu/device.sh run again.jsonl --section engine         # one section
+
+Results so far survive whatever ends the run. Each section ends at its deadline, all of them after 470 seconds; what
+fails is told with its traceback, and the next begins. `--size small --device cpu` tries the same way anywhere.
 """

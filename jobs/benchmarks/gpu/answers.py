@@ -225,8 +225,9 @@ def engine_rate(
     lengths, hidden = answer_lengths(count, mean), llm.config.hidden_size
     prompts = random_prompts(count, section.size.prompt, hidden, section.device, number(section.device))
     search = open_search(llm, slots, max(lengths), graphs)
-    run = _Run(search, head, lengths, section.device)
-    run.answers(prompts[:slots])  # kernels are chosen, memory is taken, every length is captured
+    run = _Run(search, head, [max(lengths)] * count, section.device)
+    run.answers(sorted(prompts, key=len)[-slots:])  # kernels are chosen, memory is taken, every length is captured
+    run.lengths = lengths
     began, run.steps, run.prefill_s = time.perf_counter(), 0, 0.0
     rows = run.answers(prompts)
     whole = time.perf_counter() - began
@@ -269,7 +270,7 @@ class _Run:
         search, found = self.search, dict[int, list[int]]()
         self.head.lengths, self.head.written = self._places, search._beams.steps[:, None]
         mean = sum(self.lengths[: len(prompts)]) / len(prompts)
-        began, self.full_rate = time.perf_counter(), 0.0
+        began, self.full_rate, self._keys = time.perf_counter(), 0.0, []
         try:
             for key, prompt in enumerate(prompts):
                 search.add(key, prompt)

@@ -46,6 +46,8 @@ class Container:
             raise AudioError("decode_failed", _without_decoder(file))
         self.stream: Any = decodable[0]
         self.stream.codec_context.thread_count = 1
+        if self.stream.codec_context.name == "flac":  # else a frame with a wrong checksum is heard as it comes
+            self.stream.codec_context.options = {"err_detect": "crccheck+explode"}
         self.kind = self.container.format.name.split(",")[0]
         self.joined = bool(self.container.format.flags & _TS_DISCONT)
         self.base: Fraction = self.stream.time_base or Fraction(1, 1000)

@@ -6,6 +6,7 @@ questions  questions whose answers follow from labels and their times
 patterns   the sentences, to fill
 phrases    how a label is said in English, out of the tables in phrases/
 timeline   what comes first, together, throughout and how often
+llm_writer an LLM as the writer, asked with instruction.txt; checks: what is wrong with what it writes
 variety    how much texts vary: shares of patterns, distinct runs of three words
 draws      choices that follow from a name alone
 

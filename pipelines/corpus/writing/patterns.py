@@ -146,7 +146,7 @@ SCENE = (
     "a recording made {p}.",
     "the acoustic scene of {n}.",
     "the ambience of {n}.",
-    "background sounds {p}.",
+    "surrounding sounds {p}.",
     "the atmosphere of {n} is heard.",
     "sounds heard {p}.",
     "the microphone is {p}.",

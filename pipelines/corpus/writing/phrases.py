@@ -24,10 +24,10 @@ TABLES = {
 
 # Words that keep their capital within a sentence; other words of a label lose it.
 _PROPER = frozenset({
-    "Hammond", "French", "Middle", "East", "Asia-Far", "N.", "Eastern", "Christmas", "Christian", "Carnatic", "Latin",
-    "Bollywood", "America", "American", "African", "Africa", "Asia", "Asian", "Afrobeat", "Indian", "Brazilian", "R&B",
-    "Spanish", "Turkish", "Balkan", "Celtic", "European", "Europe", "Romany", "British", "Pacific", "Western", "RnB",
-    "Americana", "Rhodes", "Baltimore", "DTMF", "CO", "DJ", "IDM", "EDM", "MP3",
+    "Hammond", "French", "Middle", "North", "South", "East", "Asia-Far", "N.", "Eastern", "Christmas", "Christian",
+    "Carnatic", "Latin", "Bollywood", "America", "American", "African", "Africa", "Asia", "Asian", "Afrobeat", "Indian",
+    "Brazilian", "R&B", "Spanish", "Turkish", "Balkan", "Celtic", "European", "Europe", "Romany", "British", "Pacific",
+    "Western", "RnB", "Americana", "Rhodes", "Baltimore", "DTMF", "CO", "DJ", "IDM", "EDM", "MP3",
 })  # fmt: skip
 _EMPTY = frozenset({"a", "an", "the", "of", "in", "on", "being", "played", "playing", "and", "or"})
 

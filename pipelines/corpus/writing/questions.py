@@ -135,6 +135,8 @@ def presence(entry: Entry, draws: Draws) -> tuple[str, str]:
         return pattern, pattern.format(w=entry.word, an_w=article(entry.word))
     said = draws.pick(entry.phrases)
     pattern = pick_pattern(PRESENT, said.noun, draws)
+    if said.acts and pattern.endswith((" heard?", " audible?")):  # no "can a flute being played be heard?"
+        said = next((each for each in entry.phrases if not each.acts), said)
     return pattern, pattern.format(n=said.noun, be="Are" if said.plural else "Is")
 
 

@@ -12,7 +12,7 @@ from pipelines.corpus.clips import PublishedClip
 from pipelines.corpus.definition import CorpusSet
 from pipelines.corpus.writing.captions import Written, caption
 from pipelines.corpus.writing.draws import Draws
-from pipelines.corpus.writing.phrases import TABLES, Entry, entry, plain, table
+from pipelines.corpus.writing.phrases import TABLES, Entry, entry, key, plain, table
 from pipelines.corpus.writing.questions import Question, askable, question
 from pipelines.corpus.writing.timeline import Timeline, timeline
 
@@ -132,8 +132,18 @@ def ancestors(of: str) -> frozenset[str]:
 
 def answer_words(labels: Sequence[str], spoken: Mapping[str, str]) -> list[str]:
     """The words for labels in an answer. Among several, commas part them, so a name is cut at its own first one."""
-    words = [spoken.get(label) or plain(label) for label in labels]
+    words = [spoken.get(label) or _name(label) for label in labels]
     return words if len(words) == 1 else [shortened(each) for each in words]
+
+
+@cache
+def _name(label: str) -> str:
+    """A label as it is written, less what is no part of its name; tags that run words together (MTG-Jamendo's
+    "genre---drumnbass", "instrument---electricguitar") as the tables say them."""
+    said = table("music").get(key(label)) if "---" in label else None
+    if said is not None and said.role in ("genre", "with"):
+        return said.word or re.sub("^(an?|the) ", "", said.phrases[0].noun)
+    return plain(label)
 
 
 @cache

@@ -404,3 +404,23 @@ def test_an_intact_file_costs_few_reads(kind: str) -> None:
     file = Counted(encode(melody(16000, 100.0), 16000, kind))
     probe(file)
     assert file.reads <= 10
+
+
+@pytest.mark.parametrize("kind", ["wav", "wav24", "aiff", "g722", "adpcm", "w64", "caf", "au"])
+def test_what_a_cut_file_lacks_is_told(kind: str) -> None:
+    wave = melody(16000, 10.0)
+    if kind == "g722":
+        data = encode(wave, 16000, kind)
+    else:
+        written = io.BytesIO()
+        container, codec = {"wav24": ("WAV", "PCM_24"), "adpcm": ("WAV", "MS_ADPCM")}.get(
+            kind, (kind.upper(), "PCM_16")
+        )
+        soundfile.write(written, wave, 16000, format=container, subtype=codec)
+        data = written.getvalue()
+    cut = decode(io.BytesIO(data[: len(data) * 7 // 10]), sample_rate=16000)
+    assert not cut.complete
+    assert cut.decoded_s == pytest.approx(7.0, abs=0.1)
+    assert cut.decoded_s + cut.lost_s == pytest.approx(10.0, abs=0.05)
+    row = decode(io.BytesIO(data[: len(data) * 7 // 10]), sample_rate=16000, start_s=6.0, duration_s=2.0)
+    assert row.decoded_s + row.lost_s == pytest.approx(2.0, abs=0.01)

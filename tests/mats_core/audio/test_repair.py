@@ -20,7 +20,9 @@ def id3(length: int, footer: bool = False) -> bytes:
     return head + b"\1\2\3\4" * (length // 4) + bytes(length % 4) + (b"3DI" + head[3:] if footer else b"")
 
 
-@pytest.mark.parametrize("kind", ["flac", "wav", "aiff", "ogg", "opus", "m4a", "webm", "aac", "mp3"])
+@pytest.mark.parametrize(
+    "kind", ["flac", "wav", "aiff", "ogg", "opus", "m4a", "webm", "aac", "mp3", "ircam", "adx", "ast"]
+)
 @pytest.mark.parametrize("tag", [id3(40), id3(90_000), id3(70) + id3(5000, footer=True)])
 def test_a_tag_in_front_of_any_format_hides_nothing(kind: str, tag: bytes) -> None:
     data = encode(melody(48000, 2.0), 48000, kind)

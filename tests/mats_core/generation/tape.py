@@ -64,10 +64,13 @@ class TapeRecorder:
     """As `graphs.CudaRecorder`. state: all tensors that outlive a step; capturing changes none of them."""
 
     def __init__(self, state: Callable[[], list[torch.Tensor]]) -> None:
-        self.state, self.captures, self.replays, self.operations = state, 0, 0, 0
+        self.state, self.captures, self.replays, self.operations, self.forgotten = state, 0, 0, 0, 0
 
     def warm(self, step: Step) -> None:
         step()
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def capture(self, step: Step) -> Step:
         tape, kept = Tape(), [(each, each.clone()) for each in self.state()]

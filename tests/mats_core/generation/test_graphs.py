@@ -7,6 +7,7 @@ import logging
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -60,7 +61,7 @@ def test_replayed_steps_write_the_same_answers(kind: str, beams: int, monkeypatc
     """Slots are refilled, lengths pass from one graph to the next, and the cache grows in between."""
     monkeypatch.setattr(graphs, "BUCKET", 16)
     llm, settings = random_llm(kind, 60, 1), SETTINGS.model_copy(update={"beams": beams})
-    given = prompts((*LENGTHS, 40, 30, 5))  # the longer ones need a larger cache
+    given = prompts((*LENGTHS, 60, 30, 5))  # the longer ones need a larger cache
     plain = answered(BeamSearch(llm, settings, end=END, slots=3), given)
     search, recorder = on_tape(llm, settings, 3)
     replayed = answered(search, given)
@@ -69,6 +70,7 @@ def test_replayed_steps_write_the_same_answers(kind: str, beams: int, monkeypatc
         assert replayed[key].logprob_sum == pytest.approx(each.logprob_sum, abs=1e-5)
     assert search.eager is None
     assert recorder.captures >= 2 and recorder.replays > recorder.captures
+    assert recorder.forgotten == 2  # before the first, and where the cache grew
 
 
 def test_a_step_is_what_a_graph_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,6 +144,36 @@ def test_where_capturing_fails_steps_run_as_they_are(caplog: pytest.LogCaptureFi
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
+def test_cuda_graphs_are_made_as_pytorch_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first run on the side stream, between the work before and after it; then a capture there, into one pool."""
+    told: list[Any] = []
+
+    class Stream:
+        def __init__(self, name: Any) -> None:
+            self.name = name
+
+        def wait_stream(self, other: Stream) -> None:
+            told.append(f"{self.name} waits for {other.name}")
+
+    graph = create_autospec(torch.cuda.graph)  # refuses arguments that the real one does not take
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("current"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext(told.append(f"on {stream.name}")))
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: told.append("replay")))
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    recorder = graphs.CudaRecorder(torch.device("cuda"))
+    recorder.warm(lambda: told.append("step"))
+    assert told == ["side waits for current", "on side", "step", "current waits for side"]
+    replay = recorder.capture(lambda: told.append("captured"))
+    assert told[-1] == "captured"
+    replay()
+    assert told[-1] == "replay"
+    assert graph.call_args.kwargs["pool"] == "pool" and graph.call_args.kwargs["stream"].name == "side"
+    assert graph.call_args.kwargs["capture_error_mode"] == "thread_local"
+
+
 def test_a_gpu_gets_graphs_and_a_cpu_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     llm = random_llm("llama", 60, 1)
     assert type(beam_search(llm, SETTINGS, end=END, slots=2)) is BeamSearch
@@ -156,7 +188,7 @@ def test_a_gpu_gets_graphs_and_a_cpu_the_plain_loop(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("beams", [1, 4])
 def test_graphs_on_a_gpu_write_what_the_plain_loop_writes(beams: int) -> None:
     llm, settings = copy.deepcopy(random_llm("llama", 60, 1)).cuda(), SETTINGS.model_copy(update={"beams": beams})
-    given = [prompt.cuda() for prompt in prompts((*LENGTHS, 40, 30, 5))]
+    given = [prompt.cuda() for prompt in prompts((*LENGTHS, 60, 30, 5))]
     plain = answered(BeamSearch(llm, settings, end=END, slots=3), given)
     search = beam_search(llm, settings, end=END, slots=3)
     found = answered(search, given)

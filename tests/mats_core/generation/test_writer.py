@@ -11,6 +11,7 @@ import torch
 
 from mats_core.generation import writer as module
 from mats_core.generation.settings import DecodingSettings
+from mats_core.generation.slots import BESIDE, PROMPT_TOKENS, SPARE, llm_sizes, reading_bytes, slot_bytes
 from mats_core.generation.writer import Writer
 from tests.mats_core.generation.random_llms import END, random_llm
 
@@ -68,3 +69,30 @@ def test_an_llm_that_does_not_fit_is_answered_by_transformers(writer: Writer, mo
     assert [answer.ids for answer in writer.write(PROMPTS[:5], SETTINGS, slots=2)] == expected
     assert asked == [7 + 9]  # the longest prompt and answer
     assert writer.write([], SETTINGS) == []
+
+
+def test_slots_are_as_many_as_a_gpus_memory_has_room_for(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free when settings come for the first time decides; a CPU takes what suits it."""
+    made: list[int] = []
+    real = module.beam_search
+
+    def counted(*args: Any, slots: int, **options: Any) -> Any:
+        made.append(slots)
+        return real(*args, slots=slots, **options)
+
+    monkeypatch.setattr(module, "beam_search", counted)
+    monkeypatch.setattr(module, "free_bytes", lambda device: None)
+    expected = [answer.ids for answer in writer.write(PROMPTS, SETTINGS)]
+    assert made == [module.CPU_SLOTS]
+    sizes = llm_sizes(writer.causal_lm.config.to_dict())
+    assert sizes is not None
+    one = slot_bytes(sizes, PROMPT_TOKENS, SETTINGS.max_new_tokens, SETTINGS.beams, 4)
+    for room, slots in ((0, 1), (5, 5), (10_000, module.CPU_SLOTS)):
+        free = BESIDE + int((reading_bytes(sizes, 4) + (room + 0.5) * one) / (1 - SPARE))
+        monkeypatch.setattr(module, "free_bytes", lambda device, free=free: free)
+        fresh = Writer(writer.causal_lm, bos=1, end=END)
+        assert [answer.ids for answer in fresh.write(PROMPTS, SETTINGS)] == expected
+        monkeypatch.setattr(module, "free_bytes", lambda device: 0)  # its own slots have taken it
+        fresh.write(PROMPTS[:1], SETTINGS)
+        assert made.pop() == slots
+        assert len(made) == 1

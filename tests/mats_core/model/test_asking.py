@@ -176,6 +176,7 @@ def test_the_next_batch_is_prepared_while_this_one_is_at_work() -> None:
         return [2 * each for each in batch]
 
     assert in_batches(range(5), 2, run, prepare) == [200, 202, 204, 206, 208]
+    assert in_batches([], 0, run, prepare) == []
 
 
 def test_a_batch_that_fails_is_run_item_by_item() -> None:
@@ -195,3 +196,8 @@ def test_a_model_without_an_encoder_hears_nothing(tiny_model_dir: str) -> None:
     deaf = mats_core.load_model(tiny_model_dir, device="cpu", encoder=False)
     with pytest.raises(SettingsError, match=r"model: it has no encoder; .*a model with an encoder"):
         embed_sound(deaf, (np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE))
+
+
+def test_where_nothing_is_asked_nothing_is_answered(model: MatsModel) -> None:
+    """A table of files without sound."""
+    assert ask_clips(model, [], []) == [] and embed_clips(model, []) == []

@@ -63,7 +63,7 @@ def test_answers_more_or_longer_take_more(tiny_model_dir: str) -> None:
 
 def test_a_full_model_on_cards_of_all_sizes() -> None:
     assert [FULL.slots(size * GIB) for size in (8, 16, 24, 40, 80, 141)] == [0, 0, 12, 40, 112, 192]
-    assert str(FULL).startswith("20.6 GB (LLM 13.5 in bfloat16, encoder 0.6, mapper 0.7, 5.8 to work in)")
+    assert str(FULL).startswith("20.8 GB (LLM 13.5 in bfloat16, encoder 0.6, mapper 0.7, 6.0 to work in)")
 
 
 def test_a_card_too_small_is_refused_before_anything_is_loaded(

@@ -13,7 +13,7 @@ import soundfile
 
 from mats_core.audio.decode import decode
 from pipelines.archive.headers import Scanner
-from pipelines.archive.stages import DecodeStage
+from pipelines.archive.stages import DecodeStage, decoders_worth
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import open_input
@@ -149,3 +149,19 @@ def test_a_file_whose_header_lies_comes_out_whole_and_nothing_twice(
         assert len(samples) == 0 or abs(start - end) < 1e-6  # each begins where the one before it ended
         end += len(samples) / RATE
     assert end == pytest.approx(LIARS[name], abs=TOLERANCE_S.get(name, 0.001))
+
+
+@pytest.mark.parametrize(
+    ("workers", "spent_s", "cpu_s", "expected"),
+    [
+        (4, 10.0, 40.0, 4),  # all at work all of the time
+        (4, 10.0, 20.0, 8),  # each waits for half of it
+        (4, 10.0, 5.0, 16),  # and no more than that, however long they wait
+        (8, 10.0, 20.0, 16),
+        (4, 0.0, 0.0, 16),  # too quick to be measured
+    ],
+)
+def test_where_decoders_wait_for_a_store_there_are_more_of_them(
+    workers: int, spent_s: float, cpu_s: float, expected: int
+) -> None:
+    assert decoders_worth(workers, spent_s, cpu_s, 16) == expected

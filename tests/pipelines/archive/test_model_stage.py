@@ -72,7 +72,7 @@ def answerer(tiny_model_dir: str) -> AnswerStage:
 
 def run(stage: Any, table: pa.Table, batch: int) -> dict[int, dict[str, Any]]:
     """Rows by id, the stage having seen `batch` at a time."""
-    stage.batch_size = batch
+    stage.slots = batch
     found = [row for at in range(0, len(table), batch) for row in stage(table.slice(at, batch)).to_pylist()]
     return {row["row_id"]: row for row in found}
 

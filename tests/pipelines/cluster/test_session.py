@@ -12,7 +12,7 @@ import torch
 
 from mats_core.errors import SettingsError
 from pipelines.cluster import session
-from pipelines.cluster.session import check_answers, check_device
+from pipelines.cluster.session import check_answers, check_device, object_store_bytes
 from pipelines.settings.archive import CaptionSettings
 from pipelines.settings.base import build
 from pipelines.settings.text import EmbedTextSettings
@@ -100,3 +100,11 @@ except KeyboardInterrupt:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (0, "stopped\n", "")
+
+
+def test_an_own_rays_object_store_is_sized_by_actors_and_memory() -> None:
+    gigabyte = 10**9
+    assert object_store_bytes(2, 64 * gigabyte) == 2 * gigabyte
+    assert object_store_bytes(8, 64 * gigabyte) == 8 * gigabyte
+    assert object_store_bytes(64, 64 * gigabyte) == 12.8 * gigabyte  # a fifth of what is free
+    assert object_store_bytes(2, gigabyte // 2) == 256_000_000

@@ -73,9 +73,13 @@ def test_every_record_is_there_once(complete: Path, root: str, name: str) -> Non
 
 
 def test_what_is_written_is_a_corpus(complete: Path) -> None:
-    """`mats embed-text` and `mats train` take OUT, and a set of it, as they take any corpus."""
+    """`mats embed-text` and `mats train` take OUT, and a set of it, as they take any corpus; what was left out is named
+    beside it."""
     files = corpus_files(str(complete))
     report = FileReport(files[0].uri)
+    assert json.loads((complete / "_left_out" / "audiocaps.json").read_text()) == {
+        "audiocaps": [str(n) for n in range(20)]
+    }
     assert len(files) == 4 and len(corpus_files(str(complete / "records" / "audiocaps"))) == 3
     assert len(list(read_corpus(files[0].uri, report))) == report.records and report.bad == 0
 

@@ -19,6 +19,7 @@ from tests.recordings import bursts, clicks, encode, tone_of_each_second, tones
 RATE = 16000
 SECONDS = 12
 KINDS = ["m4a", "mkv", "webm", "wma", "mpg", "ts", "aac", "opus", "ogg", "avi"]
+FLAC_KINDS = ["asfflac", "aviflac", "wtv"]
 
 
 def _heard(data: bytes, **stretch: float) -> list[int | None]:
@@ -46,7 +47,7 @@ def _remuxed(data: bytes, change: Callable[[float, bytes], tuple[float, bytes] |
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, *FLAC_KINDS, "kvag"])
 def test_every_second_is_heard_in_its_place_in_rows_and_as_a_whole(kind):
     data = encode(tones(48000, SECONDS), 48000, kind)
     info = probe(io.BytesIO(data))
@@ -105,6 +106,19 @@ def test_what_damage_took_from_matroska_is_told_as_lost(kind, pictures):
     assert decode(io.BytesIO(bytes(data)), sample_rate=RATE, start_s=0.0, duration_s=3.0).complete
 
 
+@pytest.mark.parametrize("kind", ["ogg", "opus", *FLAC_KINDS])
+def test_a_byte_changed_costs_what_a_checksum_covers_and_is_told(kind):
+    data = bytearray(encode(tones(48000, SECONDS), 48000, kind))
+    whole = _heard(bytes(data))
+    data[len(data) // 2 + 500] ^= 0x55  # note: in the middle, ASF has padding
+    decoded = decode(io.BytesIO(bytes(data)), sample_rate=RATE)
+    assert (decoded.complete, decoded.decoded_s) == (False, pytest.approx(SECONDS, abs=0.1))
+    assert 0 < decoded.lost_s < 3
+    others = [at for at, tone in enumerate(_heard(bytes(data))[:SECONDS]) if tone != whole[at]]
+    assert len(others) <= 3
+    assert decode(io.BytesIO(bytes(data)), sample_rate=RATE, start_s=0.0, duration_s=3.0).complete
+
+
 def _placed(times: list[float], length_s: float = 1.0) -> list[tuple[float, float]]:
     """(begin, seconds) of what is heard of frames with these time stamps, silence left out."""
     source = FfmpegSource(SourceFile(io.BytesIO(encode(tones(48000, SECONDS), 48000, "webm"))), Signature("audio", ""))
@@ -130,7 +144,7 @@ def test_time_stamps_say_where_frames_are_heard(times, heard):
 
 
 @pytest.mark.parametrize("live", [False, True])
-@pytest.mark.parametrize("kind", ["mkv", "webm", "wma", "ts", "mpg", "avi", "flv"])
+@pytest.mark.parametrize("kind", ["mkv", "webm", "wma", "ts", "mpg", "avi", "flv", "rm", "voc", "nut"])
 def test_files_one_behind_the_other_are_one_sound(kind, live):
     def segment(first: int, seconds: int) -> bytes:
         data = encode(tones(44100 if kind == "flv" else 48000, seconds, first), 44100 if kind == "flv" else 48000, kind)

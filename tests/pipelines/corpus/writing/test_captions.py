@@ -91,7 +91,7 @@ def test_loudness_is_told_only_where_it_is_known() -> None:
             assert not loud.search(text) or loud.search(label), text
 
 
-def written(definition: CorpusSet, number: int = 2500) -> list[Written]:
+def written(definition: CorpusSet, number: int = 1500) -> list[Written]:
     """Captions of made-up clips: one to ten labels where clips have several, with times where the set tells them."""
     rng, found = random.Random(3), []
     several = definition.subject in ("sound", "music") and definition.name not in ("esc50", "urbansound8k", "vggsound")

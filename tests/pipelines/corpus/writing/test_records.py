@@ -92,6 +92,8 @@ def test_commas_part_labels_so_a_name_loses_its_own_in_a_list() -> None:
     assert answer_words(["pigeon, dove cooing"], {}) == ["pigeon, dove cooing"]
     several = ["Male speech, man speaking", "Inside, small room", "Roaring cats (lions, tigers)", "Bee, wasp, etc."]
     assert answer_words(several, {}) == ["male speech", "inside small room", "roaring cats", "bee"]
+    tags = ["genre---drumnbass", "instrument---electricguitar", "mood/theme---happy"]
+    assert answer_words(tags, {}) == ["drum and bass", "electric guitar", "happy"]
     assert answer_words(["hiphop", "rock"], {"hiphop": "hip hop"}) == ["hip hop", "rock"]
 
 
@@ -107,12 +109,12 @@ def test_of_many_labels_those_are_told_that_sound_longest() -> None:
 def test_presence_is_asked_evenly_and_no_means_that_the_label_is_not_there(name: str) -> None:
     definition = load_corpus_set(name).model_copy(update={"records_a_clip": 40})
     answers: Counter[str] = Counter()
-    for clip in clips_of(definition, 150, 1 if len(definition.labels) < 60 else 3):
+    for clip in clips_of(definition, 80, 1 if len(definition.labels) < 60 else 3):
         for record in write_records(clip, definition, 5):
             if record["output"] in ("yes", "no") and record["instruction"]:
                 answers[record["output"]] += 1
-    assert answers.total() > 100
-    assert 0.4 < answers["yes"] / answers.total() < 0.6
+    assert answers.total() > 60
+    assert 0.35 < answers["yes"] / answers.total() < 0.65
 
 
 def test_what_is_asked_for_in_vain_is_near_what_is_there_and_never_implied_by_it() -> None:
