@@ -67,13 +67,8 @@ def read_model_facts(uri: str, allow_parts: Sequence[str] = (), trust_remote_cod
     made_with = config.encoder.fingerprint if config.encoder else ""
     return ModelFacts(
         fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
-<<<<<<< HEAD
-        window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=_size(folder, config),
-        positions=_positions(folder, config), fallback=_fallback(folder, config), config=config,
-=======
         window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=weight_bytes(folder, config),
-        positions=_positions(folder, config), config=config,
->>>>>>> main
+        positions=_positions(folder, config), fallback=_fallback(folder, config), config=config,
         elsewhere=tuple(check_places(folder, part_uris(config), uri, allow_parts)),
     )  # fmt: skip
 
@@ -88,21 +83,17 @@ def _positions(folder: Path, config: ModelConfig) -> int:
     return next((value for value in stated if type(value) is int and value > 0), 0)
 
 
-<<<<<<< HEAD
 def _fallback(folder: Path, config: ModelConfig) -> str | None:
     stated = _llm_config(folder, config)
     return fits_config(stated, config.mapper.vectors + config.decoding.max_new_tokens) if stated else None
 
 
-def _size(folder: Path, config: ModelConfig) -> int:
-=======
 def threads_worth(size: int, cores: int) -> int:
     """Threads of torch that a model of so many bytes can use: steps of a small one are over before threads have met."""
     return cores if size > SMALL_MODEL else 1
 
 
 def weight_bytes(folder: Path, config: ModelConfig) -> int:
->>>>>>> main
     """Bytes of weights, of parts that lie on this machine: what an actor needs at least."""
     parts = (part_uri(folder, part) for part in (config.encoder, config.llm, config.memory))
     bare = [split_uri(part)[0] if part.startswith("msclap:") else strip_scheme(part) for part in parts if part]

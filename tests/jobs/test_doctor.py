@@ -96,7 +96,7 @@ def test_a_model_says_how_it_answers_and_what_it_needs(
     tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     alone = {finding.name: finding for finding in doctor.model_findings(tiny_model_dir)}
-    assert (alone["answers"].state, alone["answers"].detail) == ("ok", "MATS's own beam search")
+    assert (alone["answers"].state, alone["answers"].detail) == ("ok", "written by the beam loop")
     assert " GB (LLM 0.0 in bfloat16, " in alone["GPU memory"].detail and " in int4, " in alone["GPU memory"].detail
     assert "GPU 0" not in alone
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
