@@ -42,6 +42,8 @@ ACTOR_BYTES = 1.5e9
 """What an actor takes besides its LLM."""
 SMALL_BLOCK = 1 << 16
 """Bytes from which Ray hands a table on: a block of clips goes to its writer at once."""
+SMALLEST_BLOCK = 512
+"""The same where an LLM writes: its blocks are small, and each is to be an actor's work of its own."""
 
 
 @dataclass
@@ -134,13 +136,13 @@ def _workers(settings: CorpusSettings) -> int:
 
 
 @contextmanager
-def _small_blocks() -> Iterator[None]:
-    """Ray hands on what a task has made from SMALL_BLOCK bytes, and not from 128 MB."""
+def _small_blocks(size: int) -> Iterator[None]:
+    """Ray hands on what a task has made from `size` bytes, and not from 128 MB."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
     before = context.target_max_block_size
-    context.target_max_block_size = SMALL_BLOCK
+    context.target_max_block_size = size
     try:
         yield
     finally:
@@ -234,7 +236,7 @@ class _Corpus:
 
         self.tell(Progress("start"))
         given = (self.settings.data, self.asked, done, self.block_records)
-        with _small_blocks():
+        with _small_blocks(SMALLEST_BLOCK if self.llm else SMALL_BLOCK):
             sets = ray.data.from_arrow([pa.table({"set": [name]}) for name in names])
             clips = sets.map_batches(
                 blocks.read_sets, fn_args=given, batch_format="pyarrow", batch_size=None, num_cpus=READ_CPUS,
