@@ -319,6 +319,8 @@ def reader_order(file: SourceFile) -> tuple[Reader, ...]:
         return ("ffmpeg",)
     if name == "FLAC":
         return ("libsndfile", "flac", "ffmpeg")
+    if name == "VOC":
+        return ("ffmpeg",)  # libsndfile takes the headers of its blocks for samples
     return ("mp3", "ffmpeg", "libsndfile") if name == "MP3" else ("libsndfile", "ffmpeg")
 
 

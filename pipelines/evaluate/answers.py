@@ -92,7 +92,8 @@ def make_answers(
     else:
         sounds, heard = storage.join(settings.out, "sounds.parquet"), storage.join(settings.out, HEARD)
         parquet.write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
-        shared = settings.model_dump(include={*RUN_FIELDS, "model", "overwrite"})
+        wanted = {*RUN_FIELDS, "model", "allow_parts", "overwrite"}
+        shared = settings.model_dump(include=wanted & set(EmbedSettings.model_fields))
         embed = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
         done = run_embed_audio(embed, partial(progress, HEARD))
         if done.status not in ("complete", "complete_before"):

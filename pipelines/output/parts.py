@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import generations, parquet
 from pipelines.output.folder import Output
 
@@ -203,10 +204,10 @@ class PartWriter:
         self.seconds += self._since - started
 
 
-def first_error(output: str) -> str:
+def first_error(output: Uri) -> str:
     """The file and the message of the first row of an OUTPUT that has an error code; empty where there is none."""
     for folder in ("answers", "embeddings"):
-        for info in generations.files(storage.join(output, folder)):
+        for info in generations.files(storage.join(uri_text(output), folder)):
             for batch in parquet.batches(info.uri, 4096, ["uri", "error_code", "error_message"]):
                 for row in batch.to_pylist():
                     if row["error_code"]:

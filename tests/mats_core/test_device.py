@@ -105,7 +105,8 @@ def test_the_last_thread_turns_the_switches_back(rounding: list[Any]) -> None:
 def test_torchs_newer_switches(place: str) -> None:
     backends: Any = torch.backends
     leaves = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul]
-    before = [(each, each.fp32_precision) for each in (backends, *leaves)]
+    # note: cuDNN's other switch too, or the older switches cannot be read afterwards
+    before = [(each, each.fp32_precision) for each in (backends, *leaves, backends.cudnn.rnn)]
     for each in leaves:
         each.fp32_precision = "none" if place == "everywhere" else "tf32"
     if place == "everywhere":

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 from mats_core.audio.decode import decode
+from mats_core.audio.signatures import AUDIO_EXTENSIONS
 from pipelines.archive.headers import Scanner
 from pipelines.archive.stages import DecodeStage, decoders_worth
 from pipelines.archive.work_list import WorkList
@@ -47,7 +48,7 @@ def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
     return found
 
 
-RATES = {"libopencore_amrnb": 8000, "g722": 16_000, "adpcm_swf": 44_100}
+RATES = {"libopencore_amrnb": 8000, "g722": 16_000, "adpcm_swf": 44_100, "adpcm_ms": 48_000, "adpcm_ima_ssi": 48_000}
 """Codecs that know one rate, and keep no click of one sample."""
 
 
@@ -61,7 +62,8 @@ def clicked(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[fl
     for kind in KINDS:
         rate = RATES.get(KINDS[kind][1], 48_000)
         wave = (bursts if KINDS[kind][1] in RATES else clicks)(rate, 9.0, (CLICK_S,))
-        (folder / f"{kind}.{'wav' if KINDS[kind][0].lower() == 'wav' else kind}").write_bytes(encode(wave, rate, kind))
+        ending = kind if f".{kind}" in AUDIO_EXTENSIONS else "wav"  # what it is its first bytes say
+        (folder / f"{kind}.{ending}").write_bytes(encode(wave, rate, kind))
     return decoded(folder)
 
 

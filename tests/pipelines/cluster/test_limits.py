@@ -49,7 +49,7 @@ def sounds(tmp_path: Path) -> Path:
     ],
 )
 def test_a_run_with_too_little_ends_at_once(sounds: Path, limits: str, said: str) -> None:
-    code, told, _ = limited(limits, "caption in out", sounds)
+    code, told, _ = limited(limits, "caption in out --actors 1", sounds)
     assert (code, told.splitlines()[-1][: len(said)]) == (2, said)
 
 
