@@ -262,15 +262,15 @@ def _heard(decoder: IsolatedDecoder, path: Path) -> tuple[np.ndarray, str]:
     return np.concatenate(parts) if parts else np.zeros(0, np.int16), error
 
 
-def _places(sound: np.ndarray) -> dict[int, tuple[float, float, int]]:
-    """Tone → (first, last second, frames) in which it is heard alone, for four frames or more at a time: noise that
-    damage decodes to is loudest anywhere."""
+def _places(sound: np.ndarray, share: float = 0.8) -> dict[int, tuple[float, float, int]]:
+    """Tone → (first, last second, frames) in which it is heard alone, with that share of a frame's power, for four
+    frames or more at a time: noise that damage decodes to is loudest anywhere."""
     size = round(FRAME_S * RATE)
     frames = sound[: len(sound) // size * size].reshape(-1, size) * np.hanning(size)
     power = np.abs(np.fft.rfft(frames, axis=1)) ** 2
     peak = power[:, 5:-5].argmax(axis=1) + 5
     near = sum(power[np.arange(len(power)), peak + offset] for offset in (-1, 0, 1))
-    clear = (near > (size * 60) ** 2) & (near > 0.8 * power.sum(axis=1))
+    clear = (near > (size * 60) ** 2) & (near > share * power.sum(axis=1))
     tone = np.round((peak / FRAME_S - 300) / 120).astype(int)
     found = {}
     for number in range(SECONDS):
@@ -288,18 +288,26 @@ def _difference(heard: np.ndarray, right: np.ndarray) -> str:
     if abs(len(heard) - len(right)) > NEAR_S * RATE:
         said.append(f"{len(heard) / RATE:.2f} s, right {len(right) / RATE:.2f}")
     ours, theirs = _places(heard), _places(right)
+    # note: in damage a frame's share may be a little more in one decoder, and a little less in another one
+    nearly_ours, nearly_theirs = _places(heard, 0.5), _places(right, 0.5)
     for tone, (first, last, frames) in theirs.items():
         if frames < 6:  # hardly there: noise of the damage
             continue
         if tone not in ours:
             said.append(f"tone {tone} lost")
             continue
-        if max(abs(ours[tone][0] - first), abs(ours[tone][1] - last)) > NEAR_S + FRAME_S / 10:
+        off = max(abs(ours[tone][0] - first), abs(ours[tone][1] - last)) > NEAR_S + FRAME_S / 10
+        if off and not (_within(theirs[tone], nearly_ours.get(tone)) and _within(ours[tone], nearly_theirs.get(tone))):
             said.append(f"tone {tone} at {ours[tone][0]:.2f}-{ours[tone][1]:.2f}, right {first:.2f}-{last:.2f}")
         elif abs(ours[tone][2] - frames) > 2 + NEAR_S / FRAME_S:
             said.append(f"tone {tone} for {ours[tone][2]} frames, right {frames}")
     said += [f"tone {tone} not right" for tone in set(ours) - set(theirs) if ours[tone][2] >= 6]
     return ", ".join(said[:3])
+
+
+def _within(place: tuple[float, float, int], other: tuple[float, float, int] | None) -> bool:
+    """Whether the first and last second of a tone lie in those of another hearing of it."""
+    return other is not None and other[0] - NEAR_S <= place[0] and place[1] <= other[1] + NEAR_S
 
 
 def _is_better(heard: np.ndarray, in_place: np.ndarray, behind: np.ndarray, damage: str) -> bool:
