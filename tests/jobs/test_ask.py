@@ -149,6 +149,7 @@ def test_a_model_without_encoder_is_refused(sounds: list[str], reference_dir: Pa
     assert "embeddings only" in done.stderr
 
 
+@pytest.mark.processes
 def test_what_stands_behind_the_files_may_be_a_question(sounds: list[str], tiny_model_dir: str, tmp_path: Path) -> None:
     by_option = ask(tiny_model_dir, sounds[0], "--task", "qa", "--question", "Is there rain?", "--json")
     behind = ask(tiny_model_dir, sounds[0], "Is there rain?", "--json")

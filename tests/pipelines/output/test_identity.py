@@ -27,6 +27,7 @@ def test_an_output_keeps_its_settings_and_says_what_differs(tmp_path: Path) -> N
         check_identity(out, before, {"model": "m1", "task": "caption", "job": "scan"})
 
 
+@pytest.mark.processes
 def test_settings_found_wrong_by_the_scan_can_be_put_right(tmp_path: Path, tiny_model_dir: str) -> None:
     (tmp_path / "a.wav").touch()
     (tmp_path / "list.csv").write_text(f"uri,task\n{tmp_path}/a.wav,caption\n{tmp_path}/a.wav,QA\n")
