@@ -112,12 +112,15 @@ def test_a_process_that_does_not_start_says_why(tmp_path: Path) -> None:
 
 
 def test_no_process_outlives_its_parent_whatever_it_is_at(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
     program = f"""
+import sys
 from pathlib import Path
+sys.path.insert(0, {str(root)!r})  # what the child imports as well; the folder one stands in does not count
 from tests.pipelines.cluster.test_isolation import answers, numbers, stage
 answers(stage(Path({str(tmp_path)!r}))(numbers(9)))
 """
-    parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[3])
+    parent = subprocess.Popen([sys.executable, "-c", program])
     deadline = time.monotonic() + 100
     while not (tmp_path / "starts").exists() or not (tmp_path / "starts").read_text():
         assert time.monotonic() < deadline and parent.poll() is None
