@@ -28,7 +28,7 @@ from pipelines.data import generations, parquet
 from pipelines.settings.archive import CaptionSettings
 
 SAMPLE_ROWS = 24
-START_S = 30.0
+START_S = 15.0
 """Seconds until Ray and the model are there, roughly."""
 
 
