@@ -159,7 +159,7 @@ def adapt_held_out(
 
 
 def _same_experiment(work: Path, settings: dict[str, Any]) -> None:
-    """SettingsError for a folder that holds the experiment with other settings, whose steps would be taken for these."""
+    """SettingsError for a folder that holds the experiment with other settings, whose steps would count as these."""
     kept = work / "experiment.json"
     before = json.loads(kept.read_text()) if kept.exists() else settings
     other = [f"{name} was {before.get(name)}" for name in settings if before.get(name) != settings[name]]
