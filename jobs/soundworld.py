@@ -81,11 +81,14 @@ def noise(
     work: Annotated[Path, typer.Option(help="folder for clips and runs; the shipped CLAP and LLM where it has none")],
     processes: Annotated[int, typer.Option(min=1, help="trainings at once, one core each")] = 2,
 ) -> int:
-    """How near the noise that 30 pairs ask for is to the best of a grid, in label F1. Goes on where it was."""
-    from mats_core.soundworld.made.ablation import run_noise_grid
+    """How near the noise that 30 pairs ask for is to the best of a grid, in label F1. Goes on where it was.
+
+    Prints a table; WORK/noise-grid.json has all numbers. Seven trainings of a few minutes each.
+    """
+    from mats_core.soundworld.made.ablation import noise_grid_table, run_noise_grid
 
     _shipped_parts(work)
-    typer.echo(json.dumps(run_noise_grid(work, log=_say, processes=processes), indent=1))
+    typer.echo(noise_grid_table(run_noise_grid(work, log=_say, processes=processes)))
     return 0
 
 
