@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from mats_core.audio.chunks import present_sound
+from mats_core.audio.ends import ASF, ASF_FILE, find_end, is_adx
 from mats_core.audio.file import SourceFile
 from mats_core.audio.readers.flac import repair_flac
 from mats_core.audio.readers.mp3 import id3_bytes
@@ -28,6 +29,8 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     repair_flac(file, until_s, in_memory)
     repair_ogg(file)
     file.links = file.links or _joined_files(file) or _joined_programs(file)
+    if not file.links:
+        find_end(file)
 
 
 def skip_tag(file: SourceFile) -> None:
@@ -41,7 +44,7 @@ def skip_tag(file: SourceFile) -> None:
 
 
 def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
-    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia or VOC files that stand one behind the other in
+    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX or VOC files that stand one behind the other in
     `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
     one."""
     head = file.head(HEAD_BYTES)
@@ -57,9 +60,11 @@ def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
                 known, place = place + size, place + size + name
         begin = head[:known]
         end = 0 if size == (1 << 7 * count) - 1 else place + size
-    elif head[:8] == _ASF:
-        begin, at = head[:16], head.find(_ASF_FILE)
+    elif head[:8] == ASF:
+        begin, at = head[:16], head.find(ASF_FILE)
         end = int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
+    elif is_adx(head):
+        begin = head[:12]
     else:
         begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26}.get(head[:4], 0)]
     if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
@@ -132,4 +137,3 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its che
 
 _SEARCHED_BYTES, _BLOCK = 256 << 20, 1 << 20
 _EBML = b"\x1aE\xdf\xa3"
-_ASF, _ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"

@@ -63,6 +63,7 @@ class Container:
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
+        self.packet_s = 0.0  # how long the first packet is by its container, in seconds
         self._packets = self._bytes = 0  # read so far
         self._last: int | None = None  # time of the packet before
         self._swallows = False  # whether the packet before holds others
@@ -100,6 +101,7 @@ class Container:
                     if self.place is not None and packet.size:
                         seconds = self.place(packet)
                         packet.pts = None if seconds is None else round(seconds / self.base)
+                    self.packet_s = self.packet_s or float((packet.duration or 0) * self.base)
                     self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
                     yield packet
                     failures = 0
@@ -164,7 +166,7 @@ class Container:
     def _whole_frames(self, packet: Any) -> float:
         """How many frames of a packet are whole: none where the container misses a part of it, and by their checksums,
         where they have any."""
-        if packet.is_corrupt:
+        if packet.is_corrupt and self.kind != "adx":  # whose packets are cut by their bytes, the last one shorter
             return 0
         if self._strict is None or not packet.size:
             return math.inf
