@@ -17,6 +17,7 @@ from mats_core.audio.signatures import HEAD_BYTES
 _TAIL = 1 << 17  # bytes in which the last frames are looked for
 _MOST_ZEROS = 1 << 20  # bytes of padding
 _FEWEST = 3  # frames one behind the other that are no chance
+EBML = b"\x1aE\xdf\xa3"
 ASF, ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
 
 
@@ -30,6 +31,10 @@ def find_end(file: SourceFile) -> None:
         _end_with_a_frame(file, frame)
     elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         _promise(file, int.from_bytes(head[4:8], "little") + 8)
+    elif head[:4] == EBML:
+        file.cut = file.size < ebml_end(head)[1]
+    elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"styp", b"moof"):
+        file.cut = _breaks_off(file)
     elif head[:8] == ASF:
         _end_asf(file, head)
     elif head[:4] in (b".SoX", b"XoS."):
@@ -70,8 +75,41 @@ def _end_asf(file: SourceFile, head: bytes) -> None:
     end = file.size
     if size < file.size and _only_padding(file, size):
         end = size
-    _promise(file, size)
+    file.cut = size > file.size
     file.present(head[: at + 40] + end.to_bytes(8, "little") + head[at + 48 :], len(head), end)
+
+
+def _breaks_off(file: SourceFile) -> bool:
+    """Whether the boxes of an MP4 lead elsewhere than to its end, as far as they are looked at."""
+    place = 0
+    for _ in range(_FAR_BOXES if file.far else _BOXES):
+        data = file.head(16, offset=place)
+        size = int.from_bytes(data[:4], "big")
+        if size == 0 and len(data) >= 8 and any(data):
+            return False  # up to the end
+        size = int.from_bytes(data[8:], "big") if size == 1 else size
+        named = all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in data[4:8])
+        if size < 8 or size > file.size - place or not named:
+            return not _only_padding(file, place)
+        place += size
+        if place == file.size:
+            return False
+    return False
+
+
+_BOXES, _FAR_BOXES = 100_000, 16  # looked at in a local file, and in one of a store, where each costs a read
+
+
+def ebml_end(head: bytes) -> tuple[int, int]:
+    """Of Matroska: where its own header ends, and its segment (0: that is not known)."""
+    place, known, size, count = 4, len(head), 0, 0
+    for name in (4, 0):  # its own header, then the segment
+        count = 9 - (head[place] if place < len(head) else 0).bit_length()
+        size = int.from_bytes(head[place : place + count], "big") & (1 << 7 * count) - 1
+        place += count
+        if name:
+            known, place = place + size, place + size + name
+    return known, 0 if size == (1 << 7 * count) - 1 else place + size
 
 
 def is_adx(head: bytes) -> bool:

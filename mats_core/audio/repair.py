@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from mats_core.audio.chunks import present_sound
-from mats_core.audio.ends import ASF, ASF_FILE, find_end, is_adx
+from mats_core.audio.ends import ASF, ASF_FILE, EBML, ebml_end, find_end, is_adx
 from mats_core.audio.file import SourceFile
 from mats_core.audio.readers.flac import repair_flac
 from mats_core.audio.readers.mp3 import id3_bytes
@@ -49,17 +49,9 @@ def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
     one."""
     head = file.head(HEAD_BYTES)
     end = 0  # where the first ends by its header
-    if head[:4] == _EBML:
-        place, known = 4, len(head)
-        for name in (4, 0):  # its own header, then the segment
-            first = head[place] if place < len(head) else 0
-            count = 9 - first.bit_length()
-            size = int.from_bytes(head[place : place + count], "big") & (1 << 7 * count) - 1
-            place += count
-            if name:
-                known, place = place + size, place + size + name
+    if head[:4] == EBML:
+        known, end = ebml_end(head)
         begin = head[:known]
-        end = 0 if size == (1 << 7 * count) - 1 else place + size
     elif head[:8] == ASF:
         begin, at = head[:16], head.find(ASF_FILE)
         end = int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
@@ -136,4 +128,3 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its che
 
 
 _SEARCHED_BYTES, _BLOCK = 256 << 20, 1 << 20
-_EBML = b"\x1aE\xdf\xa3"

@@ -63,7 +63,6 @@ class Container:
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
-        self.packet_s = 0.0  # how long the first packet is by its container, in seconds
         self._packets = self._bytes = 0  # read so far
         self._last: int | None = None  # time of the packet before
         self._swallows = False  # whether the packet before holds others
@@ -101,7 +100,6 @@ class Container:
                     if self.place is not None and packet.size:
                         seconds = self.place(packet)
                         packet.pts = None if seconds is None else round(seconds / self.base)
-                    self.packet_s = self.packet_s or float((packet.duration or 0) * self.base)
                     self.tells_durations = self.tells_durations and bool(packet.duration or not packet.size)
                     yield packet
                     failures = 0

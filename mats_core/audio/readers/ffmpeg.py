@@ -82,7 +82,6 @@ class FfmpegSource(Source):
         self.sample_rate, self.channels = self._first[-1][2], block.shape[1]
         self._shift = 0  # frames that time stamps are late since they jumped
         self._lengths = len(block)  # frames of the first decoded block: what a lost packet is taken to have had
-        self._packet_s = opened.packet_s or self._lengths / self.sample_rate
         begin = next((float(pts * opened.base) for pts, *_ in self._first if pts is not None), 0.0)
         starts = [start for start in opened.starts if start is not None and begin - _LATEST_S < start < begin]
         self._zero = begin if self._bare or self._by_count else min([begin, *starts])
@@ -113,8 +112,8 @@ class FfmpegSource(Source):
         stream, container, seconds = self._opened.stream, self._opened.container, None
         if isinstance(self._opened.place, AviIndex) and self._opened.place.seconds is not None:
             seconds = self._opened.place.seconds
-        elif self._opened.kind == "avi" and not 0.95 < self._lengths / self.sample_rate / self._packet_s < 1.05:
-            seconds = None  # its header does not tell the rate of packets, and so no length
+        elif self._opened.kind == "avi" and self._opened.place is None:
+            seconds = None  # its header tells ADPCM and GSM too long
         elif stream.duration is not None and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
             if not self._bare and not self._by_count and stream.start_time is not None:
