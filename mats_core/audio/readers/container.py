@@ -66,6 +66,7 @@ class Container:
         self._packets = self._bytes = 0  # read so far
         self._last: int | None = None  # time of the packet before
         self._swallows = False  # whether the packet before holds others
+        self._usual = 0  # samples of a frame, at most
         self._step = 1  # from one packet's time to the next one's
         self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
@@ -154,7 +155,12 @@ class Container:
             self._file.check()
             # seconds: damage can decode to many frames; FLAC whose headers are damaged are several frames in truth
             most = 1.5 * float((packet.duration or 1 << 62) * self.base) if self.place is None else 1 << 62
+            swallows = self._swallows and self._usual > 0
             for number, frame in enumerate(frames):
+                if swallows and frame.samples > 2 * self._usual:  # what it swallowed is no sound
+                    yield frame.pts, None, 0, packet
+                    break
+                self._usual = max(self._usual, frame.samples)
                 if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
                     try:
                         yield frame.pts, to_float(frame), int(frame.sample_rate), None if number < whole else packet
