@@ -212,7 +212,7 @@ class FfmpegSource(Source):
         jitter = max(_JITTER_S * rate, 2 * tick)
         declared = self.info()
         end = (declared.duration_s or 0.0) * rate if declared.duration_source == "header" else math.inf
-        last, left = self._lengths, _PAUSES_S * rate
+        last, left, damaged = self._lengths, _PAUSES_S * rate, False
         for (pts, block, its_rate, packet), (following, *_) in pairwise(chain(units, (_NO_UNIT,))):
             if block is not None:
                 scale, length = its_rate / rate, round(len(block) * rate / its_rate)
@@ -236,8 +236,12 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
-            holes, is_hole = self._opened.holes, self._opened.kind == "ogg" or self._opened.place is not None
-            is_hole = is_hole or any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in holes)
+            # note: beside damage, a gap is what it took
+            is_hole = self._opened.kind == "ogg" or self._opened.place is not None or damaged
+            is_hole = is_hole or (packet is not None and block is not None)
+            shown = (round(hole * tick - zero) + self._shift for hole in self._opened.holes)
+            is_hole = is_hole or any(abs(hole - at) < rate / 5 for hole in shown)
+            damaged = packet is not None
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
                 yield position, silence, rate, _HOLE if is_hole else None
