@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from mats_core.audio.chunks import without_tag
 from mats_core.audio.file import SourceFile
-from mats_core.audio.signatures import HEAD_BYTES
 
 _TAIL = 1 << 17  # bytes in which the last frames are looked for
 _MOST_ZEROS = 1 << 20  # bytes of padding
@@ -21,12 +20,12 @@ EBML = b"\x1aE\xdf\xa3"
 ASF, ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
 
 
-def find_end(file: SourceFile) -> None:
-    """Let a file of one stream end with its sound, and mark it as `cut` (and what is `missing`) where it breaks off.
+def find_end(file: SourceFile, head: bytes) -> None:
+    """Let a file of one stream that begins with `head` end with its sound, and mark it as `cut` (and what is `missing`)
+    where it breaks off.
 
     Raises AudioError with a storage code where reading fails.
     """
-    head = file.head(HEAD_BYTES)
     if frame := _frame_of(head):
         _end_with_a_frame(file, frame)
     elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -40,7 +39,10 @@ def find_end(file: SourceFile) -> None:
     elif head[:4] in (b".SoX", b"XoS."):
         order = "<" if head[:1] == b"." else ">"
         size, samples = struct.unpack(order + "IQ", head[4:16]) if len(head) >= 16 else (0, 0)
-        _promise(file, size + 4 * samples if samples else 0)
+        end = 4 + size + 4 * samples
+        if samples and end < file.size and _only_padding(file, end):
+            file.present(b"", 0, end)
+        _promise(file, end if samples else 0)
     elif is_adx(head):
         _end_adx(file, head)
     elif head[:19] == b"Creative Voice File":
@@ -211,10 +213,11 @@ def _frame_of(head: bytes) -> _Frames | None:
 def _end_with_a_frame(file: SourceFile, frames: _Frames) -> None:
     """By the chain of the last frames: each tells where the next one is."""
     stop = without_tag(file, file.size)
-    data = file.head(_TAIL, offset=max(0, stop - _TAIL))
+    offset, end = max(0, stop - _TAIL), 0
+    data = file.head(stop - offset, offset=offset)
     if not any(data[-_TAIL // 2 :]):
-        data = file.head(_MOST_ZEROS + _TAIL, offset=max(0, stop - _MOST_ZEROS - _TAIL))
-    offset, end = stop - len(data), 0
+        offset = max(0, stop - _MOST_ZEROS - _TAIL)
+        data = file.head(stop - offset, offset=offset)
     place = max(0, len(data.rstrip(b"\0")) - _TAIL // 2)
     while begun := frames.begin.search(data, place):
         at, count = begun.start(), 0

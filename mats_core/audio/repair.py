@@ -28,9 +28,10 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     present_sound(file)
     repair_flac(file, until_s, in_memory)
     repair_ogg(file)
-    file.links = file.links or _joined_files(file) or _joined_programs(file)
+    head = file.head(HEAD_BYTES)
+    file.links = file.links or _joined_files(file, head) or _joined_programs(file, head)
     if not file.links:
-        find_end(file)
+        find_end(file, head)
 
 
 def skip_tag(file: SourceFile) -> None:
@@ -43,11 +44,10 @@ def skip_tag(file: SourceFile) -> None:
             file.present(b"", place, file.size)
 
 
-def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
+def _joined_files(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
     """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX or VOC files that stand one behind the other in
     `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
     one."""
-    head = file.head(HEAD_BYTES)
     end = 0  # where the first ends by its header
     if head[:4] == EBML:
         known, end = ebml_end(head)
@@ -72,10 +72,10 @@ def _behind_one_another(begins: list[int], end: int) -> list[tuple[int, int]]:
     return list(zip(begins, [*begins[1:], end], strict=True)) if len(begins) > 1 else []
 
 
-def _joined_programs(file: SourceFile) -> list[tuple[int, int]]:
+def _joined_programs(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
     """[begin, end) of the stretches of an MPEG transport stream whose tables name other tracks of sound, none of those
     before: FFmpeg hears the first alone. Empty where there is one."""
-    if file.size > _SEARCHED_BYTES or sniff(file.head(HEAD_BYTES)).name != "MPEG transport stream":
+    if file.size > _SEARCHED_BYTES or sniff(head).name != "MPEG transport stream":
         return []
     looks = [file.head(_LOOK, offset=max(0, (file.size - _LOOK) * part // 4)) for part in range(5)]
     seen = [tracks for look in looks for _, tracks in _programs(look)]
