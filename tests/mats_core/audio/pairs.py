@@ -133,9 +133,10 @@ RULES = {
 as if whole: exactly the whole file is heard, twice where it is there twice. `ffmpeg` takes places of an MP4 and of WTV
     from the beginning of a tag, refuses a W64 with anything behind it, hears the zeros behind an AU, and of joined
     files hears the first alone, or the second at the times of the first.
-every second: the tones that are heard stand in the seconds where they were written, and no tone is heard shorter than
-    in either of `ffmpeg`'s hearings. It hears nothing behind some damage (ASF, WTV, fragmented MP4), moves sound by time
-    stamps that damage made (RealMedia, MP3, ADPCM), closes gaps in AVI, and does not place FLAC by its frames' numbers.
+every second: the tones that are heard stand in the seconds where they were written, none is shorter than in either of
+    `ffmpeg`'s hearings, and the length is no less. It hears nothing behind some damage (ASF, WTV, fragmented MP4),
+    moves sound by time stamps that damage made (RealMedia, MP3, ADPCM), closes gaps in AVI, and does not place FLAC by
+    the numbers of its frames.
 pushed out: noise pushes sound behind the end that the header tells, where `ffmpeg` stops; a W64 it refuses. The header
     of a recording that was not closed tells as little, so all of it is heard.
 newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Debian's.
