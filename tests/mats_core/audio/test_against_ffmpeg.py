@@ -243,10 +243,10 @@ def decoder() -> Iterator[IsolatedDecoder]:
 _NO_SOUND = ("tag before", "tags behind", "zeros behind")
 
 
-def _judged(decoder: IsolatedDecoder, path: Path, pair: str, damage: str, size: int, whole: np.ndarray) -> str:
+def _judged(decoder: IsolatedDecoder, path: Path, pair: str, damage: str, size: int, whole: list[np.ndarray]) -> str:
     """What is wrong with what a run hears of a file at `path`, damaged; empty where it is what `ffmpeg` hears, the name
-    of a rule in brackets where that makes it right. `size`: its bytes, and `whole`: what `ffmpeg` hears, without
-    damage."""
+    of a rule in brackets where that makes it right. `size`: its bytes, and `whole`: what `ffmpeg` hears in both ways,
+    without damage."""
     heard, (in_place, behind) = _heard(decoder, path), _right(path)
     wrong = ", ".join(filter(None, (heard.error, _difference(heard.samples, in_place))))
     if max(len(behind), len(heard.samples)) < NEAR_S * RATE:
@@ -258,16 +258,16 @@ def _judged(decoder: IsolatedDecoder, path: Path, pair: str, damage: str, size: 
         if rule and not {pair, pair.partition(":")[0], "*:" + pair.partition(":")[2]} & {*words}:
             return f"{wrong} (as by {rule})"
         wrong = wrong if rule is None else f"[{rule}]" if rule else ""
-    untrue = "" if heard.error or wrong[:1] not in ("", "[") else _untrue(heard, pair, damage, whole)
+    untrue = "" if heard.error or wrong[:1] not in ("", "[") else _untrue(heard, pair, damage, whole[0])
     return untrue or wrong
 
 
 def _rule(
-    heard: np.ndarray, path: Path, damage: str, size: int, whole: np.ndarray, theirs: list[np.ndarray]
+    heard: np.ndarray, path: Path, damage: str, size: int, whole: list[np.ndarray], theirs: list[np.ndarray]
 ) -> str | None:
     """The rule by which it is right; None where there is none."""
-    added = {**dict.fromkeys(_NO_SOUND, whole), "twice": np.tile(whole, 2)}.get(damage)
-    if added is not None and not _difference(heard, added):
+    times = {**dict.fromkeys(_NO_SOUND, 1), "twice": 2}.get(damage)
+    if times and not all(_difference(heard, np.tile(each, times)) for each in whole):
         return "as if whole"
     if damage == "noise in" and len(heard) > len(theirs[0]) and _goes_on(heard, path, size):
         return "pushed out"
@@ -305,8 +305,8 @@ def _goes_on(heard: np.ndarray, path: Path, size: int) -> bool:
 def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
     """Damage → what `_judged` says; nothing of a pair that this FFmpeg does not write, or does not hear whole."""
     data = _written(container, codec, tmp_path / "written")
-    whole = _right(tmp_path / "written")[0]
-    if not data or abs(len(whole) / RATE - SECONDS) > 0.3:
+    whole = [*_right(tmp_path / "written")]
+    if not data or abs(len(whole[0]) / RATE - SECONDS) > 0.3:
         return {}
     found = {}
     path = tmp_path / "sound"  # note: no ending, by which FFmpeg would guess
