@@ -30,7 +30,7 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     repair_ogg(file)
     head = file.head(HEAD_BYTES)
     file.links = file.links or _joined_files(file, head) or _joined_programs(file, head)
-    if not file.links:
+    if not file.links and (until_s is None or not file.far):
         find_end(file, head)
 
 
