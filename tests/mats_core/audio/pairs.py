@@ -113,7 +113,7 @@ RULES = {
     "as if whole": {
         "tag before": "3g2 3gp f4v ipod mov mp4 wtv",
         "tags behind": "w64",
-        "zeros behind": "au w64",
+        "zeros behind": "au sox w64",
         "twice": _JOINED,
     },
     "every second": {
@@ -130,9 +130,9 @@ RULES = {
 }
 """Where a run is right without hearing what `ffmpeg` hears: rule → damage → the containers, or pairs, it holds for.
 
-as if whole: exactly the whole file is heard, twice where it is there twice. `ffmpeg` takes places of an MP4 and of WTV
-    from the beginning of a tag, refuses a W64 with anything behind it, hears the zeros behind an AU, and of joined
-    files hears the first alone, or the second at the times of the first.
+as if whole: exactly the whole file is heard, twice where it is there twice. `ffmpeg` takes places of an MP4 and WTV
+    from the beginning of a tag, refuses a W64 with anything behind it, hears the zeros behind an AU or SoX, and of
+    joined files hears the first alone, or the second at the times of the first.
 every second: the tones that are heard stand in the seconds where they were written, none is shorter than in either of
     `ffmpeg`'s hearings, and the length is no less. It hears nothing behind some damage (ASF, WTV, fragmented MP4),
     moves sound by time stamps that damage made (RealMedia, MP3, ADPCM), closes gaps in AVI, and does not place FLAC by

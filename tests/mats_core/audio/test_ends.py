@@ -117,3 +117,13 @@ def test_gsm_in_wav_is_sought_and_complete():
     soundfile.write(file, tones(8000, SECONDS), 8000, format="WAV", subtype="GSM610")
     row = decode(io.BytesIO(file.getvalue()), sample_rate=RATE, start_s=3.0, duration_s=3.0)
     assert (row.complete, tone_of_each_second(row.samples, RATE)) == (True, [3, 4, 5])
+
+
+def test_frames_with_a_wrong_checksum_are_heard_to_the_end(recording):
+    data = bytearray(recording("wv"))
+    for at in range(len(data) // 2, len(data), len(data) // 100):
+        data[at] ^= 0x01
+    damaged = heard(bytes(data))
+    assert not damaged.complete
+    assert damaged.decoded_s == pytest.approx(SECONDS, abs=0.1)
+    assert damaged.lost_s > 1
