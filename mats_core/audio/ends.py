@@ -29,7 +29,9 @@ def find_end(file: SourceFile, head: bytes) -> None:
     if frame := _frame_of(head):
         _end_with_a_frame(file, frame)
     elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        _promise(file, int.from_bytes(head[4:8], "little") + 8)
+        _end_avi(file, int.from_bytes(head[4:8], "little") + 8)
+    elif head[:4] == b"\0\0\1\xba":
+        file.cut = _ends_in_a_packet(file)
     elif head[:4] == EBML:
         file.cut = file.size < ebml_end(head)[1]
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"styp", b"moof"):
@@ -65,6 +67,41 @@ def _only_padding(file: SourceFile, end: int) -> bool:
     end = max(end, 0)
     left = without_tag(file, file.size) - end
     return left <= 0 or (left <= _MOST_ZEROS and not any(file.head(left, offset=end)))
+
+
+def _end_avi(file: SourceFile, size_declared: int) -> None:
+    """By the list of its packets. The index, which stands behind it, may be missing without any sound."""
+    place = 12
+    for _ in range(_LISTS):
+        name, size, kind = struct.unpack("<4sI4s", file.head(12, offset=place).ljust(12, b"\0"))
+        if (name, kind) == (b"LIST", b"movi"):
+            end = place + 8 + size
+            there = end >= file.size or file.head(4, offset=end + end % 2) in (b"idx1", b"JUNK", b"RIFF", b"LIST")
+            _promise(file, end if there else size_declared)
+        if not any(name) or kind == b"movi":
+            return
+        place += 8 + size + size % 2
+
+
+_LISTS = 20
+
+
+def _ends_in_a_packet(file: SourceFile) -> bool:
+    """Whether the chain of the last packets of an MPEG program stream leads beyond its end (ISO 13818-1, 2.5)."""
+    tail = file.head(_TAIL, offset=max(0, file.size - _TAIL))
+    place = tail.find(b"\0\0\1\xba")
+    while 0 <= place <= len(tail) - 4:
+        head = tail[place : place + 14]
+        if head[:3] != b"\0\0\1" or head[3] < 0xB9:
+            place = tail.find(b"\0\0\1\xba", place + 1)  # damage
+            continue
+        if head[3] == 0xB9:  # the end
+            return False
+        if head[3] == 0xBA:  # the header of a pack, of MPEG-2 or MPEG-1
+            place += 14 + (head[13] & 7 if len(head) == 14 else 0) if head[4:5] >= b"\x40" else 12
+        else:
+            place += 6 + int.from_bytes(head[4:6], "big")
+    return place >= 0 and place != len(tail)
 
 
 def _end_asf(file: SourceFile, head: bytes) -> None:

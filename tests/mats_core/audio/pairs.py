@@ -144,4 +144,5 @@ newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Deb
 
 
 UNCHECKED = re.compile("pcm|adpcm|g72|dfpwm|libgsm|nellymoser|real|libspeex|wma|sbc|.*(vorbis|mp3|mp2|opus)")
-PROMISELESS = "ircam nut spdif wsaud"  # where nothing tells how much there is to be
+# where nothing tells how much there is to be, and that no packet is whole (of the pair, it is cut between two packs)
+PROMISELESS = "ircam nut spdif wsaud mpeg:libmp3lame"

@@ -285,7 +285,8 @@ def _untrue(heard: _Heard, pair: str, damage: str, whole: np.ndarray) -> str:
     missing = sum(max(0, right[tone][2] - ours.get(tone, (0, 0, 0))[2]) for tone in right) * FRAME_S
     if damage in (*_NO_SOUND, "whole", "twice"):
         return "" if heard.complete else f"complete is false, lost_s {heard.lost_s}"
-    seen = container not in PROMISELESS.split() if damage == "cut" else not UNCHECKED.match(codec)
+    promised = not {container, pair} & {*PROMISELESS.split()}
+    seen = promised if damage == "cut" else not UNCHECKED.match(codec)
     if seen and missing > 0.5 and heard.complete:
         return f"complete is true where {missing:.2f} s are missing"
     return f"lost_s {heard.lost_s:.1f} where {missing:.1f} s are missing" if heard.lost_s > missing + 4 else ""

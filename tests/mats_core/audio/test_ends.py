@@ -67,6 +67,15 @@ def test_a_file_that_breaks_off_says_so(recording, kind, share):
         assert cut.lost_s == pytest.approx(whole.decoded_s - cut.decoded_s, abs=0.5)
 
 
+def test_bytes_that_are_gone_from_an_avi_are_told_and_a_missing_index_is_not(recording):
+    data = recording("avi")
+    middle, index = len(data) // 2, data.rfind(b"idx1")
+    assert not heard(data[:middle] + data[middle + 500 :]).complete
+    for without in (data[:index], data[: (index + len(data)) // 2]):
+        decoded = heard(without)
+        assert (decoded.complete, decoded.decoded_s) == (True, pytest.approx(SECONDS, abs=0.1))
+
+
 def test_a_film_that_breaks_off_says_so(recording):
     data = recording("mkv", pictures=True)
     assert heard(data).complete
