@@ -27,13 +27,19 @@ _URL = typer.Option("", "--history", help="Folder (path or URL) of the history (
 def report(
     run: str = typer.Argument(..., help="OUTPUT of `mats caption`."),
     out: str = typer.Option("report.html", help="The page to write."),
+    files: str = typer.Option(
+        "200", metavar="N|all", help="Files with a picture and a player; the search has every file in any case."
+    ),
     truth: str | None = typer.Option(None, help="JSON lines of what is true, a file each."),
 ) -> int:
-    """Write a run as one self-contained HTML page."""
+    """Write a run as a self-contained HTML page: every answer to find, many of them to see and hear."""
     from pipelines.pages.report import write_report
 
-    page = write_report(run, out, truth)
-    typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB)")
+    if files != "all" and not (files.isdecimal() and int(files) > 0):
+        raise SettingsError("files", f'"{files}" is no number of files', 'give a whole number from 1 on, or "all"')
+    page = write_report(run, out, truth, max_files=None if files == "all" else int(files))
+    more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
+    typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
     return 0
 
 

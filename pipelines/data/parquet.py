@@ -45,7 +45,7 @@ def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
     with _told_apart(uri):
         far = storage.open_binary(uri) if read_ahead is None else storage.open_binary(uri, read_ahead=read_ahead)
         with far as file:
-            yield pq.ParquetFile(file, page_checksum_verification=True)
+            yield pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
 
 
 def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = ()) -> pa.Table:
@@ -55,7 +55,7 @@ def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = 
     """
     with _told_apart(uri), storage.open_binary(uri) as file:
         # note: not pq.read_table, whose threads may let go of a Python file after the interpreter has ended: code 134
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         if columns is None:
             return parquet.read(use_threads=False)
         there = parquet.schema_arrow.names

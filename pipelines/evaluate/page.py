@@ -12,7 +12,7 @@ from mats_core import storage
 from mats_core.scoring import Metric, Scores
 from pipelines.evaluate.history import History
 from pipelines.evaluate.scores import Evaluation, Gap, SetResult, best_cell, truths, upward
-from pipelines.pages.media import add_media
+from pipelines.pages.media import PREVIEW_SECONDS, add_media
 from pipelines.pages.render import render_page
 from pipelines.settings.evaluate import EvaluateSettings
 
@@ -21,8 +21,7 @@ LAST_RUNS = 3
 MOST_CLASSES = 60
 MOST_CONFUSED = 26
 EXAMPLES = 3
-PREVIEW_SECONDS = 20.0
-MEDIA_BYTES = 8_500_000
+MEDIA_BYTES = 24_000_000
 GAP_COLOURS = {"text": "var(--right)", "audio": "var(--accent)", "moved": "var(--missed)"}
 
 
