@@ -168,10 +168,11 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     item, answer = result.data.items[index], result.answers[index]
     matched = result.scores.details.get("matched") or []
     text = next((text for text in answer.texts if text is not None), None)
+    right = truths(item, result.data.definition.kind)[:5]
     taken = matched[index] if index < len(matched) else None
     return {
         "uri": item.uri, "name": storage.public_uri(item.uri).rsplit("/", 1)[-1], "item": item, "value": value,
-        "truth": truths(item)[:5], "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
+        "truth": right, "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
     }  # fmt: skip

@@ -41,9 +41,10 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
             metrics = [
                 (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
+            right = truths(item, result.data.definition.kind)
             common = {
                 "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
-                "question": item.question or None, "category": item.category or None, "truth": truths(item),
+                "question": item.question or None, "category": item.category or None, "truth": right,
                 "seconds": answer.seconds, "error": answer.error or None, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
