@@ -107,12 +107,12 @@ def _list(settings: EvaluateSettings) -> int:
 
 def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
     """What an evaluation measured, on stdout: metrics with their intervals, what failed, the gate, the page."""
-    from rich.console import Console
     from rich.table import Table
 
+    from jobs.terminal.display import wide_console
     from mats_core import storage
 
-    console = Console()
+    console = wide_console()
     say = functools.partial(console.print, markup=False, highlight=False)
     table_of = functools.partial(Table, box=None, pad_edge=False, header_style="bold")
     first = done.cells[0]
