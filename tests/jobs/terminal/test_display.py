@@ -54,7 +54,7 @@ def test_what_is_shown_of_other_people_is_no_markup(capsys: pytest.CaptureFixtur
 
 
 def test_a_table_in_a_pipe_is_as_wide_as_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    display.print_facts([("output", "s3://" + "long name " * 60), ("a", "b")])
+    print_facts([("output", "s3://" + "long name " * 60), ("a", "b")])
     first, second = capsys.readouterr().out.splitlines()
     assert first.rstrip() == "output  s3://" + ("long name " * 60).rstrip()
     assert second.split() == ["a", "b"]
