@@ -71,7 +71,7 @@ def evaluate(settings: EvaluateSettings) -> int:
             if (on := shown[stage]) is not None:
                 on(progress)
 
-        done = run_evaluate(settings, follow)
+        done = run_evaluate(settings, follow, lambda text: typer.echo(f"mats: {text}", err=True))
     if done.status == "interrupted":
         return _warned(f"interrupted; what is answered is kept. {to_continue(settings.overwrite)}", EXIT_INTERRUPTED)
     if done.status != "complete":
@@ -131,6 +131,9 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         console.print(table)
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
+    for result in first.results:
+        if result.data.shortfall:
+            say(f"NOT ALL OF {result.data.name}: {result.data.shortfall}", soft_wrap=True)
     if done.failed:
         console.print(f"{done.failed} of {done.rows} answers failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):
