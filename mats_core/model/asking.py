@@ -149,16 +149,17 @@ class Answering:
 
     @overload
     def answers(
-        self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
-        segments: bool = False, decoding: Decoding = None, santa: Santa = None, explain: bool = False,
-        batch_size: int = 16, *, sample_rate: int | None = None,
-    ) -> list[Answer]: ...  # fmt: skip
-    @overload
-    def answers(
         self: AskedModel, source: list[Any], task: str | None = None, question: str | None = None,
         tag: str | None = None, segments: bool = False, decoding: Decoding = None, santa: Santa = None,
         explain: bool = False, batch_size: int = 16, *, sample_rate: int | None = None,
     ) -> list[list[Answer]]: ...  # fmt: skip
+
+    @overload
+    def answers(
+        self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
+        segments: bool = False, decoding: Decoding = None, santa: Santa = None, explain: bool = False,
+        batch_size: int = 16, *, sample_rate: int | None = None,
+    ) -> list[Answer]: ...  # fmt: skip
     def answers(
         self: AskedModel,
         source: Any,
@@ -200,15 +201,16 @@ class Answering:
 
     @overload
     def answer(
-        self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
-        *, decoding: Decoding = None, santa: Santa = None, batch_size: int = 16, sample_rate: int | None = None,
-    ) -> str: ...  # fmt: skip
-    @overload
-    def answer(
         self: AskedModel, source: list[Any], task: str | None = None, question: str | None = None,
         tag: str | None = None, *, decoding: Decoding = None, santa: Santa = None, batch_size: int = 16,
         sample_rate: int | None = None,
     ) -> list[str]: ...  # fmt: skip
+
+    @overload
+    def answer(
+        self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
+        *, decoding: Decoding = None, santa: Santa = None, batch_size: int = 16, sample_rate: int | None = None,
+    ) -> str: ...  # fmt: skip
     def answer(
         self: AskedModel,
         source: Any,

@@ -36,6 +36,7 @@ from pipelines.evaluate.scores import CellResult, EncoderAndMemory, Evaluation, 
 from pipelines.output.folder import Output, open_output
 from pipelines.output.lease import LeaseLost
 from pipelines.output.record import read_run, utc
+from pipelines.settings.calling import by_name
 from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
 
 RECORD = "_evaluation.json"
@@ -45,6 +46,7 @@ WRITTEN = (
 """What runs write into OUT, besides the record."""
 
 
+@by_name(EvaluateSettings)
 def run_evaluate(
     settings: EvaluateSettings, progress: Callable[[str, Progress | None], None] | None = None
 ) -> Evaluation:

@@ -75,9 +75,7 @@ def test_whatever_a_sound_is_given_as_is_answered_alike(model: MatsModel, tmp_pa
 def test_a_question_alone_is_a_question(model: MatsModel, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Request] = []
     real = model.answer_embeddings
-    monkeypatch.setattr(
-        model, "answer_embeddings", lambda e, many, **_: asked.extend(many) or real(e, many)
-    )
+    monkeypatch.setattr(model, "answer_embeddings", lambda e, many, **_: asked.extend(many) or real(e, many))
     tone = (tones(1.0)[0][1], SAMPLE_RATE)
     model.answer(tone, question="Is there rain?")
     model.answer(tone)
