@@ -53,7 +53,7 @@ def by_name(
             if given or settings.name in named:
                 return run(*given, **named)
             beside = {each.name: named.pop(each.name) for each in others if each.name in named}
-            return run(build(kind, named), **beside)  # type: ignore[call-arg]
+            return run(build(kind, named), **beside)  # type: ignore
 
         shown = [settings.replace(default=None, annotation=f"{settings.annotation} | None"), *others]
         shown += [_parameter(name, field) for name, field in fields.items()]
