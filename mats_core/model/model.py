@@ -40,7 +40,7 @@ from mats_core.model.prompts import clean_answer, format_prompt, validate_reques
 from mats_core.model.tokens import PromptTokens, Sequences
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.uris import Uri, uri_text
-from mats_core.weights import load_weights, read_tensors
+from mats_core.weights import load_weights, outline, read_tensors
 
 LORA = AdapterConfig()
 
@@ -414,8 +414,8 @@ def load_model(
     if hidden != config.hidden_size:
         why = f"{where['llm']} is {hidden} wide, and this model needs an LLM {config.hidden_size} wide"
         raise SettingsError("llm", why, "give the LLM this model was made with")
-    with torch.device("meta"):  # shapes alone, until they are known to be those of the file
-        mapper = build_mapper(config.mapper, config.embedding_dim, hidden)
+    # shapes alone, until they are known to be those of the file
+    mapper = outline(lambda: build_mapper(config.mapper, config.embedding_dim, hidden))
     load_weights(mapper, read_tensors(folder / "mapper.safetensors", "model"), "mapper.safetensors")
     if config.adapter is not None:
         state = read_tensors(folder / "adapter" / "adapter_model.safetensors", "model")

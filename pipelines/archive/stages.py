@@ -253,14 +253,15 @@ class ModelStage:
             import torch
 
             torch.set_num_threads(context.threads)
+        from mats_core.packages import import_transformers
+
+        import_transformers()  # note: before anything that imports it whole
         from mats_core import load_model
         from mats_core.memory.bridges import Bridge, BridgeSettings
-        from mats_core.packages import import_transformers
 
         self.spec, self.run_id = spec, context.run_id
         self.slots: int | None = 1 if spec.deterministic else spec.batch_size or context.batch_size
         self._refusal: SettingsError | None = None
-        import_transformers()
         try:
             self.model = load_model(
                 spec.model, spec.device, spec.llm_dtype, encoder_dtype=spec.encoder_dtype,

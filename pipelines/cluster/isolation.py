@@ -30,7 +30,8 @@ from mats_core.packages import ROOT
 from pipelines.cluster.stages import Stage, StageContext
 
 CHILD_PROGRAM = """
-import json, sys
+import gc, json, sys
+gc.set_threshold(100_000)
 descriptor, root, paths = json.loads(sys.argv[1])
 sys.path.insert(0, root)
 import mats_core.packages
