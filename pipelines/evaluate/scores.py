@@ -110,6 +110,8 @@ class Evaluation(Rows):
     rows: int = 0
     failed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    tables: str = field(default="", repr=False)
+    """Of a suite: its tables, in Markdown."""
 
     def rows_at(self) -> str:
         """The folder of the rows."""
