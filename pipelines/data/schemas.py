@@ -81,35 +81,47 @@ NEIGHBORS_TYPE = pa.list_(
 class Column:
     """A column that the OUTPUT of `jobs` has beside the manifest's, the request's and a list's own columns.
 
-    `setting`: the setting that asks for it; "" where it is always there.
+    `setting`: the setting that asks for it; "" where it is always there. `meaning`: what the documents
+    say of it.
     """
 
     name: str
     type: pa.DataType
-    meaning: str
     jobs: tuple[str, ...] = ("caption",)
     setting: str = ""
+    meaning: str = ""
 
 
 _BOTH = ("caption", "embed-audio")
 OUTPUT_COLUMNS = (
-    Column("row_id", pa.int64(), "Number of the row in the work list, from 0.", _BOTH),
-    Column("last", pa.bool_(), "Whether the chunk is the last of its file.", ("embed-audio",)),
-    Column("decoded_s", pa.float64(), "Seconds that were heard; less than `duration_s` in a broken file.", _BOTH),
-    Column("text", pa.string(), "The answer; null where there is an error code."),
-    Column("segments", SEGMENTS_TYPE, "An answer a window, with its times in the file (`--segments`), else null."),
+    Column("row_id", pa.int64(), _BOTH, meaning="Number of the row in the work list, from 0."),
+    Column("last", pa.bool_(), ("embed-audio",), meaning="Whether the chunk is the last of its file."),
+    Column(
+        "decoded_s", pa.float64(), _BOTH, meaning="Seconds that were heard; less than `duration_s` in a broken file."
+    ),
+    Column("text", pa.string(), meaning="The answer; null where there is an error code."),
+    Column(
+        "segments", SEGMENTS_TYPE, meaning="An answer a window, with its times in the file (`--segments`), else null."
+    ),
     Column(
         "windows",
         WINDOWS_TYPE,
-        "Each window's start, weight (seconds) and unit vector.",
         ("embed-audio",),
+        meaning="Each window's start, weight (seconds) and unit vector, before Santa.",
     ),
-    Column("model_fingerprint", pa.string(), "Which model answered."),
-    Column("run_id", pa.string(), "Which run wrote the row; its `_run.json` is beside the folder.", _BOTH),
-    Column("embedding", pa.list_(pa.float32()), "The chunk's own unit vector, before Santa.", setting="with_embedding"),
-    Column("neighbors", NEIGHBORS_TYPE, "The captions of the memory that Santa mixed in.", setting="explain"),
-    Column("complete", pa.bool_(), "False where the file breaks off or is damaged within the row.", _BOTH),
-    Column("lost_s", pa.float64(), "Seconds that could not be decoded, where known; null where nothing was.", _BOTH),
+    Column("model_fingerprint", pa.string(), meaning="Which model answered."),
+    Column("run_id", pa.string(), _BOTH, meaning="Which run wrote the row; its `_run.json` is beside the folder."),
+    Column(
+        "embedding",
+        pa.list_(pa.float32()),
+        setting="with_embedding",
+        meaning="The chunk's own unit vector, before Santa.",
+    ),
+    Column("neighbors", NEIGHBORS_TYPE, setting="explain", meaning="The captions of the memory that Santa mixed in."),
+    Column("complete", pa.bool_(), _BOTH, meaning="False where the file breaks off or is damaged within the row."),
+    Column(
+        "lost_s", pa.float64(), _BOTH, meaning="Seconds that could not be decoded, where known; null where nothing was."
+    ),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""
 
