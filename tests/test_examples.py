@@ -49,6 +49,7 @@ for number, text in enumerate(map(str, __import__("json").load(sys.stdin))):
 """
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> None:
     """Without Jupyter: its cells one after the other in one process, where what a cell ends with is shown."""
@@ -59,6 +60,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []  # it works in a folder of its own
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_bucket_is_captioned(tmp_path: Path, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     write_tones(tmp_path / "sounds", 3, 2.0)

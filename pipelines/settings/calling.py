@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mats_core.errors import SettingsError
-from pipelines.settings.base import build
+from mats_core.storage.uris import Uri
+from pipelines.settings.base import build, without_paths
 
 Fields = ParamSpec("Fields")
 Others = ParamSpec("Others")
@@ -19,6 +20,13 @@ Kind = TypeVar("Kind", bound=BaseModel)
 KindIn = TypeVar("KindIn", bound=BaseModel, contravariant=True)
 Result = TypeVar("Result")
 ResultOut = TypeVar("ResultOut", covariant=True)
+
+
+PLACES = frozenset(
+    ("input", "output", "out", "model", "encoder", "llm", "memory", "embeddings", "pairs", "data", "history", "suite",
+     "data_cache")
+)  # fmt: skip
+"""Settings that name a place, which may be a `pathlib.Path`."""
 
 
 class Called(Protocol[Fields, Others, KindIn, ResultOut]):
@@ -53,7 +61,7 @@ def by_name(
             if given or settings.name in named:
                 return run(*given, **named)
             beside = {each.name: named.pop(each.name) for each in others if each.name in named}
-            return run(build(kind, named), **beside)  # type: ignore
+            return run(build(kind, without_paths(named)), **beside)  # type: ignore
 
         shown = [settings.replace(default=None, annotation=f"{settings.annotation} | None"), *others]
         shown += [_parameter(name, field) for name, field in fields.items()]
@@ -67,5 +75,8 @@ def by_name(
 
 
 def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    kind = field.annotation
+    if name in PLACES and kind in (str, str | None):
+        kind = Uri if kind is str else Uri | None
     default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.annotation)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

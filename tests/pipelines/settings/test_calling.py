@@ -52,6 +52,16 @@ def test_what_cannot_be_is_refused(given: tuple[Any, ...], named: dict[str, Any]
         run_wishes(*given, **named)
 
 
+def test_places_may_be_paths_in_settings_that_are_nested_too() -> None:
+    """Also of `mats train`, whose settings come from a file elsewhere."""
+    found = inspect.signature(pipelines.run_train).parameters
+    assert all("PathLike" in str(found[name].annotation) for name in ("output", "llm", "encoder", "memory"))
+    with pytest.raises(SettingsError, match="embeddings"):
+        pipelines.run_train(
+            output=Path("o"), llm=Path("l"), encoder=Path("e"), data=[{"name": "a", "corpus": Path("c")}]
+        )
+
+
 def test_help_lists_the_settings() -> None:
     shown = inspect.signature(run_wishes)
     assert list(shown.parameters) == ["settings", "progress", "input", "count", "names"]
