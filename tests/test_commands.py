@@ -31,7 +31,7 @@ from tests.e2e.conftest import write_tones
 from tests.house import ROOT
 from tests.store_servers import MotoStore
 
-PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
+PAGES = ("README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")))
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "COLUMNS": "120"}
 ELSEWHERE = {"aws", "docker", "kubectl", "pip", "ray", "export", "printf"}
 """Programs that are not ours."""

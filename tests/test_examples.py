@@ -55,7 +55,7 @@ def test_the_notebook_runs_from_its_first_cell_to_its_last(tmp_path: Path) -> No
     """Without Jupyter: its cells one after the other in one process, where what a cell ends with is shown."""
     text = cells(EXAMPLES / "first_steps.ipynb")
     told = ran("-c", SHOWN, cwd=tmp_path, input=json.dumps(text))
-    assert "[1] MatsModel(" in told and "[3] 'No'" in told
+    assert "[1] MatsModel(" in told and "[3] 'Together'" in told
     assert "RunResult(status='complete'" in told and "not_audio" in told and "report.html" in told
     assert list(tmp_path.iterdir()) == []  # it works in a folder of its own
 

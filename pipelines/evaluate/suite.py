@@ -26,6 +26,12 @@ FOLDER = Path(__file__).parent / "suites"
 TABLES = "tables"
 """Folder in OUT that receives the tables."""
 GAP = "–"
+SHOWN = {
+    "cider_d": "CIDEr-D", "spice": "SPICE", "spider": "SPIDEr", "fense": "FENSE", "meteor": "METEOR",
+    "rouge_l": "ROUGE-L", **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}, "map": "mAP", "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+}  # fmt: skip
+"""Metrics as papers write them."""
 
 
 class Cited(Settings):
@@ -166,7 +172,7 @@ class Tables:
             for row, metric, own, known in self._lines(part):
                 figures = [*(_interval(each) for each in own), *(_plain(each) for each in known)]
                 items = str(own[0].n) if own and own[0] is not None else GAP
-                rows.append([load_evaluation_set(row.benchmark).title, metric, *figures, items])
+                rows.append([load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *figures, items])
             told.append(f"## {part.title}\n\n" + "\n".join(f"| {' | '.join(each)} |" for each in rows))
         told.append(f"Published: {cite.text} {cite.url}")
         if sources := [f"{row.benchmark}: {row.where}" for row in self.suite.rows if row.where]:
@@ -191,7 +197,7 @@ class Tables:
             ]  # fmt: skip
             for row, metric, own, known in self._lines(part):
                 figures = [None if each is None else each.value for each in own] + known
-                cells = [load_evaluation_set(row.benchmark).title, metric, *map(_plain, figures)]
+                cells = [load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *map(_plain, figures)]
                 told.append(" & ".join(map(_tex, cells)) + r" \\")
             told += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
         return "\n".join(told)

@@ -55,8 +55,8 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line[:1] == "|"]
     assert lines[0] == ["data set", "metric", "ours", "A_1", "B", "items"]
     assert re.fullmatch(r"0\.500 \(0\.\d{3} to 1?0?\.\d{3}\)", lines[2][2]) and lines[2][3:] == ["0.750", "–", "4"]
-    assert lines[3][:2] == ["ESC-50", "macro_f1"] and lines[3][3:5] == ["–", "–"]
-    assert lines[6] == ["AudioCaps, test", "cider_d", "–", "–", "–", "–"]
+    assert lines[3][:2] == ["ESC-50", "macro F1"] and lines[3][3:5] == ["–", "–"]
+    assert lines[6] == ["AudioCaps, test", "CIDEr-D", "–", "–", "–", "–"]
     assert "PMLR 267" in told and "esc50: Table 1." in told and "no figure is known" in told
     assert re.search(r"Not run:\n\n- audiocaps: ", told)
 
