@@ -337,16 +337,17 @@ def doctor(
     ] = None,
 ) -> int:
     """Print versions, devices, Ray, what is missing for what, what a store can, and who may use a cluster."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from jobs.terminal.display import wide_console
 
     findings = [*examine(), *(store_findings(store) if store is not None else ())]
     findings += model_findings(model, allow_parts or ()) if model is not None else ()
     findings += benchmark_findings() if benchmarks else ()
     findings += cluster_findings(address) if address is not None else ()
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
-    console = Console(soft_wrap=False)
+    console = wide_console()
     version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")
     console.print(Text(f"MATS {version}", style="bold"))
     for area in dict.fromkeys(finding.area for finding in findings):

@@ -103,6 +103,7 @@ COVERED_BY = {
     "pipelines.evaluate.page": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.records": "tests/pipelines/evaluate/test_run.py",
     "pipelines.pages.answers": "tests/pipelines/pages/test_report.py",
+    "pipelines.pages.everything": "tests/pipelines/pages/test_report.py",
     "pipelines.published.definition": "tests/pipelines/corpus/test_definition.py",
     "pipelines.published.folder": "tests/pipelines/corpus/readers/test_tables.py",
     "pipelines.published.layouts": "tests/pipelines/corpus/readers/test_lists.py",

@@ -29,7 +29,7 @@ from pipelines.settings.archive import CaptionSettings
 from pipelines.settings.calling import by_name
 
 SAMPLE_ROWS = 24
-START_S = 30.0
+START_S = 15.0
 """Seconds until Ray and the model are there, roughly."""
 
 

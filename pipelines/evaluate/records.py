@@ -53,9 +53,10 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
             metrics = [
                 (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
+            right = truths(item, result.data.definition.kind)
             common = {
                 "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
-                "question": item.question or None, "category": item.category or None, "truth": truths(item),
+                "question": item.question or None, "category": item.category or None, "truth": right,
                 "seconds": answer.seconds, "error": answer.error or None, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
@@ -139,7 +140,7 @@ def _set_facts(result: SetResult) -> dict[str, Any]:
         **{name: getattr(definition, name) for name in ("title", "kind", "split")},
         "prompt": {"tag": definition.tag, "question": definition.question},
         "items": len(result.data.items), "answered": sum(result.answered),
-        "left_out": [list(pair) for pair in result.data.left_out],
+        "left_out": [list(pair) for pair in result.data.left_out], "shortfall": result.data.shortfall,
         **result.scores.as_dict(),
         "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
         "judge_file": result.judge_file or None, "words": result.lengths,

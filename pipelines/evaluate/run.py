@@ -50,15 +50,23 @@ WRITTEN = (
 
 @by_name(EvaluateSettings)
 def run_evaluate(
-    settings: EvaluateSettings, progress: Callable[[str, Progress | None], None] | None = None
+    settings: EvaluateSettings,
+    progress: Callable[[str, Progress | None], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Evaluate `settings.model`; raises SettingsError before any model is loaded where something cannot work."""
+    """Evaluate `settings.model`; raises SettingsError before any model is loaded where something cannot work.
+
+    warn: is told of data sets of which not all is there, before they are asked.
+    """
     tell = progress or (lambda stage, _: None)
     started = time.time()
     absent: dict[str, str] = {}
     if settings.suite:
         settings, absent = what_is_there(settings)
     grid, data_sets, facts, history = _check(settings)
+    for data in data_sets if warn else ():
+        if data.shortfall and warn:
+            warn(f"{data.name}: {data.shortfall}")
     with open_output(settings.out, written=()) as out:
         run_id, began = _begin(settings, data_sets, facts, out)
         with _one_ray(settings, data_sets, facts, grid) as given:

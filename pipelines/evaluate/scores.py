@@ -13,7 +13,7 @@ import numpy as np
 from mats_core import storage
 from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Item, Metric, Scores, score
+from mats_core.scoring import Item, Kind, Metric, Scores, score
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
 from pipelines.data.results import Rows
 from pipelines.evaluate.answers import ItemAnswer
@@ -198,9 +198,11 @@ def score_answers(
     return result
 
 
-def truths(item: Item) -> list[str]:
-    """What is right, one text each: the reference captions, else the labels, else the right option."""
-    return list(item.references or item.labels or ([item.answer] if item.answer else []))
+def truths(item: Item, kind: Kind) -> list[str]:
+    """What is right, one text each: labels or the right option where these are asked for, else the references."""
+    if kind == "choice":
+        return [item.answer] if item.answer else []
+    return list(item.labels if kind in ("label", "labels") else item.references)
 
 
 def modality_gap(
