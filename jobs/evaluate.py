@@ -48,6 +48,12 @@ def evaluate(settings: EvaluateSettings) -> int:
     """Answer benchmarks with a model and write metrics and a page; ends with code 4 when a gate closes."""
     if settings.list_:
         return _list(settings)
+    if settings.settings_:
+        from jobs.terminal.template import template
+        from pipelines.evaluate.datasets.definition import EvaluationSet
+
+        typer.echo(template(EvaluationSet), nl=False)
+        return 0
     if not settings.history and os.environ.get("MATS_HISTORY"):
         settings = settings.model_copy(update={"history": os.environ["MATS_HISTORY"]})
     from jobs.terminal.display import RunDisplay, to_continue

@@ -113,7 +113,6 @@ COVERED_BY = {
     "pipelines.settings.archive": "tests/jobs/test_archive.py",
     "pipelines.settings.text": "tests/pipelines/text/test_embed_text.py",
     "pipelines.settings.train": "tests/jobs/test_train.py",
-    "pipelines.train.check": "tests/pipelines/train/test_pack.py",
     "pipelines.train.export": "tests/pipelines/train/test_worker.py",
     "pipelines.train.mixture": "tests/pipelines/train/test_pack.py",
     "pipelines.train.parallel": "tests/pipelines/train/test_worker.py",
