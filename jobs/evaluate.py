@@ -158,6 +158,9 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         say(f"not compared: {line}", soft_wrap=True)
     if done.accepted:
         console.print("accepted", markup=False)
+    if done.tables:
+        say(f"\n{done.tables}", soft_wrap=True)
+        say(f"{public_uri(settings.out).rstrip('/')}/tables/ (Markdown, LaTeX, CSV)", soft_wrap=True)
     say(f"{public_uri(settings.out).rstrip('/')}/report.html", soft_wrap=True)
 
 

@@ -79,10 +79,19 @@ def _sentence(detail: Mapping[str, Any], shown: str, fields: Iterable[str]) -> t
     return f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should")
 
 
-ERROR_CODES = (
-    "not_found", "access_denied", "io_error", "not_audio", "decode_failed", "empty_audio", "too_large", "timeout",
-    "refused", "model_error",
-)  # fmt: skip
+ERROR_CODES = {
+    "not_found": "There is no such file.",
+    "access_denied": "The store or the file system does not let us read it.",
+    "io_error": "Reading failed, more than once; another time it may work (`--retry-errors io_error`).",
+    "not_audio": "It is no sound file, or one without sound.",
+    "decode_failed": "It is a sound file that no decoder can read, or whose decoder ended.",
+    "empty_audio": "It is a sound file without a single sample.",
+    "too_large": "It is larger, longer or of more channels than the limits allow.",
+    "timeout": "Fetching or decoding it took longer than the limits allow.",
+    "refused": "It may not be read: a playlist, a scheme that was not asked for, a path that leads out.",
+    "model_error": "The model failed on this row alone.",
+}
+"""What is wrong with one file or row → what that means."""
 
 
 class CodedError(Exception):

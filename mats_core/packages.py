@@ -6,6 +6,7 @@ them too. A program that only imports `mats_core` is left its own.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,14 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 NAMES = ("pipelines", "jobs")
 ROOT = Path(__file__).parents[1]
 UNUSED = ("scipy", "sklearn", "pandas", "boto3")
 """What transformers and accelerate import where it is installed: for detection of objects, tables, SageMaker."""
+
+_MASKS = "torch._dynamo._trace_wrapped_higher_order_op"
 
 
 class _OwnPackages(MetaPathFinder):
@@ -39,19 +43,64 @@ def import_own() -> None:
 
 
 def import_transformers() -> None:
-    """Import transformers in a process of our own, without what it imports for models that nobody here has: of the
-    seconds that it takes to import, a fifth. In a process that has it already, or is a program of somebody else's,
-    everything is to stay as it is."""
+    """Import transformers in a process of our own, without what it imports for models that nobody here has, for
+    `torch.compile` and for LLMs spread over GPUs: of the seconds that it takes, two thirds. In a process that has it
+    already, or is a program of somebody else's, everything is to stay as it is."""
     if "transformers" in sys.modules:
         return
-    others = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(others))  # type: ignore[arg-type]  # None: as if it were not installed
+    with contextlib.suppress(Exception):  # note: another version of it may want more of what is left out
+        with _left_out():
+            _import_what_answers()
+        return
+    _import_what_answers()
+
+
+def _import_what_answers() -> None:
+    for name in ("transformers.generation.utils", "transformers.models.auto.modeling_auto", "peft"):
+        importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _left_out() -> Iterator[None]:
+    """While this lasts what is not there yet of UNUSED counts as not installed, and of torch's compiler there is no
+    more than the marks that functions are given for it."""
+    import torch.distributed
+
+    others: dict[str, Any] = dict.fromkeys(UNUSED)  # None: as if it were not installed
+    if "torch._dynamo" not in sys.modules:
+        others |= {each.__name__: each for each in (_Marks("torch._dynamo"), _Deferred(_MASKS))}
+    others = {name: each for name, each in others.items() if name not in sys.modules}
+    distributed = torch.distributed.is_available
+    sys.modules.update(others)
+    torch.distributed.is_available = lambda: False
     try:
-        for name in ("transformers.generation.utils", "transformers.models.auto.modeling_auto", "peft"):
-            importlib.import_module(name)
+        yield
     finally:
+        torch.distributed.is_available = distributed
         for name in others:
             del sys.modules[name]
+
+
+class _Marks(ModuleType):
+    """In place of torch's compiler: its decorators, which leave a function as it is."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _mark
+
+
+def _mark(function: Any = None, *_: Any, **__: Any) -> Any:
+    return _mark if function is None else function
+
+
+class _Deferred(ModuleType):
+    """In place of a module: its functions, which import it when they are called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: getattr(importlib.import_module(self.__name__), name)(*args, **kwargs)
 
 
 def main() -> None:

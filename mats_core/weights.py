@@ -10,17 +10,21 @@ import re
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from mats_core.errors import SettingsError
 from mats_core.pretrained import check_zip
 from mats_core.storage.descriptions import read_shapes
 
+_NEW = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_FILLED = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.fill_, torch.Tensor.zero_)
+Module = TypeVar("Module", bound=torch.nn.Module)
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -63,8 +67,38 @@ def check_finite(setting: str, uri: str, module: torch.nn.Module) -> None:
 
 
 def _refuse_not_finite(setting: str, uri: str, name: str, tensor: torch.Tensor) -> None:
-    if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
         raise SettingsError(setting, f"in {uri}, {name} holds NaN or infinity", "give weights that are finite")
+
+
+def outline(make: Callable[[], Module]) -> Module:
+    """The module that `make` makes, of which each weight has a shape and no numbers."""
+    try:
+        with _WithoutNumbers():
+            return make()
+    except RuntimeError:  # its weights are computed from tensors that have numbers: then none has any
+        with torch.device("meta"):
+            return make()
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """New tensors are on the meta device, but for sequences of numbers; nothing is drawn or filled in.
+
+    On that device alone (`torch.device("meta")`) a module is several times slower to make: what computes a sequence
+    there imports torch's compiler.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in _NEW and kwargs.get("device") is None:
+            return function(*args, **kwargs | {"device": "meta"})
+        if function in _FILLED:
+            return args[0]
+        if getattr(function, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def load_weights(module: torch.nn.Module, state: dict[str, torch.Tensor], name: str) -> None:

@@ -17,7 +17,7 @@ from mats_core.pretrained import check_outline, check_pretrained, panics_told
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
 from mats_core.storage.uris import Uri, uri_text
-from mats_core.weights import check_finite, defer_sklearn, no_bars, some
+from mats_core.weights import check_finite, defer_sklearn, no_bars, outline, some
 
 
 class MelSpectrogram(torch.nn.Module):
@@ -72,9 +72,14 @@ class HfClapEncoder:
                     str(folder), local_files_only=True, trust_remote_code=False
                 )
             if config and shapes:
-                with torch.device("meta"):
-                    outline = ClapModel(ClapConfig.from_pretrained(str(folder), local_files_only=True))
-                check_outline(outline, shapes, "encoder", directory, packed="quantization_config" in config)
+                settings = ClapConfig.from_pretrained(str(folder), local_files_only=True)
+                check_outline(
+                    outline(lambda: ClapModel(settings)),
+                    shapes,
+                    "encoder",
+                    directory,
+                    packed="quantization_config" in config,
+                )
             with no_bars():
                 model, report = ClapModel.from_pretrained(
                     str(folder), dtype=self.dtype, local_files_only=True, output_loading_info=True

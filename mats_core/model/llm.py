@@ -17,7 +17,7 @@ from mats_core.pretrained import check_outline, check_pretrained, panics_told
 from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import fingerprint_directory
-from mats_core.weights import check_finite, compare_keys, defer_sklearn, no_bars, read_pickle, some
+from mats_core.weights import check_finite, compare_keys, defer_sklearn, no_bars, outline, read_pickle, some
 
 
 def load_llm(
@@ -60,9 +60,9 @@ def _outline(folder: Path, uri: str, trusted: bool) -> Any:
     """The LLM without numbers: its modules on the meta device."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with _told_as_settings(uri), torch.device("meta"):
+    with _told_as_settings(uri):
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=trusted, local_files_only=True)
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=trusted)
+        return outline(lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=trusted))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from mats_core.model.mapper import build_mapper
 from mats_core.model.model import MatsModel, load_encoder_part, load_memory_part
 from mats_core.storage.fetch import local_file
 from mats_core.storage.uris import Uri, path_of, uri_text
-from mats_core.weights import compare_keys, load_weights, read_pickle, some, tensor_fault
+from mats_core.weights import compare_keys, load_weights, outline, read_pickle, some, tensor_fault
 
 LORA_PREFIX = "llama_model.base_model.model."
 _LORA_TENSOR = re.compile(re.escape(LORA_PREFIX) + r"(.+)\.lora_([AB])\.default\.weight")
@@ -240,8 +240,7 @@ def import_with_report(
         adapter = checked(AdapterConfig, targets | _fields(AdapterConfig, values), "adapter")
     else:
         report.notes = ["no adapter: the checkpoint holds no LoRA tensors, and its config does not say that it does"]
-    with torch.device("meta"):
-        mapper = build_mapper(mapper_config, sizes["embedding_dim"], hidden)
+    mapper = outline(lambda: build_mapper(mapper_config, sizes["embedding_dim"], hidden))
     expected = dict(mapper.state_dict())
     if adapter is not None:
         language_model = add_adapter(language_model, adapter)

@@ -118,7 +118,7 @@ class DecodeStage(ShardStage):
         for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
             row = found[index]
             if not isinstance(result, AudioError):
-                row["pcm"] = result.samples.astype("<i2", copy=False).tobytes()
+                row["pcm"] = memoryview(result.samples.astype("<i2", copy=False)).cast("B")
                 row.update(decoded_s=float(result.decoded_s), complete=result.complete, lost_s=result.lost_s)
                 if row["start_s"] and not len(result.samples):  # the header promised more than there is
                     row["complete"], row["error_message"] = False, past_the_end(row["start_s"], result.end_s)
@@ -253,14 +253,15 @@ class ModelStage:
             import torch
 
             torch.set_num_threads(context.threads)
+        from mats_core.packages import import_transformers
+
+        import_transformers()  # note: before anything that imports it whole
         from mats_core import load_model
         from mats_core.memory.bridges import Bridge, BridgeSettings
-        from mats_core.packages import import_transformers
 
         self.spec, self.run_id = spec, context.run_id
         self.slots: int | None = 1 if spec.deterministic else spec.batch_size or context.batch_size
         self._refusal: SettingsError | None = None
-        import_transformers()
         try:
             self.model = load_model(
                 spec.model, spec.device, spec.llm_dtype, encoder_dtype=spec.encoder_dtype,

@@ -93,21 +93,60 @@ def test_who_imports_the_model_alone_keeps_packages_of_these_names() -> None:
     assert not any(isinstance(each, packages._OwnPackages) for each in sys.meta_path)
 
 
+def run_program(program: str) -> list[str]:
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{program}"
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.splitlines()
+
+
 @pytest.mark.processes
 def test_transformers_is_imported_without_what_nobody_uses() -> None:
-    """It is there for whoever wants it afterwards, and a process that had transformers before keeps all of it."""
+    """It is there for whoever wants it afterwards: other libraries, masks of padded prompts, the compiler."""
     program = """
-import sys
+import torch
 from mats_core.packages import UNUSED, import_transformers
+left_out = (*UNUSED, "torch._dynamo", "sympy")
 import_transformers()
-print(sorted(name for name in UNUSED if name in sys.modules))
-from transformers import ClapModel, LlamaForCausalLM
+print(sorted(name for name in left_out if name in sys.modules))
+from mats_core import load_model
+from mats_core.model.asking import Request
+model = load_model("builtin")
+model.answer_embeddings(torch.ones(1, model.config.embedding_dim), [Request("caption")])
+print(sorted(name for name in left_out if name in sys.modules))
+from transformers import ClapModel, LlamaConfig, LlamaForCausalLM
 import scipy.optimize, sklearn, pandas
 print(sorted(name for name in UNUSED if sys.modules.get(name)))
+torch.manual_seed(0)
+sizes = dict(vocab_size=50, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+llm = LlamaForCausalLM(LlamaConfig(**sizes)).eval()
+ids, mask = torch.tensor([[0, 0, 7, 8], [4, 5, 6, 7]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+together = llm.generate(ids, attention_mask=mask, max_new_tokens=4, do_sample=False, eos_token_id=49)
+alone = llm.generate(ids[:1, 2:], max_new_tokens=4, do_sample=False, eos_token_id=49)
+print(together[0, 2:].tolist() == alone[0].tolist())
+compiled = torch.compile(llm.model.layers[0].mlp, backend="eager")
+x = torch.ones(1, 16)
+print(torch.equal(compiled(x), llm.model.layers[0].mlp(x)), torch.distributed.is_available())
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["[]", "['pandas', 'scipy', 'sklearn']"]
-    program = "import sys, transformers.generation.utils; from mats_core.packages import *; before = set(sys.modules); "
-    program += "import mats_core.packages as p; p.import_transformers(); print(set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert run_program(program) == ["[]", "[]", "['pandas', 'scipy', 'sklearn']", "True", "True True"]
+
+
+@pytest.mark.processes
+def test_a_process_that_has_transformers_keeps_all_of_it() -> None:
+    program = "import transformers.generation.utils; before = set(sys.modules); import mats_core.packages as ours; "
+    assert run_program(program + "ours.import_transformers(); print(set(sys.modules) - before)") == [
+        "{'mats_core.packages'}"
+    ]
+
+
+@pytest.mark.processes
+def test_a_transformers_that_wants_more_gets_it() -> None:
+    """Marks without the one it asks for: then all is imported as it is."""
+    program = """
+from mats_core import packages
+packages._Marks.__getattr__ = lambda self, name: {}[name]
+packages.import_transformers()
+from transformers import LlamaForCausalLM
+import torch._dynamo
+print(callable(torch._dynamo.disable), torch.distributed.is_available())
+"""
+    assert run_program(program) == ["True True"]

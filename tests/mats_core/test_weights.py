@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from mats_core.errors import SettingsError
-from mats_core.weights import check_finite, compare_keys, load_weights, read_pickle, read_tensors, some
+from mats_core.weights import check_finite, compare_keys, load_weights, outline, read_pickle, read_tensors, some
 
 SCRIPT = """
 import sys
@@ -87,3 +87,30 @@ def test_weights_go_into_an_outline_as_copies() -> None:
     given["weight"].zero_()
     assert outline.weight.tolist() == [[1.0, 1.0]]
     assert outline.weight.dtype == torch.float32
+
+
+KINDS = {
+    "llama": {"num_key_value_heads": 1}, "mistral": {"num_key_value_heads": 1}, "qwen2": {"num_key_value_heads": 1},
+    "gpt2": {}, "opt": {"ffn_dim": 32, "word_embed_proj_dim": 16}, "falcon": {"alibi": True}, "bloom": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_outline_has_the_shapes_and_no_numbers(kind: str) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = AutoConfig.for_model(kind, **sizes, **KINDS[kind])
+    made = outline(lambda: AutoModelForCausalLM.from_config(config))
+    assert all(weight.is_meta for weight in made.parameters())
+    expected = {name: value.shape for name, value in AutoModelForCausalLM.from_config(config).state_dict().items()}
+    assert {name: value.shape for name, value in made.state_dict().items()} == expected
+
+
+def test_an_outline_of_what_computes_its_weights() -> None:
+    class Slopes(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slopes = torch.nn.Parameter(torch.zeros(4) + torch.arange(4))
+
+    assert outline(Slopes).slopes.is_meta
