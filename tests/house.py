@@ -95,7 +95,6 @@ COVERED_BY = {
     "pipelines.data.json_stream": "tests/pipelines/data/test_corpus_formats.py",
     "pipelines.corpus.writing.patterns": "tests/pipelines/corpus/writing/test_captions.py",
     "pipelines.corpus.writing.variety": "tests/pipelines/corpus/writing/test_captions.py",
-    "pipelines.evaluate.compare": "tests/pipelines/evaluate/test_run.py",
     "pipelines.evaluate.datasets.asked": "tests/pipelines/corpus/test_reading.py",
     "pipelines.evaluate.datasets.definition": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.datasets.folder": "tests/pipelines/evaluate/datasets/test_loading.py",

@@ -108,6 +108,9 @@ class RunSettings(LimitSettings):
     retry_errors: Annotated[list[ErrorCode] | None, Several] = Field(
         None, description="Do rows anew that ended with one of these codes before: io_error, timeout, …"
     )
+    prune: bool = Field(
+        False, description="Leave the rows of files that are gone from INPUT out of reports, until these come back."
+    )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
