@@ -31,7 +31,7 @@ INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": ("columns", "schemes
 RUN_GROUPS: dict[str, tuple[str, ...]] = {
     "Machine": ("device", "actors", "decoders", "batch_size", "address", "llm_dtype", "mapper_dtype", "encoder_dtype",
                 "deterministic"),
-    "Resume": ("retry_errors", "overwrite", "max_error_rate", "commit_rows", "commit_seconds"),
+    "Resume": ("retry_errors", "overwrite", "prune", "max_error_rate", "commit_rows", "commit_seconds"),
 }  # fmt: skip
 LIMITS_GROUP: dict[str, tuple[str, ...]] = {
     "Limits of a file": (
