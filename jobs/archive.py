@@ -24,6 +24,10 @@ BOTH_WAYS = '"mats ask FILE" answers a few files here and now, "mats caption FIL
 @settings_command(app, "caption", CaptionSettings, otherwise=BOTH_WAYS)
 def caption(settings: CaptionSettings) -> int:
     """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
+    from mats_core.soundworld.doubts import doubt
+
+    if settings.task == "QA" and settings.question and (warning := doubt(settings.model, settings.question)):
+        _warn(warning)
     from jobs.terminal.display import RunDisplay
 
     with RunDisplay("clips") as display:

@@ -17,6 +17,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import task_name, validate_request
 from mats_core.packages import import_transformers
+from mats_core.soundworld.doubts import doubt
 from pipelines.settings.base import ALLOW_PARTS, ENCODER_DTYPE, LLM_DTYPE, MAPPER_DTYPE, NumberTypes, build
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def ask(
         validate_request("caption", None, tag=tag)
     else:
         validate_request(task, question, tuple(config.tasks), tag)
+        if question is not None and (warning := doubt(model, question)):
+            typer.echo(f"mats: {warning}", err=True)
     for file in files:
         if storage.is_dir(file):
             problem = f'"{storage.public_uri(file)}" is a folder'
@@ -109,7 +112,7 @@ def ask(
                 typer.echo(f"{uri}: {error.code}: {error.message}", err=True)
             continue
         if interactive:
-            _converse(partial(show, file, clips), tag)
+            _converse(partial(show, file, clips), tag, model)
         else:
             show(file, clips, Request(task, question, tag))
     return code
@@ -125,8 +128,9 @@ def _print_json(told: dict[str, Any]) -> None:
     typer.echo(json.dumps(told, ensure_ascii=False))
 
 
-def _converse(answer: Callable[[Request], None], tag: str | None) -> None:
+def _converse(answer: Callable[[Request], None], tag: str | None, model: str) -> None:
     """Answer questions about one file, a line each, until end of input."""
+    warned = False
     from mats_core.model.asking import Request
 
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -142,6 +146,9 @@ def _converse(answer: Callable[[Request], None], tag: str | None) -> None:
             return
         try:
             if line.strip():
+                if not warned and (warning := doubt(model, line)):
+                    typer.echo(f"mats: {warning}", err=True)
+                    warned = True
                 answer(Request("QA", line.strip(), tag))
         except SettingsError as error:  # a question no prompt can hold; the next one may be better
             typer.echo(f"mats: {error}", err=True)

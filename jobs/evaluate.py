@@ -48,6 +48,12 @@ def evaluate(settings: EvaluateSettings) -> int:
     """Answer benchmarks with a model and write metrics and a page; ends with code 4 when a gate closes."""
     if settings.list_:
         return _list(settings)
+    if settings.settings_:
+        from jobs.terminal.template import template
+        from pipelines.evaluate.datasets.definition import EvaluationSet
+
+        typer.echo(template(EvaluationSet), nl=False)
+        return 0
     if not settings.history and os.environ.get("MATS_HISTORY"):
         settings = settings.model_copy(update={"history": os.environ["MATS_HISTORY"]})
     from jobs.terminal.display import RunDisplay, to_continue
@@ -176,6 +182,12 @@ def compare(
     from pipelines.evaluate.compare import compare_answers
 
     found = compare_answers(run_a, run_b, out, model=model, allow_parts=allow_parts or (), top=top, device=device)
+    for side, run, asked in zip("AB", (run_a, run_b), found.models, strict=True):
+        typer.echo(f"{side}: {public_uri(run)}" + (f", model {asked}" if asked else ""))
+    for name, a, b in found.metrics:
+        values = ["–" if value is None else f"{value:.4f}" for value in (a, b)]
+        change = "" if a is None or b is None else f"  {b - a:+.4f}"
+        typer.echo(f"{name:36} {values[0]:>8} {values[1]:>8}{change}")
     typer.echo(
         f"{found.rows} answers in both: {found.same} the same, {found.changed} changed; "
         f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"

@@ -29,6 +29,15 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 app = typer.Typer()
 
 
+def _print_template(asked: bool) -> None:
+    if asked:
+        from jobs.terminal.template import template
+        from pipelines.settings.train import TrainSettings
+
+        typer.echo(template(TrainSettings), nl=False)
+        raise typer.Exit
+
+
 @command(app, "train")
 def train(
     config: str = typer.Argument(
@@ -39,6 +48,9 @@ def train(
     address: str | None = typer.Option(None, help="Join this Ray cluster; default: a Ray of its own."),
     device: str | None = typer.Option(None, help="auto, cpu, cuda."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start anew: remove what OUTPUT holds."),
+    template: bool = typer.Option(
+        False, "--settings", is_eager=True, callback=_print_template, help="Print a commented file of all settings."
+    ),
 ) -> int:
     """Train mapper and adapter on stored embeddings into OUTPUT/model. Run again to continue."""
     from pipelines.settings.base import build
@@ -121,6 +133,8 @@ class TrainDisplay(Display):
             self._began, self._first_step = now, progress.first_step
         if progress.warning is not None:
             self.say(f"warning: {progress.warning}")
+        if progress.said is not None:
+            self.say(progress.said)
         if progress.validated is not None:
             self.say(validation_text(progress.validated))
         self.show(progress.stage, progress.step, progress.steps, self._figures(progress, now))
@@ -163,6 +177,8 @@ def finish(result: TrainResult, config: str) -> int:
     if run.get("bad"):
         problems = ", ".join(f"{name} {count}" for name, count in run["problems"].items())
         rows.append(("unusable", f"{run['bad']} of {run['records']} records: {problems}; lines in _corpora.json"))
+    if "trained_weights" in run:
+        rows.append(("trained", f"{run['trained_weights']:,} parameters"))
     rows.append(("time", f"{duration(run['wall_s'])} ({duration(run['seconds'])} in steps)"))
     for name, values in run.get("validation", {}).items():
         rows.append((name, f"loss {values['loss']:.4f}, token accuracy {values['token_accuracy']:.1%}"))

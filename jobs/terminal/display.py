@@ -160,8 +160,11 @@ def print_done_before(what: str) -> None:
 def print_result(result: RunResult, what: str) -> None:
     """The end of a run, on stdout."""
     run = result.run
+    gone, pruned = run.get("gone"), run.get("pruned")
+    lost = f"{gone} known files are gone" if gone != 1 else "1 known file is gone"
+    lost += "; their rows are left out of reports" if pruned else "; --prune leaves their rows out of reports"
     if result.status == "complete_before":
-        print_done_before(f"{result.rows} {what} in {public_uri(result.output)}")
+        print_done_before(f"{result.rows} {what} in {public_uri(result.output)}" + (f"; {lost}" if gone else ""))
         return
     rows = [
         (what, f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else "")),
@@ -178,4 +181,6 @@ def print_result(result: RunResult, what: str) -> None:
         rows.append(("rate", f"{rate}, {once_started['real_time_factor']:.0f} × real time"))
     if run.get("skipped"):
         rows.append(("skipped", skipped_endings(run["skipped"])))
+    if gone:
+        rows.append(("gone", lost))
     print_facts([*rows, ("output", public_uri(result.output))])

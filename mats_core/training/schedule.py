@@ -36,7 +36,9 @@ class TrainingSettings(BaseModel):
         "sample", description="draw a data set for each sample, or one for the whole batch as the reference does"
     )
     learning_rate: float = Field(3e-5, gt=0, description="at the end of warm-up")
-    warmup_steps: int = Field(3000, ge=0)
+    warmup_steps: int = Field(
+        3000, ge=0, description="of `mats train`, where it is not given: steps / 30, at most 3000"
+    )
     warmup_start: float = Field(1e-7, ge=0, description="learning rate of the first step")
     final_learning_rate: float = Field(0.0, ge=0)
     weight_decay: float = Field(0.05, ge=0, description="on matrices only")

@@ -159,7 +159,10 @@ class _Run:
             except KeyboardInterrupt:
                 return RunResult("interrupted", self._settings.output, 0, 0, folder=self._job.folder)
             if self._left == 0 and self._previous is not None and self._was_complete:
-                return self._result("complete_before", self._previous)
+                told = {name: self._previous.get(name) or type(value)() for name, value in self._gone.items()}
+                if told != self._gone:
+                    self._out.write_run(self._previous | self._gone)
+                return self._result("complete_before", self._previous | self._gone)
             return self._do(seen, here)
 
     def _read(self, inputs: Input, here: Here) -> ScanCounts:
@@ -181,12 +184,28 @@ class _Run:
         ):
             here.start(self._job.stages, self._context_here())
         seen, _ = scan_into(work, self._settings, self._job, inputs, self._report)
+        self._gone = self._what_is_gone()
         done.grow(work.total)
         self._scanned, self._before = time.time(), done.rows
         commit_rows = self._settings.commit_rows or MOST_COMMIT_ROWS
         commit_s = self._settings.commit_seconds or (math.inf if self._settings.commit_rows else COMMIT_S)
         self._writer = PartWriter(self._job.folder, self._out.run_id, done, commit_rows, commit_s, self._out.put_table)
         return seen
+
+    def _what_is_gone(self) -> dict[str, Any]:
+        """How many known files are gone from INPUT, and which rows are left out for it: those of `--prune`, as long as
+        their files do not come back. Another INPUT than before says nothing about the files of that one."""
+        left_out = (self._previous or {}).get("pruned") or []
+        if _other_input(self._previous, self._settings.input):
+            return {"gone": 0, "pruned": left_out}
+        count, rows = self._work.gone()
+        before = {row for first, last in left_out for row in range(first, last + 1)}
+        kept = (
+            rows
+            if self._settings.prune
+            else [[row, row] for first, last in rows for row in range(first, last + 1) if row in before]
+        )
+        return {"gone": count, "pruned": kept}
 
     @property
     def _left(self) -> int:
@@ -262,6 +281,7 @@ class _Run:
             "settings": self._settings.model_dump() | places,
             "identity": self._job.identity,
             **self._job.told,
+            **self._gone,
             "rows": self._work.total,
             "rows_before": self._before,
             "skipped": dict(seen.skipped.most_common()),

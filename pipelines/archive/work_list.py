@@ -89,6 +89,7 @@ class WorkList:
         self._cached: tuple[int, pa.Table] | None = None
         self.private = PrivateUris()
         self.presence = Presence()
+        self.unmet = np.empty(0, np.int64)  # ids of entries that an earlier scan found and the last one did not
         if self._files:
             with _refusing_damage(self._files[-1]), parquet.opened(self._files[-1]) as last:
                 self.schema = last.schema_arrow
@@ -161,6 +162,7 @@ class WorkList:
         """
         known, counts = self._known_ids(), ScanCounts(skipped=inputs.skipped)
         occurrences = _Occurrences() if inputs.kind == "list" else None  # only lists repeat an entry
+        met = np.zeros(len(known), bool)
         skipped = 0
 
         def fresh() -> Iterator[Entry]:
@@ -177,6 +179,7 @@ class WorkList:
                     self.private.add(entry_id, entry.uri)
                 at = int(np.searchsorted(known, entry_id))
                 if at < len(known) and known[at] == entry_id:
+                    met[at] = True
                     skipped += 1
                     continue
                 entry.request = {name: entry.request.get(name) or defaults.get(name) for name in REQUEST_COLUMNS}
@@ -195,7 +198,26 @@ class WorkList:
             if progress is not None and counts.files % 64 == 0:
                 progress(counts)
         self.append(rows)
+        self.unmet = known[~met]
         return counts, skipped
+
+    def gone(self) -> tuple[int, list[list[int]]]:
+        """How many known files the last scan did not find, and their rows: [first, last] of each stretch of row ids.
+
+        A file that was changed is another entry, and its older rows go with it; it is not counted.
+        """
+        if not len(self.unmet):
+            return 0, []
+        uris, rows, there = set(), [], set()
+        for uri, first in zip(self._files, self._firsts, strict=True):
+            table = parquet.read(uri, ["entry_id", "uri"])
+            lost = np.isin(table["entry_id"].to_numpy(), self.unmet)
+            rows.append(first + np.flatnonzero(lost))
+            uris.update(table.filter(pa.array(lost))["uri"].to_pylist())
+            there.update(table.filter(pa.array(~lost))["uri"].to_pylist())
+        at = np.concatenate(rows)
+        cuts = np.flatnonzero(np.diff(at) > 1) + 1
+        return len(uris - there), [[int(each[0]), int(each[-1])] for each in np.split(at, cuts)]
 
     def append(self, rows: list[dict[str, Any]]) -> None:
         """Write rows as a further file; they get the next row_ids. Raises SettingsError for what no file can hold."""

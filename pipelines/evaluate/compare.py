@@ -6,6 +6,7 @@ CLAP-text embeddings: 0 for the same words, about 1 for unrelated ones.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,8 @@ class Comparison:
     largest: float = 0.0
     size_bytes: int = 0
     table: str = ""
+    models: tuple[str, str] = ("", "")
+    metrics: list[tuple[str, float | None, float | None]] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
@@ -85,6 +88,10 @@ def compare_answers(
         only_a=len(old) - len(both), failed_a=sum(before["text"] is None for _, before, _ in both),
         only_b=len(new) - len(both), failed_b=sum(after["text"] is None for _, _, after in both),
     )  # fmt: skip
+    found.models = (model_of(run_a), model_of(run_b))
+    if key_a == EVALUATION_KEY:
+        figures_a, figures_b = figures(run_a), figures(run_b)
+        found.metrics = [(n, figures_a.get(n), figures_b.get(n)) for n in dict.fromkeys([*figures_a, *figures_b])]
     _measure(changes, model, facts, device)
     changes.sort(key=lambda change: (-change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes] or [0.0])
@@ -133,6 +140,37 @@ def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[st
             raise SettingsError(name, problem, REMEDY)
         for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
             yield from batch.to_pylist()
+
+
+def _record(run: str, name: str) -> dict[str, Any]:
+    uri = storage.join(run, name)
+    try:
+        found = json.loads(storage.read_bytes(uri))
+    except (storage.StorageError, ValueError):
+        return {}  # answers alone can be compared as well
+    return found if isinstance(found, dict) else {}
+
+
+def model_of(run: str) -> str:
+    """The model that a run asked, and the beginning of its fingerprint: of two runs "builtin" may be another."""
+    for name in ("metrics.json", "_run.json"):
+        said = _record(run, name)
+        model = said.get("model") or (said.get("settings") or {}).get("model")
+        if model:
+            fingerprint = said.get("model_fingerprint") or (said.get("identity") or {}).get("model") or ""
+            return f"{storage.public_uri(str(model))} {str(fingerprint)[:8]}".strip()
+    return ""
+
+
+def figures(run: str) -> dict[str, float | None]:
+    """ "benchmark/metric" → its figure in the first cell of an evaluation."""
+    cells = _record(run, "metrics.json").get("cells") or [{}]
+    sets = cells[0].get("benchmarks") or {}
+    return {
+        f"{name}/{metric}": each.get("value")
+        for name, own in sets.items()
+        for metric, each in (own.get("metrics") or {}).items()
+    }
 
 
 def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str) -> None:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
@@ -50,16 +51,24 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
 
 
 class Answers:
-    """All rows of a run, in memory as Arrow has them, and which of them belong to each file."""
+    """All rows of a run, in memory as Arrow has them, and which of them belong to each file. pruned: first and last
+    row ids of what is left out."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, pruned: Sequence[Sequence[int]] = ()) -> None:
         tables = [
             pa.Table.from_batches([batch])
             for info in generations.files(folder)
             for batch in parquet.batches(info.uri, 8192, COLUMNS)
         ]
         table = pa.concat_tables(tables, promote_options="permissive")
-        self._table = table.sort_by("row_id") if "row_id" in table.column_names else table
+        if "row_id" in table.column_names:
+            table = table.sort_by("row_id")
+            ids = table["row_id"].to_numpy()
+            left_out = np.zeros(len(ids), bool)
+            for first, last in pruned:
+                left_out |= (ids >= first) & (ids <= last)
+            table = table.filter(pa.array(~left_out)) if left_out.any() else table
+        self._table = table
         self.totals = Totals(rows=len(table))
         self._rows: dict[str, list[int]] = {}
         self.failed: set[str] = set()

@@ -111,7 +111,7 @@ def write_report(
     folder, run = find_answers(answers)
     check_page(out_path)
     facts = load_truth(truth)
-    found = Answers(folder)
+    found = Answers(folder, run.get("pruned") or ())
     sample = found.sample(max_files)
     shown = {*sample, *[uri for uri in found.uris if uri in found.failed][:MOST_FAILED]}
     describe = _Describer(_common_root(found.uris), facts)

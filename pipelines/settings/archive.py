@@ -31,7 +31,7 @@ INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": ("columns", "schemes
 RUN_GROUPS: dict[str, tuple[str, ...]] = {
     "Machine": ("device", "actors", "decoders", "batch_size", "address", "llm_dtype", "mapper_dtype", "encoder_dtype",
                 "deterministic"),
-    "Resume": ("retry_errors", "overwrite", "max_error_rate", "commit_rows", "commit_seconds"),
+    "Resume": ("retry_errors", "overwrite", "prune", "max_error_rate", "commit_rows", "commit_seconds"),
 }  # fmt: skip
 LIMITS_GROUP: dict[str, tuple[str, ...]] = {
     "Limits of a file": (
@@ -107,6 +107,9 @@ class RunSettings(LimitSettings):
     )
     retry_errors: Annotated[list[ErrorCode] | None, Several] = Field(
         None, description="Do rows anew that ended with one of these codes before: io_error, timeout, …"
+    )
+    prune: bool = Field(
+        False, description="Leave the rows of files that are gone from INPUT out of reports, until these come back."
     )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
     deterministic: bool = Field(

@@ -57,6 +57,7 @@ class EvaluateSettings(NumberTypes):
     )
     limit: int | None = Field(None, gt=0, description="The first so many items of each benchmark.")
     list_: bool = Field(False, description="Show the benchmarks, and what is missing to run each.")
+    settings_: bool = Field(False, description="Print a commented YAML file of a benchmark of your own.")
     grid: list[str] = Field(
         default_factory=list, description=f"A table of settings: NAME=VALUE,VALUE … of {', '.join(AXES)}."
     )

@@ -99,10 +99,10 @@ class TrainSettings(_Settings):
     address: str | None = Field(None, description="Join this Ray cluster; default: a Ray of its own.")
     max_failures: int = Field(8, ge=0, description="Worker failures survived before the run gives up.")
 
-    checkpoint_every: int = Field(500, ge=1, description="Steps.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps (default: 500, in short runs a tenth of all).")
     keep_checkpoints: int = Field(2, ge=1, description="The last ones; the best by validation loss is kept besides.")
     export: Literal["last", "best"] = Field("last", description="Which checkpoint becomes the model.")
-    validate_every: int = Field(1000, ge=1, description="Steps.")
+    validate_every: int = Field(1000, ge=1, description="Steps (default: 1000, in short runs a fifth of all).")
     validation: int = Field(
         256, ge=0, description="Records held out a data set, by caption unless its captions are labels; 0: none."
     )
@@ -166,6 +166,18 @@ class TrainSettings(_Settings):
             if each.corpus is not None and not (each.embeddings or self.embeddings):
                 problem = f"data set {each.name} has no embeddings of its captions"
                 raise ValueError(f"{problem}; name what mats embed-text has made of its corpus")
+        return self
+
+    @model_validator(mode="after")
+    def _follow_steps(self) -> TrainSettings:
+        """What is not given follows `training.steps`, in the proportions of the reference's run or more often."""
+        steps = self.training.steps
+        if "warmup_steps" not in self.training.model_fields_set:
+            warmup = min(self.training.warmup_steps, steps // 30)
+            self.training = self.training.model_copy(update={"warmup_steps": warmup})
+        for name, most, share in (("checkpoint_every", 500, 10), ("validate_every", 1000, 5)):
+            if name not in self.model_fields_set:
+                setattr(self, name, min(most, max(1, steps // share)))
         return self
 
     @property

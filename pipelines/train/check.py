@@ -107,6 +107,15 @@ def check_settings(settings: TrainSettings) -> Checked:
     return Checked(facts, llm, encoder, memory, fingerprints, tuple(named))
 
 
+def doubts(settings: TrainSettings) -> Iterator[str]:
+    """What can hardly be meant, though nothing forbids it."""
+    steps, warmup = settings.training.steps, settings.training.warmup_steps
+    if warmup >= steps:
+        yield f"training.warmup_steps is {warmup:,} and the run has {steps:,} steps: it never learns at its full rate"
+    if settings.checkpoint_every >= steps > 1:
+        yield f"checkpoint_every is {settings.checkpoint_every:,}: no checkpoint before the end, after {steps:,} steps"
+
+
 def llm_uri(uri: str, allow_parts: Sequence[str] = ()) -> str:
     """`uri` itself, or the LLM's own where it names a model directory or "builtin"."""
     if uri != "builtin" and not os.path.isfile(os.path.join(strip_scheme(uri), "mats.json")):

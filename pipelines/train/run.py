@@ -26,7 +26,7 @@ from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import uninterrupted
 from pipelines.settings.calling import by_name
 from pipelines.settings.train import MODEL, TrainSettings, identity
-from pipelines.train.check import Checked, check_output, check_settings
+from pipelines.train.check import Checked, check_output, check_settings, doubts
 from pipelines.train.checkpoints import list_checkpoints
 from pipelines.train.export import is_model_of
 from pipelines.train.loggers import FOLDER, flat, open_logs
@@ -62,6 +62,7 @@ class TrainProgress:
     point: dict[str, Any] = field(default_factory=dict)
     validated: dict[str, Any] | None = None
     warning: str | None = None
+    said: str | None = None
 
 
 @dataclass
@@ -184,7 +185,7 @@ class TrainDriver:
             "problems": dict(sum((Counter(each["problems"]) for each in sets), Counter())),
             "data": {each["name"]: {name: each[name] for name in names} for each in sets},
         }
-        for text in held_out_notes(sets):
+        for text in (*doubts(self.settings), *held_out_notes(sets)):
             self._warn(text)
 
     def _warn(self, text: str) -> None:
@@ -192,6 +193,13 @@ class TrainDriver:
         self.shown.warning = text
         self.tell(self.shown)
         self.shown.warning = None
+
+    def _tell_sizes(self, trained: int, mapper: int, llm: int) -> None:
+        self.shown.said = f"training {trained:,} parameters (mapper {mapper:,}; LLM {llm:,})"
+        self.tell(self.shown)
+        self.shown.said = None
+        if mapper > llm:
+            self._warn(f"the mapper is larger than the LLM ({mapper:,} parameters beside {llm:,}): see mapper.width")
 
     def follow(self, trainer: Any, inbox: Any) -> None:
         """Run Ray Train's `trainer` and take what its workers report, until they have ended.
@@ -272,6 +280,8 @@ class TrainDriver:
         self.shown.step = self.shown.first_step = record["step"]
         self.shown.pid = record["pid"]
         self.run_facts |= {"workers": record["workers"], "trained_weights": record["trained"]}
+        if self.restarts == 0:
+            self._tell_sizes(record["trained"], record["mapper"], record["llm"])
         for log in self.logs:
             log.close()
         self.logs = open_logs(self.settings, record["step"])

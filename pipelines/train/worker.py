@@ -208,6 +208,7 @@ class TrainWorker:
         self.reporter.report(
             "started", now=True, step=state.step, steps=steps, workers=self.share.world, history=state.history,
             pid=os.getpid(), trained=sum(w.numel() for w in trained_weights(self.optimizer)), tokens=state.tokens,
+            mapper=_count(self.model.mapper), llm=_count(self.model.llm),
         )  # fmt: skip
         try:
             with closing(prefetched(self.make_batch, range(state.step, steps))) as batches:
@@ -350,3 +351,8 @@ def curve_point(steps: list[StepResult]) -> dict[str, Any]:
         "grad_norm": steps[-1].grad_norm, "tokens_per_s": tokens / seconds, "step_s": seconds / len(steps),
         "wait_share": waited / seconds,
     }  # fmt: skip
+
+
+def _count(module: torch.nn.Module) -> int:
+    """How many parameters a module has, whether they are trained or not."""
+    return sum(weight.numel() for weight in module.parameters())

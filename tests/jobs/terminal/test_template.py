@@ -1,0 +1,44 @@
+"""The commented file of settings: every key, and uncommented it says what is meant where nothing is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from jobs.terminal.template import template
+from pipelines.evaluate.datasets.definition import EvaluationSet
+from pipelines.settings.train import TrainSettings
+
+GIVEN = {"output": "out", "llm": "builtin", "encoder": "builtin", "embeddings": "e"}
+
+
+def uncommented(text: str) -> Any:
+    return yaml.safe_load("\n".join(line.removeprefix("#") for line in text.splitlines() if line[:2] != "##"))
+
+
+@pytest.mark.parametrize("kind", [TrainSettings, EvaluationSet])
+def test_every_setting_is_there_with_its_default(kind: type[BaseModel]) -> None:
+    text = template(kind)
+    values = uncommented(text)
+    assert list(values) == [name.rstrip("_") for name in kind.model_fields]
+    needed = {name for name, field in kind.model_fields.items() if field.is_required()}
+    assert set(yaml.safe_load(text)) == needed
+    for name, field in kind.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if not field.is_required() and not isinstance(default, BaseModel) and not isinstance(values[name], dict):
+            assert values[name] == default, name
+
+
+def test_what_is_uncommented_and_filled_in_is_a_run() -> None:
+    values = uncommented(template(TrainSettings))
+    assert set(values["training"]) == set(TrainSettings.model_fields["training"].default_factory().model_fields)
+    (data,) = values["data"]
+    data |= {"name": "a", "corpus": "c"}
+    settings = TrainSettings(**values | GIVEN)
+    usual = TrainSettings(**GIVEN, data=[{"name": "a", "corpus": "c"}])
+    assert settings.training == usual.training
+    assert settings.decoding == usual.decoding
+    assert "##     Instead of both: OUTPUT of" in template(TrainSettings)
