@@ -183,7 +183,7 @@ def _end_voc(file: SourceFile, head: bytes) -> None:
                 file.cut, file.missing = True, file.size / place - 1
             return
         place += 4 + size
-    _promise(file, place)
+    file.cut = place > file.size
 
 
 class _Frames(NamedTuple):

@@ -112,7 +112,7 @@ _JOINED = "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus r
 RULES = {
     "as if whole": {
         "tag before": "3g2 3gp f4v ipod mov mp4 wtv",
-        "tags behind": "w64",
+        "tags behind": "nut:g723_1 w64",
         "zeros behind": "au sox w64",
         "twice": _JOINED,
     },
@@ -121,8 +121,8 @@ RULES = {
         "tag before": "*:flac",
         "zeroed": "avi *:flac",
         "flipped": "*:flac asf wtv",
-        "noise in": "mp3 rm apm kvag w64:pcm_s64le",
-        "bytes out": "*:flac *:mp2 adx ismv mpeg:ac3 vob:ac3 w64 wav",
+        "noise in": "apm flv:libspeex kvag mp3 nut:adpcm_swf nut:libgsm_ms rm w64:pcm_s64le",
+        "bytes out": "*:flac *:mp2 adx ismv mpeg:ac3 nut:libgsm_ms vob:ac3 w64 wav",
         "twice": "asf",
     },
     "pushed out": {"noise in": "adx aiff caf ismv w64 wav"},
@@ -134,9 +134,9 @@ as if whole: exactly the whole file is heard, twice where it is there twice. `ff
     from the beginning of a tag, refuses a W64 with anything behind it, hears the zeros behind an AU or SoX, and of
     joined files hears the first alone, or the second at the times of the first.
 every second: the tones that are heard stand in the seconds where they were written, none is shorter than in either of
-    `ffmpeg`'s hearings, and the length is no less. It hears nothing behind some damage (ASF, WTV, fragmented MP4),
-    moves sound by time stamps that damage made (RealMedia, MP3, ADPCM), closes gaps in AVI, and does not place FLAC by
-    the numbers of its frames.
+    `ffmpeg`'s hearings, and what is missing at the end is told. It hears nothing behind some damage (ASF, WTV,
+    fragmented MP4), moves sound by time stamps that damage made (RealMedia, MP3, MP2, ADPCM), closes gaps in AVI, and
+    does not place FLAC by the numbers of its frames.
 pushed out: noise pushes sound behind the end that the header tells, where `ffmpeg` stops; a W64 it refuses. The header
     of a recording that was not closed tells as little, so all of it is heard.
 newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Debian's.
@@ -144,5 +144,5 @@ newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Deb
 
 
 UNCHECKED = re.compile("pcm|adpcm|g72|dfpwm|libgsm|nellymoser|real|libspeex|wma|sbc|.*(vorbis|mp3|mp2|opus)")
-# where nothing tells how much there is to be, and that no packet is whole (of the pair, it is cut between two packs)
-PROMISELESS = "ircam nut spdif wsaud mpeg:libmp3lame"
+# where nothing tells how much there is to be, and every packet is whole (the pairs are cut between two packs)
+PROMISELESS = "ircam nut spdif wsaud mpeg:libmp3lame vob:ac3 vob:libmp3lame"
