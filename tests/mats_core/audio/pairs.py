@@ -108,24 +108,22 @@ ADPCM in NUT, which does not tell what newer FFmpegs want to know of it."""
 _NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726"
 RATES = {**dict.fromkeys(_NARROW.split(), 8000), "g722": 16000, "libspeex": 16000, "adpcm_swf": 44100}
 STEREO = {"s302m", "mlp", "truehd", "pcm_dvd", "vorbis"}
-_JOINED = "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus rm voc webm"
 RULES = {
     "as if whole": {
         "tag before": "3g2 3gp f4v ipod mov mp4 wtv",
         "tags behind": "nut:g723_1 w64",
         "zeros behind": "au sox w64",
-        "twice": _JOINED,
+        "twice": "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus rm voc webm",
     },
     "every second": {
-        "whole": "*:flac",
-        "tag before": "*:flac",
-        "zeroed": "avi *:flac",
-        "flipped": "*:flac asf wtv",
-        "noise in": "apm flv:libspeex kvag mp3 nut:adpcm_swf nut:libgsm_ms rm w64:pcm_s64le",
-        "bytes out": "*:flac *:mp2 adx ismv mpeg:ac3 nut:libgsm_ms vob:ac3 w64 wav",
-        "twice": "asf",
+        "whole": "asf:flac wtv:flac",
+        "zeroed": "asf:flac avi flac w64:flac wav:flac wtv:flac",
+        "flipped": "asf:libvorbis asf:pcm_mulaw wtv:wmav1 wtv:wmav2",
+        "noise in": "flv:libspeex mp3 nut:adpcm_swf nut:libgsm_ms rm w64:pcm_s64le",
+        "bytes out": "adx flac ismv mp2 mpeg:ac3 nut:libgsm_ms nut:mp2 vob:ac3 w64:adpcm_ima_wav w64:adpcm_ms w64:flac "
+        "w64:mp2 wav:adpcm_ima_wav wav:adpcm_ms wav:flac wav:mp2",
     },
-    "pushed out": {"noise in": "adx aiff caf ismv w64 wav"},
+    "pushed out": {"noise in": "adx aiff:adpcm_ima_qt aiff:adpcm_ima_ws caf:adpcm_ima_wav ismv w64 wav"},
     "newer FFmpeg": {"noise in": "w64:g723_1 wav:g723_1", "bytes out": "w64:g723_1 wav:g723_1"},
 }
 """Where a run is right without hearing what `ffmpeg` hears: rule → damage → the containers, or pairs, it holds for.
@@ -145,4 +143,4 @@ newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Deb
 
 UNCHECKED = re.compile("pcm|adpcm|g72|dfpwm|libgsm|nellymoser|real|libspeex|wma|sbc|.*(vorbis|mp3|mp2|opus)")
 # where nothing tells how much there is to be, and every packet is whole (the pairs are cut between two packs)
-PROMISELESS = "ircam nut spdif wsaud mpeg:libmp3lame vob:ac3 vob:libmp3lame"
+PROMISELESS = "ircam nut spdif mpeg:libmp3lame vob:ac3 vob:libmp3lame"
