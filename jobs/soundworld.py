@@ -81,11 +81,14 @@ def noise(
     work: Annotated[Path, typer.Option(help="folder for clips and runs; the shipped CLAP and LLM where it has none")],
     processes: Annotated[int, typer.Option(min=1, help="trainings at once, one core each")] = 2,
 ) -> int:
-    """How near the noise that 30 pairs ask for is to the best of a grid, in label F1. Goes on where it was."""
-    from mats_core.soundworld.made.ablation import run_noise_grid
+    """How near the noise that 30 pairs ask for is to the best of a grid, in label F1. Goes on where it was.
+
+    Prints a table; WORK/noise-grid.json has all numbers. Seven trainings of a few minutes each.
+    """
+    from mats_core.soundworld.made.ablation import noise_grid_table, run_noise_grid
 
     _shipped_parts(work)
-    typer.echo(json.dumps(run_noise_grid(work, log=_say, processes=processes), indent=1))
+    typer.echo(noise_grid_table(run_noise_grid(work, log=_say, processes=processes)))
     return 0
 
 
@@ -95,6 +98,7 @@ def adapt(
     kinds: Annotated[str, typer.Option(help="comma-separated kinds to hold out; every fourth by default")] = "",
     sentences: Annotated[int, typer.Option(min=10, help="sentences `mats adapt` is given")] = 1000,
     steps: Annotated[int, typer.Option(min=1, help="steps of the two models to begin with")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="of what `mats adapt` draws")] = 0,
     clips: Annotated[int, typer.Option(min=50, help="test clips")] = 1000,
 ) -> int:
     """Hold kinds of sound out of all of MATS' text, bring them in with `mats adapt`, and print a table of label F1."""
@@ -106,13 +110,16 @@ def adapt(
     if unknown or len(KINDS) - len(held) < 3:
         problem = f"{', '.join(unknown)} is not a kind of sound" if unknown else "fewer than three kinds are left"
         raise SettingsError("kinds", problem, f"choose some of {', '.join(KINDS)}")
-    return adapt_held_out(work, held, sentences, steps, clips, _say)
+    return adapt_held_out(work, held, sentences, steps, seed, clips, _say)
 
 
 def adapt_held_out(
-    work: Path, held: Sequence[str], sentences: int, steps: int, clips: int, log: Callable[[str], None]
+    work: Path, held: Sequence[str], sentences: int, steps: int, seed: int, clips: int, log: Callable[[str], None]
 ) -> int:
-    """The experiment in ``work``; returns the exit code of `mats adapt` where it fails. Finished steps are kept."""
+    """The experiment in ``work``; returns the exit code of `mats adapt` where it fails. Finished steps are kept.
+
+    Beside the model that had all kinds from the start stands one that was trained as long as the adapted one in all.
+    """
     import torch
 
     from mats_core.encoders.clap import HfClapEncoder
@@ -121,32 +128,49 @@ def adapt_held_out(
     from mats_core.soundworld.made.ablation import audio_embeddings
     from mats_core.soundworld.made.build import Times
     from mats_core.soundworld.made.measure import Clips, split_recipes
+    from pipelines.settings.adapt import AdaptSettings
 
+    _same_experiment(work, {"kinds": [*held], "sentences": sentences, "steps": steps, "clips": clips})
     _shipped_parts(work)
     times = Times(work / "times.json", log)
-    every = (text_record(index, turn) for turn in range(ROUNDS) for index in range(RECORDS))
-    for name, rows in (("without", held_out.held_out_records(held)), ("with", list(every))):
+    longer = steps + AdaptSettings.model_fields["steps"].default
+    without = held_out.held_out_records(held)
+    every = [text_record(index, turn) for turn in range(ROUNDS) for index in range(RECORDS)]
+    for name, rows, length in (("without", without, steps), ("with", every, steps), ("longer", every, longer)):
         with times(f"training {name}"):
-            held_out.make_model(work / name, work, rows, steps, log)
-    text, adapted = work / "sentences.txt", work / "adapted"
+            held_out.make_model(work / name, work, rows, length, log)
+    name = f"adapted-{seed}"
+    text, adapted = work / "sentences.txt", work / name
     text.write_text("\n".join(held_out.archive_sentences(held, sentences)) + "\n")
-    if not (work / "scores-adapted.json").exists():
+    if not (work / f"scores-{name}.json").exists():
         given = ["--model", str(work / "without" / "model"), "--text", str(text), "--out", str(adapted)]
-        with times("mats adapt"):
-            code = subprocess.run([sys.executable, "-m", "jobs", "adapt", *given], check=False).returncode
+        with times(f"mats adapt, seed {seed}"):
+            command = [sys.executable, "-m", "jobs", "adapt", *given, "--seed", str(seed)]
+            code = subprocess.run(command, check=False).returncode
         if code:
             return code
     with torch.inference_mode():
         sounds = audio_embeddings(work, HfClapEncoder(str(work / "encoder"), device="cpu"), "test", clips, log)
-    models = {"without": work / "without" / "model", "with": work / "with" / "model", "adapted": adapted}
+    models = {each: work / each / "model" for each in ("with", "longer", "without")} | {name: adapted}
     scores = held_out.score_models(work, models, Clips(sounds, split_recipes("test", clips)), held, log)
-    typer.echo(held_out.held_out_table(scores, ADAPTED_ROWS))
+    shown = {
+        "with": f"had them from the start, {steps} steps", "longer": f"had them from the start, {longer} steps",
+        "without": f"never told of them, {steps} steps", name: f"the same after `mats adapt`, {longer} steps in all",
+    }  # fmt: skip
+    typer.echo(held_out.held_out_table(scores, shown))
     return 0
 
 
-ADAPTED_ROWS = {
-    "with": "had them from the start", "without": "never told of them", "adapted": "the same after `mats adapt`",
-}  # fmt: skip
+def _same_experiment(work: Path, settings: dict[str, Any]) -> None:
+    """SettingsError for a folder that holds the experiment with other settings, whose steps would count as these."""
+    kept = work / "experiment.json"
+    before = json.loads(kept.read_text()) if kept.exists() else settings
+    other = [f"{name} was {before.get(name)}" for name in settings if before.get(name) != settings[name]]
+    if other:
+        problem = f'"{work}" holds the experiment with other settings ({"; ".join(other)})'
+        raise SettingsError("work", problem, "choose another folder, or those settings")
+    work.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(settings) + "\n")
 
 
 def _shipped_parts(work: Path) -> None:

@@ -69,7 +69,7 @@ def print_set(definition: CorpusSet, data: str) -> None:
     needs += ["its audio files, by their names"] * (not definition.files)
     rows = [
         ("needs", f"{where}/: {'; '.join(needs)}"),
-        ("takes", f"{definition.split}: {definition.clips:,} clips, {definition.publishes}"),
+        ("takes", f"{definition.split}: {definition.counted('clips')}, {definition.publishes}"),
         ("from", definition.source),
         ("licence", definition.licence),
         ("note", definition.note),
@@ -78,7 +78,7 @@ def print_set(definition: CorpusSet, data: str) -> None:
         rows.insert(1, ("text", f"of the sound, from {', '.join(definition.text_from)}"))
     if data:
         rows.append(("here", "; ".join(missing(definition, data)) or "ready"))
-    typer.echo(f"{definition.name}: {definition.title}, {definition.records:,} records")
+    typer.echo(f"{definition.name}: {definition.title}, {definition.counted('records')}")
     for head, text in rows:
         if text:
             typer.echo(f"    {head:8} {text}")
@@ -182,9 +182,8 @@ def noise(settings: NoiseSettings) -> int:
     from jobs.terminal.display import Display, print_facts
     from pipelines.text.noise import run_noise
 
-    with Display("hearing the pairs") as display:
-        display.show("hearing the pairs", None, None, "")
-        result = run_noise(settings)
+    with Display("reading the settings") as display:
+        result = run_noise(settings, lambda: display.show("hearing the pairs", None, None, ""))
     found = result.estimate
     rows = [
         ("pairs", f"{found.pairs}, mean cosine {found.cosine:.3f}"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,33 +101,26 @@ def answer_memory(
 ) -> Iterator[Record]:
     """Records of `count` captions of the model's memory, drawn by `seed`, in the words of the model itself.
 
-    Half of them are captions, answered by the caption; the others go round the model's other tasks, and are answered by
-    the model, from the caption's own embedding. `folder` keeps what has been answered, so that an interruption costs at
-    most `AT_ONCE` answers. tell: called with answered and wanted captions.
+    They go round the model's tasks, so that each is replayed as often: captions are answered by the caption, the others
+    by the model, from the caption's own embedding. `folder` keeps what has been answered, so that an interruption costs
+    at most `AT_ONCE` answers. tell: called with answered and wanted captions.
     """
     memory = model.memory
     assert memory is not None
     rows = np.sort(np.random.default_rng(seed).permutation(memory.count)[:count])
     order = np.random.default_rng(seed + 1).permutation(len(rows))
-    others = [task for task in model.config.tasks if task != "caption"]
-    tasks = list(islice(_tasks(others), len(rows)))
-    questions = list(islice(cycle(QUESTIONS), len(rows)))
+    tasks = list(model.config.tasks)
     for at in range(0, len(rows), AT_ONCE):
         tell(at, len(rows))
         part = folder / f"answered-{at:07d}.jsonl"
         chosen = order[at : at + AT_ONCE]
         if not part.exists():
-            wanted = [(int(rows[i]), tasks[i], questions[i // len(QUESTIONS)]) for i in chosen]
+            wanted = [
+                (int(rows[i]), tasks[i % len(tasks)], QUESTIONS[i // len(tasks) % len(QUESTIONS)]) for i in chosen
+            ]
             write_records(part, _answered(model, wanted))
         yield from map(json.loads, part.read_text(encoding="utf-8").splitlines())
     tell(len(rows), len(rows))
-
-
-def _tasks(others: Sequence[str]) -> Iterator[str]:
-    """caption, another, caption, the next one, …"""
-    for task in cycle(others or ["caption"]):
-        yield "caption"
-        yield task
 
 
 def _answered(model: MatsModel, wanted: Sequence[tuple[int, str, str]]) -> Iterator[Record]:

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from pipelines.cluster.session import check_device
 from pipelines.data.corpus import FileReport, check_error_rate, corpus_files, read_corpus
 from pipelines.data.embeddings import list_parts, read_part
 from pipelines.output.folder import Output, open_output
-from pipelines.output.record import maker, of_older_version, utc, versions
+from pipelines.output.record import maker, of_older_version
 from pipelines.settings.adapt import AdaptSettings
 from pipelines.settings.base import build
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.settings.train import MODEL, TrainSettings
 from pipelines.text.embed_text import run_embed_text
@@ -56,17 +57,18 @@ class AdaptResult:
 
     status: str
     model: str
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
     message: str = ""
 
 
 def default_learning_rate(hidden_size: int) -> float:
-    """What the two ends were trained with, 4e-3 for an LLM 128 wide and 3e-5 for one 4096 wide, and between them the
-    straight line of their logarithms."""
+    """A quarter of what the two ends were trained with, 4e-3 for an LLM 128 wide and 3e-5 for one 4096 wide, and
+    between them the straight line of their logarithms. With the whole of it more is forgotten, and no more learned."""
     slope = np.log(4e-3 / 3e-5) / np.log(4096 / 128)
-    return float(3e-5 * (4096 / hidden_size) ** slope)
+    return float(3e-5 / 4 * (4096 / hidden_size) ** slope)
 
 
+@by_name(AdaptSettings)
 def run_adapt(settings: AdaptSettings, progress: Tell | None = None) -> AdaptResult:
     """Adapt, or go on adapting, into `settings.out`; raises SettingsError before any work when that cannot be."""
     check_device(settings.device, None)
@@ -125,30 +127,17 @@ class _Adaptation:
         self.began = time.time()
         shown = {**settings.model_dump(), "text": [storage.public_uri(uri) for uri in settings.text]}
         self.facts: dict[str, Any] = {
-            "job": "adapt", "run_id": out.run_id, "status": "running", "settings": shown, "versions": versions(),
-            "started": utc(self.began),
+            "job": "adapt", "settings": shown,
         }  # fmt: skip
 
     def run(self, files: list[storage.FileInfo]) -> AdaptResult:
         """The whole run; OUT's record says how it ended, however that was."""
-        self.out.write_run(self.facts)
-        status, message = "failed", ""
-        try:
-            status, message = self._steps(files)
-        except KeyboardInterrupt:
-            status = "interrupted"
-        except BaseException as error:
-            message = str(error)
-            if isinstance(error, SettingsError):
-                self.out.forget()
-            raise
-        finally:
-            ended = {"ended": utc(time.time()), "wall_s": round(time.time() - self.began, 2)}
-            self.facts |= {"status": status, **({"message": message} if message else {}), **ended}
-            self.out.write_run(self.facts)
-        if status == "complete":
+        with self.out.recorded(self.facts, self.began):
+            self.facts["status"], message = self._steps(files)
+            self.facts |= {"message": message} if message else {}
+        if self.facts["status"] == "complete":
             shutil.rmtree(self.work, ignore_errors=True)
-        return AdaptResult(status, self.settings.out, self.facts, message)
+        return AdaptResult(self.facts["status"], self.settings.out, self.facts, self.facts.get("message", ""))
 
     def _steps(self, files: list[storage.FileInfo]) -> tuple[str, str]:
         texts = self.work / "text"

@@ -31,9 +31,9 @@ from pipelines.cluster.stages import Stage, StageContext, check_stages
 from pipelines.data.embeddings import SIDECAR
 from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import FindUris, share
+from pipelines.data.results import Rows
 from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import PartWriter, read_done, reread_if_changed
-from pipelines.output.record import utc, versions
 from pipelines.settings.archive import RunSettings
 
 MOST_COMMIT_ROWS = 20_000
@@ -43,11 +43,11 @@ FEW_ROWS = 50
 
 
 @dataclass
-class RunResult:
-    """What a run did.
+class RunResult(Rows):
+    """What a run did; `to_pandas()` and `to_arrow()` give the rows of OUTPUT.
 
     status: complete, complete_before (nothing was left to do), interrupted, incomplete. rows: of OUTPUT, `new_rows` of
-    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`.
+    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`; folder: of the rows, in OUTPUT.
     """
 
     status: str
@@ -57,9 +57,14 @@ class RunResult:
     errors: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     wall_s: float = 0.0
-    run: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict, repr=False)
     begun_with: str = ""
     """The INPUT of an earlier run into this OUTPUT, where it was another one."""
+    folder: str = field(default="answers", repr=False)
+
+    def rows_at(self) -> str:
+        """The folder of the rows."""
+        return storage.join(self.output, self.folder)
 
     @property
     def error_rate(self) -> float:
@@ -152,7 +157,7 @@ class _Run:
                 self._out.forget()
                 raise
             except KeyboardInterrupt:
-                return RunResult("interrupted", self._settings.output, 0, 0)
+                return RunResult("interrupted", self._settings.output, 0, 0, folder=self._job.folder)
             if self._left == 0 and self._previous is not None and self._was_complete:
                 return self._result("complete_before", self._previous)
             return self._do(seen, here)
@@ -189,30 +194,24 @@ class _Run:
 
     def _do(self, seen: ScanCounts, here: Here) -> RunResult:
         """Answer what is left, and keep `_run.json`: as running first, with what came of it last."""
-        run, writer, status = self._begun(seen), self._writer, "failed"
-        self._out.write_run(run)
-        try:
-            if self._left:
-                few = self._left <= FEW_ROWS and not self._asks_for_ray
-                with closing((self._tables_here if few else self._tables_on_ray)(here, run)) as tables:
-                    for table in tables:
-                        table = self._work.presence.rows_to_keep(self._meter.count_block(table))
-                        self._meter.count_new(writer.add(table))
-                        self._tell("run")
-            writer.flush()
-            writer.done = reread_if_changed(self._out, self._job.folder, writer.done)
-            status = "incomplete" if self._left else "complete"
-        except KeyboardInterrupt:
-            writer.flush()
-            status = "interrupted"
-        except (session.RunFailed, InputGone):
-            writer.flush()  # what came before is kept
-            raise
-        finally:
-            run.update(status=status, **self._summary())
-            self._out.write_run(run)
+        run, writer = self._begun(seen), self._writer
+        with self._out.recorded(run, self._started, self._summary, undo=False):  # the work list may have taken hours
+            try:
+                if self._left:
+                    few = self._left <= FEW_ROWS and not self._asks_for_ray
+                    with closing((self._tables_here if few else self._tables_on_ray)(here, run)) as tables:
+                        for table in tables:
+                            table = self._work.presence.rows_to_keep(self._meter.count_block(table))
+                            self._meter.count_new(writer.add(table))
+                            self._tell("run")
+                writer.flush()
+                writer.done = reread_if_changed(self._out, self._job.folder, writer.done)
+                run["status"] = "incomplete" if self._left else "complete"
+            except (KeyboardInterrupt, session.RunFailed, InputGone):
+                writer.flush()  # what came before is kept
+                raise
         self._tell("done")
-        return self._result(status, run, time.time() - self._started)
+        return self._result(run["status"], run, time.time() - self._started)
 
     def _context_here(self) -> StageContext:
         self._plan = make_plan(self._settings, FEW_ROWS, self._job.model_bytes, session.here())
@@ -260,12 +259,8 @@ class _Run:
         places = {name: storage.public_uri(getattr(self._settings, name)) for name in ("input", "output", "model")}
         return {
             "job": self._job.name,
-            "status": "running",
-            "run_id": self._out.run_id,
-            "started": utc(self._started),
             "settings": self._settings.model_dump() | places,
             "identity": self._job.identity,
-            "versions": versions(),
             **self._job.told,
             "rows": self._work.total,
             "rows_before": self._before,
@@ -279,14 +274,12 @@ class _Run:
         summary = self._meter.summary(self._scanned, ended, usable_cores())
         summary["stage_s"]["write_s"] = round(writer.seconds, 3)
         return {
-            "ended": utc(ended),
             "rows_done": done.rows - writer.waiting_rows,
             "rows_new": new,
             "errors": dict(sorted(done.errors.items())),
             "audio_hours": round(done.seconds / 3600, 6),
             "rows_incomplete": done.incomplete,
             "lost_s": round(done.lost_s, 3),
-            "wall_s": round(wall_s, 3),
             "scan_s": round(self._scanned - self._started, 3),
             "rows_per_s": round(new / max(1e-9, wall_s), 3),
             "parts_written": writer.parts,
@@ -305,7 +298,7 @@ class _Run:
         done, output = self._writer.done, self._settings.output
         figures = (done.rows - self._before, dict(done.errors), done.seconds, wall_s)
         begun_with = _other_input(self._previous, self._settings.input)
-        return RunResult(status, output, self._work.total, *figures, run, begun_with)
+        return RunResult(status, output, self._work.total, *figures, run, begun_with, self._job.folder)
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:

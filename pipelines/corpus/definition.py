@@ -34,7 +34,10 @@ class CorpusSet(PublishedSet):
         description="Sets, the preferred first, whose text of the same clip stands for its sound, where none is here.",
     )
     clips: int = Field(gt=0, description="Clips that its training part has.")
-    records: int = Field(gt=0, description="Records to expect of them, about.")
+    records: int = Field(gt=0, description="Records to expect of them, before what evaluation asks is left out.")
+    about: list[Literal["clips", "records"]] = Field(
+        default_factory=list, description="Which of these counts are near; the others are what its publisher tells."
+    )
     other_releases: dict[int, str] = Field(
         default_factory=dict, description="Number of clips → the release that has as many, which is not this one."
     )
@@ -47,6 +50,10 @@ class CorpusSet(PublishedSet):
         if unknown:
             raise ValueError(f"spoken: {', '.join(unknown)} is no label of the set; choose among its labels")
         return self
+
+    def counted(self, what: Literal["clips", "records"]) -> str:
+        """How many clips or records there are, for people: "about 7,800 clips"."""
+        return f"{'about ' if what in self.about else ''}{getattr(self, what):,} {what}"
 
 
 def list_corpus_sets() -> list[str]:

@@ -199,7 +199,7 @@ def _check_release(folder: Folder, tally: Tally) -> None:
     """SettingsError where a set has no clips, or as many as another release of it has."""
     definition = folder.definition
     assert isinstance(definition, CorpusSet)
-    expected = f"{definition.clips:,} clips are expected ({definition.split}; {definition.source})"
+    expected = f"{definition.counted('clips')} are expected ({definition.split}; {definition.source})"
     other = definition.other_releases.get(tally.clips)
     if other is not None:
         raise folder.wrong("files", f"{tally.clips:,} clips, as {other} has", f"{expected}: get that release")

@@ -33,7 +33,7 @@ from pipelines.corpus.writing.llm_writer import TEMPLATE, LlmFacts, instruction_
 from pipelines.data import parquet
 from pipelines.data.generations import counted
 from pipelines.output.folder import Output, open_output
-from pipelines.output.record import utc, versions
+from pipelines.settings.calling import by_name
 from pipelines.settings.corpus import CorpusSettings
 
 SIDECAR, LEFT_OUT = "_corpus.json", "_left_out"
@@ -56,9 +56,10 @@ class CorpusResult:
     out: str
     sets: dict[str, Tally]
     unchecked: dict[str, list[str]]
-    run: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
+@by_name(CorpusSettings)
 def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | None = None) -> CorpusResult:
     """Write the records of the sets named into OUT.
 
@@ -88,29 +89,17 @@ def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | 
     ) as out:
         places = {"data": storage.public_uri(settings.data), "out": storage.public_uri(settings.out)}
         run: dict[str, Any] = {
-            "job": "corpus", "status": "running", "run_id": out.run_id, "started": utc(started),
-            "settings": {**settings.model_dump(), **places}, "versions": versions(), "unchecked": beside,
+            "job": "corpus", "settings": {**settings.model_dump(), **places}, "unchecked": beside,
         }  # fmt: skip
         work = _Corpus(settings, out, asked, marks, tell, llm)
         left = work.begin()
         if not left:
             return CorpusResult("complete_before", settings.out, work.found(), beside, out.read_run() or {})
-        out.write_run(run)
-        try:
-            with ray_session(settings.address, _workers(settings)) as there:
-                work.run(left, there)
-            run["status"] = "complete"
-        except KeyboardInterrupt:
-            run["status"] = "interrupted"
-        except BaseException as error:
-            run["status"] = "failed"
-            if isinstance(error, SettingsError):
-                out.forget()
-            raise
-        finally:
-            work.describe(run)
-            run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
-            out.write_run(run)
+        with (
+            out.recorded(run, started, work.describe),
+            ray_session(settings.address, _workers(settings)) as there,
+        ):
+            work.run(left, there)
         return CorpusResult(run["status"], settings.out, work.found(), beside, run)
 
 
@@ -307,8 +296,9 @@ class _Corpus:
     def _tell_sets(self) -> None:
         self.out.tell(SIDECAR, {"sets": dict(sorted(self.told.items()))})
 
-    def describe(self, run: dict[str, Any]) -> None:
-        """Fill in the run's record."""
-        run["sets"] = {name: self.told[name] for name in self.marks if name in self.told}
-        run.update(records=sum(each.get("records", 0) for each in run["sets"].values()), records_new=self.new)
-        run["write_cpu_s"] = round(self.cpu_s, 3)
+    def describe(self) -> dict[str, Any]:
+        """What came of the run, for its record."""
+        sets = {name: self.told[name] for name in self.marks if name in self.told}
+        records = sum(each.get("records", 0) for each in sets.values())
+        figures = {"write_cpu_s": round(self.cpu_s, 3), "driver_peak_mb": peak_mb()}
+        return {"sets": sets, "records": records, "records_new": self.new, **figures}

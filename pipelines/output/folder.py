@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -106,6 +107,40 @@ class Output:
         except LeaseLost:
             copy_told(self.uri)
             raise
+
+    @contextmanager
+    def recorded(
+        self,
+        run: dict[str, Any],
+        started: float,
+        describe: Callable[[], dict[str, Any]] = dict,
+        undo: bool = True,
+    ) -> Iterator[None]:
+        """Keep `_run.json` about what is done within: `running` at first, and how it ended at last, however that was.
+
+        run: the job and what it was asked; it grows into the whole record. Its `status` becomes complete, unless
+        another is set within; an interrupt ends there, as `interrupted`, and what else is raised goes on, as `failed`.
+        started: seconds since the epoch. describe: what came of it, asked at the end. undo: whether a SettingsError
+        undoes the beginning (`forget`).
+        """
+        run.update(status="running", run_id=self.run_id, started=record.utc(started), versions=record.versions())
+        self.write_run(run)
+        try:
+            yield
+            if run["status"] == "running":
+                run["status"] = "complete"
+        except KeyboardInterrupt:
+            run["status"] = "interrupted"
+        except BaseException as error:
+            run.update(status="failed", message=str(error))
+            if undo and isinstance(error, SettingsError):
+                self.forget()
+            raise
+        finally:
+            run.update(describe())
+            ended = time.time()
+            run.update(ended=record.utc(ended), wall_s=round(ended - started, 3))
+            self.write_run(run)
 
     @contextmanager
     def losing(self) -> Iterator[None]:

@@ -33,7 +33,9 @@ class AdaptSettings(Settings):
         description="Its own training text as records, where you have it (default: the captions of its memory, with "
         "what the model itself says of them).",
     )
-    replay_captions: int = Field(2000, gt=0, description="Captions of the memory that are taken.")
+    replay_captions: int = Field(
+        4000, gt=0, description="Captions of the memory that are taken, the same number for each of its tasks."
+    )
     steps: int = Field(300, gt=0, description="Training steps.")
     batch_size: int = Field(48, gt=0, description="Samples a step.")
     learning_rate: Annotated[float | None, Field(gt=0)] = Field(

@@ -15,7 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -30,8 +30,9 @@ from pipelines.cluster.session import check_device
 from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_facts, list_parts, told_of
+from pipelines.data.results import Rows
 from pipelines.output.folder import Output, open_output
-from pipelines.output.record import utc, versions
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora
 
@@ -48,15 +49,22 @@ READ_CPUS, ENCODER_CPUS = 0.5, 1.0
 
 
 @dataclass
-class EmbedTextResult:
-    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted. run:
+class EmbedTextResult(Rows):
+    """What `mats embed-text` did; `to_pandas()` gives a row a distinct caption.
+
+    `status`: complete, complete_before (there was nothing to do), interrupted. run:
     OUTPUT's `_run.json`."""
 
     status: str
     output: str
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
+
+    def rows_at(self) -> str:
+        """The folder of the rows."""
+        return storage.join(self.output, FOLDER)
 
 
+@by_name(EmbedTextSettings)
 def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
     """Embed every distinct caption of the corpora into OUTPUT/embeddings.
 
@@ -89,31 +97,16 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
         corpora = [storage.public_uri(uri) for uri in settings.corpora]
         shown = {**settings.model_dump(), "corpora": corpora, "output": storage.public_uri(settings.output)}
         run: dict[str, Any] = {
-            "job": "embed-text", "status": "running", "run_id": out.run_id, "started": utc(started), "settings": shown,
-            "versions": versions(), "files": len(files), "buckets": buckets,
+            "job": "embed-text", "settings": shown, "files": len(files), "buckets": buckets,
         }  # fmt: skip
-        out.write_run(run)
         work = _Embedding(settings, facts, buckets, out, tell)
-        try:
+        with out.recorded(run, started, work.describe):
             work.run(files)
-            run["status"] = "complete"
-        except KeyboardInterrupt:
-            run["status"] = "interrupted"
-        except BaseException as error:
-            run["status"] = "failed"
-            if isinstance(error, SettingsError):
-                out.forget()
-            raise
-        finally:
-            work.describe(run)
-            run.update(ended=utc(time.time()), wall_s=round(time.time() - started, 3), driver_peak_mb=peak_mb())
-            if run["status"] == "complete":  # first, since a run that is complete is not taken up again
-                out.tell(SIDECAR, told_of(EmbeddingsFacts(
-                    settings.output, encoder=storage.public_uri(settings.encoder),
-                    encoder_fingerprint=facts.fingerprint, dim=facts.dim, dtype="float16",
-                    rows=run["captions"], records=run["records"] - run["bad"], corpora=corpora,
-                )))  # fmt: skip
-            out.write_run(run)
+            # before the run is complete, since then it is not taken up again
+            out.tell(SIDECAR, told_of(EmbeddingsFacts(
+                settings.output, encoder=storage.public_uri(settings.encoder), encoder_fingerprint=facts.fingerprint,
+                dim=facts.dim, dtype="float16", rows=work.rows(), records=work.usable, corpora=corpora,
+            )))  # fmt: skip
         return EmbedTextResult(run["status"], settings.output, run)
 
 
@@ -207,17 +200,20 @@ class _Embedding:
         )  # fmt: skip
         yield from counts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
 
-    def describe(self, run: dict[str, Any]) -> None:
-        """Fill in the run's record. Rates are from the first bucket's start to the last one's end."""
+    def rows(self) -> int:
+        """Captions that OUTPUT has."""
+        return sum(parquet.row_count(info.uri) for info in list_parts(self.settings.output))
+
+    def describe(self) -> dict[str, Any]:
+        """What came of the run, for its record. Rates are from the first bucket's start to the last one's end."""
         busy = max(0.0, self.last_at - self.first_at)
-        run.update(
-            records=sum(report.records for report in self.reports), bad=self.bad,
-            problems=dict(sum((report.problems for report in self.reports), Counter())),
-            records_new=self.new, captions_new=self.captions,
-            captions=sum(parquet.row_count(info.uri) for info in list_parts(self.settings.output)),
-            embed_s=round(self.embed_s, 3), busy_s=round(busy, 3),
-            records_per_s=round(self.new / busy, 3) if busy > 0 else 0.0,
-        )  # fmt: skip
+        return {
+            "records": sum(report.records for report in self.reports), "bad": self.bad,
+            "problems": dict(sum((report.problems for report in self.reports), Counter())),
+            "records_new": self.new, "captions_new": self.captions, "captions": self.rows(),
+            "embed_s": round(self.embed_s, 3), "busy_s": round(busy, 3),
+            "records_per_s": round(self.new / busy, 3) if busy > 0 else 0.0, "driver_peak_mb": peak_mb(),
+        }  # fmt: skip
 
 
 def _bucket_count(files: list[storage.FileInfo], bucket_records: int) -> int:

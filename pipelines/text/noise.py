@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,14 +11,16 @@ import numpy as np
 
 from mats_core import storage
 from mats_core.encoders.base import stack_windows
-from mats_core.encoders.facts import refuse_other_encoder
+from mats_core.encoders.facts import read_encoder_facts, refuse_other_encoder
 from mats_core.errors import SettingsError
 from mats_core.memory.noise import NoiseEstimate
 from mats_core.model.directory import encoder_uri
 from mats_core.storage.fingerprint import sealed
+from pipelines.cluster.session import check_device
 from pipelines.data.embeddings import has_facts, list_parts, read_facts
-from pipelines.data.inputs import open_input
+from pipelines.data.inputs import Input, open_input
 from pipelines.data.lists import read_table
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import NOISE, NoiseSettings
 
 CAPTION = "caption"
@@ -34,8 +36,11 @@ class NoiseResult:
     left_out: list[str] = field(default_factory=list)
 
 
-def run_noise(settings: NoiseSettings) -> NoiseResult:
+@by_name(NoiseSettings)
+def run_noise(settings: NoiseSettings, hearing: Callable[[], None] = lambda: None) -> NoiseResult:
     """Estimate the noise of the encoder that made `settings.embeddings`, and write it there, for `mats train`.
+
+    hearing: called where the settings are found to be right and work begins.
 
     Raises SettingsError for embeddings or pairs that cannot be read, pairs of another encoder, fewer than two pairs.
     """
@@ -45,21 +50,22 @@ def run_noise(settings: NoiseSettings) -> NoiseResult:
     from mats_core.memory.noise import estimate_noise
 
     facts = read_facts(settings.embeddings, "text", "embeddings")
-    encoder = load_encoder(
-        encoder_uri(settings.encoder or str(facts.encoder), allow_parts=settings.allow_parts), device=settings.device
-    )
+    check_device(settings.device, None)
+    named = encoder_uri(settings.encoder or str(facts.encoder), allow_parts=settings.allow_parts)
+    fingerprint = read_encoder_facts(named).fingerprint
     shown, remedy = storage.public_uri(settings.embeddings), "name the encoder that made the embeddings (--encoder)"
-    refuse_other_encoder("encoder", shown, facts.encoder_fingerprint, encoder.fingerprint, remedy)
+    refuse_other_encoder("encoder", shown, facts.encoder_fingerprint, fingerprint, remedy)
     left_out: list[str] = []
+    listed: Input | None = None
     if storage.is_dir(settings.pairs) and has_facts(settings.pairs):
         heard = read_facts(settings.pairs, "audio", "pairs")
-        again = 'hear the pairs again with "mats embed-audio"'
-        refuse_other_encoder(
-            "pairs", storage.public_uri(settings.pairs), heard.encoder_fingerprint, encoder.fingerprint, again
-        )
-        pairs = _heard(settings.pairs, left_out)
+        shown, again = storage.public_uri(settings.pairs), 'hear the pairs again with "mats embed-audio"'
+        refuse_other_encoder("pairs", shown, heard.encoder_fingerprint, fingerprint, again)
     else:
-        pairs = _listed(settings.pairs, encoder, left_out)
+        listed = _open_list(settings.pairs)
+    hearing()
+    encoder = load_encoder(named, device=settings.device)
+    pairs = _heard(settings.pairs, left_out) if listed is None else _listed(listed, encoder, left_out)
     captions: list[str] = []
     sounds: list[np.ndarray] = []
     for caption, vector in pairs:
@@ -116,17 +122,21 @@ class _Ears:
         return np.asarray(self.encoder.embed_audio(stacked).cpu().numpy())
 
 
-def _listed(pairs: str, encoder: Any, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs of a list with columns `uri` and `caption`, heard here: all windows of a sound as one, float32 [D]."""
+def _open_list(pairs: str) -> Input:
+    """A list with columns `uri` and `caption`; SettingsError for what is none."""
+    try:
+        return open_input(pairs, columns=[CAPTION])
+    except SettingsError as error:
+        remedy = f"give a list with columns `uri` and `{CAPTION}`, or OUTPUT of `mats embed-audio` on one"
+        raise SettingsError("pairs", error.problem, remedy) from None
+
+
+def _listed(given: Input, encoder: Any, left_out: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Pairs of a list, heard here: all windows of a sound as one, float32 [D]."""
     from mats_core.audio.file import AudioError
     from mats_core.audio.windows import pool_windows
     from mats_core.model.asking import embed_sound
 
-    try:
-        given = open_input(pairs, columns=[CAPTION])
-    except SettingsError as error:
-        remedy = f"give a list with columns `uri` and `{CAPTION}`, or OUTPUT of `mats embed-audio` on one"
-        raise SettingsError("pairs", error.problem, remedy) from None
     for entry in given.entries:
         caption = entry.own.get(CAPTION)
         if entry.error is not None or not caption:

@@ -24,7 +24,7 @@ from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.session import check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import uninterrupted
-from pipelines.output.record import versions
+from pipelines.settings.calling import by_name
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
 from pipelines.train.checkpoints import list_checkpoints
@@ -72,10 +72,11 @@ class TrainResult:
     output: str
     model: str
     step: int
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
     message: str = ""
 
 
+@by_name(TrainSettings)
 def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
     """Train, or go on training, into `settings.output`; raises SettingsError before any work when that cannot be."""
     check_device(settings.device, settings.address)
@@ -124,9 +125,9 @@ class TrainDriver:
         self.ended: dict[str, Any] | None = None
         self.refused: SettingsError | None = None
         self.restarts = -1
+        self.started = time.time()
         self.run_facts: dict[str, Any] = {
-            "job": "train", "run_id": out.run_id, "status": "running", "settings": settings.model_dump(mode="json"),
-            "versions": versions(), "started": time.time(),
+            "job": "train", "settings": settings.model_dump(mode="json"),
         }  # fmt: skip
 
     def run(self) -> TrainResult:
@@ -136,40 +137,41 @@ class TrainDriver:
         self.tell(self.shown)
         report = self.out.join(REPORT)
         self.count_records(read_store(ensure_store(self.settings, data_folder(self.settings), report))["sets"])
-        self.out.write_run(self.run_facts)
+        with self.out.recorded(
+            self.run_facts, self.started, undo=False
+        ):  # a worker may refuse what hours were spent on
+            self.train()
+        self.out.check()
+        status, step = self.run_facts["status"], int(self.run_facts["step"])
+        for name in ("ray", "data") if status == "complete" else ():
+            storage.remove_tree(self.out.join("_state", name))
+        message = str(self.run_facts.get("message", ""))
+        return TrainResult(status, self.settings.output, self.out.join(MODEL), step, self.run_facts, message)
+
+    def train(self) -> None:
+        """Start the workers and follow them to their end; what they told last goes into the run's record."""
         self.shown.stage = "starting Ray"
         self.tell(self.shown)
         # look after the workers every half second (Ray Train: 2 s); give a new group three minutes to start (60 s)
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "180")
-        began = time.monotonic()
         try:
             with ray_session(self.settings.address, self.settings.most_workers or 0) as there:
                 self.follow(*start_workers(self.settings, self.checked, self.out.run_id, there))
         except KeyboardInterrupt:  # while Ray starts or ends, or again
             last = max(list_checkpoints(self.out.join("_state", "checkpoints")), default=0)
             self.ended = self.ended or {"kind": "interrupted", "step": last}
-        except BaseException as error:
-            self.out.write_run({**self.run_facts, "status": "failed", "message": str(error)})
-            raise
         finally:
             for log in self.logs:
                 log.close()
         ended = self.ended or {"kind": "failed", "message": "the workers ended without saying why"}
-        status = {"finished": "complete", "interrupted": "interrupted"}.get(ended["kind"], "failed")
-        facts = {k: v for k, v in ended.items() if k not in ("kind", "history")}
         checks = [each["validation"] for each in ended.get("history") or [] if "validation" in each]
         self.run_facts |= {
-            "status": status, "wall_s": round(time.monotonic() - began, 2), "restarts": max(self.restarts, 0), **facts,
+            "status": {"finished": "complete", "interrupted": "interrupted"}.get(ended["kind"], "failed"),
+            "restarts": max(self.restarts, 0), **{k: v for k, v in ended.items() if k not in ("kind", "history")},
             "validation": checks[-1] if checks else {},
         }  # fmt: skip
         self.run_facts.setdefault("step", self.shown.step)
-        self.out.write_run(self.run_facts)
-        self.out.check()
-        for name in ("ray", "data") if status == "complete" else ():
-            storage.remove_tree(self.out.join("_state", name))
-        step, message = int(self.run_facts["step"]), str(ended.get("message", ""))
-        return TrainResult(status, self.settings.output, self.out.join(MODEL), step, self.run_facts, message)
 
     def count_records(self, sets: list[dict[str, Any]]) -> None:
         """Put into the run's record what was read and what of it is trained on; warn of sets that are not held out by

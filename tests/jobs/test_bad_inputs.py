@@ -184,6 +184,7 @@ KNOWN_BY_LOADING: dict[str, tuple[Change, str]] = {
 }
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("case", KNOWN_BY_LOADING)
 def test_what_only_loading_tells(model: Path, sound: str, case: str) -> None:
     change, says = KNOWN_BY_LOADING[case]

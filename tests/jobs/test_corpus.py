@@ -21,9 +21,16 @@ def test_the_list_tells_of_every_set_what_one_must_know() -> None:
     told = run.invoke(app, ["corpus", "--list"])
     assert told.exit_code == 0
     for definition in map(load_corpus_set, list_corpus_sets()):
-        assert f"{definition.name}: {definition.title}, {definition.records:,} records" in told.output
+        assert f"{definition.name}: {definition.title}, {definition.counted('records')}\n" in told.output
         for words in (definition.source, definition.licence, definition.split, definition.note):
             assert words in told.output
+
+
+def test_the_list_tells_which_counts_are_near() -> None:
+    told = run.invoke(app, ["corpus", "openaqa", "openmic", "audiocaps", "--list"]).output
+    assert ", about 3,700,000 records\n" in told and ": about 3,700,000 clips, questions" in told
+    assert ", about 14,915 records\n" in told and ": 14,915 clips, labels" in told
+    assert ", 49,838 records\n" in told and ": 49,838 clips, captions" in told
 
 
 def test_the_list_tells_what_is_there(tmp_path: Path) -> None:

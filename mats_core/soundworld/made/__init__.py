@@ -7,5 +7,5 @@
 - `held_out`: kinds of sound held out of all text, and learnt from sentences.
 - `measure`: what the numbers are; `card`: the model card and the table.
 
-Public, to `jobs` alone: `build`, `card`, `ablation.run_ablation`, `ablation.run_noise_grid` and `held_out`.
+Public, to `jobs` alone: `build`, `card`, `held_out`, and of `ablation` `run_ablation`, `run_noise_grid` and its table.
 """

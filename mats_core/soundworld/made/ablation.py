@@ -249,6 +249,22 @@ def run_noise_grid(
     return result
 
 
+def noise_grid_table(result: Result) -> str:
+    """What `run_noise_grid` found, for people, in Markdown."""
+    estimate, rows = result["estimate"], result["grid"]
+    named = {
+        float(f"{estimate['variance']:.2g}"): f"the estimate of {estimate['pairs']} pairs, as the paper's",
+        float(f"{estimate['mean_square']:.2g}"): "their mean squared difference a dimension",
+    }
+    best = max(rows, key=lambda row: row["best"])
+    named[best["noise_variance"]] = ", ".join(filter(None, [named.get(best["noise_variance"], ""), "the best"]))
+    lines = ["| noise variance | label F1 without Santa | with the best mix | |", "|---|---|---|---|"]
+    for row in rows:
+        cells = (f"{row['noise_variance']:g}", f"{row['without_santa']:.4f}", f"{row['best']:.4f}")
+        lines.append(f"| {' | '.join(cells)} | {named.get(row['noise_variance'], '')} |")
+    return "\n".join(lines)
+
+
 def _pool(processes: int) -> Pool:
     """Fresh processes; leaving the context, also by an interruption, ends them."""
     return multiprocessing.get_context("spawn").Pool(processes)

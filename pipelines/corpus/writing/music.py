@@ -17,7 +17,10 @@ def music_caption(entries: Sequence[Entry], draws: Draws) -> tuple[str, str]:
         word = each.word or draws.pick(each.phrases).noun
         if word not in words.setdefault(role, []):  # "clasical" and "classical" are one word here
             words[role].append(word)
-    adjectives, genres = _spaced(", ".join(words.get("adjective", ()))), _spaced(listed(words.get("genre", ())))
+    styles = words.get("genre", [])
+    told = {part for style in styles for part in style.split()}  # "hard" is said by "hard rock"
+    adjectives = _spaced(", ".join(word for word in words.get("adjective", ()) if word not in told))
+    genres = _spaced(listed(styles))
     body, frame = draws.pick(patterns.MUSIC_BODIES), draws.pick(patterns.MUSIC_FRAMES)
     said = body.format(
         all=adjectives + genres, genres=genres, an_all=_with_article(adjectives + genres),
@@ -37,12 +40,12 @@ def music_caption(entries: Sequence[Entry], draws: Draws) -> tuple[str, str]:
 
 def note_caption(entries: Sequence[Entry], draws: Draws) -> tuple[str, str] | None:
     """A sentence about a note of an instrument and its qualities, and its pattern; None where no instrument is told."""
-    nouns = [each.phrases[0].noun for each in entries if each.role == "with"]
+    nouns = list(dict.fromkeys(each.phrases[0].noun for each in entries if each.role == "with"))
     if not nouns:
         return None
     effects = listed([each.word for each in entries if each.role == "effect"])
     pattern = draws.pick(patterns.NOTE)
-    adjectives = _spaced(", ".join(each.word for each in entries if each.role == "adjective"))
+    adjectives = _spaced(", ".join(dict.fromkeys(each.word for each in entries if each.role == "adjective")))
     tail = f" with {effects}" if effects else ""
     return capital(pattern.format(an=_with_article(adjectives), l=listed(nouns), tail=tail)), pattern
 

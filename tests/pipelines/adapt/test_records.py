@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +85,9 @@ def test_the_memory_is_answered_by_the_model_itself(model: MatsModel, tmp_path: 
     tasks = [each["task"] for each in found]
     assert {each["caption"] for each in found} <= captions
     assert all(each["output"] == each["caption"] for each in found if each["task"] == "caption")
-    assert tasks.count("caption") == 50 and set(tasks) == set(model.config.tasks)
-    assert {each["instruction"] for each in found if each["task"] == "QA"} <= set(QUESTIONS)
+    assert tasks.count("caption") == 25 and set(tasks) == set(model.config.tasks)
+    questions = Counter(each["instruction"] for each in found if each["task"] == "QA")
+    assert set(questions) <= set(QUESTIONS) and max(questions.values()) <= 5  # 25 questions of six kinds
     labels = next(each for each in found if each["task"] == "cla_label")
     row = next(n for n in range(model.memory.count) if model.memory.captions(np.array([n])) == [labels["caption"]])
     vector = torch.from_numpy(model.memory.vectors(np.array([row])))

@@ -217,6 +217,6 @@ def test_too_many_unusable_sentences_are_refused_and_can_be_mended(
 
 
 def test_the_learning_rate_joins_the_two_that_are_known() -> None:
-    assert default_learning_rate(128) == pytest.approx(4e-3)
-    assert default_learning_rate(4096) == pytest.approx(3e-5)
+    assert default_learning_rate(128) == pytest.approx(1e-3)
+    assert default_learning_rate(4096) == pytest.approx(7.5e-6)
     assert default_learning_rate(128) > default_learning_rate(768) > default_learning_rate(4096)

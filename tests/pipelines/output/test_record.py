@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pytest
 
+from mats_core.errors import SettingsError
 from pipelines.output.folder import open_output
 from pipelines.output.record import read_run, utc, versions
 
@@ -39,3 +42,38 @@ def test_versions_are_of_what_could_change_a_result() -> None:
 def test_moments_are_written_in_utc() -> None:
     assert utc(0) == "1970-01-01T00:00:00Z"
     assert utc(1_000_000_000.9) == "2001-09-09T01:46:40Z"
+
+
+def test_a_run_is_recorded_as_running_and_then_as_it_ended(tmp_path: Path) -> None:
+    with open_output(str(tmp_path), {"job": "caption"}) as out:
+        run: dict[str, Any] = {"job": "caption"}
+        with out.recorded(run, 5.0, lambda: {"rows": 3}):
+            there = read_run(str(tmp_path))
+            assert there == run and (run["status"], run["run_id"], run["started"]) == ("running", out.run_id, utc(5))
+        assert read_run(str(tmp_path)) == run
+        assert (run["status"], run["rows"]) == ("complete", 3) and run["wall_s"] > 0 and "versions" in run
+        with out.recorded(run, 5.0):
+            run["status"] = "incomplete"
+        assert run["status"] == "incomplete"
+        with out.recorded(run, 5.0, lambda: {"rows": 2}):
+            raise KeyboardInterrupt
+        assert read_run(str(tmp_path)) == run and (run["status"], run["rows"]) == ("interrupted", 2)
+        with pytest.raises(ZeroDivisionError), out.recorded(run, 5.0):
+            raise ZeroDivisionError("by nothing")
+        assert read_run(str(tmp_path)) == run and (run["status"], run["message"]) == ("failed", "by nothing")
+
+
+@pytest.mark.parametrize("undo", [True, False])
+def test_a_wrong_setting_undoes_the_beginning_where_that_is_asked_for(tmp_path: Path, undo: bool) -> None:
+    given = str(tmp_path)
+    with (
+        pytest.raises(SettingsError),
+        open_output(given, {"job": "caption", "rate": 1}) as out,
+        out.recorded({"job": "caption"}, 5.0, undo=undo),
+    ):
+        raise SettingsError("rate", "it is 1", "say 2")
+    told = read_run(given)
+    assert told is not None and told["status"] == "failed"
+    refused = nullcontext() if undo else pytest.raises(SettingsError, match="rate was 1, is 2")
+    with refused, open_output(given, {"job": "caption", "rate": 2}):
+        pass

@@ -98,6 +98,7 @@ def test_pairs_that_were_heard_before(world: Path, tmp_path: Path) -> None:
         ({"embeddings": "gone"}, r"^embeddings: gone holds no embeddings"),
         ({"pairs": "gone.csv"}, r"^pairs: there is no list gone\.csv; give a list with columns `uri` and `caption`"),
         ({"pairs": "bare.csv"}, r"^pairs: .*caption"),
+        ({"embeddings": "foreign"}, r"^encoder: "),
         ({"pairs": "one.csv"}, r"^pairs: 0 pairs can be used; left out: gone\.wav: not_found"),
     ],
 )
@@ -107,8 +108,11 @@ def test_wrong_pairs_are_named(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bare.csv").write_text("uri\n0.wav\n")
     (tmp_path / "one.csv").write_text("uri,caption\ngone.wav,a dog\n")
+    write_embeddings(tmp_path / "foreign", CAPTIONS, "another encoder's")
+    hearing: list[bool] = []
     with pytest.raises(SettingsError, match=said):
-        run_noise(settings(world, **changes))
+        run_noise(settings(world, **changes), lambda: hearing.append(True))
+    assert bool(hearing) == (changes.get("pairs") == "one.csv")  # all else is refused before any work
 
 
 def test_training_says_what_is_missing(world: Path, tmp_path: Path) -> None:

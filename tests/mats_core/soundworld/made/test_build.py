@@ -163,3 +163,17 @@ def test_what_a_build_keeps_is_whole_or_not_there(tmp_path: Path, monkeypatch: p
         write_corpus(tmp_path / "text.jsonl", records=3, rounds=1)
     assert (tmp_path / "times.json").read_text() == before
     assert [path.name for path in tmp_path.iterdir()] == ["times.json"]
+
+
+def test_the_table_of_noise_names_the_estimates_and_the_best() -> None:
+    from mats_core.soundworld.made.ablation import noise_grid_table
+
+    estimate = {"pairs": 30, "variance": 0.01758, "mean_square": 0.0019}
+    f1 = {0.0: (0.9, 0.92), 0.0019: (0.91, 0.93), 0.003: (0.92, 0.941), 0.018: (0.93, 0.93)}
+    rows = [{"noise_variance": at, "without_santa": bare, "best": best} for at, (bare, best) in f1.items()]
+    assert noise_grid_table({"estimate": estimate, "grid": rows}).splitlines()[2:] == [
+        "| 0 | 0.9000 | 0.9200 |  |",
+        "| 0.0019 | 0.9100 | 0.9300 | their mean squared difference a dimension |",
+        "| 0.003 | 0.9200 | 0.9410 | the best |",
+        "| 0.018 | 0.9300 | 0.9300 | the estimate of 30 pairs, as the paper's |",
+    ]

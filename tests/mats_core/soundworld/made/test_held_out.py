@@ -91,6 +91,12 @@ def test_a_whole_model_is_made_once(tiny_model_dir: str, tmp_path: Path) -> None
     assert score_models(tmp_path, models, clips, HELD_OUT, lambda _: pytest.fail("asked again")) == first
 
 
+def test_a_folder_of_another_experiment_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "experiment.json").write_text('{"kinds": ["bird"], "sentences": 1000, "steps": 500, "clips": 1000}')
+    with pytest.raises(SettingsError, match=r"work: .* \(steps was 500\)"):
+        adapt(tmp_path, kinds="bird", sentences=1000, steps=400, clips=1000)
+
+
 @pytest.mark.parametrize("kinds", ["bird, unicorn", ", ".join(list(KINDS)[:-2])])
 def test_kinds_that_cannot_be_held_out_are_refused(tmp_path: Path, kinds: str) -> None:
     with pytest.raises(SettingsError, match=r"kinds: "):

@@ -115,3 +115,15 @@ def test_no_pattern_has_more_than_its_share(name: str) -> None:
         variety.add(text, pattern)
     assert len(variety.patterns) >= 12
     assert variety.largest_share <= 0.15
+
+
+@pytest.mark.parametrize("name", ["audioset_strong", "vggsound", "magnatagatune", "mtg_jamendo", "nsynth"])
+def test_no_word_is_said_twice_at_once(name: str) -> None:
+    """Neither where a wording meets a pattern ("speeding along along with") nor where two labels are one word."""
+    definition = load_corpus_set(name)
+    for at, label in enumerate(definition.labels):
+        other = definition.labels[at - 1]
+        known = clip_facts(PublishedClip("1", name, "train", (label, other)), vocabulary(definition))
+        for turn in range(16):
+            text = caption(known.told, None, "", Draws(f"{label} {turn}")).text
+            assert not re.search(r"(?i)\b(\w+) \1\b", text), text

@@ -42,6 +42,67 @@ def test_a_sentence_about_a_dog_that_barks_in_the_rain(text: str, wrong: str) ->
     assert wrong_with(text, facts("fsd50k", "Bark", "Dog", "Rain")) == wrong
 
 
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("As an AI, I cannot hear a dog bark in the rain.", "speaks of itself"),
+        ("I'm sorry, but I can't listen to a dog barking in the rain.", "speaks of itself"),
+        ("Sure, a dog barks in the rain.", "speaks of itself"),
+        ("Here is a dog barking in the rain.", "speaks of itself"),
+        ("The labels are a bark of a dog and rain.", "speaks of itself"),
+        ("Please note that a dog barks in the rain.", "speaks of itself"),
+        ("There is no dog that barks and no rain.", "says that something is missing"),
+        ("A dog that barks and rain are not heard.", "says that something is missing"),
+        ("A dog doesn’t bark in the rain.", "says that something is missing"),
+        ("Neither a dog barking nor rain can be heard.", "says that something is missing"),
+        ("Un dog barks dans la rain.", "another language"),
+        ("Ein dog barks im rain und rain.", "another language"),
+        ("A dog barks sous la pluie, rain.", "another language"),
+        ("Dog barking ve yağmur rain.", "not one plain sentence"),
+        ("A dog barks in the rain в парке.", "not one plain sentence"),
+        ("A dog barks in the rain 狗.", "not one plain sentence"),
+        ("A dog barks \U0001f415 in the rain.", "not one plain sentence"),
+        ("A dog barks\u200b in the rain.", "not one plain sentence"),
+        ("A dog barks\x07 in the rain.", "not one plain sentence"),
+        ("A dog (barking) and rain.", "not one plain sentence"),
+        ("1. A dog barks in the rain.", "not one plain sentence"),
+        ("- A dog barks in the rain.", "not one plain sentence"),
+        ("A dog barks in the rain.Then it ends.", "not one plain sentence"),
+        ("A DOG BARKS IN THE RAIN.", "not one plain sentence"),
+        ("A Dog Barks In The Rain.", "not one plain sentence"),
+        ("A dog barks in the rain while the.", "not one plain sentence"),
+        ("Is that a dog barking in the rain?", "not one plain sentence"),
+        ("A dog barks in the rain on the way home on the way home.", "repeats itself"),
+        ("A dog barks and goes on and and on in the rain.", "repeats itself"),
+        ("Dog dog dog bark rain rain.", "says a sound twice"),
+        ("Two dogs bark in the rain.", "tells a number that is not known"),
+        ("A dog barks 3 times in the rain.", "tells a number that is not known"),
+        ("Several dogs bark in the rain.", "tells a number that is not known"),
+        ("A dog barks in heavy rain.", "tells a loudness that is not known"),
+    ],
+)
+def test_what_an_llm_may_answer_instead(text: str, wrong: str) -> None:
+    """Refusals, talk, denials, other languages, odd text, inventions: each names the sounds, and none is taken."""
+    assert wrong_with(text, facts("fsd50k", "Bark", "Dog", "Rain")) == wrong
+
+
+def test_only_that_may_be_missing_of_which_a_label_says_so() -> None:
+    music = facts("magnatagatune", "violin", "no vocals")
+    assert wrong_with("A violin plays without any vocals.", music) == ""
+    assert wrong_with("No vocals are heard, a violin plays.", music) == ""
+    assert wrong_with("A piece with no violin but vocals.", music) == "names not all"
+    assert wrong_with("Vocals and a violin are not heard.", music) == "says that something is missing"
+    assert wrong_with("A violin plays with vocals.", music) == "names not all"
+
+
+def test_a_number_that_is_told_is_the_one_that_is_known() -> None:
+    barks = (Event("Bark", 0, 1), Event("Bark", 3, 4), Event("Bark", 6, 7))
+    known = facts("audioset_strong", events=barks)
+    assert wrong_with("A dog barks three times.", known) == ""
+    assert wrong_with("A dog barks several times.", known) == ""
+    assert wrong_with("A dog barks twice.", known) == "tells a number that is not known"
+
+
 def test_what_a_label_implies_may_be_named() -> None:
     assert wrong_with("An animal, a dog, barks.", facts("fsd50k", "Bark", "Dog")) == ""
     assert wrong_with("An animal, a cat, barks.", facts("fsd50k", "Bark", "Dog")) == "names another"
