@@ -30,7 +30,7 @@ OTHER_PYTHON = $(shell test ! -x $(BIN)/python || test "`$(BIN)/python -V 2>&1`"
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lint check test map test-latest test-all test-stores fuzz check-tools clean new-python
+.PHONY: help demo lint check test docs map test-latest test-all test-stores fuzz check-tools clean new-python
 
 help:
 	@echo "make demo         write a small archive, caption it, leave demo/report.html"
@@ -41,6 +41,7 @@ help:
 	@echo "make test-stores  the tests of object stores, against moto and, where it is installed, OpenStack Swift"
 	@echo "make fuzz         a million mutated files through the decoders; goes on where it stopped"
 	@echo "make lint         lint and types only"
+	@echo "make docs         the documents and the API as pages, in site/; tables of columns and codes out of the code"
 	@echo "make map          the figures of the code: modules a room, circles, what one reads to change a command"
 	@echo "make clean        remove what these commands made, environments included"
 
@@ -67,6 +68,10 @@ test-stores: $(STAMP)
 
 fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --files $(FILES)
+
+docs: $(STAMP)
+	$(BIN)/python docs/build.py tables
+	$(BIN)/python docs/build.py site
 
 map: $(STAMP)
 	$(BIN)/python -m tests.house --trace
@@ -105,5 +110,5 @@ $(STAMP_LATEST): pyproject.toml | check-tools
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV_LATEST) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV_LATEST) demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find mats_core pipelines jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from pipelines.archive.run import RunResult
 
 app = typer.Typer()
+BOTH_WAYS = '"mats ask FILE" answers a few files here and now, "mats caption FILE OUTPUT" writes answers into a folder'
 
 
-@settings_command(app, "caption", CaptionSettings, otherwise='"mats ask FILE" answers a few files here and now')
+@settings_command(app, "caption", CaptionSettings, otherwise=BOTH_WAYS)
 def caption(settings: CaptionSettings) -> int:
     """Answer every sound of INPUT into OUTPUT/answers (Parquet). Run again to continue."""
     from jobs.terminal.display import RunDisplay

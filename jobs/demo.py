@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -53,6 +54,9 @@ def demo(
     print_result(result, "clips")
     took = duration(time.monotonic() - started)
     print(f"\nDone in {took}. Look and listen: {page} ({report.size_bytes / 1e6:.1f} MB)")
+    programs = os.path.dirname(os.path.abspath(sys.executable))
+    if shutil.which("mats") is None and os.path.exists(os.path.join(programs, "mats")):
+        print(f"So that this shell finds mats: export PATH={shlex.quote(programs)}:$PATH")
     return 0
 
 
@@ -71,16 +75,17 @@ def _clear(root: Path) -> None:
 
 def _print_answers(report: ReportResult) -> None:
     """One line a minute of audio: file, length, answer, labels right, missed (in brackets) and wrong (struck out)."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    from jobs.terminal.display import wide_console
+
+    console = wide_console()
     stripes = ["", "on grey7"] if console.is_terminal else []
     table = Table(box=None, pad_edge=False, header_style="bold", row_styles=stripes)
     table.add_column("file", overflow="fold", max_width=34)
     table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("answer", overflow="fold", ratio=1)
+    table.add_column("answer", overflow="fold", ratio=1 if console.is_terminal else None)
     table.add_column("sounds", overflow="fold", max_width=30)
     for file in report.files:
         name = f"{file['folder']}/{file['name']}" if file["folder"] else file["name"]

@@ -276,6 +276,36 @@ def caption_metric_findings() -> list[Finding]:
     ]
 
 
+def benchmark_findings() -> Iterator[Finding]:
+    """What each caption metric needs, how large that is, and what of it is here."""
+    from mats_core.scoring import METRICS
+    from mats_core.scoring.aac import java_missing
+    from mats_core.scoring.captions import downloads, needs
+
+    area, light = "what caption metrics need (mats evaluate)", []
+    purposes = {
+        "spider": "the mean of SPICE and CIDEr-D",
+        "fense": "sentences close in meaning, less for broken ones",
+        "spice": "what is said, as a graph",
+        "meteor": "words, stems, synonyms and paraphrases",
+    }
+    for name in METRICS["caption"]:
+        want, fetched = needs(name), downloads(name)
+        if not fetched and want is None:
+            light.append(name)
+            continue
+        told = [purposes[name]] if name in purposes else []
+        if name in ("meteor", "spice", "spider"):
+            told.append(java_missing() or "Java is here")
+        for each in fetched:
+            here = f"{each.there / 1e6:.0f} MB here" if each.there else f"about {each.megabytes} MB to fetch"
+            told.append(f"{each.what}: {here} ({each.place})")
+        remedy = "" if want is None else f". Do: {want.install}"
+        yield Finding(area, name, OK if want is None else NOTE, "; ".join(told) + remedy)
+    if light:
+        yield Finding(area, "the others", OK, f"{', '.join(light)} need packages alone")
+
+
 def store_findings(uri: str) -> Iterator[Finding]:
     """What a store can of what runs ask of it, tried in a folder that is removed again."""
     from mats_core.storage.stores.abilities import CREATE, examine_store
@@ -299,20 +329,25 @@ def doctor(
         typer.Option(metavar="URI", help="Look at a model as well: is it whole, how it answers, its memory."),
     ] = None,
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
+    benchmarks: Annotated[
+        bool, typer.Option("--benchmarks", help="Say as well what each caption metric needs, and how large that is.")
+    ] = False,
     address: Annotated[
         str | None, typer.Option(help="Look whether this cluster takes jobs from anybody: host:port, or a dashboard.")
     ] = None,
 ) -> int:
     """Print versions, devices, Ray, what is missing for what, what a store can, and who may use a cluster."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    from jobs.terminal.display import wide_console
+
     findings = [*examine(), *(store_findings(store) if store is not None else ())]
     findings += model_findings(model, allow_parts or ()) if model is not None else ()
+    findings += benchmark_findings() if benchmarks else ()
     findings += cluster_findings(address) if address is not None else ()
     marks = {OK: ("✓", "green"), NOTE: ("–", "yellow"), MISSING: ("✗", "bold red")}
-    console = Console(soft_wrap=False)
+    console = wide_console()
     version = installed_versions().get(DISTRIBUTION, "(not installed, run from a checkout)")
     console.print(Text(f"MATS {version}", style="bold"))
     for area in dict.fromkeys(finding.area for finding in findings):

@@ -27,13 +27,19 @@ _URL = typer.Option("", "--history", help="Folder (path or URL) of the history (
 def report(
     run: str = typer.Argument(..., help="OUTPUT of `mats caption`."),
     out: str = typer.Option("report.html", help="The page to write."),
+    files: str = typer.Option(
+        "200", metavar="N|all", help="Files with a picture and a player; the search has every file in any case."
+    ),
     truth: str | None = typer.Option(None, help="JSON lines of what is true, a file each."),
 ) -> int:
-    """Write a run as one self-contained HTML page."""
+    """Write a run as a self-contained HTML page: every answer to find, many of them to see and hear."""
     from pipelines.pages.report import write_report
 
-    page = write_report(run, out, truth)
-    typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB)")
+    if files != "all" and not (files.isdecimal() and int(files) > 0):
+        raise SettingsError("files", f'"{files}" is no number of files', 'give a whole number from 1 on, or "all"')
+    page = write_report(run, out, truth, max_files=None if files == "all" else int(files))
+    more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
+    typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
     return 0
 
 
@@ -65,7 +71,7 @@ def evaluate(settings: EvaluateSettings) -> int:
             if (on := shown[stage]) is not None:
                 on(progress)
 
-        done = run_evaluate(settings, follow)
+        done = run_evaluate(settings, follow, lambda text: typer.echo(f"mats: {text}", err=True))
     if done.status == "interrupted":
         return _warned(f"interrupted; what is answered is kept. {to_continue(settings.overwrite)}", EXIT_INTERRUPTED)
     if done.status != "complete":
@@ -101,12 +107,12 @@ def _list(settings: EvaluateSettings) -> int:
 
 def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
     """What an evaluation measured, on stdout: metrics with their intervals, what failed, the gate, the page."""
-    from rich.console import Console
     from rich.table import Table
 
+    from jobs.terminal.display import wide_console
     from mats_core import storage
 
-    console = Console()
+    console = wide_console()
     say = functools.partial(console.print, markup=False, highlight=False)
     table_of = functools.partial(Table, box=None, pad_edge=False, header_style="bold")
     first = done.cells[0]
@@ -125,6 +131,9 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         console.print(table)
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
+    for result in first.results:
+        if result.data.shortfall:
+            say(f"NOT ALL OF {result.data.name}: {result.data.shortfall}", soft_wrap=True)
     if done.failed:
         console.print(f"{done.failed} of {done.rows} answers failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):
@@ -143,6 +152,9 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         say(f"not compared: {line}", soft_wrap=True)
     if done.accepted:
         console.print("accepted", markup=False)
+    if done.tables:
+        say(f"\n{done.tables}", soft_wrap=True)
+        say(f"{public_uri(settings.out).rstrip('/')}/tables/ (Markdown, LaTeX, CSV)", soft_wrap=True)
     say(f"{public_uri(settings.out).rstrip('/')}/report.html", soft_wrap=True)
 
 

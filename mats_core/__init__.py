@@ -4,6 +4,7 @@
 
     model = load_model("builtin")
     print(model.answer("street.wav"))
+    print(model.answer(["a.wav", "https://example.org/b.mp3", open("c.flac", "rb"), (samples, 44100)]))
     for answer in model.answers("street.wav", "QA", question="Is a dog barking?", segments=True):
         print(answer.start_s, answer.text, answer.segments)
 
@@ -26,7 +27,28 @@ and jobs is imported here.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported when it is first used
+    from mats_core.audio.file import AudioError as AudioError
+    from mats_core.encoders.clap import HfClapEncoder as HfClapEncoder
+    from mats_core.encoders.load import load_encoder as load_encoder
+    from mats_core.errors import SettingsError as SettingsError
+    from mats_core.generation.settings import DecodingSettings as DecodingSettings
+    from mats_core.memory.bridges import SantaSettings as SantaSettings
+    from mats_core.memory.noise import inject_noise as inject_noise
+    from mats_core.memory.santa import SantaMemory as SantaMemory
+    from mats_core.model.asking import Answer as Answer
+    from mats_core.model.asking import Reply as Reply
+    from mats_core.model.asking import Request as Request
+    from mats_core.model.asking import Segment as Segment
+    from mats_core.model.config import AdapterConfig as AdapterConfig
+    from mats_core.model.config import MapperConfig as MapperConfig
+    from mats_core.model.config import ModelConfig as ModelConfig
+    from mats_core.model.directory import check_model_dir as check_model_dir
+    from mats_core.model.model import MatsModel as MatsModel
+    from mats_core.model.model import load_model as load_model
+    from mats_core.model.release import import_reference as import_reference
 
 __version__ = "0.1.0"
 
@@ -44,6 +66,8 @@ _WHERE = {
     "Request": "mats_core.model.asking",
     "Reply": "mats_core.model.asking",
     "Answer": "mats_core.model.asking",
+    "Segment": "mats_core.model.asking",
+    "AudioError": "mats_core.audio.file",
     "SettingsError": "mats_core.errors",
     "inject_noise": "mats_core.memory.noise",
     "import_reference": "mats_core.model.release",
@@ -51,6 +75,10 @@ _WHERE = {
 }
 
 __all__ = [*_WHERE, "__version__"]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from collections.abc import Mapping
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
+
+import numpy as np
 
 
 def start_child(
@@ -44,6 +47,30 @@ def start_child(
         theirs.close()
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return process, ours
+
+
+def send(connection: Connection, header: bytes, body: Any = b"") -> None:
+    """Send a header and a body (anything with a buffer) that is not copied on this side. OSError where the other end
+    is gone."""
+    whole = memoryview(body).cast("B")
+    connection.send_bytes(len(whole).to_bytes(8, "little") + header)
+    while whole:
+        whole = whole[os.write(connection.fileno(), whole) :]
+
+
+def receive(connection: Connection) -> tuple[bytes, np.ndarray]:
+    """What `send` sent: the header, and the body as uint8 [bytes]. EOFError or OSError where the other end is gone."""
+    told = connection.recv_bytes()
+    if len(told) < 8:
+        raise OSError("not a message")
+    body = np.empty(int.from_bytes(told[:8], "little"), np.uint8)
+    left = memoryview(body)
+    while left:
+        got = os.readv(connection.fileno(), [left])
+        if not got:
+            raise EOFError
+        left = left[got:]
+    return told[8:], body
 
 
 def module_paths() -> list[str]:

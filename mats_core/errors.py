@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -78,10 +79,19 @@ def _sentence(detail: Mapping[str, Any], shown: str, fields: Iterable[str]) -> t
     return f"{shown} cannot be used", str(detail["msg"]).replace("Input should", "it should")
 
 
-ERROR_CODES = (
-    "not_found", "access_denied", "io_error", "not_audio", "decode_failed", "empty_audio", "too_large", "timeout",
-    "refused", "model_error",
-)  # fmt: skip
+ERROR_CODES = {
+    "not_found": "There is no such file.",
+    "access_denied": "The store or the file system does not let us read it.",
+    "io_error": "Reading failed, more than once; another time it may work (`--retry-errors io_error`).",
+    "not_audio": "It is no sound file, or one without sound.",
+    "decode_failed": "It is a sound file that no decoder can read, or whose decoder ended.",
+    "empty_audio": "It is a sound file without a single sample.",
+    "too_large": "It is larger, longer or of more channels than the limits allow.",
+    "timeout": "Fetching or decoding it took longer than the limits allow.",
+    "refused": "It may not be read: a playlist, a scheme that was not asked for, a path that leads out.",
+    "model_error": "The model failed on this row alone.",
+}
+"""What is wrong with one file or row → what that means."""
 
 
 class CodedError(Exception):
@@ -111,17 +121,50 @@ def checked(kind: type[Any], values: Any, where: str) -> Any:
         raise field_error(kind, error, where) from None
 
 
+MOST_TOLD = 8
+"""Wrong fields of one mapping that are told together."""
+
+
 def field_error(
     kind: type[Any], error: ValidationError, where: str = "", shown: Callable[[str, Any], str] | None = None
 ) -> SettingsError:
-    """pydantic's error about settings of `kind` as a SettingsError that names the first wrong field, below `where`.
+    """pydantic's error about settings of `kind` as a SettingsError that names the first wrong field, below `where`, and
+    in further lines the other ones.
 
     shown: how a message may show a value, given its field's name; by default whole texts up to 80 letters.
     """
-    first = error.errors()[0]
-    name = ".".join([*([where] if where else []), *(str(part) for part in first["loc"])]) or kind.__name__
-    given = (shown or _shown)(name, first["input"])
-    return SettingsError(name, *_sentence(first, given, kind.model_fields if len(first["loc"]) == 1 else ()))
+    told: dict[str, tuple[str, str]] = {}
+    for detail in error.errors():
+        names, fields = _place(kind, detail["loc"])
+        name = ".".join([*([where] if where else []), *names]) or kind.__name__
+        # note: of what may be one thing or another, pydantic says what is wrong with it as either; the first will do
+        told.setdefault(name, _sentence(detail, (shown or _shown)(name, detail["input"]), fields))
+    (name, (problem, remedy)), *others = told.items()
+    more = [f"\n{each}: {what}; {todo}" for each, (what, todo) in others[: MOST_TOLD - 1]]
+    left = len(others) - len(more)
+    return SettingsError(name, problem, "".join([remedy, *more, f"\nand {left} more" if left else ""]))
+
+
+def _place(kind: type[Any], loc: Sequence[str | int]) -> tuple[list[str], list[str]]:
+    """(names down to a wrong field, without what pydantic calls the kinds it tried; all fields of its level)."""
+    models, names, last = [kind], [], len(loc) - 1
+    for at, part in enumerate(loc):
+        field = next((model.model_fields[part] for model in models if part in model.model_fields), None)
+        of_union = field is None and at < last and bool(models) and models != [kind] and isinstance(part, str)
+        names += [] if of_union or _TRIED.fullmatch(str(part)) else [str(part)]
+        if field is not None and at < last:
+            models = _models(field.annotation)
+    return names, list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+_TRIED = re.compile(r"(?:list|dict|tuple|set|function-\w+|constrained-\w+|literal|nullable)\[.*\]|str|int|float|bool")
+
+
+def _models(annotation: Any) -> list[Any]:
+    """The pydantic models that stand in a type."""
+    if hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for each in get_args(annotation) for model in _models(each)]
 
 
 def checked_field(kind: type[BaseModel], field: str, value: Any, name: str) -> Any:

@@ -31,6 +31,7 @@ from pipelines.data.carried import plain_values
 from pipelines.data.embeddings import SIDECAR
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
+from pipelines.settings.calling import by_name
 from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
@@ -67,6 +68,7 @@ class _Part(NamedTuple):
     schema: pa.Schema
 
 
+@by_name(CompactSettings)
 def run_compact(settings: CompactSettings) -> CompactResult:
     """Write the rows of `settings.input` into few files below `settings.output`. Raises SettingsError."""
     started = time.time()

@@ -46,6 +46,13 @@ KINDS = {
     "adx": ("adx", "adpcm_adx"),
     "ast": ("ast", "pcm_s16be_planar"),
     "ircam": ("ircam", "pcm_s16le"),
+    "ac3": ("ac3", "ac3"),
+    "sox": ("sox", "pcm_s32le"),
+    "nutaac": ("nut", "aac"),
+    "wtvmp2": ("wtv", "mp2"),
+    "wv": ("wv", "wavpack"),
+    "cafadpcm": ("caf", "adpcm_ima_qt"),
+    "mp4parts": ("ismv", "aac"),
 }
 
 

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import importlib.util
+import pydoc
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import mats_core
+import pipelines
+from mats_core.variables import VARIABLES
+from pipelines.data.schemas import OUTPUT_COLUMNS
+
 ROOT = Path(__file__).parents[1]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "jobs" / "SCALE.md"]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "jobs" / "SCALE.md"]
 FENCE = re.compile(r"^ *```.*?^ *```", re.M | re.S)
 
 
@@ -35,3 +44,59 @@ def test_the_readme_leads_to_every_page_and_stays_short() -> None:
     text = (ROOT / "README.md").read_text()
     assert all(f"](docs/{page.name})" in text for page in (ROOT / "docs").glob("*.md"))
     assert len(text.splitlines()) <= 200
+
+
+def build() -> ModuleType:
+    """docs/build.py, which is in no package."""
+    spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_are_those_of_the_code() -> None:
+    """`python docs/build.py tables` writes them anew."""
+    told = (ROOT / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
+    assert told == build().tables()
+    assert all(column.meaning and column.meaning in told for column in OUTPUT_COLUMNS)
+
+
+def test_every_variable_that_is_read_is_told_and_no_other() -> None:
+    ours = [path for package in ("mats_core", "pipelines", "jobs") for path in (ROOT / package).rglob("*.py")]
+    told = {path: path.read_text(encoding="utf-8") for path in ours if path.name != "variables.py"}
+    read = {name for text in told.values() for name in re.findall(r'environ(?:\.get\(|\[)"(MATS_\w+)"', text)}
+    named = {name for text in told.values() for name in re.findall(r'(?<![\w$])"(MATS_[A-Z_]+)"', text)}
+    assert read <= named == set(VARIABLES)
+
+
+@pytest.mark.long
+def test_the_pages_of_the_api_lead_nowhere_in_vain(tmp_path: Path) -> None:
+    """Ten seconds: each link of each page to a page and a place in it, and each public name with what it is for."""
+    pytest.importorskip("pdoc", reason='the extra "docs"')
+    build().site(tmp_path / "site")
+    pages = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.html")}
+    places = {path: set(re.findall(r'\bid="([^"]+)"', text)) for path, text in pages.items()}
+    broken = []
+    for path, text in pages.items():
+        for link in re.findall(r'<a[^>]* href="([^"]+)"', text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, anchor = html.unescape(link).partition("#")
+            target = (path.parent / name).resolve() if name else path
+            if target.is_relative_to(tmp_path) and not target.is_relative_to(tmp_path / "site"):
+                target = ROOT / target.relative_to(tmp_path)  # a file of the repository
+            if not target.exists() or (anchor and target in places and anchor not in places[target]):
+                broken.append(f"{path.name}: {link}")
+    assert not broken
+    for package in (mats_core, pipelines):
+        page = pages[tmp_path / "site" / f"{package.__name__}.html"]
+        assert all(f'id="{name}"' in page for name in package.__all__), package
+    assert "with_embedding" in pages[tmp_path / "site" / "pipelines.html"]
+
+
+def test_help_shows_the_public_names() -> None:
+    for package in (mats_core, pipelines):
+        shown = pydoc.render_doc(package, renderer=pydoc.plaintext)
+        assert all(name.strip("_") in shown.replace("VERSION", "version") for name in package.__all__), package
+    assert "question: 'str | None' = None" in pydoc.render_doc(mats_core.MatsModel.answer, renderer=pydoc.plaintext)

@@ -48,15 +48,16 @@ def print_figures(figures: dict[str, Any], as_json: bool, show: Callable[[dict[s
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table of figures: what is measured on the left, numbers to the right; a short row ends with empty cells."""
-    from rich.console import Console
     from rich.table import Table
+
+    from jobs.terminal.display import wide_console
 
     table = Table(title=title, show_header=any(columns))
     for name in columns:
         table.add_column(name, justify="right" if name else "left")
     for row in rows:
         table.add_row(*row, *[""] * (len(columns) - len(row)))
-    Console().print(table)
+    wide_console().print(table)
 
 
 def print_driver_memory(figures: dict[str, Any], what: str) -> None:

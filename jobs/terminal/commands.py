@@ -19,6 +19,15 @@ EXIT_WRONG_SETTINGS = 2
 EXIT_TOO_MANY_ERRORS = 3
 EXIT_GATE_CLOSED = 4
 EXIT_INTERRUPTED = 130
+EXIT_CODES = {
+    0: "Done.",
+    1: "Anything else: what went wrong is on standard error, and MATS_DEBUG=1 shows where.",
+    EXIT_WRONG_SETTINGS: "A setting or an input that cannot work, found before any work.",
+    EXIT_TOO_MANY_ERRORS: "Done, but more rows failed than --max-error-rate allows.",
+    EXIT_GATE_CLOSED: "Done, but an evaluation is worse than the one it was held against.",
+    EXIT_INTERRUPTED: "Stopped by Ctrl-C, SIGTERM or a closed terminal; the same command continues.",
+}
+"""How a command ends → what that means."""
 
 
 def command(app: typer.Typer, name: str, **options: Any) -> Callable[[Callable[..., int]], Callable[..., int]]:

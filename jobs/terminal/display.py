@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipelines.cluster.progress import Progress
 
 PLAIN_EVERY_S = 10.0
+_PIPED_WIDTH = 10_000
 quiet = False
 """Whether nothing is said of work that goes on; `mats -q` sets it."""
 Shown = TypeVar("Shown", bound="Display")
@@ -119,15 +120,21 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def wide_console() -> Any:
+    """Where tables go: as wide as the terminal; into a pipe or a file, as wide as they need. Names are no markup."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _PIPED_WIDTH, markup=False, emoji=False)
+
+
 def print_facts(rows: Sequence[tuple[str, str]], soft_wrap: bool = False) -> None:
     """Names and what belongs to them in two columns, on stdout; long values are broken unless `soft_wrap`."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=soft_wrap, markup=False, emoji=False).print(table)  # names of files are no markup
+    wide_console().print(table, soft_wrap=soft_wrap)
 
 
 def skipped_endings(counts: Mapping[str, int], most: int = 8) -> str:

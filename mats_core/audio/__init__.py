@@ -10,6 +10,7 @@ Rooms above may import these; this room imports `mats_core.storage` and `mats_co
     signatures       what a file is by its name and its first bytes
     readers/         what opens a file and gives its samples in blocks
     repair           headers that say wrongly where the sound ends, of every kind; tags; files joined
+    ends             where the sound of a file that FFmpeg reads ends: promises of headers, last whole frames
     chunks           where the sound is in WAV, RF64, W64, AIFF, CAF and AU
     sandbox          decoding in child processes with limits on memory and time
     sandbox_process  what runs in such a child

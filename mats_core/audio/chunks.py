@@ -373,13 +373,26 @@ def _present_caf(file: SourceFile, layout: _Layout, sound: _Chunk, description: 
     end = _sound_end(file, start, [sound.size - 4 if sound.size > 0 else sound.size], layout, narrow=False)
     plain = code in (b"lpcm", b"alaw", b"ulaw") and 0 < channels <= packet and packet % channels == 0
     if not plain or not 0 < rate < 1e9:
-        return  # note: what is coded has its table of packets behind its sound, and is read with it
+        _end_with_chunks(file, layout)
+        return
     width = packet // channels
     kind = {b"alaw": "alaw", b"ulaw": "ulaw"}.get(code, "float" if flags & 1 else "int")
     if width not in {"float": (4, 8), "int": (1, 2, 3, 4)}.get(kind, (1,)):
         return
     file.format = "caf"
     _present_pcm(file, _Pcm(rate, channels, kind, width, not flags & 2), start, end)  # type: ignore[arg-type]
+
+
+def _end_with_chunks(file: SourceFile, layout: _Layout) -> None:
+    """Leave out what stands behind the last chunk: coded sound is read with its table of packets, which may stand
+    behind it."""
+    end = 0
+    for chunk in _walk(file, layout, layout.first):
+        if not _printable(chunk.name) or not 0 <= chunk.size <= file.size - chunk.body:
+            break
+        end = chunk.body + chunk.size
+    if layout.first < end < file.size and _ends(file, layout.first, end, layout):
+        file.present(b"", 0, end)
 
 
 def _present_au(file: SourceFile, head: bytes) -> None:

@@ -226,10 +226,12 @@ def _read(
     short = (count is None or len(samples) < count) and source.ended_early()
     lost_s, end_s = source.lost_s, source.end_s
     if short:
-        promised = end_s * (1.0 + missing) if missing and end_s is not None else source.declared_s
-        whole = max(0.0, (promised or 0.0) - first / rate)
+        declared_s = source.declared_s if source.info().duration_source == "header" else None
+        promised = max(declared_s or 0.0, (end_s or 0.0) * (1.0 + missing) if missing else 0.0)
+        whole = max(0.0, promised - first / rate)
         whole = whole if count is None else count / rate if not whole else min(whole, count / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
+    lost_s = lost_s if count is None else min(lost_s, count / rate)
     return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)
 
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 
 from mats_core.audio.chunks import present_sound
+from mats_core.audio.ends import ASF, ASF_FILE, EBML, ebml_end, find_end, is_adx
 from mats_core.audio.file import SourceFile
 from mats_core.audio.readers.flac import repair_flac
 from mats_core.audio.readers.mp3 import id3_bytes
@@ -27,7 +28,10 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     present_sound(file)
     repair_flac(file, until_s, in_memory)
     repair_ogg(file)
-    file.links = file.links or _joined_files(file) or _joined_programs(file)
+    head = file.head(HEAD_BYTES)
+    file.links = file.links or _joined_files(file, head) or _joined_programs(file, head)
+    if not file.links and (until_s is None or not file.far):
+        find_end(file, head)
 
 
 def skip_tag(file: SourceFile) -> None:
@@ -40,26 +44,19 @@ def skip_tag(file: SourceFile) -> None:
             file.present(b"", place, file.size)
 
 
-def _joined_files(file: SourceFile) -> list[tuple[int, int]]:
-    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia or VOC files that stand one behind the other in
+def _joined_files(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
+    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX or VOC files that stand one behind the other in
     `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
     one."""
-    head = file.head(HEAD_BYTES)
     end = 0  # where the first ends by its header
-    if head[:4] == _EBML:
-        place, known = 4, len(head)
-        for name in (4, 0):  # its own header, then the segment
-            first = head[place] if place < len(head) else 0
-            count = 9 - first.bit_length()
-            size = int.from_bytes(head[place : place + count], "big") & (1 << 7 * count) - 1
-            place += count
-            if name:
-                known, place = place + size, place + size + name
+    if head[:4] == EBML:
+        known, end = ebml_end(head)
         begin = head[:known]
-        end = 0 if size == (1 << 7 * count) - 1 else place + size
-    elif head[:8] == _ASF:
-        begin, at = head[:16], head.find(_ASF_FILE)
+    elif head[:8] == ASF:
+        begin, at = head[:16], head.find(ASF_FILE)
         end = int.from_bytes(head[at + 40 : at + 48], "little") if at > 0 else 0
+    elif is_adx(head):
+        begin = head[:12]
     else:
         begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26}.get(head[:4], 0)]
     if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
@@ -75,10 +72,10 @@ def _behind_one_another(begins: list[int], end: int) -> list[tuple[int, int]]:
     return list(zip(begins, [*begins[1:], end], strict=True)) if len(begins) > 1 else []
 
 
-def _joined_programs(file: SourceFile) -> list[tuple[int, int]]:
+def _joined_programs(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
     """[begin, end) of the stretches of an MPEG transport stream whose tables name other tracks of sound, none of those
     before: FFmpeg hears the first alone. Empty where there is one."""
-    if file.size > _SEARCHED_BYTES or sniff(file.head(HEAD_BYTES)).name != "MPEG transport stream":
+    if file.size > _SEARCHED_BYTES or sniff(head).name != "MPEG transport stream":
         return []
     looks = [file.head(_LOOK, offset=max(0, (file.size - _LOOK) * part // 4)) for part in range(5)]
     seen = [tracks for look in looks for _, tracks in _programs(look)]
@@ -131,5 +128,3 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # its che
 
 
 _SEARCHED_BYTES, _BLOCK = 256 << 20, 1 << 20
-_EBML = b"\x1aE\xdf\xa3"
-_ASF, _ASF_FILE = b"0&\xb2u\x8ef\xcf\x11", b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"

@@ -22,13 +22,13 @@ import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import AudioError, AudioInfo
-from mats_core.child import how_it_ended, module_paths, start_child
+from mats_core.child import how_it_ended, module_paths, receive, start_child
 from mats_core.storage.uris import local_path
 
 _TRIES = 2
 _START_S = 120.0
-_Answer: TypeAlias = tuple[dict[str, Any], memoryview]  # what a child says, and its samples as bytes
-_NOTHING = memoryview(b"")
+_Answer: TypeAlias = tuple[dict[str, Any], np.ndarray]  # what a child says, and the bytes of its samples, uint8
+_NOTHING = np.empty(0, np.uint8)
 _JOBS_A_CHILD = 2  # one it works on, and one it finds when it is done
 CHILD_PROGRAM = """
 import json, sys, types
@@ -195,8 +195,8 @@ class IsolatedDecoder:
         for connection in answered:
             child = busy[connection]  # type: ignore[index]
             try:
-                header, raw = _parse(child.connection.recv_bytes())
-            except (EOFError, OSError, ValueError):
+                header, raw = _parse(*receive(child.connection))
+            except (EOFError, OSError, ValueError, MemoryError):
                 self._child_ended(child, waiting, answers, overdue=False)
                 continue
             child.since = time.monotonic()
@@ -275,17 +275,16 @@ def warm_decoder() -> IsolatedDecoder:
     return decoder
 
 
-def _decoded(header: dict[str, Any], raw: memoryview, rate: int) -> Decoded:
-    samples = np.frombuffer(raw, np.int16).copy()  # aligned and writable, as torch.from_numpy wants it
+def _decoded(header: dict[str, Any], raw: np.ndarray, rate: int) -> Decoded:
+    samples = raw.view(np.int16)
     return Decoded(samples, len(samples) / rate, **{name: header[name] for name in ("complete", "lost_s", "end_s")})
 
 
-def _parse(answer: bytes) -> _Answer:
-    end = answer.find(b"\n")
-    header = json.loads(answer if end < 0 else answer[:end])
+def _parse(told: bytes, raw: np.ndarray) -> _Answer:
+    header = json.loads(told)
     if not isinstance(header, dict):
         raise ValueError("not an answer")
-    return header, memoryview(answer)[end + 1 :] if end >= 0 else _NOTHING
+    return header, raw
 
 
 def _error(header: dict[str, Any]) -> AudioError | None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from mats_core.audio.decode import DecodeLimits, decode, probe
 from mats_core.audio.file import AudioError
+from mats_core.child import send
 from mats_core.storage import Listed, StorageError, open_binary, public_uri, scheme
 from mats_core.storage.clients import coded, open_client
 from mats_core.storage.uris import archive_of
@@ -37,7 +38,7 @@ def serve(descriptor: int, settings: dict[str, Any]) -> None:
     with suppress(OSError):  # the first that the kernel is to kill
         Path("/proc/self/oom_score_adj").write_text("800")
     memory = _MemoryLimit(limits.memory_bytes)
-    connection.send_bytes(b'{"ready": true}')
+    send(connection, b'{"ready": true}')
     _silence()
     while True:
         try:
@@ -49,7 +50,7 @@ def serve(descriptor: int, settings: dict[str, Any]) -> None:
         header["cpu_s"] = time.process_time() - before
         header["retire"] = header.get("code") == "memory" or memory.is_used_up()
         try:
-            connection.send_bytes(json.dumps(header).encode() + b"\n" + samples)
+            send(connection, json.dumps(header).encode(), samples)
         except (BrokenPipeError, ConnectionError):
             return
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -57,8 +58,8 @@ def serve(descriptor: int, settings: dict[str, Any]) -> None:
             return
 
 
-def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit) -> tuple[dict[str, Any], bytes]:
-    """What was found (or `code` and `message`), and the samples as bytes."""
+def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit) -> tuple[dict[str, Any], Any]:
+    """What was found (or `code` and `message`), and the samples, int16 [T]."""
     uri = request["uri"]
     limits = limits.for_uri(uri)
     signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
@@ -75,7 +76,7 @@ def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit)
             stretch = {"start_s": request["start_s"], "duration_s": request["duration_s"]}
             decoded = decode(file, sample_rate=request["rate"], **stretch, limits=limits, name=name)
             told = {"complete": decoded.complete, "lost_s": decoded.lost_s, "end_s": decoded.end_s}
-            return told, decoded.samples.tobytes()
+            return told, decoded.samples
     except (AudioError, StorageError) as error:
         return {"code": error.code, "message": error.message}, b""
     except MemoryError:

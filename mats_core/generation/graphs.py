@@ -74,9 +74,17 @@ class GraphedBeamSearch(BeamSearch):
     """
 
     def __init__(
-        self, causal_lm: Any, settings: DecodingSettings, *, recorder: Recorder | None = None, **others: Any
+        self,
+        causal_lm: Any,
+        settings: DecodingSettings,
+        *,
+        end: int,
+        slots: int,
+        keep: int = 1,
+        look_every: int | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
-        super().__init__(causal_lm, settings, **others)
+        super().__init__(causal_lm, settings, end=end, slots=slots, keep=keep, look_every=look_every)
         self.eager: str | None = None
         self._recorder = recorder or CudaRecorder(self.device)
         self._captured: dict[Hashable, Step | None] = {}  # None: it has run as it is
@@ -121,11 +129,10 @@ class GraphedBeamSearch(BeamSearch):
         replay()
 
 
-def beam_search(causal_lm: Any, settings: DecodingSettings, **others: Any) -> BeamSearch:
-    """The beam loop as it is fastest on the LLM's device: on a GPU with graphs. others: of `BeamSearch`."""
-    if causal_lm.get_input_embeddings().weight.device.type == "cuda":
-        return GraphedBeamSearch(causal_lm, settings, **others)
-    return BeamSearch(causal_lm, settings, **others)
+def beam_search(causal_lm: Any, settings: DecodingSettings, *, end: int, slots: int, keep: int = 1) -> BeamSearch:
+    """The beam loop as it is fastest on the LLM's device: on a GPU with graphs. See `BeamSearch`."""
+    on_gpu = causal_lm.get_input_embeddings().weight.device.type == "cuda"
+    return (GraphedBeamSearch if on_gpu else BeamSearch)(causal_lm, settings, end=end, slots=slots, keep=keep)
 
 
 def compile_body(causal_lm: Any, backend: str = "inductor") -> int:

@@ -16,7 +16,7 @@ from mats_core.generation.graphs import beam_search
 from mats_core.generation.settings import DecodingSettings
 from mats_core.generation.slots import BESIDE, MOST_SLOTS, PROMPT_TOKENS, choose_slots, llm_sizes
 
-CPU_SLOTS = 32
+CPU_SLOTS = 64
 
 
 class Writer:

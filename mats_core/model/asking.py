@@ -12,19 +12,25 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar, Union, overload
 
 import numpy as np
 import torch
 
-from mats_core.encoders.base import as_float
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     from mats_core.audio.decode import Decoded
     from mats_core.encoders.base import ClapEncoder
+    from mats_core.generation.settings import DecodingSettings
+    from mats_core.memory.bridges import Bridge, SantaSettings
 
 Item = TypeVar("Item")
+Waveform: TypeAlias = np.ndarray | torch.Tensor
+Sound: TypeAlias = str | bytes | os.PathLike[str] | BinaryIO | tuple[Waveform, int] | tuple[int, Waveform] | Waveform
+"""A path or URI, an open file, samples and their rate in either order, or samples alone."""
+Decoding: TypeAlias = Union["DecodingSettings", dict[str, Any], None]
+Santa: TypeAlias = Union["SantaSettings", dict[str, Any], None]
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,106 @@ class AskedModel(Protocol):
     def embed_windows(self, windows: Sequence[np.ndarray] | torch.Tensor) -> np.ndarray:
         """Windows [T], or what `stack_windows` made of them → unit embeddings float32 [W, D]."""
 
-    def answer_embeddings(self, *args: Any, **settings: Any) -> list[Reply]:
+    def answer_embeddings(
+        self,
+        embedding: Any,
+        requests: Sequence[Request],
+        decoding: Decoding = None,
+        santa: Santa = None,
+        explain: bool = False,
+        bridge: Bridge | None = None,
+        slots: int | None = None,
+    ) -> list[Reply]:
         """Embeddings [B, D] before Santa and a request each → replies."""
+
+
+class Answering:
+    """What a program asks a model with: `answer` and `answers`."""
+
+    @overload
+    def answers(
+        self: AskedModel, source: list[Any], task: str | None = None, question: str | None = None,
+        tag: str | None = None, segments: bool = False, decoding: Decoding = None, santa: Santa = None,
+        explain: bool = False, batch_size: int = 16, *, sample_rate: int | None = None,
+    ) -> list[list[Answer]]: ...  # fmt: skip
+
+    @overload
+    def answers(
+        self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
+        segments: bool = False, decoding: Decoding = None, santa: Santa = None, explain: bool = False,
+        batch_size: int = 16, *, sample_rate: int | None = None,
+    ) -> list[Answer]: ...  # fmt: skip
+    def answers(
+        self: AskedModel,
+        source: Any,
+        task: str | None = None,
+        question: str | None = None,
+        tag: str | None = None,
+        segments: bool = False,
+        decoding: Decoding = None,
+        santa: Santa = None,
+        explain: bool = False,
+        batch_size: int = 16,
+        *,
+        sample_rate: int | None = None,
+    ) -> Any:
+        """One answer a chunk of about a minute; for a list of sounds, such a list for each.
+
+        source: a path or URI, an open file (read from where it stands), (waveform, its sample rate in Hz), or a
+        waveform alone whose rate `sample_rate` says; or a list of these. A waveform is an array or tensor [T], or
+        [C, T] or [T, C], whose channels are averaged: float32 in [-1, 1], or whole numbers as int16. task: caption,
+        cla_label, music_caption or QA; by default QA where there is a question, and caption else. tag: in the prompt,
+        in place of the task's own. segments=True also answers every window. decoding, santa, explain: see
+        `answer_embeddings`. batch_size: windows heard, and answers written, at once; no answer depends on it.
+
+        Raises AudioError for what cannot be decoded, SettingsError for what cannot be asked. Many files, of which some
+        may be broken, are a job for `pipelines.run_caption`.
+        """
+        request = Request(task or ("QA" if question and question.strip() else "caption"), question, tag)
+        self.validate_request(request.task, question, tag)
+        sounds = source if isinstance(source, list) else [source]
+        heard = [embed_sound(self, each, batch_size, sample_rate) for each in sounds]
+        clips = [clip for each in heard for clip in each]
+        found = iter(
+            ask_about(
+                self, clips, request, segments, decoding=decoding, santa=santa, explain=explain, batch_size=batch_size
+            )
+        )
+        several = [[next(found) for _ in each] for each in heard]
+        return several if isinstance(source, list) else several[0]
+
+    @overload
+    def answer(
+        self: AskedModel, source: list[Any], task: str | None = None, question: str | None = None,
+        tag: str | None = None, *, decoding: Decoding = None, santa: Santa = None, batch_size: int = 16,
+        sample_rate: int | None = None,
+    ) -> list[str]: ...  # fmt: skip
+
+    @overload
+    def answer(
+        self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
+        *, decoding: Decoding = None, santa: Santa = None, batch_size: int = 16, sample_rate: int | None = None,
+    ) -> str: ...  # fmt: skip
+    def answer(
+        self: AskedModel,
+        source: Any,
+        task: str | None = None,
+        question: str | None = None,
+        tag: str | None = None,
+        *,
+        decoding: Decoding = None,
+        santa: Santa = None,
+        batch_size: int = 16,
+        sample_rate: int | None = None,
+    ) -> Any:
+        """What is said of a sound: its chunks' answers, one a line; of a list of sounds, a list. See `answers`."""
+        several: list[Any] = source if isinstance(source, list) else [source]
+        found = Answering.answers(
+            self, several, task, question, tag, decoding=decoding, santa=santa, batch_size=batch_size,
+            sample_rate=sample_rate,
+        )  # fmt: skip
+        told = ["\n".join(answer.text for answer in answers) for answers in found]
+        return told if isinstance(source, list) else told[0]
 
 
 def embed_clips(
@@ -166,12 +270,15 @@ def ask_clips(
     *,
     segments: bool = False,
     batch_size: int | None = 16,
-    **settings: Any,
+    decoding: Decoding = None,
+    santa: Santa = None,
+    explain: bool = False,
+    bridge: Bridge | None = None,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
-    segments=True asks every window as well. settings: decoding, santa, bridge, explain as `MatsModel.answer_embeddings`
-    has them. `batch_size` clips and windows are asked at a time (None: as the model has room for): the next is begun
+    segments=True asks every window as well. decoding, santa, bridge, explain: as `MatsModel.answer_embeddings` has
+    them. `batch_size` clips and windows are asked at a time (None: as the model has room for): the next is begun
     where one is answered. Where that fails, the halves are tried, down to each alone, and what fails alone takes the
     place of its clip's answer.
     """
@@ -183,7 +290,10 @@ def ask_clips(
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
-        return model.answer_embeddings(vectors, [request for _, request in batch], slots=batch_size, **settings)
+        requests = [request for _, request in batch]
+        return model.answer_embeddings(
+            vectors, requests, decoding=decoding, santa=santa, explain=explain, bridge=bridge, slots=batch_size
+        )
 
     replies = iter(zip(asked, in_batches(asked, max(1, len(asked)), answer), strict=True))
     found: list[Answer | Exception] = []
@@ -232,16 +342,16 @@ def in_batches(
     return found
 
 
-def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Clip]:
+def embed_sound(model: AskedModel, source: Sound, batch_size: int = 16, sample_rate: int | None = None) -> list[Clip]:
     """Decode and embed a sound, about a minute a clip, to be asked with `ask_about` as often as one likes.
 
-    source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). Raises AudioError for what
-    cannot be decoded, SettingsError where the model has no encoder.
+    source, sample_rate: see `Answering.answers`. Raises AudioError for what cannot be decoded, SettingsError where the
+    model has no encoder.
     """
     from mats_core.audio.file import AudioError
 
     encoder = model_encoder(model)
-    sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds)
+    sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds, sample_rate)
     if not sounds:
         raise AudioError("empty_audio", "there is no sound in it")
     clips = raised(embed_clips(model, [(start, heard.samples) for start, heard in sounds], batch_size))
@@ -252,14 +362,27 @@ def embed_sound(model: AskedModel, source: Any, batch_size: int = 16) -> list[Cl
 
 
 def ask_about(
-    model: AskedModel, clips: Sequence[Clip], request: Request, segments: bool = False, **settings: Any
+    model: AskedModel,
+    clips: Sequence[Clip],
+    request: Request,
+    segments: bool = False,
+    *,
+    decoding: Decoding = None,
+    santa: Santa = None,
+    explain: bool = False,
+    batch_size: int | None = 16,
 ) -> list[Answer]:
-    """One request to every clip of a sound: an answer each, in order. settings: see `ask_clips`.
+    """One request to every clip of a sound: an answer each, in order. See `ask_clips`.
 
     Raises SettingsError for what cannot be asked.
     """
     model.validate_request(request.task, request.question, request.tag)
-    return raised(ask_clips(model, clips, [request] * len(clips), segments=segments, **settings))
+    requests = [request] * len(clips)
+    answers = ask_clips(
+        model, clips, requests, segments=segments, batch_size=batch_size, decoding=decoding, santa=santa,
+        explain=explain,
+    )  # fmt: skip
+    return raised(answers)
 
 
 def raised(found: Sequence[Item | Exception]) -> list[Item]:
@@ -277,45 +400,42 @@ def model_encoder(model: AskedModel) -> ClapEncoder:
     return model.encoder
 
 
-def _chunks(source: Any, rate: int, window_seconds: float) -> list[tuple[float, Decoded]]:
+def _chunks(
+    source: Sound, rate: int, window_seconds: float, sample_rate: int | None = None
+) -> list[tuple[float, Decoded]]:
     """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
     from mats_core.audio.decode import Decoded
     from mats_core.audio.sandbox import DecodeRequest, warm_decoder
+    from mats_core.audio.sources import on_disk, samples_of
     from mats_core.audio.windows import chunk_seconds, chunk_starts
+    from mats_core.storage.uris import to_uri
 
     chunk_s = chunk_seconds(window_seconds)
-    if isinstance(source, tuple):
-        waveform, given_rate = source
-        samples = _resampled(np.asarray(waveform), int(given_rate), rate)
+    given = samples_of(source, sample_rate)
+    if given is not None:
+        samples = _resampled(*given, rate)
         size = round(chunk_s * rate)
         chunks = []
         for start, length in chunk_starts(len(samples) / rate, chunk_s):
             first = round(start * rate)
             chunks.append((start, samples[first : None if length is None else first + size]))
         return [(start, Decoded(chunk, len(chunk) / rate, True)) for start, chunk in chunks if len(chunk)]
-    if not isinstance(source, (str, bytes, os.PathLike)):
-        kind = type(source).__name__
-        raise SettingsError("source", f"it is of type {kind}", "give a path, a URI, or (waveform, sample_rate)")
-    from mats_core.storage.uris import to_uri
-
-    uri = to_uri(source)
-    decoder = warm_decoder()  # a file may end the process it is decoded in
-    (info,) = raised(decoder.probe_many([uri]))
-    asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
     found: list[tuple[float, Decoded]] = []
-    for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
-        if len(decoded.samples):
-            found.append((request.start_s, decoded))
-        elif found:  # the header promised more than there is
-            found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
+    with on_disk(source) as place:
+        uri = to_uri(place)
+        decoder = warm_decoder()  # a file may end the process it is decoded in
+        (info,) = raised(decoder.probe_many([uri]))
+        asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
+        for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
+            if len(decoded.samples):
+                found.append((request.start_s, decoded))
+            elif found:  # the header promised more than there is
+                found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
     return found
 
 
 def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
-    """A waveform [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
-    if waveform.ndim != 1:
-        raise SettingsError("source", f"a waveform of shape {list(waveform.shape)} is not mono", "give samples [T]")
-    waveform = np.nan_to_num(as_float(waveform), nan=0.0, posinf=0.0, neginf=0.0)
+    """A waveform float32 [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
     if given != rate:
         import soxr
 

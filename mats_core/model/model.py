@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,16 @@ from mats_core.generation.writer import Writer
 from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
 from mats_core.memory.santa import SantaMemory
 from mats_core.model import asking
-from mats_core.model.asking import Answer, Reply, Request
+from mats_core.model.asking import Answering, Reply, Request
 from mats_core.model.config import (
     PACKED,
+    AdapterConfig,
     DecodingSettings,
+    MapperConfig,
     ModelConfig,
     Part,
     SantaSettings,
+    TaskPrompt,
 )
 from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
 from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm, merge_lora, pack_weights
@@ -39,6 +42,8 @@ from mats_core.storage.fetch import local_directory
 from mats_core.storage.uris import Uri, uri_text
 from mats_core.weights import load_weights, outline, read_tensors
 
+LORA = AdapterConfig()
+
 
 @dataclass
 class TargetScores:
@@ -49,7 +54,7 @@ class TargetScores:
     tokens: torch.Tensor
 
 
-class MatsModel:
+class MatsModel(Answering):
     """A model that answers questions about sound. Make one with `load_model(uri)` or, untrained, `MatsModel.new(...)`.
 
         model = load_model("builtin")
@@ -96,12 +101,22 @@ class MatsModel:
         device: str = "auto",
         dtype: str = "auto",
         trust_remote_code: bool = False,
-        **settings: Any,
+        mapper: MapperConfig | None = None,
+        adapter: AdapterConfig | None = LORA,
+        prompt_template: str | None = None,
+        tasks: dict[str, TaskPrompt] | None = None,
+        wordings: str | None = None,
+        max_target_tokens: int | None = None,
+        noise_variance: float | None = None,
+        pad_row: bool | None = None,
+        answer_style: Literal["gentle", "reference"] | None = None,
+        santa: SantaSettings | None = None,
+        decoding: DecodingSettings | None = None,
     ) -> MatsModel:
         """An untrained model around an LLM directory and, unless `embedding_dim` is given, an encoder.
 
-        settings: of `ModelConfig` (mapper, adapter, tasks, decoding, …), None for its default; adapter=None trains the
-        mapper alone. Weights are drawn from `seed`, the same on every device.
+        mapper, prompt_template and what follows: see `ModelConfig`, whose defaults they have where nothing is given;
+        adapter=None trains the mapper alone. Weights are drawn from `seed`, the same on every device.
         Raises SettingsError when a part is missing or does not fit.
         """
         if encoder is None and embedding_dim is None:
@@ -112,9 +127,14 @@ class MatsModel:
         dim = clap.dim if clap is not None else int(embedding_dim or 0)
         bank, memory_part = load_memory_part(memory, encoder_part)
         hidden = int(language_model.get_input_embeddings().embedding_dim)
-        given = {name: value for name, value in settings.items() if value is not None or name == "adapter"}
-        if "noise_variance" in given:
-            given.setdefault("santa", SantaSettings(noise_variance=given["noise_variance"]))
+        if noise_variance is not None and santa is None:
+            santa = SantaSettings(noise_variance=noise_variance)
+        chosen = {
+            "mapper": mapper, "prompt_template": prompt_template, "tasks": tasks, "wordings": wordings,
+            "max_target_tokens": max_target_tokens, "noise_variance": noise_variance, "pad_row": pad_row,
+            "answer_style": answer_style, "santa": santa, "decoding": decoding,
+        }  # fmt: skip
+        given = {"adapter": adapter, **{name: value for name, value in chosen.items() if value is not None}}
         parts = {"encoder": encoder_part, "llm": llm_part, "memory": memory_part}
         config = ModelConfig(embedding_dim=dim, hidden_size=hidden, **parts, **given)
         with torch.random.fork_rng(devices=[]):  # the global CPU generator is given back as it was
@@ -127,6 +147,11 @@ class MatsModel:
         given_parts = (("encoder", encoder), ("llm", llm), ("memory", memory))
         where = {name: uri_text(uri) for name, uri in given_parts if uri}
         return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
+
+    def __repr__(self) -> str:
+        parts = [name for name in ("encoder", "memory") if getattr(self, name) is not None]
+        own = f"{self.fingerprint[:12] or 'untrained'}, {self.number_types['llm']} on {self.device}"
+        return f"MatsModel({own}; with {' and '.join(parts) or 'neither encoder nor memory'})"
 
     @property
     def causal_lm(self) -> Any:
@@ -327,33 +352,6 @@ class MatsModel:
             why = f"its prompt has {longest} tokens and the answer up to {decoding.max_new_tokens} (max_new_tokens)"
             remedy = "ask something shorter, or lower max_new_tokens"
             raise SettingsError("question", f"{why}, but the LLM was made for {self.positions}", remedy)
-
-    def answers(
-        self,
-        source: Any,
-        task: str = "caption",
-        question: str | None = None,
-        tag: str | None = None,
-        segments: bool = False,
-        decoding: DecodingSettings | dict[str, Any] | None = None,
-        santa: SantaSettings | dict[str, Any] | None = None,
-        explain: bool = False,
-        batch_size: int = 16,
-    ) -> list[Answer]:
-        """One answer a chunk of about a minute.
-
-        source: a path or URI, or (waveform float32 [T] mono in [-1, 1], its sample rate in Hz). segments=True also
-        answers every window. decoding, santa, explain: see `answer_embeddings`. Raises AudioError for what cannot be
-        decoded, SettingsError for what cannot be asked.
-        """
-        self.validate_request(task, question, tag)
-        clips, request = asking.embed_sound(self, source, batch_size), Request(task, question, tag)
-        settings = {"decoding": decoding, "santa": santa, "explain": explain, "batch_size": batch_size}
-        return asking.ask_about(self, clips, request, segments, **settings)
-
-    def answer(self, source: Any, task: str = "caption", **asked: Any) -> str:
-        """The chunks' answers, one a line; arguments as of `answers`."""
-        return "\n".join(answer.text for answer in self.answers(source, task, **asked))
 
 
 def load_encoder_part(uri: Uri | None, device: torch.device, dtype: str = "float32") -> tuple[Any, Part | None]:

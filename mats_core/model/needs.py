@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mats_core.encoders.facts import is_msclap, read_hearing, split_uri, weights_file
 from mats_core.errors import SettingsError
@@ -153,15 +153,26 @@ def _llm_bytes(folder: Path, each: int, bits: int | None) -> int:
 
 
 def check_card(
-    uri: str, allow_parts: Sequence[str], card: str, memory: tuple[int, int] | None, *, llm_dtype: str, **given: Any
+    uri: str,
+    allow_parts: Sequence[str],
+    card: str,
+    memory: tuple[int, int] | None,
+    *,
+    llm_dtype: str,
+    mapper_dtype: str = "float32",
+    encoder_dtype: str = "float32",
+    encoder: bool = True,
 ) -> None:
-    """SettingsError where a GPU called `card` has no room for a model; given: see `read_needs`.
+    """SettingsError where a GPU called `card` has no room for a model; see `read_needs`.
 
     memory: (free, all) bytes of the GPU; None on a CPU, which pages.
     """
     if memory is None:
         return
-    needs = read_needs(uri, allow_parts, llm_dtype=llm_dtype, **given)
+    asked = partial(
+        read_needs, uri, allow_parts, mapper_dtype=mapper_dtype, encoder_dtype=encoder_dtype, encoder=encoder
+    )
+    needs = asked(llm_dtype=llm_dtype)
     free, total = memory
     if needs.total <= free:
         return
@@ -169,7 +180,7 @@ def check_card(
     if needs.total <= total:
         remedy = f"free it from what else runs there, {remedy}"
     if llm_dtype not in PACKED:
-        smaller = read_needs(uri, allow_parts, llm_dtype="int8", **given)
+        smaller = asked(llm_dtype="int8")
         if smaller.total <= free:
             remedy = f"give --llm-dtype int8 (needs {smaller.total / 1e9:.1f} GB), {remedy}"
     why = f"the model needs {needs}, and {card} has {free / 1e9:.1f} GB free of {total / 1e9:.1f}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,9 @@ _DOWNLOAD = "aac-metrics-download (about 1 GB)"
 _NO_REFERENCE = "no reference caption"
 _SBERT = "models--sentence-transformers--paraphrase-TinyBERT-L6-v2"
 _ECHECKER = "echecker_clotho_audiocaps_base.ckpt"
+
+# What is fetched for a metric, in MB as its publishers have it; the tool fetches METEOR's other languages as well.
+_SIZES = {"meteor": 70, "spice": 450, _SBERT: 270, _ECHECKER: 440}
 
 Candidates = list[str]
 References = list[list[str]]
@@ -49,6 +52,35 @@ def needs(name: str) -> Unavailable | None:
         if absent:
             return Unavailable(name, f"{', '.join(p.name for p in absent)} not downloaded", _DOWNLOAD)
     return None
+
+
+@dataclass(frozen=True)
+class Download:
+    """What a caption metric reads besides packages. there: bytes of it that are here; megabytes: to fetch, about."""
+
+    what: str
+    place: Path
+    megabytes: int
+    there: int
+
+
+def downloads(name: str) -> list[Download]:
+    """What a caption metric fetches: Java programs with what lies beside them, weights; nothing for most."""
+    programs = {"meteor": "METEOR 1.5, a Java program", "spice": "SPICE 1.0 with Stanford CoreNLP 3.6, Java programs"}
+    if name == "fense":
+        sbert, detector = _fense_files()
+        wanted = [(f"the sentence encoder {_SBERT.split('--')[-1]}", sbert, _SIZES[_SBERT])]
+        wanted.append((f"the detector of errors {_ECHECKER}", detector, _SIZES[_ECHECKER]))
+    else:
+        program = "spice" if name == "spider" else name
+        folder = cache_folder() / program
+        wanted = [(programs[program], folder, _SIZES[program])] if program in programs else []
+    return [Download(what, place, size, _bytes_at(place)) for what, place, size in wanted]
+
+
+def _bytes_at(place: Path) -> int:
+    files = [place] if place.is_file() else place.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
 
 
 def score(items: Sequence[Item], answers: Answers, wanted: Sequence[str], seed: int) -> Scores:

@@ -15,7 +15,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from pipelines.output.folder import Output, open_output
 from pipelines.output.record import maker, of_older_version
 from pipelines.settings.adapt import AdaptSettings
 from pipelines.settings.base import build
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.settings.train import MODEL, TrainSettings
 from pipelines.text.embed_text import run_embed_text
@@ -56,7 +57,7 @@ class AdaptResult:
 
     status: str
     model: str
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
     message: str = ""
 
 
@@ -67,6 +68,7 @@ def default_learning_rate(hidden_size: int) -> float:
     return float(3e-5 / 4 * (4096 / hidden_size) ** slope)
 
 
+@by_name(AdaptSettings)
 def run_adapt(settings: AdaptSettings, progress: Tell | None = None) -> AdaptResult:
     """Adapt, or go on adapting, into `settings.out`; raises SettingsError before any work when that cannot be."""
     check_device(settings.device, None)

@@ -21,15 +21,19 @@ from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.data.schemas import REQUEST_COLUMNS, output_columns
 from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings, number_types
+from pipelines.settings.calling import by_name
 
 ANSWERS = "answers"
 
 
+@by_name(CaptionSettings)
 def run_caption(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Answer every row of `settings.input` into `settings.output`/answers.
 
     Raises SettingsError before any model is loaded when something asked for cannot work.
     """
+    if settings.dry_run:
+        raise SettingsError("dry_run", "run_caption writes answers", "call run_dry, which writes nothing")
     return run_rows(settings, *caption_job(settings), progress)
 
 

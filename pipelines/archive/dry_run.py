@@ -26,9 +26,10 @@ from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import StageContext
 from pipelines.data import generations, parquet
 from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.calling import by_name
 
 SAMPLE_ROWS = 24
-START_S = 30.0
+START_S = 15.0
 """Seconds until Ray and the model are there, roughly."""
 
 
@@ -95,6 +96,7 @@ class _CountedWorkList(WorkList):
             self.sample[place] = row
 
 
+@by_name(CaptionSettings)
 def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | None = None) -> Estimate:
     """Scan, measure a sample, and multiply. Raises SettingsError as the run itself would."""
     report = progress or (lambda _: None)

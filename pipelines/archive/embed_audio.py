@@ -14,8 +14,10 @@ from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, told_of
 from pipelines.data.inputs import open_input
 from pipelines.settings.archive import EmbedSettings, number_types
+from pipelines.settings.calling import by_name
 
 
+@by_name(EmbedSettings)
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model, settings.allow_parts, settings.trust_remote_code)

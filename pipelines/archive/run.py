@@ -31,6 +31,7 @@ from pipelines.cluster.stages import Stage, StageContext, check_stages
 from pipelines.data.embeddings import SIDECAR
 from pipelines.data.inputs import Entry, Input
 from pipelines.data.private_uris import FindUris, share
+from pipelines.data.results import Rows
 from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import PartWriter, read_done, reread_if_changed
 from pipelines.settings.archive import RunSettings
@@ -42,11 +43,11 @@ FEW_ROWS = 50
 
 
 @dataclass
-class RunResult:
-    """What a run did.
+class RunResult(Rows):
+    """What a run did; `to_pandas()` and `to_arrow()` give the rows of OUTPUT.
 
     status: complete, complete_before (nothing was left to do), interrupted, incomplete. rows: of OUTPUT, `new_rows` of
-    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`.
+    them by this run; errors: rows by error code; seconds: of audio; run: `_run.json`; folder: of the rows, in OUTPUT.
     """
 
     status: str
@@ -56,9 +57,14 @@ class RunResult:
     errors: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     wall_s: float = 0.0
-    run: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict, repr=False)
     begun_with: str = ""
     """The INPUT of an earlier run into this OUTPUT, where it was another one."""
+    folder: str = field(default="answers", repr=False)
+
+    def rows_at(self) -> str:
+        """The folder of the rows."""
+        return storage.join(self.output, self.folder)
 
     @property
     def error_rate(self) -> float:
@@ -151,7 +157,7 @@ class _Run:
                 self._out.forget()
                 raise
             except KeyboardInterrupt:
-                return RunResult("interrupted", self._settings.output, 0, 0)
+                return RunResult("interrupted", self._settings.output, 0, 0, folder=self._job.folder)
             if self._left == 0 and self._previous is not None and self._was_complete:
                 return self._result("complete_before", self._previous)
             return self._do(seen, here)
@@ -292,7 +298,7 @@ class _Run:
         done, output = self._writer.done, self._settings.output
         figures = (done.rows - self._before, dict(done.errors), done.seconds, wall_s)
         begun_with = _other_input(self._previous, self._settings.input)
-        return RunResult(status, output, self._work.total, *figures, run, begun_with)
+        return RunResult(status, output, self._work.total, *figures, run, begun_with, self._job.folder)
 
 
 def _other_input(previous: dict[str, Any] | None, now: str) -> str:

@@ -118,7 +118,7 @@ class DecodeStage(ShardStage):
         for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
             row = found[index]
             if not isinstance(result, AudioError):
-                row["pcm"] = result.samples.astype("<i2", copy=False).tobytes()
+                row["pcm"] = memoryview(result.samples.astype("<i2", copy=False)).cast("B")
                 row.update(decoded_s=float(result.decoded_s), complete=result.complete, lost_s=result.lost_s)
                 if row["start_s"] and not len(result.samples):  # the header promised more than there is
                     row["complete"], row["error_message"] = False, past_the_end(row["start_s"], result.end_s)

@@ -24,7 +24,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from mats_core.child import how_it_ended, module_paths, start_child
+from mats_core.child import how_it_ended, module_paths, receive, send, start_child
 from mats_core.errors import first_line
 from mats_core.packages import ROOT
 from pipelines.cluster.stages import Stage, StageContext
@@ -158,7 +158,7 @@ class _StageProcess:
                 asked.set_exception(ProcessEnded(self.how))
             else:
                 with contextlib.suppress(OSError):
-                    self._connection.send_bytes(pickle.dumps((number, what, _packed(rows), more)))
+                    send(self._connection, pickle.dumps((number, what, more)), _packed(rows))
         return asked
 
     def close(self) -> None:
@@ -202,8 +202,8 @@ def _packed(table: pa.Table) -> pa.Buffer:
     return sink.getvalue()
 
 
-def _unpacked(packed: pa.Buffer) -> pa.Table:
-    return pa.ipc.open_stream(packed).read_all()
+def _unpacked(packed: Any) -> pa.Table:
+    return pa.ipc.open_stream(pa.py_buffer(packed)).read_all()
 
 
 def serve(descriptor: int) -> None:
@@ -218,7 +218,7 @@ def serve(descriptor: int) -> None:
 
     def work() -> None:
         while True:
-            number, what, rows, more = asked.get()
+            number, what, more, rows = asked.get()
             try:
                 found = (actor if what == "run" else getattr(actor, what))(_unpacked(rows), *more)
                 tables = [found] if isinstance(found, pa.Table) else list(found)
@@ -237,7 +237,8 @@ def _listen(connection: Connection, asked: queue.SimpleQueue[Any]) -> None:
     """Take in what the parent sends, and end this process with it, in whatever it is at: nobody waits for that."""
     with contextlib.suppress(EOFError, OSError):
         while True:
-            asked.put(pickle.loads(connection.recv_bytes()))
+            header, rows = receive(connection)
+            asked.put((*pickle.loads(header), rows))
     os._exit(0)
 
 

@@ -19,7 +19,7 @@ MODEL_CPUS = 1.0
 WORKERS_PER_DECODER = 4
 SHARD_ROWS = 32
 ROWS_WORTH_AN_ACTOR = 150
-CPU_BATCH, GPU_BATCH = 16, 64
+BATCH_ROWS = 64
 CPU_IN_FLIGHT, GPU_IN_FLIGHT = 2, 3
 MAX_SHARDS = 10_000
 MEMORY_SHARE, ACTOR_BYTES = 0.6, 700_000_000
@@ -100,7 +100,7 @@ def make_plan(settings: RunSettings, rows: int, model_bytes: int, resources: Res
         actors=actors, threads=threads, elastic=first < actors, first_actors=first,
         in_flight=GPU_IN_FLIGHT if on_gpu else CPU_IN_FLIGHT,
         gpus_per_actor=min(1.0, resources.gpus / actors) if on_gpu else 0.0,
-        batch_size=settings.batch_size or (GPU_BATCH if on_gpu else CPU_BATCH),
+        batch_size=settings.batch_size or BATCH_ROWS,
         decode_actors=math.ceil(decoders / WORKERS_PER_DECODER), decoder_workers=min(decoders, WORKERS_PER_DECODER),
         shard_rows=max(SHARD_ROWS, math.ceil(rows / MAX_SHARDS)),
     )  # fmt: skip

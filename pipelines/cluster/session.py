@@ -256,6 +256,7 @@ def _configure_ray(own: bool) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.memory_usage_poll_interval_s = None  # note: else each worker looks through its memory every second
     context.raise_original_map_exception = True  # note: wrapped by Ray Data, a SettingsError is text in a traceback
     if not os.environ.get("MATS_DEBUG"):
         for name in ("ray", "ray.data"):

@@ -33,6 +33,7 @@ from pipelines.corpus.writing.llm_writer import TEMPLATE, LlmFacts, instruction_
 from pipelines.data import parquet
 from pipelines.data.generations import counted
 from pipelines.output.folder import Output, open_output
+from pipelines.settings.calling import by_name
 from pipelines.settings.corpus import CorpusSettings
 
 SIDECAR, LEFT_OUT = "_corpus.json", "_left_out"
@@ -55,9 +56,10 @@ class CorpusResult:
     out: str
     sets: dict[str, Tally]
     unchecked: dict[str, list[str]]
-    run: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
+@by_name(CorpusSettings)
 def run_corpus(settings: CorpusSettings, progress: Callable[[Progress], None] | None = None) -> CorpusResult:
     """Write the records of the sets named into OUT.
 

@@ -78,7 +78,7 @@ def _try_out(kind: pa.DataType) -> None:
     table = pa.concat_tables([table, table]).combine_chunks().filter(pa.array([True, False] * 2)).sort_by("row")
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    pq.read_table(buffer)
+    pq.ParquetFile(buffer, pre_buffer=False).read(use_threads=False)
 
 
 def unfit(rows: list[dict[str, Any]], schema: pa.Schema, error: Exception) -> SettingsError:

@@ -14,6 +14,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.data import json_stream, parquet
 from pipelines.data.json_stream import JsonStream
+from pipelines.data.lists import separator_of
 
 READ_AHEAD = 8 << 20
 MOST_ROW_LINES = 100
@@ -79,7 +80,9 @@ def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
     csv.field_size_limit(json_stream.MOST_RECORD)
     # note: what is not UTF-8 becomes surrogates, which the record's check finds
     text = io.TextIOWrapper(file, "utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
+    separator = separator_of(text.readline(json_stream.MOST_RECORD), wanted.get("caption", "caption"))
+    text.seek(0)
+    reader = csv.reader(text, strict=True, delimiter=separator)
     header: list[str] | None = None
     while True:
         line = reader.line_num + 1

@@ -20,6 +20,7 @@ from pipelines.data.carried import LEAVE_OUT, MOST_CELL, large_cell
 from pipelines.data.schemas import map_type
 
 LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
+SEPARATORS = ",;\t|"
 _BATCH = 4096  # rows
 _SMALL = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
 _READ_AHEAD = 4 << 20
@@ -44,7 +45,14 @@ def read_table(
             file.seek(0)
             # note: a row must lie in one block
             options = {"block_size": max(_LEAST_BLOCK, min(size, _SMALL) + 1)}
-            reader = (_csv if name.endswith(".csv") else _json_lines)(file, size <= _SMALL, options)
+            first = file.readline(MOST_CELL).decode("utf-8-sig", "replace")
+            file.seek(0)
+            if size <= _SMALL:
+                file = _own_memory(file.read())
+            if name.endswith(".csv"):
+                reader = _csv(file, size <= _SMALL, options, separator_of(first, "uri"))
+            else:
+                reader = _json_lines(file, size <= _SMALL, options)
             schema = reader.schema
             tables = reader.to_batches(max_chunksize=_BATCH) if isinstance(reader, pa.Table) else reader
             chosen = _chosen(schema, without, only)
@@ -75,17 +83,34 @@ def _parquet(uri: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         raise
 
 
-def _csv(file: BinaryIO, small: bool, options: dict[str, int]) -> Any:
+def _own_memory(content: bytes) -> Any:
+    """Bytes as a file of Arrow's own. Its threads may outlive the interpreter, and must not let go of Python's then."""
+    sink = pa.BufferOutputStream()
+    sink.write(content)
+    return pa.BufferReader(sink.getvalue())
+
+
+def _csv(file: BinaryIO, small: bool, options: dict[str, int], separator: str) -> Any:
     """A table (small: the file is read whole) or a reader of batches; every column is text."""
     from pyarrow import csv
 
     read: Any = csv.read_csv if small else csv.open_csv
-    reading, lines = csv.ReadOptions(**options), csv.ParseOptions(newlines_in_values=True)
+    reading = csv.ReadOptions(**options)
+    lines = csv.ParseOptions(newlines_in_values=True, delimiter=separator)
     header = csv.open_csv(file, read_options=reading, parse_options=lines).schema.names
     file.seek(0)
     # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
     text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
     return read(file, read_options=reading, parse_options=lines, convert_options=text)
+
+
+def separator_of(header: str, needed: str) -> str:
+    """What separates the fields of a CSV: a comma, unless its first line has the column `needed` with another only."""
+
+    def names(separator: str) -> list[str]:
+        return next(plain_csv.reader([header.rstrip("\r\n")], delimiter=separator), [])
+
+    return next((each for each in SEPARATORS if needed in names(each)), SEPARATORS[0])
 
 
 def _json_lines(file: BinaryIO, small: bool, options: dict[str, int]) -> Any:

@@ -45,7 +45,7 @@ def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
     with _told_apart(uri):
         far = storage.open_binary(uri) if read_ahead is None else storage.open_binary(uri, read_ahead=read_ahead)
         with far as file:
-            yield pq.ParquetFile(file, page_checksum_verification=True)
+            yield pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
 
 
 def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = ()) -> pa.Table:
@@ -54,18 +54,21 @@ def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = 
     Raises NotParquet (also where one of `columns` is missing), StorageError.
     """
     with _told_apart(uri), storage.open_binary(uri) as file:
-        wanted = None if columns is None else list(columns)
-        if wanted is not None and newer:
-            there = pq.read_schema(file).names
-            file.seek(0)
-            wanted += [name for name in newer if name in there]
-        return pq.read_table(file, columns=wanted, page_checksum_verification=True)
+        # note: not pq.read_table, whose threads may let go of a Python file after the interpreter has ended: code 134
+        parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        if columns is None:
+            return parquet.read(use_threads=False)
+        there = parquet.schema_arrow.names
+        wanted = [*columns, *(name for name in newer if name in there)]
+        if lacking := [name for name in wanted if name not in there]:
+            raise NotParquet("io_error", f"it has no column {', '.join(lacking)}")
+        return parquet.read(columns=wanted, use_threads=False).select(wanted)
 
 
 def batches(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows in order, at most `rows` at once. Columns that the file lacks are left out. Raises as `opened`."""
     with opened(uri, READ_AHEAD) as file:
-        yield from file.iter_batches(rows, columns=None if columns is None else list(columns))
+        yield from file.iter_batches(rows, columns=None if columns is None else list(columns), use_threads=False)
 
 
 def schema(uri: str) -> pa.Schema:

@@ -12,25 +12,38 @@ from typing import Any
 
 import pyarrow as pa
 
-MANIFEST_SCHEMA = pa.schema(
-    [
-        ("chunk_id", pa.string()),
-        ("uri", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("version", pa.string()),
-        ("format", pa.string()),
-        ("sample_rate", pa.int32()),
-        ("channels", pa.int32()),
-        ("start_s", pa.float64()),
-        ("duration_s", pa.float64()),
-        ("duration_source", pa.string()),
-        ("error_code", pa.string()),
-        ("error_message", pa.string()),
-    ]
-)
+Columns = Mapping[str, tuple[pa.DataType, str]]
+"""The columns of a table, in order: name → type, and what stands in it, as the documents tell it."""
+
+
+def schema_of(columns: Columns) -> pa.Schema:
+    """The schema of a table."""
+    return pa.schema({name: kind for name, (kind, _) in columns.items()})
+
+
+MANIFEST_COLUMNS: Columns = {
+    "chunk_id": (pa.string(), "Hash of the path below INPUT, the version and the start: the same chunk, the same id."),
+    "uri": (pa.string(), "The file, without query string; bytes that are no UTF-8 are percent-encoded."),
+    "size_bytes": (pa.int64(), "Size of the file."),
+    "version": (pa.string(), "The store's etag, or size and time of change: another one is another sound."),
+    "format": (pa.string(), "What it is by its first bytes: wav, flac, mp3, …"),
+    "sample_rate": (pa.int32(), "Hz, as the header says."),
+    "channels": (pa.int32(), "As the header says; they are averaged."),
+    "start_s": (pa.float64(), "Where the chunk begins in the file, in seconds."),
+    "duration_s": (pa.float64(), "Seconds of the chunk by the header; null where that is silent."),
+    "duration_source": (pa.string(), "`header` (declared), `decoded` (counted) or `unknown`."),
+    "error_code": (pa.string(), "What is wrong with the file or the row, see the error codes; null where nothing is."),
+    "error_message": (pa.string(), "The same for people."),
+}
+MANIFEST_SCHEMA = schema_of(MANIFEST_COLUMNS)
 """What a scan finds out about a chunk."""
 
-REQUEST_COLUMNS = ("task", "question", "tag")
+REQUESTS: Columns = {
+    "task": (pa.string(), "What was asked: caption, cla_label, music_caption or QA."),
+    "question": (pa.string(), "The question of QA."),
+    "tag": (pa.string(), "The tag in the prompt, where the list or the settings give one."),
+}
+REQUEST_COLUMNS = tuple(REQUESTS)
 """What a list may ask of each of its sounds; strings."""
 
 WORK_SCHEMA = pa.schema(
@@ -68,28 +81,47 @@ NEIGHBORS_TYPE = pa.list_(
 class Column:
     """A column that the OUTPUT of `jobs` has beside the manifest's, the request's and a list's own columns.
 
-    `setting`: the setting that asks for it; "" where it is always there.
+    `setting`: the setting that asks for it; "" where it is always there. `meaning`: what the documents
+    say of it.
     """
 
     name: str
     type: pa.DataType
     jobs: tuple[str, ...] = ("caption",)
     setting: str = ""
+    meaning: str = ""
 
 
+_BOTH = ("caption", "embed-audio")
 OUTPUT_COLUMNS = (
-    Column("row_id", pa.int64(), ("caption", "embed-audio")),
-    Column("last", pa.bool_(), ("embed-audio",)),
-    Column("decoded_s", pa.float64(), ("caption", "embed-audio")),
-    Column("text", pa.string()),
-    Column("segments", SEGMENTS_TYPE),
-    Column("windows", WINDOWS_TYPE, ("embed-audio",)),
-    Column("model_fingerprint", pa.string()),
-    Column("run_id", pa.string(), ("caption", "embed-audio")),
-    Column("embedding", pa.list_(pa.float32()), setting="with_embedding"),
-    Column("neighbors", NEIGHBORS_TYPE, setting="explain"),
-    Column("complete", pa.bool_(), ("caption", "embed-audio")),
-    Column("lost_s", pa.float64(), ("caption", "embed-audio")),
+    Column("row_id", pa.int64(), _BOTH, meaning="Number of the row in the work list, from 0."),
+    Column("last", pa.bool_(), ("embed-audio",), meaning="Whether the chunk is the last of its file."),
+    Column(
+        "decoded_s", pa.float64(), _BOTH, meaning="Seconds that were heard; less than `duration_s` in a broken file."
+    ),
+    Column("text", pa.string(), meaning="The answer; null where there is an error code."),
+    Column(
+        "segments", SEGMENTS_TYPE, meaning="An answer a window, with its times in the file (`--segments`), else null."
+    ),
+    Column(
+        "windows",
+        WINDOWS_TYPE,
+        ("embed-audio",),
+        meaning="Each window's start, weight (seconds) and unit vector, before Santa.",
+    ),
+    Column("model_fingerprint", pa.string(), meaning="Which model answered."),
+    Column("run_id", pa.string(), _BOTH, meaning="Which run wrote the row; its `_run.json` is beside the folder."),
+    Column(
+        "embedding",
+        pa.list_(pa.float32()),
+        setting="with_embedding",
+        meaning="The chunk's own unit vector, before Santa.",
+    ),
+    Column("neighbors", NEIGHBORS_TYPE, setting="explain", meaning="The captions of the memory that Santa mixed in."),
+    Column("complete", pa.bool_(), _BOTH, meaning="False where the file breaks off or is damaged within the row."),
+    Column(
+        "lost_s", pa.float64(), _BOTH, meaning="Seconds that could not be decoded, where known; null where nothing was."
+    ),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""
 

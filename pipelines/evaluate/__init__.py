@@ -3,6 +3,7 @@
     run        the whole evaluation: check, answers, scores, gate, page (`run_evaluate`)
     answers    what is asked of the model, by way of the archive's pipelines, and reading it back
     scores     answers → metrics, baselines, the gap between audio and text: what all of these share, as plain data
+    suite      data sets that belong together, and tables of ours beside published figures
     records    predictions, metrics.json, rows of the history
     page       results → OUT/report.html
     history    the runs over time: accepted, rejected, pinned

@@ -19,10 +19,9 @@ from mats_core.model.facts import read_model_facts
 from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import generations, parquet
 from pipelines.evaluate.scores import EncoderAndMemory
-from pipelines.pages.media import add_media
+from pipelines.pages.media import PREVIEW_SECONDS, add_media
 from pipelines.pages.render import check_page, render_page
 
-PREVIEW_SECONDS = 20.0
 MEDIA_BYTES = 12_000_000
 BINS = 20
 CAPTION_KEY = ("chunk_id", "task", "question", "tag")

@@ -24,6 +24,7 @@ from mats_core.errors import SettingsError
 from mats_core.storage.fingerprint import sealed, unsealed
 from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import parquet
+from pipelines.data.schemas import Columns, schema_of
 from pipelines.output.record import utc
 from pipelines.pages.charts import Point
 
@@ -31,13 +32,28 @@ EVENTS = ("accept", "reject", "pin")
 ANSWERED = "answered"
 _HEAVY = ("items", "rows", "settings")
 _TEXT, _NUMBER = pa.string(), pa.float64()
-SCHEMA = pa.schema(
-    dict.fromkeys(("run_id", "started", "out", "model", "model_fingerprint", "settings", "cell", "benchmark"), _TEXT)
-    | dict.fromkeys(("kind", "labels", "metric"), _TEXT)
-    | dict.fromkeys(("value", "low", "high"), _NUMBER)
-    | {"n": pa.int64(), "statistic": _TEXT, "higher_is_better": pa.bool_()}
-    | {"items": pa.list_(_TEXT), "rows": pa.list_(pa.list_(_NUMBER))}
-)
+COLUMNS: Columns = {
+    "run_id": (_TEXT, "Which run."),
+    "started": (_TEXT, "When it began, UTC."),
+    "out": (_TEXT, "Where its predictions and its page are."),
+    "model": (_TEXT, "The model, as it was named."),
+    "model_fingerprint": (_TEXT, "Which model that was."),
+    "settings": (_TEXT, "The run's settings that change answers, as JSON."),
+    "cell": (_TEXT, "The cell of a grid; empty without one."),
+    "benchmark": (_TEXT, "The data set."),
+    "kind": (_TEXT, "Its kind: caption, label, labels, choice, chat."),
+    "labels": (_TEXT, "Which labels it has, as a hash."),
+    "metric": (_TEXT, "The metric."),
+    "value": (_NUMBER, "What it came to."),
+    "low": (_NUMBER, "Where its 95 % interval begins."),
+    "high": (_NUMBER, "Where that ends."),
+    "n": (pa.int64(), "Items that it is of."),
+    "statistic": (_TEXT, "How it comes of the items' own values, by which runs are compared."),
+    "higher_is_better": (pa.bool_(), "Which way is up."),
+    "items": (pa.list_(_TEXT), "The items' ids."),
+    "rows": (pa.list_(pa.list_(_NUMBER)), "Each item's own values."),
+}
+SCHEMA = schema_of(COLUMNS)
 
 
 class Key(NamedTuple):

@@ -12,7 +12,7 @@ from mats_core import storage
 from mats_core.scoring import Metric, Scores
 from pipelines.evaluate.history import History
 from pipelines.evaluate.scores import Evaluation, Gap, SetResult, best_cell, truths, upward
-from pipelines.pages.media import add_media
+from pipelines.pages.media import PREVIEW_SECONDS, add_media
 from pipelines.pages.render import render_page
 from pipelines.settings.evaluate import EvaluateSettings
 
@@ -21,8 +21,7 @@ LAST_RUNS = 3
 MOST_CLASSES = 60
 MOST_CONFUSED = 26
 EXAMPLES = 3
-PREVIEW_SECONDS = 20.0
-MEDIA_BYTES = 8_500_000
+MEDIA_BYTES = 24_000_000
 GAP_COLOURS = {"text": "var(--right)", "audio": "var(--accent)", "moved": "var(--missed)"}
 
 
@@ -169,10 +168,11 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     item, answer = result.data.items[index], result.answers[index]
     matched = result.scores.details.get("matched") or []
     text = next((text for text in answer.texts if text is not None), None)
+    right = truths(item, result.data.definition.kind)[:5]
     taken = matched[index] if index < len(matched) else None
     return {
         "uri": item.uri, "name": storage.public_uri(item.uri).rsplit("/", 1)[-1], "item": item, "value": value,
-        "truth": truths(item)[:5], "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
+        "truth": right, "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
     }  # fmt: skip

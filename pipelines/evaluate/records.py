@@ -13,6 +13,7 @@ from mats_core import storage
 from mats_core.model.facts import ModelFacts
 from mats_core.scoring import Metric, choices
 from mats_core.storage.fingerprint import hash_settings
+from pipelines.data.schemas import Columns, schema_of
 from pipelines.evaluate.history import ANSWERED
 from pipelines.evaluate.scores import Evaluation, SetResult, truths
 from pipelines.output.record import versions
@@ -20,14 +21,25 @@ from pipelines.settings.evaluate import EvaluateSettings
 
 FORMAT = 1
 _TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
-PREDICTIONS_SCHEMA = pa.schema(
-    dict.fromkeys(("benchmark", "item"), _TEXT)
-    | {"order": pa.int32()}
-    | dict.fromkeys(("uri", "task", "question"), _TEXT)
-    | {"choices": _TEXTS, "category": _TEXT, "truth": _TEXTS, "text": _TEXT, "matched": _TEXT}
-    | {"metrics": pa.list_(pa.struct({"name": _TEXT, "value": pa.float64()})), "seconds": pa.float64()}
-    | dict.fromkeys(("error", "model_fingerprint", "run_id"), _TEXT)
-)
+PREDICTIONS_COLUMNS: Columns = {
+    "benchmark": (_TEXT, "The data set."),
+    "item": (_TEXT, "The item's id in it."),
+    "order": (pa.int32(), "Which order of the options this is, from 0; 0 for items without."),
+    "uri": (_TEXT, "The sound."),
+    "task": (_TEXT, "What was asked."),
+    "question": (_TEXT, "The question, without its options."),
+    "choices": (_TEXTS, "The options as they were shown."),
+    "category": (_TEXT, "The publisher's category of the item, where it has one."),
+    "truth": (_TEXTS, "What is right: captions, labels, or the option."),
+    "text": (_TEXT, "What was answered."),
+    "matched": (_TEXT, "The label or option that the answer was taken for."),
+    "metrics": (pa.list_(pa.struct({"name": _TEXT, "value": pa.float64()})), "What every metric makes of the item."),
+    "seconds": (pa.float64(), "Seconds of sound that were heard."),
+    "error": (_TEXT, "Why there is no answer."),
+    "model_fingerprint": (_TEXT, "Which model answered."),
+    "run_id": (_TEXT, "Which run this is."),
+}
+PREDICTIONS_SCHEMA = schema_of(PREDICTIONS_COLUMNS)
 
 
 def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: str, seed: int) -> pa.Table:
@@ -41,9 +53,10 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
             metrics = [
                 (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
+            right = truths(item, result.data.definition.kind)
             common = {
                 "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
-                "question": item.question or None, "category": item.category or None, "truth": truths(item),
+                "question": item.question or None, "category": item.category or None, "truth": right,
                 "seconds": answer.seconds, "error": answer.error or None, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
@@ -127,7 +140,7 @@ def _set_facts(result: SetResult) -> dict[str, Any]:
         **{name: getattr(definition, name) for name in ("title", "kind", "split")},
         "prompt": {"tag": definition.tag, "question": definition.question},
         "items": len(result.data.items), "answered": sum(result.answered),
-        "left_out": [list(pair) for pair in result.data.left_out],
+        "left_out": [list(pair) for pair in result.data.left_out], "shortfall": result.data.shortfall,
         **result.scores.as_dict(),
         "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
         "judge_file": result.judge_file or None, "words": result.lengths,

@@ -33,25 +33,40 @@ from pipelines.evaluate.history import ANSWERED, History
 from pipelines.evaluate.page import PAGE, write_page
 from pipelines.evaluate.records import FORMAT, history_rows, predictions, write_metrics
 from pipelines.evaluate.scores import CellResult, EncoderAndMemory, Evaluation, modality_gap, score_answers
+from pipelines.evaluate.suite import TABLES, Tables, load_suite, what_is_there
 from pipelines.output.folder import Output, open_output
 from pipelines.output.lease import LeaseLost
 from pipelines.output.record import read_run, utc
+from pipelines.settings.calling import by_name
 from pipelines.settings.evaluate import Cell, EvaluateSettings, cells
 
 RECORD = "_evaluation.json"
 WRITTEN = (
     "asked", "asked.parquet", "cells", HEARD, "judge", "metrics.json", "predictions", "report.html", "sounds.parquet",
+    TABLES,
 )  # fmt: skip
 """What runs write into OUT, besides the record."""
 
 
+@by_name(EvaluateSettings)
 def run_evaluate(
-    settings: EvaluateSettings, progress: Callable[[str, Progress | None], None] | None = None
+    settings: EvaluateSettings,
+    progress: Callable[[str, Progress | None], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Evaluate `settings.model`; raises SettingsError before any model is loaded where something cannot work."""
+    """Evaluate `settings.model`; raises SettingsError before any model is loaded where something cannot work.
+
+    warn: is told of data sets of which not all is there, before they are asked.
+    """
     tell = progress or (lambda stage, _: None)
     started = time.time()
+    absent: dict[str, str] = {}
+    if settings.suite:
+        settings, absent = what_is_there(settings)
     grid, data_sets, facts, history = _check(settings)
+    for data in data_sets if warn else ():
+        if data.shortfall and warn:
+            warn(f"{data.name}: {data.shortfall}")
     with open_output(settings.out, written=()) as out:
         run_id, began = _begin(settings, data_sets, facts, out)
         with _one_ray(settings, data_sets, facts, grid) as given:
@@ -86,6 +101,10 @@ def run_evaluate(
         tell("page", None)
         write_page(settings, done, history)
         done.seconds["page"] = time.time() - scored
+        if settings.suite:
+            tables = Tables(load_suite(settings.suite), done, absent)
+            tables.write(settings.out)
+            done.tables = tables.markdown()
         write_metrics(settings, facts, done, began)
         _check_still(out, run_id, *(out.join(name) for name in ("metrics.json", PAGE)))
         return done

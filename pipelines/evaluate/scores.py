@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from mats_core import storage
 from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Item, Metric, Scores, score
+from mats_core.scoring import Item, Kind, Metric, Scores, score
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
+from pipelines.data.results import Rows
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet
 from pipelines.evaluate.gate import Verdict
@@ -87,12 +89,14 @@ class CellResult:
 
     cell: Cell
     results: list[SetResult]
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
 
 
 @dataclass
-class Evaluation:
-    """What an evaluation came to. status: complete, or that of the captioning run that did not end.
+class Evaluation(Rows):
+    """What an evaluation came to; `to_pandas()` gives its predictions, an item and order a row.
+
+    status: complete, or that of the captioning run that did not end.
 
     seconds: wall time of the answers, the scores and the page.
     """
@@ -100,12 +104,18 @@ class Evaluation:
     status: str
     run_id: str
     out: str
-    cells: list[CellResult] = field(default_factory=list)
+    cells: list[CellResult] = field(default_factory=list, repr=False)
     verdict: Verdict | None = None
     accepted: bool = False
     rows: int = 0
     failed: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    tables: str = field(default="", repr=False)
+    """Of a suite: its tables, in Markdown."""
+
+    def rows_at(self) -> str:
+        """The folder of the rows."""
+        return storage.join(self.out, "predictions")
 
     @property
     def error_rate(self) -> float:
@@ -188,9 +198,11 @@ def score_answers(
     return result
 
 
-def truths(item: Item) -> list[str]:
-    """What is right, one text each: the reference captions, else the labels, else the right option."""
-    return list(item.references or item.labels or ([item.answer] if item.answer else []))
+def truths(item: Item, kind: Kind) -> list[str]:
+    """What is right, one text each: labels or the right option where these are asked for, else the references."""
+    if kind == "choice":
+        return [item.answer] if item.answer else []
+    return list(item.labels if kind in ("label", "labels") else item.references)
 
 
 def modality_gap(

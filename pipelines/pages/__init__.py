@@ -1,7 +1,8 @@
 """Self-contained HTML pages and their pictures: nothing is fetched, everything is escaped.
 
     report    the answers of a captioning run → a page (`write_report`)
-    answers   totals over its rows, and the rows of the files that are shown
+    answers   totals over its rows, and its files with their rows
+    everything  all files packed into the page, for its search
     truth     what an archive of the embedded world truly holds, beside what was answered
     media     spectrograms and short sounds to listen to, from the originals
     render    templates → a page; whether one can be written there

@@ -1,14 +1,16 @@
-"""The answers of a captioning run as a page shows them: totals over all rows, and the rows of a few chosen files."""
+"""The answers of a captioning run as a page shows them: totals over all rows, and its files with their rows."""
 
 from __future__ import annotations
 
-import heapq
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
+
+import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
@@ -21,11 +23,12 @@ COLUMNS = (
     *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
 )
+_FILES_AT_ONCE = 1024
 
 
 @dataclass
 class Totals:
-    """Counts over all answers, shown on the page or not."""
+    """Counts over all answers, whether they are shown with a player or not."""
 
     rows: int = 0
     files: int = 0
@@ -33,6 +36,7 @@ class Totals:
     errors: Counter[str] = field(default_factory=Counter)
     incomplete: int = 0
     lost_s: float = 0.0
+    gone: int = 0
 
 
 def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
@@ -45,46 +49,66 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
     raise SettingsError("answers", problem, "give the OUTPUT of `mats caption`, with answers in it")
 
 
-def survey(folder: str, max_files: int) -> tuple[Totals, set[str]]:
-    """Totals over all rows, and the URIs to show: those of the smallest hashes."""
-    totals = Totals()
-    seen: set[int] = set()
-    heap: list[tuple[int, str]] = []
-    for row in _rows(folder, ("uri", "decoded_s", "error_code", "complete", "lost_s")):
-        totals.rows += 1
-        totals.seconds += row.get("decoded_s") or 0.0
-        totals.incomplete += row.get("complete") is False
-        totals.lost_s += row.get("lost_s") or 0.0
-        if row.get("error_code"):
-            totals.errors[row["error_code"]] += 1
-        uri = row.get("uri") or ""
-        key = int.from_bytes(blake2b(uri.encode("utf-8", "replace"), digest_size=8).digest(), "big")
-        if key not in seen:
-            seen.add(key)
-            heapq.heappush(heap, (-key, uri))
-            if len(heap) > max_files:
-                heapq.heappop(heap)
-    totals.files = len(seen)
-    return totals, {uri for _, uri in heap}
+class Answers:
+    """All rows of a run, in memory as Arrow has them, and which of them belong to each file."""
 
+    def __init__(self, folder: str) -> None:
+        tables = [
+            pa.Table.from_batches([batch])
+            for info in generations.files(folder)
+            for batch in parquet.batches(info.uri, 8192, COLUMNS)
+        ]
+        table = pa.concat_tables(tables, promote_options="permissive")
+        self._table = table.sort_by("row_id") if "row_id" in table.column_names else table
+        self.totals = Totals(rows=len(table))
+        self._rows: dict[str, list[int]] = {}
+        self.failed: set[str] = set()
+        for at, row in enumerate(
+            self._dicts(range(len(table)), ("uri", "decoded_s", "error_code", "complete", "lost_s"))
+        ):
+            uri = row.get("uri") or ""
+            self._rows.setdefault(uri, []).append(at)
+            self.totals.seconds += row.get("decoded_s") or 0.0
+            self.totals.incomplete += row.get("complete") is False
+            self.totals.lost_s += row.get("lost_s") or 0.0
+            if row.get("error_code"):
+                self.totals.errors[row["error_code"]] += 1
+                self.failed.add(uri)
+        self.totals.files = len(self._rows)
+        self.uris = list(self._rows)  # in the order of the work list
 
-def read_files(folder: str, chosen: set[str]) -> list[dict[str, Any]]:
-    """The chosen files with their rows, in the order of the work list."""
-    by_uri: dict[str, list[dict[str, Any]]] = {}
-    for row in _rows(folder, COLUMNS):
-        if (row.get("uri") or "") in chosen:
-            by_uri.setdefault(row.get("uri") or "", []).append(row)
-    for parts in by_uri.values():
-        parts.sort(key=lambda row: (row.get("start_s") or 0.0, row.get("row_id") or 0))
-    order = sorted(by_uri.items(), key=lambda item: min(row.get("row_id") or 0 for row in item[1]))
-    return [{"uri": uri, "parts": parts} for uri, parts in order]
+    def sample(self, most: int | None) -> list[str]:
+        """The URIs of files without a failure, in order; of more than `most`, those of the smallest hashes."""
+        good = [uri for uri in self.uris if uri not in self.failed]
+        if most is None or len(good) <= most:
+            return good
+        chosen = set(sorted(good, key=_hash)[:most])
+        return [uri for uri in good if uri in chosen]
 
+    def rows_of(self, uri: str) -> int:
+        """How many rows a file has."""
+        return len(self._rows[uri])
 
-def _rows(folder: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of a Parquet folder; columns that are not there are left out."""
-    for info in generations.files(folder):
-        for batch in parquet.batches(info.uri, 8192, columns):
+    def files(self, uris: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """Files with their rows by time, in the order given: ``uri`` and ``parts``."""
+        waiting = iter(uris)
+        while names := list(islice(waiting, _FILES_AT_ONCE)):
+            rows = self._dicts([at for uri in names for at in self._rows[uri]], COLUMNS)
+            for uri in names:
+                parts = list(islice(rows, len(self._rows[uri])))
+                parts.sort(key=lambda row: (row.get("start_s") or 0.0, row.get("row_id") or 0))
+                yield {"uri": uri, "parts": parts}
+
+    def _dicts(self, places: Sequence[int], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+        table = self._table.select([name for name in columns if name in self._table.column_names])
+        if not isinstance(places, range):
+            table = table.take(pa.array(places, pa.int64()))
+        for batch in table.to_batches(max_chunksize=8192):
             yield from batch.to_pylist()
+
+
+def _hash(uri: str) -> bytes:
+    return blake2b(uri.encode("utf-8", "replace"), digest_size=8).digest()
 
 
 def path_text(uri: str) -> str:

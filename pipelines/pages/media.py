@@ -12,6 +12,7 @@ import soundfile
 from PIL import Image
 
 from mats_core.audio.decode import DecodeLimits
+from mats_core.audio.file import AudioError
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 
 SAMPLE_RATE = 16_000
@@ -19,9 +20,12 @@ FFT = 1024
 PICTURE_WIDTH, PICTURE_HEIGHT = 480, 112
 LOW_HZ, HIGH_HZ = 50.0, 7_800.0
 RANGE_DB = 70.0
-BITRATE_KBPS = 32.0
+BITRATE_KBPS = 24.0
+PREVIEW_SECONDS = 60.0
+"""How much of a part can be heard: all of it, since a row is about a minute."""
 CHUNK_SECONDS = 60.0
 DECODE_BATCH = 8
+GONE = "The file is gone since it was answered."
 
 # Night blue to warm white, of steadily growing lightness, so that loud is bright in print as well.
 _ANCHORS = ("0b0c1c", "211a4a", "4e2270", "842d74", "bc4063", "e7684c", "f8a058", "fbd38c", "fdf6da")
@@ -96,7 +100,7 @@ def spectrogram_webp(samples: np.ndarray) -> bytes:
 
 
 def preview_mp3(samples: np.ndarray, seconds: float) -> bytes:
-    """The first ``seconds`` of int16 [T] at 16 kHz as a mono MP3 of about 32 kbit/s."""
+    """The first ``seconds`` of int16 [T] at 16 kHz as a mono MP3 of about 24 kbit/s."""
     # libsndfile turns a level of 0…1 into 160…8 kbit/s at this rate.
     level = (160.0 - BITRATE_KBPS) / (160.0 - 8.0)
     constant: dict[str, Any] = {"compression_level": level, "bitrate_mode": "CONSTANT"}
@@ -111,7 +115,8 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
     Args:
         files: each with its ``uri`` and ``parts``; a part has ``start`` and ``length`` (s, None: to the end). It gets
             ``picture`` and ``sound`` (data URIs), ``shown_s`` (how much the picture shows) and ``heard_share`` (how
-            much of that can be heard). Parts with an ``error_code`` and sounds that cannot be read go without.
+            much of that can be heard); or ``unseen``, why not: the file is gone, say. Parts with an ``error_code`` go
+            without.
         preview_seconds: how much of a part can be listened to.
         max_bytes: pictures and sounds together, as they weigh in the page; later parts go without.
         workers: decoding processes.
@@ -125,9 +130,14 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
             batch = parts[at : at + DECODE_BATCH]
             asked = [DecodeRequest(u, p["start"], min(p["length"] or CHUNK_SECONDS, CHUNK_SECONDS)) for u, p in batch]
             for (_, part), decoded in zip(batch, decoder.decode_many(asked), strict=True):
-                samples = getattr(decoded, "samples", None)
-                if samples is None or len(samples) == 0:
-                    continue  # moved or changed since it was answered: the row is shown without
+                if isinstance(decoded, AudioError):
+                    gone = decoded.code == "not_found"
+                    part["unseen"] = GONE if gone else f"Can be read no more: {decoded.message}"
+                    continue
+                samples = decoded.samples
+                if len(samples) == 0:
+                    part["unseen"] = "Holds no sound any more."
+                    continue
                 picture = _data_uri("image/webp", spectrogram_webp(samples))
                 sound = _data_uri("audio/mpeg", preview_mp3(samples, preview_seconds))
                 weight += len(picture) + len(sound)

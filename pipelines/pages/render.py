@@ -23,7 +23,7 @@ PITCHES = ((300.0, "300 Hz"), (1000.0, "1 kHz"), (4000.0, "4 kHz"))
 def render_page(template: str, **values: Any) -> bytes:
     """The page that a template of ours makes of these values, in UTF-8.
 
-    Templates have the filters ``clock`` and ``ticks``, and ``pitches``: (height in the picture, label) of PITCHES.
+    Templates have the filters ``clock``, ``at_time``, ``ticks``, and ``pitches``: (height in the picture, label).
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -32,6 +32,7 @@ def render_page(template: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["clock"] = clock
+    environment.filters["at_time"] = at_time
     environment.filters["ticks"] = _ticks
     pitches = [(height_of(hertz), label) for hertz, label in PITCHES]
     return environment.get_template(template).render(pitches=pitches, **values).encode("utf-8")
@@ -48,12 +49,18 @@ def clock(seconds: float | None) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
+def at_time(seconds: float) -> str:
+    """A place in a recording: 7.3 → "0:07", 175 → "2:55", 4000 → "1:06:40"."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
     """Times to write below a spectrogram of this length: (share of the width, text), from its start in the file."""
     step = next((s for s in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if shown_s / s <= 6.5), 60)
     times = np.arange(0, shown_s - step * 0.35, step)
     if start_s + shown_s > 61:
-        return [(float(t / shown_s), clock(start_s + t) if start_s + t >= 60 else f"0:{t:02.0f}") for t in times]
+        return [(float(t / shown_s), at_time(start_s + t + 0.5)) for t in times]
     return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
 
 

@@ -1,29 +1,40 @@
-"""Answers → one self-contained HTML page: totals, errors, and every file to see, hear and read.
+"""Answers → HTML pages: totals, errors, and every file to find and read, many of them to see and hear.
 
-Spectrograms and short previews are made from the originals where they can still be read. With the truth of
-an embedded-world archive, labels are shown as right, missed or wrong.
+The page has everything in its search. Spectrograms and players are made from the originals where they can still be
+read, for a sample of the files; asked for more, further pages go into a folder beside it. With the truth of an
+embedded-world archive, labels are shown as right, missed or wrong.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
+from urllib.parse import quote
 
 from mats_core import storage
-from mats_core.storage.uris import Uri, uri_text
-from pipelines.pages.answers import Totals, find_answers, path_text, printable_path, read_files, survey
-from pipelines.pages.media import add_media
+from mats_core.storage.uris import Uri, archive_of, local_path, public_uri, scheme, uri_text
+from pipelines.pages.answers import Answers, Totals, find_answers, path_text, printable_path
+from pipelines.pages.everything import packed
+from pipelines.pages.media import GONE, PREVIEW_SECONDS, add_media
 from pipelines.pages.render import check_page, render_page
 from pipelines.pages.truth import LabelCounts, Truth, compare_labels, load_truth, truth_of
+
+FILES = 200
+MOST_FAILED = 2000
+"""Files that failed, as cards on the first page; the search has those beyond."""
+PARTS_A_PAGE = 150
 
 
 @dataclass
 class ReportResult:
-    """Where the page is, what it counts, its files as the template sees them, and how many parts can be seen and heard.
+    """Where the page is, how large all pages are, what they count, its files as the template sees them, and how many
+    parts can be seen and heard.
 
-    labels: sound kinds named in the answers against the truth, over the files shown.
+    labels: sound kinds named in the answers against the truth, over all files. pages: how many there are; those behind
+    the first lie in a folder beside it.
     """
 
     uri: str
@@ -32,6 +43,43 @@ class ReportResult:
     labels: LabelCounts
     files: list[dict[str, Any]] = field(repr=False)
     previews: int
+    pages: int = 1
+
+
+@dataclass(frozen=True)
+class _Describer:
+    """What the template shows of a file: names, link, facts, and labels right, missed and wrong by part."""
+
+    root: str
+    facts: Mapping[str, Truth] | None
+
+    def __call__(self, file: dict[str, Any], order: int) -> LabelCounts:
+        uri = str(file["uri"])
+        name = printable_path(path_text(uri).removeprefix(self.root))
+        folder, _, base = name.rpartition("/")
+        known = truth_of(uri, self.facts) if self.facts is not None else None
+        own = LabelCounts()
+        for part in file["parts"]:
+            part["start"] = part.get("start_s") or 0.0
+            heard, whole = part.get("decoded_s"), part.get("duration_s")
+            part["length"] = heard if heard is not None else whole
+            short = heard is not None and whole is not None and heard < whole - 0.1
+            part["broke_off"] = short if part.get("complete") is None else not part["complete"]
+            part["labels"] = []
+            if known is not None and not part.get("error_code"):
+                compare_labels(part, known, own)
+        parts = file["parts"]
+        lengths = [part["start"] + (part.get("duration_s") or part.get("decoded_s") or 0.0) for part in parts]
+        failed = [part for part in parts if part.get("error_code")]
+        told = {part.get("error_code") for part in failed}
+        file.update(
+            order=order, folder=folder, name=base, length=max(lengths) or None, place=printable_path(path_text(uri)),
+            f1=own.f1, slips=own["missed"] + own["wrong"], gone="not_found" not in told and _is_gone(uri),
+            failed=len(failed) == len(parts), broken=bool(failed) or any(part["broke_off"] for part in parts),
+        )  # fmt: skip
+        words = [name, *(str(part.get(k) or "") for part in parts for k in ("text", "truth", "error_code", "question"))]
+        file["search"] = " ".join(words).lower()
+        return own
 
 
 def write_report(
@@ -40,9 +88,9 @@ def write_report(
     truth: Uri | Sequence[Mapping[str, Any]] | None = None,
     *,
     title: str = "MATS answers",
-    max_files: int = 200,
-    preview_seconds: float = 20.0,
-    max_media_bytes: int = 8_500_000,
+    max_files: int | None = FILES,
+    preview_seconds: float = PREVIEW_SECONDS,
+    max_media_bytes: int = 50_000_000,
     workers: int = 1,
 ) -> ReportResult:
     """Write the report of any caption run: a URI of its OUTPUT, or of its ``answers`` folder, → a page at ``out_path``.
@@ -52,62 +100,143 @@ def write_report(
 
     Args:
         truth: rows of ``mats_core.soundworld.archive``, or the path of their ``truth.jsonl``.
-        max_files: of a larger archive, this many are shown: a fixed random sample, by a hash of the URI.
+        max_files: files with pictures and players (None: all): a fixed random sample of more, by a hash of the URI.
+            Beyond FILES, they are spread over pages in the folder ``<out_path without its ending>-pages``. Files that
+            failed are shown besides, and the search finds all.
         preview_seconds: how much of a chunk can be listened to.
-        max_media_bytes: pictures and previews together, as they weigh in the page; later rows go without.
+        max_media_bytes: pictures and players of one page together, as they weigh in it; later rows go without.
         workers: decoding processes.
     """
     answers, out_path = uri_text(answers), uri_text(out_path)
     folder, run = find_answers(answers)
     check_page(out_path)
     facts = load_truth(truth)
-    totals, chosen = survey(folder, max_files)
-    files = read_files(folder, chosen)
-    root = _common_root([str(file["uri"]) for file in files])
+    found = Answers(folder)
+    sample = found.sample(max_files)
+    shown = {*sample, *[uri for uri in found.uris if uri in found.failed][:MOST_FAILED]}
+    describe = _Describer(_common_root(found.uris), facts)
+    orders = {uri: order for order, uri in enumerate(found.uris)}
     labels = LabelCounts()
-    for file in files:
-        _describe(file, root, facts, labels)
-    previews = add_media(files, preview_seconds, max_media_bytes, workers)
-    page = render_page(
-        "report.html.j2",
-        title=title,
-        files=files,
-        totals=totals,
-        labels=labels,
-        run=run,
-        has_truth=facts is not None,
-        preview_seconds=preview_seconds,
-    )
-    storage.write_bytes(out_path, page)
-    return ReportResult(out_path, len(page), totals, labels, files, previews)
+
+    pages = list(_pages(found, [uri for uri in found.uris if uri in shown], several=len(sample) > FILES))
+    page_of = {uri: number for number, uris in reversed(list(enumerate(pages))) for uri in uris}
+    names = [out_path, *(_page_uri(out_path, number) for number in range(1, len(pages)))]
+
+    def everything() -> Iterator[dict[str, Any]]:
+        for file in found.files(found.uris):
+            labels.update(describe(file, orders[file["uri"]]))
+            found.totals.gone += file["gone"]
+            number = page_of.get(file["uri"])
+            if number == 0:
+                continue
+            file["link"] = _link(str(file["uri"]), out_path)
+            file["card"] = None if number is None else f"{_relative(names[number], out_path)}#f{orders[file['uri']]}"
+            yield file
+
+    index = packed(everything())
+    result = ReportResult(out_path, 0, found.totals, labels, [], 0, len(pages))
+    shared = {
+        "title": title, "totals": found.totals, "labels": labels, "run": run, "has_truth": facts is not None,
+        "preview_seconds": preview_seconds,
+    }  # fmt: skip
+    for number, uris in enumerate(pages):
+        files = list(found.files(uris))
+        for file in files:
+            describe(file, orders[file["uri"]])
+            file["link"] = _link(str(file["uri"]), names[number])
+            for part in file["parts"] if file["gone"] else ():
+                part["unseen"] = GONE
+        there = [file for file in files if not file["gone"]]
+        seen = add_media(there, preview_seconds, max_media_bytes, workers) if there else 0
+        # note: what a store has lost shows when it is asked, and so for the files that are decoded
+        lost = [file for file in there if any(part.get("unseen") == GONE for part in file["parts"])]
+        for file in lost:
+            file["gone"] = True
+        found.totals.gone += len(lost)
+        links = [_relative(name, names[number]) for name in names]
+        whole = len(shown) == found.totals.files
+        page = render_page(
+            "report.html.j2", files=files, number=number, links=links, whole=whole,
+            index="" if number or (whole and len(pages) == 1) else index,
+            unplayed=sum(not p.get("picture") and not p.get("error_code") and not p.get("unseen")
+                         for f in files for p in f["parts"]), **shared,
+        )  # fmt: skip
+        storage.write_bytes(names[number], page)
+        result.size_bytes += len(page)
+        result.previews += seen
+        result.files += files if number == 0 else []
+    _remove_older(out_path, len(pages))
+    return result
 
 
-def _common_root(uris: list[str]) -> str:
+def _pages(found: Answers, uris: Sequence[str], several: bool) -> Iterator[list[str]]:
+    """Which files stand on which page: all on one, or as many as PARTS_A_PAGE rows take."""
+    if not several:
+        yield list(uris)
+        return
+    page: list[str] = []
+    rows = 0
+    for uri in uris:
+        count = 0 if uri in found.failed else found.rows_of(uri)
+        if page and rows + count > PARTS_A_PAGE:
+            yield page
+            page, rows = [], 0
+        page.append(uri)
+        rows += count
+    yield page
+
+
+def _page_uri(out: str, number: int) -> str:
+    """Where a page behind the first lies: "report-pages/2.html" beside "report.html"."""
+    return f"{_pages_folder(out)}/{number + 1}.html"
+
+
+def _pages_folder(out: str) -> str:
+    head, slash, name = out.rpartition("/")
+    return f"{head}{slash}{name.removesuffix('.html')}-pages"
+
+
+def _remove_older(out: str, pages: int) -> None:
+    """Remove the further pages that an earlier, longer report of this name had."""
+    number = pages if pages > 1 else 1
+    while storage.exists(uri := _page_uri(out, number)):
+        storage.remove_tree(uri)
+        number += 1
+
+
+def _relative(uri: str, page: str) -> str:
+    """A page of this report as another of its pages links to it."""
+    base = page.rpartition("/")[0]
+    if uri.rpartition("/")[0] == base:
+        return quote(uri.rpartition("/")[2])
+    if base and uri.startswith(base + "/"):
+        return quote(uri[len(base) + 1 :])
+    if not base and "/" in uri:
+        return quote(uri)
+    return "../" + quote(uri.rpartition("/")[2])
+
+
+def _link(uri: str, page: str) -> str | None:
+    """What a browser opens of a sound: an http address, or a local file as seen from the page; None for a store's."""
+    if scheme(uri) in ("http", "https"):
+        return public_uri(uri)
+    path, here = local_path(uri), local_path(page)
+    if path is None:
+        return None
+    if here is None:
+        return f"file://{quote(path)}"
+    return quote(os.path.relpath(path, os.path.dirname(os.path.abspath(here)) or b"."))
+
+
+def _is_gone(uri: str) -> bool:
+    """Whether a local file, or the local archive it lies in, is not there any more."""
+    path = local_path(archive_of(uri))
+    return path is not None and not os.path.exists(path)
+
+
+def _common_root(uris: Sequence[str]) -> str:
     """The folder that all files share, with "/" at its end ("" when there is none)."""
-    levels = zip(*(path_text(uri).split("/")[:-1] for uri in uris), strict=False)
+    folders = {path_text(uri).rpartition("/")[0] for uri in uris}
+    levels = zip(*(folder.split("/") for folder in folders), strict=False)
     shared = [names[0] for names in takewhile(lambda names: len(set(names)) == 1, levels)]
     return "/".join([*shared, ""])
-
-
-def _describe(file: dict[str, Any], root: str, facts: Mapping[str, Truth] | None, labels: LabelCounts) -> None:
-    """Add what the template shows of a file: names, facts, and labels right, missed and wrong by part."""
-    name = printable_path(path_text(str(file["uri"])).removeprefix(root))
-    folder, _, base = name.rpartition("/")
-    parts = file["parts"]
-    known = truth_of(str(file["uri"]), facts) if facts is not None else None
-    own = LabelCounts()
-    for part in parts:
-        part["start"] = part.get("start_s") or 0.0
-        heard = part.get("decoded_s")
-        part["length"] = heard if heard is not None else part.get("duration_s")
-        whole = part.get("duration_s")
-        short = heard is not None and whole is not None and heard < whole - 0.1
-        part["broke_off"] = short if part.get("complete") is None else not part["complete"]
-        part["labels"] = []
-        if known is not None and not part.get("error_code"):
-            compare_labels(part, known, own)
-    labels.update(own)
-    lengths = [part["start"] + (part.get("duration_s") or part.get("decoded_s") or 0.0) for part in parts]
-    file.update(folder=folder, name=base, length=max(lengths) or None, f1=own.f1, slips=own["missed"] + own["wrong"])
-    words = [name, *(str(part.get(k) or "") for part in parts for k in ("text", "truth", "error_code"))]
-    file["search"] = " ".join(words).lower()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -14,12 +16,13 @@ from pydantic import BaseModel
 from mats_core import storage
 from mats_core.errors import SettingsError, first_line
 from mats_core.storage import StorageError
-from mats_core.storage.uris import Uri
+from mats_core.storage.uris import Uri, uri_text
 from pipelines.published.definition import PublishedSet
 from pipelines.settings.base import build
 
 Options = TypeVar("Options", bound=BaseModel)
 AS_PUBLISHED = "put the file there as its publisher ships it"
+_LOOKED_AT = 1000
 YOUTUBE_ID = 11
 """Characters of a video's id."""
 
@@ -105,16 +108,29 @@ class Folder:
 
 
 def list_folder(definition: PublishedSet, root: Uri) -> tuple[str, dict[str, str], dict[str, str]]:
-    """(URI, path in it → URI, URI → version) of a set's folder under ``root``; raises SettingsError where there is
-    none."""
+    """(URI, path in it → URI, URI → version) of a set's folder under ``root``, or of ``root`` where that is the folder
+    as it was published; raises SettingsError where there is none."""
     uri = storage.join(root, definition.folder or definition.name)
     try:
+        if not storage.is_dir(uri) and storage.is_dir(root) and _is_published(definition, root):
+            uri = uri_text(root).rstrip("/")
         listed = list(storage.list_files(uri))
     except StorageError as error:
         remedy = f"get its files ({definition.source}), and name the folder that its folder is in with --data"
         problem = f"its folder {storage.public_uri(uri)} cannot be listed ({error.code})"
         raise SettingsError(f"{definition.SETTING}: {definition.name}", problem, remedy) from None
     return uri, {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
+
+
+def _is_published(definition: PublishedSet, root: Uri) -> bool:
+    """Whether a folder has each file that a definition names, under one of its names; of a set without such files,
+    whether one of the first in it is called as its options say."""
+    if definition.files:
+        roles = (definition.paths(role) for role in definition.files)
+        return all(any(storage.exists(storage.join(root, path)) for path in paths) for paths in roles)
+    pattern = definition.options.get("pattern")
+    first = islice(storage.list_files(root), _LOOKED_AT)
+    return pattern is not None and any(re.search(str(pattern), info.path) for info in first)
 
 
 def open_folder(definition: PublishedSet, root: Uri) -> Folder:

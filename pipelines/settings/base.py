@@ -64,13 +64,13 @@ def anchored(uri: str, only_there: bool = False) -> str:
     return os.path.abspath(uri)
 
 
-def _without_paths(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """`value` with the text of every `pathlib.Path` in it: a place may be given as either."""
     if isinstance(value, os.PathLike):
         return uri_text(value)
     if isinstance(value, dict):
-        return {name: _without_paths(each) for name, each in value.items()}
-    return [_without_paths(each) for each in value] if isinstance(value, list) else value
+        return {name: without_paths(each) for name, each in value.items()}
+    return [without_paths(each) for each in value] if isinstance(value, list) else value
 
 
 class Settings(BaseModel):
@@ -86,7 +86,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _paths_as_text(cls, values: Any) -> Any:
-        return _without_paths(values)
+        return without_paths(values)
 
     @model_validator(mode="after")
     def _anchor_places(self) -> Settings:

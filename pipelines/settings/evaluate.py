@@ -44,6 +44,11 @@ class EvaluateSettings(NumberTypes):
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
     allow_parts: AllowParts = Field(default_factory=list)
     benchmarks: str = Field("", description="Names with commas between them (see --list), or YAML files of your own.")
+    suite: str = Field(
+        "",
+        description="Instead of benchmarks: run what is there of a suite, and print its tables with published figures "
+        "beside ours: paper, or a YAML file.",
+    )
     out: str = Field("", description="Folder of the run: predictions, metrics, page; run again to continue.")
     data: list[str] = Field(
         default_factory=list,

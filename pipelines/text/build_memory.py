@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from mats_core.model.directory import encoder_uri
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
 from pipelines.output.folder import Output, open_output
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.memory_directory import check_replaceable, shards_folder, write_memory
 from pipelines.text.memory_shards import ALL, Piece, Selection, count_piece, fill_shard, sample_piece, unit_rows
@@ -40,11 +41,12 @@ class BuildMemoryResult:
     """What `mats build-memory` made: what its memory.json says, and seconds in all and by step."""
 
     output: str
-    memory: dict[str, Any]
+    memory: dict[str, Any] = field(repr=False)
     wall_s: float
     times: dict[str, float]
 
 
+@by_name(BuildMemorySettings)
 def run_build_memory(
     settings: BuildMemorySettings, progress: Callable[[Progress], None] | None = None
 ) -> BuildMemoryResult:

@@ -14,11 +14,17 @@ import pyarrow as pa
 from mats_core import storage
 from pipelines.data import generations, parquet
 from pipelines.data.corpus import FileReport, read_corpus
+from pipelines.data.schemas import Columns, schema_of
 from pipelines.output.lease import check_generation
 
-CAPTION_SCHEMA = pa.schema(
-    {"caption_id": pa.string(), "caption": pa.string(), "sources": pa.list_(pa.string()), "count": pa.int64()}
-)
+CAPTION_COLUMNS: Columns = {
+    "caption_id": (pa.string(), "Hash of the caption, normalised (NFC, stripped, runs of space collapsed)."),
+    "caption": (pa.string(), "The caption as it was first read."),
+    "sources": (pa.list_(pa.string()), "Where it comes from: the records' `source`, else the file."),
+    "count": (pa.int64(), "How many records have it."),
+}
+CAPTION_SCHEMA = schema_of(CAPTION_COLUMNS)
+EMBEDDING = "The caption's unit vector, a fixed-size list of float16, as long as the encoder's space has dimensions."
 COMBINE = 50_000
 """Distinct captions a reading task holds before it sends them on."""
 

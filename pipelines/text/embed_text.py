@@ -15,7 +15,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -30,7 +30,9 @@ from pipelines.cluster.session import check_device
 from pipelines.data import parquet
 from pipelines.data.corpus import FileReport, check_columns, check_error_rate, corpus_files, ending
 from pipelines.data.embeddings import FOLDER, SIDECAR, EmbeddingsFacts, has_facts, list_parts, told_of
+from pipelines.data.results import Rows
 from pipelines.output.folder import Output, open_output
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import EmbedTextSettings
 from pipelines.text.caption_buckets import EmbedBucket, bucket_of_part, read_corpora
 
@@ -47,15 +49,22 @@ READ_CPUS, ENCODER_CPUS = 0.5, 1.0
 
 
 @dataclass
-class EmbedTextResult:
-    """What `mats embed-text` did. `status`: complete, complete_before (there was nothing to do), interrupted. run:
+class EmbedTextResult(Rows):
+    """What `mats embed-text` did; `to_pandas()` gives a row a distinct caption.
+
+    `status`: complete, complete_before (there was nothing to do), interrupted. run:
     OUTPUT's `_run.json`."""
 
     status: str
     output: str
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
+
+    def rows_at(self) -> str:
+        """The folder of the rows."""
+        return storage.join(self.output, FOLDER)
 
 
+@by_name(EmbedTextSettings)
 def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], None] | None = None) -> EmbedTextResult:
     """Embed every distinct caption of the corpora into OUTPUT/embeddings.
 

@@ -18,9 +18,14 @@ from mats_core.memory import faiss_index
 from mats_core.storage.fingerprint import hash_file, sealed
 from pipelines.cluster.progress import peak_mb
 from pipelines.data import parquet
+from pipelines.data.schemas import Columns, schema_of
 from pipelines.output.folder import Output
 from pipelines.text.memory_shards import shard_uri
 
+MEMORY_COLUMNS: Columns = {
+    "caption": (pa.string(), "The text of this row of the index."),
+    "source": (pa.string(), "The first of the sources that it comes from."),
+}
 FILES = ("index.faiss", "captions.parquet", "memory.json")
 
 
@@ -124,7 +129,7 @@ def _in_store(method: str, source: str, uri: str) -> None:
 
 def _write_captions(parts: list[str], target: Path) -> None:
     """captions.parquet: row i is the text of row i of the index."""
-    schema = pa.schema([("caption", pa.string()), ("source", pa.string())])
+    schema = schema_of(MEMORY_COLUMNS)
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for uri in parts:
             writer.write_table(parquet.read(uri).cast(schema))

@@ -20,6 +20,7 @@ from pipelines.cluster.session import check_device
 from pipelines.data.embeddings import has_facts, list_parts, read_facts
 from pipelines.data.inputs import Input, open_input
 from pipelines.data.lists import read_table
+from pipelines.settings.calling import by_name
 from pipelines.settings.text import NOISE, NoiseSettings
 
 CAPTION = "caption"
@@ -35,6 +36,7 @@ class NoiseResult:
     left_out: list[str] = field(default_factory=list)
 
 
+@by_name(NoiseSettings)
 def run_noise(settings: NoiseSettings, hearing: Callable[[], None] = lambda: None) -> NoiseResult:
     """Estimate the noise of the encoder that made `settings.embeddings`, and write it there, for `mats train`.
 

@@ -24,6 +24,7 @@ from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.session import check_device, failed_with, ray_session
 from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import uninterrupted
+from pipelines.settings.calling import by_name
 from pipelines.settings.train import MODEL, TrainSettings, identity
 from pipelines.train.check import Checked, check_output, check_settings
 from pipelines.train.checkpoints import list_checkpoints
@@ -71,10 +72,11 @@ class TrainResult:
     output: str
     model: str
     step: int
-    run: dict[str, Any]
+    run: dict[str, Any] = field(repr=False)
     message: str = ""
 
 
+@by_name(TrainSettings)
 def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
     """Train, or go on training, into `settings.output`; raises SettingsError before any work when that cannot be."""
     check_device(settings.device, settings.address)

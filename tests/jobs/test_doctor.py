@@ -113,3 +113,20 @@ def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: py
     assert "cider_d" in findings["run here"].detail and "meteor" not in findings["run here"].detail
     assert findings["meteor"].state == NOTE and "Java 8 to 13" in findings["meteor"].detail
     assert "Do:" in findings["spice"].detail
+
+
+def test_what_caption_metrics_need_is_told_with_its_size(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What is to be fetched by its publisher's size, what is here by its own."""
+    monkeypatch.setenv("AAC_METRICS_JAVA_PATH", "no-java-here")
+    monkeypatch.setenv("AAC_METRICS_CACHE_PATH", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "aac-metrics" / "meteor").mkdir(parents=True)
+    (tmp_path / "aac-metrics" / "meteor" / "meteor-1.5.jar").write_bytes(bytes(6_000_000))
+    told = {finding.name: finding for finding in doctor.benchmark_findings()}
+    for name in ("spider", "spice"):
+        assert told[name].state == NOTE
+        assert "Java 8 to 13 is not installed" in told[name].detail and "about 450 MB to fetch" in told[name].detail
+    assert "SPICE and CIDEr-D" in told["spider"].detail and "aac-metrics-download" in told["spider"].detail
+    assert f"6 MB here ({tmp_path / 'aac-metrics' / 'meteor'})" in told["meteor"].detail
+    assert "echecker_clotho_audiocaps_base.ckpt: about 440 MB to fetch" in told["fense"].detail
+    assert told["the others"].detail == "cider_d, rouge_l, bleu_1, bleu_2, bleu_3, bleu_4 need packages alone"

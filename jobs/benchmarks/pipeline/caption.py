@@ -19,7 +19,7 @@ from jobs.benchmarks.inputs import write_clips
 from jobs.benchmarks.measuring import print_driver_memory, print_figures, print_table, run_mats, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
-from pipelines.cluster.plan import CPU_BATCH, usable_cores
+from pipelines.cluster.plan import BATCH_ROWS, usable_cores
 
 DRIVER_CLIPS = (1_000, 10_000)
 
@@ -78,7 +78,7 @@ def run_plain(place: Path, names: list[str], model: str, processes: int) -> dict
         share = place / f"share-{index}.txt"
         share.write_text("\n".join(names[index::processes]))
         command = [sys.executable, "-m", "jobs.benchmarks.pipeline.plain", model]
-        command += [str(share), str(place / f"plain-{index}.parquet"), str(CPU_BATCH)]
+        command += [str(share), str(place / f"plain-{index}.parquet"), str(BATCH_ROWS)]
         running.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env))
     for process in running:
         assert process.stdout is not None

@@ -18,7 +18,9 @@ from mats_core.audio.file import AudioError, Block, SourceFile, to_float
 from mats_core.audio.signatures import FFMPEG_FORMATS
 
 _OPTIONS = {"format_whitelist": FFMPEG_FORMATS, "protocol_whitelist": "none"}
-_MOST_BETWEEN = 200  # bytes between two packets of Matroska
+_MOST_BETWEEN = 200  # bytes between two packets
+_PLACED = frozenset({"asf", "flv", "nut", "wtv"})  # whose packets tell where they stand, as those of Matroska do
+_CHECKED = frozenset({"ac3", "eac3", "flac", "tta", "wavpack"})  # codecs with a checksum in every frame
 _TS_DISCONT = 0x0200  # AVFMT_TS_DISCONT: streams that are cut and joined, with time stamps that jump
 NO_DECODER = "there is no decoder"
 # What PyAV ends with where a damaged file leaves None in the place of something.
@@ -53,40 +55,44 @@ class Container:
         self.base: Fraction = self.stream.time_base or Fraction(1, 1000)
         others = [each for each in self.container.streams if each is not self.stream]
         self.starts = [_start(each) for each in others if each.type in ("audio", "video")]  # seconds, None unknown
-        # note: in Matroska damage shows as bytes between the packets, whatever their track
+        # note: damage shows as bytes between the packets, whatever their track
+        self._shows_holes = self.kind == "matroska" or (self.kind in _PLACED and not others)
         self._demuxed: list[Any] = [self.stream] if self.kind != "matroska" else [self.stream, *others]
         for other in others if self.kind != "matroska" else ():
             with contextlib.suppress(AttributeError, ValueError):
                 other.discard = "all"
         self.skip_to: int | None = None  # packets before this time are passed over undecoded
         self.tells_durations = True
+        self._packets = self._bytes = 0  # read so far
+        self._last: int | None = None  # time of the packet before
+        self._swallows = False  # whether the packet before holds others
+        self._usual = 0  # samples of a frame, at most
+        self._step = 1  # from one packet's time to the next one's
         self.holes: list[int] = []  # times of packets that bytes were passed over in front of, where that can be told
         self.began_later = False  # whether packets of a track that began on the way were passed over
         self.place: Callable[[Any], float | None] | None = None  # seconds where a packet begins, if it tells itself
-        # note: a FLAC frame whose checksum is wrong is heard as it comes; a stricter decoder tells (Ogg has its own)
+        # note: a frame whose checksum is wrong is heard as it comes; a stricter decoder tells (Ogg has its own)
         self._strict: Any = None
-        if self.stream.codec_context.name == "flac" and self.kind != "ogg":
-            self._strict = av.CodecContext.create("flac", "r")
+        if (codec := self.stream.codec_context.name) in _CHECKED and self.kind != "ogg":
+            self._strict = av.CodecContext.create(codec, "r")
             self._strict.extradata = self.stream.codec_context.extradata
             self._strict.options = {"err_detect": "crccheck+explode"}
         self.units = self.decoded(self.packets())
 
     def packets(self) -> Iterator[Any]:
         """The packets of the track; damage between them is passed over. The last is empty: it drains the decoder."""
-        failed_at, failures, place, behind, hole = (
-            -1,
-            0,
-            -1,
-            0,
-            False,
-        )  # note: packets that share a block have one place
+        failed_at, failures, place, behind, hole = -1, 0, -1, 0, False
+        self._last = None
         while True:
             try:
                 for packet in self.container.demux(self._demuxed):
                     self._file.check()
-                    if self.kind == "matroska" and packet.size and packet.pos is not None:
-                        hole = hole or 0 < behind < packet.pos - _MOST_BETWEEN
-                        behind, place = (behind if packet.pos == place else packet.pos) + packet.size, packet.pos
+                    if self._shows_holes and packet.size and packet.pos is not None:
+                        if 0 < behind < packet.pos - _MOST_BETWEEN:
+                            hole = hole or self._misses(packet.pos - behind, packet.pts)
+                        # note: packets that share a block have one place
+                        begin = behind if packet.pos == place else packet.pos
+                        behind, place = begin + self._plausible(packet), packet.pos
                     if packet.stream_index != self.stream.index:
                         continue
                     if hole and packet.pts is not None:
@@ -109,6 +115,26 @@ class Container:
                 if failures > (10_000 if isinstance(error, IndexError) else 2):
                     return
 
+    def _plausible(self, packet: Any) -> int:
+        """The bytes of a packet; fewer where it is so much larger than those before that it has swallowed some."""
+        size: int = packet.size
+        if self.kind != "matroska" and self._packets:
+            size = min(size, 4 * self._bytes // self._packets)
+        self._swallows = size < packet.size
+        self._packets, self._bytes = self._packets + 1, self._bytes + size
+        if packet.pts is not None:
+            step = packet.duration or (packet.pts - self._last if self._last is not None else 0)
+            self._last, self._step = packet.pts, step if step > 0 and not packet.is_corrupt else self._step
+        return size
+
+    def _misses(self, skipped: int, pts: int | None) -> bool:
+        """Whether bytes between two packets are as many as the sound that is missing between them can have taken, and
+        not the padding of a pause."""
+        if self._swallows or self._last is None or pts is None or self.kind == "matroska":
+            return True
+        missing = (pts - self._last) / self._step - 1
+        return 2 * skipped >= missing * self._bytes / max(1, self._packets)
+
     def decoded(self, packets: Iterable[Any]) -> Iterator[Unit]:
         """The units that packets decode to."""
         for packet in packets:
@@ -129,7 +155,12 @@ class Container:
             self._file.check()
             # seconds: damage can decode to many frames; FLAC whose headers are damaged are several frames in truth
             most = 1.5 * float((packet.duration or 1 << 62) * self.base) if self.place is None else 1 << 62
+            swallows = self._swallows and self._usual > 0
             for number, frame in enumerate(frames):
+                if swallows and frame.samples > 2 * self._usual:  # what it swallowed is no sound
+                    yield frame.pts, None, 0, packet
+                    break
+                self._usual = max(self._usual, frame.samples)
                 if frame.samples and (not number or number * frame.samples < most * frame.sample_rate):
                     try:
                         yield frame.pts, to_float(frame), int(frame.sample_rate), None if number < whole else packet
@@ -137,7 +168,10 @@ class Container:
                         yield frame.pts, None, 0, packet
 
     def _whole_frames(self, packet: Any) -> float:
-        """How many frames of a packet are whole by their checksums, where they have any."""
+        """How many frames of a packet are whole: none where the container misses a part of it, and by their checksums,
+        where they have any."""
+        if packet.is_corrupt and self.kind != "adx":  # whose packets are cut by their bytes, the last one shorter
+            return 0
         if self._strict is None or not packet.size:
             return math.inf
         try:

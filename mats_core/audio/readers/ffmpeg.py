@@ -112,6 +112,8 @@ class FfmpegSource(Source):
         stream, container, seconds = self._opened.stream, self._opened.container, None
         if isinstance(self._opened.place, AviIndex) and self._opened.place.seconds is not None:
             seconds = self._opened.place.seconds
+        elif self._opened.kind == "avi" and self._opened.place is None:
+            seconds = None  # its header tells ADPCM and GSM too long
         elif stream.duration is not None and stream.time_base:
             seconds = float(stream.duration * stream.time_base)
             if not self._bare and not self._by_count and stream.start_time is not None:
@@ -183,7 +185,7 @@ class FfmpegSource(Source):
             position = at + round(len(block) / scale)
             if position <= first:
                 continue
-            if not lost:
+            if not lost or block.any():  # what a checksum covers may be sound all the same
                 yield from held
                 held = []
             begin = max(0, round((first - at) * scale))
@@ -210,7 +212,7 @@ class FfmpegSource(Source):
         jitter = max(_JITTER_S * rate, 2 * tick)
         declared = self.info()
         end = (declared.duration_s or 0.0) * rate if declared.duration_source == "header" else math.inf
-        last, left = self._lengths, _PAUSES_S * rate
+        last, left, damaged = self._lengths, _PAUSES_S * rate, False
         for (pts, block, its_rate, packet), (following, *_) in pairwise(chain(units, (_NO_UNIT,))):
             if block is not None:
                 scale, length = its_rate / rate, round(len(block) * rate / its_rate)
@@ -234,8 +236,12 @@ class FfmpegSource(Source):
                 if abs(at - position) <= jitter:
                     at = position
             left += length * _PAUSES - (at - position)
-            holes, is_hole = self._opened.holes, self._opened.kind == "ogg" or self._opened.place is not None
-            is_hole = is_hole or any(abs(round(hole * tick - zero) + self._shift - at) < rate / 5 for hole in holes)
+            # note: beside damage, a gap is what it took
+            is_hole = self._opened.kind == "ogg" or self._opened.place is not None or damaged
+            is_hole = is_hole or (packet is not None and block is not None)
+            shown = (round(hole * tick - zero) + self._shift for hole in self._opened.holes)
+            is_hole = is_hole or any(abs(hole - at) < rate / 5 for hole in shown)
+            damaged = packet is not None
             while position < at:
                 silence = np.zeros((min(_SILENCE, at - position), self.channels), np.float32)
                 yield position, silence, rate, _HOLE if is_hole else None

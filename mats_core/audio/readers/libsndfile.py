@@ -7,7 +7,7 @@ from typing import Literal
 
 import soundfile
 
-from mats_core.audio.file import AudioInfo, Block, Source, SourceFile
+from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.signatures import Signature
 
 _BLOCK_FRAMES = 1 << 16
@@ -76,7 +76,8 @@ class LibsndfileSource(Source):
                 return
 
     def _seek(self, frame: int) -> bool:
-        """Go to a frame; False where the file does not reach it."""
+        """Go to a frame; False where the file does not reach it. AudioError decode_failed where another reader is to
+        try: the file is damaged before this place, or of a codec in which libsndfile does not seek."""
         if frame == 0:
             return True
         if frame >= self.frames:
@@ -86,8 +87,7 @@ class LibsndfileSource(Source):
             self._sound.seek(frame)
         except (soundfile.LibsndfileError, RuntimeError):
             self._file.check()
-            self.broken = True  # cut before this place, or damaged
-            return False
+            raise AudioError("decode_failed", "it cannot be sought") from None
         return True
 
     def _rescue(self, first: int, stop: int) -> Iterator[tuple[Block, int]]:

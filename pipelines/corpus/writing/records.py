@@ -16,7 +16,18 @@ from pipelines.corpus.writing.phrases import TABLES, Entry, entry, key, plain, t
 from pipelines.corpus.writing.questions import Question, askable, question
 from pipelines.corpus.writing.timeline import Timeline, timeline
 
-COLUMNS = ("caption", "instruction", "output", "task", "tag", "source", "id", "split")
+RECORD = {
+    "caption": "The text that stands for the sound.",
+    "instruction": "The question, or empty.",
+    "output": "What is to be answered.",
+    "task": "Its task, as the paper's records have it.",
+    "tag": "What is put into the prompt.",
+    "source": "The published set.",
+    "id": "The clip's id in it.",
+    "split": "The part of the set that the clip is in.",
+}
+"""The columns of a record, all of them texts → what stands in each."""
+COLUMNS = tuple(RECORD)
 MOST_LABELS = 10
 """More than these of a clip are not told of: those that sound longest are kept, else those named first."""
 OTHER_THAN_LABELS = {"caption": 5, "question": 5}

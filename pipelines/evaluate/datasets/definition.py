@@ -35,6 +35,9 @@ class EvaluationSet(PublishedSet):
     audio: list[str] = Field(
         default_factory=list, description="Where an item's audio is, tried in turn; {…} are the reader's fields."
     )
+    expected: int = Field(
+        0, ge=0, description="Items that its part has where all of it is there (default: as many as its files name)."
+    )
     judge: Literal["", "air_bench", "mmau"] = Field(
         "", description="Whose judge takes the answers; the file that it takes is written."
     )

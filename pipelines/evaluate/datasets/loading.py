@@ -33,6 +33,7 @@ class LoadedSet:
     versions: of each item's audio, as listed. labels: the label set (kinds ``label`` and ``labels``), else empty.
     left_out: (item id, why) of items that the files name but that cannot be asked; a reason is its kind, and after a
     colon what is peculiar to the item. records: (item id, the publisher's record), where a file to submit repeats all.
+    shortfall: how many items were found, of how many, and where one looked; empty where all are there.
     """
 
     definition: EvaluationSet
@@ -41,6 +42,7 @@ class LoadedSet:
     labels: LabelSet = field(default_factory=LabelSet)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    shortfall: str = ""
 
     @property
     def name(self) -> str:
@@ -83,9 +85,23 @@ def load_items(definition: EvaluationSet, root: Uri, limit: int | None = None) -
         item_id, why = next(iter(found.left_out), ("", "its files name none"))
         problem = f"{len(found.left_out)} items, none that can be asked ({item_id}: {why})"
         raise SettingsError(f"benchmarks: {definition.name}", problem, f"get its files: {definition.source}")
+    missed = _shortfall(found) if limit is None or len(found.items) < limit else ""
     items = found.items[:limit]
     versions = [folder.versions[item.uri] for item in items]
-    return LoadedSet(definition, items, versions, labels, found.left_out, found.records)
+    return LoadedSet(definition, items, versions, labels, found.left_out, found.records, missed)
+
+
+def _shortfall(found: FoundItems) -> str:
+    """What there is to say where items are not there: their audio, or their line in the publisher's file."""
+    definition, where = found.folder.definition, storage.public_uri(found.folder.uri)
+    silent = [pair for pair in found.left_out if pair[1].startswith(NO_AUDIO)]
+    named = len(found.items) + len(found.left_out)
+    whole = max(definition.expected, named)
+    if not silent and named >= definition.expected:
+        return ""
+    why = f"not there, for one: {silent[0][1].partition(': ')[2]}" if silent else "its files name no more"
+    there = len(found.items) if silent else named
+    return f"{there:,} of {whole:,} items were found in {where} ({why}); figures are of these alone"
 
 
 def missing(definition: EvaluationSet, root: Uri) -> list[str]:

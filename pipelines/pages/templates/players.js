@@ -15,10 +15,16 @@
       audio.play();
     }
     button.addEventListener("click", function () { if (audio.paused) { play(); } else { audio.pause(); } });
+    function playFrom(where) {
+      function seek() { audio.currentTime = Math.min(where(), 0.999 * audio.duration); play(); }
+      if (audio.readyState > 0) { seek(); } else { audio.addEventListener("loadedmetadata", seek, {once: true}); audio.preload = "metadata"; audio.load(); }
+    }
     picture.addEventListener("click", function (event) {
       var box = picture.getBoundingClientRect(), at = (event.clientX - box.left) / box.width / share;
-      function seek() { audio.currentTime = Math.min(at, 0.999) * audio.duration; play(); }
-      if (audio.readyState > 0) { seek(); } else { audio.addEventListener("loadedmetadata", seek, {once: true}); audio.preload = "metadata"; audio.load(); }
+      playFrom(function () { return at * audio.duration; });
+    });
+    Array.prototype.forEach.call(figure.parentNode.querySelectorAll("[data-at]"), function (segment) {
+      segment.addEventListener("click", function () { playFrom(function () { return +segment.dataset.at; }); });
     });
     audio.addEventListener("play", function () { button.classList.add("on"); mark(); });
     audio.addEventListener("pause", function () { button.classList.remove("on"); });

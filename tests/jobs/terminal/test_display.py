@@ -51,3 +51,10 @@ def test_what_is_shown_of_other_people_is_no_markup(capsys: pytest.CaptureFixtur
     assert "[bold]out[/bold]:smile:" in capsys.readouterr().out
     many = {f".{index}": 1 for index in range(9)} | {".txt": 5, ".\x1b[31m": 3}
     assert skipped_endings(many, most=3) == "5 .txt, 3 .?[31m, 1 .0, 8 others"
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts([("output", "s3://" + "long name " * 60), ("a", "b")])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.rstrip() == "output  s3://" + ("long name " * 60).rstrip()
+    assert second.split() == ["a", "b"]

@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -23,114 +24,11 @@ import pytest
 from mats_core.audio.file import AudioError
 from mats_core.audio.sandbox import DecodeRequest, IsolatedDecoder
 from mats_core.audio.windows import chunk_starts
+from tests.mats_core.audio.pairs import CONTAINERS, PROMISELESS, RATES, RULES, STEREO, UNCHECKED
 
 RATE, SECONDS, ROW_S, FRAME_S = 16_000, 20, 6.0, 0.05
 NEAR_S = 0.1
 
-CONTAINERS = {
-    "3g2": "aac",
-    "3gp": "aac",
-    "ac3": "ac3",
-    "adts": "aac",
-    "adx": "adpcm_adx",
-    "aiff": (
-        "adpcm_ima_qt adpcm_ima_ws pcm_alaw pcm_f32be pcm_f64be pcm_mulaw pcm_s16be pcm_s16le pcm_s24be "
-        "pcm_s32be pcm_s8 pcm_u8"
-    ),
-    "apm": "adpcm_ima_apm",
-    "argo_asf": "adpcm_argo",
-    "asf": (
-        "aac ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g723_1 libgsm_ms "
-        "libmp3lame libspeex libvorbis mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le "
-        "pcm_s32le pcm_s64le pcm_u8 vorbis wmav1 wmav2"
-    ),
-    "ast": "pcm_s16be_planar",
-    "au": "g722 pcm_alaw pcm_f32be pcm_f64be pcm_mulaw pcm_s16be pcm_s24be pcm_s32be pcm_s8",
-    "avi": (
-        "aac ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dca dfpwm eac3 flac g723_1 libgsm_ms "
-        "libmp3lame libspeex libvorbis mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le "
-        "pcm_s32le pcm_s64le pcm_u8 vorbis wmav1 wmav2"
-    ),
-    "caf": (
-        "ac3 adpcm_ima_qt adpcm_ima_wav adpcm_ms alac libgsm libgsm_ms libmp3lame libopus mp2 pcm_alaw "
-        "pcm_f32be pcm_f32le pcm_f64be pcm_f64le pcm_mulaw pcm_s16be pcm_s16le pcm_s24be pcm_s24le "
-        "pcm_s32be pcm_s32le pcm_s8"
-    ),
-    "dts": "dca",
-    "eac3": "eac3",
-    "f4v": "aac libmp3lame",
-    "flac": "flac",
-    "flv": "aac adpcm_swf libmp3lame libspeex nellymoser pcm_s16be pcm_s16le pcm_u8",
-    "gxf": "pcm_s16le",
-    "ipod": "aac ac3 alac",
-    "ircam": "pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s8",
-    "ismv": "aac alac libmp3lame libvorbis mp2 vorbis",
-    "kvag": "adpcm_ima_ssi",
-    "latm": "aac",
-    "matroska": (
-        "aac ac3 alac dca eac3 flac g722 libmp3lame libopus libvorbis mlp mp2 pcm_f32le pcm_f64le "
-        "pcm_s16be pcm_s16le pcm_s24be pcm_s24le pcm_s32be pcm_s32le pcm_u8 truehd tta vorbis wavpack "
-        "wmav2"
-    ),
-    "mlp": "mlp",
-    "mmf": "adpcm_yamaha",
-    "mov": (
-        "aac ac3 adpcm_ima_qt alac dca eac3 libgsm libmp3lame libspeex mp2 nellymoser pcm_alaw pcm_f32be "
-        "pcm_f32le pcm_f64be pcm_f64le pcm_mulaw pcm_s16be pcm_s16le pcm_s24be pcm_s24le pcm_s32be "
-        "pcm_s32le pcm_s8 pcm_u8"
-    ),
-    "mp2": "mp2",
-    "mp3": "libmp3lame",
-    "mp4": "aac ac3 alac dca eac3 flac libmp3lame libopus libvorbis mp2 truehd vorbis",
-    "mpeg": "ac3 dca libmp3lame mp2 pcm_dvd pcm_s16be",
-    "mpegts": "aac ac3 dca eac3 libmp3lame libopus mp2 s302m truehd",
-    "nut": (
-        "aac ac3 adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g723_1 "
-        "libgsm_ms libmp3lame libopus libspeex libvorbis mp2 pcm_alaw pcm_f32be pcm_f32le pcm_f64be "
-        "pcm_f64le pcm_mulaw pcm_s16be pcm_s16be_planar pcm_s16le pcm_s16le_planar pcm_s24be pcm_s24le "
-        "pcm_s24le_planar pcm_s32be pcm_s32le pcm_s32le_planar pcm_s64be pcm_s64le pcm_s8 pcm_s8_planar "
-        "pcm_u16be pcm_u16le pcm_u24be pcm_u24le pcm_u32be pcm_u32le pcm_u8 vorbis wavpack"
-    ),
-    "oga": "flac libopus libvorbis",
-    "ogg": "flac libopus libspeex libvorbis vorbis",
-    "opus": "libopus",
-    "rm": "aac ac3 real_144",
-    "sbc": "sbc",
-    "smjpeg": "pcm_s16le",
-    "sox": "pcm_s32le",
-    "spdif": "ac3",
-    "spx": "libspeex",
-    "svcd": "mp2",
-    "swf": "libmp3lame",
-    "truehd": "truehd",
-    "tta": "tta",
-    "vob": "ac3 dca libmp3lame mp2 pcm_dvd",
-    "voc": "pcm_alaw pcm_mulaw pcm_s16le pcm_u8",
-    "w64": (
-        "ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dca dfpwm eac3 flac g722 g723_1 libgsm_ms "
-        "libmp3lame mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s64le "
-        "pcm_u8 wmav1 wmav2"
-    ),
-    "wav": (
-        "ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g722 g723_1 g726 libgsm_ms "
-        "libmp3lame mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s64le "
-        "pcm_u8 wmav1 wmav2"
-    ),
-    "webm": "libopus libvorbis vorbis",
-    "wsaud": "adpcm_ima_ws",
-    "wtv": (
-        "ac3 adpcm_ima_wav adpcm_ms adpcm_swf adpcm_yamaha dfpwm eac3 flac g723_1 libgsm_ms libmp3lame "
-        "libspeex libvorbis mp2 pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le "
-        "pcm_s64le pcm_u8 vorbis wmav1 wmav2"
-    ),
-    "wv": "wavpack",
-}
-"""Container → its codecs, by FFmpeg's names. Those whose files are known by their ending alone are left out (gsm,
-g723_1, aptx, dfpwm, g722, raw samples); so are second encoders of a codec, comfort noise, which keeps no tone, and IMA
-ADPCM in NUT, which does not tell what newer FFmpegs want to know of it."""
-_NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726"
-_RATES = {**dict.fromkeys(_NARROW.split(), 8000), "g722": 16000, "libspeex": 16000, "adpcm_swf": 44100}
-_STEREO = {"s302m", "mlp", "truehd", "pcm_dvd", "vorbis"}
 QUICK_PAIRS = [
     *(
         "wav:pcm_s16le",
@@ -200,8 +98,8 @@ def _ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
 
 def _written(container: str, codec: str, path: Path) -> bytes:
     """A file of the tones; empty where this FFmpeg does not write it."""
-    rate = _RATES.get(codec, 48_000)
-    options = ["-ac", "2"] if codec in _STEREO else []
+    rate = RATES.get(codec, 48_000)
+    options = ["-ac", "2"] if codec in STEREO else []
     options += ["-b:a", "24k"] if codec == "nellymoser" else []
     sound = ["-f", "s16le", "-ar", str(rate), "-ac", "1", "-i", "pipe:0"]
     _ffmpeg(*sound, *options, "-c:a", codec, "-strict", "-2", "-f", container, "-y", str(path), given=_tones(rate))
@@ -242,24 +140,33 @@ def _plain(path: Path) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _heard(decoder: IsolatedDecoder, path: Path) -> tuple[np.ndarray, str]:
-    """What a run hears in rows of `ROW_S`: int16 [T], and the first error."""
+class _Heard(NamedTuple):
+    """What a run hears in rows of `ROW_S`: int16 [T], the first error, and what its rows tell."""
+
+    samples: np.ndarray
+    error: str = ""
+    complete: bool = True
+    lost_s: float = 0.0
+
+
+def _heard(decoder: IsolatedDecoder, path: Path) -> _Heard:
     [info] = decoder.probe_many([str(path)])
     if isinstance(info, AudioError):
-        return np.zeros(0, np.int16), info.code
+        return _Heard(np.zeros(0, np.int16), info.code)
     rows = [DecodeRequest(str(path), start, length) for start, length in chunk_starts(info.duration_s, ROW_S)]
     if info.duration_s is not None:
         assert len(rows) <= 60, f"{len(rows)} rows are promised"
-    parts, error = [], ""
+    parts, error, complete, lost_s = [np.zeros(0, np.int16)], "", True, 0.0
     for row, answer in zip(rows, decoder.decode_many(rows), strict=True):
         if isinstance(answer, AudioError):
             error = error or answer.code
             continue
         missing = 0 if row.duration_s is None else round(row.duration_s * RATE) - len(answer.samples)
         parts += [answer.samples, np.zeros(missing if row is not rows[-2:][0] else 0, np.int16)]
+        complete, lost_s = complete and answer.complete, lost_s + answer.lost_s
         if row.duration_s is None and len(answer.samples) > 1.5 * ROW_S * RATE and len(rows) > 1:
             error = error or "long row"
-    return np.concatenate(parts) if parts else np.zeros(0, np.int16), error
+    return _Heard(np.concatenate(parts), error, complete, lost_s)
 
 
 def _places(sound: np.ndarray, share: float = 0.8) -> dict[int, tuple[float, float, int]]:
@@ -310,18 +217,19 @@ def _within(place: tuple[float, float, int], other: tuple[float, float, int] | N
     return other is not None and other[0] - NEAR_S <= place[0] and place[1] <= other[1] + NEAR_S
 
 
-def _is_better(heard: np.ndarray, in_place: np.ndarray, behind: np.ndarray, damage: str) -> bool:
-    """Whether every second of the file is heard where it was written, and no less of it than `ffmpeg` hears."""
+def _is_better(heard: np.ndarray, theirs: list[np.ndarray], damage: str) -> bool:
+    """Whether every second of the file is heard where it was written, and no less of it than `ffmpeg` hears there."""
     ours, times = _places(heard), 2 if damage == "twice" else 1
-    if len(heard) > (times * SECONDS + 0.5) * RATE:
+    shortest = min(len(each) / RATE for each in theirs)
+    if not min(shortest, times * SECONDS) - NEAR_S <= len(heard) / RATE <= times * SECONDS + 0.5:
         return False
     for tone, (first, last, frames) in ours.items():
         where = (first - tone, last - tone - (times - 1) * SECONDS)
-        if frames >= 6 and not (where[0] >= -NEAR_S - 0.1 and where[1] <= 1 + NEAR_S + 0.1):
+        if frames >= 6 and not (where[0] >= -NEAR_S - FRAME_S and where[1] <= 1 + NEAR_S):
             return False
-    theirs = (_places(in_place), _places(behind))
+    places = [_places(each) for each in theirs]
     return all(
-        ours.get(tone, (0, 0, 0))[2] + 3 >= min(each.get(tone, (0, 0, 0))[2] for each in theirs)
+        ours.get(tone, (0, 0, 0))[2] + 3 >= min(each.get(tone, (0, 0, 0))[2] for each in places)
         for tone in range(SECONDS)
     )
 
@@ -333,37 +241,55 @@ def decoder() -> Iterator[IsolatedDecoder]:
 
 
 _NO_SOUND = ("tag before", "tags behind", "zeros behind")
-RULES = {
-    "as if whole": "only tags, zeros or a second file were added, which ffmpeg hears as sound or stumbles over",
-    "every second": "ffmpeg loses or moves sound that is whole; a run hears each second where it was written",
-    "pushed out": "noise pushes sound behind the end that the header tells; ffmpeg stops there, and refuses a W64. "
-    "The header of a recording that was not closed tells as little, so all of it is heard",
-    "newer FFmpeg": "damaged packets are another sound to the FFmpeg in PyAV than to Debian's",
-}
-"""Where a run is right without hearing what `ffmpeg` hears, and why."""
 
 
-def _judged(decoder, path: Path, damage: str, data: bytes, whole: np.ndarray) -> str:
-    """What is wrong with what a run hears of the file `data` at `path`, damaged; empty where it is what `ffmpeg` hears,
-    the name of a rule in brackets where that makes it right. `whole`: what `ffmpeg` hears without damage."""
-    (heard, error), (in_place, behind) = _heard(decoder, path), _right(path)
-    if max(len(behind), len(heard)) < NEAR_S * RATE or not (error or _difference(heard, in_place)):
+def _judged(decoder: IsolatedDecoder, path: Path, pair: str, damage: str, size: int, whole: list[np.ndarray]) -> str:
+    """What is wrong with what a run hears of a file at `path`, damaged; empty where it is what `ffmpeg` hears, the name
+    of a rule in brackets where that makes it right. `size`: its bytes, and `whole`: what `ffmpeg` hears in both ways,
+    without damage."""
+    heard, (in_place, behind) = _heard(decoder, path), _right(path)
+    wrong = ", ".join(filter(None, (heard.error, _difference(heard.samples, in_place))))
+    if max(len(behind), len(heard.samples)) < NEAR_S * RATE:
         return ""
-    added = {**dict.fromkeys(_NO_SOUND, whole), "twice": np.tile(whole, 2)}.get(damage)
-    if added is not None and not _difference(heard, added):
-        return error or "[as if whole]"
-    wrong = ", ".join(filter(None, (error, _difference(heard, in_place))))
-    if error:
-        return wrong
-    if damage == "noise in" and len(heard) > len(in_place) and _goes_on(heard, path, len(data)):
-        return "[pushed out]"
-    if damage != "whole" and not _difference(heard, behind):
-        return ""
-    if _is_better(heard, in_place, behind, damage):
-        return "[every second]"
+    if wrong and not heard.error:
+        rule = "" if damage != "whole" and not _difference(heard.samples, behind) else None
+        rule = rule if rule is not None else _rule(heard.samples, path, damage, size, whole, [in_place, behind])
+        words = RULES.get(rule, {}).get(damage, "").split()
+        if rule and not {pair, pair.partition(":")[0], "*:" + pair.partition(":")[2]} & {*words}:
+            return f"{wrong} (as by {rule})"
+        wrong = wrong if rule is None else f"[{rule}]" if rule else ""
+    untrue = "" if heard.error or wrong[:1] not in ("", "[") else _untrue(heard, pair, damage, whole[0])
+    return untrue or wrong
+
+
+def _rule(
+    heard: np.ndarray, path: Path, damage: str, size: int, whole: list[np.ndarray], theirs: list[np.ndarray]
+) -> str | None:
+    """The rule by which it is right; None where there is none."""
+    times = {**dict.fromkeys(_NO_SOUND, 1), "twice": 2}.get(damage)
+    if times and not all(_difference(heard, np.tile(each, times)) for each in whole):
+        return "as if whole"
+    if damage == "noise in" and len(heard) > len(theirs[0]) and _goes_on(heard, path, size):
+        return "pushed out"
+    if _is_better(heard, theirs, damage):
+        return "every second"
     plain = _plain(path)
-    newer = not _difference(heard[: len(plain)], plain) or _is_better(heard, plain, plain, damage)
-    return "[newer FFmpeg]" if newer and len(plain) and damage != "whole" else wrong
+    newer = not _difference(heard[: len(plain)], plain) or _is_better(heard, [plain], damage)
+    return "newer FFmpeg" if newer and len(plain) and damage != "whole" else None
+
+
+def _untrue(heard: _Heard, pair: str, damage: str, whole: np.ndarray) -> str:
+    """What a run tells wrongly of what is missing; of damage that no decoder can see, nothing is asked."""
+    container, _, codec = pair.partition(":")
+    ours, right = _places(heard.samples), _places(whole)
+    missing = sum(max(0, right[tone][2] - ours.get(tone, (0, 0, 0))[2]) for tone in right) * FRAME_S
+    if damage in (*_NO_SOUND, "whole", "twice"):
+        return "" if heard.complete else f"complete is false, lost_s {heard.lost_s}"
+    promised = not {container, pair} & {*PROMISELESS.split()}
+    seen = promised if damage == "cut" else not UNCHECKED.match(codec)
+    if seen and missing > 0.5 and heard.complete:
+        return f"complete is true where {missing:.2f} s are missing"
+    return f"lost_s {heard.lost_s:.1f} where {missing:.1f} s are missing" if heard.lost_s > missing + 4 else ""
 
 
 def _goes_on(heard: np.ndarray, path: Path, size: int) -> bool:
@@ -380,14 +306,14 @@ def _goes_on(heard: np.ndarray, path: Path, size: int) -> bool:
 def _compare(decoder, tmp_path: Path, container: str, codec: str, damages: list[str]) -> dict[str, str]:
     """Damage → what `_judged` says; nothing of a pair that this FFmpeg does not write, or does not hear whole."""
     data = _written(container, codec, tmp_path / "written")
-    whole = _right(tmp_path / "written")[0]
-    if not data or abs(len(whole) / RATE - SECONDS) > 0.3:
+    whole = [*_right(tmp_path / "written")]
+    if not data or abs(len(whole[0]) / RATE - SECONDS) > 0.3:
         return {}
     found = {}
     path = tmp_path / "sound"  # note: no ending, by which FFmpeg would guess
     for name in damages:
         path.write_bytes(DAMAGES[name](data))
-        found[name] = _judged(decoder, path, name, data, whole)
+        found[name] = _judged(decoder, path, f"{container}:{codec}", name, len(data), whole)
     return found
 
 

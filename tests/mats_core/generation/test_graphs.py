@@ -180,7 +180,7 @@ def test_a_gpu_gets_graphs_and_a_cpu_the_plain_loop(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(graphs, "GraphedBeamSearch", lambda causal_lm, settings, **others: (causal_lm, others))
     there = SimpleNamespace(weight=SimpleNamespace(device=torch.device("cuda")))
     on_a_gpu = SimpleNamespace(get_input_embeddings=lambda: there)
-    assert beam_search(on_a_gpu, SETTINGS, end=END, slots=2) == (on_a_gpu, {"end": END, "slots": 2})
+    assert beam_search(on_a_gpu, SETTINGS, end=END, slots=2) == (on_a_gpu, {"end": END, "slots": 2, "keep": 1})
 
 
 @pytest.mark.gpu

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+import soundfile
+import torch
 
 import mats_core
 from mats_core.encoders.base import as_float
@@ -43,9 +48,43 @@ def tones(*seconds: float) -> list[tuple[float, np.ndarray]]:
 
 
 @pytest.mark.processes
-def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: Path) -> None:
-    import soundfile
+def test_whatever_a_sound_is_given_as_is_answered_alike(model: MatsModel, tmp_path: Path) -> None:
+    """Paths, URLs, open files, arrays and tensors, alone and in a list, whose answers stand in its order."""
+    rng = np.random.default_rng(4)
+    samples = (6000 * rng.standard_normal(SAMPLE_RATE * 7)).clip(-32768, 32767).astype(np.int16)
+    file, other = tmp_path / "noise.wav", tmp_path / "tone.wav"
+    soundfile.write(file, samples, SAMPLE_RATE)
+    soundfile.write(other, tones(3.0)[0][1], SAMPLE_RATE)
+    both = np.stack([samples, samples])
+    with open(file, "rb") as opened, fsspec.open(file.as_uri(), "rb") as far:
+        ways = [
+            str(file), file, os.fsencode(file), file.as_uri(), opened, far, io.BytesIO(file.read_bytes()),
+            (samples, SAMPLE_RATE), (SAMPLE_RATE, samples), (torch.from_numpy(samples), SAMPLE_RATE), samples,
+            both, both.T, torch.from_numpy(samples / 32768.0),
+        ]  # fmt: skip
+        told = model.answers([*ways, other], explain=True, sample_rate=SAMPLE_RATE)
+    alone, another = model.answers(file, explain=True), model.answers(other, explain=True)
+    assert len(told) == len(ways) + 1 and np.abs(alone[0].embedding - another[0].embedding).max() > 0.01
+    for answers, wanted in zip(told, [*[alone] * len(ways), another], strict=True):
+        assert [a.text for a in answers] == [a.text for a in wanted]
+        np.testing.assert_allclose(answers[0].embedding, wanted[0].embedding, atol=1e-5)
+    assert model.answer([file, other]) == [model.answer(file), model.answer(other)]
+    assert model.answer([]) == [] and model.answers([]) == []
 
+
+def test_a_question_alone_is_a_question(model: MatsModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+    real = model.answer_embeddings
+    monkeypatch.setattr(model, "answer_embeddings", lambda e, many, **_: asked.extend(many) or real(e, many))
+    tone = (tones(1.0)[0][1], SAMPLE_RATE)
+    model.answer(tone, question="Is there rain?")
+    model.answer(tone)
+    model.answer(tone, "caption", "Is there rain?")
+    assert [each.task for each in asked] == ["QA", "caption", "caption"]
+
+
+@pytest.mark.processes
+def test_sound_gives_the_same_answer_by_every_road(model: MatsModel, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     waveform = (0.2 * rng.standard_normal(SAMPLE_RATE * 13)).clip(-1, 1).astype(np.float32)
     soundfile.write(tmp_path / "noise.wav", waveform, SAMPLE_RATE, subtype="PCM_16")

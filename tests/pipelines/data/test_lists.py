@@ -29,6 +29,15 @@ def test_every_format_gives_its_schema_and_rows(tmp_path: Path, ending: str) -> 
     assert pa.Table.from_batches(batches).to_pylist() == [{"uri": "a", "take": "1"}, {"uri": "b", "take": "2"}]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_a_list_may_separate_its_fields_otherwise(tmp_path: Path, separator: str) -> None:
+    lines = (("uri", '"title, long"'), ("a.wav", '"Rain; wind | sea, all"'))
+    (tmp_path / "list.csv").write_text("\ufeff" + "\n".join(separator.join(line) for line in lines), encoding="utf-8")
+    _, batches = read_table(str(tmp_path / "list.csv"))
+    found = [row for batch in batches for row in batch.to_pylist()]
+    assert found == [{"uri": "a.wav", "title, long": "Rain; wind | sea, all"}]
+
+
 def test_columns_of_a_parquet_file_may_be_left_unread(tmp_path: Path) -> None:
     uri = str(tmp_path / "list.parquet")
     pq.write_table(pa.table({"uri": ["a"], "windows": [[1.0]]}), uri)

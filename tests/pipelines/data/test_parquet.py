@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -35,6 +37,20 @@ def test_batches_come_in_order_and_leave_out_what_the_file_lacks(uri: str) -> No
     found = list(parquet.batches(uri, 4, ["a", "none"]))
     assert pa.Table.from_batches(found) == TABLE.select(["a"])
     assert max(len(batch) for batch in found) <= 4
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_reading_leaves_no_thread_that_may_hold_the_file_when_the_interpreter_ends(uri: str) -> None:
+    """Such a thread aborted every third `mats history show` at its exit, with code 134."""
+    program = f"""
+import os
+from pipelines.data import carried, parquet
+before = os.listdir("/proc/self/task")
+parquet.read({uri!r}), parquet.read({uri!r}, ["b"], newer=["a"]), list(parquet.batches({uri!r}, 2))
+assert os.listdir("/proc/self/task") == before
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=True, timeout=120)
 
 
 def test_files_are_the_parquet_files_in_order_of_their_names(tmp_path: Path) -> None:

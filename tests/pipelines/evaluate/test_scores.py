@@ -10,7 +10,7 @@ import pytest
 from mats_core.scoring import Item, LabelSet, Scores
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
-from pipelines.evaluate.scores import SetResult, modality_gap
+from pipelines.evaluate.scores import SetResult, modality_gap, truths
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,12 @@ def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
     assert gap is not None
     assert gap.cosine == pytest.approx({"audio": 0.0, "moved": 0.5**0.5})
     assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})
+
+
+def test_what_is_right_is_of_the_kind_that_was_asked_for() -> None:
+    item = Item(
+        "a", "a.wav", "QA", references=("It rains.",), labels=("rain", "wind"), choices=("yes", "no"), answer="yes"
+    )
+    kinds = {"caption": ["It rains."], "chat": ["It rains."], "label": ["rain", "wind"], "labels": ["rain", "wind"]}
+    assert {kind: truths(item, kind) for kind in kinds} == kinds  # type: ignore[arg-type]
+    assert truths(item, "choice") == ["yes"]

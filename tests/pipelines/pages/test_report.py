@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
+import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -46,9 +51,11 @@ def test_hostile_names_and_answers_stay_text(hostile_page: tuple[Page, str]) -> 
 @pytest.mark.processes
 def test_the_page_needs_nothing_from_outside(hostile_page: tuple[Page, str]) -> None:
     page, text = hostile_page
-    sources = [a[k] or "" for _, a in page.tags for k in ("src", "href", "data", "poster") if k in a]
+    sources = [a[k] or "" for _, a in page.tags for k in ("src", "data", "poster") if k in a]
     assert len(sources) == 2, "one picture and one sound"
     assert all(source.startswith("data:") for source in sources)
+    links = [a["href"] or "" for a in page.all("a")]
+    assert [unquote(link) for link in links] == [f"in/{HOSTILE}", "in/gone.wav"], "only what was clicked is opened"
     assert not page.all("link")
     assert not page.all("iframe")
     assert "@import" not in text
@@ -74,9 +81,69 @@ def test_counts_errors_and_sample(tmp_path: Path) -> None:
 
     few = [write_report(output, str(tmp_path / name), max_files=4) for name in ("few.html", "again.html")]
     assert [f["uri"] for f in few[0].files] == [f["uri"] for f in few[1].files]
-    assert len(few[0].files) == 4
+    assert len(few[0].files) == 4 + 3, "what failed is no part of the sample"
     assert few[0].totals == result.totals
-    assert "4 of 9 files are shown" in (tmp_path / "few.html").read_text(encoding="utf-8")
+    text = (tmp_path / "few.html").read_text(encoding="utf-8")
+    assert "have all 9 files" in text
+    assert [each["n"].rpartition("/")[2] for each in everything(text)] == sorted(
+        {Path(each["uri"]).name for each in result.files} - {Path(each["uri"]).name for each in few[0].files}
+    ), "the search has the others"
+
+
+def everything(text: str) -> list[dict[str, Any]]:
+    """The files that a page holds packed."""
+    packed = re.search(r'id="everything">([^<]*)<', text)
+    lines = gzip.decompress(base64.b64decode(packed[1])).splitlines() if packed else []
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.processes
+def test_more_files_go_onto_further_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.pages.report.FILES", 2)
+    monkeypatch.setattr("pipelines.pages.report.PARTS_A_PAGE", 2)
+    rows = [row(i, wav(tmp_path / "in" / f"{i}.wav", tone(300, 0.2)), text=f"answer {i}") for i in range(5)]
+    rows.append(error(5, str(tmp_path / "in" / "5.wav"), "not_audio", "is text"))
+    output = write_run(tmp_path / "out", rows)
+    result = write_report(output, str(tmp_path / "r.html"), max_files=None)
+    assert (result.pages, result.previews) == (3, 5)
+    pages = [tmp_path / "r.html", tmp_path / "r-pages" / "2.html", tmp_path / "r-pages" / "3.html"]
+    texts = [page.read_text(encoding="utf-8") for page in pages]
+    assert result.size_bytes == sum(page.stat().st_size for page in pages)
+    assert [len(Page(text).all("article")) for text in texts] == [2, 2, 2]
+    for page, text in zip(pages, texts, strict=True):
+        links = [a["href"] or "" for a in Page(text).all("a")]
+        assert links
+        for link in links:
+            assert (page.parent / unquote(link)).resolve() == tmp_path / "in" / "5.wav" or (
+                page.parent / unquote(link)
+            ).is_file(), link
+    assert [(each["n"], each["c"]) for each in everything(texts[0])] == [
+        (f"{i}.wav", f"r-pages/{2 + (i > 3)}.html#f{i}") for i in range(2, 6)
+    ]
+    assert all(f'id="f{i}"' in texts[i // 2] for i in range(6))
+    assert write_report(output, str(tmp_path / "r.html"), max_files=2).pages == 1
+    assert not list((tmp_path / "r-pages").iterdir()), "pages of the earlier report are gone"
+
+
+@pytest.mark.processes
+def test_a_minute_is_heard_whole_from_any_segment_and_a_file_that_is_gone_says_so(tmp_path: Path) -> None:
+    segments = [{"start_s": 60.0 + 7 * i, "end_s": 67.0 + 7 * i, "text": f"part {i}"} for i in range(8)]
+    uri = wav(tmp_path / "in" / "long.wav", tone(300, 120.0))
+    rows = [
+        row(0, uri, start_s=60.0, duration_s=60.0, decoded_s=60.0, segments=segments),
+        row(1, str(tmp_path / "in" / "gone.wav"), segments=segments),
+        row(2, "http://127.0.0.1:9/gone.wav?secret=1"),
+    ]
+    result = write_report(write_run(tmp_path / "out", rows), str(tmp_path / "r.html"))
+    assert result.files[0]["parts"][0]["heard_share"] == 1.0
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert [a["data-at"] for a in page.all("button", "there")] == [f"{7 * i:.2f}" for i in range(8)]
+    assert "1:49 – 1:56" in page.text
+    assert result.totals.gone == 1
+    assert page.text.count("The file is gone since it was answered.") == 1
+    assert "Can be read no more" in page.text, "a store that does not answer"
+    assert "secret" not in text
 
 
 @pytest.mark.processes

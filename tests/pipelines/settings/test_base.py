@@ -27,6 +27,7 @@ class Some(Settings):
     on: bool = False
     api_key: int = 0
     inner: Inner = Inner()
+    either: dict[str, list[str] | str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fits(self) -> Some:
@@ -45,7 +46,18 @@ class Some(Settings):
         ({"beams": "many"}, 'beams: "many" is no whole number; give a whole number'),
         ({"beams": 1.5}, "beams: 1.5 is no whole number; give a whole number"),
         ({"beams": None}, "beams: null is no whole number; give a whole number"),
-        ({"share": True, "beams": [1, "x"]}, 'beams: [1, "x"] is no whole number; give a whole number'),
+        (
+            {"share": True, "beams": [1, "x"]},
+            """beams: [1, "x"] is no whole number; give a whole number
+share: true is too large; give a number less than 1""",
+        ),
+        ({"either": {"a": 1}}, "either.a: 1 is no list; give a list"),
+        (
+            {"inner": {"stop": 1, "steps": "x"}, "columns": 3},
+            """columns: 3 is no mapping; give a mapping of names to values
+inner.steps: "x" is no whole number; give a whole number
+inner.stop: there is no such setting; choose one of steps""",
+        ),
         ({"share": "half"}, 'share: "half" is no number; give a number'),
         ({"on": "perhaps"}, 'on: "perhaps" is neither true nor false; give true or false'),
         ({"storage": "float8"}, 'storage: "float8" is no choice; choose float32 or int8'),
@@ -54,7 +66,7 @@ class Some(Settings):
         ({"names": 3}, "names: 3 is no list; give a list"),
         ({"columns": "x"}, 'columns: "x" is no mapping; give a mapping of names to values'),
         ({"inner": {"steps": "x"}}, 'inner.steps: "x" is no whole number; give a whole number'),
-        ({"inner": {"stop": 1}}, "inner.stop: there is no such setting; leave it out"),
+        ({"inner": {"stop": 1}}, "inner.stop: there is no such setting; choose one of steps"),
         ({"inner": "deep"}, 'inner: "deep" is no mapping; give a mapping of names to values'),
         ({"on": True, "beams": 2}, "Some: on does not go with several beams; give beams 1"),
         ({"api_key": "TOP"}, "api_key: the value (which is not shown) is no whole number; give a whole number"),

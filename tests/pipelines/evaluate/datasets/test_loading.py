@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import yaml
 
 from mats_core.errors import SettingsError
 from mats_core.scoring import score
-from pipelines.evaluate.datasets import load_evaluation_set, load_items, missing
+from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set, load_items, missing
 from tests.pipelines.evaluate.datasets.test_readers import mmau_record, write
 
 ESC = "filename,fold,target,category,esc10,src_file,take\n"
@@ -37,6 +38,42 @@ def test_missing_audio_is_left_out_and_named(tmp_path: Path) -> None:
     assert missing(load_evaluation_set("esc50"), root) == [
         "the audio of 1 items is not there, e.g. b.wav: audio not found: audio/b.wav"
     ]
+
+
+def test_a_set_of_which_little_is_there_says_so_and_where_one_looked(tmp_path: Path) -> None:
+    lines = "".join(f"{i}.wav,1,0,{'dog' if i % 2 else 'rain'},True,1,A\n" for i in range(1500))
+    root = esc50(tmp_path, lines, "0.wav", "1.wav")
+    definition = load_evaluation_set("esc50")
+    assert load_items(definition, root).shortfall == (
+        f"2 of 2,000 items were found in {root}/esc50 (not there, for one: audio/2.wav); figures are of these alone"
+    )
+    assert load_items(definition, root, limit=2).shortfall == "", "no more were asked for"
+    few = definition.model_copy(update={"expected": 0})
+    assert load_items(few, root).shortfall.startswith("2 of 1,500 items")
+    whole = esc50(tmp_path / "all", "0.wav,1,0,dog,True,1,A\n", "0.wav")
+    assert load_items(definition, whole).shortfall.startswith("1 of 2,000 items")
+    assert load_items(few, whole).shortfall == ""
+
+
+def test_every_set_says_how_many_items_it_has_but_those_whose_file_is_given() -> None:
+    sets = {name: load_evaluation_set(name) for name in list_evaluation_sets()}
+    assert {name for name, each in sets.items() if not each.expected} == {"openaqa", "air_bench_chat"}
+    assert (sets["clotho_v2"].expected, sets["esc50"].expected) == (1045, 2000)
+    counted = (
+        (each, re.search(r"([0-9]{1,2} [0-9]{3}|[0-9]+) (?:clips|excerpts)", each.note)) for each in sets.values()
+    )
+    for each, told in counted:
+        assert told is None or int(told[1].replace(" ", "")) == each.expected, each.name
+
+
+def test_the_folder_as_its_publisher_ships_it_may_be_named(tmp_path: Path) -> None:
+    esc50(tmp_path, "a.wav,1,0,dog,True,1,A\n", "a.wav")
+    write(tmp_path, {"SESA/test/siren_000.wav": "", "SESA/train/siren_001.wav": ""})
+    (tmp_path / "esc50").rename(tmp_path / "ESC-50-master")
+    for name, own in (("esc50", "ESC-50-master"), ("sesa", "SESA")):
+        (item,) = load_items(load_evaluation_set(name), str(tmp_path / own)).items
+        assert item.uri.startswith(f"{tmp_path}/{own}/"), name
+        assert "folder" in fails(name, str(tmp_path / "ESC-50-master" / "meta"))
 
 
 def test_no_audio_at_all(tmp_path: Path) -> None:

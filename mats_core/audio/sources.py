@@ -1,0 +1,92 @@
+"""What a program may give as a sound: a path or URI, an open file, or samples with their rate; or a list of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from mats_core.audio.decode import DecodeLimits
+from mats_core.audio.file import as_audio_error
+from mats_core.errors import SettingsError
+
+_BLOCK = 1 << 20
+_MOST_CHANNELS = 64
+_SOUNDS = "give a path, a URI, an open file, (waveform, sample_rate), or a list of them"
+
+
+def samples_of(source: Any, sample_rate: int | None = None) -> tuple[np.ndarray, int] | None:
+    """A waveform, float32 [T] in [-1, 1], and its rate in Hz; None for a source that is no samples.
+
+    source: (waveform, rate) or, as SciPy gives them, (rate, waveform); a waveform alone where `sample_rate` says its
+    rate. A waveform is [T], or of two axes, of which the shorter one is the channels, which are averaged: what NumPy
+    makes an array of, a tensor too. Whole numbers are samples of their width (int16 ÷ 32768). Raises SettingsError.
+    """
+    if isinstance(source, tuple) and len(source) == 2:
+        waveform, rate = reversed(source) if isinstance(source[0], Integral) else source
+        if not isinstance(rate, (Integral, float)) or rate < 1:
+            raise SettingsError("source", f"its sample rate is {rate!r}", "give (waveform, samples a second)")
+        return _mono(waveform), int(rate)
+    if not hasattr(source, "__array__"):
+        return None
+    if sample_rate is None:
+        kind = type(source).__name__
+        raise SettingsError("source", f"it is of type {kind}, without a rate", f"{_SOUNDS}, or say sample_rate=")
+    return _mono(source), int(sample_rate)
+
+
+@contextmanager
+def on_disk(source: Any) -> Iterator[str | bytes | Any]:
+    """A path or URI as it is; what is left of an open file, from where it stands, as a path while the context lasts.
+
+    The file need not be seekable. Raises SettingsError for what is neither, AudioError where it cannot be read.
+    """
+    if isinstance(source, (str, bytes)) or hasattr(source, "__fspath__"):
+        yield source
+        return
+    if not callable(getattr(source, "read", None)):
+        raise SettingsError("source", f"it is of type {type(source).__name__}", _SOUNDS)
+    with tempfile.NamedTemporaryFile(prefix="mats-sound-") as copy:
+        _copy(source, copy)  # type: ignore[arg-type]
+        copy.flush()
+        yield copy.name
+
+
+def _copy(source: Any, copy: BinaryIO) -> None:
+    most, length = DecodeLimits().max_bytes, 0
+    while length <= most:  # of one that is too large or endless, just enough to be refused
+        try:
+            block = source.read(_BLOCK)
+        except Exception as error:
+            raise as_audio_error(error) from error
+        if not isinstance(block, (bytes, bytearray, memoryview)):
+            raise SettingsError("source", f"reading it gives {type(block).__name__}, not bytes", 'open it with "rb"')
+        if not block:
+            return
+        length += copy.write(block)
+
+
+def _mono(waveform: Any) -> np.ndarray:
+    if hasattr(waveform, "detach"):  # a tensor, wherever it is and of whatever type
+        waveform = waveform.detach().cpu()
+        waveform = waveform.float() if waveform.is_floating_point() else waveform
+    samples = np.asarray(waveform)
+    if samples.dtype.kind not in "fiu":
+        raise SettingsError(
+            "source", f"its waveform is of {samples.dtype}", "give numbers: float32 in [-1, 1], or int16"
+        )
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind in "iu":
+        samples = (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
+    samples = np.nan_to_num(samples.astype(np.float32, copy=False), nan=0.0, posinf=0.0, neginf=0.0)
+    if samples.ndim == 2 and (min(samples.shape) == 1 or min(samples.shape) <= _MOST_CHANNELS < max(samples.shape)):
+        samples = samples.mean(axis=int(samples.shape[0] > samples.shape[1]), dtype=np.float32)
+    if samples.ndim != 1:
+        remedy = "give samples [T], or channels beside them, [C, T] or [T, C]"
+        raise SettingsError("source", f"a waveform of shape {list(samples.shape)} is not mono", remedy)
+    return samples

@@ -1,0 +1,47 @@
+"""What a job has written, as tables: what the results of jobs have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipelines.data import generations, parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Rows:
+    """Rows that lie in Parquet files: all of them at once. What is larger than memory, read file by file."""
+
+    @abstractmethod
+    def rows_at(self) -> str:
+        """The folder of the files."""
+
+    def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows, of these columns or all, in the order of the work list where they have one.
+
+        Raises KeyError for a column that there is not, StorageError where the files cannot be read.
+        """
+        return read_rows(self.rows_at(), columns)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """As `to_arrow`, for pandas."""
+        return self.to_arrow(columns).to_pandas()
+
+
+def read_rows(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of all files that count in a folder, by `row_id` where they have one. See `Rows.to_arrow`."""
+    tables = []
+    for info in generations.files(folder):
+        with parquet.opened(info.uri, parquet.READ_AHEAD) as file:
+            there = file.schema_arrow.names
+            wanted = there if columns is None else [name for name in there if name in (*columns, "row_id")]
+            tables.append(file.read(columns=wanted))
+    rows = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+    if "row_id" in rows.column_names:
+        rows = rows.sort_by("row_id")
+    return rows if columns is None else rows.select(list(columns))

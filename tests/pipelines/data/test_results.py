@@ -1,0 +1,57 @@
+"""Results of jobs as tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.archive.run import RunResult
+from pipelines.data.results import Rows, read_rows
+
+
+@dataclass
+class Written(Rows):
+    """Rows in a folder."""
+
+    place: Path
+
+    def rows_at(self) -> str:
+        """The folder."""
+        return str(self.place)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """Two parts; the one of an older version has no `lost_s`, and its rows come last."""
+    pq.write_table(pa.table({"row_id": [3, 2], "text": ["d", "c"]}), tmp_path / "part-0.parquet")
+    pq.write_table(pa.table({"row_id": [0, 1], "text": ["a", "b"], "lost_s": [0.0, 1.0]}), tmp_path / "part-1.parquet")
+    return Written(tmp_path)
+
+
+def test_rows_come_in_their_order(written: Written) -> None:
+    assert written.to_arrow().to_pydict() == {
+        "row_id": [0, 1, 2, 3], "text": ["a", "b", "c", "d"], "lost_s": [0.0, 1.0, None, None],
+    }  # fmt: skip
+    assert written.to_pandas(["text", "lost_s"]).columns.tolist() == ["text", "lost_s"]
+    assert written.to_pandas(["text"]).text.tolist() == ["a", "b", "c", "d"]
+    with pytest.raises(KeyError, match="confidence"):
+        written.to_arrow(["confidence"])
+
+
+def test_rows_without_an_id_stay_as_they_lie(tmp_path: Path) -> None:
+    assert read_rows(str(tmp_path)).num_rows == 0
+    pq.write_table(pa.table({"caption": ["b"]}), tmp_path / "1.parquet")
+    pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "2.parquet")
+    assert read_rows(str(tmp_path))["caption"].to_pylist() == ["b", "a"]
+
+
+def test_a_result_is_shown_in_a_line() -> None:
+    result = RunResult("complete", "out", 12, 12, {"not_audio": 1}, 60.0, 2.0, {"settings": {"long": "x" * 5000}})
+    assert repr(result) == (
+        "RunResult(status='complete', output='out', rows=12, new_rows=12, errors={'not_audio': 1}, seconds=60.0, "
+        "wall_s=2.0, begun_with='')"
+    )

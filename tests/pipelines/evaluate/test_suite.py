@@ -1,0 +1,108 @@
+"""Suites: what is there of them is run, and ours stands beside what was published."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import jobs.evaluate
+from mats_core.errors import SettingsError
+from pipelines.evaluate.datasets import list_evaluation_sets
+from pipelines.evaluate.run import run_evaluate
+from pipelines.evaluate.suite import FOLDER, load_suite, what_is_there
+from pipelines.settings.evaluate import EvaluateSettings
+from tests.pipelines.evaluate.stand_in import StandIn, install
+from tests.pipelines.evaluate.test_run import published
+
+PAPER = yaml.safe_load((FOLDER / "paper.yaml").read_text())
+
+
+def suite(path: Path, **changes: Any) -> Path:
+    """The paper's suite with other fields, as a file of one's own."""
+    path.write_text(yaml.safe_dump({**PAPER, **changes}))
+    return path
+
+
+def test_the_paper_is_whole() -> None:
+    """Every data set that comes with the code and is not our own; a figure in it has its source."""
+    known = {name for name in list_evaluation_sets() if not name.startswith("soundworld")}
+    assert {row.benchmark for row in load_suite("paper").rows} == known
+    assert all(row.where for row in load_suite("paper").rows if row.published)
+
+
+def test_what_is_there_is_run_and_stands_beside_the_paper(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of ESC-50 two of four are right; a figure that is known is shown with its source, one that is not is a gap."""
+    install(StandIn(lambda row: "Dog"), monkeypatch)
+    row = {"benchmark": "esc50", "metrics": ["accuracy", "macro_f1"], "published": {"A_1": {"accuracy": 0.75}}}
+    tables = [
+        {"title": "Labels & more", "rows": [{**row, "where": "Table 1"}]},
+        {"title": "Captions", "rows": [{"benchmark": "audiocaps", "metrics": ["cider_d"]}]},
+    ]
+    own = suite(tmp_path / "own.yaml", name="own", models=["A_1", "B"], tables=tables)
+    out = tmp_path / "out"
+    settings = EvaluateSettings(suite=str(own), data=[published(tmp_path / "data")], out=str(out), players=0)
+    done = run_evaluate(settings)
+    assert [each.data.name for each in done.cells[0].results] == ["esc50"]
+
+    told = (out / "tables" / "own.md").read_text()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line[:1] == "|"]
+    assert lines[0] == ["data set", "metric", "ours", "A_1", "B", "items"]
+    assert re.fullmatch(r"0\.500 \(0\.\d{3} to 1?0?\.\d{3}\)", lines[2][2]) and lines[2][3:] == ["0.750", "–", "4"]
+    assert lines[3][:2] == ["ESC-50", "macro F1"] and lines[3][3:5] == ["–", "–"]
+    assert lines[6] == ["AudioCaps, test", "CIDEr-D", "–", "–", "–", "–"]
+    assert "PMLR 267" in told and "esc50: Table 1." in told and "no figure is known" in told
+    assert re.search(r"Not run:\n\n- audiocaps: ", told)
+
+    rows = list(csv.DictReader((out / "tables" / "own.csv").open()))
+    ours, theirs = (next(r for r in rows if r["model"] == m and r["metric"] == "accuracy") for m in ("ours", "A_1"))
+    assert (ours["value"], ours["items"], theirs["value"]) == ("0.5", "4", "0.75")
+    assert theirs["source"] == "wang2025mats, Table 1"
+    assert "cannot be listed" in next(r for r in rows if r["benchmark"] == "audiocaps")["source"]
+
+    tex = (out / "tables" / "own.tex").read_text()
+    assert r"\caption{Labels \& more}" in tex and r"A\_1~\cite{wang2025mats}" in tex
+    assert r"ESC-50 & accuracy & 0.500 & 0.750 & -- \\" in tex
+    assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 2 and "–" not in tex
+
+    jobs.evaluate.print_evaluation(settings, done)
+    shown = capsys.readouterr().out
+    assert "| ESC-50 | accuracy | 0.500" in shown and "tables/ (Markdown, LaTeX, CSV)" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"suite": "papers"}, '"papers" is no suite that comes with the code; choose paper'),
+        ({"suite": "paper", "benchmarks": "esc50"}, "suite: benchmarks are named as well"),
+        ({"suite": "paper"}, r"of its \d+ data sets none is in .*; name their folder with --data"),
+        ({"suite": "none.yaml"}, "is not a readable YAML file"),
+    ],
+)
+def test_a_suite_that_cannot_be_run_is_refused(given: dict[str, str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=told):
+        what_is_there(EvaluateSettings(**given, data=[str(tmp_path)], out="out"))
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"benchmark": "esc50", "metrics": ["cider_d"]}, "esc50 has no cider_d; choose of accuracy"),
+        ({"benchmark": "esc51", "metrics": ["accuracy"]}, '"esc51" is not a data set'),
+        ({"benchmark": "esc50", "metrics": ["accuracy"], "published": {"A": {"accuracy": 1}}}, "have no source"),
+        (
+            {"benchmark": "esc50", "metrics": ["accuracy"], "published": {"C": {"accuracy": 1}}, "where": "Table 1"},
+            "figures are of C",
+        ),
+    ],
+)
+def test_a_suite_of_ones_own_is_checked(row: dict[str, Any], told: str, tmp_path: Path) -> None:
+    path = suite(tmp_path / "own.yaml", models=["A"], tables=[{"title": "T", "rows": [row]}])
+    with pytest.raises(SettingsError, match=told):
+        load_suite(path)
