@@ -26,7 +26,8 @@ MEMORY_COLUMNS: Columns = {
     "caption": (pa.string(), "The text of this row of the index."),
     "source": (pa.string(), "The first of the sources that it comes from."),
 }
-FILES = ("index.faiss", "captions.parquet", "memory.json")
+FILES = ("memory.json", "index.faiss", "captions.parquet")
+"""Put in place in this order: a run that is killed meanwhile leaves files that are known to be a memory's."""
 
 
 def shards_folder(out: Output) -> str:
@@ -60,10 +61,10 @@ def write_memory(out: Output, empty: Any, shards: int, facts: Mapping[str, Any])
             place = Path(folder_name)
             local = [_local(shard_uri(folder, n, "faiss"), place) for n in range(shards)]
             fingerprint = faiss_index.merge_shards(empty, local, place / "index.faiss")
-            _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[1])
+            _write_captions([shard_uri(folder, n, "captions.parquet") for n in range(shards)], place / FILES[2])
             size = (place / "index.faiss").stat().st_size
             note = {"fingerprint": fingerprint, **facts, "clusters": int(empty.nlist), "index_bytes": size}
-            note |= {"captions_fingerprint": hash_file(place / FILES[1]), "driver_peak_mb": peak_mb()}
+            note |= {"captions_fingerprint": hash_file(place / FILES[2]), "driver_peak_mb": peak_mb()}
             (place / "memory.json").write_text(json.dumps(sealed(note), indent=1, ensure_ascii=False) + "\n")
             _put_memory(place, out)
             return note
@@ -88,7 +89,7 @@ def _local(uri: str, place: Path) -> Path:
 
 
 def _put_memory(made: Path, out: Output) -> None:
-    """Switch OUTPUT to the memory in `made`, a folder on its disk: index, captions, and last memory.json.
+    """Switch OUTPUT to the memory in `made`, a folder on its disk: first memory.json, then index and captions.
 
     Locally that is three renames, which need no room. To a store the files are uploaded beside the old ones first, and
     the store copies them into place. What fails until then leaves the old memory as it was; a kill between two of the

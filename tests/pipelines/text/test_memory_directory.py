@@ -20,7 +20,7 @@ from mats_core.memory.santa import SantaMemory
 from mats_core.storage import StorageError
 from pipelines.output.folder import Output
 from pipelines.output.lease import LeaseLost
-from pipelines.text.memory_directory import shards_folder, write_memory
+from pipelines.text.memory_directory import check_replaceable, shards_folder, write_memory
 from pipelines.text.memory_shards import Piece, Selection, fill_shard, unit_rows
 
 FACTS = {"encoder_fingerprint": "e" * 64, "dim": 4, "count": 100, "storage": "float32"}
@@ -48,6 +48,31 @@ def build(table: Path, output: str, seed: int = 0) -> dict[str, Any]:
     """What `mats build-memory` does to a table of one part, with no Ray."""
     out = held(output)
     return write_memory(out, fill(table, out, seed), 1, FACTS)
+
+
+@pytest.mark.parametrize("placed", [1, 2])
+def test_one_killed_while_it_puts_its_files_in_place_is_built_again(
+    table: Path, monkeypatch: pytest.MonkeyPatch, placed: int
+) -> None:
+    output, replace, done = str(table / "memory"), os.replace, list[str]()
+
+    def killed(source: Any, target: Any) -> None:
+        if len(done) == placed:
+            raise SystemExit
+        replace(source, target)
+        done.append(os.fsdecode(os.path.basename(target)))
+
+    out = held(output)
+    empty = fill(table, out)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        with pytest.raises(SystemExit):
+            write_memory(out, empty, 1, FACTS)
+    with pytest.raises(SettingsError):
+        SantaMemory.load(output)
+    check_replaceable(output)
+    note = build(table, output)
+    assert SantaMemory.load(output).fingerprint == note["fingerprint"]
 
 
 @pytest.mark.parametrize(
@@ -103,10 +128,10 @@ def test_an_upload_that_fails_leaves_the_old_memory(table: Path, monkeypatch: py
 
 
 def test_a_run_that_lost_the_output_puts_nothing_more_in_place(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen before the index or the captions are in place; meanwhile another run builds its memory."""
+    """Frozen before one of its three files is in place; meanwhile another run builds its memory."""
     output = str(table / "memory")
     real = os.replace
-    for place in range(2):
+    for place in range(3):
         first = held(output)
         empty = fill(table, first)
         seen: list[str] = []
@@ -125,7 +150,7 @@ def test_a_run_that_lost_the_output_puts_nothing_more_in_place(table: Path, monk
             with pytest.raises(LeaseLost, match="another run took this OUTPUT over"):
                 write_memory(first, empty, 1, FACTS)
         assert len(seen) == place + 1
-        if place == 0:
+        if place < 2:
             with pytest.raises(SettingsError, match=r"was changed since its memory.json was written"):
                 SantaMemory.load(output)
         else:
