@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mats_core import load_model
 from pipelines import run_build_memory, run_embed_text, run_train
+from pipelines.train.run import TrainProgress
 
 LLM = ENCODER = "builtin"
 
@@ -39,12 +40,18 @@ def main(sentences: str, work: str, steps: int = 300) -> str:
         data=[{"name": "own", "corpus": str(corpus)}],
         include=["encoder", "llm", "memory"],
         mapper={"kind": "mlp", "vectors": 12, "width": 256},
-        validation=min(64, len(records) // 10),
+        validation=len(records) // 10 if len(records) < 640 else 64,
         training={"steps": steps, "batch_size": 16, "learning_rate": 0.004, "warmup_steps": steps // 20},
-        progress=lambda at: print(f"step {at.step} of {at.steps}: {at.validated}") if at.validated else None,
+        progress=tell,
     )
     print(f"{trained.status} after {trained.step} steps: {trained.model}")
     return trained.model
+
+
+def tell(at: TrainProgress) -> None:
+    """Print what a validation on sentences that were held out came to."""
+    if at.validated is not None:
+        print(f"step {at.step} of {at.steps}: loss {at.validated['validation_loss']:.3f}")
 
 
 if __name__ == "__main__":

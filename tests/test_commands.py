@@ -145,9 +145,9 @@ def typed(command: str, folder: Path, **more: str) -> str:
 def shape(line: str) -> str:
     """A line without what differs from run to run: numbers, times, ids, the width of columns."""
     line = re.sub(r"\b[0-9a-f]{12}\b", "#", line)
+    line = re.sub(r"\w+://\S+|(?<=[ (])/?[\w.-]+/[\w./-]*", "PLACE", line)
     line = re.sub(r"\d+(?:[.,]\d+)*", "#", line)
     line = re.sub(r"# (?:h|min|s)(?: # (?:min|s))?(?=\W|$)", "# s", line)
-    line = re.sub(r"\w+://\S+|(?<=[ (])/?[\w.-]+/[\w./-]*", "PLACE", line)
     return re.sub(r"\s+", " ", line).strip()
 
 
@@ -248,8 +248,7 @@ def test_commands_run_in_their_order(page: str, place: tuple[Path, dict[str, str
                 name = f"{len(outputs)}-{name}"
             outputs.add(name)
             line = line.replace(f" {output[1]}", f" {name}")
-        elif "mats report out/" in line:
-            line = line.replace(" out/", " REA-out/")
+        line = line.replace("mats compact out/", "mats compact out-old/").replace("report out/", "report REA-out/")
         typed(line, folder, **env)
         ended.append(line)
     assert len(ended) >= 2
@@ -263,8 +262,10 @@ def test_what_is_printed_has_the_shape_of_what_is_shown(tmp_path: Path) -> None:
         " ".join(block.lines[0].split()[:3]): block for block in blocks() if not block.lines[0].startswith("mats ")
     }
     write_archive(tmp_path / "archive", 0)
-    scanned = typed("mats scan archive manifest", tmp_path)
-    assert missing(scanned, shown["53 files new"].lines) is None
+    scanned = typed("mats scan archive here/manifest", tmp_path)
+    # note: a bucket has no broken links, which this folder has
+    wanted = ["…" if line.startswith("errors") else line for line in shown["53 files new"].lines]
+    assert missing(scanned, wanted) is None
     dry = typed("mats caption archive out --dry-run", tmp_path)
     wanted = [line for line in shown["files 56 new"].lines if not line.startswith(("errors", "formats"))]
     assert missing(dry, [each for line in wanted for each in (line, "…")]) is None

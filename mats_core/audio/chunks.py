@@ -287,6 +287,8 @@ def _present_wav(
     # Cool Edit's 24 bits in 32, which are floats
     wider = per_second == rate * align and (extensible or bits != 24)
     pcm = _wav_pcm(tag, channels, rate, align if wider else 0, bits, order == ">")
+    if pcm is None and layout.align == 8 and align and 0 < (end - sound.body) % align < 8:
+        end -= (end - sound.body) % align  # what fills it up may be counted
     if pcm is not None:
         _present_pcm(file, pcm, sound.body, end)
     elif end <= sound.body:

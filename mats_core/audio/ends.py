@@ -41,10 +41,9 @@ def find_end(file: SourceFile, head: bytes) -> None:
     elif head[:4] in (b".SoX", b"XoS."):
         order = "<" if head[:1] == b"." else ">"
         size, samples = struct.unpack(order + "IQ", head[4:16]) if len(head) >= 16 else (0, 0)
-        end = 4 + size + 4 * samples
-        if samples and end < file.size and _only_padding(file, end):
-            file.present(b"", 0, end)
-        _promise(file, end if samples else 0)
+        _end_at(file, 4 + size + 4 * samples if samples else 0)
+    elif head[16:20] == b"\xaf\xde\0\0" and head[11] in (1, 99):  # Westwood's AUD
+        _end_at(file, 12 + int.from_bytes(head[2:6], "little"))
     elif is_adx(head):
         _end_adx(file, head)
     elif head[:19] == b"Creative Voice File":
@@ -60,6 +59,13 @@ def _promise(file: SourceFile, size: int) -> None:
     """Mark the file as `cut` where it has fewer bytes than its header promises, but for a few."""
     if 0 < file.size < size - 8 and size < 0xFFFFF000:
         file.cut, file.missing = True, size / file.size - 1
+
+
+def _end_at(file: SourceFile, size: int) -> None:
+    """Leave out tags and zeros behind what its header promises, or tell that it breaks off."""
+    if 0 < size < file.size and _only_padding(file, size):
+        file.present(b"", 0, size)
+    _promise(file, size)
 
 
 def _only_padding(file: SourceFile, end: int) -> bool:
@@ -183,7 +189,7 @@ def _end_voc(file: SourceFile, head: bytes) -> None:
                 file.cut, file.missing = True, file.size / place - 1
             return
         place += 4 + size
-    _promise(file, place)
+    file.cut = place > file.size
 
 
 class _Frames(NamedTuple):

@@ -133,9 +133,8 @@ print(torch.equal(compiled(x), llm.model.layers[0].mlp(x)), torch.distributed.is
 @pytest.mark.processes
 def test_a_process_that_has_transformers_keeps_all_of_it() -> None:
     program = "import transformers.generation.utils; before = set(sys.modules); import mats_core.packages as ours; "
-    assert run_program(program + "ours.import_transformers(); print(set(sys.modules) - before)") == [
-        "{'mats_core.packages'}"
-    ]
+    told = "print([name for name in set(sys.modules) - before if not name.startswith('mats_core')])"
+    assert run_program(f"{program}ours.import_transformers(); {told}") == ["[]"]
 
 
 @pytest.mark.processes

@@ -155,7 +155,8 @@ class Container:
             self._file.check()
             # seconds: damage can decode to many frames; FLAC whose headers are damaged are several frames in truth
             most = 1.5 * float((packet.duration or 1 << 62) * self.base) if self.place is None else 1 << 62
-            swallows = self._swallows and self._usual > 0
+            coded = not self.stream.codec_context.name.startswith(("pcm", "dfpwm"))  # else any bytes are samples
+            swallows = self._swallows and self._usual > 0 and coded
             for number, frame in enumerate(frames):
                 if swallows and frame.samples > 2 * self._usual:  # what it swallowed is no sound
                     yield frame.pts, None, 0, packet

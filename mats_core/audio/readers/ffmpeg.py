@@ -264,7 +264,8 @@ class FfmpegSource(Source):
     def _frames_declared(self) -> int | None:
         """Length in frames, where the track itself tells it in a time base as fine as its samples."""
         duration, base = self._opened.stream.duration, self._opened.base
-        known = not (self._bare or self._by_count or duration is None or base * self.sample_rate > 1)
+        unpadded = self._opened.kind in ("apm", "kvag")
+        known = not (self._bare or self._by_count or unpadded or duration is None or base * self.sample_rate > 1)
         return int(duration * base * self.sample_rate) if known else None
 
     def _start(self, first: int) -> tuple[int, Iterator[Unit]]:

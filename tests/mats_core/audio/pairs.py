@@ -108,24 +108,22 @@ ADPCM in NUT, which does not tell what newer FFmpegs want to know of it."""
 _NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726"
 RATES = {**dict.fromkeys(_NARROW.split(), 8000), "g722": 16000, "libspeex": 16000, "adpcm_swf": 44100}
 STEREO = {"s302m", "mlp", "truehd", "pcm_dvd", "vorbis"}
-_JOINED = "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus rm voc webm"
 RULES = {
     "as if whole": {
         "tag before": "3g2 3gp f4v ipod mov mp4 wtv",
-        "tags behind": "w64",
+        "tags behind": "nut:g723_1 w64",
         "zeros behind": "au sox w64",
-        "twice": _JOINED,
+        "twice": "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus rm voc webm",
     },
     "every second": {
-        "whole": "*:flac",
-        "tag before": "*:flac",
-        "zeroed": "avi *:flac",
-        "flipped": "*:flac asf wtv",
-        "noise in": "mp3 rm apm kvag w64:pcm_s64le",
-        "bytes out": "*:flac *:mp2 adx ismv mpeg:ac3 vob:ac3 w64 wav",
-        "twice": "asf",
+        "whole": "asf:flac wtv:flac",
+        "zeroed": "asf:flac avi flac w64:flac wav:flac wtv:flac",
+        "flipped": "asf:libvorbis asf:pcm_mulaw wtv:wmav1 wtv:wmav2",
+        "noise in": "flv:libspeex mp3 nut:adpcm_swf nut:libgsm_ms rm w64:pcm_s64le",
+        "bytes out": "adx flac ismv mp2 mpeg:ac3 nut:libgsm_ms nut:mp2 vob:ac3 w64:adpcm_ima_wav w64:adpcm_ms w64:flac "
+        "w64:mp2 wav:adpcm_ima_wav wav:adpcm_ms wav:flac wav:mp2",
     },
-    "pushed out": {"noise in": "adx aiff caf ismv w64 wav"},
+    "pushed out": {"noise in": "adx aiff:adpcm_ima_qt aiff:adpcm_ima_ws caf:adpcm_ima_wav ismv w64 wav"},
     "newer FFmpeg": {"noise in": "w64:g723_1 wav:g723_1", "bytes out": "w64:g723_1 wav:g723_1"},
 }
 """Where a run is right without hearing what `ffmpeg` hears: rule → damage → the containers, or pairs, it holds for.
@@ -134,9 +132,9 @@ as if whole: exactly the whole file is heard, twice where it is there twice. `ff
     from the beginning of a tag, refuses a W64 with anything behind it, hears the zeros behind an AU or SoX, and of
     joined files hears the first alone, or the second at the times of the first.
 every second: the tones that are heard stand in the seconds where they were written, none is shorter than in either of
-    `ffmpeg`'s hearings, and the length is no less. It hears nothing behind some damage (ASF, WTV, fragmented MP4),
-    moves sound by time stamps that damage made (RealMedia, MP3, ADPCM), closes gaps in AVI, and does not place FLAC by
-    the numbers of its frames.
+    `ffmpeg`'s hearings, and what is missing at the end is told. It hears nothing behind some damage (ASF, WTV,
+    fragmented MP4), moves sound by time stamps that damage made (RealMedia, MP3, MP2, ADPCM), closes gaps in AVI, and
+    does not place FLAC by the numbers of its frames.
 pushed out: noise pushes sound behind the end that the header tells, where `ffmpeg` stops; a W64 it refuses. The header
     of a recording that was not closed tells as little, so all of it is heard.
 newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Debian's.
@@ -144,5 +142,5 @@ newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Deb
 
 
 UNCHECKED = re.compile("pcm|adpcm|g72|dfpwm|libgsm|nellymoser|real|libspeex|wma|sbc|.*(vorbis|mp3|mp2|opus)")
-# where nothing tells how much there is to be, and that no packet is whole (of the pair, it is cut between two packs)
-PROMISELESS = "ircam nut spdif wsaud mpeg:libmp3lame"
+# where nothing tells how much there is to be, and every packet is whole (the pairs are cut between two packs)
+PROMISELESS = "ircam nut spdif mpeg:libmp3lame vob:ac3 vob:libmp3lame"

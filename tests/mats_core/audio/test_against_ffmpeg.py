@@ -217,11 +217,12 @@ def _within(place: tuple[float, float, int], other: tuple[float, float, int] | N
     return other is not None and other[0] - NEAR_S <= place[0] and place[1] <= other[1] + NEAR_S
 
 
-def _is_better(heard: np.ndarray, theirs: list[np.ndarray], damage: str) -> bool:
-    """Whether every second of the file is heard where it was written, and no less of it than `ffmpeg` hears there."""
+def _is_better(heard: np.ndarray, theirs: list[np.ndarray], damage: str, lost_s: float) -> bool:
+    """Whether every second of the file is heard where it was written, no less of it than `ffmpeg` hears there, and what
+    is missing at the end is told."""
     ours, times = _places(heard), 2 if damage == "twice" else 1
     shortest = min(len(each) / RATE for each in theirs)
-    if not min(shortest, times * SECONDS) - NEAR_S <= len(heard) / RATE <= times * SECONDS + 0.5:
+    if not min(shortest, times * SECONDS) - NEAR_S - lost_s <= len(heard) / RATE <= times * SECONDS + 0.5:
         return False
     for tone, (first, last, frames) in ours.items():
         where = (first - tone, last - tone - (times - 1) * SECONDS)
@@ -253,7 +254,7 @@ def _judged(decoder: IsolatedDecoder, path: Path, pair: str, damage: str, size: 
         return ""
     if wrong and not heard.error:
         rule = "" if damage != "whole" and not _difference(heard.samples, behind) else None
-        rule = rule if rule is not None else _rule(heard.samples, path, damage, size, whole, [in_place, behind])
+        rule = rule if rule is not None else _rule(heard, path, damage, size, whole, [in_place, behind])
         words = RULES.get(rule, {}).get(damage, "").split()
         if rule and not {pair, pair.partition(":")[0], "*:" + pair.partition(":")[2]} & {*words}:
             return f"{wrong} (as by {rule})"
@@ -263,18 +264,19 @@ def _judged(decoder: IsolatedDecoder, path: Path, pair: str, damage: str, size: 
 
 
 def _rule(
-    heard: np.ndarray, path: Path, damage: str, size: int, whole: list[np.ndarray], theirs: list[np.ndarray]
+    run: _Heard, path: Path, damage: str, size: int, whole: list[np.ndarray], theirs: list[np.ndarray]
 ) -> str | None:
     """The rule by which it is right; None where there is none."""
+    heard, lost_s = run.samples, run.lost_s
     times = {**dict.fromkeys(_NO_SOUND, 1), "twice": 2}.get(damage)
     if times and not all(_difference(heard, np.tile(each, times)) for each in whole):
         return "as if whole"
     if damage == "noise in" and len(heard) > len(theirs[0]) and _goes_on(heard, path, size):
         return "pushed out"
-    if _is_better(heard, theirs, damage):
+    if _is_better(heard, theirs, damage, lost_s):
         return "every second"
     plain = _plain(path)
-    newer = not _difference(heard[: len(plain)], plain) or _is_better(heard, [plain], damage)
+    newer = not _difference(heard[: len(plain)], plain) or _is_better(heard, [plain], damage, lost_s)
     return "newer FFmpeg" if newer and len(plain) and damage != "whole" else None
 
 
@@ -284,10 +286,11 @@ def _untrue(heard: _Heard, pair: str, damage: str, whole: np.ndarray) -> str:
     ours, right = _places(heard.samples), _places(whole)
     missing = sum(max(0, right[tone][2] - ours.get(tone, (0, 0, 0))[2]) for tone in right) * FRAME_S
     if damage in (*_NO_SOUND, "whole", "twice"):
-        return "" if heard.complete else f"complete is false, lost_s {heard.lost_s}"
+        unheard = damage == "twice" and len(heard.samples) < 1.5 * SECONDS * RATE  # which it may tell
+        return "" if heard.complete or unheard else f"complete is false, lost_s {heard.lost_s}"
     promised = not {container, pair} & {*PROMISELESS.split()}
     seen = promised if damage == "cut" else not UNCHECKED.match(codec)
-    if seen and missing > 0.5 and heard.complete:
+    if seen and missing > 0.7 and heard.complete:
         return f"complete is true where {missing:.2f} s are missing"
     return f"lost_s {heard.lost_s:.1f} where {missing:.1f} s are missing" if heard.lost_s > missing + 4 else ""
 
