@@ -126,10 +126,14 @@ MOST_TOLD = 8
 
 
 def field_error(
-    kind: type[Any], error: ValidationError, where: str = "", shown: Callable[[str, Any], str] | None = None
+    kind: type[Any],
+    error: ValidationError,
+    where: str = "",
+    shown: Callable[[str, Any], str] | None = None,
+    all_of_them: bool = False,
 ) -> SettingsError:
     """pydantic's error about settings of `kind` as a SettingsError that names the first wrong field, below `where`, and
-    in further lines the other ones.
+    with `all_of_them` in further lines the other ones.
 
     shown: how a message may show a value, given its field's name; by default whole texts up to 80 letters.
     """
@@ -139,7 +143,7 @@ def field_error(
         name = ".".join([*([where] if where else []), *names]) or kind.__name__
         # note: of what may be one thing or another, pydantic says what is wrong with it as either; the first will do
         told.setdefault(name, _sentence(detail, (shown or _shown)(name, detail["input"]), fields))
-    (name, (problem, remedy)), *others = told.items()
+    (name, (problem, remedy)), *others = told.items() if all_of_them else list(told.items())[:1]
     more = [f"\n{each}: {what}; {todo}" for each, (what, todo) in others[: MOST_TOLD - 1]]
     left = len(others) - len(more)
     return SettingsError(name, problem, "".join([remedy, *more, f"\nand {left} more" if left else ""]))

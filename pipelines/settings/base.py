@@ -110,12 +110,12 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def build(kind: type[Model], values: Mapping[str, Any]) -> Model:
-    """Settings of `kind` from plain values; raises SettingsError naming the first bad setting. What may be a secret is
+    """Settings of `kind` from plain values; raises SettingsError naming every bad setting. What may be a secret is
     not shown: the value of a setting that there is not, or that is called like one."""
     try:
         return kind(**values)
     except ValidationError as error:
-        raise field_error(kind, error, shown=_shown) from None
+        raise field_error(kind, error, shown=_shown, all_of_them=True) from None
 
 
 def _shown(name: str, value: Any) -> str:
