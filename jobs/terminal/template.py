@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 WIDTH = 110
 
@@ -65,8 +64,10 @@ def _model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 
 def _shown(field: FieldInfo) -> str:
+    if field.is_required():
+        return "TO BE GIVEN"
     default = field.get_default(call_default_factory=True)
-    if default is PydanticUndefined or default is None:
-        return "null" if default is None else "TO BE GIVEN"
+    if default is None:
+        return "null"
     value = list(default) if isinstance(default, tuple) else default
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("...\n").strip()

@@ -29,7 +29,7 @@ TOLERANCE_S = {"joined.mp3": 0.35, "raw.aac": 0.1, "short.m4a": 0.03, "joined.og
 """Encoders pad to whole frames, and these headers are not there to tell; each of several joined files has its own."""
 FILMS = ("film-mp4", "film-mkv", "film-mov")
 """With a track of pictures before the sound's."""
-LATE = {"aac", "amr", "3gp", "wma"}
+LATE = {"aac", "amr", "3gp", "wma", "nutaac", "mp4parts"}
 """Formats that do not tell their encoder's delay."""
 
 
@@ -48,7 +48,14 @@ def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
     return found
 
 
-RATES = {"libopencore_amrnb": 8000, "g722": 16_000, "adpcm_swf": 44_100, "adpcm_ms": 48_000, "adpcm_ima_ssi": 48_000}
+RATES = {
+    "libopencore_amrnb": 8000,
+    "g722": 16_000,
+    "adpcm_swf": 44_100,
+    "adpcm_ms": 48_000,
+    "adpcm_ima_ssi": 48_000,
+    "adpcm_ima_qt": 48_000,
+}
 """Codecs that know one rate, and keep no click of one sample."""
 
 
