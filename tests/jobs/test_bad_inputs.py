@@ -193,6 +193,7 @@ def test_what_only_loading_tells(model: Path, sound: str, case: str) -> None:
 
 
 @pytest.mark.msclap
+@pytest.mark.processes
 def test_a_malicious_clap_inside_a_model(model: Path, sound: str) -> None:
     pytest.importorskip("torchlibrosa", reason="needs the msclap package")
     from tests.official_clap import write_tokenizer
