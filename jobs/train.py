@@ -190,7 +190,7 @@ def finish(result: TrainResult, config: str) -> int:
 def adapt(settings: AdaptSettings) -> int:
     """Teach a model the words of an archive with text alone: sentences about it, or corrected answers.
 
-    They are mixed with the model's own training text, so that nothing is forgotten. Run again to continue.
+    They are mixed with the model's own training text, so that little is forgotten. Run again to continue.
     """
     from pipelines.adapt.run import run_adapt
 
