@@ -43,6 +43,7 @@ def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> Non
         return
     found = _flac_end(file, info, without_tag(file, file.size))
     total = max(info.total, found.samples)
+    file.cut = not found.whole and any(file.head(1 << 16, offset=max(0, file.size - (1 << 16))))
     if (in_memory and file.head(file.size).find(head[:8], 8) > 0) or (
         suspicious and file.size - _flac_metadata(file) > _most_bytes(info, total)
     ):

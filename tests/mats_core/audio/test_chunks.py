@@ -158,9 +158,22 @@ def test_a_trailer_that_breaks_off_is_not_heard_either(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "au"])
-def test_another_file_behind_the_end_is_not_heard_as_samples(kind: str) -> None:
+@pytest.mark.parametrize("between", ["nothing", *TAGS, "ID3v2"])
+def test_another_file_behind_the_end_is_not_heard_as_samples_but_told(kind: str, between: str) -> None:
     """As FFmpeg has it: such a file ends where its header says. Of AU files it hears both, and so do we."""
-    assert np.array_equal(heard(MAKERS[kind](behind=MAKERS[kind]())), SAMPLES)
+    tag = (TAGS | PADDING).get(between, b"")
+    decoded = decode(io.BytesIO(MAKERS[kind](behind=tag + MAKERS[kind]())), sample_rate=RATE)
+    assert np.array_equal(decoded.samples, SAMPLES)
+    assert not decoded.complete
+    assert decoded.lost_s == pytest.approx(10.0, abs=0.1)
+
+
+@pytest.mark.parametrize("other", ["flac", "ogg", "mp3 behind a tag"])
+def test_a_file_of_another_kind_behind_the_end_is_told_too(other: str) -> None:
+    behind = encode(melody(16000, 3.0), 16000, other[:4].strip())
+    decoded = decode(io.BytesIO(wav(behind=PADDING["ID3v2"] * ("tag" in other) + behind)), sample_rate=RATE)
+    assert np.array_equal(decoded.samples, SAMPLES)
+    assert not decoded.complete
 
 
 @pytest.mark.parametrize("tag", [*TAGS, *PADDING])

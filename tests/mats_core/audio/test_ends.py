@@ -112,6 +112,39 @@ def test_two_adx_files_are_heard_one_behind_the_other(recording):
     assert decoded.complete
 
 
+UNHEARD = ["wav", "aiff", "m4a", "mp4", "mov", "g722", "tta", "cafadpcm", "ast", "smjpeg", "argo", "wtv"]
+
+
+@pytest.mark.parametrize("kind", UNHEARD)
+@pytest.mark.parametrize("between", [b"", APE], ids=["", "tag"])
+def test_a_file_behind_one_that_promises_its_length_is_told(recording, kind, between):
+    """FFmpeg hears the first alone, and so do others."""
+    data = recording(kind)
+    whole, joined = heard(data), heard(data + between + data)
+    assert np.array_equal(joined.samples, whole.samples)
+    assert not joined.complete
+    assert joined.lost_s == pytest.approx(SECONDS, abs=0.7)
+    assert heard(data + between).complete
+
+
+@pytest.mark.parametrize("kind", ["wv", "gxf"])
+def test_a_file_behind_another_is_heard_where_nothing_promises_an_end(recording, kind):
+    decoded = heard(recording(kind) + APE * (kind == "wv") + recording(kind))
+    assert tone_of_each_second(decoded.samples, RATE) == [*range(SECONDS)] * 2
+    assert decoded.complete
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "opus", "webm", "avi", "wma", "ac3", "m4a"])
+@pytest.mark.parametrize("other", ["wav", "flac", "webm"])
+def test_a_file_of_another_kind_behind_one_is_told(recording, kind, other):
+    if kind == other:
+        return
+    decoded = heard(recording(kind) + recording(other))
+    assert tone_of_each_second(decoded.samples, RATE)[: SECONDS - 1] == [*range(SECONDS - 1)]
+    assert not decoded.complete
+    assert decoded.lost_s < SECONDS
+
+
 def test_the_size_that_asf_declares_is_made_true(recording):
     data = recording("wma")
     for changed, cut in ((data, False), (data + bytes(3000), False), (data[:-3000], True)):
