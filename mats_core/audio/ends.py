@@ -49,6 +49,8 @@ def find_end(file: SourceFile, head: bytes) -> None:
         order = "<" if head[:1] == b"." else ">"
         size, samples = struct.unpack(order + "IQ", head[4:16]) if len(head) >= 16 else (0, 0)
         _end_at(file, 4 + size + 4 * samples if samples else 0)
+    elif head[:4] == b"MMMD":
+        _end_at(file, 8 + int.from_bytes(head[4:8], "big"))
     elif head[16:20] == b"\xaf\xde\0\0" and head[11] in (1, 99):  # Westwood's AUD
         _end_at(file, 12 + int.from_bytes(head[2:6], "little"))
     elif is_adx(head):

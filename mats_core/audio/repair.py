@@ -46,9 +46,9 @@ def skip_tag(file: SourceFile) -> None:
 
 
 def _joined_files(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
-    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX or VOC files that stand one behind the other in
-    `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
-    one."""
+    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX, VOC or SWF files that stand one behind the
+    other in `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where
+    there is one."""
     end = 0  # where the first ends by its header
     if head[:4] == EBML:
         known, end = ebml_end(head)
@@ -59,7 +59,7 @@ def _joined_files(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
     elif is_adx(head):
         begin = head[:12]
     else:
-        begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26}.get(head[:4], 0)]
+        begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26, b"FWS\4": 16}.get(head[:4], 0)]
     if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
         return []
     return _behind_one_another(_found(file, re.compile(re.escape(begin)), len(begin)), file.size)

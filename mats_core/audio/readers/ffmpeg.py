@@ -24,7 +24,7 @@ from mats_core.audio.readers.flac import frame_places
 from mats_core.audio.signatures import NAMING_FORMATS, Signature
 
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
-_BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
+_BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm|swf")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
 _BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
 _PARSED = frozenset({"asf", "avi", "wtv"})  # whose FLAC FFmpeg cuts into frames itself, and then times late

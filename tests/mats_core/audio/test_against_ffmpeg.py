@@ -98,7 +98,7 @@ def _ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
 
 def _written(container: str, codec: str, path: Path) -> bytes:
     """A file of the tones; empty where this FFmpeg does not write it."""
-    rate = RATES.get(codec, 48_000)
+    rate = RATES.get(codec) or RATES.get(container, 48_000)
     options = ["-ac", "2"] if codec in STEREO else []
     options += ["-b:a", "24k"] if codec == "nellymoser" else []
     sound = ["-f", "s16le", "-ar", str(rate), "-ac", "1", "-i", "pipe:0"]
