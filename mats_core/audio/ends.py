@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mats_core.audio.chunks import tell_another, without_tag
@@ -162,24 +162,39 @@ def _end_asf(file: SourceFile, head: bytes) -> None:
 def _breaks_off(file: SourceFile) -> bool:
     """Whether the boxes of an MP4 lead elsewhere than to its end, as far as they are looked at. Another MP4 behind it,
     of which nothing is heard, is told; parts (`moof`) are heard one behind the other."""
-    place, seen = 0, set()
+    seen = set()
+    for name, place, end in _boxes(file):
+        if name == b"ftyp" and b"moov" in seen and b"moof" not in seen:
+            file.is_followed(place, alike=True)
+            return True
+        seen.add(name)
+        if end < 0 or end > file.size:
+            return tell_another(file, place) or not _only_padding(file, place)
+    return False
+
+
+def lacks_index(file: SourceFile) -> bool:
+    """Whether an MP4 is without the box that tells where its sound is, or breaks off in it."""
+    boxes = list(_boxes(file))
+    whole = any(name in (b"moov", b"moof") and 0 < end <= file.size for name, _, end in boxes)
+    return not whole and boxes[0][2] > 0
+
+
+def _boxes(file: SourceFile) -> Iterator[tuple[bytes, int, int]]:
+    """(name, begin, end) of the boxes of an MP4, as far as they are looked at: the last may end behind the file, or be
+    none (-1)."""
+    place = 0
     for _ in range(_FAR_BOXES if file.far else _BOXES):
         data = file.head(16, offset=place)
         size = int.from_bytes(data[:4], "big")
-        if size == 0 and len(data) >= 8 and any(data):
-            return False  # up to the end
+        if place == file.size or (size == 0 and len(data) >= 8 and any(data)):
+            return  # this one goes up to the end
         size = int.from_bytes(data[8:], "big") if size == 1 else size
         named = all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in data[4:8])
-        if data[4:8] == b"ftyp" and b"moov" in seen and b"moof" not in seen:
-            file.is_followed(place, alike=True)
-            return True
-        seen.add(data[4:8])
-        if size < 8 or size > file.size - place or not named:
-            return tell_another(file, place) or not _only_padding(file, place)
+        yield data[4:8], place, place + size if size >= 8 and named else -1
+        if size < 8 or not named or place + size > file.size:
+            return
         place += size
-        if place == file.size:
-            return False
-    return False
 
 
 _BOXES, _FAR_BOXES = 100_000, 16  # looked at in a local file, and in one of a store, where each costs a read

@@ -10,7 +10,7 @@ import soundfile
 
 from mats_core.audio.decode import Decoded, decode
 from mats_core.audio.ends import find_end
-from mats_core.audio.file import SourceFile
+from mats_core.audio.file import AudioError, SourceFile
 from tests.recordings import encode, tone_of_each_second, tones
 
 RATE, SECONDS = 16000, 8
@@ -110,6 +110,19 @@ def test_two_adx_files_are_heard_one_behind_the_other(recording):
     decoded = heard(recording("adx") * 2)
     assert tone_of_each_second(decoded.samples, RATE) == [*range(SECONDS)] * 2
     assert decoded.complete
+
+
+@pytest.mark.parametrize("kind", ["m4a", "mov"])
+def test_an_mp4_that_breaks_off_before_its_index_says_so(recording, kind):
+    data = recording(kind)
+    index = data.find(b"moov") - 4
+    assert index > len(data) // 2  # behind the sound
+    for share in (0.3, 0.9, 1.0):
+        with pytest.raises(AudioError, match="before its index") as error:
+            heard(data[: round(index * share) + 100 * (share == 1.0)])
+        assert error.value.code == "decode_failed"
+    with pytest.raises(AudioError, match="damaged"):
+        heard(data[: index + 8] + bytes(100) + data[index + 108 :])  # the index is there
 
 
 UNHEARD = ["wav", "aiff", "m4a", "mp4", "mov", "g722", "tta", "cafadpcm", "ast", "smjpeg", "argo", "wtv"]
