@@ -121,8 +121,6 @@ def test_an_mp4_that_breaks_off_before_its_index_says_so(recording, kind):
         with pytest.raises(AudioError, match="before its index") as error:
             heard(data[: round(index * share) + 100 * (share == 1.0)])
         assert error.value.code == "decode_failed"
-    with pytest.raises(AudioError, match="damaged"):
-        heard(data[: index + 8] + bytes(100) + data[index + 108 :])  # the index is there
 
 
 UNHEARD = ["wav", "aiff", "m4a", "mp4", "mov", "g722", "tta", "cafadpcm", "ast", "smjpeg", "argo", "wtv"]
