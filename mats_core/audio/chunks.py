@@ -18,8 +18,9 @@ import struct
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from mats_core.audio.beginnings import may_begin, tell_another, without_tag
 from mats_core.audio.file import AudioError, SourceFile
-from mats_core.audio.signatures import HEAD_BYTES, begins_a_file, sniff
+from mats_core.audio.signatures import HEAD_BYTES, sniff
 
 _MOST_CHUNKS = 1000  # in front of the sound, and behind it; each may cost a read
 _MOST_ZEROS = 1 << 20  # bytes of padding; more of them are digital silence
@@ -210,8 +211,7 @@ def _ends(file: SourceFile, start: int, end: int, layout: _Layout | None) -> boo
         data = window.at(place, max(header, 32))
         if left <= _STRAY:
             return True
-        another = layout is not None and (begins_a_file(data) or _tag_size(data)) and tell_another(file, place)
-        if another or _is_tag(data, left):
+        if (layout is not None and may_begin(data) and tell_another(file, place)) or _is_tag(data, left):
             return True
         if not any(data):
             # note: a header of size 0 was never filled in: what follows it is silence
@@ -232,50 +232,6 @@ def _is_tag(data: bytes, left: int) -> bool:
         or (data[:3] == b"ID3" and len(data) > 5 and 2 <= data[3] <= 4 and data[4] < 0xFF)
         or data[:11] == b"LYRICSBEGIN"
     )
-
-
-def tell_another(file: SourceFile, place: int) -> bool:
-    """Whether another file begins at `place`, behind the sound, or behind tags there; if so, the file tells it."""
-    begin, head = place, file.head(32, offset=place)
-    while size := _tag_size(head):
-        has_header = head[:3] == b"APE" and file.head(8, offset=place + _size_of_ape(head)) == head[:8]
-        place += size + (_size_of_ape(head) if has_header else 0)
-        head = file.head(32, offset=place)
-    another = sniff(file.head(HEAD_BYTES, offset=place)) if place > begin else sniff(head)
-    if not begins_a_file(head) and (place == begin or another.kind != "audio"):
-        return False
-    file.is_followed(place, another.name == sniff(file.head(HEAD_BYTES)).name)
-    return True
-
-
-def _size_of_ape(head: bytes) -> int:
-    """Bytes of an APE tag without its header."""
-    return int.from_bytes(head[12:16], "little")
-
-
-def _tag_size(head: bytes) -> int:
-    """Bytes of the ID3 tag, or of the header or footer of an APE tag, that bytes begin with, 0 where they do not."""
-    if head[:8] == b"APETAGEX":
-        return 32
-    return 128 if head[:3] == b"TAG" else id3_size(head)
-
-
-def id3_size(head: bytes) -> int:
-    """Bytes of the ID3 tag that bytes begin with, 0 where they do not."""
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-    return 10 + size + (10 if head[5] & 0x10 else 0)
-
-
-def without_tag(file: SourceFile, end: int) -> int:
-    """Where the sound of a file ends that ends at `end`, with or without ID3v1 and APE tags."""
-    tail = file.head(128 + 32, offset=max(0, end - 160))
-    if tail[-128:-125] == b"TAG":
-        end, tail = end - 128, tail[:-128]
-    if tail[-32:-24] == b"APETAGEX":
-        end -= struct.unpack("<I", tail[-20:-16])[0] + 32 * (tail[-9] >> 7)
-    return end
 
 
 # --- headers made anew ---------------------------------------------------------------------------------------

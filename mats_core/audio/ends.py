@@ -5,12 +5,10 @@ FFmpeg hears what stands behind that (tags, zeros) as damage, and does not tell 
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from mats_core.audio.chunks import tell_another, without_tag
+from mats_core.audio.beginnings import FrameKind, frame_of, tell_another, without_tag
 from mats_core.audio.file import SourceFile
 
 _TAIL = 1 << 17  # bytes in which the last frames are looked for
@@ -26,7 +24,7 @@ def find_end(file: SourceFile, head: bytes) -> None:
 
     Raises AudioError with a storage code where reading fails.
     """
-    if frame := _frame_of(head):
+    if frame := frame_of(head):
         _end_with_a_frame(file, frame)
     elif head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         _end_avi(file, int.from_bytes(head[4:8], "little") + 8)
@@ -247,68 +245,7 @@ def _end_voc(file: SourceFile, head: bytes) -> None:
     file.cut = place > file.size
 
 
-class _Frames(NamedTuple):
-    """Frames that tell how long they are. `begin`: what one begins with; `length`: of its first bytes, that of the
-    frame, 0 where they are none."""
-
-    begin: re.Pattern[bytes]
-    length: Callable[[bytes], int]
-
-
-def _ac3_bytes(head: bytes) -> int:
-    if head[:2] != b"\x0bw" or len(head) < 6:
-        return 0
-    if head[5] >> 3 > 10:  # E-AC-3
-        return 2 * ((head[2] << 8 & 0x700 | head[3]) + 1)
-    rate, code = head[4] >> 6, head[4] & 63
-    if rate == 3 or code >= 2 * len(_AC3_KBITS):
-        return 0
-    kbits = _AC3_KBITS[code // 2]
-    return (4 * kbits, 2 * (kbits * 96000 // 44100 + code % 2), 6 * kbits)[rate]
-
-
-def _adts_bytes(head: bytes) -> int:
-    there = len(head) >= 6 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
-    return (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5 if there else 0
-
-
-def _latm_bytes(head: bytes) -> int:
-    there = len(head) >= 3 and head[0] == 0x56 and head[1] & 0xE0 == 0xE0
-    return ((head[1] & 0x1F) << 8 | head[2]) + 3 if there else 0
-
-
-def _dts_bytes(head: bytes) -> int:
-    there = len(head) >= 8 and head[:4] == b"\x7f\xfe\x80\1"
-    return ((head[5] & 3) << 12 | head[6] << 4 | head[7] >> 4) + 1 if there else 0
-
-
-def _mlp_bytes(head: bytes) -> int:
-    return 2 * (head[0] << 8 & 0xF00 | head[1]) if len(head) >= 4 else 0
-
-
-_AC3_KBITS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640)
-_KINDS = tuple(
-    _Frames(re.compile(begin, re.DOTALL), length)
-    for begin, length in (
-        (rb"\xff[\xf0\xf1\xf8\xf9]", _adts_bytes),
-        (rb"\x0bw", _ac3_bytes),
-        (rb"\x56[\xe0-\xff]", _latm_bytes),
-        (rb"\x7f\xfe\x80\x01", _dts_bytes),
-        (rb"....\xf8\x72\x6f[\xba\xbb]", _mlp_bytes),
-    )
-)
-
-
-def _frame_of(head: bytes) -> _Frames | None:
-    """What frames a bare stream is made of, by its first two."""
-    for frames in _KINDS:
-        size = frames.length(head) if frames.begin.match(head) else 0
-        if size and (size >= len(head) - 16 or frames.length(head[size:])):
-            return frames
-    return None
-
-
-def _end_with_a_frame(file: SourceFile, frames: _Frames) -> None:
+def _end_with_a_frame(file: SourceFile, frames: FrameKind) -> None:
     """By the chain of the last frames: each tells where the next one is."""
     stop = without_tag(file, file.size)
     offset, end = max(0, stop - _TAIL), 0

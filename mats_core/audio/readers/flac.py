@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import av
 import numpy as np
 
-from mats_core.audio.chunks import without_tag
+from mats_core.audio.beginnings import without_tag
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
 from mats_core.audio.readers.container import NO_ERRORS
 

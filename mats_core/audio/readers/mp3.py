@@ -17,7 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from mats_core.audio.chunks import id3_size, tell_another
+from mats_core.audio.beginnings import BYTES, PADDING, RATES, SAMPLES, id3_size, tell_another
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
 from mats_core.audio.readers.container import NO_ERRORS
 
@@ -28,34 +28,6 @@ _TAGS = (b"ID3", b"TAG", b"APE", b"LYR", b"3DI")
 _MOST_TRAILER = 1 << 16  # bytes of tags behind the sound
 _SAMPLED, _SAMPLE_BYTES, _FEWEST = 8, 1 << 15, 8
 _TOLERATED = 0.1  # by how much frames seen here and there may be longer or shorter than the header tells
-
-
-def _tables() -> tuple[npt.NDArray[np.int64], ...]:
-    """By the 10 bits of a header that tell version, layer, bit rate and sampling rate: bytes of a frame and of its
-    padding, samples of a frame, and Hz; 0 bytes where no frame begins like that."""
-    rates = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-    low = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
-    kbits = {
-        (True, 1): tuple(range(32, 449, 32)),
-        (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-        (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-        (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
-        (False, 2): low,
-        (False, 3): low,
-    }
-    found = np.zeros((4, 1024), np.int64)
-    for key in range(1024):
-        version, layer, kbit, hertz = key >> 8, 4 - (key >> 6 & 3), key >> 2 & 15, key & 3
-        if version == 1 or layer == 4 or kbit in (0, 15) or hertz == 3:
-            continue
-        rate, bits = rates[version][hertz], kbits[version == 3, layer][kbit - 1] * 1000
-        samples = 384 if layer == 1 else 576 if layer == 3 and version != 3 else 1152
-        slot = 4 if layer == 1 else 1
-        found[:, key] = samples // 8 // slot * bits // rate * slot, slot, samples, rate
-    return tuple(found)
-
-
-_BYTES, _PADDING, _SAMPLES, _RATES = _tables()
 
 
 _SAME = 0b1111000011  # of these bits, those that are the same in all frames of a stream
@@ -83,8 +55,8 @@ def _candidates(data: bytes, offset: int) -> Frames:
     at = np.flatnonzero((there[:-2] == 0xFF) & (there[1:-1] >= 0xE2))
     second, third = there[at + 1].astype(np.int64), there[at + 2].astype(np.int64)
     key = (second >> 1 & 15) << 6 | third >> 2
-    size = _BYTES[key] + _PADDING[key] * (third >> 1 & 1)
-    known = _BYTES[key] > 0
+    size = BYTES[key] + PADDING[key] * (third >> 1 & 1)
+    known = BYTES[key] > 0
     return Frames(at[known] + offset, size[known], key[known])
 
 
@@ -157,7 +129,7 @@ class Mp3Source(Source):
             raise AudioError("decode_failed", "no chain of MPEG frames")
         head = file.head(4096, offset=int(frames.at[0]))
         self._header = _header(head[: int(frames.size[0])])
-        self.sample_rate = int(_RATES[frames.key[-1]])
+        self.sample_rate = int(RATES[frames.key[-1]])
         self.channels = 1 if head[3] >> 6 == 3 else 2
 
     def close(self) -> None:
@@ -174,14 +146,14 @@ class Mp3Source(Source):
                 self._frames = _linked(Frames(*(np.concatenate(each) for each in zip(*self._found, strict=True))))
 
     def _held(self) -> int:
-        return int(_SAMPLES[self._frames.key].sum())
+        return int(SAMPLES[self._frames.key].sum())
 
     def _sound(self) -> tuple[Frames, _Numbers]:
         """The frames of sound found so far, and the source frames where they begin and the last ends: int64 [N + 1]."""
         frames = self._frames
         if self._header is not None:
             frames = Frames(*(each[1:] for each in frames))
-        lengths = _SAMPLES[frames.key] * self.sample_rate // np.maximum(1, _RATES[frames.key])
+        lengths = SAMPLES[frames.key] * self.sample_rate // np.maximum(1, RATES[frames.key])
         starts = np.concatenate([[0], np.cumsum(lengths)])
         return frames, starts - (self._header.delay if self._header else 0)
 
@@ -189,7 +161,7 @@ class Mp3Source(Source):
         header = self._header
         frames, starts = self._sound()
         if header is not None and header.frames:
-            length = header.frames * int(_SAMPLES[frames.key[0]]) - header.delay - header.padding
+            length = header.frames * int(SAMPLES[frames.key[0]]) - header.delay - header.padding
             return self._info(length, "header")
         return self._info(int(starts[-1] / max(1, frames.end[-1] - self._begin) * self._file.size), "unknown")
 
@@ -247,13 +219,13 @@ class Mp3Source(Source):
             if not offset <= at <= at + size <= offset + len(data):
                 data, offset = self._file.head(max(size, 1 << 20), offset=at), at
             start, length = int(starts[number]), int(starts[number + 1] - starts[number])
-            block = _decode(decoder, data[at - offset : at - offset + size], int(_SAMPLES[frames.key[number]]))
+            block = _decode(decoder, data[at - offset : at - offset + size], int(SAMPLES[frames.key[number]]))
             heard = slice(max(0, first - start), max(0, min(length, until - start)))
             if heard.start >= heard.stop:
                 continue
             if number:
                 self._count_hole(int(ends[number - 1]), at, frames)
-            rate = int(_RATES[frames.key[number]])
+            rate = int(RATES[frames.key[number]])
             if block is None:
                 self._lose((heard.stop - heard.start) / self.sample_rate)
                 yield np.zeros((heard.stop - heard.start, self.channels), np.float32), self.sample_rate
@@ -266,7 +238,7 @@ class Mp3Source(Source):
     def _count_hole(self, first: int, stop: int, frames: Frames) -> None:
         """Take in what stands between two frames: it is lost where it is no tag."""
         if stop > first and self._file.head(3, offset=first) not in _TAGS:
-            self._lose((stop - first) / float(frames.size.mean()) * float(_SAMPLES[frames.key[0]]) / self.sample_rate)
+            self._lose((stop - first) / float(frames.size.mean()) * float(SAMPLES[frames.key[0]]) / self.sample_rate)
 
     def _lose(self, seconds: float) -> None:
         self.broken = True

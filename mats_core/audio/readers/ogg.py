@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mats_core.audio.chunks import tell_another
+from mats_core.audio.beginnings import tell_another
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.readers.ffmpeg import FfmpegSource
 from mats_core.audio.signatures import HEAD_BYTES, sniff

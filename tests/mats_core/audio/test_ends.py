@@ -145,8 +145,8 @@ def test_a_file_behind_another_is_heard_where_nothing_promises_an_end(recording,
     assert decoded.complete
 
 
-@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "opus", "webm", "avi", "wma", "ac3", "m4a"])
-@pytest.mark.parametrize("other", ["wav", "flac", "webm"])
+@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "opus", "webm", "avi", "wma", "ac3", "m4a", "wav", "aiff"])
+@pytest.mark.parametrize("other", ["wav", "flac", "webm", "mp3", "ac3", "aac"])
 def test_a_file_of_another_kind_behind_one_is_told(recording, kind, other):
     if kind == other:
         return
