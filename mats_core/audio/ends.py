@@ -95,8 +95,9 @@ def _end_tta(file: SourceFile, head: bytes) -> None:
     frames = -(-samples // max(1, 256 * rate // 245))
     table = file.head(min(4 * frames, _MOST_ZEROS), offset=22)
     sizes = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])
-    if frames == len(sizes):
-        _end_at(file, 22 + 4 * frames + 4 + sum(sizes))
+    end = 22 + 4 * frames + 4 + sum(sizes)
+    if frames == len(sizes) and end < file.size:  # where it breaks off, its declared length tells more
+        _end_at(file, end)
 
 
 def _only_padding(file: SourceFile, end: int) -> bool:

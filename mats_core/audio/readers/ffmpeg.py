@@ -198,9 +198,13 @@ class FfmpegSource(Source):
                 yield from held
                 return
         self._file.check()
-        self._end = position - sum(len(block) for block, _ in held[1:])
+        unheard = sum(len(block) for block, _ in held[1:])
+        self._end = position - unheard
         if held:
             block, rate = held[0]
+            if self.ended_early() and self.info().duration_source == "header":  # what it promises is counted anew
+                promised = (self.info().duration_s or 0.0) * self.sample_rate - self._end
+                self.lost_s -= max(0.0, min(unheard, promised)) / self.sample_rate
             padding = position - (self._frames_declared() or position)
             yield (block[: len(block) - padding] if 0 < padding < len(block) else block), rate
 

@@ -293,7 +293,7 @@ def _untrue(heard: _Heard, pair: str, damage: str, whole: np.ndarray) -> str:
     seen = promised if damage == "cut" else not UNCHECKED.match(codec)
     if seen and missing > 0.7 and heard.complete:
         return f"complete is true where {missing:.2f} s are missing"
-    return f"lost_s {heard.lost_s:.1f} where {missing:.1f} s are missing" if heard.lost_s > missing + 4 else ""
+    return f"lost_s {heard.lost_s:.1f} where {missing:.1f} s are missing" if heard.lost_s > missing + 2.5 else ""
 
 
 def _goes_on(heard: np.ndarray, path: Path, size: int) -> bool:

@@ -172,6 +172,17 @@ def test_gsm_in_wav_is_sought_and_complete():
     assert (row.complete, tone_of_each_second(row.samples, RATE)) == (True, [3, 4, 5])
 
 
+@pytest.mark.parametrize("kind", ["tta", "mp4parts"])
+def test_packets_that_fail_at_the_end_are_counted_once(recording, kind):
+    data = recording(kind)
+    at = len(data) // 2
+    for damaged in (data[:at], data[:at] + data[at + 2000 :]):
+        decoded = heard(damaged)
+        first = sum(tone is not None for tone in tone_of_each_second(decoded.samples, RATE))
+        assert not decoded.complete
+        assert decoded.lost_s < SECONDS - first + 1.1
+
+
 def test_frames_with_a_wrong_checksum_are_heard_to_the_end(recording):
     data = bytearray(recording("wv"))
     for at in range(len(data) // 2, len(data), len(data) // 100):
