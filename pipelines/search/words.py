@@ -13,43 +13,11 @@ K1, B = 1.2, 0.75
 """Of BM25: how soon more of a word adds no more, and how much longer captions count for less."""
 JOINED_AT = 60
 """Added to every rank, so that the first places do not decide alone."""
-_IDLE = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "by",
-        "for",
-        "from",
-        "has",
-        "have",
-        "heard",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "of",
-        "on",
-        "or",
-        "over",
-        "sound",
-        "sounds",
-        "that",
-        "the",
-        "then",
-        "there",
-        "this",
-        "to",
-        "was",
-        "while",
-        "with",
-    ]
-)
+_IDLE_WORDS = """
+    a an and are as at be by for from has have heard in into is it its of on or over sound sounds that the then there
+    this to was while with
+"""
+_IDLE = frozenset(_IDLE_WORDS.split())
 _ENDINGS = re.compile(r"(?<=\w{3})(ing|ed|es|s)$")
 
 
