@@ -29,11 +29,15 @@ from pipelines.output import record
 from pipelines.output.lease import Lease, LeaseLost
 
 DATA_SETS = ("answers", "embeddings", "manifest", "records")
-OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list")
+OUR_NAMES = (
+    *("_run.json", "_embeddings.json", "_manifest.json", "_index.json"),
+    *DATA_SETS,
+    *("_state/index", "_state/work_list"),
+)
 """What scan, embed-audio, caption and compact write, in the order in which it goes: first what says that the rest is
 whole."""
 REMOVERS = 16
-_OURS = re.compile(r"(part|rows|step)-.*\.(parquet|ckpt)(\.damaged)?")
+_OURS = re.compile(r"(part|rows|step)-.*\.(parquet|ckpt|faiss|arrow)(\.damaged)?")
 _PARTIALS = {
     "": re.compile(r"(_\w+\.json\.|\..+\.|\.model-)[0-9a-f]{8}\.partial"),
     "_state": re.compile(r".+\.partial|memory-.+|(shards|reports|next)(-.+)?"),
