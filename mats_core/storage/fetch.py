@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mats_core.errors import SettingsError, StorageError, first_line
@@ -18,6 +19,8 @@ from mats_core.storage.reading import copy_into, list_files, stat
 from mats_core.storage.uris import Uri, path_of, public_uri, uri_text
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9_][\w.-]*/[\w.-]+", re.ASCII)
+FROZEN_S = 120.0
+"""Seconds for which a process may write nothing while others wait for what it makes."""
 _TEXTS = ["*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -116,8 +119,6 @@ def _is_whole(file: Path) -> bool:
 
 def _from_store(uri: str, setting: str) -> Path:
     """Copy a remote directory or file into the cache; a copy counts only while every byte of it is there."""
-    from filelock import FileLock
-
     try:
         files = sorted(list_files(uri), key=lambda info: info.path)
     except StorageError as error:
@@ -126,23 +127,15 @@ def _from_store(uri: str, setting: str) -> Path:
     if not files:
         raise SettingsError(setting, f"{public_uri(uri)} holds no files", "give a directory with files in it")
     key = hash_settings([(info.path, info.size, info.version) for info in files])
+
+    def download(draft: Path) -> None:
+        for info in files:
+            _download(info, paths_below(draft, [info.path])[info.path], setting)
+
     try:
         folder = cache_folder("parts") / key[:32]
-        draft = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        paths = paths_below(draft, [info.path for info in files])
-        if _is_complete(folder, files):
-            return folder
-        with FileLock(f"{folder}.lock"):
-            if not _is_complete(folder, files):
-                shutil.rmtree(folder, ignore_errors=True)  # something cut it short
-                for left in folder.parent.glob(f"{folder.name}.*.part"):  # of a process that was killed
-                    shutil.rmtree(left, ignore_errors=True)
-                try:
-                    for info in files:
-                        _download(info, paths[info.path], setting)
-                    draft.rename(folder)
-                finally:
-                    shutil.rmtree(draft, ignore_errors=True)
+        paths_below(folder, [info.path for info in files])  # all names are looked at before anything is fetched
+        made_once(folder, lambda place: _is_complete(place, files), download)
     except StorageError as error:
         problem = f"{public_uri(uri)} cannot be copied into the cache: {error.message}"
         raise SettingsError(setting, problem, "rename it in the store, if you trust who put it there") from None
@@ -150,6 +143,73 @@ def _from_store(uri: str, setting: str) -> Path:
         problem = f"{public_uri(uri)} cannot be copied into the cache {cache_root()} ({error})"
         raise SettingsError(setting, problem, "make room there, or set MATS_CACHE to another folder") from error
     return folder
+
+
+def made_once(place: Path, is_whole: Callable[[Path], bool], make: Callable[[Path], None]) -> None:
+    """Have the folder `place` made by `make(draft)`, unless it is whole: by one process, while others wait for it.
+
+    A process that holds the others up and has written nothing for FROZEN_S (it is stopped, or hangs) is not waited for
+    any longer: each writes a draft of its own, and the first that is complete is put in place. Raises OSError, and what
+    `make` raises.
+    """
+    if is_whole(place):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with _turn(place) as alone:
+        if is_whole(place):
+            return
+        for left in list(place.parent.glob(f"{place.name}.*.part")) if alone else ():  # of processes that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        draft = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}.{'part' if alone else 'beside'}")
+        try:
+            draft.mkdir()
+            make(draft)
+            if not is_whole(place):
+                _remove_damaged(place, is_whole)
+                draft.rename(place)
+        except OSError:
+            if not is_whole(place):  # else another process was quicker
+                raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _remove_damaged(place: Path, is_whole: Callable[[Path], bool]) -> None:
+    """Remove a folder that is not whole. It is moved away first: another process may make it whole at any moment."""
+    aside = place.with_name(f"{place.name}.{uuid.uuid4().hex[:8]}.aside")
+    with suppress(FileNotFoundError):
+        place.rename(aside)
+        if is_whole(aside):
+            with suppress(OSError):
+                aside.rename(place)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _turn(place: Path) -> Iterator[bool]:
+    """Wait until no other process makes `place`; False where one that does is frozen."""
+    from filelock import FileLock, Timeout
+
+    def written() -> list[tuple[str, int]]:
+        """What drafts hold by now."""
+        files = place.parent.glob(f"{place.name}.*.part/**/*")
+        return sorted((str(path), path.stat().st_size) for path in files if path.is_file())
+
+    lock, seen, since = FileLock(f"{place}.lock"), None, time.monotonic()
+    while True:
+        try:
+            lock.acquire(timeout=min(1.0, FROZEN_S / 4))
+            break
+        except Timeout:
+            with suppress(OSError):  # a draft that is put in place meanwhile
+                if (now := written()) != seen:
+                    seen, since = now, time.monotonic()
+            if time.monotonic() - since > FROZEN_S:
+                break
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def _is_complete(folder: Path, files: list[FileInfo]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from mats_core import storage
 from mats_core.audio.windows import pool_windows
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import FAMILIES
+from mats_core.storage.fetch import made_once
 from mats_core.storage.fingerprint import hash_file, sealed
 from pipelines.data.corpus import FileReport, corpus_files, read_corpus
 from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_part
@@ -44,23 +44,9 @@ def ensure_store(settings: TrainSettings, folder: Path, report: str | None = Non
     report: URI that receives what was found in each file of each set. Raises SettingsError: a missing file, embeddings
     of several encoders, too many unusable records; StorageError: no room to pack.
     """
-    from filelock import FileLock
-
-    key = store_key(settings)
-    place = folder / key
+    place = folder / store_key(settings)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder / f"{key}.lock")):
-            if not is_whole(place):  # what is damaged is packed again
-                shutil.rmtree(place, ignore_errors=True)
-                draft = folder / f"{key}.partial"
-                shutil.rmtree(draft, ignore_errors=True)
-                draft.mkdir()
-                try:
-                    _pack(settings, draft)
-                    draft.rename(place)
-                finally:
-                    shutil.rmtree(draft, ignore_errors=True)
+        made_once(place, is_whole, lambda draft: _pack(settings, draft))  # what is damaged is packed again
     except OSError as error:  # a full disk, say
         raise storage.error_from(error, str(folder)) from error
     store = read_store(place)

@@ -91,6 +91,7 @@ def main() -> None:
 def run_child(job: str, settings: dict[str, Any], log: str, at: int, how: str) -> int:
     """The child: the job to its end, as the command line ends it."""
     from jobs.terminal.commands import guarded
+    from mats_core.storage import fetch
     from pipelines.output import lease
 
     with open(log, "ab", buffering=0) as file:
@@ -101,6 +102,7 @@ def run_child(job: str, settings: dict[str, Any], log: str, at: int, how: str) -
     os.setpgid(0, 0)
     for name, seconds in PATIENCE.items():
         setattr(lease, name, seconds)
+    fetch.FROZEN_S = 0.6
     lease.this_machine = lambda: f"machine of {os.getpid()}"  # type: ignore[assignment]
     count_writes(str(settings.get("output") or settings["out"]), at, how)
 

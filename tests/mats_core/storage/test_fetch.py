@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import itertools
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from mats_core.errors import SettingsError
-from mats_core.storage import errors
+from mats_core.storage import errors, fetch
 from mats_core.storage.fetch import local_directory, local_file
 from tests.store_servers import KEYS, Faults, FaultyProxy, Habits, MotoStore
 
@@ -264,3 +266,53 @@ def test_a_hub_name_that_is_not_there(hub: Hub) -> None:
     (found,) = in_processes(1, "owner/none")
     assert found.startswith('refused: llm: "owner/none" cannot be read from the hub (')
     assert "or give a local directory" in found
+
+
+def _made(place: Path, frozen_s: float, freeze: bool) -> None:
+    """Make a folder of one file in this process, which stops itself in the middle if it is to."""
+
+    def make(draft: Path) -> None:
+        (draft / "half").write_text("1")
+        if freeze:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        (draft / "whole").write_text("2")
+
+    fetch.FROZEN_S = frozen_s
+    fetch.made_once(place, lambda folder: (folder / "whole").exists(), make)
+
+
+@pytest.mark.processes
+def test_a_process_that_is_frozen_while_it_makes_a_folder_holds_nobody_up(tmp_path: Path) -> None:
+    """Another makes it; the first, let go on, finds it there and takes it as it is."""
+    place = tmp_path / "folder"
+    context = multiprocessing.get_context("spawn")
+    first = context.Process(target=_made, args=(place, 60.0, True))
+    first.start()
+    assert first.pid is not None
+    os.waitid(os.P_PID, first.pid, os.WSTOPPED | os.WNOWAIT)
+    second = context.Process(target=_made, args=(place, 0.5, False))
+    second.start()
+    second.join(60)
+    assert second.exitcode == 0 and (place / "whole").read_text() == "2"
+    made = (place / "whole").stat().st_ino
+    os.kill(first.pid, signal.SIGCONT)
+    first.join(60)
+    assert first.exitcode == 0 and (place / "whole").stat().st_ino == made
+    assert {path.name for path in tmp_path.iterdir()} <= {"folder", "folder.lock"}
+
+
+def test_a_folder_that_became_whole_while_it_was_to_be_replaced_stays(tmp_path: Path) -> None:
+    """As for a process that was stopped right before it removed what was damaged."""
+    place = tmp_path / "folder"
+    place.mkdir()
+    looked = itertools.count(1)
+
+    def is_whole(folder: Path) -> bool:
+        before = (folder / "whole").exists()
+        if next(looked) == 3:  # the last look before it is replaced
+            (folder / "whole").write_text("another's")
+        return before
+
+    fetch.made_once(place, is_whole, lambda draft: (draft / "whole").write_text("mine"))
+    assert (place / "whole").read_text() == "another's"
+    assert {path.name for path in tmp_path.iterdir()} <= {"folder", "folder.lock"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -176,3 +177,29 @@ def test_of_tables_that_were_there_together_one_row_is_found(tmp_path: Path) -> 
     assert found[0] == {7: "it ended the model's process (exit code 3)", 5: "25"}
     assert found[-1] == {4: "16", 6: "it ended the model's process (SIGKILL)"}
     fragile.close()
+
+
+class Faults:
+    """Page faults of four large objects, one after the other, when the first has been there."""
+
+    def __init__(self, context: StageContext) -> None:
+        pass
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        _ = b"x" * 2**26
+        del _
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(4):
+            _ = b"x" * 2**26  # 16,384 pages
+            del _
+        return pa.table({"number": [resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before]})
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's own variables")
+def test_a_model_on_a_cpu_keeps_the_memory_of_a_tensor_for_the_next() -> None:
+    isolated = IsolatedStage(StageContext(threads=1), Stage("faults", Faults))
+    try:
+        (found,) = isolated(numbers(1))
+    finally:
+        isolated.close()
+    assert found["number"][0].as_py() < 1000
