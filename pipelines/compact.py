@@ -320,7 +320,7 @@ class LargeFiles:
         return system.open_output_stream(path)
 
     def _partial_uri(self, growing: _Growing) -> str:
-        return self._uri(growing, f"growing-{growing.first:012d}-{self._output.run_id}.partial")
+        return self._uri(growing, f".growing-{growing.first:012d}-{self._output.run_id}.partial")
 
     def put(self, growing: _Growing) -> None:
         """Put a file in place whole; raises LeaseLost."""

@@ -18,13 +18,13 @@ from jobs.cli import app
 from jobs.terminal import display
 
 COMMANDS = (
-    "help caption embed-audio scan compact corpus embed-text build-memory noise train adapt ask import-reference "
-    "report evaluate compare demo doctor submit soundworld history benchmark"
+    "help caption embed-audio scan compact search corpus embed-text build-memory noise train adapt ask "
+    "import-reference report evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
     "soundworld": "build corpus ablate noise adapt evaluate card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core gpu generate memory embed-text scale",
+    "benchmark": "caption evaluate scan train core gpu generate memory search embed-text scale",
 }
 
 
