@@ -75,14 +75,21 @@ class Suite(Settings):
     title: str
     cite: Cited
     models: list[str]
+    cites: dict[str, Cited] = Field(
+        default_factory=dict, description="Model → where its figures are from, if elsewhere."
+    )
     tables: list[Part] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _columns(self) -> Suite:
-        unknown = sorted({model for row in self.rows for model in row.published} - set(self.models))
+        unknown = sorted({*self.cites, *(model for row in self.rows for model in row.published)} - set(self.models))
         if unknown:
             raise ValueError(f"figures are of {', '.join(unknown)}; name such a model in models")
         return self
+
+    def cited(self, model: str) -> Cited:
+        """Where the figures of a model are from."""
+        return self.cites.get(model, self.cite)
 
     @property
     def rows(self) -> list[Row]:
@@ -164,7 +171,6 @@ class Tables:
 
     def markdown(self) -> str:
         """For a page of text."""
-        cite = self.suite.cite
         told = [f"# {self.suite.title}"]
         for part in self.suite.tables:
             head = ["data set", "metric", *self.ours, *self.suite.models, "items"]
@@ -174,11 +180,12 @@ class Tables:
                 items = str(own[0].n) if own and own[0] is not None else GAP
                 rows.append([load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *figures, items])
             told.append(f"## {part.title}\n\n" + "\n".join(f"| {' | '.join(each)} |" for each in rows))
-        told.append(f"Published: {cite.text} {cite.url}")
+        for cite in (self.suite.cite, *self.suite.cites.values()):
+            told.append(f"Published: {cite.text} {cite.url}")
         if sources := [f"{row.benchmark}: {row.where}" for row in self.suite.rows if row.where]:
             told.append("Where the figures stand: " + "; ".join(sources) + ".")
         if self.has_gaps:
-            told.append(f"{GAP} under a published model: no figure is known here; look into the paper.")
+            told.append(f"{GAP} under a published model: no figure is known here; look into its paper.")
         if self.absent:
             told.append("Not run:\n\n" + "\n".join(f"- {name}: {why}" for name, why in self.absent.items()))
         return "\n\n".join(told) + "\n"
@@ -186,10 +193,11 @@ class Tables:
     def latex(self) -> str:
         """For a paper; needs `booktabs`."""
         columns = [*self.ours, *self.suite.models]
-        told = [f"% {_tex(self.suite.cite.text)} {self.suite.cite.url}"]
+        cites = (self.suite.cite, *self.suite.cites.values())
+        told = [f"% {cite.key}: {_tex(cite.text)} {cite.url}" for cite in cites]
         for part in self.suite.tables:
             heads = ["Data set", "Metric", *map(_tex, self.ours)]
-            heads += [rf"{_tex(model)}~\cite{{{self.suite.cite.key}}}" for model in self.suite.models]
+            heads += [rf"{_tex(model)}~\cite{{{self.suite.cited(model).key}}}" for model in self.suite.models]
             told += [
                 r"\begin{table}", r"\centering", rf"\caption{{{_tex(part.title)}}}",
                 rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
@@ -214,7 +222,7 @@ class Tables:
                     value = ["", "", "", ""] if each is None else [each.value, each.low, each.high, each.n]
                     out.writerow([*begin, name, *value, "" if each else self.absent.get(row.benchmark, "")])
                 for name, figure in zip(self.suite.models, known, strict=True):
-                    source = f"{self.suite.cite.key}, {row.where}" if figure is not None else ""
+                    source = f"{self.suite.cited(name).key}, {row.where}" if figure is not None else ""
                     out.writerow([*begin, name, "" if figure is None else figure, "", "", "", source])
         return file.getvalue()
 

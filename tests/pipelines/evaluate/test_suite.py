@@ -45,7 +45,8 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
         {"title": "Labels & more", "rows": [{**row, "where": "Table 1"}]},
         {"title": "Captions", "rows": [{"benchmark": "audiocaps", "metrics": ["cider_d"]}]},
     ]
-    own = suite(tmp_path / "own.yaml", name="own", models=["A_1", "B"], tables=tables)
+    cites = {"B": {"key": "b2024", "text": "B. B. B.", "url": "https://b.example"}}
+    own = suite(tmp_path / "own.yaml", name="own", models=["A_1", "B"], tables=tables, cites=cites)
     out = tmp_path / "out"
     settings = EvaluateSettings(suite=str(own), data=[published(tmp_path / "data")], out=str(out), players=0)
     done = run_evaluate(settings)
@@ -57,7 +58,12 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     assert re.fullmatch(r"0\.500 \(0\.\d{3} to 1?0?\.\d{3}\)", lines[2][2]) and lines[2][3:] == ["0.750", "–", "4"]
     assert lines[3][:2] == ["ESC-50", "macro F1"] and lines[3][3:5] == ["–", "–"]
     assert lines[6] == ["AudioCaps, test", "CIDEr-D", "–", "–", "–", "–"]
-    assert "PMLR 267" in told and "esc50: Table 1." in told and "no figure is known" in told
+    assert (
+        "Published: B. B. B. https://b.example" in told
+        and "PMLR 267" in told
+        and "esc50: Table 1." in told
+        and "no figure is known" in told
+    )
     assert re.search(r"Not run:\n\n- audiocaps: ", told)
 
     rows = list(csv.DictReader((out / "tables" / "own.csv").open()))
@@ -67,7 +73,7 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     assert "cannot be listed" in next(r for r in rows if r["benchmark"] == "audiocaps")["source"]
 
     tex = (out / "tables" / "own.tex").read_text()
-    assert r"\caption{Labels \& more}" in tex and r"A\_1~\cite{wang2025mats}" in tex
+    assert r"\caption{Labels \& more}" in tex and r"A\_1~\cite{wang2025mats} & B~\cite{b2024}" in tex
     assert r"ESC-50 & accuracy & 0.500 & 0.750 & -- \\" in tex
     assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 2 and "–" not in tex
 
@@ -103,6 +109,6 @@ def test_a_suite_that_cannot_be_run_is_refused(given: dict[str, str], told: str,
     ],
 )
 def test_a_suite_of_ones_own_is_checked(row: dict[str, Any], told: str, tmp_path: Path) -> None:
-    path = suite(tmp_path / "own.yaml", models=["A"], tables=[{"title": "T", "rows": [row]}])
+    path = suite(tmp_path / "own.yaml", models=["A"], cites={}, tables=[{"title": "T", "rows": [row]}])
     with pytest.raises(SettingsError, match=told):
         load_suite(path)
