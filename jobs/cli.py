@@ -37,6 +37,10 @@ app.add_typer(evaluate.history, name="history")
 app.add_typer(benchmarks.app, name="benchmark")
 
 
+QUIET = {"-q", "--quiet"}
+"""Taken before a command and behind it."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         from mats_core import __version__
@@ -68,4 +72,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names of files may be anything
-    app()
+    words = sys.argv[1:]
+    if words[:1] != ["submit"]:  # whose words are another command's
+        words = [*(["-q"] if QUIET.intersection(words) else []), *(word for word in words if word not in QUIET)]
+    app(words)

@@ -12,7 +12,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.compact import in_order, read_part
 from pipelines.data import generations
-from pipelines.output.record import read_run
+from pipelines.data.results import pruned_rows
 from pipelines.search.where import rows_where
 
 FOLDERS = ("answers", "embeddings")
@@ -54,20 +54,11 @@ def read_rows(run: str, where: str | None = None, per: str = "chunk", marked: bo
 
 
 def _tables(run: str, where: str | None, marked: bool) -> Iterator[pa.Table]:
-    pruned = (read_run(run) or {}).get("pruned") or []
     parts = sorted(read_part(info.uri) for info in generations.files(rows_folder(run)))
-    for table in in_order(parts):
+    for table in in_order(parts, pruned_rows(run)):
         table = table.drop_columns([name for name in LEFT_OUT if name in table.schema.names])
-        ids = table["row_id"].to_numpy()
-        kept = np.ones(len(ids), bool)
-        for first, last in pruned:
-            kept &= (ids < first) | (ids > last)
-        chosen = kept if where is None else kept & rows_where(table, where)
-        if marked:
-            table = table.append_column(CHOSEN, pa.array(chosen))
-        else:
-            kept = chosen
-        yield table.filter(pa.array(kept))
+        chosen = np.ones(len(table), bool) if where is None else rows_where(table, where)
+        yield table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
 
 
 def by_file(chunks: Iterator[Row]) -> Iterator[list[Row]]:

@@ -20,6 +20,7 @@ from mats_core.errors import SettingsError
 from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
 from pipelines.data.embeddings import SIDECAR
+from pipelines.data.results import pruned_rows
 from pipelines.output.record import read_run
 from pipelines.search.asking import Asker, echoed, unit
 from pipelines.search.build import Found, bring_up
@@ -88,7 +89,7 @@ class OpenRun:
             parts = f"{len(found.lacking)} part files of {storage.public_uri(run)} are not in its index"
             self.notes.append(f"{parts}, and were not searched: {found.why}")
         self.captions = self.index.text
-        pruned = (read_run(run) or {}).get("pruned") or []
+        pruned = pruned_rows(run)
         self.there: np.ndarray | None = None
         if pruned and "row_id" in self.index.rows.schema.names:
             ids = self.index.rows["row_id"].to_numpy()
