@@ -43,7 +43,9 @@ def write_files(
     source = iter(rows)
     while group := list(islice(source, items)):
         name = f"shard-{number:06d}.tar" if kind == "webdataset" else f"data/train-{number:05d}.parquet"
-        mark = hash_settings([[str(row.get(name)) for name in ("row_id", "uri", "run_id", "text")] for row in group])
+        mark = hash_settings(
+            [[str(row.get(name)) for name in ("row_id", "uri", "run_id", "start_s", "text")] for row in group]
+        )
         known = notes["files"].get(name)
         uri = storage.join(output, *name.split("/"))
         if not (known and known["rows"] == mark and storage.exists(uri)):
@@ -104,6 +106,12 @@ def _write_notes(output: str, notes: dict[str, Any]) -> None:
     storage.write_bytes(storage.join(output, NOTES), json.dumps(notes, indent=1).encode())
 
 
+def name_of(row: Row) -> str:
+    """The name of a row's sound: its row and where it begins, in milliseconds. note: no dot, at which readers of tars
+    take a name to end."""
+    return f"{row['row_id']:012d}-{round(1000 * (row.get('start_s') or 0.0)):09d}"
+
+
 def write_tar(file: IO[bytes], found: Iterable[Sound]) -> tuple[int, Counter[str]]:
     """A shard of WebDataset: for each sound its audio, its row as JSON, and its text, under one key."""
     count, lost = 0, Counter[str]()
@@ -112,7 +120,7 @@ def write_tar(file: IO[bytes], found: Iterable[Sound]) -> tuple[int, Counter[str
             if data is None:
                 lost[ending] += 1
                 continue
-            key = f"{row['row_id']:012d}"  # note: readers take a key to end at its first dot
+            key = name_of(row)
             text = str(row.get("text") or "").encode("utf-8", "replace")
             for end, content in ((ending, data), ("json", json_line(row)), ("txt", text)):
                 member = tarfile.TarInfo(f"{key}.{end}")
@@ -136,7 +144,7 @@ def write_parquet(
             if data is None:
                 lost[ending] += 1
             else:
-                name = f"{row['row_id']:012d}.{ending}"
+                name = f"{name_of(row)}.{ending}"
                 told = {key: _value(value) for key, value in row.items() if key != "uri"}
                 yield {"audio": {"bytes": data, "path": name}, **told, "file": shown(row["uri"])}
 

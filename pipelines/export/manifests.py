@@ -8,7 +8,7 @@ from typing import Any
 
 from mats_core.storage.uris import local_path, public_uri
 from pipelines.export.places import as_text
-from pipelines.export.rows import CHOSEN, Row, length_of
+from pipelines.export.rows import CHOSEN, Row, length_of, windows_of
 
 
 def place_of(uri: str) -> str:
@@ -33,7 +33,7 @@ def nemo(rows: Iterable[Row], text: str) -> Iterator[dict[str, Any]]:
 
 
 def lhotse(files: Iterable[list[Row]], text: str, per: str) -> Iterator[dict[str, Any]]:
-    """Cuts of lhotse, with their recording and a supervision each: one a chunk, or a file.
+    """Cuts of lhotse, with their recording and a supervision each: one a chunk, a file, or a window.
 
     files: all chunks of each, since a recording is told with its whole length; those that are not CHOSEN have no cut.
     Files of which nothing was heard, or whose rate is not known, have none.
@@ -48,7 +48,7 @@ def lhotse(files: Iterable[list[Row]], text: str, per: str) -> Iterator[dict[str
             start = min(row.get("start_s") or 0.0 for row in heard)
             yield _cut(heard[0], recording, start, _end(heard[-1]) - start, told)
             continue
-        for row in heard:
+        for row in (each for chunk in heard for each in (windows_of(chunk) if per == "window" else [chunk])):
             start = row.get("start_s") or 0.0
             yield _cut(row, recording, start, length_of(row) or 0.0, as_text(row.get(text)))
 
@@ -69,7 +69,7 @@ def _recording(row: Row, seconds: float) -> dict[str, Any]:
 
 
 def _cut(row: Row, recording: dict[str, Any], start: float, seconds: float, text: str) -> dict[str, Any]:
-    name = str(row.get("chunk_id") or row.get("row_id"))
+    name = f"{row.get('chunk_id') or row.get('row_id')}-{round(1000 * start)}"
     channels = recording["channel_ids"]
     channel = channels[0] if len(channels) == 1 else channels
     seconds = min(seconds, recording["duration"] - start)

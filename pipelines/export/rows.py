@@ -43,13 +43,16 @@ CHOSEN = "__chosen"
 
 
 def read_rows(run: str, where: str | None = None, per: str = "chunk", marked: bool = False) -> Iterator[Row]:
-    """The rows in order of `row_id`, without those that were pruned; `per` "file" joins a file's chunks.
+    """The rows in order of `row_id`, without those that were pruned; `per` "file" joins a file's chunks,
+    "window" gives a row a segment.
 
     where: SQL over a row's columns. marked: all rows, with whether `where` holds in CHOSEN. Raises SettingsError.
     """
     chunks = (
         row for table in _tables(run, where, marked) for batch in table.to_batches(1024) for row in batch.to_pylist()
     )
+    if per == "window":
+        return (window for row in chunks for window in windows_of(row))
     return chunks if per == "chunk" else map(joined, by_file(chunks))
 
 
@@ -75,6 +78,25 @@ def by_file(chunks: Iterator[Row]) -> Iterator[list[Row]]:
         together.append(row)
     if together:
         yield together
+
+
+def windows_of(row: Row) -> list[Row]:
+    """A chunk's segments as rows; the chunk where it has none."""
+    told = row.get("segments")
+    if not told:
+        return [row]
+    times = ((each, each["end_s"] - each["start_s"]) for each in told)
+    return [
+        {
+            **row,
+            "start_s": each["start_s"],
+            "duration_s": long,
+            "decoded_s": long,
+            "text": each["text"],
+            "segments": None,
+        }
+        for each, long in times
+    ]
 
 
 def joined(chunks: list[Row]) -> Row:

@@ -32,15 +32,15 @@ class ExportResult:
 
 @by_name(ExportSettings)
 def run_export(settings: ExportSettings, progress: Callable[[Progress], None] | None = None) -> ExportResult:
-    """Write the rows of `settings.run` to `settings.output`. Raises SettingsError."""
+    """Write the rows of `settings.run` to its output. Raises SettingsError."""
     began = time.monotonic()
     columns = columns_of(settings.run)
     needs_text = settings.to not in ("csv", "xlsx", "jsonl", "webdataset", "hf")
     if needs_text and settings.text not in columns:
         problem = f'{storage.public_uri(settings.run)} has no column "{settings.text}"'
         raise SettingsError("text", problem, f"name one of {', '.join(columns)}")
-    if storage.lies_in(settings.output, settings.run):
-        problem = f"{storage.public_uri(settings.output)} lies in the run, which is only read"
+    if storage.lies_in(settings.place(), settings.run):
+        problem = f"{storage.public_uri(settings.place())} lies in the run, which is only read"
         raise SettingsError("output", problem, "choose another place")
     tell = _telling(progress)
     left_out: Counter[str] = Counter()
@@ -48,12 +48,12 @@ def run_export(settings: ExportSettings, progress: Callable[[Progress], None] | 
         identity = {name: getattr(settings, name) for name in ("to", "per", "where", "items")}
         identity["run"] = storage.public_uri(settings.run)
         rows = read_rows(settings.run, settings.where, settings.per)
-        count, left_out = write_files(settings.output, rows, identity, settings.overwrite, tell)
+        count, left_out = write_files(settings.place(), rows, identity, settings.overwrite, tell)
     elif settings.to in WRITERS:
         count = _texts(settings, tell)
     else:
         count = _one_file(settings, columns, tell)
-    return ExportResult(settings.output, count, dict(left_out), round(time.monotonic() - began, 2))
+    return ExportResult(settings.place(), count, dict(left_out), round(time.monotonic() - began, 2))
 
 
 def _telling(progress: Callable[[Progress], None] | None) -> Callable[[int], None]:
@@ -65,7 +65,7 @@ def _telling(progress: Callable[[Progress], None] | None) -> Callable[[int], Non
 
 
 def _one_file(settings: ExportSettings, columns: list[str], tell: Callable[[int], None]) -> int:
-    output = settings.output
+    output = settings.place()
     if storage.is_dir(output):
         raise SettingsError(
             "output", f"{storage.public_uri(output)} is a folder", f"name the {settings.to} file to write"
@@ -106,7 +106,9 @@ def _texts(settings: ExportSettings, tell: Callable[[int], None]) -> int:
     for chunks in by_file(read_rows(settings.run, settings.where)):
         if cues := cues_of(chunks, settings.text):
             path = names.path(chunks[0]["uri"], ending)
-            storage.write_bytes(storage.join(settings.output, *path.split("/")), write(cues).encode("utf-8", "replace"))
+            storage.write_bytes(
+                storage.join(settings.place(), *path.split("/")), write(cues).encode("utf-8", "replace")
+            )
             count += 1
             tell(count)
     return count

@@ -31,6 +31,7 @@ from pipelines.search.results import COLUMNS, write_table
 from pipelines.search.shards import Source
 from pipelines.search.where import rows_where
 from pipelines.search.words import joined, rank_captions
+from pipelines.settings.base import anchored
 from pipelines.settings.calling import by_name
 from pipelines.settings.search import SearchSettings
 
@@ -149,6 +150,7 @@ class OpenRun:
 
 def open_run(run: str, address: str | None = None, progress: Callable[[Progress], None] | None = None) -> OpenRun:
     """A run with its index brought up to date. Raises SettingsError where there is nothing to search."""
+    run = anchored(run)  # for the workers, which may stand elsewhere
     folder = vectors_folder(run)
     told = generations.told(run, SIDECAR) or {}
     record = read_run(run) or {}

@@ -33,7 +33,7 @@ def test_webdataset_reads_stretches(run: tuple[Path, dict[str, np.ndarray]], tmp
     shards = sorted(str(path) for path in (tmp_path / "wds").glob("*.tar"))
     assert [os.path.basename(path) for path in shards] == [f"shard-{at:06d}.tar" for at in range(3)]
     found = list(webdataset.WebDataset(shards, shardshuffle=False))
-    assert [int(each["__key__"]) for each in found] == [0, 1, 2, *range(4, 10)]
+    assert [int(each["__key__"].partition("-")[0]) for each in found] == [0, 1, 2, *range(4, 10)]
     for each in found:
         row = json.loads(each["json"])
         heard, rate = soundfile.read(io.BytesIO(each["flac"]), dtype="int16")

@@ -49,3 +49,14 @@ def test_conditions_and_what_is_pruned(tmp_path: Path) -> None:
 def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no rows"):
         list(read_rows(str(tmp_path)))
+
+
+def test_a_window_is_a_row_where_there_are_segments(tmp_path: Path) -> None:
+    told = [{"start_s": 0.0, "end_s": 1.5, "text": "first"}, {"start_s": 1.5, "end_s": 2.0, "text": "second"}]
+    rows = answer_rows(["a.wav", "b.wav"], ["x", "y"], segments=pa.array([told, None], SEGMENTS_TYPE))
+    found = list(read_rows(str(write_answers(tmp_path / "run", rows)), per="window"))
+    assert [(row["uri"], row["start_s"], row["decoded_s"], row["text"]) for row in found] == [
+        ("a.wav", 0.0, 1.5, "first"),
+        ("a.wav", 1.5, 0.5, "second"),
+        ("b.wav", 0.0, 2.0, "y"),
+    ]

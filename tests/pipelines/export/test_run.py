@@ -34,3 +34,10 @@ def test_an_empty_choice_is_an_empty_table(tmp_path: Path) -> None:
     run = write_answers(tmp_path / "run", answer_rows(["a.wav"], ["x"]))
     for kind in ("csv", "xlsx", "jsonl", "json", "nemo", "lhotse"):
         assert run_export(run=run, output=tmp_path / f"a.{kind}", to=kind, where="false").rows == 0
+
+
+def test_without_an_output_it_lies_beside_the_run(tmp_path: Path) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(["a.wav"], ["x"]))
+    for kind, place in (("csv", "run.csv"), ("vtt", "run-vtt"), ("lhotse", "run-lhotse.jsonl.gz")):
+        assert run_export(run=run, to=kind).output == str(tmp_path / place)
+        assert (tmp_path / place).exists()
