@@ -27,7 +27,9 @@ Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
 Hertz = Annotated[int | None, Field(gt=0, le=10**9)]
 
 
-INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": ("all_files", "columns", "schemes")}
+INPUT_NAMES = ("all_files", "columns", "schemes")
+"""Settings of what is taken of INPUT: of these a decoder knows nothing."""
+INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": INPUT_NAMES}
 RUN_GROUPS: dict[str, tuple[str, ...]] = {
     "Machine": ("device", "actors", "decoders", "batch_size", "address", "llm_dtype", "mapper_dtype", "encoder_dtype",
                 "deterministic"),
