@@ -3,12 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.export.places import MOST_NAME, Names, common_root, safe_steps, whole_file
 
 
+@settings(deadline=None)  # others may use the machine too
 @given(st.lists(st.text(max_size=300), min_size=1, max_size=8))
 def test_no_name_leads_out_of_the_output(names: list[str]) -> None:
     given_out = Names()
