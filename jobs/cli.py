@@ -8,7 +8,7 @@ import typer
 
 from jobs import archive, ask, demo, doctor, evaluate, import_reference, soundworld, submit, text, train
 from jobs.benchmarks import commands as benchmarks
-from jobs.finding import search
+from jobs.finding import export, search
 from jobs.terminal import display
 
 app = typer.Typer(
@@ -18,7 +18,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for job in (archive, search, text, train, ask, import_reference, evaluate, demo, doctor, submit):  # the order of --help
+for job in (
+    archive,
+    search,
+    export,
+    text,
+    train,
+    ask,
+    import_reference,
+    evaluate,
+    demo,
+    doctor,
+    submit,
+):  # the order of --help
     app.add_typer(job.app)
 app.add_typer(soundworld.app, name="soundworld")
 app.add_typer(evaluate.history, name="history")

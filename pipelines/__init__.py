@@ -18,6 +18,7 @@ text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory
 adapt                      sentences and a model → a model that knows their words
 search                     a run with embeddings and a question → windows of its sounds
+export                     a run → tables, subtitles, manifests, data sets of other programs
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
 pages                      any of these → one HTML page
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.corpus.run import run_corpus as run_corpus
     from pipelines.evaluate.run import run_evaluate as run_evaluate
     from pipelines.evaluate.scores import Evaluation as Evaluation
+    from pipelines.export.run import ExportResult as ExportResult
+    from pipelines.export.run import run_export as run_export
     from pipelines.pages.report import write_report as write_report
     from pipelines.search.run import SearchResult as SearchResult
     from pipelines.search.run import run_search as run_search
@@ -73,6 +76,7 @@ _WHERE = {
     "run_adapt": "pipelines.adapt.run",
     "run_evaluate": "pipelines.evaluate.run",
     "run_search": "pipelines.search.run",
+    "run_export": "pipelines.export.run",
     "write_report": "pipelines.pages.report",
     "RunResult": "pipelines.archive.run",
     "Estimate": "pipelines.archive.dry_run",
@@ -85,6 +89,7 @@ _WHERE = {
     "TrainResult": "pipelines.train.run",
     "AdaptResult": "pipelines.adapt.run",
     "Evaluation": "pipelines.evaluate.scores",
+    "ExportResult": "pipelines.export.run",
     "SearchResult": "pipelines.search.run",
     "SettingsError": "mats_core.errors",
 }

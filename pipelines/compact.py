@@ -62,7 +62,7 @@ class CompactResult:
     pruned: int = 0
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A part file of the input: its first row_id, how many rows it has, and their columns."""
 
     first: int
@@ -83,7 +83,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         raise SettingsError("output", f"{shown} is where INPUT is, which is only read", "choose another folder")
     uris = generations.files(storage.join(settings.input, name))
     listed = hashlib.blake2b(repr(sorted((i.path, i.size) for i in uris)).encode(), digest_size=16).hexdigest()
-    parts = sorted(_read_footer(info.uri) for info in uris)
+    parts = sorted(read_part(info.uri) for info in uris)
     rows = sum(part.rows for part in parts)
     if rows != run.get("rows", rows):
         problem = f"{storage.public_uri(settings.input)} is to have {run['rows']} rows, and its parts hold {rows}"
@@ -99,7 +99,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         with suppress(storage.StorageError):  # not every key may list them: docs/archives.md, "Few large files"
             storage.abort_uploads(folder)
         large = LargeFiles(folder, settings, counts, out)
-        new = sum(large.add(table) for table in _in_order(parts, pruned))
+        new = sum(large.add(table) for table in in_order(parts, pruned))
         large.close()
         sizes = [info.size for info in generations.files(folder)]
         if (facts := generations.told(settings.input, SIDECAR)) is not None:
@@ -133,18 +133,19 @@ def _finished_run(source: str) -> tuple[dict[str, Any], str]:
     raise SettingsError("input", f"{shown} has no folder {' or '.join(FOLDERS)}", "give the whole OUTPUT of a run")
 
 
-def _read_footer(uri: str) -> _Part:
+def read_part(uri: str) -> Part:
+    """What the footer of a part says; SettingsError for a file that is none."""
     try:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
             firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
-            return _Part(min(firsts), uri, file.metadata.num_rows, file.schema_arrow)
+            return Part(min(firsts), uri, file.metadata.num_rows, file.schema_arrow)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
 
 
-def _count_values(parts: list[_Part], column: str | None, pruned: Ranges) -> dict[str, int]:
+def _count_values(parts: list[Part], column: str | None, pruned: Ranges) -> dict[str, int]:
     """Rows by partition folder ("" where there are none); raises SettingsError for a column that cannot part."""
     if column is None or not parts:
         return {"": sum(part.rows for part in parts) - sum(last - first + 1 for first, last in pruned)}
@@ -191,7 +192,7 @@ def _partition_folder(column: str, value: Any) -> str:
     return f"{column.replace('%', '%25').replace('/', '%2F').replace('=', '%3D')}={text}"
 
 
-def _in_order(parts: list[_Part], pruned: Ranges) -> Iterator[pa.Table]:
+def in_order(parts: list[Part], pruned: Ranges) -> Iterator[pa.Table]:
     """All rows but the pruned in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
     last = -1

@@ -10,7 +10,7 @@ HEAD_BYTES = 4096
 _EXTENSIONS = (
     ".wav .wave .flac .ogg .oga .opus .mp3 .mp2 .aif .aiff .aifc .au .snd .caf .w64 .rf64 .m4a .m4b .aac .mp4 "
     ".m4v .mov .mkv .mka .webm .wma .wmv .asf .amr .awb .3gp .ac3 .eac3 .dts .wv .ape .tta .mpc .voc .sph .avi "
-    ".flv .mpg .mpeg .ts .m2ts"
+    ".flv .mpg .mpeg .ts .m2ts .gsm .mogg .oma .aa3 .dsf .amb .mlp .thd .tak .sbc .spx .mpa .m2a .ogv .ogx"
 )
 FFMPEG_FORMATS = (
     "aac,ac3,adp,adx,aiff,amr,amrnb,amrwb,ape,apm,argo_asf,asf,ast,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,gsm,gxf,iff,"

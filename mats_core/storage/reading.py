@@ -132,9 +132,9 @@ def list_files(
 
 
 def list_members(
-    archive: FileInfo, extensions: frozenset[str], skipped: Counter[str] | None = None
+    archive: FileInfo, extensions: frozenset[str] | None, skipped: Counter[str] | None = None
 ) -> Iterator[FileInfo]:
-    """Files with one of the extensions inside a tar archive. Raises StorageError; see `tars.members`."""
+    """Files with one of the extensions (None: all) inside a tar archive. Raises StorageError; see `tars.members`."""
     with open_binary(archive.uri, read_ahead=_MEMBERS_AHEAD) as file, coded(archive.uri):
         yield from tars.members(file, archive, extensions, skipped)
 

@@ -67,9 +67,9 @@ class _Link(NamedTuple):
 
 
 def members(
-    file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str], skipped: Counter[str] | None = None
+    file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str] | None, skipped: Counter[str] | None = None
 ) -> Iterator[FileInfo]:
-    """What an open archive holds with one of the extensions, in its order, links last; folders are left out.
+    """What an open archive holds with one of the extensions (None: any), in order, links last; no folders.
 
     `path` is the archive's path and the member's name, `uri` tells its place, so that opening it needs no look at the
     archive's other headers; `error` says why a member cannot be read (sparse, a device, a link to nothing, an archive
@@ -81,13 +81,14 @@ def members(
         uri = member_uri(archive.uri, at, size, name)
         return FileInfo(uri, f"{archive.path}/{name}", size, f"{archive.version}-{at:x}", error)
 
+    wanted = None if extensions is None else extensions | TAR_ENDINGS | OTHER_ARCHIVES
     end = file.seek(0, io.SEEK_END)
     links: list[_Link] = []
     damage: StorageError | None = None
     try:
         for member in _all_headers(file, end):
             name, at = _name(member), member.offset_data
-            if member.isdir() or not has_extension(name.encode(), extensions | TAR_ENDINGS | OTHER_ARCHIVES, skipped):
+            if member.isdir() or not has_extension(name.encode(), wanted, skipped):
                 continue
             if member.islnk() or member.issym():
                 links.append(_Link(name, _target(member), at))

@@ -47,7 +47,9 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         task, question, tag = (entry.request.get(name) or getattr(settings, name) for name in REQUEST_COLUMNS)
         validate_request(task, question, tasks, tag)
 
-    inputs = check_not_empty(open_input(settings.input, settings.schemes, settings.columns), settings.input)
+    inputs = check_not_empty(
+        open_input(settings.input, settings.schemes, settings.columns, settings.all_files), settings.input
+    )
     embeddings = settings.input if inputs.kind == "embeddings" else None
     if embeddings is not None:
         made_with = read_facts(embeddings, "audio", "input").encoder_fingerprint

@@ -21,7 +21,9 @@ from pipelines.settings.calling import by_name
 def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None] | None = None) -> RunResult:
     """Embed every window of `settings.input` into `settings.output`/embeddings; raises SettingsError."""
     facts = read_model_facts(settings.model, settings.allow_parts, settings.trust_remote_code)
-    inputs = check_not_empty(open_input(settings.input, settings.schemes, settings.columns), settings.input)
+    inputs = check_not_empty(
+        open_input(settings.input, settings.schemes, settings.columns, settings.all_files), settings.input
+    )
     if inputs.kind == "embeddings":
         problem = f"{storage.public_uri(settings.input)} holds audio embeddings already"
         raise SettingsError("input", problem, "choose audio files or a list of them")

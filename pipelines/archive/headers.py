@@ -17,7 +17,7 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.data.inputs import Entry
-from pipelines.settings.archive import LimitSettings
+from pipelines.settings.archive import INPUT_NAMES, LimitSettings
 
 PROBE_BATCH = 256
 """Files whose headers are asked for at once."""
@@ -38,7 +38,7 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     from mats_core.audio.decode import DecodeLimits
     from mats_core.audio.sandbox import IsolatedDecoder
 
-    given = limits.model_dump(include=set(LimitSettings.model_fields) - {"schemes", "columns"}, exclude_none=True)
+    given = limits.model_dump(include=set(LimitSettings.model_fields) - {*INPUT_NAMES}, exclude_none=True)
     chosen = DecodeLimits(**{LIMIT_NAMES.get(name, name): value for name, value in given.items()})
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 

@@ -41,7 +41,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
 
     started = time.monotonic()
     facts = read_model_facts(settings.model, settings.allow_parts)
-    inputs = open_input(settings.input, settings.schemes, settings.columns)
+    inputs = open_input(settings.input, settings.schemes, settings.columns, settings.all_files)
     if inputs.kind in ("manifest", "embeddings"):
         problem = f"{storage.public_uri(settings.input)} is a folder of {inputs.kind}, which has been scanned already"
         raise SettingsError("input", problem, "choose audio files or a list of them")

@@ -73,12 +73,14 @@ class Input:
                     yield Entry("", "", request=dict(some))
 
 
-def open_input(uri: Uri, schemes: list[str] | None = None, columns: list[str] | None = None) -> Input:
+def open_input(
+    uri: Uri, schemes: list[str] | None = None, columns: list[str] | None = None, all_files: bool = False
+) -> Input:
     """The entries of `uri`; raises SettingsError when it is nothing that can be read.
 
     `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
     for a list on a local disk, and its own kind for one that lies elsewhere. `columns`: those of a list's own that
-    are carried along; by default all.
+    are carried along; by default all. `all_files`: of a folder, whatever its files' names end in.
     """
     uri = uri_text(uri)
     if not uri.strip():
@@ -103,7 +105,7 @@ def open_input(uri: Uri, schemes: list[str] | None = None, columns: list[str] | 
     if columns is not None:
         raise SettingsError("columns", f"{shown} is no list, and has no columns", "leave it out")
     skipped: Counter[str] = Counter()
-    return Input("files", _file_entries(uri, skipped), skipped=skipped)
+    return Input("files", _file_entries(uri, skipped, all_files), skipped=skipped)
 
 
 def _unreadable(uri: str, error: storage.StorageError) -> SettingsError:
@@ -148,18 +150,18 @@ def refusal(uri: str, may_name: frozenset[str] | None) -> str | None:
     return None
 
 
-def _file_entries(uri: str, skipped: Counter[str]) -> Iterator[Entry]:
+def _file_entries(uri: str, skipped: Counter[str], all_files: bool) -> Iterator[Entry]:
     from mats_core.audio.signatures import AUDIO_EXTENSIONS
 
-    extensions = AUDIO_EXTENSIONS | TAR_ENDINGS | OTHER_ARCHIVES if storage.is_dir(uri) else None
+    extensions = AUDIO_EXTENSIONS | TAR_ENDINGS | OTHER_ARCHIVES if storage.is_dir(uri) and not all_files else None
     try:
         for info in storage.list_files(uri, extensions, skipped):
-            yield from _sounds(Entry(info.uri, info.path, info.size, info.version), skipped)
+            yield from _sounds(Entry(info.uri, info.path, info.size, info.version), skipped, all_files)
     except storage.StorageError as error:
         raise _unreadable(uri, error) from None
 
 
-def _sounds(entry: Entry, skipped: Counter[str]) -> Iterator[Entry]:
+def _sounds(entry: Entry, skipped: Counter[str], all_files: bool = False) -> Iterator[Entry]:
     """The entry itself, or the sounds in it where it is a tar archive; what makes that unreadable becomes one entry
     with that error, after those before it."""
     from mats_core.audio.signatures import AUDIO_EXTENSIONS
@@ -171,7 +173,7 @@ def _sounds(entry: Entry, skipped: Counter[str]) -> Iterator[Entry]:
         return
     archive = storage.FileInfo(entry.uri, entry.path, entry.size, entry.version)
     try:
-        for info in storage.list_members(archive, AUDIO_EXTENSIONS, skipped):
+        for info in storage.list_members(archive, None if all_files else AUDIO_EXTENSIONS, skipped):
             member = replace(entry, uri=info.uri, path=info.path, size=info.size, version=info.version)
             member.request = dict(entry.request)
             name = info.path[len(archive.path) + 1 :]

@@ -73,8 +73,11 @@ class Standing:
         """The inverse of `told`; None where there is no index, or one of another format."""
         if said is None or said.get("format") != FORMAT:
             return None
-        shards = tuple(Shard(**{**each, "parts": tuple(each["parts"])}) for each in said["shards"])
-        return Standing(**{**said, "shards": shards})
+        try:
+            shards = tuple(Shard(**{**each, "parts": tuple(each["parts"])}) for each in said["shards"])
+            return Standing(**{**said, "shards": shards})
+        except (KeyError, TypeError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,11 @@ def bring_up(
         with open_output(run, None, written=(), waiting=lambda _: tell(Progress("wait"))) as out:
             return Found(_Build(out, source, address, tell).run())
     except SettingsError as error:
-        if error.setting != "output" or standing is None or not kept:
+        if error.setting != "output":
             raise
+        if standing is None or not kept:
+            problem = f"its index cannot be built now: {error.problem}"
+            raise SettingsError("run", problem, "search when the other run has ended, or a copy of it") from None
         return Found(replace(standing, shards=kept), tuple(lacking), error.problem)
 
 

@@ -40,6 +40,7 @@ class Index:
             try:
                 index = faiss_index.open_index(local_file(f"{place}.faiss", "run"))
                 table = pa.ipc.open_file(pa.memory_map(os.fspath(local_file(f"{place}.arrow", "run")))).read_all()
+                table.validate()
                 offsets = _offsets(table)
                 if (index.d, index.ntotal, len(table), offsets[-1]) != (
                     self.dim,

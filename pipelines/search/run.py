@@ -20,6 +20,7 @@ from mats_core.errors import SettingsError
 from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
 from pipelines.data.embeddings import SIDECAR
+from pipelines.data.results import pruned_rows
 from pipelines.output.record import read_run
 from pipelines.search.asking import Asker, echoed, unit
 from pipelines.search.build import Found, bring_up
@@ -30,6 +31,7 @@ from pipelines.search.results import COLUMNS, write_table
 from pipelines.search.shards import Source
 from pipelines.search.where import rows_where
 from pipelines.search.words import joined, rank_captions
+from pipelines.settings.base import anchored
 from pipelines.settings.calling import by_name
 from pipelines.settings.search import SearchSettings
 
@@ -88,7 +90,7 @@ class OpenRun:
             parts = f"{len(found.lacking)} part files of {storage.public_uri(run)} are not in its index"
             self.notes.append(f"{parts}, and were not searched: {found.why}")
         self.captions = self.index.text
-        pruned = (read_run(run) or {}).get("pruned") or []
+        pruned = pruned_rows(run)
         self.there: np.ndarray | None = None
         if pruned and "row_id" in self.index.rows.schema.names:
             ids = self.index.rows["row_id"].to_numpy()
@@ -148,6 +150,7 @@ class OpenRun:
 
 def open_run(run: str, address: str | None = None, progress: Callable[[Progress], None] | None = None) -> OpenRun:
     """A run with its index brought up to date. Raises SettingsError where there is nothing to search."""
+    run = anchored(run)  # for the workers, which may stand elsewhere
     folder = vectors_folder(run)
     told = generations.told(run, SIDECAR) or {}
     record = read_run(run) or {}

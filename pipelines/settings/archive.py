@@ -27,7 +27,9 @@ Seconds = Annotated[float | None, Field(gt=0, le=1e7)]
 Hertz = Annotated[int | None, Field(gt=0, le=10**9)]
 
 
-INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": ("columns", "schemes")}
+INPUT_NAMES = ("all_files", "columns", "schemes")
+"""Settings of what is taken of INPUT: of these a decoder knows nothing."""
+INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": INPUT_NAMES}
 RUN_GROUPS: dict[str, tuple[str, ...]] = {
     "Machine": ("device", "actors", "decoders", "batch_size", "address", "llm_dtype", "mapper_dtype", "encoder_dtype",
                 "deterministic"),
@@ -63,6 +65,10 @@ class LimitSettings(Settings):
         None,
         description="Kinds of storage that the rows of a list or manifest may name (file, s3, https, …; code refused "
         "for others). Default: any for a list on a local disk, its own kind for one in a bucket or on the web.",
+    )
+    all_files: bool = Field(
+        False,
+        description="Look into every file of a folder, whatever its name ends in; what is no sound gets not_audio.",
     )
     columns: Annotated[list[str] | None, Several] = Field(
         None, description="Columns of a list's own that are carried along (default: all; only `uri`: none)."

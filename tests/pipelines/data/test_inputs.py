@@ -24,6 +24,14 @@ def test_a_folder_gives_its_audio_files_by_name_and_nothing_else(tmp_path: Path)
     assert source.kind == "files"
     assert [entry.path for entry in source.entries] == ["a/c d.flac", "b.wav"]
     assert source.skipped == {".txt": 1}
+    every = open_input(str(tmp_path), all_files=True)
+    assert [entry.path for entry in every.entries] == ["a/c d.flac", "b.wav", "notes.txt"] and every.skipped == {}
+
+
+@pytest.mark.parametrize("ending", ["gsm", "mogg", "aa3", "dsf", "amb", "GSM"])
+def test_rare_kinds_that_decoders_know_are_looked_at(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"a.{ending}").write_bytes(b"x")
+    assert [entry.path for entry in open_input(str(tmp_path)).entries] == [f"a.{ending}"]
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -185,6 +193,8 @@ def test_archives_that_are_not_read_are_told_and_other_files_counted_by_ending(t
     with tarfile.open(tmp_path / "j.tar", "w") as tar:
         for member in ("k.json", "l.rar", "m"):
             tar.addfile(tarfile.TarInfo(member))
+    every = [entry.path for entry in open_input(str(tmp_path), all_files=True).entries]
+    assert {"e.gz", "f.PDF", "g", "i.pdf", "j.tar/k.json", "j.tar/m"} <= set(every)
     source = open_input(str(tmp_path))
     found = [(entry.path, entry.error and entry.error[0]) for entry in source.entries]
     refused = ["a.TAR.GZ", "b.tgz", "c.tar.zst", "d.zip"]

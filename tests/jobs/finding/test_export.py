@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from jobs.cli import app
+from tests.pipelines.export.made_up import answer_rows, write_answers
+
+
+def test_the_command_writes_and_says_what(tmp_path: Path) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(["a.wav", "b.wav"], ["x", None]))
+    done = CliRunner().invoke(app, ["-q", "export", str(run), str(tmp_path / "a.csv"), "--to", "csv"])
+    assert done.exit_code == 0 and done.stdout.startswith(f"2 to {tmp_path / 'a.csv'}, ")
+    for words in (["--to", "mp3"], []):
+        wrong = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "b.csv"), *words])
+        assert wrong.exit_code == 2 and "to" in wrong.output

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines.data.schemas import SEGMENTS_TYPE
+from pipelines.export.rows import columns_of, read_rows
+from tests.pipelines.export.made_up import answer_rows, write_answers
+
+URIS = ["a.wav", "a.wav", "b.wav", "c.wav", "c.wav", "c.wav"]
+TEXTS = ["one", "two", "three", "four", None, "six"]
+
+
+def test_rows_come_in_order_whatever_their_parts(tmp_path: Path) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(URIS, TEXTS), parts=3)
+    rows = list(read_rows(str(run)))
+    assert [row["row_id"] for row in rows] == [0, 1, 2, 3, 4, 5] and [row["text"] for row in rows] == TEXTS
+    assert "embedding" not in rows[0] and "embedding" not in columns_of(str(run))
+
+
+def test_a_file_is_one_row_with_all_that_was_said(tmp_path: Path) -> None:
+    segments = [[{"start_s": 2.0 * at, "end_s": 2.0 * at + 1, "text": str(at)}] for at in range(6)]
+    rows = answer_rows(URIS, TEXTS, segments=pa.array(segments, SEGMENTS_TYPE))
+    run = write_answers(tmp_path / "run", rows)
+    files = list(read_rows(str(run), per="file"))
+    assert [row["uri"] for row in files] == ["a.wav", "b.wav", "c.wav"]
+    assert [row["text"] for row in files] == ["one\ntwo", "three", "four\nsix"]
+    assert [row["duration_s"] for row in files] == [4.0, 2.0, 6.0]
+    assert [row["error_code"] for row in files] == [None, None, "not_audio"]
+    assert [each["text"] for each in files[2]["segments"]] == ["3", "4", "5"]
+
+
+def test_two_questions_about_a_file_stay_apart(tmp_path: Path) -> None:
+    rows = answer_rows(["a.wav"] * 4, TEXTS[:4], question=["p", "p", "q", "q"], start_s=[0.0, 2.0, 0.0, 2.0])
+    files = list(read_rows(str(write_answers(tmp_path / "run", rows)), per="file"))
+    assert [(row["question"], row["text"]) for row in files] == [("p", "one\ntwo"), ("q", "three\nfour")]
+
+
+def test_conditions_and_what_is_pruned(tmp_path: Path) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(URIS, TEXTS), pruned=[[1, 2]])
+    assert [row["row_id"] for row in read_rows(str(run), "error_code is null and start_s < 4")] == [0, 3]
+    with pytest.raises(SettingsError, match="where"):
+        list(read_rows(str(run), "nothing = 1"))
+
+
+def test_a_folder_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="holds no rows"):
+        list(read_rows(str(tmp_path)))
+
+
+def test_a_window_is_a_row_where_there_are_segments(tmp_path: Path) -> None:
+    told = [{"start_s": 0.0, "end_s": 1.5, "text": "first"}, {"start_s": 1.5, "end_s": 2.0, "text": "second"}]
+    rows = answer_rows(["a.wav", "b.wav"], ["x", "y"], segments=pa.array([told, None], SEGMENTS_TYPE))
+    found = list(read_rows(str(write_answers(tmp_path / "run", rows)), per="window"))
+    assert [(row["uri"], row["start_s"], row["decoded_s"], row["text"]) for row in found] == [
+        ("a.wav", 0.0, 1.5, "first"),
+        ("a.wav", 1.5, 0.5, "second"),
+        ("b.wav", 0.0, 2.0, "y"),
+    ]
