@@ -20,7 +20,7 @@ COPY pipelines pipelines
 COPY jobs jobs
 RUN pip install --no-cache-dir --root-user-action=ignore -c constraints.txt torch --index-url "$TORCH_INDEX" \
         --extra-index-url https://pypi.org/simple \
-    && pip install --no-cache-dir --root-user-action=ignore -c constraints.txt . \
+    && pip install --no-cache-dir --root-user-action=ignore -c constraints.txt ".[evaluate]" \
     && rm -rf /opt/mats
 
 RUN useradd --create-home --uid 1000 mats \

@@ -85,8 +85,9 @@ def compact(settings: CompactSettings) -> int:
 
     result = run_compact(settings)
     new = "" if result.new_rows == result.rows else f", {result.new_rows} new"
+    pruned = f", without {result.pruned} of files that are gone (--prune)" if result.pruned else ""
     typer.echo(
-        f"rows    {result.rows}{new}\nfiles   {result.files}, of {result.parts} parts\n"
+        f"rows    {result.rows}{new}{pruned}\nfiles   {result.files}, of {result.parts} parts\n"
         f"size    {result.bytes / 1e6:.1f} MB\n"
         f"time    {duration(result.wall_s)}\noutput  {result.folder}"
     )

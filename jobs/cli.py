@@ -8,6 +8,7 @@ import typer
 
 from jobs import archive, ask, demo, doctor, evaluate, import_reference, soundworld, submit, text, train
 from jobs.benchmarks import commands as benchmarks
+from jobs.finding import search
 from jobs.terminal import display
 
 app = typer.Typer(
@@ -17,11 +18,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for job in (archive, text, train, ask, import_reference, evaluate, demo, doctor, submit):  # the order of --help
+for job in (archive, search, text, train, ask, import_reference, evaluate, demo, doctor, submit):  # the order of --help
     app.add_typer(job.app)
 app.add_typer(soundworld.app, name="soundworld")
 app.add_typer(evaluate.history, name="history")
 app.add_typer(benchmarks.app, name="benchmark")
+
+
+QUIET = {"-q", "--quiet"}
+"""Taken before a command and behind it."""
 
 
 def _version(asked: bool) -> None:
@@ -55,4 +60,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names of files may be anything
-    app()
+    words = sys.argv[1:]
+    if words[:1] != ["submit"]:  # whose words are another command's
+        words = [*(["-q"] if QUIET.intersection(words) else []), *(word for word in words if word not in QUIET)]
+    app(words)

@@ -107,7 +107,8 @@ def _list(settings: EvaluateSettings) -> int:
     for name in names:
         definition = load_evaluation_set(name)
         lacking = "; ".join(missing(definition, roots[name]))
-        typer.echo(f"{name:18} {definition.kind:8} {f'missing: {lacking}' if lacking else 'ready'}")
+        items = definition.size if definition.expected else "?"
+        typer.echo(f"{name:18} {definition.kind:8} {items:>11} {f'missing: {lacking}' if lacking else 'ready'}")
     return 0
 
 

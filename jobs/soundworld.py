@@ -141,7 +141,8 @@ def adapt_held_out(
             held_out.make_model(work / name, work, rows, length, log)
     name = f"adapted-{seed}"
     text, adapted = work / "sentences.txt", work / name
-    text.write_text("\n".join(held_out.archive_sentences(held, sentences)) + "\n")
+    if not text.exists():  # written anew it would be another text to a run that is continued
+        text.write_text("\n".join(held_out.archive_sentences(held, sentences)) + "\n")
     if not (work / f"scores-{name}.json").exists():
         given = ["--model", str(work / "without" / "model"), "--text", str(text), "--out", str(adapted)]
         with times(f"mats adapt, seed {seed}"):

@@ -17,6 +17,7 @@ archive                    sounds → manifest, audio embeddings, answers; compa
 text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory
 adapt                      sentences and a model → a model that knows their words
+search                     a run with embeddings and a question → windows of its sounds
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
 pages                      any of these → one HTML page
 
@@ -47,6 +48,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.evaluate.run import run_evaluate as run_evaluate
     from pipelines.evaluate.scores import Evaluation as Evaluation
     from pipelines.pages.report import write_report as write_report
+    from pipelines.search.run import SearchResult as SearchResult
+    from pipelines.search.run import run_search as run_search
     from pipelines.text.build_memory import BuildMemoryResult as BuildMemoryResult
     from pipelines.text.build_memory import run_build_memory as run_build_memory
     from pipelines.text.embed_text import EmbedTextResult as EmbedTextResult
@@ -69,6 +72,7 @@ _WHERE = {
     "run_train": "pipelines.train.run",
     "run_adapt": "pipelines.adapt.run",
     "run_evaluate": "pipelines.evaluate.run",
+    "run_search": "pipelines.search.run",
     "write_report": "pipelines.pages.report",
     "RunResult": "pipelines.archive.run",
     "Estimate": "pipelines.archive.dry_run",
@@ -81,6 +85,7 @@ _WHERE = {
     "TrainResult": "pipelines.train.run",
     "AdaptResult": "pipelines.adapt.run",
     "Evaluation": "pipelines.evaluate.scores",
+    "SearchResult": "pipelines.search.run",
     "SettingsError": "mats_core.errors",
 }
 

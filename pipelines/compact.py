@@ -3,7 +3,8 @@
     parts by first row_id ─ sweep: sorted rows ─ one open file a partition value ─ files put in place whole
 
 Rows come in the same order whatever happens, and a file's name holds the first and last row_id in it. So a
-compaction that was killed continues after the last row of each partition that is in place.
+compaction that was killed continues after the last row of each partition that is in place. Rows that `--prune` leaves
+out of reports are left out here, since other readers know nothing of that; INPUT keeps them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from mats_core.errors import SettingsError, first_line
 from pipelines.data import generations, parquet
 from pipelines.data.carried import plain_values
 from pipelines.data.embeddings import SIDECAR
+from pipelines.data.results import Ranges, without_rows
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
 from pipelines.settings.calling import by_name
@@ -48,7 +50,7 @@ MOST_GROUP_BYTES, LEAST_GROUP_BYTES = 64_000_000, 2_000_000
 
 @dataclass
 class CompactResult:
-    """What a compaction did. `files` and `bytes` of the whole data set; `new_rows` of this run."""
+    """What a compaction did. `files` and `bytes` of the whole data set; `new_rows` of this run; `pruned`: left out."""
 
     rows: int
     new_rows: int
@@ -57,6 +59,7 @@ class CompactResult:
     bytes: int
     wall_s: float
     folder: str
+    pruned: int = 0
 
 
 class _Part(NamedTuple):
@@ -85,14 +88,18 @@ def run_compact(settings: CompactSettings) -> CompactResult:
     if rows != run.get("rows", rows):
         problem = f"{storage.public_uri(settings.input)} is to have {run['rows']} rows, and its parts hold {rows}"
         raise SettingsError("input", problem, f"run `mats {run['job']}` again as before, which makes the missing ones")
-    counts = _count_values(parts, settings.partition_by)
+    pruned = run.get("pruned") or []
+    left_out = sum(last - first + 1 for first, last in pruned)
+    counts = _count_values(parts, settings.partition_by, pruned)
     identity = {"job": "compact", "parts": listed, **settings.model_dump(include={"partition_by", "file_mb"})}
+    if pruned:
+        identity["pruned"] = pruned
     with open_output(settings.output, identity, results=name, overwrite=settings.overwrite) as out:
         folder = out.join(name)
         with suppress(storage.StorageError):  # not every key may list them: docs/archives.md, "Few large files"
             storage.abort_uploads(folder)
         large = LargeFiles(folder, settings, counts, out)
-        new = sum(large.add(table) for table in _in_order(parts))
+        new = sum(large.add(table) for table in _in_order(parts, pruned))
         large.close()
         sizes = [info.size for info in generations.files(folder)]
         if (facts := generations.told(settings.input, SIDECAR)) is not None:
@@ -103,10 +110,12 @@ def run_compact(settings: CompactSettings) -> CompactResult:
             "files": len(sizes),
             "bytes": sum(sizes),
             "partition_by": settings.partition_by,
+            "pruned": left_out,
         }
-        out.write_run({**run, "compacted": compacted})
+        kept = rows - left_out
+        out.write_run({**run, "rows": kept, "rows_done": kept, "pruned": [], "compacted": compacted})
         wall_s, shown = time.time() - started, storage.public_uri(folder)
-        return CompactResult(rows, new, len(parts), len(sizes), sum(sizes), wall_s, shown)
+        return CompactResult(kept, new, len(parts), len(sizes), sum(sizes), wall_s, shown, left_out)
 
 
 def _finished_run(source: str) -> tuple[dict[str, Any], str]:
@@ -135,10 +144,10 @@ def _read_footer(uri: str) -> _Part:
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
 
 
-def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
+def _count_values(parts: list[_Part], column: str | None, pruned: Ranges) -> dict[str, int]:
     """Rows by partition folder ("" where there are none); raises SettingsError for a column that cannot part."""
     if column is None or not parts:
-        return {"": sum(part.rows for part in parts)}
+        return {"": sum(part.rows for part in parts) - sum(last - first + 1 for first, last in pruned)}
     counts: Counter[str] = Counter()
     for part in parts:
         schema = parquet.schema(part.uri)
@@ -148,7 +157,9 @@ def _count_values(parts: list[_Part], column: str | None) -> dict[str, int]:
             if column in schema.names:
                 problem = f'"{column}" is {schema.field(column).type}, which no name of a folder can hold'
             raise SettingsError("partition_by", problem, f"choose one of {', '.join(plain)}")
-        values = pc.value_counts(parquet.read(part.uri, [column])[column].combine_chunks())
+        values = pc.value_counts(
+            without_rows(parquet.read(part.uri, [column, "row_id"]), pruned)[column].combine_chunks()
+        )
         for value, count in zip(plain_values(values.field(0)), values.field(1).to_pylist(), strict=True):
             name = _partition_folder(column, value)
             if value == NULL_PARTITION:
@@ -180,8 +191,8 @@ def _partition_folder(column: str, value: Any) -> str:
     return f"{column.replace('%', '%25').replace('/', '%2F').replace('=', '%3D')}={text}"
 
 
-def _in_order(parts: list[_Part]) -> Iterator[pa.Table]:
-    """All rows in order of row_id. Holds the rows of parts that overlap, no more."""
+def _in_order(parts: list[_Part], pruned: Ranges) -> Iterator[pa.Table]:
+    """All rows but the pruned in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
     last = -1
     # note: parts of an older version lack newer columns, which are null in their rows
@@ -197,7 +208,7 @@ def _in_order(parts: list[_Part]) -> Iterator[pa.Table]:
         if ids[0] <= last or (np.diff(ids[:cut]) <= 0).any():
             raise RuntimeError(f"a row_id stands twice in the parts, near {storage.public_uri(part.uri)}")
         last = int(ids[cut - 1])
-        yield waiting.slice(0, cut)
+        yield without_rows(waiting.slice(0, cut), pruned)
         waiting = waiting.slice(cut)
 
 
@@ -309,7 +320,7 @@ class LargeFiles:
         return system.open_output_stream(path)
 
     def _partial_uri(self, growing: _Growing) -> str:
-        return self._uri(growing, f"growing-{growing.first:012d}-{self._output.run_id}.partial")
+        return self._uri(growing, f".growing-{growing.first:012d}-{self._output.run_id}.partial")
 
     def put(self, growing: _Growing) -> None:
         """Put a file in place whole; raises LeaseLost."""

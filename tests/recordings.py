@@ -53,6 +53,11 @@ KINDS = {
     "wv": ("wv", "wavpack"),
     "cafadpcm": ("caf", "adpcm_ima_qt"),
     "mp4parts": ("ismv", "aac"),
+    "tta": ("tta", "tta"),
+    "cafalac": ("caf", "alac"),
+    "smjpeg": ("smjpeg", "pcm_s16le"),
+    "argo": ("argo_asf", "adpcm_argo"),
+    "gxf": ("gxf", "pcm_s16le"),
 }
 
 

@@ -38,6 +38,7 @@ PLACES = frozenset(_NAMES.split())
 """What a parameter that names a place is called."""
 NO_PLACES = {
     "mats_core.MatsModel.__init__": "the parts themselves, loaded",
+    "pipelines.pages.answers.path_text": "what a row says, as text",
     "mats_core.storage.FileInfo.__init__": "what a listing says, as text",
 }
 RESULTS = ("Result", "Progress", "Estimate", "Comparison")

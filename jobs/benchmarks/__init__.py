@@ -6,6 +6,8 @@ inputs       what they are fed with: clips, captions, models of random weights
 pipeline/    `mats caption` beside plain processes, and `mats evaluate` beside `mats caption`
 embed_text   Microsoft CLAP's text tower by its own package and by `mats embed-text`
 memory       Santa's memory beside plain PyTorch, and at a million captions
+search       the index of a run: build, size, recall against exact search, time a query
+finding      which way from words to sounds finds best on the embedded world
 core         the model without Ray: parity with the recorded runs (reference/), memory, answers a second
 generate     answers by transformers' `generate` beside the beam loop
 gpu/         all that only a GPU can show, in one run

@@ -127,6 +127,24 @@ def memory(
     return run_benchmark(entries or few, clusters or many, alone, folder, as_json)
 
 
+@command(app, "search")
+def search(
+    windows: int = typer.Option(1_000_000, min=1000, help="Windows of 1024 numbers in the run."),
+    bridges: bool = typer.Option(False, "--bridges", help="Which way finds best on the embedded world instead."),
+    clips: int = typer.Option(2000, min=200, help="With --bridges: clips of the embedded world."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """The index of a run: time to build, size, recall against exact search, time a query; or how well it finds."""
+    if bridges:
+        from jobs.benchmarks.finding import run_benchmark as compare
+
+        return compare(clips, folder, as_json)
+    from jobs.benchmarks.search import run_benchmark
+
+    return run_benchmark(windows, folder, as_json)
+
+
 @command(app, "embed-text")
 def embed_text(
     weights: str | None = typer.Option(None, help="CLAP_weights_2023.pth (default: random weights of its sizes)."),

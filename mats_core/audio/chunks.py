@@ -5,8 +5,8 @@ what stands behind the sound (titles, pictures, tags) must not be heard. So the 
 is presented to the decoders behind a header that is made anew. The rule, where the file goes on behind the declared
 end:
 
-- what follows is a trailer where it is chunks that fit the file to its end, a tag, zeros, or another file of the same
-  kind: the declared end is true;
+- what follows is a trailer where it is chunks that fit the file to its end, a tag, or zeros: the declared end is true;
+- so it is in front of another file, which is not heard, as with other readers, and told as missing;
 - it is true as well modulo 4 GiB, where a size has 32 bits: the greatest such end with a trailer behind it is taken;
 - else the size is stale, and all up to the end of the file (or a tag there) is sound.
 """
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from mats_core.audio.file import AudioError, SourceFile
-from mats_core.audio.signatures import HEAD_BYTES, sniff
+from mats_core.audio.signatures import HEAD_BYTES, begins_a_file, sniff
 
 _MOST_CHUNKS = 1000  # in front of the sound, and behind it; each may cost a read
 _MOST_ZEROS = 1 << 20  # bytes of padding; more of them are digital silence
@@ -204,12 +204,14 @@ def _ends(file: SourceFile, start: int, end: int, layout: _Layout | None) -> boo
         return end > start or file.size == start
     window = _Window(file)
     header = layout.name + struct.calcsize(layout.size) if layout is not None else 0
-    kind = window.at(0, 4)
     place = end if layout is None else _behind(window, layout, start, end - start, file.size)
     for _ in range(_MOST_CHUNKS):
         left = file.size - place
-        data = window.at(place, max(header, 16))
-        if left <= _STRAY or _is_tag(data, left) or (layout is not None and data[:4] == kind):
+        data = window.at(place, max(header, 32))
+        if left <= _STRAY:
+            return True
+        another = layout is not None and (begins_a_file(data) or _tag_size(data)) and tell_another(file, place)
+        if another or _is_tag(data, left):
             return True
         if not any(data):
             # note: a header of size 0 was never filled in: what follows it is silence
@@ -230,6 +232,40 @@ def _is_tag(data: bytes, left: int) -> bool:
         or (data[:3] == b"ID3" and len(data) > 5 and 2 <= data[3] <= 4 and data[4] < 0xFF)
         or data[:11] == b"LYRICSBEGIN"
     )
+
+
+def tell_another(file: SourceFile, place: int) -> bool:
+    """Whether another file begins at `place`, behind the sound, or behind tags there; if so, the file tells it."""
+    begin, head = place, file.head(32, offset=place)
+    while size := _tag_size(head):
+        has_header = head[:3] == b"APE" and file.head(8, offset=place + _size_of_ape(head)) == head[:8]
+        place += size + (_size_of_ape(head) if has_header else 0)
+        head = file.head(32, offset=place)
+    another = sniff(file.head(HEAD_BYTES, offset=place)) if place > begin else sniff(head)
+    if not begins_a_file(head) and (place == begin or another.kind != "audio"):
+        return False
+    file.is_followed(place, another.name == sniff(file.head(HEAD_BYTES)).name)
+    return True
+
+
+def _size_of_ape(head: bytes) -> int:
+    """Bytes of an APE tag without its header."""
+    return int.from_bytes(head[12:16], "little")
+
+
+def _tag_size(head: bytes) -> int:
+    """Bytes of the ID3 tag, or of the header or footer of an APE tag, that bytes begin with, 0 where they do not."""
+    if head[:8] == b"APETAGEX":
+        return 32
+    return 128 if head[:3] == b"TAG" else id3_size(head)
+
+
+def id3_size(head: bytes) -> int:
+    """Bytes of the ID3 tag that bytes begin with, 0 where they do not."""
+    if head[:3] != b"ID3" or len(head) < 10:
+        return 0
+    size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+    return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
 def without_tag(file: SourceFile, end: int) -> int:

@@ -21,6 +21,7 @@ import soxr
 from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.audio.chunks import has_no_sound
+from mats_core.audio.ends import lacks_index
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
 from mats_core.audio.levels import SILENT, LevelMeter, Levels
 from mats_core.audio.readers.container import NO_DECODER
@@ -377,6 +378,8 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
             reason = str(error)
         except AudioError as error:
             file.check()
+            if signature.name == "MP4" and lacks_index(file):
+                raise AudioError("decode_failed", _NO_INDEX) from None
             if error.code != "decode_failed" or error.message.startswith(NO_DECODER):
                 raise
             reason = reason or error.message
@@ -391,6 +394,7 @@ def open_source(file: SourceFile, order: tuple[Reader, ...], name: str = "") -> 
 
 
 _NO_SAMPLES = "no samples"
+_NO_INDEX = "is an MP4 that breaks off before its index (moov), without which no sound in it is found: its upload ended"
 # What decoders say when they do not know themselves; to a person it would be noise, or wrong.
 _UNHELPFUL_REASONS = re.compile(
     "Invalid data|End of file|Internal error|unknown error|malformed|does not exist|no frame|Internal psf_fseek"

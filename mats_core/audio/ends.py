@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from mats_core.audio.chunks import without_tag
+from mats_core.audio.chunks import tell_another, without_tag
 from mats_core.audio.file import SourceFile
 
 _TAIL = 1 << 17  # bytes in which the last frames are looked for
@@ -33,15 +33,24 @@ def find_end(file: SourceFile, head: bytes) -> None:
     elif head[:4] == b"\0\0\1\xba":
         file.cut = _ends_in_a_packet(file)
     elif head[:4] == EBML:
-        file.cut = file.size < ebml_end(head)[1]
+        end = ebml_end(head)[1]
+        file.cut = file.size < end or (0 < end < file.size and tell_another(file, end))
     elif head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"styp", b"moof"):
-        file.cut = _breaks_off(file)
+        file.cut = _breaks_off(file) or file.cut
     elif head[:8] == ASF:
         _end_asf(file, head)
+    elif head[:4] == b"TTA1" and len(head) >= 22:
+        _end_tta(file, head)
+    elif head[:4] == b"STRM" and len(head) >= 64:  # AST
+        _end_at(file, 64 + int.from_bytes(head[4:8], "big"))
+    elif size := next((size for begin, size in _PROMISING.items() if head.startswith(begin)), 0):
+        _tell_another(file, head[:size])
     elif head[:4] in (b".SoX", b"XoS."):
         order = "<" if head[:1] == b"." else ">"
         size, samples = struct.unpack(order + "IQ", head[4:16]) if len(head) >= 16 else (0, 0)
         _end_at(file, 4 + size + 4 * samples if samples else 0)
+    elif head[:4] == b"MMMD":
+        _end_at(file, 8 + int.from_bytes(head[4:8], "big"))
     elif head[16:20] == b"\xaf\xde\0\0" and head[11] in (1, 99):  # Westwood's AUD
         _end_at(file, 12 + int.from_bytes(head[2:6], "little"))
     elif is_adx(head):
@@ -63,9 +72,33 @@ def _promise(file: SourceFile, size: int) -> None:
 
 def _end_at(file: SourceFile, size: int) -> None:
     """Leave out tags and zeros behind what its header promises, or tell that it breaks off."""
-    if 0 < size < file.size and _only_padding(file, size):
+    if 0 < size < file.size and (tell_another(file, size) or _only_padding(file, size)):
         file.present(b"", 0, size)
+        return
     _promise(file, size)
+
+
+# What WTV, SMJPEG and Argo's ASF begin with, and as many bytes of it as come a second time in another file of the kind.
+_PROMISING = {b"\xb7\xd8\0\x20\x37\x49\xda\x11": 16, b"\0\x0aSMJPEG": 12, b"ASF\0": 16}
+
+
+def _tell_another(file: SourceFile, begin: bytes) -> None:
+    """Tell where a local file begins a second time: what it promises ends before."""
+    for place in range(len(begin), 0 if file.far else file.size, 1 << 20):
+        at = file.head((1 << 20) + len(begin) - 1, offset=place).find(begin)
+        if at >= 0:
+            file.is_followed(place + at, alike=True)
+            return
+
+
+def _end_tta(file: SourceFile, head: bytes) -> None:
+    """By the table of the lengths of its frames, of 256 / 245 of a second each."""
+    rate, samples = struct.unpack("<II", head[10:18])
+    frames = -(-samples // max(1, 256 * rate // 245))
+    table = file.head(min(4 * frames, _MOST_ZEROS), offset=22)
+    sizes = struct.unpack(f"<{len(table) // 4}I", table[: len(table) // 4 * 4])
+    if frames == len(sizes):
+        _end_at(file, 22 + 4 * frames + 4 + sum(sizes))
 
 
 def _only_padding(file: SourceFile, end: int) -> bool:
@@ -84,6 +117,8 @@ def _end_avi(file: SourceFile, size_declared: int) -> None:
             end = place + 8 + size
             there = end >= file.size or file.head(4, offset=end + end % 2) in (b"idx1", b"JUNK", b"RIFF", b"LIST")
             _promise(file, end if there else size_declared)
+            if 0 < size_declared < file.size and file.head(12, offset=size_declared)[8:] != b"AVI ":
+                tell_another(file, size_declared)
         if not any(name) or kind == b"movi":
             return
         place += 8 + size + size % 2
@@ -118,28 +153,48 @@ def _end_asf(file: SourceFile, head: bytes) -> None:
     if not size or live or size == file.size or size > 1 << 62:
         return
     end = file.size
-    if size < file.size and _only_padding(file, size):
+    if size < file.size and (tell_another(file, size) or _only_padding(file, size)):
         end = size
-    file.cut = size > file.size
+    file.cut = file.cut or size > file.size
     file.present(head[: at + 40] + end.to_bytes(8, "little") + head[at + 48 :], len(head), end)
 
 
 def _breaks_off(file: SourceFile) -> bool:
-    """Whether the boxes of an MP4 lead elsewhere than to its end, as far as they are looked at."""
+    """Whether the boxes of an MP4 lead elsewhere than to its end, as far as they are looked at. Another MP4 behind it,
+    of which nothing is heard, is told; parts (`moof`) are heard one behind the other."""
+    seen = set()
+    for name, place, end in _boxes(file):
+        if name == b"ftyp" and b"moov" in seen and b"moof" not in seen:
+            file.is_followed(place, alike=True)
+            return True
+        seen.add(name)
+        if end < 0 or end > file.size:
+            return tell_another(file, place) or not _only_padding(file, place)
+    return False
+
+
+def lacks_index(file: SourceFile) -> bool:
+    """Whether an MP4 is without the box that tells where its sound is, or breaks off in it."""
+    boxes = list(_boxes(file))
+    whole = any(name in (b"moov", b"moof") and 0 < end <= file.size for name, _, end in boxes)
+    return not whole and boxes[0][2] > 0
+
+
+def _boxes(file: SourceFile) -> Iterator[tuple[bytes, int, int]]:
+    """(name, begin, end) of the boxes of an MP4, as far as they are looked at: the last may end behind the file, or be
+    none (-1)."""
     place = 0
     for _ in range(_FAR_BOXES if file.far else _BOXES):
         data = file.head(16, offset=place)
         size = int.from_bytes(data[:4], "big")
-        if size == 0 and len(data) >= 8 and any(data):
-            return False  # up to the end
+        if place == file.size or (size == 0 and len(data) >= 8 and any(data)):
+            return  # this one goes up to the end
         size = int.from_bytes(data[8:], "big") if size == 1 else size
         named = all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in data[4:8])
-        if size < 8 or size > file.size - place or not named:
-            return not _only_padding(file, place)
+        yield data[4:8], place, place + size if size >= 8 and named else -1
+        if size < 8 or not named or place + size > file.size:
+            return
         place += size
-        if place == file.size:
-            return False
-    return False
 
 
 _BOXES, _FAR_BOXES = 100_000, 16  # looked at in a local file, and in one of a store, where each costs a read
@@ -185,7 +240,7 @@ def _end_voc(file: SourceFile, head: bytes) -> None:
         kind, size = data[place - begin], int.from_bytes(data[place - begin + 1 : place - begin + 4], "little")
         if kind in (0, ord("C")) or kind > 9:
             behind = place if kind else place + 1
-            if not _only_padding(file, behind) and file.head(19, offset=behind) != head[:19]:
+            if not tell_another(file, behind) and not _only_padding(file, behind):
                 file.cut, file.missing = True, file.size / place - 1
             return
         place += 4 + size
@@ -273,5 +328,5 @@ def _end_with_a_frame(file: SourceFile, frames: _Frames) -> None:
         return
     if frames.length(rest[:16]) > len(rest) or (len(rest) < 16 and any(rest)):
         file.cut = True
-    elif not any(rest) or rest.startswith((b"TAG", b"APETAGEX", b"ID3")):
+    elif tell_another(file, offset + end) or not any(rest) or rest.startswith((b"TAG", b"APETAGEX", b"ID3")):
         file.present(b"", 0, offset + end)

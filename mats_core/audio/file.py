@@ -151,6 +151,11 @@ class SourceFile:
         self._head, self._at = head, 0
         self.size = len(head) + stop - start
 
+    def is_followed(self, place: int, alike: bool) -> None:
+        """Mark it as `cut`: at `place`, behind its sound, another file begins that is not heard; where that is `alike`,
+        as much of it is `missing` as its bytes tell."""
+        self.cut, self.missing = True, (self.size - place) / max(1, place) if alike else 0.0
+
     def part(self, start: int, stop: int) -> SourceFile:
         """The bytes [start, stop) as a file of their own, with a place of its own."""
         part = SourceFile(self._file, self._deadline)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 
 from mats_core.audio.chunks import present_sound
 from mats_core.audio.ends import ASF, ASF_FILE, EBML, ebml_end, find_end, is_adx
@@ -29,7 +30,7 @@ def repair(file: SourceFile, until_s: float | None, in_memory: bool) -> None:
     repair_flac(file, until_s, in_memory)
     repair_ogg(file)
     head = file.head(HEAD_BYTES)
-    file.links = file.links or _joined_files(file, head) or _joined_programs(file, head)
+    file.links = file.links or _joined_files(file, head) or _joined_programs(file, head) or _joined_wavpack(file)
     if not file.links and (until_s is None or not file.far):
         find_end(file, head)
 
@@ -45,9 +46,9 @@ def skip_tag(file: SourceFile) -> None:
 
 
 def _joined_files(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
-    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX or VOC files that stand one behind the other in
-    `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where there is
-    one."""
+    """[begin, end) of the Matroska, WebM, ASF, FLV, NUT, RealMedia, ADX, VOC or SWF files that stand one behind the
+    other in `file`, as live segments do: their times begin anew, and FFmpeg hears the first alone, or two. Empty where
+    there is one."""
     end = 0  # where the first ends by its header
     if head[:4] == EBML:
         known, end = ebml_end(head)
@@ -58,18 +59,42 @@ def _joined_files(file: SourceFile, head: bytes) -> list[tuple[int, int]]:
     elif is_adx(head):
         begin = head[:12]
     else:
-        begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26}.get(head[:4], 0)]
+        begin = head[: {b"FLV\x01": 13, b"nut/": 25, b".RMF": 18, b"Crea": 26, b"FWS\4": 16}.get(head[:4], 0)]
     if not begin or file.size > _SEARCHED_BYTES or (end and file.head(len(begin), offset=end) != begin):
         return []
-    found: list[int] = []
-    for offset in range(0, file.size, _BLOCK):
-        data = file.head(_BLOCK + len(begin) - 1, offset=offset)
-        found += [offset + match.start() for match in re.finditer(re.escape(begin), data)]
-    return _behind_one_another(found, file.size)
+    return _behind_one_another(_found(file, re.compile(re.escape(begin)), len(begin)), file.size)
 
 
 def _behind_one_another(begins: list[int], end: int) -> list[tuple[int, int]]:
     return list(zip(begins, [*begins[1:], end], strict=True)) if len(begins) > 1 else []
+
+
+def _joined_wavpack(file: SourceFile) -> list[tuple[int, int]]:
+    """[begin, end) of the WavPack files that stand one behind the other in a local `file`: FFmpeg hears no more where
+    there are tags between them. Empty where there is one, whose blocks tell places that grow."""
+    if file.far or file.head(4) != b"wvpk":
+        return []
+    if file.size > _LOOK * 6:
+        looks = [file.head(_LOOK, offset=(file.size - _LOOK) * part // 5) for part in range(6)]
+        places = [int.from_bytes(match[1], "little") for look in looks if (match := _WV_BLOCK.search(look))]
+        if file.size > _SEARCHED_BYTES or all(one < other for one, other in pairwise(places)):
+            return []
+    return _behind_one_another(_found(file, _WV_BEGIN, 32), file.size)
+
+
+def _found(file: SourceFile, begin: re.Pattern[bytes], size: int) -> list[int]:
+    """Where what begins a file stands in one, of `size` bytes."""
+    places: list[int] = []
+    for offset in range(0, file.size, _BLOCK):
+        data = file.head(_BLOCK + size - 1, offset=offset)
+        places += [offset + match.start() for match in begin.finditer(data)]
+    return places
+
+
+# A block with samples (version, their number in all, where it begins, how many), and one that begins at 0.
+_INITIAL = b"".join(rb"\x%02x-\x%02x" % (at, at + 7) for at in range(8, 256, 16))  # bit 11 of its flags
+_WV_BLOCK = re.compile(rb"wvpk.{4}[\x02-\x10]\x04.{6}(.{4})(?!\0{4}).{4}", re.DOTALL)
+_WV_BEGIN = re.compile(rb"wvpk.{4}[\x02-\x10]\x04.{6}(\0{4})(?!\0{4}).{4}.[%s]" % _INITIAL, re.DOTALL)
 
 
 def _joined_programs(file: SourceFile, head: bytes) -> list[tuple[int, int]]:

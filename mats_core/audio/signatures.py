@@ -51,6 +51,7 @@ _AUDIO = (
     (0, b"wvpk", "WavPack"),
     (0, b"MAC ", "Monkey's Audio"),
     (0, b"TTA1", "TTA"),
+    (0, b"STRM", "AST"),
     (0, b"MPCK", "Musepack"),
     (0, b"MP+", "Musepack"),
     (0, b"FLV\x01", "FLV"),
@@ -104,7 +105,7 @@ class Signature:
 def sniff(head: bytes, file_name: str = "") -> Signature:
     """Name a file by its first `HEAD_BYTES` bytes; `file_name` tells a playlist that is but a list of
     paths."""
-    if head[:4] in (b"RIFF", b"RIFX", b"RF64") and len(head) >= 12:
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and len(head) >= 12:
         form = {b"WAVE": "WAV", b"AVI ": "AVI", b"WEBP": ""}.get(head[8:12], "RIFF")
         return Signature("audio", form) if form else Signature("other", "a WebP picture")
     if head[:4] == b"OggS" and head[28:36] == b"OpusHead":
@@ -139,6 +140,15 @@ def sniff(head: bytes, file_name: str = "") -> Signature:
     if head and not any(head):
         return Signature("unknown", "zero bytes")
     return Signature("unknown", UNKNOWN)
+
+
+_WEAK = frozenset({"MP3", "AAC", "AC-3", "Musepack", "RIFF", "MPEG transport stream", "MPEG program stream"})
+
+
+def begins_a_file(data: bytes) -> bool:
+    """Whether bytes in the midst of others are the beginning of a file with sound, by a name of four bytes or more."""
+    signature = sniff(data)
+    return signature.kind == "audio" and signature.name not in _WEAK and data[4:8] not in (b"moov", b"mdat", b"free")
 
 
 def _as_text(head: bytes) -> str | None:

@@ -28,8 +28,13 @@ _NO_REFERENCE = "no reference caption"
 _SBERT = "models--sentence-transformers--paraphrase-TinyBERT-L6-v2"
 _ECHECKER = "echecker_clotho_audiocaps_base.ckpt"
 
-# What is fetched for a metric, in MB as its publishers have it; the tool fetches METEOR's other languages as well.
-_SIZES = {"meteor": 70, "spice": 450, _SBERT: 270, _ECHECKER: 440}
+# What is fetched for a metric, in MB; aac-metrics-download fetches METEOR's other languages as well. Where from:
+# meteor: meteor-1.5.jar (6 318 693 bytes) and paraphrase-en.gz (61 813 011), as they lie in pycocoevalcap 1.2 on PyPI.
+# spice: spice-1.0.jar and its libraries (31 MB, the same package) and the archive of CoreNLP 3.6.0, whose size nobody
+#   was found to state: about 400 MB, as the archive is 482 MB of 4.5.10 (stanfordnlp.github.io/CoreNLP/download.html).
+# _SBERT: pytorch_model.bin, 268 MB in its list of files on huggingface.co.
+# _ECHECKER: a fine-tuned bert-base-uncased, whose own file is 440 MB in its list of files there.
+_SIZES = {"meteor": 68, "spice": 430, _SBERT: 268, _ECHECKER: 440}
 
 Candidates = list[str]
 References = list[list[str]]

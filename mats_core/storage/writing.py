@@ -46,9 +46,13 @@ def write_bytes(uri: Uri, data: bytes) -> None:
 
 @contextmanager
 def _draft_of(path: bytes, data: bytes) -> Iterator[bytes]:
-    """A file with `data` beside `path`, to be moved or linked there; removed at the end. Folders are made."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    draft = path + b"." + uuid.uuid4().hex[:8].encode() + b".partial"
+    """A file with `data` beside `path`, to be moved or linked there; removed at the end. Folders are made.
+
+    Its name begins with a dot: where a killed process leaves one, nobody who reads the folder takes it for data.
+    """
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    draft = os.path.join(folder, b"." + name + b"." + uuid.uuid4().hex[:8].encode() + b".partial")
     try:
         with open(draft, "wb") as file:
             file.write(data)

@@ -29,7 +29,10 @@ from mats_core.errors import SettingsError
 from mats_core.storage.fingerprint import sealed, unsealed
 from pipelines.data import parquet
 
-COUNTED = ("answers", "embeddings", "manifest", "records", "_state/checkpoints", "_state/work_list")
+COUNTED = (
+    *("answers", "embeddings", "manifest", "records"),
+    *("_state/checkpoints", "_state/index", "_state/work_list"),
+)
 """The folders of an OUTPUT to which all this applies; the work list last, so that who takes files over in this order
 takes over no part without its rows."""
 _NAME = re.compile(r"(\d{6,})\.json")

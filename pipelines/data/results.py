@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from pipelines.data import generations, parquet
@@ -22,7 +23,8 @@ class Rows:
         """The folder of the files."""
 
     def to_arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All rows, of these columns or all, in the order of the work list where they have one.
+        """All rows, of these columns or all, in the order of the work list where they have one; without those that
+        `--prune` leaves out.
 
         Raises KeyError for a column that there is not, StorageError where the files cannot be read.
         """
@@ -35,6 +37,7 @@ class Rows:
 
 def read_rows(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of all files that count in a folder, by `row_id` where they have one. See `Rows.to_arrow`."""
+    pruned = pruned_rows(folder.rstrip("/").rpartition("/")[0])
     tables = []
     for info in generations.files(folder):
         with parquet.opened(info.uri, parquet.READ_AHEAD) as file:
@@ -43,5 +46,29 @@ def read_rows(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
             tables.append(file.read(columns=wanted))
     rows = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
     if "row_id" in rows.column_names:
-        rows = rows.sort_by("row_id")
+        rows = without_rows(rows.sort_by("row_id"), pruned)
     return rows if columns is None else rows.select(list(columns))
+
+
+Ranges = Sequence[Sequence[int]]
+"""Of row ids: first and last of each."""
+
+
+def pruned_rows(output: str) -> Ranges:
+    """The rows of OUTPUT that are left out of all that is made of it, since their files are gone (`--prune`)."""
+    try:
+        run = generations.told(output, "_run.json") if output else None
+    except ValueError:
+        run = None
+    return (run or {}).get("pruned") or []
+
+
+def without_rows(table: pa.Table, ranges: Ranges) -> pa.Table:
+    """`table` less the rows of these ids; all of it where it has no `row_id`."""
+    if not ranges or "row_id" not in table.column_names:
+        return table
+    ids = table["row_id"].to_numpy()
+    firsts, lasts = np.array(sorted(map(tuple, ranges))).T
+    at = np.searchsorted(firsts, ids, side="right") - 1
+    left_out = (at >= 0) & (ids <= lasts[at])
+    return table.filter(pa.array(~left_out)) if left_out.any() else table

@@ -19,6 +19,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
 from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import generations, parquet
+from pipelines.data.results import Ranges, pruned_rows, without_rows
 from pipelines.evaluate.scores import EncoderAndMemory
 from pipelines.pages.media import PREVIEW_SECONDS, add_media
 from pipelines.pages.render import check_page, render_page
@@ -124,14 +125,15 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
             raise SettingsError(name, problem, "choose one without --grid")
         if files:
             found: dict[tuple[Any, ...], dict[str, Any]] = {}
-            for row in _rows(files, key, name):
+            pruned = pruned_rows(run if folder else run.rstrip("/").rpartition("/")[0])
+            for row in _rows(files, key, name, pruned):
                 found.setdefault(tuple(row[column] for column in key), row)
             return found, key
     raise SettingsError(name, f"no answers in {storage.public_uri(run)}", REMEDY)
 
 
-def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[str, Any]]:
-    wanted = [*key, "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
+def _rows(files: list[str], key: tuple[str, ...], name: str, pruned: Ranges) -> Iterator[dict[str, Any]]:
+    wanted = [*key, "row_id", "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
     for uri in files:
         present = parquet.schema(uri).names
         absent = [column for column in (*key, "text", "uri") if column not in present]
@@ -139,7 +141,7 @@ def _rows(files: list[str], key: tuple[str, ...], name: str) -> Iterator[dict[st
             problem = f"{storage.public_uri(uri)} has no column {', '.join(absent)}"
             raise SettingsError(name, problem, REMEDY)
         for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
-            yield from batch.to_pylist()
+            yield from without_rows(pa.Table.from_batches([batch]), pruned).to_pylist()
 
 
 def _record(run: str, name: str) -> dict[str, Any]:

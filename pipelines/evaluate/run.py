@@ -67,7 +67,7 @@ def run_evaluate(
     for data in data_sets if warn else ():
         if data.shortfall and warn:
             warn(f"{data.name}: {data.shortfall}")
-    with open_output(settings.out, written=()) as out:
+    with open_output(settings.out, written=("predictions", "judge")) as out:
         run_id, began = _begin(settings, data_sets, facts, out)
         with _one_ray(settings, data_sets, facts, grid) as given:
             results = make_answers(given, data_sets, grid, tell)

@@ -29,15 +29,19 @@ from pipelines.output import record
 from pipelines.output.lease import Lease, LeaseLost
 
 DATA_SETS = ("answers", "embeddings", "manifest", "records")
-OUR_NAMES = ("_run.json", "_embeddings.json", "_manifest.json", *DATA_SETS, "_state/work_list")
+OUR_NAMES = (
+    *("_run.json", "_embeddings.json", "_manifest.json", "_index.json"),
+    *DATA_SETS,
+    *("_state/index", "_state/work_list"),
+)
 """What scan, embed-audio, caption and compact write, in the order in which it goes: first what says that the rest is
 whole."""
 REMOVERS = 16
-_OURS = re.compile(r"(part|rows|step)-.*\.(parquet|ckpt)(\.damaged)?")
+_OURS = re.compile(r"(part|rows|step)-.*\.(parquet|ckpt|faiss|arrow)(\.damaged)?")
 _PARTIALS = {
-    "": re.compile(r"(_\w+\.json\.|\.model-)[0-9a-f]{8}\.partial"),
+    "": re.compile(r"(_\w+\.json\.|\..+\.|\.model-)[0-9a-f]{8}\.partial"),
     "_state": re.compile(r".+\.partial|memory-.+|(shards|reports|next)(-.+)?"),
-    "data set": re.compile(r".+\.parquet\.[0-9a-f]{8}\.partial|growing-\d+(-[0-9a-f]{12})?\.partial"),
+    "data set": re.compile(r"(\..+|.+\.parquet)\.[0-9a-f]{8}\.partial|\.?growing-\d+(-[0-9a-f]{12})?\.partial"),
 }
 
 
@@ -180,7 +184,7 @@ def open_output(
     output = Output(uri, uuid.uuid4().hex[:12])
     before = output.lease.wait(waiting)
     there = _list_counted(uri)
-    partials = find_partials(uri, [name for name in written if name in DATA_SETS])
+    partials = find_partials(uri, [name for name in written if not name.startswith("_")])
     asked = before or record.of_older_version(uri, overwrite)
     # note: a file that no run has written is taken over, so that it is refused by name
     asked = replace(asked, files=frozenset(name for name in there if asked.counts(name) or not _is_ours(name)))

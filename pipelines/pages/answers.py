@@ -10,13 +10,13 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
 from pipelines.data import generations, parquet
+from pipelines.data.results import Ranges, without_rows
 from pipelines.output.record import read_run
 
 COLUMNS = (
@@ -54,7 +54,7 @@ class Answers:
     """All rows of a run, in memory as Arrow has them, and which of them belong to each file. pruned: first and last
     row ids of what is left out."""
 
-    def __init__(self, folder: str, pruned: Sequence[Sequence[int]] = ()) -> None:
+    def __init__(self, folder: str, pruned: Ranges = ()) -> None:
         tables = [
             pa.Table.from_batches([batch])
             for info in generations.files(folder)
@@ -62,12 +62,7 @@ class Answers:
         ]
         table = pa.concat_tables(tables, promote_options="permissive")
         if "row_id" in table.column_names:
-            table = table.sort_by("row_id")
-            ids = table["row_id"].to_numpy()
-            left_out = np.zeros(len(ids), bool)
-            for first, last in pruned:
-                left_out |= (ids >= first) & (ids <= last)
-            table = table.filter(pa.array(~left_out)) if left_out.any() else table
+            table = without_rows(table.sort_by("row_id"), pruned)
         self._table = table
         self.totals = Totals(rows=len(table))
         self._rows: dict[str, list[int]] = {}

@@ -111,7 +111,9 @@ class RunSettings(LimitSettings):
         None, description="Do rows anew that ended with one of these codes before: io_error, timeout, …"
     )
     prune: bool = Field(
-        False, description="Leave the rows of files that are gone from INPUT out of reports, until these come back."
+        False,
+        description="Leave the rows of files that are gone from INPUT out of reports, comparisons, compactions "
+        "and tables in Python, until these come back.",
     )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
     silence_dbfs: float = Field(

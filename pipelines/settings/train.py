@@ -171,13 +171,15 @@ class TrainSettings(_Settings):
     @model_validator(mode="after")
     def _follow_steps(self) -> TrainSettings:
         """What is not given follows `training.steps`, in the proportions of the reference's run or more often."""
-        steps = self.training.steps
+        given, steps = set(self.model_fields_set), self.training.steps
         if "warmup_steps" not in self.training.model_fields_set:
-            warmup = min(self.training.warmup_steps, steps // 30)
-            self.training = self.training.model_copy(update={"warmup_steps": warmup})
+            self.training = self.training.model_copy()
+            self.training.warmup_steps = min(self.training.warmup_steps, steps // 30)
+            self.training.model_fields_set.discard("warmup_steps")  # it is still not given: see `as_begun`
         for name, most, share in (("checkpoint_every", 500, 10), ("validate_every", 1000, 5)):
-            if name not in self.model_fields_set:
+            if name not in given:
                 setattr(self, name, min(most, max(1, steps // share)))
+        self.model_fields_set.intersection_update(given)
         return self
 
     @property
@@ -198,6 +200,31 @@ def _estimated_noise(embeddings: Any) -> float:
         raise ValueError(f"noise_variance is {ESTIMATED} and there is no {storage.public_uri(uri)}; {remedy}") from None
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{storage.public_uri(uri)} is not what mats noise wrote; {remedy}") from None
+
+
+def as_begun(settings: TrainSettings, begun: dict[str, Any]) -> tuple[TrainSettings, list[str]]:
+    """The settings of a run that goes on, and what of them is not as it would be in a new one, a sentence each.
+
+    What is not given is as the run was begun with, whatever is the default today. begun: `identity` of the first run.
+    """
+    notes: list[str] = []
+    return _as_begun(settings, begun, "", notes), notes
+
+
+def _as_begun(settings: Any, begun: dict[str, Any], place: str, notes: list[str]) -> Any:
+    update: dict[str, Any] = {}
+    for name, then in begun.items():
+        now = getattr(settings, name, None)
+        if isinstance(now, BaseModel) and isinstance(then, dict):
+            update[name] = _as_begun(now, then, f"{place}{name}.", notes)
+            continue
+        plain = all(value is None or isinstance(value, (str, int, float)) for value in (now, then))
+        if plain and now != then and name in type(settings).model_fields and name not in settings.model_fields_set:
+            notes.append(f"{place}{name} is {then}, as this run was begun; a new one would have {now}")
+            update[name] = then
+    copy = settings.model_copy(update=update)
+    copy.model_fields_set.intersection_update(settings.model_fields_set)
+    return copy
 
 
 # What may differ between a run and its continuation, because it does not change what is learned.

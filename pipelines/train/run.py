@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +22,11 @@ from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import cache_folder, cache_root
 from pipelines.cluster.plan import Resources, usable_cores
 from pipelines.cluster.session import check_device, failed_with, ray_session
+from pipelines.data.generations import newest
 from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import uninterrupted
 from pipelines.settings.calling import by_name
-from pipelines.settings.train import MODEL, TrainSettings, identity
+from pipelines.settings.train import MODEL, TrainSettings, as_begun, identity
 from pipelines.train.check import Checked, check_output, check_settings, doubts
 from pipelines.train.checkpoints import list_checkpoints
 from pipelines.train.export import is_model_of
@@ -82,6 +83,7 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
     """Train, or go on training, into `settings.output`; raises SettingsError before any work when that cannot be."""
     check_device(settings.device, settings.address)
     check_output(settings)
+    settings, kept = _as_begun(settings)
     checked = check_settings(settings)
     tell = progress or (lambda _: None)
     found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
@@ -91,7 +93,15 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
         done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
         if before and done and is_model_of(model, before.get("run_id", "")):
             return TrainResult("complete_before", settings.output, model, before["step"], before)
-        return TrainDriver(settings, checked, tell, out).run()
+        return TrainDriver(settings, checked, tell, out, kept).run()
+
+
+def _as_begun(settings: TrainSettings) -> tuple[TrainSettings, list[str]]:
+    """`as_begun` of the run in OUTPUT that goes on; the settings themselves where none does."""
+    begun = None if settings.overwrite else newest(settings.output)
+    if begun is None or (begun.identity or {}).get("job") != "train":
+        return settings, []
+    return as_begun(settings, begun.identity or {})
 
 
 def _exported_as(settings: TrainSettings, before: dict[str, Any]) -> bool:
@@ -118,8 +128,14 @@ class TrainDriver:
     """One run as the driver sees it: packs the data, starts the workers, shows and logs what they report."""
 
     def __init__(
-        self, settings: TrainSettings, checked: Checked, tell: Callable[[TrainProgress], None], out: Output
+        self,
+        settings: TrainSettings,
+        checked: Checked,
+        tell: Callable[[TrainProgress], None],
+        out: Output,
+        kept: Sequence[str] = (),
     ) -> None:
+        self.kept = kept
         self.settings, self.checked, self.out, self.tell = settings, checked, out, tell
         self.shown = TrainProgress("packing the data", steps=settings.training.steps)
         self.logs: list[Any] = []
@@ -185,7 +201,7 @@ class TrainDriver:
             "problems": dict(sum((Counter(each["problems"]) for each in sets), Counter())),
             "data": {each["name"]: {name: each[name] for name in names} for each in sets},
         }
-        for text in (*doubts(self.settings), *held_out_notes(sets)):
+        for text in (*self.kept, *doubts(self.settings), *held_out_notes(sets)):
             self._warn(text)
 
     def _warn(self, text: str) -> None:

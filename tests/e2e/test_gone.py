@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipelines.archive.caption import run_caption
+from pipelines.evaluate.compare import compare_answers
 from pipelines.pages.report import write_report
 from pipelines.settings.archive import CaptionSettings
 from tests.pipelines.pages.made_up import tone, wav
@@ -25,6 +26,9 @@ def test_files_that_are_gone_are_counted_and_may_be_left_out(tmp_path: Path, tin
         settings = CaptionSettings(input=str(folder), output=str(out), model=tiny_model_dir, **given)
         result = run_caption(settings)
         report = write_report(out, tmp_path / "report.html", max_media_bytes=0)
+        assert len({*result.to_arrow()["uri"].to_pylist()}) == report.totals.files, "in Python as on the page"
+        same = compare_answers(out, out, tmp_path / "compare.html", model=tiny_model_dir, device="cpu")
+        assert same.rows == result.to_arrow().num_rows
         return result.status, result.run["gone"], report.totals.files
 
     assert again() == ("complete", 0, 4)

@@ -12,18 +12,19 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+import jobs.cli
 import mats_core
 from jobs.cli import app
 from jobs.terminal import display
 
 COMMANDS = (
-    "help caption embed-audio scan compact corpus embed-text build-memory noise train adapt ask import-reference "
-    "report evaluate compare demo doctor submit soundworld history benchmark"
+    "help caption embed-audio scan compact search corpus embed-text build-memory noise train adapt ask "
+    "import-reference report evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
     "soundworld": "build corpus ablate noise adapt evaluate card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core gpu generate memory embed-text scale",
+    "benchmark": "caption evaluate scan train core gpu generate memory search embed-text scale",
 }
 
 
@@ -53,6 +54,27 @@ def test_help_is_asked_for_in_every_way() -> None:
     assert "Did you mean 'scan'" in run(app, ["help", "scann"]).output
     assert run(app, ["--version"]).output == f"mats {mats_core.__version__}\n"
     assert "INPUT" in texts.pop()
+
+
+@pytest.mark.parametrize(
+    ("typed", "quiet"),
+    [
+        ("-q train --settings", True),
+        ("train --settings", False),
+        ("train --settings -q", True),
+        ("train --quiet --settings", True),
+    ],
+)
+def test_quiet_may_stand_before_a_command_and_behind_it(
+    typed: str, quiet: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(display, "quiet", False)
+    monkeypatch.setattr(sys, "argv", ["mats", *typed.split()])
+    with pytest.raises(SystemExit) as end:
+        jobs.cli.main()
+    assert (end.value.code or 0) == 0
+    assert display.quiet == quiet
+    assert "warmup_steps" in capsys.readouterr().out
 
 
 def test_quiet_says_nothing_of_work_that_goes_on(

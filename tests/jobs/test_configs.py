@@ -61,6 +61,9 @@ def test_what_manifests_name_is_there_and_the_same_in_both() -> None:
             assert mounted == {each["name"] for each in pod.get("volumes", [])}
             assert not on_gpu or mounted
     assert len(images) == len(accounts) == 1
+    (image,) = images
+    build = re.sub(r"\n#", " ", (ROOT / "Dockerfile").read_text())
+    assert f"docker build -t {image} --build-arg TORCH_INDEX=" in build, "GPU workers need the image with CUDA"
 
 
 def submitted(command: str) -> list[str]:
@@ -163,7 +166,8 @@ def test_the_image_gets_all_that_mats_needs(tmp_path: Path) -> None:
                 else:
                     shutil.copy(ROOT / name, source / target)
     runs = " ".join(rest for word, rest in steps if word == "RUN")
-    assert runs.count("-c constraints.txt") == 2 and "--no-cache-dir" in runs
+    assert runs.count("-c constraints.txt") == 2 and '".[evaluate]"' in runs, "a nightly evaluation needs its metrics"
+    assert "--no-cache-dir" in runs
     installed = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--quiet"]
     try:

@@ -125,7 +125,7 @@ def test_what_caption_metrics_need_is_told_with_its_size(monkeypatch: pytest.Mon
     told = {finding.name: finding for finding in doctor.benchmark_findings()}
     for name in ("spider", "spice"):
         assert told[name].state == NOTE
-        assert "Java 8 to 13 is not installed" in told[name].detail and "about 450 MB to fetch" in told[name].detail
+        assert "Java 8 to 13 is not installed" in told[name].detail and "about 430 MB to fetch" in told[name].detail
     assert "SPICE and CIDEr-D" in told["spider"].detail and "aac-metrics-download" in told["spider"].detail
     assert f"6 MB here ({tmp_path / 'aac-metrics' / 'meteor'})" in told["meteor"].detail
     assert "echecker_clotho_audiocaps_base.ckpt: about 440 MB to fetch" in told["fense"].detail

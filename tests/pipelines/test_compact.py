@@ -24,6 +24,7 @@ from mats_core.errors import SettingsError
 from pipelines import compact
 from pipelines.compact import run_compact
 from pipelines.data import parquet
+from pipelines.data.results import read_rows
 from pipelines.output.parts import Done, PartWriter
 from pipelines.settings.base import build
 from pipelines.settings.compact import CompactSettings
@@ -255,6 +256,28 @@ def test_in_a_bucket_uploads_that_a_kill_left_are_thrown_away(finished: Path, mo
 def test_a_file_has_128_to_512_megabytes(size: float) -> None:
     with pytest.raises(SettingsError, match=f"^file_mb: {size} is too (small|large); give a .*(128|512)$"):
         build(CompactSettings, {"input": "a", "output": "b", "file_mb": size})
+
+
+@pytest.mark.parametrize("column", [None, "format"])
+def test_rows_that_prune_leaves_out_are_not_in_the_large_files(tmp_path: Path, column: str | None) -> None:
+    """Other programs cannot know of the mark in `_run.json`. A row that is back makes another compaction."""
+    run, out, pruned = tmp_path / "run", tmp_path / "out", [[0, 0], [95, 104], [299, 299]]
+    write_parts(run, 300)
+    record = json.loads((run / "_run.json").read_text())
+    (run / "_run.json").write_text(json.dumps({**record, "pruned": pruned, "gone": 3}))
+    kept = [i for i in range(300) if i not in (0, *range(95, 105), 299)]
+    result = compacted(run, out, partition_by=column)
+    assert (result.rows, result.new_rows, result.pruned) == (288, 288, 12)
+    assert read_rows(str(out / "answers"), ["row_id"])["row_id"].to_pylist() == kept
+    assert read_rows(str(run / "answers"))["row_id"].to_pylist() == kept, "in Python neither"
+    told = json.loads((out / "_run.json").read_text())
+    assert (told["rows"], told["pruned"], told["compacted"]["pruned"]) == (288, [], 12)
+    again = compacted(out, tmp_path / "again")
+    assert (again.rows, again.pruned) == (288, 0), "a compaction is as whole as any other OUTPUT"
+    (run / "_run.json").write_text(json.dumps({**record, "pruned": [[95, 104]]}))
+    with pytest.raises(SettingsError, match="pruned was"):
+        compacted(run, out, partition_by=column)
+    assert compacted(run, out, partition_by=column, overwrite=True).rows == 290
 
 
 def test_what_cannot_be_compacted_is_refused(finished: Path, tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ class Container:
             # seconds: damage can decode to many frames; FLAC whose headers are damaged are several frames in truth
             most = 1.5 * float((packet.duration or 1 << 62) * self.base) if self.place is None else 1 << 62
             coded = not self.stream.codec_context.name.startswith(("pcm", "dfpwm"))  # else any bytes are samples
-            swallows = self._swallows and self._usual > 0 and coded
+            # note: zeros at the end of a packet of Speex are frames as well, of which one packet's have one length
+            speech = self.stream.codec_context.name.endswith("speex")
+            swallows = (self._swallows or speech) and self._usual > 0 and coded
             for number, frame in enumerate(frames):
                 if swallows and frame.samples > 2 * self._usual:  # what it swallowed is no sound
                     yield frame.pts, None, 0, packet

@@ -24,7 +24,7 @@ from mats_core.audio.readers.flac import frame_places
 from mats_core.audio.signatures import NAMING_FORMATS, Signature
 
 # Bare streams of frames: no index and no length, so times are right only when counted from the start.
-_BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm")
+_BARE = re.compile("aac|mp3|e?ac3|dts(hd)?|truehd|mlp|loas|amr(nb|wb)?|gsm|swf")
 # Their times come from a rate of bytes in the header, which lies for G.722 and ADPCM: decoded samples are counted.
 _BY_BYTES = frozenset({"wav", "w64", "aiff", "au", "voc", "sox", "ircam", "nistsphere", "iff"})
 _PARSED = frozenset({"asf", "avi", "wtv"})  # whose FLAC FFmpeg cuts into frames itself, and then times late
@@ -212,7 +212,7 @@ class FfmpegSource(Source):
         jitter = max(_JITTER_S * rate, 2 * tick)
         declared = self.info()
         end = (declared.duration_s or 0.0) * rate if declared.duration_source == "header" else math.inf
-        last, left, damaged = self._lengths, _PAUSES_S * rate, False
+        last, left, damaged, before = self._lengths, _PAUSES_S * rate, False, None
         for (pts, block, its_rate, packet), (following, *_) in pairwise(chain(units, (_NO_UNIT,))):
             if block is not None:
                 scale, length = its_rate / rate, round(len(block) * rate / its_rate)
@@ -224,7 +224,8 @@ class FfmpegSource(Source):
                     length = last
                 block = np.broadcast_to(np.float32(0), (length, self.channels))
             at = position
-            if pts is not None and not by_count:
+            stands, before = pts == before, pts  # a time stamp that stands still tells nothing
+            if pts is not None and not stands and not by_count:
                 at = round(pts * tick - zero) + self._shift
                 if abs(at - position) > rate and following is not None:  # one damaged time stamp moves nothing
                     after = round(following * tick - zero) + self._shift

@@ -43,14 +43,16 @@ def repair_flac(file: SourceFile, until_s: float | None, in_memory: bool) -> Non
         return
     found = _flac_end(file, info, without_tag(file, file.size))
     total = max(info.total, found.samples)
+    file.cut = file.cut or (not found.whole and any(file.head(1 << 16, offset=max(0, file.size - (1 << 16)))))
     if (in_memory and file.head(file.size).find(head[:8], 8) > 0) or (
         suspicious and file.size - _flac_metadata(file) > _most_bytes(info, total)
     ):
         file.joined = True
     elif found.samples:
         file.joined = found.stop > 1.5 * found.density * found.samples and _starts_anew(file, info, found)
-        file.frames, file.cut = found.samples, found.samples < info.total or not found.whole
-        file.missing = max(0, info.total - found.samples) / found.samples
+        file.frames = found.samples
+        if found.samples < info.total or not found.whole:
+            file.cut, file.missing = True, max(0, info.total - found.samples) / found.samples
         count = bytes([head[21] & 0xF0 | found.samples >> 32]) + struct.pack(">I", found.samples & 0xFFFFFFFF)
         file.present(head[:21] + count + head[26:], len(head), found.stop)
 

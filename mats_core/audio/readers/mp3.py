@@ -17,6 +17,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from mats_core.audio.chunks import id3_size, tell_another
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile, to_float
 from mats_core.audio.readers.container import NO_ERRORS
 
@@ -275,7 +276,8 @@ class Mp3Source(Source):
         if self._end is None:
             return False
         header, frames = self._header, self._sound()[0]
-        if frames.end[-1] > self._file.size:
+        end = int(frames.end[-1])
+        if self._file.cut or end > self._file.size or tell_another(self._file, end):
             return True
         short = header is not None and len(frames.at) + 2 < header.frames
         return bool(short and header and header.bytes > self._file.size - self._frames.at[0])
@@ -295,7 +297,6 @@ def _decode(decoder: Any, frame: bytes, samples: int) -> Block | None:
 def id3_bytes(file: SourceFile) -> int:
     """Bytes of the ID3 tags that a file begins with; they may hold pictures."""
     place = 0
-    while (head := file.head(10, offset=place))[:3] == b"ID3" and len(head) == 10:
-        size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-        place += 10 + size + (10 if head[5] & 0x10 else 0)
+    while size := id3_size(file.head(10, offset=place)):
+        place += size
     return min(place, file.size)

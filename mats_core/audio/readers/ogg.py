@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mats_core.audio.chunks import tell_another
 from mats_core.audio.file import AudioError, AudioInfo, Block, Source, SourceFile
 from mats_core.audio.readers.ffmpeg import FfmpegSource
 from mats_core.audio.signatures import HEAD_BYTES, sniff
@@ -44,11 +45,13 @@ def repair_ogg(file: SourceFile) -> None:
     tail = file.head(2 * _TAIL, offset=first)
     pages = list(_pages(tail, first))
     if not pages:
+        file.cut, file.joined = any(tail), True  # FFmpeg guesses its length
         return
     last = pages[-1]
     end = last.place + last.size
     file.cut = not last.ends or tail.find(b"OggS", end - first) >= 0
     if end < file.size:
+        file.cut = tell_another(file, end) or file.cut
         file.present(b"", 0, end)
     begun = _begun(head)
     if file.size <= _SMALL or last.serial not in begun or (len(begun) == 1 and _starts_anew(file, pages)):

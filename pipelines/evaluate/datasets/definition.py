@@ -38,6 +38,9 @@ class EvaluationSet(PublishedSet):
     expected: int = Field(
         0, ge=0, description="Items that its part has where all of it is there (default: as many as its files name)."
     )
+    counted: str = Field(
+        "", description="Where `expected` was read or counted (default: nowhere; it is told as about so many)."
+    )
     judge: Literal["", "air_bench", "mmau"] = Field(
         "", description="Whose judge takes the answers; the file that it takes is written."
     )
@@ -55,6 +58,13 @@ class EvaluationSet(PublishedSet):
         if self.judge == AIR_BENCH and repeated:
             raise ValueError(f"options.extra: its judge's file also has {', '.join(sorted(repeated))}")
         return self
+
+    @property
+    def size(self) -> str:
+        """How many items it has where all of it is there, in words."""
+        if not self.expected:
+            return "as many as its file names"
+        return f"{'' if self.counted else 'about '}{self.expected:,}"
 
     def label_set(self, names: Sequence[str]) -> LabelSet:
         """Labels with the words for them and the texts that stand for them in CLAP's space."""

@@ -96,12 +96,12 @@ def _shortfall(found: FoundItems) -> str:
     definition, where = found.folder.definition, storage.public_uri(found.folder.uri)
     silent = [pair for pair in found.left_out if pair[1].startswith(NO_AUDIO)]
     named = len(found.items) + len(found.left_out)
-    whole = max(definition.expected, named)
+    whole = f"{named:,}" if named >= definition.expected else definition.size
     if not silent and named >= definition.expected:
         return ""
     why = f"not there, for one: {silent[0][1].partition(': ')[2]}" if silent else "its files name no more"
     there = len(found.items) if silent else named
-    return f"{there:,} of {whole:,} items were found in {where} ({why}); figures are of these alone"
+    return f"{there:,} of {whole} items were found in {where} ({why}); figures are of these alone"
 
 
 def missing(definition: EvaluationSet, root: Uri) -> list[str]:

@@ -43,7 +43,10 @@
   function build(e) {
     var it = e.packed, parts = it.p || [], card = make("article", "file" + (parts.every(function (p) { return p[5]; }) ? " failed" : ""));
     var head = make("div", "head"), name = make("h2");
-    name.appendChild(link(it.n, it.h));
+    var cut = it.n.lastIndexOf("/") + 1, whole = link("", it.h);
+    if (cut) { whole.appendChild(make("span", "folder", it.n.slice(0, cut))); }
+    whole.appendChild(document.createTextNode(it.n.slice(cut)));
+    name.appendChild(whole);
     head.appendChild(name);
     var facts = make("span", "facts", it.l ? at(it.l) : "");
     if (it.g) { facts.appendChild(make("b", "gone", " gone")); }

@@ -37,7 +37,7 @@ CONTAINERS = {
     "eac3": "eac3",
     "f4v": "aac libmp3lame",
     "flac": "flac",
-    "flv": "aac adpcm_swf libmp3lame libspeex nellymoser pcm_s16be pcm_s16le pcm_u8",
+    "flv": "aac adpcm_swf libmp3lame libspeex nellymoser pcm_s16le pcm_u8",
     "gxf": "pcm_s16le",
     "ipod": "aac ac3 alac",
     "ircam": "pcm_alaw pcm_f32le pcm_f64le pcm_mulaw pcm_s16le pcm_s24le pcm_s32le pcm_s8",
@@ -103,22 +103,24 @@ CONTAINERS = {
     "wv": "wavpack",
 }
 """Container → its codecs, by FFmpeg's names. Those whose files are known by their ending alone are left out (gsm,
-g723_1, aptx, dfpwm, g722, raw samples); so are second encoders of a codec, comfort noise, which keeps no tone, and IMA
-ADPCM in NUT, which does not tell what newer FFmpegs want to know of it."""
+g723_1, aptx, dfpwm, g722, raw samples); so are big-endian samples in FLV, which FFmpeg hears as noise, second encoders
+of a codec, comfort noise, which keeps no tone, and IMA ADPCM in NUT, which does not tell what newer FFmpegs want to
+know of it."""
 _NARROW = "g723_1 libgsm libgsm_ms nellymoser real_144 g726"
 RATES = {**dict.fromkeys(_NARROW.split(), 8000), "g722": 16000, "libspeex": 16000, "adpcm_swf": 44100}
+RATES |= {"flv": 44100, "swf": 44100, "mmf": 44100}  # of a codec, else of a container, else 48000 Hz
 STEREO = {"s302m", "mlp", "truehd", "pcm_dvd", "vorbis"}
 RULES = {
     "as if whole": {
         "tag before": "3g2 3gp f4v ipod mov mp4 wtv",
         "tags behind": "nut:g723_1 w64",
         "zeros behind": "au sox w64",
-        "twice": "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus rm voc webm",
+        "twice": "adx asf avi:flac flac flv matroska nut oga:libopus ogg:libopus opus rm swf voc webm wv",
     },
     "every second": {
         "whole": "asf:flac wtv:flac",
         "zeroed": "asf:flac avi flac w64:flac wav:flac wtv:flac",
-        "flipped": "asf:libvorbis asf:pcm_mulaw wtv:wmav1 wtv:wmav2",
+        "flipped": "swf flv:libmp3lame asf:libvorbis asf:pcm_mulaw wtv:wmav1 wtv:wmav2",
         "noise in": "flv:libspeex mp3 nut:adpcm_swf nut:libgsm_ms rm w64:pcm_s64le",
         "bytes out": "adx flac ismv mp2 mpeg:ac3 nut:libgsm_ms nut:mp2 vob:ac3 w64:adpcm_ima_wav w64:adpcm_ms w64:flac "
         "w64:mp2 wav:adpcm_ima_wav wav:adpcm_ms wav:flac wav:mp2",
@@ -143,4 +145,4 @@ newer FFmpeg: damaged frames are another sound to the FFmpeg in PyAV than to Deb
 
 UNCHECKED = re.compile("pcm|adpcm|g72|dfpwm|libgsm|nellymoser|real|libspeex|wma|sbc|.*(vorbis|mp3|mp2|opus)")
 # where nothing tells how much there is to be, and every packet is whole (the pairs are cut between two packs)
-PROMISELESS = "ircam nut spdif mpeg:libmp3lame vob:ac3 vob:libmp3lame"
+PROMISELESS = "swf ircam nut spdif mpeg:libmp3lame vob:ac3 vob:libmp3lame"

@@ -98,7 +98,7 @@ def _ffmpeg(*arguments: str, given: bytes = b"") -> bytes:
 
 def _written(container: str, codec: str, path: Path) -> bytes:
     """A file of the tones; empty where this FFmpeg does not write it."""
-    rate = RATES.get(codec, 48_000)
+    rate = RATES.get(codec) or RATES.get(container, 48_000)
     options = ["-ac", "2"] if codec in STEREO else []
     options += ["-b:a", "24k"] if codec == "nellymoser" else []
     sound = ["-f", "s16le", "-ar", str(rate), "-ac", "1", "-i", "pipe:0"]
@@ -201,7 +201,7 @@ def _difference(heard: np.ndarray, right: np.ndarray) -> str:
         if frames < 6:  # hardly there: noise of the damage
             continue
         if tone not in ours:
-            said.append(f"tone {tone} lost")
+            said += [f"tone {tone} lost"] if not _within(theirs[tone], nearly_ours.get(tone)) else []
             continue
         off = max(abs(ours[tone][0] - first), abs(ours[tone][1] - last)) > NEAR_S + FRAME_S / 10
         if off and not (_within(theirs[tone], nearly_ours.get(tone)) and _within(ours[tone], nearly_theirs.get(tone))):
@@ -286,8 +286,9 @@ def _untrue(heard: _Heard, pair: str, damage: str, whole: np.ndarray) -> str:
     ours, right = _places(heard.samples), _places(whole)
     missing = sum(max(0, right[tone][2] - ours.get(tone, (0, 0, 0))[2]) for tone in right) * FRAME_S
     if damage in (*_NO_SOUND, "whole", "twice"):
-        unheard = damage == "twice" and len(heard.samples) < 1.5 * SECONDS * RATE  # which it may tell
-        return "" if heard.complete or unheard else f"complete is false, lost_s {heard.lost_s}"
+        if damage == "twice" and len(heard.samples) < 1.5 * SECONDS * RATE:  # the second is not heard, and told
+            return f"lost_s {heard.lost_s} of two" if heard.complete or abs(heard.lost_s - SECONDS) > 2 else ""
+        return "" if heard.complete else f"complete is false, lost_s {heard.lost_s}"
     promised = not {container, pair} & {*PROMISELESS.split()}
     seen = promised if damage == "cut" else not UNCHECKED.match(codec)
     if seen and missing > 0.7 and heard.complete:

@@ -158,9 +158,33 @@ def test_a_trailer_that_breaks_off_is_not_heard_either(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MAKERS if kind != "au"])
-def test_another_file_behind_the_end_is_not_heard_as_samples(kind: str) -> None:
+@pytest.mark.parametrize("between", ["nothing", *TAGS, "ID3v2"])
+def test_another_file_behind_the_end_is_not_heard_as_samples_but_told(kind: str, between: str) -> None:
     """As FFmpeg has it: such a file ends where its header says. Of AU files it hears both, and so do we."""
-    assert np.array_equal(heard(MAKERS[kind](behind=MAKERS[kind]())), SAMPLES)
+    tag = (TAGS | PADDING).get(between, b"")
+    decoded = decode(io.BytesIO(MAKERS[kind](behind=tag + MAKERS[kind]())), sample_rate=RATE)
+    assert np.array_equal(decoded.samples, SAMPLES)
+    assert not decoded.complete
+    assert decoded.lost_s == pytest.approx(10.0, abs=0.1)
+
+
+def test_a_file_behind_flac_in_wav_is_told() -> None:
+    """As a coding of samples, whose own header tells its end too."""
+    flac = encode(melody(16000, 10.0), 16000, "flac")
+    fmt = struct.pack("<HHIIHHH", 0xF1AC, 1, 16000, 32000, 1, 16, 34) + flac[8:42]
+    data = wav(sound=flac[flac.find(b"\xff\xf8") :], fmt=fmt)
+    whole, two = (decode(io.BytesIO(data * times), sample_rate=16000) for times in (1, 2))
+    assert (whole.decoded_s, whole.complete, whole.lost_s) == (10.0, True, 0.0)
+    assert (two.decoded_s, two.complete) == (10.0, False)
+    assert two.lost_s == pytest.approx(10.0, abs=0.2)
+
+
+@pytest.mark.parametrize("other", ["flac", "ogg", "mp3 behind a tag"])
+def test_a_file_of_another_kind_behind_the_end_is_told_too(other: str) -> None:
+    behind = encode(melody(16000, 3.0), 16000, other[:4].strip())
+    decoded = decode(io.BytesIO(wav(behind=PADDING["ID3v2"] * ("tag" in other) + behind)), sample_rate=RATE)
+    assert np.array_equal(decoded.samples, SAMPLES)
+    assert not decoded.complete
 
 
 @pytest.mark.parametrize("tag", [*TAGS, *PADDING])

@@ -10,7 +10,7 @@ import soundfile
 
 from mats_core.audio.decode import Decoded, decode
 from mats_core.audio.ends import find_end
-from mats_core.audio.file import SourceFile
+from mats_core.audio.file import AudioError, SourceFile
 from tests.recordings import encode, tone_of_each_second, tones
 
 RATE, SECONDS = 16000, 8
@@ -110,6 +110,50 @@ def test_two_adx_files_are_heard_one_behind_the_other(recording):
     decoded = heard(recording("adx") * 2)
     assert tone_of_each_second(decoded.samples, RATE) == [*range(SECONDS)] * 2
     assert decoded.complete
+
+
+@pytest.mark.parametrize("kind", ["m4a", "mov"])
+def test_an_mp4_that_breaks_off_before_its_index_says_so(recording, kind):
+    data = recording(kind)
+    index = data.find(b"moov") - 4
+    assert index > len(data) // 2  # behind the sound
+    for share in (0.3, 0.9, 1.0):
+        with pytest.raises(AudioError, match="before its index") as error:
+            heard(data[: round(index * share) + 100 * (share == 1.0)])
+        assert error.value.code == "decode_failed"
+
+
+UNHEARD = ["wav", "aiff", "m4a", "mp4", "mov", "g722", "tta", "cafadpcm", "ast", "smjpeg", "argo", "wtv"]
+
+
+@pytest.mark.parametrize("kind", UNHEARD)
+@pytest.mark.parametrize("between", [b"", APE], ids=["", "tag"])
+def test_a_file_behind_one_that_promises_its_length_is_told(recording, kind, between):
+    """FFmpeg hears the first alone, and so do others."""
+    data = recording(kind)
+    whole, joined = heard(data), heard(data + between + data)
+    assert np.array_equal(joined.samples, whole.samples)
+    assert not joined.complete
+    assert joined.lost_s == pytest.approx(SECONDS, abs=0.7)
+    assert heard(data + between).complete
+
+
+@pytest.mark.parametrize("kind", ["wv", "gxf"])
+def test_a_file_behind_another_is_heard_where_nothing_promises_an_end(recording, kind):
+    decoded = heard(recording(kind) + APE * (kind == "wv") + recording(kind))
+    assert tone_of_each_second(decoded.samples, RATE) == [*range(SECONDS)] * 2
+    assert decoded.complete
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3", "ogg", "opus", "webm", "avi", "wma", "ac3", "m4a"])
+@pytest.mark.parametrize("other", ["wav", "flac", "webm"])
+def test_a_file_of_another_kind_behind_one_is_told(recording, kind, other):
+    if kind == other:
+        return
+    decoded = heard(recording(kind) + recording(other))
+    assert tone_of_each_second(decoded.samples, RATE)[: SECONDS - 1] == [*range(SECONDS - 1)]
+    assert not decoded.complete
+    assert decoded.lost_s < SECONDS
 
 
 def test_the_size_that_asf_declares_is_made_true(recording):

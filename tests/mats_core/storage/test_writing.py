@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mats_core import storage
@@ -22,6 +23,27 @@ def test_what_is_there_is_not_made_again(root: str, tmp_path: Path) -> None:
     assert [storage.create_bytes(uri, text) for text in (b"one", b"two")] == [True, False]
     assert storage.read_bytes(uri) == b"one"
     assert [info.path for info in storage.list_files(uri.rpartition("/")[0])] == ["lease.json"]
+
+
+def test_a_writer_that_is_killed_leaves_nothing_that_a_reader_takes_for_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pandas reads the folder as it was; of a half-written file it would read rows twice, or none."""
+    table = pd.DataFrame({"row": [1, 2]})
+    table.to_parquet(tmp_path / "a.parquet")
+    left: list[Any] = []
+
+    def killed(draft: bytes, _: bytes) -> None:
+        left.append((os.fsdecode(draft), Path(os.fsdecode(draft)).read_bytes()))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_bytes(str(tmp_path / "b.parquet"), (tmp_path / "a.parquet").read_bytes())
+    ((draft, data),) = left
+    assert Path(draft).parent == tmp_path
+    Path(draft).write_bytes(data)  # as if nobody had had the time to remove it
+    assert pd.read_parquet(tmp_path).equals(table)
 
 
 @pytest.mark.parametrize("write", [lambda uri: storage.write_bytes(uri, b"x"), storage.make_dirs])

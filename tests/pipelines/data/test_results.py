@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.archive.run import RunResult
-from pipelines.data.results import Rows, read_rows
+from pipelines.data.results import Rows, pruned_rows, read_rows, without_rows
 
 
 @dataclass
@@ -47,6 +47,16 @@ def test_rows_without_an_id_stay_as_they_lie(tmp_path: Path) -> None:
     pq.write_table(pa.table({"caption": ["b"]}), tmp_path / "1.parquet")
     pq.write_table(pa.table({"caption": ["a"]}), tmp_path / "2.parquet")
     assert read_rows(str(tmp_path))["caption"].to_pylist() == ["b", "a"]
+
+
+def test_rows_of_files_that_are_gone_are_left_out_where_that_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "answers").mkdir()
+    pq.write_table(pa.table({"row_id": range(10), "text": list("abcdefghij")}), tmp_path / "answers" / "1.parquet")
+    assert pruned_rows(str(tmp_path)) == []
+    (tmp_path / "_run.json").write_text('{"pruned": [[7, 9], [0, 0], [3, 4]]}')
+    assert "".join(read_rows(str(tmp_path / "answers"), ["text"])["text"].to_pylist()) == "bcfg"
+    manifest = pa.table({"uri": ["a"]})
+    assert without_rows(manifest, [[0, 9]]) is manifest, "it has no row ids"
 
 
 def test_a_result_is_shown_in_a_line() -> None:

@@ -76,8 +76,11 @@ def test_only_our_own_unfinished_files_are_removed_and_no_link_is_followed(tmp_p
         "_run.json.0123abcd.partial",
         "_state/lease.0123abcd.partial",
         "_state/shards-0123456789ab/shard-0.faiss",
+        ".metrics.json.0123abcd.partial",
         "answers/part-1.parquet.0123abcd.partial",
+        "answers/.part-2.parquet.0123abcd.partial",
         "answers/format=wav/growing-000000000003.partial",
+        "answers/format=wav/.growing-000000000003-0123456789ab.partial",
         "answers/format=wav/growing-000000000003-0123456789ab.partial",
     ]
     theirs = ["mine.partial", "film.0123abcd.partial", "below/take.parquet.0123abcd.partial", "answers/x.partial"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.settings.train import TrainSettings
+from pipelines.settings.train import TrainSettings, as_begun, identity
 from pipelines.train.check import doubts
 
 
@@ -33,3 +33,22 @@ def test_what_is_given_stands_and_is_doubted_where_it_can_hardly_be_meant() -> N
     assert warmup.startswith("training.warmup_steps is 100 and the run has 100 steps")
     assert checkpoint.startswith("checkpoint_every is 500: no checkpoint before the end, after 100 steps")
     assert not list(doubts(settings(100, warmup_steps=99, checkpoint_every=99)))
+
+
+def test_a_run_that_goes_on_keeps_what_it_was_begun_with() -> None:
+    """Begun when a warm-up that is not given was 3000 steps, whatever the length of the run."""
+    begun = identity(settings(100, warmup_steps=3000))
+    found, notes = as_begun(settings(100), begun)
+    assert identity(found) == begun
+    assert notes == ["training.warmup_steps is 3000, as this run was begun; a new one would have 3"]
+    again, _ = as_begun(found, begun)
+    assert identity(again) == begun, "it is not taken for given"
+    assert as_begun(settings(100), identity(settings(100))) == (settings(100), [])
+
+
+def test_what_is_given_otherwise_is_not_taken_from_the_run_before() -> None:
+    begun = identity(settings(100, warmup_steps=3000))
+    found, notes = as_begun(settings(100, warmup_steps=5, wordings="reference"), begun)
+    assert (found.training.warmup_steps, found.wordings, notes) == (5, "reference", [])
+    longer, _ = as_begun(settings(200), begun)
+    assert (longer.training.steps, longer.training.warmup_steps) == (200, 3000), "and the longer run is refused"

@@ -14,10 +14,12 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.output.folder import Output
+from pipelines.settings.base import build
+from pipelines.settings.train import TrainSettings
 from pipelines.train.check import check_settings
 from pipelines.train.run import TrainDriver, TrainProgress, run_train
 from tests.pipelines.train.test_worker import Recorded, train
-from tests.training_world import make_world, settings
+from tests.training_world import make_world, settings, values
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,26 @@ def test_an_output_begun_with_other_parts_is_refused(
     shutil.copy(tmp_path / "other" / weights, tmp_path / "first" / weights)
     with pytest.raises(SettingsError, match=r"begun with other settings \(model_fingerprint was"):
         run_train(second)
+
+
+def test_a_run_begun_by_an_older_version_goes_on_with_its_own_defaults(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then a warm-up that was not given was 3000 steps. The settings of a driver that goes on are those of its run."""
+    driven: list[Any] = []
+    monkeypatch.setattr(TrainDriver, "run", lambda self: driven.append((self.settings, self.kept)))
+    before = settings(world, tmp_path, training={"warmup_steps": 3000})
+    run_train(before)
+    given = values(world, tmp_path)
+    del given["training"]["warmup_steps"]
+    run_train(build(TrainSettings, given))
+    (first, nothing), (found, (note,)) = driven
+    assert (first.training.warmup_steps, found.training.warmup_steps, nothing) == (3000, 3000, [])
+    assert note.startswith("training.warmup_steps is 3000, as this run was begun")
+    with pytest.raises(SettingsError, match="begun with other settings"):
+        run_train(settings(world, tmp_path, training={"warmup_steps": 1}))
+    run_train(build(TrainSettings, {**given, "overwrite": True}))
+    assert driven[2][0].training.warmup_steps == 0, "a new run"
 
 
 def test_what_a_killed_run_left_unfinished_is_removed(

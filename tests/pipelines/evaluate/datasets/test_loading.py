@@ -55,6 +55,15 @@ def test_a_set_of_which_little_is_there_says_so_and_where_one_looked(tmp_path: P
     assert load_items(few, whole).shortfall == ""
 
 
+def test_what_nobody_has_counted_is_about_so_many(tmp_path: Path) -> None:
+    definition = load_evaluation_set("esc50").model_copy(update={"counted": ""})
+    root = esc50(tmp_path, "0.wav,1,0,dog,True,1,A\n", "0.wav")
+    assert load_items(definition, root).shortfall.startswith("1 of about 2,000 items were found")
+    sets = [load_evaluation_set(name) for name in list_evaluation_sets()]
+    about = {each.name for each in sets if each.size.startswith("about ")}
+    assert about == {"clothoaqa_v1", "clothoaqa_v2", "musiccaps", "sesa", "tut2017", "vocalsound"}
+
+
 def test_every_set_says_how_many_items_it_has_but_those_whose_file_is_given() -> None:
     sets = {name: load_evaluation_set(name) for name in list_evaluation_sets()}
     assert {name for name, each in sets.items() if not each.expected} == {"openaqa", "air_bench_chat"}

@@ -1,0 +1,245 @@
+"""`mats search`: the windows of a run that are like what is asked.
+
+index up to date ─ condition ─ query ─ nearest windows ─┐
+                                 └─ captions with its words ─┴─ joined ─ rows
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mats_core import storage
+from mats_core.errors import SettingsError
+from pipelines.cluster.progress import Progress
+from pipelines.data import generations, parquet
+from pipelines.data.embeddings import SIDECAR
+from pipelines.output.record import read_run
+from pipelines.search.asking import Asker, echoed, unit
+from pipelines.search.build import Found, bring_up
+from pipelines.search.index import Index
+from pipelines.search.novel import distances_to_others
+from pipelines.search.reading import vectors_folder
+from pipelines.search.results import COLUMNS, write_table
+from pipelines.search.shards import Source
+from pipelines.search.where import rows_where
+from pipelines.search.words import joined, rank_captions
+from pipelines.settings.calling import by_name
+from pipelines.settings.search import SearchSettings
+
+CANDIDATES = 200
+"""Fewest windows and captions that are ranked before the two are joined."""
+
+
+@dataclass
+class SearchResult:
+    """What was found, the best first.
+
+    hits: a dict a window: uri, start_s, end_s, score (cosine; of --novel 1 − cosine; null where words alone found it),
+    by (sound, words, both or novel), caption, row_id. windows: of the run; notes: what to know about the result, such
+    as parts of the run that are not in the index; query_s: seconds of the search itself.
+    """
+
+    hits: list[dict[str, Any]]
+    windows: int
+    notes: list[str] = field(default_factory=list)
+    query_s: float = 0.0
+
+    def to_arrow(self) -> pa.Table:
+        """The windows as a table."""
+        return pa.Table.from_pylist(self.hits, COLUMNS)
+
+
+@by_name(SearchSettings)
+def run_search(settings: SearchSettings, progress: Callable[[Progress], None] | None = None) -> SearchResult:
+    """Find windows of `settings.run`; builds or extends its index first. Raises SettingsError."""
+    opened = open_run(settings.run, settings.address, progress)
+    if settings.answers is not None:
+        opened.take_captions(settings.answers)
+    asker = Asker(settings.model or opened.model, settings.device, tuple(settings.allow_parts))
+    if not settings.novel:
+        asker.check(opened.encoder, storage.public_uri(opened.run))
+    began = time.monotonic()
+    hits = _novel(settings, opened, progress) if settings.novel else find(settings, opened, asker)
+    result = SearchResult(hits, opened.index.windows, opened.notes, round(time.monotonic() - began, 3))
+    if settings.out is not None:
+        write_table(settings.out, result.to_arrow())
+    if settings.page is not None:
+        from pipelines.search.page import write_page
+
+        write_page(settings.page, settings, hits)
+    return result
+
+
+class OpenRun:
+    """A run with its index: what is searched, and which rows may be found (`there`, None: all)."""
+
+    def __init__(self, run: str, found: Found, encoder: str, model: str) -> None:
+        self.run, self.encoder, self.model = run, encoder, model
+        self.index = Index(run, found.standing)
+        self.notes: list[str] = []
+        if found.lacking:
+            parts = f"{len(found.lacking)} part files of {storage.public_uri(run)} are not in its index"
+            self.notes.append(f"{parts}, and were not searched: {found.why}")
+        self.captions = self.index.text
+        pruned = (read_run(run) or {}).get("pruned") or []
+        self.there: np.ndarray | None = None
+        if pruned and "row_id" in self.index.rows.schema.names:
+            ids = self.index.rows["row_id"].to_numpy()
+            self.there = np.ones(len(ids), bool)
+            for first, last in pruned:
+                self.there &= (ids < first) | (ids > last)
+
+    def take_captions(self, answers: str) -> None:
+        """Let the answers of another run over the same chunks be the captions. Raises SettingsError."""
+        files = generations.files(storage.join(answers, "answers"))
+        shown = storage.public_uri(answers)
+        if not files:
+            raise SettingsError("answers", f"{shown} holds no answers", "give the OUTPUT of `mats caption`")
+        told = pa.concat_tables([parquet.read(info.uri, ["chunk_id", "text"]) for info in files]).combine_chunks()
+        where = pc.index_in(self.index.rows["chunk_id"], value_set=told["chunk_id"].combine_chunks())
+        if where.null_count == len(where):
+            problem = f"{shown} answers other sounds than those of {storage.public_uri(self.run)}"
+            raise SettingsError("answers", problem, "give a run of `mats caption` over these embeddings or their files")
+        self.captions = told["text"].take(where)
+
+    def allowed(self, where: str | None) -> np.ndarray | None:
+        """bool [rows]: which may be found; None for all."""
+        mask = self.there
+        if where is not None:
+            rows = self.index.rows
+            if self.captions is not None and self.captions is not self.index.text:
+                rows = rows.append_column("text", self.captions)
+            chosen = rows_where(rows, where)
+            mask = chosen if mask is None else chosen & mask
+        return mask
+
+    def described(self, windows: np.ndarray, scores: np.ndarray, by: list[str]) -> list[dict[str, Any]]:
+        """Windows as `SearchResult.hits`."""
+        rows = self.index.row_of(windows)
+        chosen = pa.array(rows)
+        starts, ends = self.index.times(windows)
+        uris = self.index.rows["uri"].take(chosen).to_pylist()
+        ids = self.index.rows["row_id"].take(chosen).to_pylist()
+        texts = [None] * len(rows) if self.captions is None else self.captions.take(chosen).to_pylist()
+        told = self._segments(chosen)
+        for at, segments in enumerate(told):
+            middle = (starts[at] + ends[at]) / 2
+            own = [each["text"] for each in segments or () if each["start_s"] <= middle <= each["end_s"]]
+            texts[at] = own[0] if own else texts[at]
+        return [
+            {"uri": uris[at], "start_s": float(starts[at]), "end_s": float(ends[at]), "score": float(scores[at]),
+             "by": by[at], "caption": texts[at], "row_id": ids[at]}
+            for at in range(len(rows))
+        ]  # fmt: skip
+
+    def _segments(self, chosen: pa.Array) -> list[Any]:
+        if self.captions is not self.index.text or "segments" not in self.index.rows.schema.names:
+            return []
+        found: list[Any] = self.index.rows["segments"].take(chosen).to_pylist()
+        return found
+
+
+def open_run(run: str, address: str | None = None, progress: Callable[[Progress], None] | None = None) -> OpenRun:
+    """A run with its index brought up to date. Raises SettingsError where there is nothing to search."""
+    folder = vectors_folder(run)
+    told = generations.told(run, SIDECAR) or {}
+    record = read_run(run) or {}
+    model = (record.get("settings") or {}).get("model") or "builtin"
+    source = Source(storage.join(run, folder), folder, float(told.get("window_seconds") or 0.0))
+    found = bring_up(run, source, address, progress)
+    return OpenRun(run, found, str(told.get("encoder_fingerprint") or ""), str(model))
+
+
+def find(settings: SearchSettings, opened: OpenRun, asker: Asker) -> list[dict[str, Any]]:
+    """The windows that are nearest to what is asked."""
+    index = opened.index
+    rows = opened.allowed(settings.where)
+    allowed = None if rows is None else index.windows_of(rows)
+    if not index.windows or (allowed is not None and not allowed.any()):
+        return []
+    wanted = max(settings.most, CANDIDATES)
+    words = (settings.query or "").strip()
+    text = opened.captions if words and settings.by != "sound" else None
+    if settings.by == "words" and text is None:
+        remedy = "search by sound, or name the answers of a run over the same sounds: --answers"
+        raise SettingsError("by", "there are no words to search: no QUERY, or no captions", remedy)
+    by_words = np.zeros(0, np.int64) if text is None else rank_captions(text, words, wanted, rows)
+    vector = query_vector(settings, index, asker, allowed)
+    scores, windows = index.search(vector[None], wanted, allowed)
+    ranked, cosines = windows[0][windows[0] >= 0], scores[0][windows[0] >= 0]
+    known = dict(zip(ranked.tolist(), cosines.tolist(), strict=True))
+    of_words = _best_windows(index, by_words, vector, known)
+    rankings = {"both": [ranked.tolist(), of_words], "sound": [ranked.tolist()], "words": [of_words]}[settings.by]
+    chosen = list(joined(rankings))[: settings.most]
+    heard = set() if settings.by == "words" else set(ranked.tolist())
+    said = set() if settings.by == "sound" else set(of_words)
+    by = ["both" if each in heard and each in said else "words" if each in said else "sound" for each in chosen]
+    return opened.described(np.array(chosen, np.int64), np.array([known[each] for each in chosen]), by)
+
+
+def query_vector(settings: SearchSettings, index: Index, asker: Asker, allowed: np.ndarray | None) -> np.ndarray:
+    """What is asked as one unit vector [D]: words, a sound, or midway between the two."""
+    found = []
+    if words := (settings.query or "").strip():
+        text = asker.text(words, settings.bridge)
+        if len(text) != index.dim:
+            problem = f"it embeds into {len(text)} numbers, and the run has {index.dim}"
+            raise SettingsError("model", problem, "name the model that the run was made with")
+        found.append(echoed(text, index, allowed) if settings.bridge == "echo" else text)
+    if settings.like is not None:
+        found.append(asker.sound(*file_and_moment(settings.like), index.mean))
+    return unit(np.sum(found, axis=0))
+
+
+def file_and_moment(like: str) -> tuple[str, float | None]:
+    """FILE@SECONDS → both; a name that has an @ of its own, and no number behind it, is a file."""
+    file, at, seconds = like.rpartition("@")
+    try:
+        moment = float(seconds)
+    except ValueError:
+        return like, None
+    if not at or not file or storage.exists(like):
+        return like, None
+    if not 0 <= moment < 1e7:
+        raise SettingsError("like", f'"{seconds}" is no moment in a file', "give seconds from 0 on")
+    return file, moment
+
+
+def _best_windows(index: Index, rows: np.ndarray, vector: np.ndarray, known: dict[int, float]) -> list[int]:
+    """Of each row the window that is nearest to `vector`; its cosine goes into `known`."""
+    best = []
+    for row in rows:
+        windows = np.arange(index.first[row], index.first[row + 1])
+        if len(windows):
+            scores = index.vectors(windows) @ vector
+            at = int(scores.argmax())
+            known.setdefault(int(windows[at]), float(scores[at]))
+            best.append(int(windows[at]))
+    return best
+
+
+def _novel(
+    settings: SearchSettings, opened: OpenRun, progress: Callable[[Progress], None] | None
+) -> list[dict[str, Any]]:
+    """The windows furthest from all others, or from those of the reference."""
+    reference = None
+    if settings.reference is not None:
+        other = open_run(settings.reference, settings.address, progress)
+        opened.notes += other.notes
+        if (other.encoder, other.index.dim) != (opened.encoder, opened.index.dim):
+            problem = f"{storage.public_uri(settings.reference)} was embedded by another encoder"
+            raise SettingsError("reference", problem, "choose a run of the same model")
+        reference = other.index
+    index = opened.index
+    rows = opened.allowed(settings.where)
+    windows = np.arange(index.windows) if rows is None else np.flatnonzero(index.windows_of(rows))
+    far = distances_to_others(index, windows, reference, progress)
+    order = np.argsort(-far, kind="stable")[: settings.most]
+    return opened.described(windows[order], far[order], ["novel"] * len(order))

@@ -1,0 +1,164 @@
+"""The page in a real browser: a click on a segment plays from there, and nothing is wider than the screen.
+
+Where chromium, its driver or selenium is not installed (`apt-get install chromium-driver`, `pip install selenium`)
+these are skipped.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.pages.report import write_report
+from tests.pipelines.pages.made_up import error, row, tone, wav, write_run
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"),
+]
+SECONDS = 24.0
+SEGMENT_S = 7.0
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless, without a sandbox as in containers, and silent."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield found
+    found.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of two sounds with segments, and of a file that failed, with a name as long as names are."""
+    root = tmp_path_factory.mktemp("page")
+    segments = [
+        {"start_s": at, "end_s": min(at + SEGMENT_S, SECONDS), "text": f"from {at:g}"} for at in (0.0, 7.0, 14.0, 17.0)
+    ]
+    rows = [
+        row(
+            number,
+            wav(root / "in" / name, tone(hertz, SECONDS)),
+            duration_s=SECONDS,
+            decoded_s=SECONDS,
+            segments=segments,
+        )
+        for number, (name, hertz) in enumerate([("low.wav", 220.0), ("x" * 180 + ".wav", 880.0)])
+    ]
+    rows.append(error(2, str(root / "in" / "broken.wav"), "decode_failed", "no sound " * 40))
+    out = root / "report.html"
+    write_report(write_run(root / "out", rows, {"settings": {"input": "in"}}), out)
+    return out
+
+
+def wait(browser: Any, what: Callable[[Any], Any]) -> None:
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(browser, 20, poll_frequency=0.05).until(what)
+
+
+def test_a_click_on_a_segment_plays_from_there(browser: Any, report: Path) -> None:
+    browser.get(report.as_uri())
+    card, other = browser.find_elements("css selector", "article.file:not(.failed)")[:2]
+    audio, button = card.find_element("tag name", "audio"), card.find_element("css selector", ".play")
+    assert audio.get_attribute("src").startswith("data:audio/")
+    assert audio.get_property("paused")
+
+    card.find_element("tag name", "summary").click()
+    third = card.find_elements("css selector", "button.there")[2]
+    assert third.text == "0:14 – 0:21"
+    third.click()
+    wait(browser, lambda _: not audio.get_property("paused") and audio.get_property("currentTime") > 14.1)
+    assert 14.1 < audio.get_property("currentTime") < 20, "it plays, from there"
+    assert audio.get_property("duration") == pytest.approx(SECONDS, abs=0.2)
+    assert "on" in button.get_attribute("class").split()
+
+    card.find_elements("css selector", "button.there")[1].click()
+    wait(browser, lambda _: 7.0 < audio.get_property("currentTime") < 13)
+    assert not audio.get_property("paused")
+
+    other.find_element("css selector", ".play").click()
+    wait(browser, lambda _: audio.get_property("paused"))  # one is heard at a time
+    assert not other.find_element("tag name", "audio").get_property("paused")
+    picture = other.find_element("css selector", ".picture")
+    picture.click()  # in its middle
+    wait(browser, lambda _: other.find_element("tag name", "audio").get_property("currentTime") > SECONDS / 2 - 1)
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_what_is_too_wide_or_too_pale_is_found(browser: Any, tmp_path: Path) -> None:
+    page = tmp_path / "wrong.html"
+    page.write_text('<p style="width: 2000px">wide</p><p style="color: #aaa; background: #fff">pale</p><p>good</p>')
+    show(browser, page, 1280, "light")
+    assert [text[:12] for text in browser.execute_script(WIDER)] == ['<p style="wi']
+    (pale,) = browser.execute_script(PALE)
+    assert pale.startswith("2.32 <p style")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_the_screen_and_all_can_be_read(
+    browser: Any, report: Path, width: int, scheme: str
+) -> None:
+    """Letters stand out from what is behind them as WCAG asks: 4.5 to 1, 3 to 1 for large ones."""
+    show(browser, report, width, scheme)
+    assert browser.execute_script(WIDER) == []
+    assert browser.execute_script(PALE) == []
+
+
+def show(browser: Any, page: Path, width: int, scheme: str) -> None:
+    """Open a page as a screen of that width has it, with segments and the like unfolded."""
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    browser.get(page.as_uri())
+    browser.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+
+WIDER = """
+function scrolls(e) {
+  return e && e !== document.body
+    && (/auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+}
+return [...document.body.querySelectorAll('*')].filter(e => {
+  const box = e.getBoundingClientRect();
+  return box.width && box.right > innerWidth + 1 && !scrolls(e);
+}).map(e => e.outerHTML.slice(0, 120));
+"""
+PALE = r"""
+function parts(text) {
+  const n = text.match(/[\d.]+/g).map(Number);
+  return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1];
+}
+const over = (c, under) => [0, 1, 2].map(i => c[i] * c[3] + under[i] * (1 - c[3]));
+function behind(e) {
+  const own = parts(getComputedStyle(e).backgroundColor);
+  return own[3] === 1 || !e.parentElement ? over(own, [255, 255, 255]) : over(own, behind(e.parentElement));
+}
+function light(colour) {
+  const [r, g, b] = colour.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+const written = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())
+  && e.getClientRects().length && !e.closest('script, style, .picture, svg')
+  && getComputedStyle(e).visibility === 'visible';
+return [...document.body.querySelectorAll('*')].filter(written).map(e => {
+  const style = getComputedStyle(e), back = behind(e);
+  const [a, b] = [light(over(parts(style.color), back)), light(back)].sort((x, y) => y - x);
+  const size = parseFloat(style.fontSize), large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
+  return [(a + 0.05) / (b + 0.05), large ? 3 : 4.5, e];
+}).filter(([ratio, least]) => ratio < least).map(([ratio, _, e]) => ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 120));
+"""

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from mats_core.encoders.load import load_encoder
+from mats_core.errors import SettingsError
+from mats_core.model.directory import encoder_uri
+from mats_core.soundworld.recipe import clip_recipe
+from mats_core.soundworld.synth import render
+from pipelines.output.folder import open_output
+from pipelines.search.run import file_and_moment, find, open_run, run_search
+from pipelines.settings.search import SearchSettings
+from tests.pipelines.search.made_up import CAPTIONS, chunk_rows, unit_vectors, windows_of, write_run
+
+CLIPS = 60
+
+
+class Given:
+    """Asks with a vector that is given."""
+
+    def __init__(self, vector: np.ndarray) -> None:
+        self.vector = vector
+
+    def text(self, words: str, bridge: str) -> np.ndarray:
+        """As `Asker.text`."""
+        return self.vector
+
+
+def _find(run: Path, vector: np.ndarray, **settings: Any) -> list[dict[str, Any]]:
+    opened = open_run(str(run))
+    moved = vector - opened.index.mean
+    asked = SearchSettings(run=str(run), **{"bridge": "none", **settings})
+    return find(asked, opened, Given((moved / np.linalg.norm(moved)).astype(np.float32)))  # type: ignore[arg-type]
+
+
+def test_windows_come_with_file_times_score_and_caption(tmp_path: Path) -> None:
+    vectors = unit_vectors(20)
+    run = write_run(tmp_path / "run", chunk_rows(windows_of(vectors)))
+    hits = _find(run, vectors[5], query="x", most=3)
+    assert len(hits) == 3
+    first = hits[0]
+    assert (first["uri"], first["start_s"], first["end_s"]) == ("/sounds/0002.wav", 125.0, 129.0)
+    assert first["score"] == pytest.approx(1.0, abs=1e-3) and first["by"] == "sound" and first["caption"] is None
+
+
+def test_captions_are_searched_too_and_the_two_joined(tmp_path: Path) -> None:
+    vectors = unit_vectors(40)
+    run = write_run(tmp_path / "run", chunk_rows(windows_of(vectors), answers=True), job="caption")
+    pooled = vectors[:2].mean(axis=0)  # of row 0, "a dog barks"
+    both = _find(run, pooled, query="barking dog", most=5)
+    assert both[0]["uri"] == "/sounds/0000.wav" and both[0]["by"] == "both" and both[0]["caption"] == CAPTIONS[0]
+    words = _find(run, pooled, query="siren", by="words")
+    assert {hit["caption"] for hit in words} == {"a siren wails"} and len(words) == 4
+    assert {hit["by"] for hit in words} == {"words"}
+    assert {hit["by"] for hit in _find(run, pooled, query="dog", by="sound")} == {"sound"}
+
+
+def test_conditions_prune_and_captions_of_another_run(tmp_path: Path) -> None:
+    vectors = windows_of(unit_vectors(20))
+    run = write_run(tmp_path / "run", chunk_rows(vectors))
+    answers = write_run(tmp_path / "answers", chunk_rows(vectors, answers=True), job="caption")
+    hits = _find(run, vectors[4][0], query="x", where="format = 'wav' and start_s >= 60")
+    assert {hit["row_id"] for hit in hits} == {1, 5, 7}
+    with open_output(str(run), {"job": "embed-audio"}, results="embeddings") as out:
+        out.write_run({"job": "embed-audio", "status": "complete", "pruned": [[4, 9]]})
+    assert {hit["row_id"] for hit in _find(run, vectors[4][0], query="x")} == {0, 1, 2, 3}
+    opened = open_run(str(run))
+    opened.take_captions(str(answers))
+    asked = SearchSettings(run=str(run), query="dog barks", where="text like '%dog%'", bridge="none")
+    found = find(asked, opened, Given(unit_vectors(1)[0]))  # type: ignore[arg-type]
+    assert {hit["row_id"] for hit in found} == {0, 2} and found[0]["caption"] in (CAPTIONS[0], CAPTIONS[2])
+    other = write_run(tmp_path / "other", chunk_rows(vectors, first=500, answers=True), job="caption")
+    with pytest.raises(SettingsError, match="answers other sounds"):
+        opened.take_captions(str(other))
+
+
+def test_nothing_allowed_is_nothing_found(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", chunk_rows(windows_of(unit_vectors(6))))
+    assert _find(run, unit_vectors(1)[0], query="x", where="duration_s > 1000") == []
+
+
+def test_what_is_asked_must_be_something(tmp_path: Path) -> None:
+    for given in ({}, {"query": " "}, {"query": "x", "novel": True}, {"query": "x", "reference": "r"}):
+        with pytest.raises(ValueError, match=r"give QUERY|--reference"):
+            SearchSettings(run="r", **given)
+
+
+def test_a_moment_is_told_from_a_name(tmp_path: Path) -> None:
+    named = tmp_path / "take@3"
+    named.write_bytes(b"")
+    assert file_and_moment("a.wav") == ("a.wav", None)
+    assert file_and_moment("a.wav@12.5") == ("a.wav", 12.5)
+    assert file_and_moment("s3://me@host/a.wav") == ("s3://me@host/a.wav", None)
+    assert file_and_moment(str(named)) == (str(named), None)
+    with pytest.raises(SettingsError, match="moment"):
+        file_and_moment("a.wav@-1")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, list[str]]]:
+    """A run over sounds of the embedded world as the shipped model hears them, and what is in each file."""
+    place = tmp_path_factory.mktemp("world")
+    encoder = load_encoder(encoder_uri("builtin"), device="cpu")
+    recipes = [clip_recipe("test", index) for index in range(CLIPS)]
+    sounds = [np.asarray(render(recipe), np.float32) for recipe in recipes]
+    vectors = encoder.embed_audio(torch.stack([torch.as_tensor(encoder.pad(each)) for each in sounds])).numpy()
+    rows = chunk_rows([each[None] for each in vectors])
+    paths = [str(place / f"{number:02d} <b>.wav") for number in range(CLIPS)]
+    for path, sound in zip(paths, sounds, strict=True):
+        soundfile.write(path, sound, 16_000)
+    rows = rows.set_column(rows.schema.get_field_index("uri"), "uri", [paths])
+    rows = rows.set_column(rows.schema.get_field_index("start_s"), "start_s", [[0.0] * CLIPS])
+    run = write_run(place / "run", rows, fingerprint=encoder.fingerprint)
+    return run, {path: recipe.labels() for path, recipe in zip(paths, recipes, strict=True)}
+
+
+@pytest.mark.parametrize(("query", "kind"), [("rain", "rain"), ("a wailing siren", "siren"), ("dog barks", "dog")])
+def test_words_find_their_sounds(world: tuple[Path, dict[str, list[str]]], query: str, kind: str) -> None:
+    run, truth = world
+    there = sum(kind in labels for labels in truth.values())
+    hits = run_search(run=run, query=query, most=min(3, there)).hits
+    assert there and all(kind in truth[hit["uri"]] for hit in hits)
+
+
+@pytest.mark.processes
+def test_a_sound_finds_itself_and_a_page_plays_it(world: tuple[Path, dict[str, list[str]]], tmp_path: Path) -> None:
+    run, truth = world
+    like = next(iter(truth))
+    page, out = tmp_path / "found.html", tmp_path / "found.jsonl"
+    result = run_search(run=run, like=like, most=4, page=str(page), out=str(out))
+    assert result.hits[0]["uri"] == like and result.hits[0]["score"] > 0.99
+    assert [json.loads(line)["uri"] for line in out.read_text().splitlines()] == [hit["uri"] for hit in result.hits]
+    html = page.read_text()
+    assert html.count("<audio") == 4 and "<b>.wav" not in html and "&lt;b&gt;.wav" in html
+
+
+def test_the_novel_are_told_from_the_rest(world: tuple[Path, dict[str, list[str]]]) -> None:
+    run, _ = world
+    result = run_search(run=run, novel=True, most=5)
+    scores = [hit["score"] for hit in result.hits]
+    assert scores == sorted(scores, reverse=True) and {hit["by"] for hit in result.hits} == {"novel"}
