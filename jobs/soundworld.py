@@ -212,6 +212,22 @@ def evaluate(
     return 0
 
 
+@command(app, "silence")
+def silence(
+    model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",
+    clips: Annotated[int, typer.Option(min=10, help="test clips")] = 200,
+) -> int:
+    """What silence does to captions: clips in a minute of silence or soft noise, and minutes of nothing else."""
+    from mats_core.model.directory import check_model_dir
+
+    check_model_dir(model)
+    from mats_core import load_model
+    from mats_core.soundworld.made.silence import silence_numbers, silence_table
+
+    typer.echo(silence_table(silence_numbers(load_model(model, device="cpu", dtype="float32"), clips, _say)))
+    return 0
+
+
 @command(app, "card")
 def card(
     work: Annotated[Path, typer.Option(help="the folder `build` worked in: times and ablation are read from there")],

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mats_core.audio.chunks import has_no_sound
 from mats_core.audio.ends import lacks_index
 from mats_core.audio.file import AudioError, AudioInfo, Block, Reader, Source, SourceFile
+from mats_core.audio.levels import SILENT, LevelMeter, Levels
 from mats_core.audio.readers.container import NO_DECODER
 from mats_core.audio.readers.ffmpeg import FfmpegSource
 from mats_core.audio.readers.flac import FlacSource
@@ -72,6 +73,8 @@ class Decoded:
     complete: bool
     lost_s: float = 0.0
     end_s: float | None = None
+    levels: Levels = SILENT
+    remark: str = ""
 
 
 def probe(file: BinaryIO, name: str = "", limits: DecodeLimits | None = None) -> AudioInfo:
@@ -118,12 +121,13 @@ def decode(
     limits: DecodeLimits | None = None,
     name: str = "",
 ) -> Decoded:
-    """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped).
+    """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped). Where
+    the channels cancel each other out, so that their mean is silence, the first is heard alone.
 
     `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds,
     whatever the stretch, so that consecutive stretches join without a seam. NaN and infinity count as
-    silence. A stretch that starts past the end is empty and no error; a file that breaks off gives what was
-    there.
+    silence, and as lost. A stretch that starts past the end is empty and no error; a file that breaks off gives
+    what was there.
 
     Raises AudioError: not_audio, empty_audio, decode_failed, too_large, timeout, refused, io_error.
     """
@@ -151,8 +155,12 @@ def decode(
             with _open_within(limits, checked, left, name) as source:
                 found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing))
                 declared_s = declared_s or source.declared_s
-                if not source.broken or source.passes_damage:
-                    break
+                whole = not source.broken or source.passes_damage
+            if found[-1].levels.cancels:
+                with _open_within(limits, checked, left, name) as source:
+                    found[-1] = _read(source, sample_rate, first, count, limits, deadline, checked.missing, mixed=1)
+            if whole:
+                break
         except AudioError as error:
             if error.code != "decode_failed":
                 raise
@@ -208,9 +216,10 @@ def _read(
     limits: DecodeLimits,
     deadline: float,
     missing: float,
+    mixed: int | None = None,
 ) -> Decoded:
     """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
-    margin early."""
+    margin early. mixed: so many channels, the first ones, are heard; None: all."""
     common = math.gcd(source.sample_rate, rate)
     step_in, step_out = source.sample_rate // common, rate // common
     before, after = math.ceil(_BEFORE_S * source.sample_rate), math.ceil(_AFTER_S * source.sample_rate)
@@ -218,7 +227,7 @@ def _read(
     stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
     track = _MonoTrack(rate, first - periods * step_out, count, limits.max_seconds)
     for block, block_rate in _gathered(source.blocks(periods * step_in, stop)):
-        track.add(block, block_rate)
+        track.add(block[:, :mixed], block_rate)
         if time.monotonic() > deadline:
             raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
     samples = track.finish()
@@ -232,8 +241,11 @@ def _read(
         whole = max(0.0, promised - first / rate)
         whole = whole if count is None else count / rate if not whole else min(whole, count / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
+    lost_s += track.not_finite_s
     lost_s = lost_s if count is None else min(lost_s, count / rate)
-    return Decoded(samples, len(samples) / rate, not source.broken and not short, round(lost_s, 3), end_s)
+    whole = not source.broken and not short and not track.not_finite_s
+    remark = "its channels cancel each other out; the first is heard alone" if mixed else ""
+    return Decoded(samples, len(samples) / rate, whole, round(lost_s, 3), end_s, track.meter.levels(), remark)
 
 
 def _gathered(blocks: Iterator[tuple[Block, int]]) -> Iterator[tuple[Block, int]]:
@@ -262,6 +274,11 @@ class _MonoTrack:
         self.written = 0  # samples that came out
         self.seen = 0  # source samples that went in, of all channels
         self.finite = 0  # of these, finite ones
+        self.not_finite_s = 0.0  # seconds, within the stretch, in which a channel is not
+        self.meter = LevelMeter()  # of the stretch, before it is resampled
+        self._begin_s = skip / rate  # where the stretch begins and ends, counted from the first block
+        self._end_s = math.inf if count is None else (skip + count) / rate
+        self._elapsed_s = 0.0
 
     def add(self, block: npt.NDArray[np.float32], source_rate: int) -> None:
         if source_rate != self._source_rate:  # some streams change their rate on the way
@@ -270,10 +287,17 @@ class _MonoTrack:
             if source_rate != self._rate:
                 self._resampler = soxr.ResampleStream(source_rate, self._rate, 1, dtype="float32", quality="HQ")
         self.seen += block.size
+        inside = slice(
+            max(0, round((self._begin_s - self._elapsed_s) * source_rate)),
+            max(0, round((min(self._end_s, self._elapsed_s + 1e6) - self._elapsed_s) * source_rate)),
+        )
+        self._elapsed_s += len(block) / source_rate
         if block.max(initial=0.0) <= 100.0 and block.min(initial=0.0) >= -100.0:
             self.finite += block.size
         else:  # a float file with NaN, infinity, or values that would swamp the resampler
-            self.finite += int(np.isfinite(block).sum())
+            finite = np.isfinite(block)
+            self.finite += int(finite.sum())
+            self.not_finite_s += float((~finite[inside]).any(axis=1).sum()) / source_rate
             block = np.clip(np.nan_to_num(block, nan=0.0, posinf=0.0, neginf=0.0), -100.0, 100.0)
         mono = np.ascontiguousarray(block[:, 0])
         if block.shape[1] > 1:
@@ -281,6 +305,7 @@ class _MonoTrack:
             for channel in range(2, block.shape[1]):  # note: five times as fast as a mean over the short axis
                 mono += block[:, channel]
             mono *= np.float32(1.0 / block.shape[1])
+        self.meter.add(block[inside], mono[inside])
         self._write(mono if self._resampler is None else self._resampler.resample_chunk(mono))
 
     def finish(self) -> npt.NDArray[np.int16]:

@@ -22,6 +22,7 @@ import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import AudioError, AudioInfo
+from mats_core.audio.levels import Levels
 from mats_core.child import how_it_ended, module_paths, receive, start_child
 from mats_core.storage.uris import local_path
 
@@ -277,7 +278,8 @@ def warm_decoder() -> IsolatedDecoder:
 
 def _decoded(header: dict[str, Any], raw: np.ndarray, rate: int) -> Decoded:
     samples = raw.view(np.int16)
-    return Decoded(samples, len(samples) / rate, **{name: header[name] for name in ("complete", "lost_s", "end_s")})
+    told = {name: header[name] for name in ("complete", "lost_s", "end_s", "remark")}
+    return Decoded(samples, len(samples) / rate, **told, levels=Levels(**header["levels"]))
 
 
 def _parse(told: bytes, raw: np.ndarray) -> _Answer:

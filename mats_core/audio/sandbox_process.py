@@ -75,8 +75,8 @@ def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit)
                 return {"info": vars(info)}, b""
             stretch = {"start_s": request["start_s"], "duration_s": request["duration_s"]}
             decoded = decode(file, sample_rate=request["rate"], **stretch, limits=limits, name=name)
-            told = {"complete": decoded.complete, "lost_s": decoded.lost_s, "end_s": decoded.end_s}
-            return told, decoded.samples
+            told = {name: getattr(decoded, name) for name in ("complete", "lost_s", "end_s", "remark")}
+            return {**told, "levels": vars(decoded.levels)}, decoded.samples
     except (AudioError, StorageError) as error:
         return {"code": error.code, "message": error.message}, b""
     except MemoryError:

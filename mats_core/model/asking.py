@@ -7,20 +7,21 @@ An answer is a function of its own sound, request, model and settings: never of 
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar, Union, overload
 
 import numpy as np
 import torch
 
+from mats_core.audio.levels import SILENCE_DBFS, is_silent, levels_of
+from mats_core.batches import in_batches, raised
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     from mats_core.audio.decode import Decoded
+    from mats_core.audio.levels import Levels
     from mats_core.encoders.base import ClapEncoder
     from mats_core.generation.settings import DecodingSettings
     from mats_core.memory.bridges import Bridge, SantaSettings
@@ -31,6 +32,8 @@ Sound: TypeAlias = str | bytes | os.PathLike[str] | BinaryIO | tuple[Waveform, i
 """A path or URI, an open file, samples and their rate in either order, or samples alone."""
 Decoding: TypeAlias = Union["DecodingSettings", dict[str, Any], None]
 Santa: TypeAlias = Union["SantaSettings", dict[str, Any], None]
+SILENCE = {"caption": "Silence.", "music_caption": "Silence.", "cla_label": "silence"}
+"""Task → what is answered of a sound in which there is nothing to hear. A question is the model's to answer."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Answer:
     start_s: where the chunk begins in its file; duration_s and decoded_s: seconds of it that could be read;
     embedding: float32 [D] unit, before Santa; segments: one a window, where asked for; neighbors: as in `Reply`;
     tokens: ids the LLM wrote for the text and all segments; complete: whether all of the sound could be decoded, and
-    lost_s: the seconds that could not, as far as known.
+    lost_s: the seconds that could not, as far as known; silent: whether there is nothing to hear in it; levels: how
+    loud it is, where it was decoded here.
     """
 
     start_s: float
@@ -84,6 +88,8 @@ class Answer:
     tokens: int = 0
     complete: bool = True
     lost_s: float = 0.0
+    silent: bool = False
+    levels: Levels | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,9 @@ class Clip:
     """A chunk of sound as CLAP hears it, to be asked as often as one likes.
 
     embeddings: float32 [W, D], a unit vector for each window, before Santa; weights: float32 [W], the seconds that
-    each window stands for; starts: float64 [W], where each begins, in seconds of the clip; seconds: how long the clip
-    is; window_s: how long a window is; start_s: where the clip begins in its file; complete and lost_s: see `Answer`.
+    each window stands for, 0 where it is silent; starts: float64 [W], where each begins, in seconds of the clip;
+    seconds: how long the clip is; window_s: how long a window is; start_s: where the clip begins in its file; complete,
+    lost_s and levels: see `Answer`.
     """
 
     embeddings: np.ndarray = field(repr=False)
@@ -103,13 +110,19 @@ class Clip:
     start_s: float = 0.0
     complete: bool = True
     lost_s: float = 0.0
+    levels: Levels | None = field(default=None, repr=False)
+
+    @property
+    def silent(self) -> bool:
+        """Whether all of its windows are."""
+        return not self.weights.any()
 
     @property
     def pooled(self) -> np.ndarray:
-        """The clip's own embedding: the weighted mean of its windows, float32 [D] unit."""
+        """The clip's own embedding: the weighted mean of its windows that are not silent, float32 [D] unit."""
         from mats_core.audio.windows import pool_windows
 
-        return pool_windows(self.embeddings, self.weights)
+        return pool_windows(self.embeddings, np.ones_like(self.weights) if self.silent else self.weights)
 
     def segment(self, window: int, text: str) -> Segment:
         """The answer about one window, with its times in the file."""
@@ -234,13 +247,17 @@ class Answering:
 
 
 def embed_clips(
-    model: AskedModel, sounds: Sequence[tuple[float, np.ndarray]], batch_size: int = 16
+    model: AskedModel,
+    sounds: Sequence[tuple[float, np.ndarray]],
+    batch_size: int = 16,
+    silence_dbfs: float = SILENCE_DBFS,
 ) -> list[Clip | Exception]:
     """A Clip of each sound, or the exception that the model ended with on it: one sound never costs the others.
 
     sounds: (start in its file in seconds, samples [T], int16 or float32 in [-1, 1], mono at the encoder's rate), T at
-    least 1. The windows of all sounds go through the encoder `batch_size` at a time; where a batch fails, each window
-    of it goes alone. Raises SettingsError where the model has no encoder.
+    least 1. silence_dbfs: the level below which a window is silent and weighs nothing; at -120 none is. The windows of
+    all sounds go through the encoder `batch_size` at a time; where a batch fails, each window of it goes alone. Raises
+    SettingsError where the model has no encoder.
     """
     from mats_core.audio.windows import windows
 
@@ -256,7 +273,8 @@ def embed_clips(
         if error is not None:
             found.append(error)
             continue
-        weights = np.array([window.weight for window in cut], np.float32)
+        heard = [not is_silent(samples[window.start : window.stop], silence_dbfs) for window in cut]
+        weights = np.array([window.weight * loud for window, loud in zip(cut, heard, strict=True)], np.float32)
         starts = np.array([window.start / rate for window in cut])
         stacked = np.stack(own).astype(np.float32, copy=False)
         found.append(Clip(stacked, weights, starts, len(samples) / rate, window_s, start_s))
@@ -274,19 +292,25 @@ def ask_clips(
     santa: Santa = None,
     explain: bool = False,
     bridge: Bridge | None = None,
+    answer_silence: bool = False,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
-    segments=True asks every window as well. decoding, santa, bridge, explain: as `MatsModel.answer_embeddings` has
-    them. `batch_size` clips and windows are asked at a time (None: as the model has room for): the next is begun
-    where one is answered. Where that fails, the halves are tried, down to each alone, and what fails alone takes the
-    place of its clip's answer.
+    segments=True asks every window as well. What is silent is answered so (SILENCE), for the model would name a sound
+    all the same; answer_silence=True has the model answer, as it always does a question. decoding, santa, bridge,
+    explain: as `MatsModel.answer_embeddings` has them. `batch_size` clips and windows are asked at a time (None: as the
+    model has room for): the next is begun where one is answered. Where that fails, the halves are tried, down to each
+    alone, and what fails alone takes the place of its clip's answer.
     """
-    asked: list[tuple[np.ndarray, Request]] = []  # of each clip: the whole, then its windows
+    asked: list[tuple[np.ndarray, Request]] = []
+    places: list[list[Reply | None]] = []  # of each clip: the whole, then its windows; None: the next that was asked
     for clip, request in zip(clips, requests, strict=True):
-        asked.append((clip.pooled, request))
-        if segments:
-            asked.extend((vector, request) for vector in clip.embeddings)
+        silence = None if answer_silence else SILENCE.get(request.task)
+        whole = [(clip.pooled, clip.silent)]
+        parts = list(zip(clip.embeddings, clip.weights == 0, strict=True)) if segments else []
+        quiet = [silent and silence is not None for _, silent in (*whole, *parts)]
+        asked += [(vector, request) for (vector, _), said in zip((*whole, *parts), quiet, strict=True) if not said]
+        places.append([Reply(silence or "", 0) if said else None for said in quiet])
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
@@ -295,50 +319,19 @@ def ask_clips(
             vectors, requests, decoding=decoding, santa=santa, explain=explain, bridge=bridge, slots=batch_size
         )
 
-    replies = iter(zip(asked, in_batches(asked, max(1, len(asked)), answer), strict=True))
+    replies = iter(in_batches(asked, max(1, len(asked)), answer))
     found: list[Answer | Exception] = []
-    for clip in clips:
-        (pooled, _), whole = next(replies)
-        parts = [next(replies)[1] for _ in range(len(clip.embeddings) if segments else 0)]
-        error = next((each for each in (whole, *parts) if isinstance(each, Exception)), None)
+    for clip, known in zip(clips, places, strict=True):
+        own = [next(replies) if each is None else each for each in known]
+        error = next((each for each in own if isinstance(each, Exception)), None)
         if error is not None:
             found.append(error)
             continue
-        said = [clip.segment(at, reply.text) for at, reply in enumerate(parts)] if segments else None
-        tokens = sum(reply.tokens for reply in (whole, *parts))
+        said = [clip.segment(at, reply.text) for at, reply in enumerate(own[1:])] if segments else None
+        tokens = sum(reply.tokens for reply in own)
         start, seconds = clip.start_s, clip.seconds
-        facts = (said, whole.neighbors, tokens, clip.complete, clip.lost_s)
-        found.append(Answer(start, seconds, whole.text, seconds, pooled, *facts))
-    return found
-
-
-def in_batches(
-    items: Sequence[Item],
-    size: int,
-    run: Callable[[Any], Iterable[Any]],
-    prepare: Callable[[Sequence[Item]], Any] = lambda batch: batch,
-) -> list[Any]:
-    """What `run` makes of the items, `size` at a time; where it fails, of halves, down to each alone, an exception in
-    its place.
-
-    prepare: what is done to a batch before `run` gets it, in a thread, while `run` is at the batch before.
-    """
-    found: list[Any] = []
-    batches = [items[at : at + size] for at in range(0, len(items), size)] if items else []
-    with ThreadPoolExecutor(1) as thread:
-        following = [thread.submit(prepare, batch) for batch in batches[:1]]
-        for at, batch in enumerate(batches):
-            prepared = following.pop()
-            following.extend(thread.submit(prepare, each) for each in batches[at + 1 : at + 2])
-            try:
-                found.extend(run(prepared.result()))
-                continue
-            except Exception as error:
-                if len(batch) == 1:
-                    found.append(error)
-                    continue
-            # note: not inside the handler, where the error would hold on to the memory of what failed
-            found.extend(in_batches(batch, math.ceil(len(batch) / 2), run, prepare))
+        facts = (said, own[0].neighbors, tokens, clip.complete, clip.lost_s, clip.silent, clip.levels)
+        found.append(Answer(start, seconds, own[0].text, seconds, clip.pooled, *facts))
     return found
 
 
@@ -356,7 +349,7 @@ def embed_sound(model: AskedModel, source: Sound, batch_size: int = 16, sample_r
         raise AudioError("empty_audio", "there is no sound in it")
     clips = raised(embed_clips(model, [(start, heard.samples) for start, heard in sounds], batch_size))
     return [
-        replace(clip, complete=heard.complete, lost_s=heard.lost_s)
+        replace(clip, complete=heard.complete, lost_s=heard.lost_s, levels=heard.levels)
         for clip, (_, heard) in zip(clips, sounds, strict=True)
     ]
 
@@ -385,14 +378,6 @@ def ask_about(
     return raised(answers)
 
 
-def raised(found: Sequence[Item | Exception]) -> list[Item]:
-    """The results, or the first exception among them raised."""
-    for each in found:
-        if isinstance(each, Exception):
-            raise each
-    return [each for each in found if not isinstance(each, Exception)]
-
-
 def model_encoder(model: AskedModel) -> ClapEncoder:
     """The model's encoder; SettingsError where it has none."""
     if model.encoder is None:
@@ -419,7 +404,11 @@ def _chunks(
         for start, length in chunk_starts(len(samples) / rate, chunk_s):
             first = round(start * rate)
             chunks.append((start, samples[first : None if length is None else first + size]))
-        return [(start, Decoded(chunk, len(chunk) / rate, True)) for start, chunk in chunks if len(chunk)]
+        return [
+            (start, Decoded(chunk, len(chunk) / rate, True, levels=levels_of(chunk)))
+            for start, chunk in chunks
+            if len(chunk)
+        ]
     found: list[tuple[float, Decoded]] = []
     with on_disk(source) as place:
         uri = to_uri(place)

@@ -20,7 +20,7 @@ from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.data.schemas import REQUEST_COLUMNS, output_columns
-from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings, number_types
+from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings, number_types, silence
 from pipelines.settings.calling import by_name
 
 ANSWERS = "answers"
@@ -127,6 +127,8 @@ def audio_mean(embeddings: str) -> list[float]:
     for info in list_parts(embeddings):
         for batch in parquet.batches(info.uri, 1024, ["windows"]):
             for windows in filter(None, batch["windows"].to_pylist()):
+                if not any(window["weight"] for window in windows):
+                    continue  # silence
                 vectors = np.array([window["embedding"] for window in windows], np.float32)
                 pooled = pool_windows(vectors, np.array([window["weight"] for window in windows], np.float32))
                 total = total + pooled if count else pooled.astype(np.float64)
@@ -157,6 +159,7 @@ def _identity(
         "decoding": decoding,
         "santa": santa,
         **number_types(settings),
+        **silence(settings),
     }
     if bridge:  # only then, so that outputs begun before there were others stay as they are
         mean = {"audio_mean": hash_settings({"mean": bridge["audio_mean"]})} if "audio_mean" in bridge else {}

@@ -13,7 +13,7 @@ from pipelines.archive.stages import decode_stage, embed_stage, model_spec
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, told_of
 from pipelines.data.inputs import open_input
-from pipelines.settings.archive import EmbedSettings, number_types
+from pipelines.settings.archive import EmbedSettings, number_types, silence
 from pipelines.settings.calling import by_name
 
 
@@ -34,6 +34,7 @@ def run_embed_audio(settings: EmbedSettings, progress: Callable[[Progress], None
         "window_seconds": facts.window_s,
         "max_seconds": settings.max_seconds,
         **number_types(settings),
+        **silence(settings),
     }
     stages = [decode_stage(settings, facts.sample_rate), embed_stage(model_spec(settings, facts))]
 

@@ -147,3 +147,12 @@ class ScanCounts:
         for name, counts in (("format", self.formats), ("error_code", self.errors)):
             if value := rows[0].get(name):
                 counts[value] += 1
+
+
+def decoders_worth(workers: int, spent_s: float, cpu_s: float, most: int) -> int:
+    """How many processes are to decode what comes from a store, so that some decode while others wait for it.
+
+    spent_s: what `workers` of them took for a table; cpu_s: the time that all together were at work in it.
+    """
+    busy = cpu_s / max(1e-9, spent_s * workers)
+    return max(workers, min(most, round(workers / max(0.01, busy))))

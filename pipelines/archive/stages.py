@@ -20,8 +20,9 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
+from mats_core.audio.levels import SILENCE_DBFS
 from mats_core.errors import SettingsError, first_line
-from pipelines.archive.headers import make_decoder
+from pipelines.archive.headers import decoders_worth, make_decoder
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.stages import Stage, StageContext
@@ -50,8 +51,14 @@ WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
 STORE_DECODERS = 4
 """Decoders become at most so many times as many where files come from a store and they mostly wait for it."""
-SOUND = {"decoded_s": pa.float64(), "complete": pa.bool_(), "lost_s": pa.float64()}
-"""What is told of a row's sound: seconds that were decoded, whether that is all, and seconds that are lost."""
+LEVELS = ("peak_dbfs", "rms_dbfs", "clipped")
+SOUND = {
+    "decoded_s": pa.float64(),
+    "complete": pa.bool_(),
+    "lost_s": pa.float64(),
+    **dict.fromkeys(LEVELS, pa.float64()),
+}
+"""What is told of a row's sound: seconds that were decoded, whether that is all, seconds that are lost, its levels."""
 HANDED_ON = ("row_id", "last", *SOUND)
 """Output columns that rows have when they come to the model."""
 ERROR = ("error_code", "error_message")
@@ -95,13 +102,14 @@ class DecodeStage(ShardStage):
 
         pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
         seconds of them; complete: false where the file broke off or is damaged within the row, or ends before it (then
-        error_message says where); lost_s: seconds that could not be decoded; both null where nothing was decoded.
+        error_message says where); lost_s: seconds that could not be decoded; the levels of `Levels`; all null where
+        nothing was decoded. Where channels cancel each other out, error_message says so.
         """
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest
 
         started, cpu_before, workers = time.monotonic(), self._decoder.cpu_s, self._decoder.workers
-        nothing = {"pcm": None, "decoded_s": 0.0, "complete": None, "lost_s": None}
+        nothing = {**dict.fromkeys(SOUND), "pcm": None, "decoded_s": 0.0}
         found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
         for row in found:
             if row["error_code"] in self._retried:
@@ -120,6 +128,8 @@ class DecodeStage(ShardStage):
             if not isinstance(result, AudioError):
                 row["pcm"] = memoryview(result.samples.astype("<i2", copy=False)).cast("B")
                 row.update(decoded_s=float(result.decoded_s), complete=result.complete, lost_s=result.lost_s)
+                levels = {name: getattr(result.levels, name) for name in LEVELS}
+                row.update(levels, error_message=result.remark or None)
                 if row["start_s"] and not len(result.samples):  # the header promised more than there is
                     row["complete"], row["error_message"] = False, past_the_end(row["start_s"], result.end_s)
             elif result.code != "empty_audio" or not row["start_s"]:
@@ -142,15 +152,6 @@ class DecodeStage(ShardStage):
         entry_ids = rows["entry_id"].to_pylist()
         private = self._find_uris(entry_ids)
         return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
-
-
-def decoders_worth(workers: int, spent_s: float, cpu_s: float, most: int) -> int:
-    """How many processes are to decode what comes from a store, so that some decode while others wait for it.
-
-    spent_s: what `workers` of them took for a table; cpu_s: the time that all together were at work in it.
-    """
-    busy = cpu_s / max(1e-9, spent_s * workers)
-    return max(workers, min(most, round(workers / max(0.01, busy))))
 
 
 def past_the_end(start_s: float, end_s: float | None) -> str:
@@ -188,10 +189,8 @@ class FetchStage(ShardStage):
         for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
             if self._part != part:
                 uri = storage.join(self._embeddings, FOLDER, part)
-                self._part, self._table = (
-                    part,
-                    parquet.read(uri, ["windows", "decoded_s"], newer=("complete", "lost_s")),
-                )
+                newer = [name for name in SOUND if name != "decoded_s"]
+                self._part, self._table = part, parquet.read(uri, ["windows", "decoded_s"], newer=newer)
             windows.append(self._table["windows"][at].as_py())
             for name, values in told.items():
                 values.append(self._table[name][at].as_py() if name in self._table.schema.names else None)
@@ -223,6 +222,8 @@ class ModelSpec:
     trust_remote_code: bool = False
     window_s: float = 0.0
     deterministic: bool = False
+    silence_dbfs: float = SILENCE_DBFS
+    answer_silence: bool = False
     batch_size: int | None = None
     segments: bool = False
     explain: bool = False
@@ -288,8 +289,8 @@ class ModelStage:
         starts = [start or 0.0 for start in rows["start_s"].to_pylist()]
         well = [code is None for code in rows["error_code"].to_pylist()]
         if "windows" in rows.schema.names:
-            stored = enumerate(rows["windows"].to_pylist())
-            return {i: self._stored_clip(starts[i], each) for i, each in stored if each and well[i]}, {}
+            stored = enumerate(zip(rows["windows"].to_pylist(), rows["decoded_s"].to_pylist(), strict=True))
+            return {i: self._stored_clip(starts[i], *each) for i, each in stored if each[0] and well[i]}, {}
         sounds = {  # row → start of its chunk in seconds, int16 samples [T]
             index: (starts[index], np.frombuffer(value.as_buffer(), "<i2"))
             for index, value in enumerate(rows["pcm"])
@@ -298,19 +299,20 @@ class ModelStage:
         import torch
 
         with torch.cuda.stream(self._hearing):
-            embedded = embed_clips(self.model, list(sounds.values()), 1 if self.spec.deterministic else WINDOW_BATCH)
+            batch = 1 if self.spec.deterministic else WINDOW_BATCH
+            embedded = embed_clips(self.model, list(sounds.values()), batch, self.spec.silence_dbfs)
         found = dict(zip(sounds, embedded, strict=True))
         clips = {index: each for index, each in found.items() if isinstance(each, Clip)}
         return clips, {index: each for index, each in found.items() if isinstance(each, Exception)}
 
-    def _stored_clip(self, start_s: float, windows: list[dict[str, Any]]) -> Clip:
+    def _stored_clip(self, start_s: float, windows: list[dict[str, Any]], seconds: float) -> Clip:
         from mats_core.model.asking import Clip
 
         return Clip(
             np.array([window["embedding"] for window in windows], np.float32),
             np.array([window["weight"] for window in windows], np.float32),
             np.array([window["start_s"] for window in windows]),
-            float(sum(window["weight"] for window in windows)),
+            seconds,
             self.spec.window_s,
             start_s,
         )
@@ -365,6 +367,7 @@ class EmbedStage(ModelStage):
                 {"start_s": start, "weight": weight, "embedding": vector}
                 for start, weight, vector in zip(clip.starts, clip.weights, clip.embeddings, strict=True)
             ]
+            values[index]["silent"] = clip.silent
         rows = self.output(rows, values, failed)
         return timed(rows, embed_s=time.monotonic() - started, began_at=began, ready_at=self.ready_at)
 
@@ -390,6 +393,7 @@ class AnswerStage(ModelStage):
             santa=self.spec.santa or None,
             bridge=self.bridge,
             explain=self.spec.explain,
+            answer_silence=self.spec.answer_silence,
             batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
@@ -400,9 +404,8 @@ class AnswerStage(ModelStage):
                 tokens += answer.tokens
             else:
                 failed[index] = answer
-        for index in failed:
-            values[index] = {}
-        asked = sum(1 + (len(clip.embeddings) if self.spec.segments else 0) for clip in clips.values())
+        values = [{} if index in failed else value for index, value in enumerate(values)]
+        asked = sum(1 + self.spec.segments * len(clip.embeddings) for clip in clips.values())
         slots = self.slots or max(1, asked)
         rows = self.output(rows, values, failed)
         return timed(
@@ -412,9 +415,8 @@ class AnswerStage(ModelStage):
             tokens=float(tokens),
             asked=float(asked),
             places=float(math.ceil(asked / slots) * slots),
-            began_at=began,
-            ready_at=self.ready_at,
-        )
+            began_at=began, ready_at=self.ready_at,
+        )  # fmt: skip
 
 
 def _plain(value: Any) -> Any:

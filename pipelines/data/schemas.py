@@ -107,7 +107,7 @@ OUTPUT_COLUMNS = (
         "windows",
         WINDOWS_TYPE,
         ("embed-audio",),
-        meaning="Each window's start, weight (seconds) and unit vector, before Santa.",
+        meaning="Each window's start, weight (seconds; 0 where it is silent) and unit vector, before Santa.",
     ),
     Column("model_fingerprint", pa.string(), meaning="Which model answered."),
     Column("run_id", pa.string(), _BOTH, meaning="Which run wrote the row; its `_run.json` is beside the folder."),
@@ -121,6 +121,22 @@ OUTPUT_COLUMNS = (
     Column("complete", pa.bool_(), _BOTH, meaning="False where the file breaks off or is damaged within the row."),
     Column(
         "lost_s", pa.float64(), _BOTH, meaning="Seconds that could not be decoded, where known; null where nothing was."
+    ),
+    Column(
+        "peak_dbfs", pa.float64(), _BOTH, meaning="Largest sample of the mono mix, in dB of full scale; -120 at least."
+    ),
+    Column(
+        "rms_dbfs",
+        pa.float64(),
+        _BOTH,
+        meaning="RMS of the mono mix about its mean, in dB of full scale; -120 at least. Of the whole row.",
+    ),
+    Column("clipped", pa.float64(), _BOTH, meaning="Share of all channels' samples that are at full scale."),
+    Column(
+        "silent",
+        pa.bool_(),
+        _BOTH,
+        meaning="Whether every window is below `--silence-dbfs`: then a caption is `Silence.`, labels are `silence`.",
     ),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from mats_core.audio.levels import SILENCE_DBFS
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.model.prompts import TASKS, task_name
 from pipelines.settings.base import (
@@ -31,6 +32,7 @@ INPUT_NAMES = ("all_files", "columns", "schemes")
 """Settings of what is taken of INPUT: of these a decoder knows nothing."""
 INPUT_GROUP: dict[str, tuple[str, ...]] = {"What of INPUT": INPUT_NAMES}
 RUN_GROUPS: dict[str, tuple[str, ...]] = {
+    "Silence": ("silence_dbfs", "answer_silence"),
     "Machine": ("device", "actors", "decoders", "batch_size", "address", "llm_dtype", "mapper_dtype", "encoder_dtype",
                 "deterministic"),
     "Resume": ("retry_errors", "overwrite", "prune", "max_error_rate", "commit_rows", "commit_seconds"),
@@ -120,9 +122,20 @@ class RunSettings(LimitSettings):
         "and tables in Python, until these come back.",
     )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
+    silence_dbfs: float = Field(
+        SILENCE_DBFS, ge=-120, le=0, description="A window below this level (RMS, dB of full scale) is silent, and "
+        "takes no part in its row; -120: none is.",
+    )  # fmt: skip
     deterministic: bool = Field(
         False, description="One row at a time in the model, so that kernels see the same shapes in any batch."
     )
+
+
+def silence(settings: RunSettings) -> dict[str, dict[str, Any]]:
+    """What an OUTPUT's identity holds of silence: what is not the default."""
+    usual = {"silence_dbfs": SILENCE_DBFS, "answer_silence": False}
+    chosen = {name: getattr(settings, name, value) for name, value in usual.items()}
+    return {"silence": chosen} if chosen != usual else {}
 
 
 def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
@@ -166,6 +179,9 @@ class CaptionSettings(RunSettings):
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
     dry_run: bool = Field(
         False, description="Write nothing: print files, hours, chunks, and the time a measured sample promises."
+    )
+    answer_silence: bool = Field(
+        False, description="Have the model answer rows in which all is silent too, in place of `Silence.`."
     )
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")

@@ -210,7 +210,7 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
 
 def _audio_record(row: dict[str, Any], data: DataSet) -> dict[str, str] | str:
     """The record of a row of audio embeddings, or why it has none."""
-    if row.get("error_code") or not row.get("windows"):
+    if row.get("error_code") or not any(window["weight"] for window in row.get("windows") or ()):
         return "no_sound"
     task = str(row.get("task") or data.task or "caption")
     question = str(row.get("question") or row.get("instruction") or "")

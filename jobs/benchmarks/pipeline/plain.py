@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 def answer_files(model: Any, files: list[str], out: Path, batch_size: int) -> dict[str, float]:
     """Answer `files` into one Parquet file; seconds of each stage, and of audio."""
     from mats_core.audio.decode import decode
-    from mats_core.model.asking import Request, ask_clips, embed_clips, raised
+    from mats_core.batches import raised
+    from mats_core.model.asking import Request, ask_clips, embed_clips
 
     stage = dict.fromkeys(("decode_s", "embed_s", "answer_s", "write_s", "audio_s"), 0.0)
     rows: list[dict[str, Any]] = []

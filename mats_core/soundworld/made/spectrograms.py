@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -62,7 +63,8 @@ def _one(job: tuple[str, int]) -> np.ndarray:
 def mel_spectrograms(split: str, count: int, start: int = 0, processes: int | None = None) -> Iterator[np.ndarray]:
     """Yield float16 [frames, mels] of recipes ``start … start + count`` of a split, in order."""
     jobs = [(split, i) for i in range(start, start + count)]
-    with multiprocessing.get_context("fork").Pool(processes) as pool:
+    # note: a worker is ended by SIGTERM, which the command line has made a Ctrl-C
+    with multiprocessing.get_context("fork").Pool(processes, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
         yield from pool.imap(_one, jobs, chunksize=32)
 
 

@@ -161,6 +161,27 @@ def test_clips_and_their_answers_do_not_depend_on_the_batch(model: MatsModel) ->
         assert [a.segments for a in answers] == [a.segments for a in found]
 
 
+def test_a_minute_with_one_sound_in_it_is_the_sound_and_silence_is_not_the_models_to_name(model: MatsModel) -> None:
+    ((_, tone),) = tones(5.0)
+    minute = np.zeros(SAMPLE_RATE * 60, np.int16)
+    minute[SAMPLE_RATE * 20 : SAMPLE_RATE * 25] = tone
+    nothing = np.zeros(SAMPLE_RATE * 12, np.int16)
+    alone, within, silent = embed_clips(model, [(0.0, tone), (0.0, minute), (0.0, nothing)])
+    np.testing.assert_allclose(within.pooled, alone.pooled, atol=1e-5)
+    assert within.weights.tolist() == [0.0] * 4 + [5.0] + [0.0] * 7 and not within.silent and silent.silent
+    requests = [Request(task) for task in ("caption", "music_caption", "cla_label")]
+    found = ask_clips(model, [silent] * 4, [*requests, Request("QA", "Is there a dog ?")], segments=True)
+    assert [answer.text for answer in found[:3]] == ["Silence.", "Silence.", "silence"]
+    assert all(answer.silent for answer in found) and found[3].text not in ("", "silence", "Silence.")
+    assert [part.text for part in found[0].segments] == ["Silence."] * 3
+    (mixed,) = ask_clips(model, [within], [Request()], segments=True)
+    assert not mixed.silent and [part.text == "Silence." for part in mixed.segments] == [at != 4 for at in range(12)]
+    (asked,) = ask_clips(model, [silent], [Request()], answer_silence=True)
+    (before,) = embed_clips(model, [(0.0, nothing)], silence_dbfs=-120.0)
+    assert before.weights.tolist() == [5.0, 5.0, 2.0]
+    assert asked.text == ask_clips(model, [before], [Request()])[0].text != "Silence." and asked.silent
+
+
 def test_a_segment_has_its_times_in_the_file() -> None:
     """A window at 8 s of a clip that begins at 60 s and is 13 s long."""
     clip = Clip(

@@ -15,45 +15,36 @@ OFF = SimpleNamespace(with_embedding=False, explain=False)
 ROWS = pa.table({"row_id": [7], "entry_id": [1], "uri": ["a.wav"], "last": [True], "mine": [3], "pcm": [b"\0\0"]})
 ANSWER: dict[str, Any] = {
     "text": ["a bell"], "segments": [None], "model_fingerprint": ["m"], "run_id": ["r"], "decoded_s": [1.0],
-    "complete": [True], "lost_s": [0.0],
+    "complete": [True], "lost_s": [0.0], "peak_dbfs": [-3.0], "rms_dbfs": [-20.0], "clipped": [0.0], "silent": [False],
     "embedding": [[0.5]], "neighbors": [None],
 }  # fmt: skip
 
 
+SOUND = ["complete", "lost_s", "peak_dbfs", "rms_dbfs", "clipped", "silent"]
+
+
 def test_a_setting_asks_for_its_column() -> None:
     names = [column.name for column in output_columns("caption", OFF)]
-    assert names == ["row_id", "decoded_s", "text", "segments", "model_fingerprint", "run_id", "complete", "lost_s"]
+    assert names == ["row_id", "decoded_s", "text", "segments", "model_fingerprint", "run_id", *SOUND]
     both = SimpleNamespace(with_embedding=True, explain=True)
     assert [column.name for column in output_columns("caption", both)] == [
-        *(*names[:-2], "embedding", "neighbors", *names[-2:]),
+        *(*names[:-6], "embedding", "neighbors", *SOUND),
     ]
-    sounds = ["row_id", "last", "decoded_s", "windows", "run_id", "complete", "lost_s"]
+    sounds = ["row_id", "last", "decoded_s", "windows", "run_id", *SOUND]
     assert [column.name for column in output_columns("embed-audio", both)] == sounds
 
 
 def test_what_only_the_run_needs_goes_and_what_the_job_adds_comes() -> None:
     answers = with_output(ROWS, "caption", OFF, ANSWER)
-    assert answers.schema.names == [
-        *(
-            "row_id",
-            "uri",
-            "mine",
-            "decoded_s",
-            "text",
-            "segments",
-            "model_fingerprint",
-            "run_id",
-            "complete",
-            "lost_s",
-        ),
-    ]
+    told = ["row_id", "uri", "mine", "decoded_s", "text", "segments", "model_fingerprint", "run_id"]
+    assert answers.schema.names == [*told, *SOUND]
     assert answers.schema.field("segments").type == schemas.SEGMENTS_TYPE
     stored = with_column(ROWS, "decoded_s", [1.0], pa.float64())
     embedded = with_output(
-        stored, "embed-audio", OFF, {"windows": [[]], "run_id": ["r"], "complete": [True], "lost_s": [0.0]}
+        stored, "embed-audio", OFF, {"windows": [[]], "run_id": ["r"], **{name: ANSWER[name] for name in SOUND}}
     )
     assert embedded.schema.names == [
-        *("row_id", "uri", "last", "mine", "decoded_s", "windows", "run_id", "complete", "lost_s"),
+        *("row_id", "uri", "last", "mine", "decoded_s", "windows", "run_id", *SOUND),
     ]
     again = with_output(with_column(embedded, "part", ["p"], pa.string()), "caption", OFF, ANSWER)
     assert "windows" not in again.schema.names
