@@ -29,8 +29,8 @@ TOLERANCE_S = {"joined.mp3": 0.35, "raw.aac": 0.1, "short.m4a": 0.03, "joined.og
 """Encoders pad to whole frames, and these headers are not there to tell; each of several joined files has its own."""
 FILMS = ("film-mp4", "film-mkv", "film-mov")
 """With a track of pictures before the sound's."""
-LATE = {"aac", "amr", "3gp", "wma", "nutaac", "mp4parts"}
-"""Formats that do not tell their encoder's delay."""
+LATE = {"aac", "amr", "3gp", "wma", "nutaac", "mp4parts", "gxf"}
+"""Formats that do not tell their encoder's delay; GXF tells times in fields of 20 ms."""
 
 
 def decoded(folder: Path) -> dict[str, list[tuple[float, np.ndarray]]]:
@@ -53,6 +53,7 @@ RATES = {
     "g722": 16_000,
     "adpcm_swf": 44_100,
     "adpcm_ms": 48_000,
+    "adpcm_argo": 48_000,
     "adpcm_ima_ssi": 48_000,
     "adpcm_ima_qt": 48_000,
 }
