@@ -20,12 +20,13 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class _Command(TyperCommand):
-    """A command whose arguments are shown as required, though a file of settings may give them too."""
+    """A command whose `needed` arguments are shown as required, though a file of settings may give them too."""
+
+    needed: frozenset[str] = frozenset()
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         for parameter in self.params:
-            if parameter.param_type_name == "argument" and not isinstance(parameter.default, str):
-                parameter.required = True
+            parameter.required = parameter.required or parameter.name in self.needed
         super().format_help(ctx, formatter)
 
 
@@ -67,7 +68,8 @@ def settings_command(
         ]
         last = inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=config, annotation=str | None)
         command.__signature__ = inspect.Signature([*options, last])  # type: ignore[attr-defined]
-        app.command(name, cls=_Command)(command)
+        needed = frozenset(each for each in arguments if kind.model_fields[each].is_required())
+        app.command(name, cls=type("Command", (_Command,), {"needed": needed}))(command)
         return run
 
     return register

@@ -47,6 +47,12 @@ def test_every_command_explains_itself() -> None:
         assert len(done.output.splitlines()[3].strip(" │")) > 20, words  # the sentence that says what it does
 
 
+def test_arguments_are_shown_as_required_where_they_are() -> None:
+    for name, usage in (("caption", "{INPUT} {OUTPUT}"), ("export", "{RUN} [OUTPUT]"), ("search", "{RUN} [QUERY]")):
+        shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, [name, "--help"]).output
+        assert f" {name} [OPTIONS] {usage}" in shown
+
+
 def test_help_is_asked_for_in_every_way() -> None:
     run = CliRunner(env={"COLUMNS": "200"}).invoke
     texts = {run(app, words).output for words in (["scan", "--help"], ["scan", "-h"], ["help", "scan"])}
