@@ -58,7 +58,7 @@ class WaitingModel:
         texts = self.texts(rows)
         time.sleep(self._row_s * len(rows))
         count = len(rows)
-        same = {"segments": None, "model_fingerprint": "stand-in", "run_id": self.run_id}
+        same = {"segments": None, "model_fingerprint": "stand-in", "run_id": self.run_id, "silent": False}
         values = {"text": texts} | {name: [value] * count for name, value in same.items()}
         rows = with_output(rows, "caption", None, values)
         figures = {"tokens": 10.0 * count, "asked": float(count), "places": 32.0}
@@ -81,7 +81,8 @@ class WaitingDecode(ShardStage):
         """`rows` as if a minute of each had been decoded."""
         started = time.monotonic()
         time.sleep(self._decode_s * len(rows))
-        for name, value in {"decoded_s": CHUNK_S, "complete": True, "lost_s": 0.0}.items():
+        told = dict.fromkeys(SOUND) | {"decoded_s": CHUNK_S, "complete": True, "lost_s": 0.0}
+        for name, value in told.items():
             rows = with_column(rows, name, [value] * len(rows), SOUND[name])
         return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 

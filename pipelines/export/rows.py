@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -113,10 +114,26 @@ def joined(chunks: list[Row]) -> Row:
         whole["segments"] = [each for row in chunks for each in row["segments"] or ()] or None
     if "complete" in whole:
         whole["complete"] = all(row["complete"] is not False for row in chunks)
+    whole |= {name: value for name, value in _level(chunks).items() if name in whole}
     failed = next((row for row in chunks if row.get("error_code")), None)
     for name in ("error_code", "error_message"):
         whole[name] = failed[name] if failed else None
     return whole
+
+
+def _level(chunks: list[Row]) -> Row:
+    """How loud a file is, by its chunks that were heard, each by its seconds."""
+    heard = [row for row in chunks if row.get("rms_dbfs") is not None and row.get("decoded_s")]
+    if not heard:
+        return {}
+    seconds = sum(row["decoded_s"] for row in heard)
+    power = sum(10.0 ** (row["rms_dbfs"] / 10.0) * row["decoded_s"] for row in heard) / seconds
+    return {
+        "peak_dbfs": max(row["peak_dbfs"] for row in heard),
+        "rms_dbfs": 10.0 * math.log10(power),
+        "clipped": sum(row["clipped"] * row["decoded_s"] for row in heard) / seconds,
+        "silent": all(row["silent"] for row in heard),
+    }
 
 
 def length_of(row: Row) -> float | None:

@@ -7,7 +7,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.data.schemas import SEGMENTS_TYPE
-from pipelines.export.rows import columns_of, read_rows
+from pipelines.export.rows import columns_of, joined, read_rows
 from tests.pipelines.export.made_up import answer_rows, write_answers
 
 URIS = ["a.wav", "a.wav", "b.wav", "c.wav", "c.wav", "c.wav"]
@@ -60,3 +60,13 @@ def test_a_window_is_a_row_where_there_are_segments(tmp_path: Path) -> None:
         ("a.wav", 1.5, 0.5, "second"),
         ("b.wav", 0.0, 2.0, "y"),
     ]
+
+
+def test_a_file_is_as_loud_as_its_chunks_together() -> None:
+    chunk = {"text": "a", "error_code": None, "error_message": None, "silent": False}
+    loud = {**chunk, "decoded_s": 30.0, "peak_dbfs": -1.0, "rms_dbfs": -10.0, "clipped": 0.1}
+    quiet = {**chunk, "decoded_s": 90.0, "peak_dbfs": -60.0, "rms_dbfs": -120.0, "clipped": 0.0, "silent": True}
+    lost = {**chunk, "decoded_s": 0.0, "peak_dbfs": None, "rms_dbfs": None, "clipped": None, "silent": None}
+    whole = joined([loud, quiet, lost])
+    assert whole["peak_dbfs"] == -1.0 and whole["rms_dbfs"] == pytest.approx(-10.0 - 6.0206, abs=1e-3)
+    assert whole["clipped"] == pytest.approx(0.025) and whole["silent"] is False
