@@ -241,9 +241,10 @@ def _read(
         whole = max(0.0, promised - first / rate)
         whole = whole if count is None else count / rate if not whole else min(whole, count / rate)
         lost_s += max(0.0, whole - len(samples) / rate)
-    lost_s += track.not_finite_s
+    not_finite_s = track.not_finite_s if track.not_finite_s >= 0.001 else 0.0  # a tag behind raw samples, say
+    lost_s += not_finite_s
     lost_s = lost_s if count is None else min(lost_s, count / rate)
-    whole = not source.broken and not short and not track.not_finite_s
+    whole = not source.broken and not short and not not_finite_s
     remark = "its channels cancel each other out; the first is heard alone" if mixed else ""
     return Decoded(samples, len(samples) / rate, whole, round(lost_s, 3), end_s, track.meter.levels(), remark)
 

@@ -36,6 +36,7 @@ help caption
 soundworld clip clip-{n}.wav --seed 7
 soundworld corpus text-{n}.jsonl --records 20 --rounds 1
 ~ soundworld evaluate --clips 10 --scenes 0
+~ soundworld silence --clips 10
 corpus --list
 corpus clotho --data nowhere --out records-{n} => 2
 scan sounds scanned-{n}

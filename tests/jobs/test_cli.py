@@ -22,7 +22,7 @@ COMMANDS = (
     "import-reference report evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
-    "soundworld": "build corpus ablate noise adapt evaluate card clip",
+    "soundworld": "build corpus ablate noise adapt evaluate silence card clip",
     "history": "show accept reject pin",
     "benchmark": "caption evaluate scan train core gpu generate memory search embed-text scale",
 }

@@ -35,7 +35,7 @@ LIMITS = {
 
 
 def test_every_limit_is_a_setting_with_a_default_and_reaches_the_decoder() -> None:
-    assert set(LIMITS) == set(LimitSettings.model_fields) - {"schemes", "columns"}
+    assert set(LIMITS) == set(LimitSettings.model_fields) - {"schemes", "columns", "all_files"}
     assert set(LIMITS.values()) == set(DecodeLimits.model_fields)
     for setting, limit in LIMITS.items():
         chosen = make_decoder(1, 16_000, LimitSettings(**{setting: 7})).limits

@@ -29,16 +29,22 @@ def test_the_stages_of_the_jobs_fit() -> None:
     check_stages([fetch_stage("embeddings"), answer_stage(SPEC, "windows")], COLUMNS)
 
 
+LACKS = "stage answer reads clipped, complete, decoded_s, lost_s, pcm, peak_dbfs, rms_dbfs"
+
+
 @pytest.mark.parametrize(
     ("stages", "said"),
     [
         (
             [answer_stage(SPEC)],
-            "stage answer reads complete, decoded_s, lost_s, pcm, which the work list does not",
+            f"{LACKS}, which the work list does not",
         ),
         ([DECODE, answer_stage(SPEC, "windows")], "stage answer reads windows, which the work list or decode does not"),
         ([fetch_stage("e"), embed_stage(SPEC)], "stage embed reads pcm, which"),
-        ([answer_stage(SPEC), DECODE], "stage answer reads complete, decoded_s, lost_s, pcm"),  # the wrong way round
+        (
+            [answer_stage(SPEC), DECODE],
+            LACKS,
+        ),  # the wrong way round
         ([DECODE, embed_stage(SPEC), answer_stage(SPEC)], "stage answer reads pcm"),  # which embed has dropped
     ],
 )
@@ -51,7 +57,7 @@ def test_a_wrong_list_of_stages_is_refused_before_anything_starts(tmp_path: Path
     write_tones(tmp_path / "in", 1, 1.0)
     settings = CaptionSettings(input=str(tmp_path / "in"), output=str(tmp_path / "out"), model=tiny_model_dir)
     job, source = caption_job(settings)
-    with pytest.raises(ValueError, match="stage answer reads complete, decoded_s, lost_s, pcm"):
+    with pytest.raises(ValueError, match=LACKS):
         run_rows(settings, replace(job, stages=job.stages[1:]), source)
     assert not (tmp_path / "out").exists()
 

@@ -30,7 +30,7 @@ def test_the_list_says_what_is_ready_and_what_is_missing(tmp_path: Path) -> None
     root = write(tmp_path, {"esc50/meta/esc50.csv": table, "esc50/audio/a.wav": ""})
     lines = {line.split()[0]: line for line in mats("evaluate", "--list", "--data", root).splitlines()}
     assert list(lines) == list_evaluation_sets()
-    assert lines["esc50"].split() == ["esc50", "label", "ready"]
+    assert lines["esc50"].split() == ["esc50", "label", "2,000", "ready"]
     assert lines["soundworld"].endswith("ready")
     assert "missing: no folder gtzan/. Get it: http://marsyas.info" in lines["gtzan"]
 
