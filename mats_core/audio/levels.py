@@ -92,11 +92,12 @@ def is_silent(samples: npt.NDArray[np.int16] | npt.NDArray[np.float32], below_db
     nothing."""
     if below_dbfs <= FLOOR_DBFS or not len(samples):
         return below_dbfs > FLOOR_DBFS
-    wave = samples.astype(np.float32) / np.float32(32768.0) if samples.dtype == np.int16 else samples
-    level, spread = 10.0 ** (below_dbfs / 20.0), float(wave.max()) - float(wave.min())
+    scale = 32768.0 if samples.dtype == np.int16 else 1.0
+    level, spread = 10.0 ** (below_dbfs / 20.0), (float(samples.max()) - float(samples.min())) / scale
     if spread < 2.0 * level:  # the RMS about the mean is at most half of it
         return True
-    if spread > math.sqrt(2.0 * len(wave)) * level:  # and at least that of these two samples
+    if spread > math.sqrt(2.0 * len(samples)) * level:  # and at least that of these two samples
         return False
+    wave = samples.astype(np.float32) / np.float32(scale)
     apart = wave - np.float32(wave.mean(dtype=np.float64))
     return math.sqrt(float(np.dot(apart, apart)) / len(wave)) < level

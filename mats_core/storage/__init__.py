@@ -32,6 +32,7 @@ from mats_core.storage.writing import (
     creates_if_absent,
     make_dirs,
     remove_tree,
+    whole_file,
     write_bytes,
     write_from,
 )

@@ -10,13 +10,14 @@ import errno
 import os
 import random
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from mats_core.errors import StorageError
 from mats_core.storage.clients import READ_ONLY, call_store, coded, filesystem, open_client, remote_type, s3_pages
@@ -46,19 +47,43 @@ def write_bytes(uri: Uri, data: bytes) -> None:
 
 @contextmanager
 def _draft_of(path: bytes, data: bytes) -> Iterator[bytes]:
-    """A file with `data` beside `path`, to be moved or linked there; removed at the end. Folders are made.
-
-    Its name begins with a dot: where a killed process leaves one, nobody who reads the folder takes it for data.
-    """
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    draft = os.path.join(folder, b"." + name + b"." + uuid.uuid4().hex[:8].encode() + b".partial")
+    """A file with `data` beside `path`, to be moved or linked there; removed at the end. Folders are made."""
+    draft = _draft_beside(path)
     try:
         with open(draft, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         yield draft
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(draft)
+
+
+def _draft_beside(path: bytes) -> bytes:
+    """A new name beside `path`, whose folder is made. It begins with a dot: where a killed process leaves such a file,
+    nobody who reads the folder takes it for data."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder or b".", exist_ok=True)
+    return os.path.join(folder, b"." + name + b"." + uuid.uuid4().hex[:8].encode() + b".partial")
+
+
+@contextmanager
+def whole_file(uri: Uri) -> Iterator[IO[bytes]]:
+    """A file to write into, which is in its place when all is written, and not before. Folders are made."""
+    path = local_path(uri)
+    if path is None:
+        with tempfile.TemporaryFile() as file:
+            yield file
+            write_from(uri, file)
+        return
+    with coded(uri_text(uri)):
+        draft = _draft_beside(path)
+    try:
+        with open(draft, "wb") as made:
+            yield made
+        with coded(uri_text(uri)):
+            os.replace(draft, path)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft)

@@ -67,8 +67,14 @@ def without_rows(table: pa.Table, ranges: Ranges) -> pa.Table:
     """`table` less the rows of these ids; all of it where it has no `row_id`."""
     if not ranges or "row_id" not in table.column_names:
         return table
-    ids = table["row_id"].to_numpy()
+    kept = kept_rows(table["row_id"].to_numpy(), ranges)
+    return table if kept.all() else table.filter(pa.array(kept))
+
+
+def kept_rows(ids: np.ndarray, ranges: Ranges) -> np.ndarray:
+    """bool [N]: which of the row ids [N] are in none of the ranges."""
+    if not ranges:
+        return np.ones(len(ids), bool)
     firsts, lasts = np.array(sorted(map(tuple, ranges))).T
     at = np.searchsorted(firsts, ids, side="right") - 1
-    left_out = (at >= 0) & (ids <= lasts[at])
-    return table.filter(pa.array(~left_out)) if left_out.any() else table
+    return ~((at >= 0) & (ids <= lasts[at]))

@@ -21,7 +21,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.export.audio import sounds
-from pipelines.export.places import shown, whole_file
+from pipelines.export.places import shown
 from pipelines.export.rows import Row
 from pipelines.export.tables import json_line
 
@@ -50,7 +50,7 @@ def write_files(
         uri = storage.join(output, *name.split("/"))
         if not (known and known["rows"] == mark and storage.exists(uri)):
             found = sounds(group, per)
-            with whole_file(uri) as file:
+            with storage.whole_file(uri) as file:
                 if kind == "webdataset":
                     written, lost = write_tar(file, found)
                 else:

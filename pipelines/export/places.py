@@ -7,15 +7,10 @@ every file system takes, and no two sounds share one.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import tempfile
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO, Any
+from typing import Any
 
-from mats_core import storage
 from mats_core.storage.uris import local_path, printable, public_uri
 
 MOST_NAME, MOST_DEPTH = 120, 16
@@ -79,26 +74,6 @@ def common_root(uris: Iterator[str]) -> str:
         while not folder.startswith(root):
             root = root.rstrip("/").rpartition("/")[0] + "/" if "/" in root.rstrip("/") else ""
     return root or ""
-
-
-@contextmanager
-def whole_file(uri: str) -> Iterator[IO[bytes]]:
-    """A file to write into, which is in its place when all is written, and not before. Folders are made."""
-    path = local_path(uri)
-    if path is None:
-        with tempfile.TemporaryFile() as file:
-            yield file
-            storage.write_from(uri, file)
-        return
-    os.makedirs(os.path.dirname(path) or b".", exist_ok=True)
-    draft = path + b"." + uuid.uuid4().hex[:8].encode() + b".partial"
-    try:
-        with open(draft, "wb") as made:
-            yield made
-        os.replace(draft, path)
-    finally:
-        if os.path.exists(draft):
-            os.unlink(draft)
 
 
 def as_text(value: Any) -> str:

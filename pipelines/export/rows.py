@@ -14,11 +14,10 @@ from mats_core.errors import SettingsError
 from pipelines.compact import in_order, read_part
 from pipelines.data import generations
 from pipelines.data.results import pruned_rows
+from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
 
 FOLDERS = ("answers", "embeddings")
-LEFT_OUT = ("windows", "embedding", "neighbors")
-"""Columns of vectors, which no other program is given."""
 Row = dict[str, Any]
 
 

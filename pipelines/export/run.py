@@ -13,7 +13,7 @@ from mats_core.errors import SettingsError
 from pipelines.cluster.progress import Progress
 from pipelines.export import manifests, tables
 from pipelines.export.datasets import write_files
-from pipelines.export.places import Names, common_root, whole_file
+from pipelines.export.places import Names, common_root
 from pipelines.export.rows import Row, by_file, columns_of, read_rows
 from pipelines.export.subtitles import WRITERS, cues_of
 from pipelines.settings.calling import by_name
@@ -73,7 +73,7 @@ def _one_file(settings: ExportSettings, columns: list[str], tell: Callable[[int]
     if storage.exists(output) and not settings.overwrite:
         raise SettingsError("output", f"{storage.public_uri(output)} is there", "replace it with --overwrite")
     rows = _counted(read_rows(settings.run, settings.where, settings.per), tell)
-    with whole_file(output) as file:
+    with storage.whole_file(output) as file:
         if settings.to == "csv":
             return tables.write_csv(file, rows, columns)
         if settings.to == "xlsx":

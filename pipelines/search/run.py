@@ -20,7 +20,7 @@ from mats_core.errors import SettingsError
 from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
 from pipelines.data.embeddings import SIDECAR
-from pipelines.data.results import pruned_rows
+from pipelines.data.results import kept_rows, pruned_rows
 from pipelines.output.record import read_run
 from pipelines.search.asking import Asker, echoed, unit
 from pipelines.search.build import Found, bring_up
@@ -93,10 +93,7 @@ class OpenRun:
         pruned = pruned_rows(run)
         self.there: np.ndarray | None = None
         if pruned and "row_id" in self.index.rows.schema.names:
-            ids = self.index.rows["row_id"].to_numpy()
-            self.there = np.ones(len(ids), bool)
-            for first, last in pruned:
-                self.there &= (ids < first) | (ids > last)
+            self.there = kept_rows(self.index.rows["row_id"].to_numpy(), pruned)
 
     def take_captions(self, answers: str) -> None:
         """Let the answers of another run over the same chunks be the captions. Raises SettingsError."""

@@ -46,6 +46,23 @@ def test_a_writer_that_is_killed_leaves_nothing_that_a_reader_takes_for_data(
     assert pd.read_parquet(tmp_path).equals(table)
 
 
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file"
+
+    def break_off() -> None:
+        with storage.whole_file(str(target)) as file:
+            file.write(b"half")
+            assert all(path.name.startswith(".") for path in target.parent.iterdir())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        break_off()
+    assert list(target.parent.iterdir()) == []
+    with storage.whole_file(str(target)) as file:
+        file.write(b"whole")
+    assert target.read_bytes() == b"whole" and list(target.parent.iterdir()) == [target]
+
+
 @pytest.mark.parametrize("write", [lambda uri: storage.write_bytes(uri, b"x"), storage.make_dirs])
 def test_the_web_is_read_only(write) -> None:
     with pytest.raises(StorageError, match="read-only") as caught:

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.export.places import MOST_NAME, Names, common_root, safe_steps, whole_file
+from pipelines.export.places import MOST_NAME, Names, common_root, safe_steps
 
 
 @settings(deadline=None)  # others may use the machine too
@@ -50,19 +48,3 @@ def test_paths_are_those_of_the_archive() -> None:
     assert [names.path(uri, ".vtt") for uri in uris[:3]] == ["a/one.vtt", "a/one.flac.vtt", "b/one.vtt"]
     assert names.path(uris[3], ".vtt") == "a/ONE.wav.vtt"  # for a file system that knows no case
     assert names.path(uris[0], ".vtt") == "a/one.vtt"
-
-
-def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file"
-
-    def break_off() -> None:
-        with whole_file(str(target)) as file:
-            file.write(b"half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        break_off()
-    assert list(target.parent.iterdir()) == []
-    with whole_file(str(target)) as file:
-        file.write(b"whole")
-    assert target.read_bytes() == b"whole" and list(target.parent.iterdir()) == [target]
