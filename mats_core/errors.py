@@ -139,8 +139,12 @@ def field_error(
     """
     told: dict[str, tuple[str, str]] = {}
     for detail in error.errors():
+        raised = (detail.get("ctx") or {}).get("error")
+        if isinstance(raised, SettingsError):  # of settings that do not go together: it names the one itself
+            told.setdefault(".".join(filter(None, (where, raised.setting))), (raised.problem, raised.remedy))
+            continue
         names, fields = _place(kind, detail["loc"])
-        name = ".".join([*([where] if where else []), *names]) or kind.__name__
+        name = ".".join([*([where] if where else []), *names]) or "settings"
         # note: of what may be one thing or another, pydantic says what is wrong with it as either; the first will do
         told.setdefault(name, _sentence(detail, (shown or _shown)(name, detail["input"]), fields))
     (name, (problem, remedy)), *others = told.items() if all_of_them else list(told.items())[:1]

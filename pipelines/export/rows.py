@@ -27,7 +27,7 @@ def rows_folder(run: str) -> str:
         folder = storage.join(run, name)
         if generations.files(folder):
             return folder
-    problem = f"{storage.public_uri(run)} holds no rows"
+    problem = f"{storage.public_uri(run)} {'holds no rows' if storage.is_dir(run) else 'is no folder that exists'}"
     raise SettingsError("run", problem, "give the OUTPUT of `mats caption` or `mats embed-audio`")
 
 

@@ -30,7 +30,8 @@ def vectors_folder(run: str) -> str:
             if column in parquet.schema(found[0].uri).names:
                 return folder
             raise SettingsError("run", f"{shown} holds answers without their embeddings", remedy)
-    raise SettingsError("run", f"{shown} holds no embeddings of sounds", remedy)
+    lacks = "holds no embeddings of sounds" if storage.is_dir(run) else "is no folder that exists"
+    raise SettingsError("run", f"{shown} {lacks}", remedy)
 
 
 def windows_in(uri: str, folder: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mats_core.errors import SettingsError
 from pipelines.settings.base import Address, AllowParts, Device, Settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -52,10 +53,12 @@ class SearchSettings(Settings):
     @model_validator(mode="after")
     def _asks_something(self) -> SearchSettings:
         asked = bool((self.query or "").strip()) or self.like is not None
-        if self.novel == asked:
-            raise ValueError("give QUERY, --like or both, or --novel alone")
+        if self.novel and asked:
+            raise SettingsError("novel", "it asks for no words and no sound", "leave out QUERY and --like, or --novel")
+        if not self.novel and not asked:
+            raise SettingsError("query", "nothing is asked", "give words, --like with a sound, or both, or --novel")
         if self.reference is not None and not self.novel:
-            raise ValueError("--reference is for --novel")
+            raise SettingsError("reference", "it is for --novel", "add --novel, or leave it out")
         return self
 
     def told(self) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def test_the_command_prints_windows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["run"], "give QUERY, --like or both"),
-        (["nowhere", "rain"], "no embeddings"),
+        (["run"], "query: nothing is asked; give words, --like with a sound"),
+        (["nowhere", "rain"], "is no folder that exists"),
         (["run", "rain", "--by", "smell"], "by"),
     ],
 )
