@@ -259,11 +259,14 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
     return f"Is {asked} heard?", "yes" if yes else "no", kind
 
 
-def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict[str, str]:
-    """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task."""
+def corpus_record(content: Content, rng: np.random.Generator, task: str, asked: str | None = None) -> dict[str, str]:
+    """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task.
+
+    asked: the kind of question, where the content can be asked that; any by default.
+    """
     text, instruction = caption(content, rng), ""
     if task == "QA":
-        instruction, output, _ = question(content, rng)
+        instruction, output, _ = question(content, rng, only=asked)
     elif task == "cla_label":
         output = label_text(content.kinds)
     else:

@@ -22,6 +22,7 @@ from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds
 from mats_core.soundworld.made.ablation import saved_text_corpus
+from mats_core.soundworld.made.last_stage import teach_facts
 from mats_core.soundworld.made.measure import (
     Clips,
     caption_f1,
@@ -57,8 +58,12 @@ def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
     if not (work / "encoder" / "model.safetensors").exists():
         with times("clips"):
             mels = cached_mels(work, "pretrain", PRETRAIN_CLIPS, log)
-        with times("clap"):
-            pretrain_clap(mels, work / "encoder", as_transformers(_bpe(work, "encoder"), ends=True, length=96), log=log)
+        words = as_transformers(_bpe(work, "encoder"), ends=True, length=96)
+        if not (work / "encoder-kinds" / "model.safetensors").exists():
+            with times("clap, kinds"):
+                pretrain_clap(mels, work / "encoder-kinds", words, log=log)
+        with times("clap, order, pitch and rate"):
+            teach_facts(mels, work / "encoder-kinds", work / "encoder", words, log=log)
     if not (work / "llm" / "model.safetensors").exists():
         _build_llm(work, times, log)
     return work / "encoder", work / "llm"

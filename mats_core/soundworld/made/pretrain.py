@@ -84,7 +84,7 @@ def as_transformers(bpe: str, ends: bool, length: int) -> PreTrainedTokenizerFas
     )
 
 
-class _Steps:
+class Steps:
     """Muon on hidden matrices, AdamW on the rest, with a warm-up and a cosine down to `last` of the learning rate."""
 
     def __init__(
@@ -121,7 +121,7 @@ def _of_the_llm(name: str) -> bool:
     return "embed" not in name
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
     """A directory of `transformers`, its weights in float16."""
     out.mkdir(parents=True, exist_ok=True)
     model.half().save_pretrained(out)
@@ -190,7 +190,7 @@ def pretrain_clap(
     # The per-mel normalisation keeps its running mean and variance but no learned scale: without it nothing
     # before the patches needs a gradient, which saves a sixth of a step.
     tower.clap.audio_model.audio_encoder.batch_norm.requires_grad_(False)
-    down = _Steps(
+    down = Steps(
         tower, lambda name: name.startswith("clap.") and "embeddings" not in name and "table" not in name, decay=0.05,
         rate=learning_rate, steps=steps, warmup=100, last=0.01,
     )  # fmt: skip
@@ -207,23 +207,23 @@ def pretrain_clap(
         mel = mel + torch.from_numpy(rng.normal(0, 4, (batch, 1, 1)).astype(np.float32))
         audio, logits = tower.audio(_masked(mel, rng)[:, None])
         text = tower.text(tokens["input_ids"], tokens["attention_mask"])
-        contrastive, right = _contrastive(audio, text, contents, tower.clap.logit_scale_a)
+        matching, right = contrastive(audio, text, contents, tower.clap.logit_scale_a)
         labels = binary_cross_entropy_with_logits(logits, targets[rows])
         joint = tower.joint_kinds
         for embedding in (audio, text[:batch]):
             labels = labels + 0.5 * binary_cross_entropy_with_logits(
                 linear(embedding * 8, joint.weight, joint.bias), targets[rows]
             )
-        down.take(contrastive + 4 * labels)
+        down.take(matching + 4 * labels)
         with torch.no_grad():
             tower.clap.logit_scale_a.clamp_(max=math.log(50))
-        now = {"contrastive": contrastive.item(), "labels": labels.item(), "right": right}
+        now = {"contrastive": matching.item(), "labels": labels.item(), "right": right}
         recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in now.items()}
         if (step + 1) % 50 == 0:
             log(f"clap step {step + 1}/{steps} " + " ".join(f"{k} {v:.3f}" for k, v in recent.items()))
     with torch.no_grad():
         tower.clap.logit_scale_t.copy_(tower.clap.logit_scale_a)
-    _save(tower.clap.eval(), tokenizer, out)
+    save(tower.clap.eval(), tokenizer, out)
     (out / "preprocessor_config.json").write_text(json.dumps(feature_extractor_config(), indent=1) + "\n")
     return recent
 
@@ -238,7 +238,7 @@ def _masked(mel: Tensor, rng: np.random.Generator) -> Tensor:
     return mel
 
 
-def _contrastive(audio: Tensor, text: Tensor, contents: list[Content], log_scale: Tensor) -> tuple[Tensor, float]:
+def contrastive(audio: Tensor, text: Tensor, contents: list[Content], log_scale: Tensor) -> tuple[Tensor, float]:
     """InfoNCE both ways; texts beyond the batch are further wrong captions for the audio.
 
     Clips of the same sounds in the same layout do not count against each other.
@@ -294,7 +294,7 @@ def pretrain_llm(
         model = LlamaForCausalLM(llm_config(len(tokenizer)))
     else:
         model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    down = _Steps(model, _of_the_llm, decay=0.01, rate=learning_rate, steps=steps, warmup=60, last=0.02)
+    down = Steps(model, _of_the_llm, decay=0.01, rate=learning_rate, steps=steps, warmup=60, last=0.02)
     answer_loss = 0.0
     for step in range(steps):
         first = first_record + step * batch
@@ -308,7 +308,7 @@ def pretrain_llm(
         answer_loss = answers if step == 0 else 0.95 * answer_loss + 0.05 * answers
         if (step + 1) % 50 == 0:
             log(f"llm step {step + 1}/{steps} answer loss {answer_loss:.3f}")
-    _save(model, tokenizer, out)
+    save(model, tokenizer, out)
     return answer_loss
 
 
@@ -370,5 +370,5 @@ def pretrain_reading(
 
     batches = drawn_batches(model, settings, corpus.embeddings, corpus.prompts, corpus.outputs)
     train(model, optimizer, settings, batches, show)
-    _save(model.causal_lm, model.tokenizer, out)
+    save(model.causal_lm, model.tokenizer, out)
     return loss
