@@ -1,0 +1,87 @@
+"""What CLAP is taught on with: facts as tensors, captions turned round, and the last stage alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, ClapModel
+
+from mats_core.model.directory import BUILTIN
+from mats_core.soundworld.kinds import KINDS
+from mats_core.soundworld.language import Content, Sound
+from mats_core.soundworld.made.last_stage import (
+    Facts,
+    Truth,
+    before_last_stage,
+    facts_loss,
+    last_stage,
+    margins,
+    teach_facts,
+    turned_round,
+)
+from mats_core.soundworld.made.spectrograms import log_mel
+from mats_core.soundworld.recipe import clip_recipe
+from mats_core.soundworld.synth import render
+
+ENCODER = Path(BUILTIN) / "encoder"
+NAMES = list(KINDS)
+
+
+def mels(count: int) -> np.ndarray:
+    return np.stack([log_mel(render(clip_recipe("validation", i))) for i in range(count)]).astype(np.float16)
+
+
+def test_facts_of_a_batch() -> None:
+    over = Content("background", (Sound("dog", pitch="high"), Sound("rain"), Sound("bird", rate="slow")))
+    truth = Truth.of([Content("together", (Sound("bell"), Sound("dog"))), over])
+    assert [[NAMES[i] for i in row.nonzero().flatten()] for row in truth.there] == [
+        ["dog", "bell"],
+        ["rain", "bird", "dog"],
+    ]
+    assert truth.pairs.tolist() == [[1, NAMES.index("dog"), NAMES.index("rain")]]  # what sounds throughout has no order
+    assert truth.told.tolist() == [[1, 2, NAMES.index("dog"), 1], [1, 3, NAMES.index("bird"), 0]]
+
+
+def test_margins_are_positive_where_the_facts_are_right_and_the_loss_falls_with_them() -> None:
+    truth = Truth.of([Content("sequence", (Sound("dog", pitch="low"), Sound("rain")))])
+    right = torch.zeros(1, 4, len(KINDS))
+    right[0, 0] = 9 * (2 * truth.there[0] - 1)
+    right[0, 1, NAMES.index("rain")], right[0, 2, NAMES.index("dog")] = 9, -9
+    order, told = margins(right, truth)
+    assert order.tolist() == [9] and told.tolist() == [9]
+    assert facts_loss(right, truth) < 0.01 < 9 < facts_loss(-right, truth)
+
+
+def test_one_told_fact_is_turned_round_and_nothing_else() -> None:
+    content = Content("sequence", (Sound("dog", "low", "fast"), Sound("rain")))
+    made = {turned_round(content, np.random.default_rng(seed)) for seed in range(20)}
+    assert made == {
+        Content("sequence", (Sound("dog", "high", "fast"), Sound("rain"))),
+        Content("sequence", (Sound("dog", "low", "slow"), Sound("rain"))),
+    }
+    assert turned_round(Content("single", (Sound("rain"),)), np.random.default_rng(0)) is None
+
+
+def test_the_tower_in_two_parts_is_the_tower() -> None:
+    clap = ClapModel.from_pretrained(ENCODER, dtype=torch.float32).eval()
+    heard = mels(3)
+    with torch.inference_mode():
+        pooled = clap.audio_model(input_features=torch.from_numpy(heard.astype(np.float32))[:, None]).pooler_output
+        whole = torch.nn.functional.normalize(clap.audio_projection(pooled), dim=-1)
+        parts = last_stage(clap, before_last_stage(clap, heard, batch=2).float())
+    assert (whole - parts).abs().max() < 2e-3  # the patches between them are kept in float16
+
+
+def test_what_is_taught_on_is_a_clap_whose_early_stages_are_as_before(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(ENCODER)
+    recent = teach_facts(mels(8), ENCODER, tmp_path, tokenizer, steps=2, batch=4)
+    assert set(recent) == {
+        "captions", "cosine", "sound order", "sound pitch and rate", "text order", "text pitch and rate",
+    }  # fmt: skip
+    before, after = (ClapModel.from_pretrained(each, dtype=torch.float32).state_dict() for each in (ENCODER, tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all("layers.2" in name or "audio_encoder.layers" not in name for name in changed)
+    assert any("audio_encoder.layers.2" in name for name in changed) and any("text_model" in name for name in changed)
+    assert Facts(128)(torch.zeros(2, 128)).shape == (2, 4, len(KINDS))
