@@ -27,7 +27,7 @@ LAYERS: dict[str, list[list[str]]] = {
     "mats_core": [
         ["errors", "batches", "child", "variables"],
         ["storage"],
-        ["device", "pretrained"],
+        ["device", "pretrained", "spread"],
         ["weights"],
         ["audio", "encoders", "memory", "generation", "scoring"],
         ["model"],

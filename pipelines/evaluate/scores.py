@@ -15,6 +15,7 @@ from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
 from mats_core.scoring import Item, Kind, Metric, Scores, score
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
+from mats_core.spread import refuse_collapsed
 from pipelines.data.results import Rows
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet
@@ -154,7 +155,9 @@ class EncoderAndMemory:
         from mats_core.encoders.load import load_encoder
 
         uri = part_uri(resolve(self._model), self._facts.config.encoder)
-        return load_encoder(str(uri), device=str(pick_device(self._device)))
+        found = load_encoder(str(uri), device=str(pick_device(self._device)))
+        refuse_collapsed(found, storage.public_uri(self._model), "model")
+        return found
 
     @cached_property
     def memory(self) -> Any:
