@@ -8,7 +8,7 @@ import typer
 
 from jobs import archive, ask, demo, doctor, evaluate, import_reference, soundworld, submit, text, train
 from jobs.benchmarks import commands as benchmarks
-from jobs.finding import export, search
+from jobs.finding import export, sample, search
 from jobs.terminal import display
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for job in (
     archive,
     search,
     export,
+    sample,
     text,
     train,
     ask,

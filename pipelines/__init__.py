@@ -18,6 +18,7 @@ text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory
 adapt                      sentences and a model → a model that knows their words
 search                     a run with embeddings and a question → windows of its sounds
+sample                     a run → clips for a person to judge, and how many answers are right by them
 export                     a run → tables, subtitles, manifests, data sets of other programs
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
 pages                      any of these → one HTML page
@@ -51,6 +52,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.export.run import ExportResult as ExportResult
     from pipelines.export.run import run_export as run_export
     from pipelines.pages.report import write_report as write_report
+    from pipelines.sample.run import SampleResult as SampleResult
+    from pipelines.sample.run import run_sample as run_sample
     from pipelines.search.run import SearchResult as SearchResult
     from pipelines.search.run import run_search as run_search
     from pipelines.text.build_memory import BuildMemoryResult as BuildMemoryResult
@@ -77,6 +80,7 @@ _WHERE = {
     "run_evaluate": "pipelines.evaluate.run",
     "run_search": "pipelines.search.run",
     "run_export": "pipelines.export.run",
+    "run_sample": "pipelines.sample.run",
     "write_report": "pipelines.pages.report",
     "RunResult": "pipelines.archive.run",
     "Estimate": "pipelines.archive.dry_run",
@@ -90,6 +94,7 @@ _WHERE = {
     "AdaptResult": "pipelines.adapt.run",
     "Evaluation": "pipelines.evaluate.scores",
     "ExportResult": "pipelines.export.run",
+    "SampleResult": "pipelines.sample.run",
     "SearchResult": "pipelines.search.run",
     "SettingsError": "mats_core.errors",
 }

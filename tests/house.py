@@ -44,6 +44,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["published"],
         ["archive", "text", "train", "compact", "search"],
         ["adapt", "export"],
+        ["sample"],
         ["evaluate.datasets"],
         ["corpus.clips", "corpus.definition"],
         ["corpus.writing"],

@@ -1,1 +1,1 @@
-"""`mats search` and `mats export`: what is found in a captioned archive, and handed on."""
+"""`mats search`, `mats export`, `mats sample`: what is found in a captioned archive, handed on, and checked by hand."""

@@ -18,7 +18,7 @@ from jobs.cli import app
 from jobs.terminal import display
 
 COMMANDS = (
-    "help caption embed-audio scan compact search export corpus embed-text build-memory noise train adapt ask "
+    "help caption embed-audio scan compact search export sample corpus embed-text build-memory noise train adapt ask "
     "import-reference report evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
