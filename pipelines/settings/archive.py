@@ -138,6 +138,13 @@ def silence(settings: RunSettings) -> dict[str, dict[str, Any]]:
     return {"silence": chosen} if chosen != usual else {}
 
 
+def scored(settings: RunSettings, calibration: str) -> dict[str, Any]:
+    """What an OUTPUT's identity holds of scores: what is not the default. calibration: which one decides on `text`."""
+    least = getattr(settings, "min_confidence", 0.0)
+    found: dict[str, Any] = {"min_confidence": {"least": least, "calibration": calibration}} if least else {}
+    return found if getattr(settings, "score", True) else found | {"score": False}
+
+
 def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
     """What an OUTPUT's identity holds of number types: those that are not the default, which answers follow."""
     chosen = {name: getattr(settings, name, usual) for name, usual in NUMBER_TYPES.items()}
@@ -159,6 +166,7 @@ class CaptionSettings(RunSettings):
             "task", "question", "model", "segments", "dry_run", "tag", "explain", "with_embedding", "allow_parts",
             "trust_remote_code",
         ),
+        "Trust": ("score", "min_confidence"),
         **INPUT_GROUP,
         "Decoding": (
             "beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty",
@@ -182,6 +190,16 @@ class CaptionSettings(RunSettings):
     )
     answer_silence: bool = Field(
         False, description="Have the model answer rows in which all is silent too, in place of `Silence.`."
+    )
+    score: bool = Field(
+        True,
+        description="Tell how sure every answer is: logprob, clap_score and, with a calibration, confidence.",
+    )
+    min_confidence: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave `text` null, and the answer in `text_unsure`, where its confidence is lower.",
     )
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")
