@@ -119,6 +119,7 @@ COVERED_BY = {
     "pipelines.settings.adapt": "tests/pipelines/adapt/test_run.py",
     "pipelines.settings.archive": "tests/jobs/test_archive.py",
     "pipelines.settings.export": "tests/pipelines/export/test_run.py",
+    "pipelines.settings.sample": "tests/pipelines/sample/test_run.py",
     "pipelines.settings.search": "tests/pipelines/search/test_run.py",
     "pipelines.settings.text": "tests/pipelines/text/test_embed_text.py",
     "pipelines.settings.train": "tests/jobs/test_train.py",

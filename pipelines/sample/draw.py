@@ -15,10 +15,11 @@ from pipelines.data.results import pruned_rows, without_rows
 from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
 
-FACTS = ("task", "confidence", "text", "text_unsure")
+FACTS = ("row_id", "task", "confidence", "text", "text_unsure")
 SHOWN = ("uri", "start_s", "duration_s", "decoded_s", "task", "question", "text", "text_unsure", "confidence")
 MOST_STRATA, LEAST_DRAWN = 10, 2
 """Strata of one task, and clips drawn of one."""
+OWN = 71_177
 OFTEN = 4
 """Fewer strata where fewer than so many clips would be drawn of each."""
 
@@ -47,7 +48,7 @@ def answered(run: str, where: str | None = None) -> tuple[pa.Table, int]:
     tables, failed, pruned = [], 0, pruned_rows(run)
     for info in generations.files(folder_of(run)):
         names = [name for name in parquet.schema(info.uri).names if name not in LEFT_OUT]
-        table = parquet.read(info.uri, ["row_id", *(n for n in (FACTS if where is None else names) if n in names)])
+        table = parquet.read(info.uri, [n for n in names if where is not None or n in FACTS])
         table = without_rows(table, pruned)
         if where is not None:
             table = table.filter(pa.array(rows_where(table, where)))
@@ -109,7 +110,8 @@ def allotted(strata: list[Stratum], n: int) -> list[int]:
 def drawn_of(strata: list[Stratum], counts: list[int], seed: int) -> list[np.ndarray]:
     """The row ids drawn of each stratum: a function of the seed and of the strata alone."""
     return [
-        np.random.default_rng([seed, number]).choice(each.rows, size=count, replace=False)
+        # note: a seed of zeros is the seed 0, which others take too; what they drew by it must not decide here
+        np.random.default_rng([seed, number, OWN]).choice(each.rows, size=count, replace=False)
         for number, (each, count) in enumerate(zip(strata, counts, strict=True))
     ]
 

@@ -13,73 +13,20 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError, first_line
 
-RIGHT = frozenset(
-    [
-        "yes",
-        "y",
-        "yep",
-        "yeah",
-        "right",
-        "correct",
-        "ok",
-        "okay",
-        "good",
-        "true",
-        "t",
-        "1",
-        "pass",
-        "passed",
-        "+",
-        "ja",
-        "j",
-        "richtig",
-        "wahr",
-        "oui",
-        "o",
-        "vrai",
-        "correcte",
-        "juste",
-        "si",
-        "s",
-        "verdadero",
-        "sim",
-        "vero",
-        "giusto",
-    ]
-)
-WRONG = frozenset(
-    [
-        "no",
-        "n",
-        "nope",
-        "wrong",
-        "incorrect",
-        "bad",
-        "false",
-        "f",
-        "0",
-        "fail",
-        "failed",
-        "not",
-        "nein",
-        "falsch",
-        "non",
-        "faux",
-        "nao",
-        "falso",
-        "sbagliato",
-        "✗",
-        "✘",
-        "☒",
-        "❌",
-    ]
-)
+RIGHT = frozenset([
+    "yes", "y", "yep", "yeah", "right", "correct", "ok", "okay", "good", "true", "t", "1", "pass", "passed", "+", "ja",
+    "j", "richtig", "wahr", "oui", "o", "vrai", "correcte", "juste", "si", "s", "verdadero", "sim", "vero", "giusto",
+])  # fmt: skip
+WRONG = frozenset([
+    "no", "n", "nope", "wrong", "incorrect", "bad", "false", "f", "0", "fail", "failed", "not", "nein", "falsch", "non",
+    "faux", "nao", "falso", "sbagliato", "✗", "✘", "☒", "❌",
+])  # fmt: skip
 TICKS = frozenset(["✓", "✔", "☑", "✅", "v", "*"])
 CROSS = "x"
 """Right, as one crosses a box; wrong, where the column has other words or ticks for right and none for wrong."""
-UNSURE = frozenset(
-    ["?", "??", "unsure", "unclear", "unknown", "skip", "n/a", "na", "none", "nan", "null", "-", "–"]
-) | {""}
+UNSURE = frozenset([
+    "", "?", "??", "unsure", "unclear", "unknown", "skip", "n/a", "na", "none", "nan", "null", "-", "–",
+])  # fmt: skip
 NEEDED = ("row_id", "right", "stratum", "stratum_rows")
 _THOUSANDS = re.compile(r"\d{1,3}([.,'’ \u00a0\u202f]\d{3})+")
 DELIMITERS = (",", ";", "\t")
@@ -199,14 +146,8 @@ def judgements(values: Sequence[Any], rows: Sequence[int], blank: str | None) ->
         problem = "x stands in the column `right` beside words for right and for wrong, and may mean either"
         raise SettingsError("judge", problem, remedy)
     crossed = not for_right
-    if (
-        said
-        and "" in words
-        and blank is None
-        and not for_wrong
-        and said <= TICKS | {CROSS}
-        and (crossed or len(said) == 1)
-    ):
+    only_marks = bool(said) and not for_wrong and (said <= TICKS or said == {CROSS})
+    if only_marks and "" in words and blank is None:
         marks = ", ".join(sorted(said))
         problem = f"the column `right` holds only {marks} and empty cells: it does not tell wrong from not judged yet"
         raise SettingsError("judge", problem, "say what an empty cell means: --blank wrong, or --blank skip")

@@ -92,7 +92,9 @@ def _draw(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Samp
     shown = draw.shown_rows(settings.run, every)
     of = {int(each): stratum for own, stratum in zip(ids, strata, strict=True) for each in own}
     weights = {stratum.name: len(stratum.rows) / count for stratum, count in zip(strata, counts, strict=True)}
-    order = np.random.default_rng([settings.seed, len(every)]).permutation(every)  # strata are not told by their place
+    order = np.random.default_rng([settings.seed, len(every), draw.OWN]).permutation(
+        every
+    )  # strata are not told by their place
 
     def lines() -> Iterator[dict[str, Any]]:
         for each in order.tolist():

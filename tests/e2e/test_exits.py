@@ -49,6 +49,8 @@ caption broken broken-{n} => 3
 caption nowhere answers-{n} => 2
 embed-audio sounds heard-{n}
 search embedded rain
+sample answers --n 2 --out sample-{n}.csv
+sample answers --judge nowhere.csv => 2
 compact answers compacted-{n}
 report answers --out report-{n}.html
 ask sounds/a.wav
