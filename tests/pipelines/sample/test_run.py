@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from typer.testing import CliRunner
 
-from jobs.cli import app
 from mats_core.errors import SettingsError
 from pipelines import run_sample
 from pipelines.data import parquet
@@ -118,21 +116,17 @@ def test_the_same_seed_draws_the_same_clips_in_the_same_order(tmp_path: Path) ->
     assert files[0].read_bytes() == c
 
 
-def test_without_confidence_it_is_a_plain_draw_and_that_is_said(tmp_path: Path) -> None:
+def test_without_confidence_it_is_a_plain_draw_of_each_task(tmp_path: Path) -> None:
     run, right = make_run(tmp_path / "run", confident=False)
     out = tmp_path / "s.csv"
-    told = CliRunner().invoke(app, ["sample", run, "--n", "100", "--out", str(out)])
-    assert told.exit_code == 0 and "at random: they have no confidence" in told.output
+    assert not run_sample(run=run, n=100, out=out).by_confidence
     assert {row["confidence"] for row in read(out)} == {""}
     judge(out, right)
-    told = CliRunner().invoke(app, ["sample", run, "--judge", str(out)])
-    assert told.exit_code == 0 and "all answers" in told.stdout and "confidence" not in told.stdout
     found = run_sample(run=run, judge=out)
     assert found.says is None and found.threshold is None
-    told = {row["row_id"]: row["right"] == "yes" for row in read(out)}
-    by_hand = {
-        task: [right for row, right in told.items() if (int(row) % 4 == 0) == (task == "QA")] for task in found.parts
-    }
+    by_hand: dict[str, list[bool]] = {"QA": [], "caption": []}
+    for row in read(out):
+        by_hand["QA" if int(row["row_id"]) % 4 == 0 else "caption"].append(row["right"] == "yes")
     for task, share in found.parts.items():
         assert share.value == pytest.approx(np.mean(by_hand[task]))
     assert found.judged is not None
