@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,10 +20,28 @@ ALL = "all"
 """The curve of a task that was not judged by itself: fitted on the answers of all tasks."""
 
 
+CENTRED = "clap_centred"
+"""The sign that a curve makes itself: cosine of answer and sound, each less the mean of those it was fitted on, for
+what all answers and all sounds have in common says nothing of any."""
+
+_Vector: TypeAlias = "Sequence[float] | np.ndarray"
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is known of an answer. values: numbers by name, None where not known, and 1 for words; answer: its embedding
+    [D], None without an encoder; sound: the sound's, before Santa."""
+
+    values: dict[str, float | None]
+    answer: np.ndarray | None = None
+    sound: np.ndarray | None = None
+
+
 class Curve(BaseModel):
     """Signs → a chance: σ(bias + Σ weight · (sign − mean) / scale), and where there are `steps`, what they make of that
     sum. A number that is not known counts as its mean, a word that does not stand in the answer as 0.
 
+    answer_mean, sound_mean: of CENTRED, both [D] or empty.
     steps: (log-odds, chance), rising. answers: how many it was fitted on; right: the share of them that was right;
     ece, auroc, brier: of held-out folds.
     """
@@ -34,6 +53,8 @@ class Curve(BaseModel):
     scales: list[float]
     weights: list[float]
     bias: float
+    answer_mean: list[float] = Field(default_factory=list)
+    sound_mean: list[float] = Field(default_factory=list)
     steps: list[tuple[float, float]] = Field(default_factory=list)
     answers: int = Field(ge=0)
     right: float = Field(ge=0, le=1)
@@ -45,26 +66,37 @@ class Curve(BaseModel):
     def _of_one_size(self) -> Curve:
         if {len(self.means), len(self.scales), len(self.weights)} != {len(self.signs)}:
             raise ValueError("signs, means, scales and weights are not of one size")
+        if len(self.answer_mean) != len(self.sound_mean):
+            raise ValueError("answer_mean and sound_mean are not of one size")
         if any(scale <= 0 for scale in self.scales) or self.steps != sorted(self.steps):
             raise ValueError("a scale is not above 0, or the steps do not rise")
         return self
 
-    def log_odds(self, signs: Mapping[str, float | None]) -> float:
+    def log_odds(self, signs: Signs) -> float:
         """Of the answer with these signs, before the steps."""
         total = self.bias
+        values = {**signs.values, CENTRED: centred(signs, self.answer_mean, self.sound_mean)}
         for name, mean, scale, weight in zip(self.signs, self.means, self.scales, self.weights, strict=True):
-            value = signs.get(name, 0.0 if ":" in name else None)  # a word that is not there is known to be none
+            value = values.get(name, 0.0 if ":" in name else None)  # a word that is not there is known to be none
             if value is not None and math.isfinite(value):
                 total += weight * (value - mean) / scale
         return total
 
-    def chance(self, signs: Mapping[str, float | None]) -> float:
+    def chance(self, signs: Signs) -> float:
         """That the answer is right, 0 to 1."""
         odds = self.log_odds(signs)
         if self.steps:
             at, chances = zip(*self.steps, strict=True)
             return float(np.interp(odds, at, chances))
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, odds))))
+
+
+def centred(signs: Signs, answer_mean: _Vector, sound_mean: _Vector) -> float | None:
+    """Cosine of answer and sound less their means [D]; None where one of them is not known or of another size."""
+    if signs.answer is None or signs.sound is None or not len(answer_mean) == len(signs.answer) == len(signs.sound):
+        return None
+    answer, sound = signs.answer - np.asarray(answer_mean), signs.sound - np.asarray(sound_mean)
+    return float(answer @ sound / max(1e-9, float(np.linalg.norm(answer) * np.linalg.norm(sound))))
 
 
 class Calibration(BaseModel):
@@ -84,7 +116,7 @@ class Calibration(BaseModel):
         """Which calibration it is."""
         return hash_settings(self.model_dump(mode="json"))
 
-    def confidence(self, task: str, signs: Mapping[str, float | None]) -> float | None:
+    def confidence(self, task: str, signs: Signs) -> float | None:
         """The chance that an answer with these signs is right; None where nothing of the kind was judged."""
         curve = self.tasks.get(task) or self.tasks.get(ALL)
         return None if curve is None else curve.chance(signs)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mats_core.batches import in_batches
+from mats_core.confidence.calibration import Signs
 
 if TYPE_CHECKING:
     from mats_core.confidence.calibration import Calibration
@@ -26,17 +27,25 @@ _FEW = 8  # note: of fewer rows, matrix products take other kernels with other l
 
 
 @dataclass(frozen=True)
+class Beam:
+    """What one beam wrote: its text, its tokens, the end included, and the sum of their log-probabilities."""
+
+    text: str
+    tokens: int
+    logprob_sum: float
+
+
+@dataclass(frozen=True)
 class Asked:
-    """An answer to be scored. tokens: that the LLM wrote, the end included; logprob_sums: of this answer and of other
-    beams, best first, empty where no LLM wrote it; embedding: of the sound, before Santa, float32 [D] unit; seconds and
-    rms_dbfs: the sound's, None where that is not known; moved: cosine of the embedding with what the mapper was given.
+    """An answer to be scored. beams: what wrote it and the others, best first, none where no LLM wrote it; embedding:
+    of the sound, before Santa, float32 [D] unit; seconds and rms_dbfs: the sound's, None where that is not known;
+    moved: cosine of the embedding with what the mapper was given.
     """
 
     task: str
     question: str
     text: str
-    tokens: int
-    logprob_sums: Sequence[float]
+    beams: Sequence[Beam]
     embedding: np.ndarray
     seconds: float
     rms_dbfs: float | None = None
@@ -51,24 +60,23 @@ class Scores:
     logprob: float | None = None
     clap_score: float | None = None
     confidence: float | None = None
-    signs: dict[str, float | None] = field(default_factory=dict, repr=False)
+    signs: Signs | None = field(default=None, repr=False, compare=False)
 
 
 def score_answers(
     answers: Sequence[Asked], encoder: ClapEncoder | None, calibration: Calibration | None = None
 ) -> list[Scores]:
     """What is told of each answer; nothing of what no LLM wrote. The texts are embedded together, each once."""
-    similar = clap_scores([(each.text, each.embedding) for each in answers if each.logprob_sums], encoder)
-    scores = iter(similar)
+    vectors = embed_answers([each.text for each in answers if each.beams], encoder)
     found = []
     for each in answers:
-        if not each.logprob_sums:
+        if not each.beams:
             found.append(Scores())
             continue
-        clap_score = next(scores)
-        signs = signs_of(each, clap_score)
+        signs = signs_of(each, vectors.get(each.text))
         confidence = calibration.confidence(each.task, signs) if calibration is not None else None
-        found.append(Scores(_rounded(signs["logprob"]), _rounded(clap_score), _rounded(confidence), signs))
+        told = signs.values["logprob"], signs.values["clap_score"], confidence
+        found.append(Scores(_rounded(told[0]), _rounded(told[1]), _rounded(told[2]), signs))
     return found
 
 
@@ -76,41 +84,46 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
 
 
-def clap_scores(pairs: Sequence[tuple[str, np.ndarray]], encoder: ClapEncoder | None) -> list[float | None]:
-    """Cosine of each text with its sound's embedding [D]; None without an encoder, and where it fails on the text."""
+def embed_answers(texts: Sequence[str], encoder: ClapEncoder | None) -> dict[str, np.ndarray]:
+    """Text → its embedding [D], of those that the encoder does not fail on; nothing without an encoder."""
     if encoder is None:
-        return [None] * len(pairs)
+        return {}
 
     def embed(texts: Sequence[str]) -> list[np.ndarray]:
         filled = [*texts, *[texts[0]] * (_FEW - len(texts))]
         return list(encoder.embed_text(filled).float().cpu().numpy()[: len(texts)])
 
-    texts = sorted({text for text, _ in pairs})
-    vectors = dict(zip(texts, in_batches(texts, _TEXTS, embed), strict=True))
-    return [
-        None if isinstance(vectors[text], Exception) else float(np.dot(vectors[text], sound)) for text, sound in pairs
-    ]
+    each = sorted(set(texts))
+    found = zip(each, in_batches(each, _TEXTS, embed), strict=True)
+    return {text: vector for text, vector in found if not isinstance(vector, Exception)}
 
 
-def signs_of(answer: Asked, clap_score: float | None) -> dict[str, float | None]:
-    """What a calibration may weigh, by name; None for what is not known.
+def signs_of(answer: Asked, vector: np.ndarray | None) -> Signs:
+    """What a calibration may weigh. vector: the answer's embedding [D], where there is one.
 
     logprob: as in `Scores`; logprob_sum: of the whole answer; share: log of the best beam's part of the probability of
-    all beams; tokens, words: of the answer; clap_score; moved; rms_dbfs; seconds: log of the sound's length; and 1 for
-    each word of the answer ("answer:bell") and of the question ("question:is"), for of some a model is less sure.
+    all beams; alike: how many words the beams have in common with the best, by their probability; same: log of the
+    part of those that have the same words; tokens, words: of the answer; clap_score; moved; rms_dbfs; seconds: log of
+    the sound's length; and 1 for each word of the answer ("answer:bell") and of the question ("question:is"), for of
+    some a model is less sure.
     """
-    sums = np.array(answer.logprob_sums, np.float64)
-    said = {"answer:" + word: 1.0 for word in _WORD.findall(answer.text.lower())}
-    said |= {"question:" + word: 1.0 for word in _WORD.findall(answer.question.lower())}
-    return {
-        "logprob": float(sums[0]) / max(1, answer.tokens),
+    sums = np.array([beam.logprob_sum for beam in answer.beams], np.float64)
+    parts = np.exp(sums - np.logaddexp.reduce(sums))  # [B], of all beams' probability
+    said = [set(_WORD.findall(beam.text.lower())) for beam in answer.beams]
+    common = [len(words & said[0]) / max(1, len(words | said[0])) for words in said]
+    values: dict[str, float | None] = {
+        "logprob": float(sums[0]) / max(1, answer.beams[0].tokens),
         "logprob_sum": float(sums[0]),
-        "share": float(sums[0] - np.logaddexp.reduce(sums)),
-        "tokens": float(answer.tokens),
+        "share": float(np.log(parts[0])),
+        "alike": float(parts @ np.array(common)),
+        "same": float(np.log(sum(part for part, words in zip(parts, said, strict=True) if words == said[0]))),
+        "tokens": float(answer.beams[0].tokens),
         "words": float(len(answer.text.split())),
-        "clap_score": clap_score,
+        "clap_score": None if vector is None else float(np.dot(vector, answer.embedding)),
         "moved": answer.moved,
         "rms_dbfs": answer.rms_dbfs,
         "seconds": math.log(max(answer.seconds, 0.1)),
-        **said,
     }
+    values |= {"answer:" + word: 1.0 for word in _WORD.findall(answer.text.lower())}
+    values |= {"question:" + word: 1.0 for word in _WORD.findall(answer.question.lower())}
+    return Signs(values, vector, answer.embedding)

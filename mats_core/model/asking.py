@@ -17,12 +17,12 @@ import torch
 
 from mats_core.audio.levels import SILENCE_DBFS, is_silent
 from mats_core.batches import in_batches, raised
-from mats_core.confidence.scores import BEAMS, Asked, Scores, score_answers
+from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, score_answers
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
     from mats_core.audio.levels import Levels
-    from mats_core.confidence.calibration import Calibration
+    from mats_core.confidence.calibration import Calibration, Signs
     from mats_core.encoders.base import ClapEncoder
     from mats_core.generation.settings import DecodingSettings
     from mats_core.memory.bridges import Bridge, SantaSettings
@@ -51,14 +51,14 @@ class Reply:
     """What the LLM wrote about one embedding.
 
     text: cleaned up; tokens: how many ids it wrote, the end token included; neighbors: the memory entries that were
-    used, each a dict of row, caption, source, weight and score, where `explain` asked for them; logprob_sums: of this
-    answer and of other beams, best first; moved: cosine of the embedding with what the mapper was given.
+    used, each a dict of row, caption, source, weight and score, where `explain` asked for them; beams: what wrote this
+    answer, and others, best first; moved: cosine of the embedding with what the mapper was given.
     """
 
     text: str
     tokens: int
     neighbors: list[dict[str, Any]] | None = None
-    logprob_sums: tuple[float, ...] = field(default=(), compare=False)  # their last digits depend on the batch
+    beams: tuple[Beam, ...] = field(default=(), repr=False, compare=False)  # their last digits depend on the batch
     moved: float | None = field(default=None, compare=False)
 
 
@@ -98,7 +98,7 @@ class Answer:
     logprob: float | None = None
     clap_score: float | None = None
     confidence: float | None = None
-    signs: dict[str, float | None] = field(default_factory=dict, repr=False)
+    signs: Signs | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -376,9 +376,9 @@ def _scores(
     for clip, request, own in zip(clips, requests, owns, strict=True):
         reply = own[0] if isinstance(own[0], Reply) else Reply("", 0)
         level = clip.levels.rms_dbfs if clip.levels is not None else None
-        said = (reply.text, reply.tokens, reply.logprob_sums)
+        question = request.question or ""
         heard = (clip.pooled, clip.seconds, level, reply.moved)
-        asked.append(Asked(request.task, request.question or "", *(*said, *heard)))  # type: ignore[arg-type]
+        asked.append(Asked(request.task, question, reply.text, reply.beams, *heard))
     return score_answers(asked, model.encoder, calibration)
 
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from mats_core.confidence.calibration import read_calibration
+from mats_core.confidence.scores import Beam
 from mats_core.device import card_memory, dtype_name, exact_float32, pick_device, pick_dtype
 from mats_core.encoders.base import ClapEncoder, stack_windows
 from mats_core.encoders.facts import refuse_other_memory
@@ -317,9 +318,8 @@ class MatsModel(Answering):
         The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
         replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
         across the gap between audio and text than Santa. explain=True lists the memory entries used. slots: answers
-        written at once (default: as many as suit the device). keep: of how many beams a reply tells the
-        log-probability.
-        Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
+        written at once (default: as many as suit the device). keep: beams that a reply tells of. Raises
+        SettingsError for a request that cannot be answered, or that the LLM has no room for.
         """
         audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
         if len(audio) != len(requests):
@@ -340,13 +340,13 @@ class MatsModel(Answering):
                 question = prompt_with_captions(asked, [entry["caption"] for entry in near])
             prompts.append(self.prompt(each.task, question, each.tag))
         self._check_room(prompts, self.config.decoding.updated(decoding))
-        style = self.config.answer_style
-        written = self.write(moved, prompts, decoding, slots=slots, keep=keep)
-        texts = [(clean_answer(self.text(each.ids), style), len(each.ids)) for each in written]
-        sums = [(each.logprob_sum, *(other.logprob_sum for other in each.others)) for each in written]
+        told = ((each, *each.others) for each in self.write(moved, prompts, decoding, slots=slots, keep=keep))
+        said = [tuple(Beam(self.text(beam.ids), len(beam.ids), beam.logprob_sum) for beam in beams) for beams in told]
+        texts = [clean_answer(beams[0].text, self.config.answer_style) for beams in said]
+        entries = entries if explain else [None] * len(said)
         alike = F.cosine_similarity(audio, moved, dim=-1).tolist()  # [B]
-        near = entries if explain else [None] * len(written)
-        return [Reply(*said, *told) for said, *told in zip(texts, near, sums, alike, strict=True)]
+        found = zip(texts, (beams[0].tokens for beams in said), entries, said, alike, strict=True)
+        return [Reply(*each) for each in found]
 
     def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:
         """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
