@@ -136,6 +136,10 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
             others = (_figure(scores.metrics.get(name)) for scores in result.baselines.values())
             table.add_row(name, _figure(metric), interval, str(metric.n), *others)
         console.print(table)
+        if sure := result.scores.details.get("confidence"):
+            found = sure["kept"]["0.95"]
+            told = f"{found['share']:.0%} of them, from confidence {found['confidence']:.3f} on" if found else "none"
+            say(f"answers of which 95 % are right: {told} (right: {sure['meaning']})", soft_wrap=True)
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
     for result in first.results:
@@ -198,6 +202,9 @@ def compare(
             f"distance of the changed: median {found.median:.3f}, 95 % below {found.p95:.3f}, "
             f"largest {found.largest:.3f}"
         )
+    if found.sure is not None:
+        a, b, count = found.sure
+        typer.echo(f"confidence: {a:.1%} on average in A, {b:.1%} in B ({count} answers)")
     typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
     return 0
 
