@@ -11,6 +11,8 @@ from mats_core.scoring.bootstrap import bin_of, risk_at
 from mats_core.scoring.items import Item, Kind, Metric, Scores
 from mats_core.scoring.metric import of_rows
 
+SURENESS = ("auroc", "ece", "risk_area")
+"""The metrics of confidence, of every kind of answer."""
 TARGETS = (0.9, 0.95, 0.99)
 """Shares of right answers for which it is told how many must be thrown away."""
 MOST_POINTS = 200
