@@ -20,6 +20,7 @@ adapt                      sentences and a model → a model that knows their wo
 search                     a run with embeddings and a question → windows of its sounds
 export                     a run → tables, subtitles, manifests, data sets of other programs
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
+calibrate                  judged answers and a model → what the model's confidence is worth
 pages                      any of these → one HTML page
 
 May import mats_core; jobs imports it. Nothing is imported here before it is used, so that
@@ -42,6 +43,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.archive.run import RunResult as RunResult
     from pipelines.archive.scan import ScanResult as ScanResult
     from pipelines.archive.scan import run_scan as run_scan
+    from pipelines.calibrate.run import CalibrateResult as CalibrateResult
+    from pipelines.calibrate.run import run_calibrate as run_calibrate
     from pipelines.compact import CompactResult as CompactResult
     from pipelines.compact import run_compact as run_compact
     from pipelines.corpus.run import CorpusResult as CorpusResult
@@ -75,6 +78,7 @@ _WHERE = {
     "run_train": "pipelines.train.run",
     "run_adapt": "pipelines.adapt.run",
     "run_evaluate": "pipelines.evaluate.run",
+    "run_calibrate": "pipelines.calibrate.run",
     "run_search": "pipelines.search.run",
     "run_export": "pipelines.export.run",
     "write_report": "pipelines.pages.report",
@@ -88,6 +92,7 @@ _WHERE = {
     "NoiseResult": "pipelines.text.noise",
     "TrainResult": "pipelines.train.run",
     "AdaptResult": "pipelines.adapt.run",
+    "CalibrateResult": "pipelines.calibrate.run",
     "Evaluation": "pipelines.evaluate.scores",
     "ExportResult": "pipelines.export.run",
     "SearchResult": "pipelines.search.run",

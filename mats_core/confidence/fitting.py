@@ -59,6 +59,16 @@ def fit_calibration(judged: Sequence[Judged], model: str, data: str = "", judged
     return Fitted(Calibration(model=model, data=data, judged_by=judged_by, tasks=curves), held_out)
 
 
+def figures_table(fitted: Fitted) -> str:
+    """What held-out folds say of a calibration, as a table for people, in Markdown."""
+    lines = ["| task | judged answers | right | calibration error | AUROC |", "|---|---|---|---|---|"]
+    for task in fitted.held_out:
+        curve = fitted.calibration.tasks[task]
+        ece, apart = ("" if value is None else f"{value:.3f}" for value in (curve.ece, curve.auroc))
+        lines.append(f"| {task} | {curve.answers} | {curve.right:.3f} | {ece} | {apart} |")
+    return "\n".join(lines)
+
+
 def fit_curve(judged: Sequence[Judged]) -> tuple[Curve, list[float]]:
     """The curve that folds it was not fitted on bear out best, by log loss: with words as signs or without, with its
     sum through isotonic regression or not; and the chances that those folds got, in order.
