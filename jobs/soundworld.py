@@ -187,6 +187,7 @@ def _shipped_parts(work: Path) -> None:
 def calibrate(
     model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')],
     clips: Annotated[int, typer.Option(min=50, help="validation clips")] = 2500,
+    rerank: Annotated[int, typer.Option(min=0, max=64, help="for answers that are the best of so many beams")] = 0,
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Fit the confidence of a model of the embedded world on validation clips, and write it into its directory.
@@ -202,7 +203,7 @@ def calibrate(
     from mats_core.confidence.fitting import figures_table
     from mats_core.soundworld.made.trust import calibrate as fit
 
-    typer.echo(figures_table(fit(folder, clips, _say, allow_parts or ())))
+    typer.echo(figures_table(fit(folder, clips, _say, allow_parts or (), rerank)))
     return 0
 
 
@@ -242,6 +243,26 @@ def evaluate(
 
         shown = {TASKS[task]: trust["bins"] for task, trust in numbers.get("trust", {}).items()}
         picture.write_text(reliability_svg(f"Does confidence come true? {clips} test clips", shown))
+    return 0
+
+
+@command(app, "rerank")
+def rerank(
+    model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",
+    clips: Annotated[int, typer.Option(min=10, help="test clips")] = 1000,
+    beams: Annotated[int, typer.Option(min=2, max=64, help="best of so many")] = 4,
+) -> int:
+    """What `mats caption --rerank` gains: label F1 and CIDEr-D of the first beam and of the best, on test clips."""
+    from mats_core.model.directory import check_model_dir
+
+    most = check_model_dir(model).decoding.beams
+    if beams > most:
+        raise SettingsError("beams", f"the model has {most} beams, not {beams}", f"choose at most {most}")
+    from mats_core import load_model
+    from mats_core.soundworld.made.rerank import rerank_numbers, rerank_table
+
+    loaded = load_model(model, device="cpu", dtype="float32")
+    typer.echo(rerank_table(rerank_numbers(loaded, clips, beams, _say)))
     return 0
 
 

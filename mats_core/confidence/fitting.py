@@ -43,9 +43,11 @@ class Fitted:
     held_out: dict[str, list[tuple[float, bool]]] = field(default_factory=dict)
 
 
-def fit_calibration(judged: Sequence[Judged], model: str, data: str = "", judged_by: str = "") -> Fitted:
+def fit_calibration(
+    judged: Sequence[Judged], model: str, data: str = "", judged_by: str = "", rerank: int = 0
+) -> Fitted:
     """A curve for each task, and where there are several one for all of them. model: the fingerprint of whose answers
-    these are; data, judged_by: in words. Raises ValueError without answers."""
+    these are; data, judged_by, rerank: see `Calibration`. Raises ValueError without answers."""
     if not judged:
         raise ValueError("no judged answers")
     tasks = sorted({each.task for each in judged})
@@ -56,7 +58,8 @@ def fit_calibration(judged: Sequence[Judged], model: str, data: str = "", judged
         curves[task], chances = fit_curve(own)
         if task != ALL:
             held_out[task] = [(chance, each.right) for chance, each in zip(chances, own, strict=True)]
-    return Fitted(Calibration(model=model, data=data, judged_by=judged_by, tasks=curves), held_out)
+    facts = {"data": data, "judged_by": judged_by, "rerank": rerank}
+    return Fitted(Calibration(model=model, tasks=curves, **facts), held_out)
 
 
 def figures_table(fitted: Fitted) -> str:

@@ -124,7 +124,7 @@ def _by_metrics(row: Mapping[str, Any], metric: str, at_least: float | None) -> 
     values = {each["name"]: each["value"] for each in row["metrics"] or ()}
     if not metric and "micro_f1" in values:
         return right_labels(row["matched"], row["truth"] or ()), LABELS_RULE
-    name = metric or next((name for name in USUAL.values() if values.get(name) is not None), "")
+    name = metric or next((name for name in USUAL.values() if name in values), "")
     if name not in values:
         known = ", ".join(values) or "none"
         problem = f"the predictions have no {name or 'metric that judges answers'}"

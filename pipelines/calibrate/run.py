@@ -59,6 +59,9 @@ def run_calibrate(settings: CalibrateSettings, progress: Callable[[int, int], No
     questions, judge, judged_by = _questions(settings, facts)
     if settings.limit:
         questions = questions[: settings.limit]
+    beams = facts.config.decoding.beams
+    if settings.rerank > beams:
+        raise SettingsError("rerank", f"the model has {beams} beams, not {settings.rerank}", f"choose at most {beams}")
     for each in questions:
         validate_request(each.task, each.question, tuple(facts.config.tasks), each.tag)
     from mats_core import load_model
@@ -68,7 +71,7 @@ def run_calibrate(settings: CalibrateSettings, progress: Callable[[int, int], No
     )
     model.calibration = None
     left_out: Counter[str] = Counter()
-    answers = _ask(model, questions, settings.batch_size, left_out, progress)
+    answers = _ask(model, questions, settings, left_out, progress)
     right = [each.right for each in questions] if judge is None else judge([a[0] if a else None for a in answers])
     judged = []
     for question, answer, true in zip(questions, answers, right, strict=True):
@@ -85,7 +88,8 @@ def run_calibrate(settings: CalibrateSettings, progress: Callable[[int, int], No
         told = "; ".join(f"{count}: {why}" for why, count in left_out.most_common(3)) or "no more were given"
         problem = f"{len(judged)} judged answers, of which at least {LEAST} are needed ({told})"
         raise SettingsError("data", problem, f"judge more: {ENOUGH} are enough")
-    fitted = fit_calibration(judged, facts.fingerprint, storage.public_uri(settings.data), judged_by)
+    data = storage.public_uri(settings.data)
+    fitted = fit_calibration(judged, facts.fingerprint, data, judged_by, settings.rerank)
     fitted.calibration.save(folder)
     return CalibrateResult(fitted, len(judged), left_out, str(folder / "calibration.json"))
 
@@ -117,7 +121,7 @@ def _questions(settings: CalibrateSettings, facts: ModelFacts) -> tuple[list[Que
 def _ask(
     model: MatsModel,
     questions: Sequence[Question],
-    batch_size: int,
+    settings: CalibrateSettings,
     left_out: Counter[str],
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[str, Signs | None] | None]:
@@ -132,7 +136,8 @@ def _ask(
     def answer() -> None:
         asked = [questions[at] for at, _ in waiting]
         requests = [Request(each.task, each.question, each.tag) for each in asked]
-        answers = ask_clips(model, [clip for _, clip in waiting], requests, batch_size=batch_size)
+        clips, size = [clip for _, clip in waiting], settings.batch_size
+        answers = ask_clips(model, clips, requests, batch_size=size, rerank=settings.rerank)
         for (at, _), each in zip(waiting, answers, strict=True):
             if isinstance(each, Answer):
                 found[at] = (each.text, each.signs)
@@ -144,7 +149,7 @@ def _ask(
         if each.uri not in heard:
             heard = {}  # note: of questions in the order of their sounds, each is heard once; nothing piles up
             try:
-                heard[each.uri] = embed_sound(model, each.uri, batch_size)
+                heard[each.uri] = embed_sound(model, each.uri, settings.batch_size)
             except AudioError as error:
                 heard[each.uri] = error.code
         clips = heard[each.uri]
@@ -155,7 +160,7 @@ def _ask(
             left_out[f"the sound cannot be read ({clips})"] += 1
         else:
             left_out["longer than one answer, and start_s does not say which"] += 1
-        if len(waiting) >= batch_size or (at + 1 == len(questions) and waiting):
+        if len(waiting) >= settings.batch_size or (at + 1 == len(questions) and waiting):
             answer()
             if progress is not None:
                 progress(at + 1, len(questions))

@@ -140,6 +140,7 @@ class CalibrateSettings(Settings):
     root: str = Field("", description="Where the data set's folder is (default: $MATS_BENCHMARKS, else the cache).")
     metric: str = Field("", description="Metric that judges answers (default: by the kind of the data set).")
     at_least: float | None = Field(None, description="What a right answer reaches in it (default: 1 or 0.5).")
+    rerank: int = Field(0, ge=0, le=64, description="Calibrate answers that are the best of so many beams.")
     limit: int | None = Field(None, gt=0, description="The first so many clips.")
     batch_size: int = Field(16, gt=0, description="Clips that are asked at once.")
     device: Device = Field("auto", description="auto, cpu, cuda.")

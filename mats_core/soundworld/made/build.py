@@ -107,7 +107,9 @@ def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = p
     }
     log("questions done")
     if model.calibration is not None:
-        numbers["trust"] = trust_numbers(judged_answers(model, heard, recipes), model.calibration)
+        numbers["trust"] = trust_numbers(
+            judged_answers(model, heard, recipes, rerank=model.calibration.rerank), model.calibration
+        )
         log("confidence done")
     if scenes:
         numbers["scenes"] = scene_numbers(model, scenes)

@@ -35,13 +35,18 @@ _BATCH = 64
 
 
 def calibrate(
-    folder: Path, clips: int = CLIPS, log: Callable[[str], None] = print, allow_parts: Sequence[str] = ()
+    folder: Path,
+    clips: int = CLIPS,
+    log: Callable[[str], None] = print,
+    allow_parts: Sequence[str] = (),
+    rerank: int = 0,
 ) -> Fitted:
     """Fit the calibration of a model directory of the embedded world on validation clips, and write it there."""
     model = load_model(str(folder), device="cpu", dtype="float32", allow_parts=allow_parts)
     recipes = [clip_recipe("validation", index) for index in range(clips)]
-    judged = judged_answers(model, hear(model, "validation", clips, log), recipes, QUESTIONS, log)
-    fitted = fit_calibration(judged, model.fingerprint, f"{clips} validation clips of the embedded world", JUDGED_BY)
+    judged = judged_answers(model, hear(model, "validation", clips, log), recipes, QUESTIONS, log, rerank)
+    data = f"{clips} validation clips of the embedded world"
+    fitted = fit_calibration(judged, model.fingerprint, data, JUDGED_BY, rerank)
     fitted.calibration.save(folder)
     return fitted
 
@@ -71,13 +76,15 @@ def judged_answers(
     recipes: Sequence[Recipe],
     questions: int = 1,
     log: Callable[[str], None] = lambda _: None,
+    rerank: int = 0,
 ) -> list[Judged]:
     """The model's answers to every task, each right or wrong; `questions` of them about every clip."""
     found = []
     for task in TASKS:
         for turn in range(questions if task == "QA" else 1):
             asked = [_request(task, recipe, at, turn) for at, recipe in enumerate(recipes)]
-            answers = raised(ask_clips(model, clips, [request for request, _ in asked], batch_size=_BATCH))
+            requests = [request for request, _ in asked]
+            answers = raised(ask_clips(model, clips, requests, batch_size=_BATCH, rerank=rerank))
             for at, (answer, (_, truth)) in enumerate(zip(answers, asked, strict=True)):
                 right = is_right(answer.text, truth)
                 if answer.signs is not None:
