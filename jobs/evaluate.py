@@ -1,4 +1,5 @@
-"""`mats report`, `mats evaluate`, `mats compare` and `mats history`: how answers look and how good they are."""
+"""`mats report`, `mats evaluate`, `mats calibrate`, `mats compare` and `mats history`: how answers look and how good
+they are."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from jobs.terminal.options import settings_command
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import public_uri
 from pipelines.settings.base import ALLOW_PARTS
-from pipelines.settings.evaluate import EvaluateSettings
+from pipelines.settings.evaluate import CalibrateSettings, EvaluateSettings
 
 app = typer.Typer()
 history = typer.Typer(help="Runs of `mats evaluate` over time: print and draw, accept, pin.", no_args_is_help=True)
@@ -40,6 +41,23 @@ def report(
     page = write_report(run, out, truth, max_files=None if files == "all" else int(files))
     more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
     typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
+    return 0
+
+
+@settings_command(app, "calibrate", CalibrateSettings, ())
+def calibrate(settings: CalibrateSettings) -> int:
+    """Find out from judged answers what a model's scores are worth, and keep it in the model: its confidence."""
+    from jobs.terminal.display import RunDisplay
+    from pipelines.calibrate.run import ENOUGH, run_calibrate
+    from pipelines.cluster.progress import Progress
+
+    with RunDisplay("clips") as display:
+        result = run_calibrate(settings, lambda done, of: display(Progress("ask", done, of)))
+    for why, count in result.left_out.most_common():
+        typer.echo(f"mats: {count} judged clips are left out: {why}", err=True)
+    if result.judged < ENOUGH:
+        typer.echo(f"mats: {result.judged} judged answers are few, and so the figures are rough", err=True)
+    typer.echo(f"{result.table}\n\nright: {result.fitted.calibration.judged_by}\n{result.where}")
     return 0
 
 

@@ -21,6 +21,7 @@ search                     a run with embeddings and a question → windows of i
 sample                     a run → clips for a person to judge, and how many answers are right by them
 export                     a run → tables, subtitles, manifests, data sets of other programs
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
+calibrate                  judged answers and a model → what the model's confidence is worth
 pages                      any of these → one HTML page
 
 May import mats_core; jobs imports it. Nothing is imported here before it is used, so that
@@ -43,6 +44,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.archive.run import RunResult as RunResult
     from pipelines.archive.scan import ScanResult as ScanResult
     from pipelines.archive.scan import run_scan as run_scan
+    from pipelines.calibrate.run import CalibrateResult as CalibrateResult
+    from pipelines.calibrate.run import run_calibrate as run_calibrate
     from pipelines.compact import CompactResult as CompactResult
     from pipelines.compact import run_compact as run_compact
     from pipelines.corpus.run import CorpusResult as CorpusResult
@@ -78,6 +81,7 @@ _WHERE = {
     "run_train": "pipelines.train.run",
     "run_adapt": "pipelines.adapt.run",
     "run_evaluate": "pipelines.evaluate.run",
+    "run_calibrate": "pipelines.calibrate.run",
     "run_search": "pipelines.search.run",
     "run_export": "pipelines.export.run",
     "run_sample": "pipelines.sample.run",
@@ -92,6 +96,7 @@ _WHERE = {
     "NoiseResult": "pipelines.text.noise",
     "TrainResult": "pipelines.train.run",
     "AdaptResult": "pipelines.adapt.run",
+    "CalibrateResult": "pipelines.calibrate.run",
     "Evaluation": "pipelines.evaluate.scores",
     "ExportResult": "pipelines.export.run",
     "SampleResult": "pipelines.sample.run",

@@ -51,6 +51,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["corpus.writing"],
         ["corpus"],
         ["evaluate"],
+        ["calibrate"],
     ],
     "jobs": [["terminal"], ["*"], ["benchmarks"], ["cli"], ["start"], ["__main__"]],
 }

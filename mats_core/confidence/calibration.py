@@ -100,8 +100,10 @@ def centred(signs: Signs, answer_mean: _Vector, sound_mean: _Vector) -> float | 
 
 
 class Calibration(BaseModel):
-    """What `mats calibrate` found out about a model. model: its fingerprint; data: what was judged, in words; tasks: a
-    curve for each, and one for ALL."""
+    """What `mats calibrate` found out about a model. model: its fingerprint; data, judged_by: what was judged and how,
+    in words; rerank: of how many beams the answers were the best, as in `ask_clips`; tasks: a curve each,
+    and one for ALL.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -109,6 +111,7 @@ class Calibration(BaseModel):
     model: str
     data: str = ""
     judged_by: str = ""
+    rerank: int = Field(0, ge=0)
     tasks: dict[str, Curve]
 
     @property
@@ -135,7 +138,7 @@ def read_calibration(folder: Path, model: str) -> tuple[Calibration | None, str]
     """
     path = folder / FILE
     if not path.is_file():
-        return None, "it has no calibration"
+        return None, "there is no calibration"
     given: Any = read_json(path, "model", f"{FILE} in {folder}")
     found: Calibration = checked(Calibration, given, FILE)
     if found.model != model:

@@ -43,9 +43,11 @@ class Fitted:
     held_out: dict[str, list[tuple[float, bool]]] = field(default_factory=dict)
 
 
-def fit_calibration(judged: Sequence[Judged], model: str, data: str = "", judged_by: str = "") -> Fitted:
+def fit_calibration(
+    judged: Sequence[Judged], model: str, data: str = "", judged_by: str = "", rerank: int = 0
+) -> Fitted:
     """A curve for each task, and where there are several one for all of them. model: the fingerprint of whose answers
-    these are; data, judged_by: in words. Raises ValueError without answers."""
+    these are; data, judged_by, rerank: see `Calibration`. Raises ValueError without answers."""
     if not judged:
         raise ValueError("no judged answers")
     tasks = sorted({each.task for each in judged})
@@ -56,7 +58,18 @@ def fit_calibration(judged: Sequence[Judged], model: str, data: str = "", judged
         curves[task], chances = fit_curve(own)
         if task != ALL:
             held_out[task] = [(chance, each.right) for chance, each in zip(chances, own, strict=True)]
-    return Fitted(Calibration(model=model, data=data, judged_by=judged_by, tasks=curves), held_out)
+    facts = {"data": data, "judged_by": judged_by, "rerank": rerank}
+    return Fitted(Calibration(model=model, tasks=curves, **facts), held_out)
+
+
+def figures_table(fitted: Fitted) -> str:
+    """What held-out folds say of a calibration, as a table for people, in Markdown."""
+    lines = ["| task | judged answers | right | calibration error | AUROC |", "|---|---|---|---|---|"]
+    for task in fitted.held_out:
+        curve = fitted.calibration.tasks[task]
+        ece, apart = ("" if value is None else f"{value:.3f}" for value in (curve.ece, curve.auroc))
+        lines.append(f"| {task} | {curve.answers} | {curve.right:.3f} | {ece} | {apart} |")
+    return "\n".join(lines)
 
 
 def fit_curve(judged: Sequence[Judged]) -> tuple[Curve, list[float]]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BEAMS = 4
 """Beams whose share of the probability is looked at, at most."""
+CLAP_WEIGHT = 4.0
+"""What a step of CLAP's cosine weighs beside one of mean log-probability, chosen on validation clips."""
 DIGITS = 3
 """Decimals of a score: in float32 its last digits depend on what is computed beside it, and these hardly ever do."""
 _TEXTS = 64
@@ -82,6 +84,22 @@ def score_answers(
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, DIGITS)
+
+
+def best_beams(choices: Sequence[tuple[Sequence[Beam], np.ndarray]], encoder: ClapEncoder | None) -> list[int]:
+    """Of each sound's beams the one with the largest mean log-probability a token + CLAP_WEIGHT · cosine of its text
+    with the sound [D]; the first where nothing can be compared."""
+    vectors = embed_answers([beam.text for beams, _ in choices if len(beams) > 1 for beam in beams], encoder)
+    found = []
+    for beams, sound in choices:
+        known = [vectors.get(beam.text) for beam in beams]
+        if len(beams) < 2 or any(vector is None for vector in known):
+            found.append(0)
+            continue
+        sure = np.array([beam.logprob_sum / max(1, beam.tokens) for beam in beams])
+        alike = np.array(known) @ sound  # [B]
+        found.append(int(np.argmax(np.round(sure + CLAP_WEIGHT * alike, DIGITS))))
+    return found
 
 
 def embed_answers(texts: Sequence[str], encoder: ClapEncoder | None) -> dict[str, np.ndarray]:

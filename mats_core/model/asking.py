@@ -17,7 +17,7 @@ import torch
 
 from mats_core.audio.levels import SILENCE_DBFS, is_silent
 from mats_core.batches import in_batches, raised
-from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, score_answers
+from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, best_beams, score_answers
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -308,6 +308,7 @@ def ask_clips(
     bridge: Bridge | None = None,
     answer_silence: bool = False,
     score: bool = True,
+    rerank: int = 0,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
@@ -316,7 +317,8 @@ def ask_clips(
     explain: as `MatsModel.answer_embeddings` has them. `batch_size` clips and windows are asked at a time (None: as the
     model has room for): the next is begun where one is answered. Where that fails, the halves are tried, down to each
     alone, and what fails alone takes the place of its clip's answer. score: tell how sure it is (`Scores`), which
-    takes a hundredth of the time; its confidence where all is asked as the model's own settings have it.
+    takes a hundredth of the time; its confidence where all is asked as when it was calibrated. rerank: take the best of
+    so many beams by `best_beam` (0: as beam search has it), but for questions, whose answers CLAP cannot hear.
     """
     asked: list[tuple[np.ndarray, Request]] = []
     places: list[list[Reply | None]] = []  # of each clip: the whole, then its windows; None: the next that was asked
@@ -331,13 +333,17 @@ def ask_clips(
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
         requests = [request for _, request in batch]
-        return model.answer_embeddings(
+        replies = model.answer_embeddings(
             vectors, requests, decoding=decoding, santa=santa, explain=explain, bridge=bridge, slots=batch_size,
-            keep=BEAMS if score else 1,
+            keep=max(BEAMS if score else 1, rerank),
         )  # fmt: skip
+        heard = zip(replies, batch, strict=True)
+        ways = [(reply.beams[: 1 if each.task == "QA" else rerank], vector) for reply, (vector, each) in heard]
+        best = best_beams(ways, model.encoder) if rerank else [0] * len(replies)
+        return [_taken(reply, at) for reply, at in zip(replies, best, strict=True)]
 
     replies = iter(in_batches(asked, max(1, len(asked)), answer))
-    calibration = model.calibration if _as_calibrated(model, decoding, santa, bridge) else None
+    calibration = model.calibration if _as_calibrated(model, decoding, santa, bridge, rerank) else None
     owns = [[next(replies) if each is None else each for each in known] for known in places]
     judged = iter(_scores(model, clips, requests, owns, calibration) if score else [Scores()] * len(clips))
     found: list[Answer | Exception] = []
@@ -355,9 +361,17 @@ def ask_clips(
     return found
 
 
-def _as_calibrated(model: AskedModel, decoding: Decoding, santa: Santa, bridge: Bridge | None) -> bool:
-    """Whether the model is asked as its own settings have it: with others its scores mean something else."""
-    if model.calibration is None:
+def _taken(reply: Reply, at: int) -> Reply:
+    """The reply with one of its beams in the place of the first."""
+    if not at:
+        return reply
+    beams = (reply.beams[at], *reply.beams[:at], *reply.beams[at + 1 :])
+    return replace(reply, text=beams[0].text, beams=beams)
+
+
+def _as_calibrated(model: AskedModel, decoding: Decoding, santa: Santa, bridge: Bridge | None, rerank: int) -> bool:
+    """Whether the model is asked as when it was calibrated: with other settings its scores mean something else."""
+    if model.calibration is None or model.calibration.rerank != rerank:
         return False
     usual: Any = model.config
     own = usual.decoding.updated(decoding) == usual.decoding and usual.santa.updated(santa) == usual.santa

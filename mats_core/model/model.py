@@ -318,8 +318,8 @@ class MatsModel(Answering):
         The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
         replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
         across the gap between audio and text than Santa. explain=True lists the memory entries used. slots: answers
-        written at once (default: as many as suit the device). keep: beams that a reply tells of. Raises
-        SettingsError for a request that cannot be answered, or that the LLM has no room for.
+        written at once (default: as many as suit the device). keep: beams that a reply tells of.
+        Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
         """
         audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
         if len(audio) != len(requests):
@@ -341,12 +341,13 @@ class MatsModel(Answering):
             prompts.append(self.prompt(each.task, question, each.tag))
         self._check_room(prompts, self.config.decoding.updated(decoding))
         told = ((each, *each.others) for each in self.write(moved, prompts, decoding, slots=slots, keep=keep))
-        said = [tuple(Beam(self.text(beam.ids), len(beam.ids), beam.logprob_sum) for beam in beams) for beams in told]
-        texts = [clean_answer(beams[0].text, self.config.answer_style) for beams in said]
-        entries = entries if explain else [None] * len(said)
+        style = self.config.answer_style
+        said = [
+            tuple(Beam(clean_answer(self.text(w.ids), style), len(w.ids), w.logprob_sum) for w in row) for row in told
+        ]
         alike = F.cosine_similarity(audio, moved, dim=-1).tolist()  # [B]
-        found = zip(texts, (beams[0].tokens for beams in said), entries, said, alike, strict=True)
-        return [Reply(*each) for each in found]
+        found = zip(said, entries if explain else [None] * len(said), alike, strict=True)
+        return [Reply(beams[0].text, beams[0].tokens, near, beams, cosine) for beams, near, cosine in found]
 
     def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:
         """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
@@ -402,10 +403,9 @@ def load_model(
     not be named. Raises SettingsError for anything missing, broken or of another model, and where a GPU is too small.
     """
     uri = uri_text(uri)
-    folder = resolve(uri)
-    config = read_config(folder, uri, allow_parts)
-    place, number = pick_device(device), pick_dtype("auto" if dtype in PACKED else dtype, device)
-    mapper_number = pick_dtype(mapper_dtype, device, "mapper_dtype")
+    config = read_config(folder := resolve(uri), uri, allow_parts)
+    place, mapper_number = pick_device(device), pick_dtype(mapper_dtype, device, "mapper_dtype")
+    number = pick_dtype("auto" if dtype in PACKED else dtype, device)
     where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
     types = {"llm_dtype": dtype if dtype in PACKED else dtype_name(number), "mapper_dtype": mapper_dtype}
     check_card(uri, allow_parts, str(place), card_memory(place), encoder=encoder, encoder_dtype=encoder_dtype, **types)

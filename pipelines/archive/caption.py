@@ -59,6 +59,9 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     if inputs.kind != "list":
         validate_request(settings.task, settings.question, tasks, settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
+    beams = decoding["beams"]
+    if settings.rerank > beams:
+        raise SettingsError("rerank", f"there are {beams} beams, not {settings.rerank}", "choose more --beams as well")
     calibration = checked_calibration(settings, facts, decoding, santa, bridge)
     spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
@@ -106,16 +109,18 @@ def checked_calibration(
     Raises SettingsError where --min-confidence needs one, and there is none for what is asked.
     """
     usual = (facts.config.decoding.model_dump(), facts.config.santa.model_dump(), {}) == (decoding, santa, bridge)
-    found = facts.calibration.fingerprint if facts.calibration and usual and settings.score else ""
-    if settings.min_confidence and not found:
+    found = facts.calibration if usual and settings.score else None
+    if found is not None and found.rerank == settings.rerank:
+        return found.fingerprint
+    if settings.min_confidence:
         if not settings.score:
             raise SettingsError("min_confidence", "--no-score leaves every confidence out", "leave out one of the two")
         if facts.calibration is None:
-            problem = f"answers have no confidence: the model is not calibrated ({facts.uncalibrated})"
+            problem = f"answers have no confidence: of the model, {facts.uncalibrated}"
             raise SettingsError("min_confidence", problem, "calibrate it with `mats calibrate`")
-        problem = "the model is calibrated for its own decoding and Santa, and others are chosen here"
-        raise SettingsError("min_confidence", problem, "leave those as they are, or --min-confidence out")
-    return found
+        problem = "the model was calibrated with other settings of decoding, Santa, bridge or --rerank"
+        raise SettingsError("min_confidence", problem, "leave those as they were, or --min-confidence out")
+    return ""
 
 
 def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str | None) -> dict[str, Any]:

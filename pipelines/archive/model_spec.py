@@ -31,6 +31,7 @@ class ModelSpec:
     silence_dbfs: float = SILENCE_DBFS
     answer_silence: bool = False
     score: bool = True
+    rerank: int = 0
     min_confidence: float = 0.0
     batch_size: int | None = None
     segments: bool = False

@@ -361,6 +361,7 @@ class AnswerStage(ModelStage):
             explain=self.spec.explain,
             answer_silence=self.spec.answer_silence,
             score=self.spec.score,
+            rerank=self.spec.rerank,
             batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]

@@ -140,9 +140,10 @@ def silence(settings: RunSettings) -> dict[str, dict[str, Any]]:
 
 def scored(settings: RunSettings, calibration: str) -> dict[str, Any]:
     """What an OUTPUT's identity holds of scores: what is not the default. calibration: which one decides on `text`."""
-    least = getattr(settings, "min_confidence", 0.0)
-    found: dict[str, Any] = {"min_confidence": {"least": least, "calibration": calibration}} if least else {}
-    return found if getattr(settings, "score", True) else found | {"score": False}
+    usual = {"score": True, "rerank": 0, "min_confidence": 0.0}
+    chosen = {name: getattr(settings, name, value) for name, value in usual.items()}
+    found = {name: value for name, value in chosen.items() if value != usual[name]}
+    return found | ({"calibration": calibration} if chosen["min_confidence"] else {})
 
 
 def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
@@ -166,7 +167,7 @@ class CaptionSettings(RunSettings):
             "task", "question", "model", "segments", "dry_run", "tag", "explain", "with_embedding", "allow_parts",
             "trust_remote_code",
         ),
-        "Trust": ("score", "min_confidence"),
+        "Trust": ("score", "min_confidence", "rerank"),
         **INPUT_GROUP,
         "Decoding": (
             "beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty",
@@ -201,6 +202,10 @@ class CaptionSettings(RunSettings):
         le=1,
         description="Leave `text` null, and the answer in `text_unsure`, where its confidence is lower.",
     )
+    rerank: int = Field(
+        0, ge=0, le=64, description="Take the best of so many beams by log-probability and CLAP's score together (0: "
+        "beam search's best).",
+    )  # fmt: skip
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")
     with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")

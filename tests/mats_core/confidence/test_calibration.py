@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mats_core.confidence.calibration import ALL, FILE, Calibration, Curve, read_calibration
+from mats_core.confidence.calibration import ALL, CENTRED, FILE, Calibration, Curve, Signs, read_calibration
 from mats_core.errors import SettingsError
 
 
@@ -34,25 +35,36 @@ def sigmoid(odds: float) -> float:
     ],
 )
 def test_a_chance_is_the_sum_of_what_is_known(signs: dict[str, float | None], odds: float) -> None:
-    assert curve().log_odds(signs) == pytest.approx(odds)
-    assert curve().chance(signs) == pytest.approx(sigmoid(min(odds, 60.0)))
+    assert curve().log_odds(Signs(signs)) == pytest.approx(odds)
+    assert curve().chance(Signs(signs)) == pytest.approx(sigmoid(min(odds, 60.0)))
+
+
+def test_what_all_answers_and_sounds_have_in_common_is_taken_off() -> None:
+    """Two answers and two sounds that lie near one another: less their means they point the same way, or apart."""
+    own = curve(signs=[CENTRED], means=[0.0], scales=[1.0], weights=[3.0], bias=0.0,
+                answer_mean=[1.0, 0.0], sound_mean=[0.0, 1.0])  # fmt: skip
+    right = Signs({}, np.array([1.0, 0.1]), np.array([0.0, 1.3]))
+    wrong = Signs({}, np.array([1.0, 0.1]), np.array([0.0, 0.9]))
+    assert own.log_odds(right) == pytest.approx(3.0) and own.log_odds(wrong) == pytest.approx(-3.0)
+    for unknown in (Signs({}), Signs({}, right.answer, np.zeros(3)), Signs({}, None, right.sound)):
+        assert own.log_odds(unknown) == 0.0
 
 
 def test_steps_take_the_place_of_the_curve() -> None:
     stepped = curve(steps=[(0.0, 0.2), (1.0, 0.6), (2.0, 0.6)])
-    assert stepped.chance({"clap_score": 0.5}) == pytest.approx(0.4)
-    assert [stepped.chance({"clap_score": value}) for value in (0.0, 9.0)] == [0.2, 0.6]
+    assert stepped.chance(Signs({"clap_score": 0.5})) == pytest.approx(0.4)
+    assert [stepped.chance(Signs({"clap_score": value})) for value in (0.0, 9.0)] == [0.2, 0.6]
 
 
 def test_a_task_that_was_not_judged_has_the_curve_of_all() -> None:
     both = Calibration(model="m", tasks={"QA": curve(), ALL: curve(bias=-0.5)})
-    assert both.confidence("QA", {}) == sigmoid(0.5)
-    assert both.confidence("caption", {}) == sigmoid(-0.5)
-    assert Calibration(model="m", tasks={"QA": curve()}).confidence("caption", {}) is None
+    assert both.confidence("QA", Signs({})) == sigmoid(0.5)
+    assert both.confidence("caption", Signs({})) == sigmoid(-0.5)
+    assert Calibration(model="m", tasks={"QA": curve()}).confidence("caption", Signs({})) is None
 
 
 def test_what_is_saved_is_read_for_its_own_model_alone(tmp_path: Path) -> None:
-    assert read_calibration(tmp_path, "m") == (None, "it has no calibration")
+    assert read_calibration(tmp_path, "m") == (None, "there is no calibration")
     made = Calibration(model="m", data="200 clips", tasks={ALL: curve(steps=[(0.0, 0.1), (1.0, 0.9)])})
     made.save(tmp_path)
     read, why = read_calibration(tmp_path, "m")
@@ -66,6 +78,7 @@ def test_what_is_saved_is_read_for_its_own_model_alone(tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"weights": [1.0]}, "not of one size"),
+        ({"sound_mean": [1.0]}, "answer_mean and sound_mean"),
         ({"scales": [0.0, 1.0]}, "a scale is not above 0"),
         ({"steps": [[1.0, 0.5], [0.0, 0.9]]}, "do not rise"),
         ({"bias": "much"}, "bias"),
