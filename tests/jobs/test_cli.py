@@ -19,7 +19,7 @@ from jobs.terminal import display
 
 COMMANDS = (
     "help caption embed-audio scan compact search export sample corpus embed-text build-memory noise train adapt ask "
-    "import-reference report evaluate compare demo doctor submit soundworld history benchmark"
+    "import-reference report calibrate evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
     "soundworld": "build corpus ablate noise adapt evaluate silence card clip",

@@ -41,7 +41,7 @@ def test_confidence_has_metrics_pictures_and_a_gate(model: Any, data: str, tmp_p
     rows = pq.read_table(tmp_path / "good" / "predictions" / "run.parquet").to_pylist()
     first = [row for row in rows if row["benchmark"] == "soundworld_choice" and row["order"] == 0]
     assert [row["confidence"] for row in first[:5]] == pytest.approx([0.95, 0.94, 0.93, 0.92, 0.3])
-    assert [row["right"] for row in first] == [True] * 4 + [False] * 3 + [None]
+    assert [row["correct"] for row in first] == [True] * 4 + [False] * 3 + [None]
     page = (tmp_path / "good" / "report.html").read_text()
     for words in ("Reliability", "Risk and coverage", "95 % right: keep 57 %", "names no wrong sound"):
         assert words in page, words
