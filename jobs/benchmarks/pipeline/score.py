@@ -1,12 +1,13 @@
 """`mats benchmark score`: what it costs to tell how sure each answer is, beside all that an answer takes.
 
-Every block of clips is asked both ways, in turns, in one process: what the machine does besides falls on both. Times are
-of the CPU, so that a busy machine does not count.
+Every block of clips is asked both ways, in turns, in one process: what the machine does besides falls on both. Times
+are of the CPU, so that a busy machine does not count.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +56,30 @@ def measure(clips: Path, model: str, task: str) -> dict[str, Any]:
         spent[way] += time.process_time() - began
         return [each.text for each in found]
 
-    files = sorted(clips.rglob("*.wav"))
-    answer(raised(embed_clips(loaded, [(0.0, decode(files[0].open("rb"), encoder.sample_rate).samples)])), "with")
-    spent = dict.fromkeys(spent, 0.0)
-    for at in range(0, len(files), BLOCK_ROWS):
-        began, sounds = time.process_time(), []
-        for path in files[at : at + BLOCK_ROWS]:
+    def decoded(paths: Sequence[Path]) -> list[tuple[float, Any]]:
+        sounds = []
+        for path in paths:
             with path.open("rb") as file:
-                sounds.append((0.0, decode(file, encoder.sample_rate).samples))
-        decoded = time.process_time()
+                sounds.append((0.0, decode(file, sample_rate=encoder.sample_rate).samples))
+        return sounds
+
+    files = sorted(clips.rglob("*.wav"))
+    answer(raised(embed_clips(loaded, decoded(files[:1]))), "with")  # what the first one costs is not counted
+    spent.update(dict.fromkeys(spent, 0.0))
+    for at in range(0, len(files), BLOCK_ROWS):
+        began = time.process_time()
+        sounds = decoded(files[at : at + BLOCK_ROWS])
+        middle = time.process_time()
         heard = raised(embed_clips(loaded, sounds))
-        spent["decode"] += decoded - began
-        spent["hear"] += time.process_time() - decoded
+        spent["decode"] += middle - began
+        spent["hear"] += time.process_time() - middle
         ways = WAYS if at // BLOCK_ROWS % 2 else WAYS[::-1]  # neither always comes first
         texts = [answer(heard, way) for way in ways]
         assert texts[0] == texts[1]
     each = {name: round(1000 * seconds / len(files), 3) for name, seconds in spent.items()}
     without = each["decode"] + each["hear"] + each["without"]
-    return {
-        "files": len(files),
-        "task": task,
-        "ms": each,
-        "share": round((each["with"] - each["without"]) / without, 4),
-    }
+    share = round((each["with"] - each["without"]) / without, 4)
+    return {"files": len(files), "task": task, "ms": each, "share": share}
 
 
 def print_report(figures: dict[str, Any]) -> None:
