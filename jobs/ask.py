@@ -53,6 +53,7 @@ def ask(
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Answer a few files right here, without Ray."""
+    from mats_core.confidence.calibration import NONE, read_calibration
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights, threads_worth, weight_bytes
 
@@ -100,6 +101,10 @@ def ask(
         model, device, types.llm_dtype, encoder_dtype=types.encoder_dtype, mapper_dtype=types.mapper_dtype,
         trust_remote_code=trust_remote_code, allow_parts=allow_parts or (),
     )  # fmt: skip
+    if as_json and score and loaded.calibration is None:
+        _, why = read_calibration(resolve(model), loaded.fingerprint)
+        if why != NONE:
+            typer.echo(f"mats: answers have no confidence: {why}", err=True)
     show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, score=score, many=len(files) > 1)
     code = 0
     for file in files:

@@ -381,7 +381,7 @@ def build_model(work: Path, out: Path, log: Callable[[str], None]) -> int:
     shutil.copytree(world / "trained" / "model", draft)
     shutil.rmtree(out, ignore_errors=True)
     draft.rename(out)
-    log(f"{out}: {_megabytes(out):.1f} MB")
+    log(f"{out}: {_megabytes(out):.1f} MB; its confidence comes from: mats soundworld calibrate --model {out}")
     return 0
 
 

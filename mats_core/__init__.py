@@ -14,6 +14,7 @@
     memory       Santa and the other ways from a sound's vector to a text's
     generation   how the LLM writes: beam search
     scoring      metrics of answers
+    confidence   how far an answer can be trusted: its scores, and the chance that it is right
     model        what puts them together: prompts, tokens, mapper, LLM; model directories
     training     one step, the loop around it, and the schedule
     soundworld   the embedded world of synthesised sounds, and the model shipped with it

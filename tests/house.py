@@ -88,6 +88,7 @@ COVERED_BY = {
     "mats_core.soundworld.made.ablation": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.soundworld.made.card": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.soundworld.made.pretrain": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.soundworld.made.rerank": "tests/mats_core/soundworld/made/test_trust.py",
     "mats_core.soundworld.made.text_training": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.storage.stores.abilities": "tests/mats_core/storage/stores/test_s3.py",
     "mats_core.storage.stores.ranged": "tests/mats_core/storage/stores/test_s3.py",

@@ -131,6 +131,9 @@ class Calibration(BaseModel):
         draft.replace(folder / FILE)
 
 
+NONE = "there is no calibration"
+
+
 def read_calibration(folder: Path, model: str) -> tuple[Calibration | None, str]:
     """The calibration of a local model directory, and why there is none ("" where there is one).
 
@@ -138,9 +141,9 @@ def read_calibration(folder: Path, model: str) -> tuple[Calibration | None, str]
     """
     path = folder / FILE
     if not path.is_file():
-        return None, "there is no calibration"
+        return None, NONE
     given: Any = read_json(path, "model", f"{FILE} in {folder}")
     found: Calibration = checked(Calibration, given, FILE)
     if found.model != model:
-        return None, f"its {FILE} is of another model ({found.model[:12]}, this is {model[:12]})"
+        return None, f"{FILE} is of another model ({found.model[:12]}, this is {model[:12]})"
     return found, ""

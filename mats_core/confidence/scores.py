@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ CLAP_WEIGHT = 4.0
 """What a step of CLAP's cosine weighs beside one of mean log-probability, chosen on validation clips."""
 DIGITS = 3
 """Decimals of a score: in float32 its last digits depend on what is computed beside it, and these hardly ever do."""
+_ENCODING = threading.Lock()  # note: a fast tokenizer that truncates fails in two threads at once
 _TEXTS = 64
 _WORD = re.compile(r"\w+")
 _FEW = 8  # note: of fewer rows, matrix products take other kernels with other last digits
@@ -109,7 +111,8 @@ def embed_answers(texts: Sequence[str], encoder: ClapEncoder | None) -> dict[str
 
     def embed(texts: Sequence[str]) -> list[np.ndarray]:
         filled = [*texts, *[texts[0]] * (_FEW - len(texts))]
-        return list(encoder.embed_text(filled).float().cpu().numpy()[: len(texts)])
+        with _ENCODING:
+            return list(encoder.embed_text(filled).float().cpu().numpy()[: len(texts)])
 
     each = sorted(set(texts))
     found = zip(each, in_batches(each, _TEXTS, embed), strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
+from mats_core.confidence.calibration import NONE
 from mats_core.encoders.facts import refuse_other_encoder
 from mats_core.errors import SettingsError, checked
 from mats_core.memory.bridges import KINDS as BRIDGES
@@ -76,7 +77,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
             answer_stage(spec, "pcm" if embeddings is None else "windows"),
         ],
         check=check,
-        told={"generation": facts.generation, "calibration": calibration},
+        told={"generation": facts.generation, "calibration": calibration} | unused(facts),
     )
     return job, inputs
 
@@ -95,6 +96,11 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     changes = {name: value for name, value in overrides.items() if value is not None}
     santa = checked(SantaSettings, {**facts.config.santa.model_dump(), **changes}, "santa")
     return decoding.model_dump(), santa.model_dump()
+
+
+def unused(facts: ModelFacts) -> dict[str, str]:
+    """Why the calibration that a model has is not used; nothing where it has none, or its own."""
+    return {} if facts.uncalibrated in ("", NONE) else {"calibration_unused": facts.uncalibrated}
 
 
 def checked_calibration(

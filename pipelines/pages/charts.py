@@ -14,7 +14,7 @@ INK, PAPER, RULES = "#6b655b", "#fffefb", "#e4dfd4"
 CURVES = ("#31688e", "#d1495b", "#2a9d5c", "#e6a117", "#7b4ea3", "#555555", "#17a2b8", "#b5651d")
 ROLES = {"pinned": "#8a5a00", "accepted": "#1f6b42", "": "#a8385a"}
 MARKS = {"pinned": "◆", "accepted": "●", "": "○"}
-MOST_POINTS = 400
+MOST_POINTS, FEWEST = 400, 10
 PLOT_ROWS, PLOT_COLUMNS = 12, 60
 
 Line = Sequence[tuple[float, float]]
@@ -99,7 +99,7 @@ def reliability_svg(title: str, tasks: Mapping[str, Sequence[tuple[float, float,
     """Confidence against the share of answers that was right, as SVG; on the diagonal they are the same.
 
     tasks: name → bins (mean confidence, share right, answers), as `mats_core.confidence.reliability_bins` makes them; a
-    dot's size tells how many answers it stands for.
+    dot's size tells how many answers it stands for, and the line leaves out those of fewer than FEWEST.
     """
     picture = _Picture(title, (560, 400), (0.0, 1.0), (0.0, 1.0))
     picture.text(
@@ -110,7 +110,9 @@ def reliability_svg(title: str, tasks: Mapping[str, Sequence[tuple[float, float,
     picture.curve([(0.0, 0.0), (1.0, 1.0)], RULES)
     colours = {name: CURVES[number % len(CURVES)] for number, name in enumerate(tasks)}
     for name, bins in tasks.items():
-        picture.curve([(sure, right) for sure, right, _ in bins], colours[name])
+        line = [(sure, right) for sure, right, count in bins if count >= FEWEST]
+        if len(line) > 1:
+            picture.curve(line, colours[name])
         most = max((count for _, _, count in bins), default=1)
         for sure, right, count in bins:
             tip = f"{name}: {count} answers of confidence {sure:.3f}, {right:.3f} of them right"

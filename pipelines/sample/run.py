@@ -21,7 +21,7 @@ from pipelines.settings.calling import by_name
 from pipelines.settings.sample import SampleSettings
 
 COLUMNS = [
-    "uri", "start_s", "end_s", "task", "question", "answer", "right", "confidence", "stratum", "stratum_rows", "weight",
+    "uri", "start_s", "end_s", "task", "question", "text", "right", "confidence", "stratum", "stratum_rows", "weight",
     "row_id",
 ]  # fmt: skip
 LEAST_ABOVE = 10
@@ -115,7 +115,7 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     confidence = row.get("confidence")
     return {
         "uri": row["uri"], "start_s": start, "end_s": None if long is None else start + long, "task": row.get("task"),
-        "question": row.get("question"), "answer": _answer(row), "right": None,
+        "question": row.get("question"), "text": _answer(row), "right": None,
         "confidence": None if confidence is None else round(float(confidence), 4),
     }  # fmt: skip
 
@@ -199,7 +199,7 @@ def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _
         file.tasks.setdefault(stratum, str(each.get("task") or "answers"))
         if right is None:
             continue
-        if row not in place or row in seen or ("answer" in each and not _same(each["answer"], _answer(shown[row]))):
+        if row not in place or row in seen or ("text" in each and not _same(each["text"], _answer(shown[row]))):
             stale += 1
             continue
         seen.add(row)

@@ -22,9 +22,9 @@ COMMANDS = (
     "import-reference report calibrate evaluate compare demo doctor submit soundworld history benchmark"
 )
 GROUPS = {
-    "soundworld": "build corpus ablate noise adapt evaluate silence card clip",
+    "soundworld": "build corpus ablate noise adapt calibrate evaluate rerank silence card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core gpu generate memory search embed-text scale",
+    "benchmark": "caption evaluate score scan train core gpu generate memory search embed-text scale",
 }
 
 

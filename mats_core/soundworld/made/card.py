@@ -54,8 +54,20 @@ differ by up to 12 dB; background noise lies 10 to 40 dB below; the room is dry 
 `mats soundworld evaluate` measure it.
 {minutes}{chosen}
 {measured_table(numbers, ablation)}
-
+{trust_told(numbers)}
 Label F1 by kind, captions: {_rounded(numbers["captions"]["per_kind"], 2)}.
+"""
+
+
+def trust_told(numbers: dict[str, Any]) -> str:
+    """What the card says of confidence; nothing of a model without."""
+    if not numbers.get("trust"):
+        return ""
+    return """
+Its `confidence` was fitted on validation clips (`mats soundworld calibrate`). Of test clips, upwards the share of
+answers that was right, by confidence (`mats soundworld evaluate --picture`):
+
+![Confidence against the share of answers that was right](../../../docs/reliability.svg)
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 import mats_core
-from mats_core.confidence.calibration import FILE
+from mats_core.confidence.calibration import FILE, Calibration
 from mats_core.confidence.scores import CLAP_WEIGHT
 from mats_core.errors import SettingsError
 from mats_core.model.directory import BUILTIN
@@ -127,6 +127,17 @@ def test_the_best_of_the_beams_is_another_output(sounds: Path, model: Path, tmp_
         caption(sounds, model, tmp_path / "first", rerank=4)
     with pytest.raises(SettingsError, match="there are 4 beams, not 8"):
         caption(sounds, model, tmp_path / "more", rerank=8)
+
+
+def test_a_calibration_of_another_model_is_left_alone_and_told(sounds: Path, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(model, other)
+    Calibration(model="f" * 64, tasks={}).save(other)
+    result = caption(sounds, other, tmp_path / "out")
+    assert result.run["calibration_unused"].startswith("calibration.json is of another model (ffffffffffff")
+    assert result.to_pandas()["confidence"].isna().all() and result.run["calibration"] == ""
+    with pytest.raises(SettingsError, match="is of another model"):
+        caption(sounds, other, tmp_path / "bounded", min_confidence=0.5)
 
 
 def test_too_few_and_remote_models_are_refused(model: Path, judged: Path, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines import run_sample
+from pipelines.calibrate.judging import read_judged
 from pipelines.data import parquet
 from pipelines.sample.draw import allotted, drawn_of, strata_of
 from pipelines.sample.estimate import stratified
 from tests.pipelines.export.made_up import HOSTILE, answer_rows
 
-FIRST = ("uri", "start_s", "end_s", "task", "question", "answer", "right", "confidence", "stratum", "stratum_rows")
+FIRST = ("uri", "start_s", "end_s", "task", "question", "text", "right", "confidence", "stratum", "stratum_rows")
 Lines = list[dict[str, Any]]
 
 
@@ -83,7 +84,7 @@ def test_draw_judge_and_estimate(tmp_path: Path, ending: str) -> None:
     assert tuple(rows[0])[:10] == FIRST and all(row["right"] in ("", None) for row in rows)
     assert sum(float(row["weight"]) for row in rows) == pytest.approx(1000, abs=0.01)
     for row in rows:
-        assert row["answer"] == f"answer {row['row_id']}"
+        assert row["text"] == f"answer {row['row_id']}"
         assert (float(row["start_s"]), float(row["end_s"])) == (0.0, 2.0)
     judge(file, right, ("x", "0"))
     found = run_sample(run=run, judge=file)
@@ -170,7 +171,7 @@ def test_hostile_names_and_answers_survive_and_are_no_formula(tmp_path: Path, en
         assert found[at]["uri"].removeprefix("'") == uri
         if ending != "jsonl":
             assert not str(found[at]["uri"]).startswith(("=", "@", "+", "-"))
-            assert not str(found[at]["answer"]).startswith(("=", "@", "+", "-"))
+            assert not str(found[at]["text"]).startswith(("=", "@", "+", "-"))
     judge(file, np.array([True, False, True, True, False, True]))
     result = run_sample(run=str(tmp_path / "run"), judge=file)
     assert result.judged is not None and result.notes == []
@@ -202,7 +203,7 @@ def test_another_run_and_changed_answers_are_noticed(tmp_path: Path) -> None:
     run_sample(run=run, n=40, out=file)
     judge(file, right)
     rows = read(file)
-    rows[0]["answer"] = "another"
+    rows[0]["text"] = "another"
     write(file, [*rows, rows[1]])
     found = run_sample(run=run, judge=file)
     assert found.notes == ["2 judged rows are left out: the run has another answer there, or none, or they repeat"]
@@ -222,7 +223,7 @@ def test_answers_that_were_held_back_are_estimated_apart(tmp_path: Path) -> None
     parquet.write(str(tmp_path / "run" / "answers" / "part-0.parquet"), rows)
     file = tmp_path / "s.jsonl"
     run_sample(run=str(tmp_path / "run"), n=100, out=file)
-    assert {row["answer"] for row in read(file)} == {f"t{n}" for n in range(100)}
+    assert {row["text"] for row in read(file)} == {f"t{n}" for n in range(100)}
     judge(file, np.arange(100) >= 30)
     found = run_sample(run=str(tmp_path / "run"), judge=file, target=0.9)
     assert found.parts["given"].value == pytest.approx(1.0)
@@ -252,3 +253,17 @@ def test_what_cannot_work_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(SettingsError, match=why):
         run_sample(**{"run": run, **named})
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_judged_sample_is_what_a_calibration_is_fitted_on(tmp_path: Path) -> None:
+    run, right = make_run(tmp_path / "run")
+    for ending in ("csv", "jsonl"):
+        file = tmp_path / f"s.{ending}"
+        run_sample(run=run, n=30, out=file)
+        judge(file, right)
+        found, how = read_judged(str(file))
+        assert how == "a person" and len(found) == 30
+        for each in found:
+            number = int(str(each.text).split()[1])
+            assert (each.right, each.uri, each.start_s) == (right[number], f"/sounds/{number}.wav", 0.0)
+            assert each.task == ("QA" if number % 4 == 0 else "caption")
