@@ -22,7 +22,7 @@ MOST_CLASSES = 60
 MOST_CONFUSED = 26
 EXAMPLES = 3
 MEDIA_BYTES = 24_000_000
-PLANE = (34, 10, 308, 208)
+PLANE = (34, 10, 296, 208)
 """Left, top, right and bottom of the plane in a picture of 320 × 240."""
 GAP_COLOURS = {"text": "var(--right)", "audio": "var(--accent)", "moved": "var(--missed)"}
 
