@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,30 +20,49 @@ ALL = "all"
 """The curve of a task that was not judged by itself: fitted on the answers of all tasks."""
 
 
-CENTRED = "clap_centred"
-"""The sign that a curve makes itself: cosine of answer and sound, each less the mean of those it was fitted on, for
-what all answers and all sounds have in common says nothing of any."""
-
-_Vector: TypeAlias = "Sequence[float] | np.ndarray"
+CENTRED = {"clap_centred": ("answer", "sound"), "question_centred": ("question", "sound")}
+"""Signs that a curve makes of vectors: cosines of two, each less the mean of those it was fitted on, for what all
+answers, or all sounds, have in common says nothing of any."""
 
 
 @dataclass(frozen=True)
 class Signs:
-    """What is known of an answer. values: numbers by name, None where not known, and 1 for words; answer: its embedding
-    [D], None without an encoder; sound: the sound's, before Santa."""
+    """What is known of an answer. values: numbers by name, None where not known, and 1 for words; vectors: embeddings
+    [D] of the "answer", the "question" and, before Santa, the "sound", those there are."""
 
     values: dict[str, float | None]
-    answer: np.ndarray | None = None
-    sound: np.ndarray | None = None
+    vectors: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def with_centred(signs: Signs, centres: Mapping[str, Sequence[float] | np.ndarray]) -> dict[str, float | None]:
+    """The values with those of CENTRED, None where a vector or its centre is not known, or of another size."""
+    found = dict(signs.values)
+    for name, pair in CENTRED.items():
+        apart = [
+            signs.vectors[each] - np.asarray(centres[each])
+            for each in pair
+            if each in signs.vectors and each in centres and len(signs.vectors[each]) == len(centres[each])
+        ]
+        length = float(np.prod([np.linalg.norm(each) for each in apart]))
+        found[name] = float(apart[0] @ apart[1]) / max(1e-9, length) if len(apart) == 2 else None
+    return found
+
+
+def value_of(values: Mapping[str, float | None], name: str) -> float | None:
+    """A sign's value: a number, a word ("answer:bell", 0 where it does not stand there), or a number that counts where
+    a word stands ("question:is*share")."""
+    word, _, number = name.partition("*")
+    if number:
+        return values.get(number) if word in values else 0.0
+    return values.get(name, 0.0 if ":" in name else None)
 
 
 class Curve(BaseModel):
     """Signs → a chance: σ(bias + Σ weight · (sign − mean) / scale), and where there are `steps`, what they make of that
     sum. A number that is not known counts as its mean, a word that does not stand in the answer as 0.
 
-    answer_mean, sound_mean: of CENTRED, both [D] or empty.
-    steps: (log-odds, chance), rising. answers: how many it was fitted on; right: the share of them that was right;
-    ece, auroc, brier: of held-out folds.
+    centres: of the vectors of CENTRED, [D] each. steps: (log-odds, chance), rising. answers: how many it was fitted on;
+    right: the share of them that was right; ece, auroc, brier: of held-out folds.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -53,8 +72,7 @@ class Curve(BaseModel):
     scales: list[float]
     weights: list[float]
     bias: float
-    answer_mean: list[float] = Field(default_factory=list)
-    sound_mean: list[float] = Field(default_factory=list)
+    centres: dict[str, list[float]] = Field(default_factory=dict)
     steps: list[tuple[float, float]] = Field(default_factory=list)
     answers: int = Field(ge=0)
     right: float = Field(ge=0, le=1)
@@ -66,8 +84,8 @@ class Curve(BaseModel):
     def _of_one_size(self) -> Curve:
         if {len(self.means), len(self.scales), len(self.weights)} != {len(self.signs)}:
             raise ValueError("signs, means, scales and weights are not of one size")
-        if len(self.answer_mean) != len(self.sound_mean):
-            raise ValueError("answer_mean and sound_mean are not of one size")
+        if len({len(centre) for centre in self.centres.values()}) > 1:
+            raise ValueError("the centres are not of one size")
         if any(scale <= 0 for scale in self.scales) or self.steps != sorted(self.steps):
             raise ValueError("a scale is not above 0, or the steps do not rise")
         return self
@@ -75,9 +93,9 @@ class Curve(BaseModel):
     def log_odds(self, signs: Signs) -> float:
         """Of the answer with these signs, before the steps."""
         total = self.bias
-        values = {**signs.values, CENTRED: centred(signs, self.answer_mean, self.sound_mean)}
+        values = with_centred(signs, self.centres)
         for name, mean, scale, weight in zip(self.signs, self.means, self.scales, self.weights, strict=True):
-            value = values.get(name, 0.0 if ":" in name else None)  # a word that is not there is known to be none
+            value = value_of(values, name)
             if value is not None and math.isfinite(value):
                 total += weight * (value - mean) / scale
         return total
@@ -89,14 +107,6 @@ class Curve(BaseModel):
             at, chances = zip(*self.steps, strict=True)
             return float(np.interp(odds, at, chances))
         return 1.0 / (1.0 + math.exp(-max(-60.0, min(60.0, odds))))
-
-
-def centred(signs: Signs, answer_mean: _Vector, sound_mean: _Vector) -> float | None:
-    """Cosine of answer and sound less their means [D]; None where one of them is not known or of another size."""
-    if signs.answer is None or signs.sound is None or not len(answer_mean) == len(signs.answer) == len(signs.sound):
-        return None
-    answer, sound = signs.answer - np.asarray(answer_mean), signs.sound - np.asarray(sound_mean)
-    return float(answer @ sound / max(1e-9, float(np.linalg.norm(answer) * np.linalg.norm(sound))))
 
 
 class Calibration(BaseModel):

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from mats_core.confidence.calibration import ALL, CENTRED, Calibration, Curve, Signs, centred
+from mats_core.confidence.calibration import ALL, Calibration, Curve, Signs, value_of, with_centred
 from mats_core.confidence.reliability import auroc, brier, calibration_error
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.1, 1.0)
 """Of the ridge: small ones hold weights near 0, as few judged answers need it."""
-FEW = (CENTRED, "clap_score", "logprob_sum", "alike")
+FEW = ("clap_centred", "clap_score", "logprob_sum", "alike")
 """Signs that are tried by themselves: where hardly any answer is wrong, more of them learn its accidents."""
+CROSSED = (("question:", "share"), ("question:", "question_centred"), ("answer:", "question_centred"))
+"""Numbers that may count for each word by itself: of some questions an LLM's own doubt says much, of others CLAP's view
+of the question; and "no" is wrong where "yes" would be right."""
 LEAST_WORD = (10, 0.01)
 """A word is a sign where it stands in so many judged answers and in this share of them, and is lacking in as many."""
 _SURE = 0.002  # a fold's mistake at full confidence would otherwise decide by itself
@@ -55,7 +58,7 @@ def fit_calibration(
     held_out: dict[str, list[tuple[float, bool]]] = {}
     for task in [*tasks, ALL]:
         own = [each for each in judged if task in (each.task, ALL)]
-        curves[task], chances = fit_curve(own)
+        curves[task], chances = fit_curve(own, with_words=task != ALL)  # words are those of a task
         if task != ALL:
             held_out[task] = [(chance, each.right) for chance, each in zip(chances, own, strict=True)]
     facts = {"data": data, "judged_by": judged_by, "rerank": rerank}
@@ -72,17 +75,20 @@ def figures_table(fitted: Fitted) -> str:
     return "\n".join(lines)
 
 
-def fit_curve(judged: Sequence[Judged]) -> tuple[Curve, list[float]]:
-    """The curve that folds it was not fitted on bear out best, by log loss: with words as signs or without, with its
-    sum through isotonic regression or not; and the chances that those folds got, in order.
+def fit_curve(judged: Sequence[Judged], with_words: bool = True) -> tuple[Curve, list[float]]:
+    """The curve that folds it was not fitted on bear out best, by log loss, and the chances those folds got, in order.
+
+    It has few signs, or all numbers, or words too (unless these are not wanted), or numbers that count for each word;
+    and its sum goes through isotonic regression or not.
 
     Where nearly all answers are right, or wrong, it is their share, whatever the signs.
     """
     right = np.array([each.right for each in judged])
     folds = _folds(right, [each.sound for each in judged])
-    means_of = _means(judged)
-    known = [{**each.signs.values, CENTRED: centred(each.signs, *means_of)} for each in judged]
+    centres = _centres(judged)
+    known = [with_centred(each.signs, centres) for each in judged]
     numbers, words = _names(known)
+    words = words if with_words else []
     if not folds or not numbers:
         share = (right.sum() + 1) / (len(right) + 2)
         curve = Curve(
@@ -92,8 +98,11 @@ def fit_curve(judged: Sequence[Judged]) -> tuple[Curve, list[float]]:
         return curve, [float(share)] * len(right)
     best: tuple[float, np.ndarray, list[str], float] | None = None
     few = [name for name in FEW if name in numbers]
-    choices = [names for names in (few, numbers, [*numbers, *words] if words else []) if names]
-    for names, strength in product(choices, STRENGTHS):
+    choices = [few, numbers, [*numbers, *words] if words else []]
+    if "question_centred" in numbers:
+        crossed = [f"{word}*{number}" for kind, number in CROSSED for word in words if word.startswith(kind)]
+        choices.append([*numbers, *words, *crossed] if crossed else [])
+    for names, strength in product(filter(None, choices), STRENGTHS):
         odds = _apart(_table(known, names), right, folds, strength)
         loss = _log_loss(_sigmoid(odds), right)
         if best is None or loss < best[0] - 1e-4:  # of two that are alike the simpler one
@@ -113,22 +122,20 @@ def fit_curve(judged: Sequence[Judged]) -> tuple[Curve, list[float]]:
     told = ([float(chance) for chance in chances], [bool(true) for true in right])
     curve = Curve(
         signs=names, means=_short(means), scales=_short(scales), weights=_short(weights), bias=bias,
-        answer_mean=_short(means_of[0]), sound_mean=_short(means_of[1]), steps=steps,
+        centres={name: _short(centre) for name, centre in centres.items()}, steps=steps,
         answers=len(right), right=float(right.mean()),
         ece=calibration_error(*told), auroc=auroc(*told), brier=brier(*told),
     )  # fmt: skip
     return curve, told[0]
 
 
-def _means(judged: Sequence[Judged]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean embeddings of answers and of sounds, [D] or empty."""
-    pairs = [
-        (e.signs.answer, e.signs.sound) for e in judged if e.signs.answer is not None and e.signs.sound is not None
-    ]
-    if not pairs:
-        return np.zeros(0), np.zeros(0)
-    answers, sounds = zip(*pairs, strict=True)
-    return np.mean(answers, axis=0), np.mean(sounds, axis=0)
+def _centres(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
+    """Name of a vector → the mean of those there are, [D]."""
+    found: dict[str, list[np.ndarray]] = {}
+    for each in judged:
+        for name, vector in each.signs.vectors.items():
+            found.setdefault(name, []).append(vector)
+    return {name: np.mean(vectors, axis=0) for name, vectors in sorted(found.items())}
 
 
 def _names(known: Sequence[Mapping[str, float | None]]) -> tuple[list[str], list[str]]:
@@ -142,8 +149,7 @@ def _names(known: Sequence[Mapping[str, float | None]]) -> tuple[list[str], list
 
 def _table(known: Sequence[Mapping[str, float | None]], names: Sequence[str]) -> np.ndarray:
     """float64 [N, S]; NaN for numbers that are not known, 0 for words that are not there."""
-    rows = [[each.get(name, 0.0 if ":" in name else None) for name in names] for each in known]
-    return np.array(rows, np.float64)  # None becomes NaN
+    return np.array([[value_of(each, name) for name in names] for each in known], np.float64)  # None becomes NaN
 
 
 def _folds(right: np.ndarray, sounds: Sequence[str]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -71,13 +71,14 @@ def score_answers(
     answers: Sequence[Asked], encoder: ClapEncoder | None, calibration: Calibration | None = None
 ) -> list[Scores]:
     """What is told of each answer; nothing of what no LLM wrote. The texts are embedded together, each once."""
-    vectors = embed_answers([each.text for each in answers if each.beams], encoder)
+    texts = [text for each in answers if each.beams for text in (each.text, each.question) if text]
+    vectors = embed_texts(texts, encoder)
     found = []
     for each in answers:
         if not each.beams:
             found.append(Scores())
             continue
-        signs = signs_of(each, vectors.get(each.text))
+        signs = signs_of(each, vectors)
         confidence = calibration.confidence(each.task, signs) if calibration is not None else None
         told = signs.values["logprob"], signs.values["clap_score"], confidence
         found.append(Scores(_rounded(told[0]), _rounded(told[1]), _rounded(told[2]), signs))
@@ -91,7 +92,7 @@ def _rounded(value: float | None) -> float | None:
 def best_beams(choices: Sequence[tuple[Sequence[Beam], np.ndarray]], encoder: ClapEncoder | None) -> list[int]:
     """Of each sound's beams the one with the largest mean log-probability a token + CLAP_WEIGHT · cosine of its text
     with the sound [D]; the first where nothing can be compared."""
-    vectors = embed_answers([beam.text for beams, _ in choices if len(beams) > 1 for beam in beams], encoder)
+    vectors = embed_texts([beam.text for beams, _ in choices if len(beams) > 1 for beam in beams], encoder)
     found = []
     for beams, sound in choices:
         known = [vectors.get(beam.text) for beam in beams]
@@ -104,7 +105,7 @@ def best_beams(choices: Sequence[tuple[Sequence[Beam], np.ndarray]], encoder: Cl
     return found
 
 
-def embed_answers(texts: Sequence[str], encoder: ClapEncoder | None) -> dict[str, np.ndarray]:
+def embed_texts(texts: Sequence[str], encoder: ClapEncoder | None) -> dict[str, np.ndarray]:
     """Text → its embedding [D], of those that the encoder does not fail on; nothing without an encoder."""
     if encoder is None:
         return {}
@@ -119,14 +120,14 @@ def embed_answers(texts: Sequence[str], encoder: ClapEncoder | None) -> dict[str
     return {text: vector for text, vector in found if not isinstance(vector, Exception)}
 
 
-def signs_of(answer: Asked, vector: np.ndarray | None) -> Signs:
-    """What a calibration may weigh. vector: the answer's embedding [D], where there is one.
+def signs_of(answer: Asked, vectors: Mapping[str, np.ndarray]) -> Signs:
+    """What a calibration may weigh. vectors: embeddings [D] of texts, its answer and its question among them.
 
     logprob: as in `Scores`; logprob_sum: of the whole answer; share: log of the best beam's part of the probability of
     all beams; alike: how many words the beams have in common with the best, by their probability; same: log of the
-    part of those that have the same words; tokens, words: of the answer; clap_score; moved; rms_dbfs; seconds: log of
-    the sound's length; and 1 for each word of the answer ("answer:bell") and of the question ("question:is"), for of
-    some a model is less sure.
+    part of those that have the same words; tokens, words: of the answer; clap_score; clap_question: the question's
+    cosine with the sound; moved; rms_dbfs; seconds: log of the sound's length; and 1 for each word of the answer
+    ("answer:bell") and of the question ("question:is"), for of some a model is less sure.
     """
     sums = np.array([beam.logprob_sum for beam in answer.beams], np.float64)
     parts = np.exp(sums - np.logaddexp.reduce(sums))  # [B], of all beams' probability
@@ -140,11 +141,17 @@ def signs_of(answer: Asked, vector: np.ndarray | None) -> Signs:
         "same": float(np.log(sum(part for part, words in zip(parts, said, strict=True) if words == said[0]))),
         "tokens": float(answer.beams[0].tokens),
         "words": float(len(answer.text.split())),
-        "clap_score": None if vector is None else float(np.dot(vector, answer.embedding)),
+        "clap_score": _cosine(vectors.get(answer.text), answer.embedding),
+        "clap_question": _cosine(vectors.get(answer.question), answer.embedding),
         "moved": answer.moved,
         "rms_dbfs": answer.rms_dbfs,
         "seconds": math.log(max(answer.seconds, 0.1)),
     }
     values |= {"answer:" + word: 1.0 for word in _WORD.findall(answer.text.lower())}
     values |= {"question:" + word: 1.0 for word in _WORD.findall(answer.question.lower())}
-    return Signs(values, vector, answer.embedding)
+    known = {"answer": vectors.get(answer.text), "question": vectors.get(answer.question), "sound": answer.embedding}
+    return Signs(values, {name: vector for name, vector in known.items() if vector is not None})
+
+
+def _cosine(text: np.ndarray | None, sound: np.ndarray) -> float | None:
+    return None if text is None else float(np.dot(text, sound))

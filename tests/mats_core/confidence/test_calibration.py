@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mats_core.confidence.calibration import ALL, CENTRED, FILE, Calibration, Curve, Signs, read_calibration
+from mats_core.confidence.calibration import ALL, FILE, Calibration, Curve, Signs, read_calibration
 from mats_core.errors import SettingsError
 
 
@@ -41,13 +41,20 @@ def test_a_chance_is_the_sum_of_what_is_known(signs: dict[str, float | None], od
 
 def test_what_all_answers_and_sounds_have_in_common_is_taken_off() -> None:
     """Two answers and two sounds that lie near one another: less their means they point the same way, or apart."""
-    own = curve(signs=[CENTRED], means=[0.0], scales=[1.0], weights=[3.0], bias=0.0,
-                answer_mean=[1.0, 0.0], sound_mean=[0.0, 1.0])  # fmt: skip
-    right = Signs({}, np.array([1.0, 0.1]), np.array([0.0, 1.3]))
-    wrong = Signs({}, np.array([1.0, 0.1]), np.array([0.0, 0.9]))
-    assert own.log_odds(right) == pytest.approx(3.0) and own.log_odds(wrong) == pytest.approx(-3.0)
-    for unknown in (Signs({}), Signs({}, right.answer, np.zeros(3)), Signs({}, None, right.sound)):
-        assert own.log_odds(unknown) == 0.0
+    centres = {"answer": [1.0, 0.0], "sound": [0.0, 1.0]}
+    own = curve(signs=["clap_centred"], means=[0.0], scales=[1.0], weights=[3.0], bias=0.0, centres=centres)
+    answer, sound = np.array([1.0, 0.1]), np.array([0.0, 1.3])
+    assert own.log_odds(Signs({}, {"answer": answer, "sound": sound})) == pytest.approx(3.0)
+    assert own.log_odds(Signs({}, {"answer": answer, "sound": np.array([0.0, 0.9])})) == pytest.approx(-3.0)
+    for unknown in ({}, {"sound": sound}, {"answer": answer, "sound": np.zeros(3)}):
+        assert own.log_odds(Signs({}, unknown)) == 0.0
+
+
+def test_a_number_may_count_for_a_word_by_itself() -> None:
+    own = curve(signs=["question:is*share"], means=[-1.0], scales=[0.5], weights=[1.0], bias=0.0)
+    assert own.log_odds(Signs({"question:is": 1.0, "share": -0.5})) == 1.0
+    assert own.log_odds(Signs({"share": -0.5})) == 2.0  # without the word it is 0, whatever the number
+    assert own.log_odds(Signs({"question:is": 1.0, "share": None})) == 0.0
 
 
 def test_steps_take_the_place_of_the_curve() -> None:
@@ -78,7 +85,7 @@ def test_what_is_saved_is_read_for_its_own_model_alone(tmp_path: Path) -> None:
     ("change", "named"),
     [
         ({"weights": [1.0]}, "not of one size"),
-        ({"sound_mean": [1.0]}, "answer_mean and sound_mean"),
+        ({"centres": {"answer": [1.0], "sound": []}}, "centres are not of one size"),
         ({"scales": [0.0, 1.0]}, "a scale is not above 0"),
         ({"steps": [[1.0, 0.5], [0.0, 0.9]]}, "do not rise"),
         ({"bias": "much"}, "bias"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mats_core.confidence.calibration import ALL, CENTRED, Calibration, Signs
+from mats_core.confidence.calibration import ALL, Calibration, Signs
 from mats_core.confidence.fitting import Judged, figures_table, fit_calibration, fit_curve
 from mats_core.confidence.reliability import auroc, calibration_error
 
@@ -55,9 +55,27 @@ def test_sound_and_answer_that_belong_together_are_told_by_their_vectors() -> No
         right = at % 3 > 0
         sound = RNG.standard_normal(8)
         answer = sound if right else RNG.standard_normal(8)
-        judged.append(Judged("caption", Signs({"logprob": 0.0}, answer + 9.0, sound - 9.0), right, str(at)))
+        judged.append(
+            Judged("caption", Signs({"logprob": 0.0}, {"answer": answer + 9.0, "sound": sound - 9.0}), right, str(at))
+        )
     curve, _ = fit_curve(judged)
-    assert CENTRED in curve.signs and (curve.auroc or 0) > 0.95 and len(curve.answer_mean) == 8
+    assert "clap_centred" in curve.signs and (curve.auroc or 0) > 0.95
+    assert {name: len(centre) for name, centre in curve.centres.items()} == {"answer": 8, "sound": 8}
+
+
+def test_claps_view_of_a_question_tells_a_wrong_yes_from_a_right_one() -> None:
+    """A model that says yes and no by chance; the sound has what the question asks for, or lies opposite."""
+    judged = []
+    for at in range(600):
+        question, there, yes = RNG.standard_normal(8), at % 2 == 0, RNG.random() < 0.5
+        sound = question if there else -question
+        words: dict[str, float | None] = {"answer:yes" if yes else "answer:no": 1.0, "question:is": 1.0}
+        vectors = {"question": question, "sound": sound + 0.5 * RNG.standard_normal(8)}
+        judged.append(Judged("QA", Signs({"logprob": -0.7, "share": -0.7, **words}, vectors), yes == there, str(at)))
+    curve, _ = fit_curve(judged)
+    weights = dict(zip(curve.signs, curve.weights, strict=True))
+    assert weights["answer:yes*question_centred"] > 0 > weights["answer:no*question_centred"]
+    assert (curve.auroc or 0) > 0.95
 
 
 def test_each_task_has_its_own_curve_and_all_have_one() -> None:

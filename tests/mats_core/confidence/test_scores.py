@@ -17,7 +17,7 @@ from mats_core.confidence.scores import (
     Asked,
     Beam,
     best_beams,
-    embed_answers,
+    embed_texts,
     score_answers,
     signs_of,
 )
@@ -56,7 +56,7 @@ def test_an_answer_has_its_mean_log_probability_and_its_cosine_with_the_sound() 
 
 def test_texts_are_embedded_once_and_one_that_fails_costs_itself_alone() -> None:
     encoder: Any = Compass()
-    vectors = embed_answers(["east"] * 20 + ["broken", "north"], encoder)
+    vectors = embed_texts(["east"] * 20 + ["broken", "north"], encoder)
     assert sorted(vectors) == ["east", "north"] and vectors["north"] == pytest.approx(NORTH, abs=1e-6)
     assert len(encoder.asked[0]) == 8 and sorted(set(encoder.asked[0])) == ["broken", "east", "north"]
 
@@ -84,13 +84,16 @@ def test_without_an_encoder_or_an_llm_there_is_nothing_to_tell() -> None:
 
 def test_signs_are_what_they_say() -> None:
     beams = (Beam("A bell, rain.", 4, -1.0), Beam("Rain, a bell.", 4, -1.0), Beam("A bell.", 2, -1.0 + math.log(2.0)))
-    signs = signs_of(asked(*beams, question="Is it loud?", rms_dbfs=-20.0, moved=0.9), EAST)
+    signs = signs_of(
+        asked(*beams, question="Is it loud?", rms_dbfs=-20.0, moved=0.9), {"A bell, rain.": EAST, "Is it loud?": NORTH}
+    )
     values = signs.values
     assert values["logprob"] == -0.25 and values["logprob_sum"] == -1.0
     assert values["share"] == pytest.approx(math.log(0.25))
     assert values["alike"] == pytest.approx(0.25 + 0.25 + 0.5 * 2 / 3)  # {a, bell} of {a, bell, rain}
     assert values["same"] == pytest.approx(math.log(0.5))
     assert (values["tokens"], values["words"], values["clap_score"], values["moved"]) == (4.0, 3.0, 1.0, 0.9)
+    assert values["clap_question"] == 0.0 and sorted(signs.vectors) == ["answer", "question", "sound"]
     assert values["rms_dbfs"] == -20.0 and values["seconds"] == pytest.approx(math.log(10.0))
     words = {name for name in values if ":" in name}
     assert words == {"answer:a", "answer:bell", "answer:rain", "question:is", "question:it", "question:loud"}
