@@ -130,6 +130,9 @@ def check_spread(facts: EmbeddingsFacts, setting: str) -> None:
     found: list[Any] = []
     for info in list_parts(facts.uri):
         for batch in read_part(info.uri, READ_ROWS, [column]):
+            if column not in batch.schema.names:
+                problem = f"{storage.public_uri(info.uri)} has no column {column}"
+                raise SettingsError(setting, problem, "embed again")
             values = batch[column].to_pylist()
             found += values if facts.kind == "text" else [each["embedding"] for row in values for each in row or ()]
             if len(found) >= READ_ROWS:
@@ -137,7 +140,8 @@ def check_spread(facts: EmbeddingsFacts, setting: str) -> None:
         if len(found) >= READ_ROWS:
             break
     remedy = "embed again with another CLAP (`mats doctor --model` measures one)"
-    rows = np.array(found[:READ_ROWS], np.float64)
+    # note: rows that are no vectors of this table are told by who takes them all
+    rows = np.array([each for each in found[:READ_ROWS] if each is not None and len(each) == facts.dim], np.float64)
     refuse_alike(rows, storage.public_uri(facts.uri), setting, remedy)
 
 
