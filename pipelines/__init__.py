@@ -19,6 +19,7 @@ train                      embeddings and corpora → model directory
 adapt                      sentences and a model → a model that knows their words
 search                     a run with embeddings and a question → windows of its sounds
 export                     a run → tables, subtitles, manifests, data sets of other programs
+serve                      runs → pages and an API: find, listen, ask, put right
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
 pages                      any of these → one HTML page
 
@@ -53,6 +54,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.pages.report import write_report as write_report
     from pipelines.search.run import SearchResult as SearchResult
     from pipelines.search.run import run_search as run_search
+    from pipelines.serve.run import ServeResult as ServeResult
+    from pipelines.serve.run import run_serve as run_serve
     from pipelines.text.build_memory import BuildMemoryResult as BuildMemoryResult
     from pipelines.text.build_memory import run_build_memory as run_build_memory
     from pipelines.text.embed_text import EmbedTextResult as EmbedTextResult
@@ -77,6 +80,7 @@ _WHERE = {
     "run_evaluate": "pipelines.evaluate.run",
     "run_search": "pipelines.search.run",
     "run_export": "pipelines.export.run",
+    "run_serve": "pipelines.serve.run",
     "write_report": "pipelines.pages.report",
     "RunResult": "pipelines.archive.run",
     "Estimate": "pipelines.archive.dry_run",
@@ -91,6 +95,7 @@ _WHERE = {
     "Evaluation": "pipelines.evaluate.scores",
     "ExportResult": "pipelines.export.run",
     "SearchResult": "pipelines.search.run",
+    "ServeResult": "pipelines.serve.run",
     "SettingsError": "mats_core.errors",
 }
 

@@ -1,1 +1,1 @@
-"""`mats search` and `mats export`: what is found in a captioned archive, and handed on."""
+"""`mats search`, `mats serve` and `mats export`: what is found in a captioned archive, put right, and handed on."""
