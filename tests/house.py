@@ -99,6 +99,7 @@ COVERED_BY = {
     "pipelines.corpus.writing.patterns": "tests/pipelines/corpus/writing/test_captions.py",
     "pipelines.corpus.writing.variety": "tests/pipelines/corpus/writing/test_captions.py",
     "pipelines.evaluate.datasets.asked": "tests/pipelines/corpus/test_reading.py",
+    "pipelines.evaluate.datasets.corrections_reader": "tests/pipelines/evaluate/datasets/test_loading.py",
     "pipelines.evaluate.datasets.definition": "tests/pipelines/evaluate/datasets/test_readers.py",
     "pipelines.evaluate.datasets.folder": "tests/pipelines/evaluate/datasets/test_loading.py",
     "pipelines.evaluate.datasets.soundworld_reader": "tests/pipelines/evaluate/datasets/test_readers.py",

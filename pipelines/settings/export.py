@@ -17,7 +17,7 @@ class ExportSettings(Settings):
     """A run → what other programs read."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "What": ("to", "per", "where", "text"),
+        "What": ("to", "per", "where", "text", "uncorrected"),
         "Run": ("items", "overwrite"),
     }
     run: str = Field(description="OUTPUT of `mats caption` or `mats embed-audio`.")
@@ -36,6 +36,7 @@ class ExportSettings(Settings):
     )
     where: str | None = Field(None, description="Only rows for which this holds: SQL over the run's columns.")
     text: str = Field("text", description="The column that is the text of a subtitle, a manifest or a record.")
+    uncorrected: bool = Field(False, description="The run's own answers, also where `mats serve` put others right.")
     items: int = Field(1000, ge=1, description="Of webdataset and hf: sounds in one file of the data set.")
     overwrite: Overwrite = False
 

@@ -49,6 +49,8 @@ caption broken broken-{n} => 3
 caption nowhere answers-{n} => 2
 embed-audio sounds heard-{n}
 search embedded rain
+serve nowhere => 2
+serve --demo --host 0.0.0.0 => 2
 compact answers compacted-{n}
 report answers --out report-{n}.html
 ask sounds/a.wav
