@@ -5,6 +5,7 @@ What is asked is a sound in samples, so that the model opens no file. An answer 
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Sequence
@@ -147,6 +148,8 @@ class Here:
             self.rate, self.tasks = model.encoder.sample_rate, tasks_of(model)
             self.chunk_s = chunk_seconds(model.encoder.window_seconds)
         except BaseException as error:
+            if not isinstance(error, SettingsError):
+                logging.getLogger(__name__).error("the model cannot be loaded", exc_info=error)
             self.ready.set_exception(error)
             return
         self.ready.set_result(None)

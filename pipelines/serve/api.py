@@ -87,7 +87,7 @@ def described(number: int, served: Served, row: dict[str, Any], window: dict[str
     said = newest if newest is not None and newest.says_something and newest.belongs_to(row) else None
     where = f"{number}/{row['row_id']}"
     told = {name: value for name, value in row.items() if name != "uri"}
-    told["error_message"] = served.plain_message(row["error_message"]) if row.get("error_message") else None
+    told["error_message"] = served.plain_message(row["error_message"]) if row["error_message"] else None
     return told | {
         "run": number,
         "name": served.name(row["uri"]),

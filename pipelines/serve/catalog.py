@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from filelock import FileLock
 
 from mats_core import storage
@@ -50,6 +49,7 @@ LISTED: dict[str, pa.DataType] = {
     "question": pa.string(),
     "text": pa.string(),
     "error_code": pa.string(),
+    "error_message": pa.string(),
     "silent": pa.bool_(),
     "complete": pa.bool_(),
     "confidence": pa.float64(),
@@ -58,6 +58,7 @@ LISTED: dict[str, pa.DataType] = {
 MEMORY = "2GB"
 SPLITS = " .,;:!?()[]{}\"'’“”«»/\\|-–—_*#&+=<>~^%$@`\t\n\r"
 """Between words."""
+_SPACED = str.maketrans(SPLITS, " " * len(SPLITS))
 
 Tell = Callable[[int, int], None]
 
@@ -70,7 +71,9 @@ def open_catalog(run: str, tell: Tell | None = None) -> Catalog:
         problem = f"{storage.public_uri(run)} holds no answers"
         raise SettingsError("runs", problem, "give the OUTPUT of `mats caption`")
     pruned = pruned_rows(run)
-    named = hashlib.blake2b(repr((FORMAT, run)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    named = hashlib.blake2b(
+        repr((FORMAT, list(LISTED), run)).encode("utf-8", "surrogatepass"), digest_size=12
+    ).hexdigest()
     place = cache_folder("serve") / f"{named}.duckdb"
     state = hashlib.blake2b(repr((sorted(parts.items()), pruned)).encode(), digest_size=12).hexdigest()
     with FileLock(f"{place}.lock"):
@@ -83,6 +86,10 @@ def open_catalog(run: str, tell: Tell | None = None) -> Catalog:
             finally:
                 draft.unlink(missing_ok=True)
         return Catalog(place)
+
+
+def _digest(told: object) -> str:
+    return hashlib.blake2b(repr(told).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _connect(place: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
@@ -177,24 +184,22 @@ def _add(database: duckdb.DuckDBPyConnection, block: pa.Table, first: int) -> No
     block = block.add_column(0, "number", pa.array(np.arange(first, first + len(block))))
     database.register("block", block)
     database.execute("INSERT INTO rows SELECT * FROM block")
-    found = database.sql(
-        """
-        SELECT word, (number - ?)::USMALLINT AS row FROM (
-            SELECT number, unnest(list_distinct(string_split(translate(lower(text), ?, ?), ' '))) AS word FROM block
-        ) WHERE word <> '' ORDER BY word, row
-        """,
-        params=[first, SPLITS, " " * len(SPLITS)],
-    ).to_arrow_table()
     database.unregister("block")
-    if len(found):
-        runs = pc.run_end_encode(found["word"].combine_chunks())
-        ends = np.concatenate([[0], np.asarray(runs.run_ends)]).astype(np.int32)
-        rows = np.ascontiguousarray(found["row"].to_numpy(), "<u2")
-        held = pa.Array.from_buffers(pa.binary(), len(ends) - 1, [None, pa.py_buffer(2 * ends), pa.py_buffer(rows)])
-        words = pa.table({"word": runs.values, "first": pa.array(np.full(len(ends) - 1, first)), "rows": held})
-        database.register("found", words)
+    having: dict[str, list[int]] = {}
+    for at, text in enumerate(block["text"].to_pylist()):
+        for word in set(words_of(text)) if text else ():
+            having.setdefault(word, []).append(at)
+    if having:
+        words = sorted(having)
+        rows = [np.array(having[word], "<u2").tobytes() for word in words]
+        database.register("found", pa.table({"word": words, "first": np.full(len(words), first), "rows": rows}))
         database.execute("INSERT INTO words SELECT * FROM found")
         database.unregister("found")
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text as they are indexed."""
+    return text.lower().translate(_SPACED).split()
 
 
 class Catalog:
@@ -282,11 +287,6 @@ class Catalog:
         """(part file, place in it) of a row."""
         found = self.select("SELECT part, place FROM rows WHERE row_id = ?", [row_id])
         return (self.paths[found[0][0]], int(found[0][1])) if found else None
-
-    @staticmethod
-    def words(text: str) -> list[str]:
-        """The words of a text as they are indexed."""
-        return text.lower().translate(str.maketrans(SPLITS, " " * len(SPLITS))).split()
 
     def close(self) -> None:
         """Let go of the file."""

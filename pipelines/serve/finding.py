@@ -20,7 +20,7 @@ from pipelines.output.corrections import Correction
 from pipelines.search.asking import Asker
 from pipelines.search.run import OpenRun, query_vector
 from pipelines.search.words import joined, search_words
-from pipelines.serve.catalog import Catalog
+from pipelines.serve.catalog import words_of
 from pipelines.serve.remembering import Remembering
 from pipelines.serve.runs import Served
 from pipelines.settings.search import SearchSettings
@@ -253,5 +253,5 @@ def condition_of(query: Query) -> tuple[str, list[Any]]:
 
 
 def _has(text: str, asked: Sequence[str]) -> bool:
-    words = Catalog.words(text)
+    words = words_of(text)
     return all(any(word.startswith(each) for word in words) for each in asked)

@@ -100,12 +100,7 @@ def open_state(settings: ServeSettings, progress: Callable[[Progress], None] | N
     upload = (settings.upload_mb * 10**6, settings.upload_s) if settings.demo else None
     state = State(runs, Finder(runs), Sounds(), upload=upload, user=_user() if settings.local else "")
     state.answerer, state.silent_why = _answerer(settings, runs)
-    for served in runs:
-        try:
-            vectors_folder(served.run)
-        except SettingsError:
-            continue
-        threading.Thread(target=_open_index, args=(served, settings), daemon=True).start()
+    threading.Thread(target=_open_indices, args=(runs, settings, state.answerer), daemon=True).start()
     return state
 
 
@@ -150,17 +145,25 @@ def _answerer(settings: ServeSettings, runs: list[Served]) -> tuple[Answerer | N
     return Here(model, settings.device, settings.allow_parts), ""
 
 
-def _open_index(served: Served, settings: ServeSettings) -> None:
-    """Open a run's index, building it first where need be; until then its sounds cannot be searched."""
-    try:
-        opened = open_run(served.run)
-        asker = Asker(settings.model or opened.model, settings.device, tuple(settings.allow_parts))
-        asker.check(opened.encoder, storage.public_uri(served.run))
-    except Exception as error:
-        served.notes.append(f"its sounds cannot be searched ({first_line(error)})")
-        return
-    served.notes += opened.notes
-    served.asker, served.opened = asker, opened
+def _open_indices(runs: list[Served], settings: ServeSettings, answerer: Answerer | None) -> None:
+    """Open the runs' indices, building them first where need be; until then their sounds cannot be searched."""
+    if answerer is not None:
+        answerer.ready.exception()  # transformers is not to be imported by two threads at once
+    for served in runs:
+        try:
+            vectors_folder(served.run)
+        except SettingsError:
+            continue
+        try:
+            opened = open_run(served.run)
+            asker = Asker(settings.model or opened.model, settings.device, tuple(settings.allow_parts))
+            asker.check(opened.encoder, storage.public_uri(served.run))
+        except Exception as error:
+            why = error.problem if isinstance(error, SettingsError) else first_line(error)
+            served.notes.append(f"its sounds cannot be searched ({served.plain_message(why)})")
+            continue
+        served.notes += map(served.plain_message, opened.notes)
+        served.asker, served.opened = asker, opened
 
 
 def _serve(

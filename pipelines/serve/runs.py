@@ -22,11 +22,12 @@ from pipelines.output.record import read_run
 from pipelines.search.asking import Asker
 from pipelines.search.run import OpenRun
 from pipelines.serve.catalog import Catalog, Tell, open_catalog
+from pipelines.settings.base import anchored
 
 REFRESHED_S = 2.0
 """How long what others wrote may stay unseen."""
 DETAILS = (
-    *("segments", "neighbors", "error_message", "chunk_id", "run_id", "model_fingerprint", "lost_s", "peak_dbfs"),
+    *("segments", "neighbors", "chunk_id", "run_id", "model_fingerprint", "lost_s", "peak_dbfs"),
     *("rms_dbfs", "logprob", "clap_score", "tag", "text_unsure"),
 )
 """Columns that are read from the part file when one row is looked at."""
@@ -110,6 +111,7 @@ class Served:
 
 def open_served(run: str, tell: Tell | None = None) -> Served:
     """A run to be served; makes or extends its catalog. Raises SettingsError."""
+    run = anchored(run)
     record = read_run(run) or {}
     model = (record.get("settings") or {}).get("model") or "builtin"
     label = os.path.basename(public_uri(run).rstrip("/")) or "run"

@@ -89,7 +89,7 @@
       if (chips.firstChild) { said.appendChild(chips); }
       if (answer.neighbors.length) {
         said.appendChild(make("h3", "", "Neighbours that pulled the answer"));
-        var list = said.appendChild(make("div", "details")).appendChild(make("ol", "near"));
+        var list = said.appendChild(make("ol", "near"));
         answer.neighbors.slice(0, 8).forEach(function (near) {
           var item = list.appendChild(make("li"));
           item.appendChild(make("span", "", (100 * near.weight).toFixed(0) + " %"));
