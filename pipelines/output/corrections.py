@@ -167,7 +167,7 @@ class Corrections:
             raise Conflict(now)
         made = Correction(
             row_id=row["row_id"], version=seen + 1, action=action, by=_checked("by", by),
-            at=datetime.datetime.now(datetime.timezone.utc), answer=row.get("text"), uri=row["uri"],
+            at=_now(), answer=row.get("text"), uri=row["uri"],
             start_s=row.get("start_s") or 0.0, duration_s=row.get("decoded_s") or row.get("duration_s"),
             chunk_id=row.get("chunk_id"), task=row.get("task"), question=row.get("question"),
             run_id=row.get("run_id"), model_fingerprint=row.get("model_fingerprint"), **wanted,
@@ -181,6 +181,12 @@ class Corrections:
         with self._lock:
             self._history.setdefault(made.row_id, {})[made.version] = made
         return made
+
+
+def _now() -> datetime.datetime:
+    """This moment, as exact as it is stored."""
+    moment = datetime.datetime.now(datetime.timezone.utc)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _read(uri: str) -> Correction:
@@ -219,6 +225,20 @@ def _plain(value: Any, most: int, what: str) -> str:
     if len(text) > most:
         raise ValueError(f"{what} has at most {most} characters")
     return text
+
+
+def copy_corrections(output: str, to: str) -> int:
+    """Put what was said of the rows of one OUTPUT beside the same rows in another; how many files were new there."""
+    folder = storage.join(output, FOLDER)
+    listed = (
+        [info for info in storage.list_files(folder) if _NAME.fullmatch(info.path)] if storage.is_dir(folder) else []
+    )
+
+    def copy(info: storage.FileInfo) -> bool:
+        return storage.create_bytes(storage.join(to, FOLDER, info.path), storage.read_bytes(info.uri))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return sum(pool.map(copy, listed))
 
 
 def read_corrections(output: str) -> dict[int, Correction]:

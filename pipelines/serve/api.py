@@ -6,6 +6,7 @@ import asyncio
 import base64
 import re
 import tempfile
+import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,6 +44,7 @@ class State:
     user: str = ""
     upload: tuple[int, float] | None = None
     checked: set[tuple[int, int]] = field(default_factory=set)
+    loading: threading.Thread | None = None
 
     def find(self, run: int, row: int) -> tuple[Served, dict[str, Any]]:
         """A run and a row of it; HTTPException 404 where there is none."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pipelines.serve.api import State
 
 NONE = "none"
-GRACE_S = 3
-"""How long requests may go on when the server is stopped."""
+GRACE_S, END_S = 3, 30
+"""How long requests may go on when the server is stopped, and what is still loading."""
 
 
 @dataclass
@@ -100,7 +100,8 @@ def open_state(settings: ServeSettings, progress: Callable[[Progress], None] | N
     upload = (settings.upload_mb * 10**6, settings.upload_s) if settings.demo else None
     state = State(runs, Finder(runs), Sounds(), upload=upload, user=_user() if settings.local else "")
     state.answerer, state.silent_why = _answerer(settings, runs)
-    threading.Thread(target=_open_indices, args=(runs, settings, state.answerer), daemon=True).start()
+    state.loading = threading.Thread(target=_open_indices, args=(runs, settings, state.answerer), daemon=True)
+    state.loading.start()
     return state
 
 
@@ -108,6 +109,8 @@ def close_state(state: State) -> None:
     """Let go of the model, the decoders and the catalogs."""
     if state.answerer is not None:
         state.answerer.close()
+    if state.loading is not None:
+        state.loading.join(END_S)  # note: a thread in a native library when the interpreter ends makes that a crash
     state.sounds.close()
     for served in state.runs:
         served.catalog.close()

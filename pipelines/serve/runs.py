@@ -47,15 +47,18 @@ class Served:
     asker: Asker | None = None
     notes: list[str] = field(default_factory=list)
     changes: int = 0
-    _seen_at: float = 0.0
+    _seen_at: float = -1e9
+    _rest: float = REFRESHED_S
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _said: dict[int, Correction] = field(default_factory=dict)
 
     def said(self) -> dict[int, Correction]:
         """What counts of what was said, by rows; with what others wrote up to REFRESHED_S ago."""
         with self._lock:
-            if time.monotonic() - self._seen_at > REFRESHED_S:
+            began = time.monotonic()
+            if began - self._seen_at > self._rest:
                 self._renew(self.corrections.refresh())
+                self._rest = max(REFRESHED_S, 20 * (time.monotonic() - began))  # a store may take long to list
             return self._said
 
     def look(self) -> None:
@@ -65,7 +68,7 @@ class Served:
             self._renew([-1])
 
     def _renew(self, changed: list[int]) -> None:
-        if changed or not self._seen_at:
+        if changed or self._seen_at < 0:
             self._said = self.corrections.standing()
             self.changes += 1
         self._seen_at = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def measure(place: Path, rows: int) -> dict[str, Any]:
             times.append(1e3 * seconds)
         found[name] = {"total": page.total, "first_ms": times[0], "median_ms": float(np.median(times))}
         say(f"{name}: {found[name]}")
+    found["the first page in HTML"] = page_times(served)
     size = sum(path.stat().st_size for path in (place / "run" / "answers").iterdir())
     return {
         "rows": served.catalog.rows, "cores": usable_cores(), "parquet_gb": round(size / 1e9, 2),
@@ -71,6 +73,38 @@ def measure(place: Path, rows: int) -> dict[str, Any]:
         "build_s": round(build_s, 1), "peak_mb": round(max(held, default=0)), "open_s": round(open_s, 2),
         "queries": found,
     }  # fmt: skip
+
+
+def page_times(served: Any) -> dict[str, Any]:
+    """The page itself, out of the application: rows found, rendered, with all headers."""
+    from pipelines.serve.api import State
+    from pipelines.serve.app import make_app
+    from pipelines.serve.finding import Finder
+    from pipelines.serve.sounds import Sounds
+
+    app = make_app(State([served], Finder([served]), Sounds()))
+    scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "scheme": "http",
+             "http_version": "1.1", "headers": [(b"host", b"localhost")], "server": ("localhost", 80)}  # fmt: skip
+
+    async def ask() -> int:
+        status = 0
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        await app(dict(scope), receive, send)
+        return status
+
+    times = []
+    for _ in range(TRIES):
+        status, seconds = timed(lambda: asyncio.run(ask()))
+        assert status == 200
+        times.append(1e3 * seconds)
+    return {"total": served.catalog.rows, "first_ms": times[0], "median_ms": float(np.median(times))}
 
 
 def write_run(run: str, rows: int) -> None:

@@ -19,11 +19,14 @@ from tests.pipelines.pages.made_up import row, write_run
 pytestmark = pytest.mark.processes
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_says_where_it_is_and_ends_by_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "model"), [(signal.SIGINT, "none"), (signal.SIGTERM, "none"), (signal.SIGINT, "builtin")]
+)
+def test_it_says_where_it_is_and_ends_by_a_signal(tmp_path: Path, number: signal.Signals, model: str) -> None:
+    """Also while it is still loading the model."""
     run = write_run(tmp_path / "run", [row(0, "/in/a.wav")])
     process = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "serve", run, "--port", "0", "--model", "none"],
+        [sys.executable, "-m", "jobs", "serve", run, "--port", "0", "--model", model],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"MATS_CACHE": str(tmp_path / "c")},
     )  # fmt: skip
     assert process.stdout is not None and process.stderr is not None
@@ -32,7 +35,7 @@ def test_it_says_where_it_is_and_ends_by_a_signal(tmp_path: Path, number: signal
     with urllib.request.urlopen(line.split()[0] + "api/runs", timeout=30) as answer:
         assert answer.status == 200
     process.send_signal(number)
-    assert process.wait(30) == 130
+    assert process.wait(60) == 130
     assert process.stderr.read().splitlines()[-1] == "mats: interrupted"
 
 

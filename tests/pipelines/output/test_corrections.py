@@ -16,6 +16,7 @@ from pipelines.output.corrections import (
     ADDED,
     Conflict,
     Corrections,
+    copy_corrections,
     corrected,
     corrected_records,
     read_corrections,
@@ -191,6 +192,16 @@ def test_what_is_known_to_be_right_becomes_records(tmp_path: Path) -> None:
         ("A dog.", "caption", "", "A dog."),
         ("A cat.", "QA", "Is there a dog?", "no"),  # of the sound whose caption is known; the other is not
     ]
+
+
+def test_what_was_said_goes_along_with_its_rows(tmp_path: Path) -> None:
+    said = Corrections(str(tmp_path / "a"))
+    said.correct(row(), 0, "Ann", {"text": "A cat."})
+    assert copy_corrections(str(tmp_path / "a"), str(tmp_path / "b")) == 1
+    said.correct(row(), 1, "Ann", {"mark": "right"})
+    assert copy_corrections(str(tmp_path / "a"), str(tmp_path / "b")) == 1
+    assert read_corrections(str(tmp_path / "b"))[3] == said.newest(3)
+    assert copy_corrections(str(tmp_path / "none"), str(tmp_path / "b")) == 0
 
 
 def test_a_damaged_file_is_named_and_what_is_no_correction_is_left_alone(tmp_path: Path) -> None:
