@@ -244,7 +244,9 @@ class Catalog:
         return mask
 
     def with_words(self, beginnings: Sequence[str]) -> np.ndarray:
-        """bool [rows]: whose text has, for each of these, a word that begins so."""
+        """bool [rows]: whose text has, for each of these, a word that begins so; none where these are none."""
+        if not beginnings:
+            return np.zeros(self.rows, bool)
         chosen = " OR ".join(["starts_with(word, ?)"] * len(beginnings))
         sql = f"SELECT word, first, rows FROM words WHERE {chosen}"
         found = self._database.cursor().execute(sql, list(beginnings)).fetchall()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from mats_core.errors import SettingsError
 from pipelines.output.corrections import Correction
@@ -49,6 +49,12 @@ class Query(BaseModel, extra="forbid"):
         "", description="Corrected: any, none; marked right, wrong; given another text."
     )
     after: str = Field("", max_length=60, description="Where the page before ended: its `next`.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_is_empty(cls, values: Any) -> Any:
+        """A form sends its empty fields too."""
+        return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values
 
     @property
     def key(self) -> Hashable:

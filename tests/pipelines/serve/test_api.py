@@ -70,6 +70,10 @@ def test_a_search_in_the_address_shows_its_rows_and_stays_in_the_form(state: Sta
     assert [each["data-row"] for each in page.all("article")] == ["0"]
     fields = {a.get("name"): a.get("value") for a in page.all("input")}
     assert fields["q"] == "low" and fields["low"] == "0.5"
+    empty = {"q": "", "run": "", "low": "", "high": "", "name": "", "said": "", "task": ""}
+    assert len(Page(client(state).get("/", params=empty).text).all("article")) == 4, (
+        "as a form without scripts sends it"
+    )
     for wrong in ({"by": "magic"}, {"unknown": "1"}, {"low": "x"}):
         assert client(state).get("/", params=wrong).status_code == 422
     sound = client(state).get("/", params={"q": "x", "by": "sound"})

@@ -68,6 +68,7 @@ def everything(finder: Finder, **asked: Any) -> list[tuple[int, int]]:
         ({"name": "IN/0"}, lambda at: at < 10),
         ({"name": "'; DROP TABLE rows; --"}, lambda at: False),
         ({"task": "QA"}, lambda at: False),
+        ({"q": "!?"}, lambda at: False),
     ],
 )
 def test_filters_and_words_find_their_rows_page_by_page(tmp_path: Path, asked: dict[str, Any], holds: Any) -> None:
