@@ -186,6 +186,24 @@ def test_of_two_windows_the_second_is_told_and_may_write_again(page: Callable[..
     there.switch_to.window(first)
 
 
+def test_the_token_is_asked_for_once_and_no_script_sees_it(browser: Any, place: Path, server: Running) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MATS_CACHE", str(place / "cache"))
+        closed = Running(runs=[str(place / "run")], model="none", token="0123456789abcdef")
+    try:
+        browser.get(closed.url)
+        browser.find_element("name", "token").send_keys("0123456789abcdef\n")
+        wait(browser, lambda _: len(browser.find_elements("css selector", ".row")) == 4)
+        assert "token" not in browser.current_url and browser.execute_script("return document.cookie") == ""
+        browser.get(f"{closed.url}?q=high")
+        assert len(browser.find_elements("css selector", ".row")) == 1
+        wait(browser, lambda _: browser.find_element("css selector", ".row img").get_property("naturalWidth") == 480)
+    finally:
+        browser.delete_all_cookies()
+        browser.get_log("browser")  # 401 is in it
+        closed.end()
+
+
 def test_the_help_tells_the_keys(page: Callable[..., Any]) -> None:
     there = page()
     press(there, "?")
