@@ -43,9 +43,11 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 
 
-def chunk_id(path: str, version: str, start_s: float) -> str:
-    """Hash of (path relative to the input root, version, start): the same wherever the root lies."""
-    text = json.dumps([path, version, round(start_s, 3)]).encode()
+def chunk_id(path: str, version: str, start_s: float, end_s: float | None = None) -> str:
+    """Hash of (path relative to the input root, version, start): the same wherever the root lies. end_s: of the
+    stretch that a list means, where it does not mean all to the end of the file."""
+    stretch = [] if end_s is None else [round(end_s, 3)]
+    text = json.dumps([path, version, round(start_s, 3), *stretch]).encode()
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
@@ -56,23 +58,28 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
     known = ("format", "sample_rate", "channels", "duration_source")
     base: dict[str, Any] = {name: getattr(info, name, None) for name in known}
     base.update(uri=storage.public_uri(entry.uri), size_bytes=entry.size, version=entry.version)
-    chunks: list[tuple[float, float | None]] = [(0.0, None)]
-    code = getattr(info, "code", None)
+    base["size_bytes"] = entry.size or getattr(info, "size_bytes", 0)
+    chunks: list[tuple[float, float | None]] = [(entry.start_s, None)]
+    code, message = getattr(info, "code", None), str(getattr(info, "message", "") or info)
+    length = getattr(info, "duration_s", None)
+    if code is None and length is not None and 0 < length <= entry.start_s:
+        code, message = "empty_audio", f"begins at {entry.start_s:g} s, and the file ends at {length:.1f} s"
     if code is not None:
-        message = str(getattr(info, "message", "") or info)
         base.update(duration_source="unknown", error_code=code, error_message=message)
     else:
         base.update(error_code=None, error_message=None)
-        chunks = chunk_starts(info.duration_s, chunk_s)
-        if info.duration_s is not None:
-            chunks[-1] = (chunks[-1][0], info.duration_s - chunks[-1][0])
+        end = length if entry.end_s is None else min(entry.end_s, length or entry.end_s)
+        starts = chunk_starts(None if end is None else end - entry.start_s, chunk_s)
+        chunks = [(entry.start_s + start, duration) for start, duration in starts]
+        if end is not None:
+            chunks[-1] = (chunks[-1][0], end - chunks[-1][0])
     return [
         {
             **base,
-            "chunk_id": chunk_id(entry.path, entry.version, start),
+            "chunk_id": chunk_id(entry.path, entry.version, start, entry.end_s),
             "start_s": start,
             "duration_s": duration,
-            "last": start == chunks[-1][0],
+            "last": start == chunks[-1][0] and entry.end_s is None,
         }
         for start, duration in chunks
     ]

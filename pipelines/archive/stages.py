@@ -122,7 +122,8 @@ class DecodeStage(ShardStage):
             start_s, size = row["start_s"] or 0.0, row["size_bytes"] or 0
             # the last chunk reads to the end of the file, whatever the header said
             duration_s = None if row["last"] else row["duration_s"]
-            requests.append(DecodeRequest(uris[index], start_s, duration_s, size, row["version"] or ""))
+            channel = rows["only_channel"][index].as_py() if "only_channel" in rows.schema.names else None
+            requests.append(DecodeRequest(uris[index], start_s, duration_s, size, row["version"] or "", channel))
         for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
             row = found[index]
             if not isinstance(result, AudioError):

@@ -46,6 +46,14 @@ REQUESTS: Columns = {
 REQUEST_COLUMNS = tuple(REQUESTS)
 """What a list may ask of each of its sounds; strings."""
 
+PLACES: Columns = {
+    "start_s": (pa.float64(), "Where the stretch begins that is meant, in seconds; without one: at the beginning."),
+    "end_s": (pa.float64(), "Where it ends; without one: at the end of the file."),
+    "only_channel": (pa.int64(), "The only channel that is heard, from 0; without one: the mean of all."),
+}
+PLACE_COLUMNS = tuple(PLACES)
+"""What of its sound a row of a list means, where not all of it. The last is an own column of its OUTPUT."""
+
 WORK_SCHEMA = pa.schema(
     [
         ("row_id", pa.int64()),
