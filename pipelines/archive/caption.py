@@ -13,8 +13,9 @@ from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
-from pipelines.archive.stages import answer_stage, decode_stage, fetch_stage, model_spec
+from pipelines.archive.stages import answer_stage, model_spec
 from pipelines.cluster.progress import Progress
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
