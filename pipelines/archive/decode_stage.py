@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from mats_core import storage
+from mats_core.audio.windows import TAIL_S
 from pipelines.archive.headers import decoders_worth, make_decoder
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import DECODER_CPUS
@@ -147,33 +148,56 @@ def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
 
 
 class FetchStage(ShardStage):
-    """Reads the windows of rows out of the OUTPUT of an embed-audio run."""
+    """Reads the windows of rows out of the OUTPUT of an embed-audio run. per: what a row is, a minute or a window."""
 
-    def __init__(self, context: StageContext, embeddings: str) -> None:
+    MORE: tuple[str, ...] = ()
+
+    def __init__(self, context: StageContext, embeddings: str, per: str = "minute") -> None:
         super().__init__(context)
-        self._embeddings = embeddings
+        self._embeddings, self._per = embeddings, per
         self._part, self._table = "", pa.table({})
 
     def load(self, rows: pa.Table) -> pa.Table:
         """`rows` with the windows and seconds that are stored for them."""
         started = time.monotonic()
         windows: list[Any] = []
-        told: dict[str, list[Any]] = {name: [] for name in SOUND}
-        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
-            if self._part != part:
-                uri = storage.join(self._embeddings, FOLDER, part)
-                newer = [name for name in SOUND if name != "decoded_s"]
-                self._part, self._table = part, parquet.read(uri, ["windows", "decoded_s"], newer=newer)
-            windows.append(self._table["windows"][at].as_py())
-            for name, values in told.items():
-                values.append(self._table[name][at].as_py() if name in self._table.schema.names else None)
-        for name, kind in SOUND.items():
-            rows = with_column(rows, name, told[name], kind)
+        told: list[dict[str, Any]] = []
+        for row in rows.select(("part", "part_row", "start_s", "duration_s", *ERROR)).to_pylist():
+            found, sound = self.read(row)
+            windows.append(found)
+            told.append({**{name: row[name] for name in ERROR}, **sound})
+        for name, kind in (SOUND | dict.fromkeys(ERROR, pa.string())).items():
+            rows = with_column(rows, name, [each[name] for each in told], kind)
         rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
         return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
 
+    def read(self, row: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """The windows of a row of the work list, and what is told of its sound."""
+        sound = self.stored(row["part"], row["part_row"])
+        windows, start_s = sound.pop("windows") or [], sound.pop("start_s")
+        if self._per != "window" or not windows:
+            return windows, sound
+        offset = (row["start_s"] or 0.0) - (start_s or 0.0)
+        at = min(range(len(windows)), key=lambda index: abs(windows[index]["start_s"] - offset))
+        # note: as when audio is read: a rest shorter than this belongs to the window before it
+        stop = len(windows) if at == len(windows) - 2 and windows[-1]["weight"] < TAIL_S else at + 1
+        whole = bool(sound["complete"]) or None
+        sound = {**dict.fromkeys(SOUND), "decoded_s": row["duration_s"], "complete": whole, "lost_s": whole and 0.0}
+        return [{**each, "start_s": each["start_s"] - offset} for each in windows[at:stop]], sound
 
-def fetch_stage(embeddings: str) -> Stage:
+    def stored(self, part: str, at: int) -> dict[str, Any]:
+        """What is stored in a row of a part: windows, start_s, SOUND and MORE, None for what older ones lack."""
+        if self._part != part:
+            uri = storage.join(self._embeddings, FOLDER, part)
+            newer = [name for name in SOUND if name != "decoded_s"]
+            there = ["windows", "decoded_s", "start_s", *self.MORE]
+            self._part, self._table = part, parquet.read(uri, there, newer=newer)
+        names = self._table.schema.names
+        wanted = ("windows", "start_s", *SOUND, *self.MORE)
+        return {name: self._table[name][at].as_py() if name in names else None for name in wanted}
+
+
+def fetch_stage(embeddings: str, per: str = "minute") -> Stage:
     """Declares the stage that reads the audio embeddings of an OUTPUT."""
-    reads, writes = ("part", "part_row"), ("windows", *SOUND)
-    return Stage("fetch", FetchStage, (embeddings,), reads, writes, cpus=DECODER_CPUS)
+    reads, writes = ("part", "part_row", "start_s", "duration_s", *ERROR), ("windows", *SOUND, *ERROR)
+    return Stage("fetch", FetchStage, (embeddings, per), reads, writes, cpus=DECODER_CPUS)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import bisect
 import glob
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import Uri, uri_text, windows_path
-from pipelines.data import embeddings, generations
+from pipelines.data import embeddings, generations, parquet
 from pipelines.data.inputs import manifests
 from pipelines.data.inputs.entries import CHANNEL, Entry, Input, may_name, own_columns, refusal
 from pipelines.data.inputs.files import file_input, sounds_within, unreadable
-from pipelines.data.inputs.rows import Naming, entries_of, list_input, rows_of
+from pipelines.data.inputs.rows import Naming, Row, entries_of, list_input, rows_of
 from pipelines.data.inputs.sounds import sound_column
 from pipelines.data.lists import LIST_ENDINGS, read_table
+from pipelines.data.results import Ranges, pruned_rows
 from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
 
 OTHER_LISTS = (".tsv", ".ndjson", ".json", ".json.gz", ".ndjson.gz", ".txt", ".xls", ".xlsx")
@@ -25,13 +28,18 @@ MANIFEST_SIDECAR = "_manifest.json"
 
 
 def open_input(
-    uri: Uri, schemes: list[str] | None = None, columns: list[str] | None = None, all_files: bool = False
+    uri: Uri,
+    schemes: list[str] | None = None,
+    columns: list[str] | None = None,
+    all_files: bool = False,
+    in_order: bool = False,
 ) -> Input:
     """The entries of `uri`; raises SettingsError when it is nothing that can be read.
 
     `schemes`: kinds of storage that the rows of a list or manifest may name ("file", "s3", …). By default any
     for a list on a local disk, and its own kind for one that lies elsewhere. `columns`: those of a list's own that
     are carried along; by default all. `all_files`: of a folder, whatever its files' names end in.
+    `in_order`: of audio embeddings, as their files were listed, all chunks of one together.
     """
     uri = uri_text(uri)
     if not uri.strip():
@@ -42,7 +50,7 @@ def open_input(
     try:
         if storage.is_dir(uri):
             if embeddings.has_facts(uri):
-                return _table_input(storage.join(uri, embeddings.FOLDER), "embeddings", allowed, columns)
+                return _table_input(storage.join(uri, embeddings.FOLDER), "embeddings", allowed, columns, in_order)
             if storage.exists(storage.join(uri, MANIFEST_SIDECAR)):
                 return _table_input(storage.join(uri, "manifest"), "manifest", allowed, columns)
         elif ending.endswith(LIST_ENDINGS + OTHER_LISTS) and not (glob.has_magic(uri) and not storage.exists(uri)):
@@ -87,8 +95,11 @@ def _list_kind(uri: str) -> str:
 _ENDINGS = ", ".join(LIST_ENDINGS)
 
 
-def _table_input(folder: str, kind: str, allowed: frozenset[str] | None, columns: list[str] | None) -> Input:
-    """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are."""
+def _table_input(
+    folder: str, kind: str, allowed: frozenset[str] | None, columns: list[str] | None, in_order: bool = False
+) -> Input:
+    """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are. Those that
+    `--prune` left out are."""
     parts = [info.uri for info in generations.files(folder)]
     if not parts:
         problem = f"{storage.public_uri(folder)} has no rows"
@@ -96,21 +107,56 @@ def _table_input(folder: str, kind: str, allowed: frozenset[str] | None, columns
     schema, _ = read_table(parts[0])
     table = pa.schema([each for each in schema if each.name not in RESERVED])
     own, _ = own_columns(table, storage.public_uri(folder), columns, ("uri",))
-    return Input(kind, _table_entries(parts, own.names, allowed), own, parts if kind == "embeddings" else [])
+    rows = _rows_in_order(parts) if in_order else _rows_of_parts(parts)
+    pruned = pruned_rows(folder.rpartition("/")[0])
+    entries = _table_entries(rows, own.names, allowed, pruned)
+    return Input(kind, entries, own, parts if kind == "embeddings" else [])
 
 
-def _table_entries(parts: list[str], own: list[str], allowed: frozenset[str] | None) -> Iterator[Entry]:
+def _rows_of_parts(parts: list[str]) -> Iterator[tuple[str, int, Row]]:
+    """(part, place in it, row) of all rows."""
     for part in parts:
         _, batches = read_table(part, without=NESTED)
         for at, row in enumerate(row for batch in batches for row in rows_of(batch)):
-            chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
-            chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], at
-            chunk["last"] = bool(row.get("last", False))
-            chunk["uri"] = storage.public_uri(row["uri"])
-            reason = refusal(row["uri"], allowed)
-            if reason is not None and chunk["error_code"] is None:
-                chunk.update(error_code="refused", error_message=reason)
-            request = {name: row.get(name) for name in REQUEST_COLUMNS}
-            carried = {name: row[name] for name in own}
-            size, version = row["size_bytes"] or 0, row["version"] or ""
-            yield Entry(row["uri"], row["chunk_id"], size, version, request, carried, chunk=chunk)
+            yield part, at, row
+
+
+def _rows_in_order(parts: list[str]) -> Iterator[tuple[str, int, Row]]:
+    """As `_rows_of_parts`, in order of `row_id`: a file's chunks may lie in several parts."""
+    ids = [parquet.read(part, ["row_id"])["row_id"].to_numpy() for part in parts]
+    order = np.argsort(np.concatenate(ids), kind="stable")
+    firsts = np.cumsum([0, *map(len, ids)])
+    held: OrderedDict[int, pa.Table] = OrderedDict()
+    for place in order:
+        number = int(np.searchsorted(firsts, place, side="right")) - 1
+        if number not in held:
+            names = [name for name in parquet.schema(parts[number]).names if name not in NESTED]
+            held[number] = parquet.read(parts[number], names)
+            if len(held) > _PARTS_HELD:
+                held.popitem(last=False)
+        at = int(place - firsts[number])
+        (row,) = rows_of(held[number].slice(at, 1).to_batches()[0])
+        yield parts[number], at, row
+
+
+_PARTS_HELD = 8
+
+
+def _table_entries(
+    rows: Iterator[tuple[str, int, Row]], own: list[str], allowed: frozenset[str] | None, pruned: Ranges
+) -> Iterator[Entry]:
+    firsts, lasts = [each[0] for each in sorted(pruned)], [each[1] for each in sorted(pruned)]
+    for part, at, row in rows:
+        if pruned and (before := bisect.bisect_right(firsts, row["row_id"])) and row["row_id"] <= lasts[before - 1]:
+            continue
+        chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
+        chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], at
+        chunk["last"], chunk["decoded_s"] = bool(row.get("last", False)), row.get("decoded_s")
+        chunk["uri"] = storage.public_uri(row["uri"])
+        reason = refusal(row["uri"], allowed)
+        if reason is not None and chunk["error_code"] is None:
+            chunk.update(error_code="refused", error_message=reason)
+        request = {name: row.get(name) for name in REQUEST_COLUMNS}
+        carried = {name: row[name] for name in own}
+        size, version = row["size_bytes"] or 0, row["version"] or ""
+        yield Entry(row["uri"], row["chunk_id"], size, version, request, carried, chunk=chunk)
