@@ -145,7 +145,7 @@ _PARTS_HELD = 8
 def _table_entries(
     rows: Iterator[tuple[str, int, Row]], own: list[str], allowed: frozenset[str] | None, pruned: Ranges
 ) -> Iterator[Entry]:
-    firsts, lasts = [each[0] for each in sorted(pruned)], [each[1] for each in sorted(pruned)]
+    firsts, lasts = (sorted(each[at] for each in pruned) for at in (0, 1))
     for part, at, row in rows:
         if pruned and (before := bisect.bisect_right(firsts, row["row_id"])) and row["row_id"] <= lasts[before - 1]:
             continue
