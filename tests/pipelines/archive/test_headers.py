@@ -41,10 +41,8 @@ def test_rows_are_minutes_files_or_the_windows_of_their_chunks() -> None:
 def test_the_windows_of_a_known_chunk_are_rows_of_their_own() -> None:
     chunk = {"chunk_id": "x", "version": "1", "start_s": 56.0, "duration_s": 10.0, "last": True, "error_code": None}
     found = Rowing("window", 7.0, 48_000).within(chunk)
-    assert [(row["start_s"], row["duration_s"], row["last"]) for row in found] == [
-        (56.0, 7.0, False),
-        (59.0, 7.0, True),
-    ]
+    told = [(row["start_s"], row["duration_s"], row["last"]) for row in found]
+    assert told == [(56.0, 7.0, False), (59.0, 7.0, True)]
     assert len({row["chunk_id"] for row in found} | {"x"}) == 3
     assert Rowing().within(chunk) == [chunk]
     assert Rowing("window", 7.0, 48_000).within({**chunk, "error_code": "not_found"})[0]["start_s"] == 56.0
