@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
@@ -44,6 +45,7 @@ class _Kind:
     allowed: frozenset[str] | None = None
     columns: list[str] | None = None
     beside: dict[str, tuple[str, pa.DataType]] | None = None  # key in the JSON → name, type; None: nothing is beside
+    tables: bool = False  # whether Parquet files with sounds are among them
     own: pa.Schema = field(default_factory=lambda: pa.schema([]))
 
 
@@ -82,23 +84,25 @@ def _find_columns(first: list[storage.FileInfo], kind: _Kind) -> list[str]:
     tar = next((each for each in first if is_tar(each.path)), None)
     if tar is not None:
         kind.beside, fields = _columns_beside(tar, kind.columns)
-    found = next((each for each in (_sounds_in(info, kind) for info in first) if each is not None), None)
+    found = None
+    for info in first:
+        with suppress(storage.StorageError):
+            if (found := _sounds_in(info, kind)) is not None:
+                break
     if found is not None:
         names = {each.name for each in fields}
         fields += [each for each in found.own if each.name not in names]
         tables.append(found.uri)
+        kind.tables = True
     kind.own = pa.schema(fields)
     return tables
 
 
 def _sounds_in(info: storage.FileInfo, kind: _Kind) -> SoundFile | None:
-    """What is known of a file, where it is Parquet with sounds in it."""
+    """What is known of a file, where it is Parquet with sounds in it. Raises StorageError."""
     if not info.path.lower().endswith(tuple(TABLES)):
         return None
-    try:
-        schema = parquet.schema(info.uri)
-    except storage.StorageError:
-        return None
+    schema = parquet.schema(info.uri)
     column = sound_column(schema, storage.public_uri(info.uri))
     return None if column is None else SoundFile(info.uri, schema, column, kind.columns)
 
@@ -107,9 +111,8 @@ def _all_of(uri: str, listed: Iterable[storage.FileInfo], kind: _Kind) -> Iterat
     try:
         for info in listed:
             if info.path.lower().endswith(tuple(TABLES)):
-                found = _sounds_in(info, kind)
-                if found is not None:
-                    yield from looked_up(found.entries(info, kind.allowed, kind.own.names))
+                found = yield from _table(info, kind)
+                if found:
                     continue
                 if not kind.all_files:
                     kind.skipped[".parquet"] += 1
@@ -117,6 +120,21 @@ def _all_of(uri: str, listed: Iterable[storage.FileInfo], kind: _Kind) -> Iterat
             yield from _within(Entry(info.uri, info.path, info.size, info.version), kind)
     except storage.StorageError as error:
         raise unreadable(uri, error) from None
+
+
+def _table(info: storage.FileInfo, kind: _Kind) -> Generator[Entry, None, bool]:
+    """The rows of a Parquet file with sounds, and whether it is one; what makes it unreadable becomes one entry with
+    that error, after those before it."""
+    try:
+        found = _sounds_in(info, kind)
+        if found is not None:
+            yield from looked_up(found.entries(info, kind.allowed, kind.own.names))
+        return found is not None
+    except storage.StorageError as error:
+        if not kind.tables and isinstance(error, parquet.NotParquet):
+            return False  # one of something else
+        yield Entry(info.uri, info.path, info.size, info.version, error=_told(error))
+        return True
 
 
 def _within(entry: Entry, kind: _Kind) -> Iterator[Entry]:

@@ -109,6 +109,15 @@ def test_a_folder_and_a_glob_of_such_files_and_other_tables_in_it(tmp_path: Path
     assert [entry.path for entry in matched.entries] == rows_of_both
 
 
+def test_a_torn_file_among_such_files_costs_one_row(tmp_path: Path) -> None:
+    for name in "abc":
+        pq.write_table(_table([{"bytes": sound(0.1), "path": None}]), tmp_path / f"{name}.parquet")
+    torn = (tmp_path / "b.parquet").read_bytes()
+    (tmp_path / "b.parquet").write_bytes(torn[:-8])
+    found = [(entry.path, entry.error and entry.error[0]) for entry in open_input(str(tmp_path)).entries]
+    assert found == [("a.parquet#row=0", None), ("b.parquet", "io_error"), ("c.parquet#row=0", None)]
+
+
 def test_one_column_of_several_is_meant(tmp_path: Path) -> None:
     one = pa.array([{"bytes": sound(0.1), "path": None}], SOUND)
     pq.write_table(pa.table({"clean": one, "noisy": one}), tmp_path / "a.parquet")
