@@ -27,6 +27,7 @@ from mats_core.storage.listing import FileInfo, Listed
 from mats_core.storage.stores.ranged import CHANGED, ReopenedFile, S3File, Slice
 from mats_core.storage.uris import (
     Uri,
+    archive_of,
     lies_inside,
     local_path,
     member_range,
@@ -185,8 +186,11 @@ def is_dir(uri: Uri) -> bool:
 
 
 def _type(uri: Uri) -> str | None:
+    uri = uri_text(uri)
     path = local_path(uri)
     with coded(uri):
+        if lies_inside(uri):
+            return None if _type(archive_of(uri)) != "file" else "file"
         if path is None:
             return remote_type(uri)
         return "directory" if os.path.isdir(path) else "file" if os.path.exists(path) else None

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.audio.windows import TAIL_S
+from mats_core.model.hearing.grouping import has_tail
 from pipelines.archive.headers import decoders_worth, make_decoder
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import DECODER_CPUS
@@ -180,7 +180,8 @@ class FetchStage(ShardStage):
         offset = (row["start_s"] or 0.0) - (start_s or 0.0)
         at = min(range(len(windows)), key=lambda index: abs(windows[index]["start_s"] - offset))
         # note: as when audio is read: a rest shorter than this belongs to the window before it
-        stop = len(windows) if at == len(windows) - 2 and windows[-1]["weight"] < TAIL_S else at + 1
+        rest = at == len(windows) - 2 and has_tail([each["start_s"] for each in windows])
+        stop = len(windows) if rest else at + 1
         whole = bool(sound["complete"]) or None
         sound = {**dict.fromkeys(SOUND), "decoded_s": row["duration_s"], "complete": whole, "lost_s": whole and 0.0}
         return [{**each, "start_s": each["start_s"] - offset} for each in windows[at:stop]], sound
