@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
@@ -44,7 +44,7 @@ class AudioInfo:
     channels: int
     duration_s: float | None
     duration_source: Literal["header", "decoded", "unknown"]
-    size_bytes: int = 0
+    size_bytes: int = field(default=0, compare=False)
 
 
 class Source(AbstractContextManager["Source"]):

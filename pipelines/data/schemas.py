@@ -23,7 +23,11 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 MANIFEST_COLUMNS: Columns = {
     "chunk_id": (pa.string(), "Hash of the path below INPUT, the version and the start: the same chunk, the same id."),
-    "uri": (pa.string(), "The file, without query string; bytes that are no UTF-8 are percent-encoded."),
+    "uri": (
+        pa.string(),
+        "The file, without query string; bytes that are no UTF-8 are percent-encoded. A member of an archive is "
+        "`tar+URL!FIRST+SIZE/NAME`, a row of a Parquet file `parquet+URL!ROW+COLUMN/NAME`.",
+    ),
     "size_bytes": (pa.int64(), "Size of the file."),
     "version": (pa.string(), "The store's etag, or size and time of change: another one is another sound."),
     "format": (pa.string(), "What it is by its first bytes: wav, flac, mp3, …"),
