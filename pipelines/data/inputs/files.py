@@ -59,7 +59,7 @@ def file_input(uri: str, allowed: frozenset[str] | None, columns: list[str] | No
     listed = storage.list_files(uri, endings if storage.is_dir(uri) and not all_files else None, kind.skipped)
     first = list(islice(listed, _LOOKED_AT))
     requests = _find_columns(first, kind)
-    if columns is not None and not kind.own.names and not requests:
+    if columns is not None and kind.beside is None and not requests:
         has_none = f"{storage.public_uri(uri)} is no list, and has no columns"
         raise SettingsError("columns", has_none, "leave it out")
     entries = _all_of(uri, chain(first, listed), kind)
@@ -253,6 +253,11 @@ def _columns_beside(
     }
     fields = [pa.field(*each) for each in found.values()]
     fields += [pa.field(name, pa.string()) for name in sorted(seen) if columns is None or name in columns]
+    for name in columns or ():
+        if seen and name not in {"uri", *seen, *named.values()}:
+            problem = f"nothing beside the sounds in {storage.public_uri(tar.uri)} is called `{name}`"
+            there = ", ".join([*named.values(), *sorted(seen)])
+            raise SettingsError("columns", problem, f"choose some of {there} (only `uri`: none is carried along)")
     return (found if seen else None), fields
 
 

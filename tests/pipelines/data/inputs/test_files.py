@@ -52,6 +52,10 @@ def test_json_and_texts_of_a_web_dataset_are_columns_of_their_sounds(tmp_path: P
     assert source.skipped == {}
     chosen = open_input(str(tmp_path / "s-000.tar"), columns=["n", "txt"])
     assert [entry.own for entry in chosen.entries] == [{"n": n, "txt": f"ein Töne {n}"} for n in range(3)]
+    none = open_input(str(tmp_path / "s-000.tar"), columns=["uri"])
+    assert [entry.own for entry in none.entries] == [{}] * 3 and none.own_schema.names == []
+    with pytest.raises(SettingsError, match="is called `station`; choose some of label, n"):
+        open_input(str(tmp_path / "s-000.tar"), columns=["station"])
 
 
 def test_values_of_later_samples_that_fit_no_column_are_kept_as_json(tmp_path: Path) -> None:
