@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -164,8 +164,8 @@ class CaptionSettings(RunSettings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "What to answer": (
-            "task", "question", "model", "segments", "dry_run", "tag", "explain", "with_embedding", "allow_parts",
-            "trust_remote_code",
+            "task", "question", "model", "per", "segments", "dry_run", "tag", "explain", "with_embedding",
+            "allow_parts", "trust_remote_code",
         ),
         "Trust": ("score", "min_confidence", "rerank"),
         **INPUT_GROUP,
@@ -186,6 +186,10 @@ class CaptionSettings(RunSettings):
     )
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
+    per: Literal["minute", "file", "window"] = Field(
+        "minute", description="An answer a minute, one a file (from all of it, each window by its seconds), or one a "
+        "window of the encoder.",
+    )  # fmt: skip
     dry_run: bool = Field(
         False, description="Write nothing: print files, hours, chunks, and the time a measured sample promises."
     )
