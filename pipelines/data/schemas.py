@@ -159,6 +159,22 @@ OUTPUT_COLUMNS = (
         _BOTH,
         meaning="Whether every window is below `--silence-dbfs`: then a caption is `Silence.`, labels are `silence`.",
     ),
+    Column(
+        "logprob",
+        pa.float32(),
+        meaning="Mean log-probability of a token of the answer, its end included; null where no model was asked.",
+    ),
+    Column("clap_score", pa.float32(), meaning="Cosine of CLAP's embeddings of the answer and of the sound."),
+    Column(
+        "confidence",
+        pa.float32(),
+        meaning="The chance that the answer is right, 0 to 1; null without a calibration (`mats calibrate`).",
+    ),
+    Column(
+        "text_unsure",
+        pa.string(),
+        meaning="The answer where it is less sure than `--min-confidence`; `text` is null then.",
+    ),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""
 

@@ -75,6 +75,10 @@ def _tables(run: str, where: str | None, marked: bool, said: Said) -> Iterator[p
         yield table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
 
 
+OF_WHOLE = ("logprob", "clap_score", "confidence", "text_unsure")
+"""What is told of a row's text, and of none of its windows."""
+
+
 def _corrected(table: pa.Table, said: Said) -> pa.Table:
     rows = corrected(table, said)
     if rows is table or "segments" not in rows.schema.names:
@@ -106,9 +110,11 @@ def windows_of(row: Row) -> list[Row]:
     if not told:
         return [row]
     times = ((each, each["end_s"] - each["start_s"]) for each in told)
+    whole = {name: None for name in OF_WHOLE if name in row}
     return [
         {
             **row,
+            **whole,
             "start_s": each["start_s"],
             "duration_s": long,
             "decoded_s": long,
@@ -126,9 +132,14 @@ def joined(chunks: list[Row]) -> Row:
         known = [row[name] for row in chunks if row.get(name) is not None]
         if name in whole:
             whole[name] = sum(known) if known else None
-    if "text" in whole:
-        told = [row["text"] for row in chunks if row.get("text") is not None]
-        whole["text"] = "\n".join(told) if told else None
+    for name in ("text", "text_unsure"):
+        told = [row[name] for row in chunks if row.get(name) is not None]
+        if name in whole:
+            whole[name] = "\n".join(told) if told else None
+    for name in OF_WHOLE[:3]:  # a file is as sure as the least sure of its answers
+        known = [row[name] for row in chunks if row.get(name) is not None]
+        if name in whole:
+            whole[name] = min(known) if known else None
     if "segments" in whole:
         whole["segments"] = [each for row in chunks for each in row["segments"] or ()] or None
     if "complete" in whole:

@@ -24,13 +24,15 @@ COLUMNS = (
     *("row_id", "chunk_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
     *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
+    *("confidence", "text_unsure"),
 )
 _FILES_AT_ONCE = 1024
 
 
 @dataclass
 class Totals:
-    """Counts over all answers, whether they are shown with a player or not."""
+    """Counts over all answers, whether they are shown with a player or not. sure: sum of `confidences` confidences;
+    held: answers held back as unsure."""
 
     rows: int = 0
     files: int = 0
@@ -39,6 +41,14 @@ class Totals:
     incomplete: int = 0
     lost_s: float = 0.0
     gone: int = 0
+    confidences: int = 0
+    sure: float = 0.0
+    held: int = 0
+
+    @property
+    def mean_confidence(self) -> float | None:
+        """Of the answers that have one; None where none has."""
+        return self.sure / self.confidences if self.confidences else None
 
 
 def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
@@ -69,14 +79,19 @@ class Answers:
         self.totals = Totals(rows=len(table))
         self._rows: dict[str, list[int]] = {}
         self.failed: set[str] = set()
-        for at, row in enumerate(
-            self._dicts(range(len(table)), ("uri", "decoded_s", "error_code", "complete", "lost_s"))
-        ):
+        self._least: dict[str, float] = {}
+        facts = ("uri", "decoded_s", "error_code", "complete", "lost_s", "confidence", "text_unsure")
+        for at, row in enumerate(self._dicts(range(len(table)), facts)):
             uri = row.get("uri") or ""
             self._rows.setdefault(uri, []).append(at)
             self.totals.seconds += row.get("decoded_s") or 0.0
             self.totals.incomplete += row.get("complete") is False
             self.totals.lost_s += row.get("lost_s") or 0.0
+            self.totals.held += row.get("text_unsure") is not None
+            if (sure := row.get("confidence")) is not None:
+                self.totals.confidences += 1
+                self.totals.sure += sure
+                self._least[uri] = min(sure, self._least.get(uri, 1.0))
             if row.get("error_code"):
                 self.totals.errors[row["error_code"]] += 1
                 self.failed.add(uri)
@@ -84,11 +99,14 @@ class Answers:
         self.uris = list(self._rows)  # in the order of the work list
 
     def sample(self, most: int | None) -> list[str]:
-        """The URIs of files without a failure, in order; of more than `most`, those of the smallest hashes."""
+        """The URIs of files without a failure, in order; of more than `most`, the least sure for one half, and those of
+        the smallest hashes for the rest."""
         good = [uri for uri in self.uris if uri not in self.failed]
         if most is None or len(good) <= most:
             return good
-        chosen = set(sorted(good, key=_hash)[:most])
+        unsure = sorted((uri for uri in good if uri in self._least), key=lambda uri: (self._least[uri], _hash(uri)))
+        chosen = set(unsure[: most // 2])
+        chosen |= set(sorted((uri for uri in good if uri not in chosen), key=_hash)[: most - len(chosen)])
         return [uri for uri in good if uri in chosen]
 
     def rows_of(self, uri: str) -> int:

@@ -27,6 +27,8 @@ FILES = 200
 MOST_FAILED = 2000
 """Files that failed, as cards on the first page; the search has those beyond."""
 PARTS_A_PAGE = 150
+KEPT = ("text", "text_unsure", "truth", "error_code", "question")
+"""What the search finds of a row."""
 
 
 @dataclass
@@ -70,6 +72,7 @@ class _Describer:
             if known is not None and not part.get("error_code"):
                 compare_labels(part, known, own)
         parts = file["parts"]
+        sure = [part["confidence"] for part in parts if part.get("confidence") is not None]
         lengths = [part["start"] + (part.get("duration_s") or part.get("decoded_s") or 0.0) for part in parts]
         failed = [part for part in parts if part.get("error_code")]
         told = {part.get("error_code") for part in failed}
@@ -78,7 +81,8 @@ class _Describer:
             f1=own.f1, slips=own["missed"] + own["wrong"], gone="not_found" not in told and _is_gone(uri),
             failed=len(failed) == len(parts), broken=bool(failed) or any(part["broke_off"] for part in parts),
         )  # fmt: skip
-        words = [name, *(str(part.get(k) or "") for part in parts for k in ("text", "truth", "error_code", "question"))]
+        file["sure"] = min(sure, default=None)
+        words = [name, *(str(part.get(k) or "") for part in parts for k in KEPT)]
         file["search"] = " ".join(words).lower()
         return own
 

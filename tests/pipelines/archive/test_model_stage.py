@@ -14,11 +14,11 @@ import mats_core
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.archive.headers import Scanner
+from pipelines.archive.model_spec import ModelSpec
 from pipelines.archive.stages import (
     AnswerStage,
     DecodeStage,
     EmbedStage,
-    ModelSpec,
     answer_stage,
     decode_stage,
     embed_stage,
