@@ -7,6 +7,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
+from mats_core.errors import SettingsError
 from pipelines.pages.render import TEMPLATES
-from pipelines.serve.answering import Here
 from pipelines.serve.api import State
 from pipelines.serve.app import STATIC, make_app
 from tests.pipelines.pages.made_up import RATE, Page, tone
@@ -201,9 +202,11 @@ def test_where_no_model_is_nothing_is_asked(state: State) -> None:
     answer = asked.post("/api/rows/0/0/ask", json={"question": "Is it?"})
     assert answer.status_code == 503 and "not here" in answer.text
     assert 'data-do="ask"' not in asked.get("/").text
-    state.answerer = Here("/no/such/model")
-    assert asked.post("/api/rows/0/0/ask", json={"question": "?"}).status_code == 503
-    state.answerer.close()
+    state.answerer = Echo()
+    state.answerer.ready = Future()
+    state.answerer.ready.set_exception(SettingsError("model", "it is damaged", "load another"))
+    refused = asked.post("/api/rows/0/0/ask", json={"question": "?"})
+    assert refused.status_code == 503 and "cannot be loaded: it is damaged" in refused.text
 
 
 def test_a_dropped_sound_is_answered_and_not_kept(
