@@ -50,9 +50,11 @@ def ask(
     encoder_dtype: str = typer.Option("float32", help=ENCODER_DTYPE),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
+    score: bool = typer.Option(True, help="With --json, tell how sure every answer is."),
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Answer a few files right here, without Ray."""
+    from mats_core.confidence.calibration import NONE, read_calibration
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights, threads_worth, weight_bytes
     from mats_core.model.hearing.grouping import PER
@@ -104,7 +106,11 @@ def ask(
         model, device, types.llm_dtype, encoder_dtype=types.encoder_dtype, mapper_dtype=types.mapper_dtype,
         trust_remote_code=trust_remote_code, allow_parts=allow_parts or (),
     )  # fmt: skip
-    show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
+    if as_json and score and loaded.calibration is None:
+        _, why = read_calibration(resolve(model), loaded.fingerprint)
+        if why != NONE:
+            typer.echo(f"mats: answers have no confidence: {why}", err=True)
+    show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, score=score, many=len(files) > 1)
     code = 0
     for file in files:
         try:
@@ -167,14 +173,17 @@ def _show(
     model: str,
     segments: bool,
     as_json: bool,
+    score: bool,
     many: bool,
 ) -> None:
     from mats_core.model.asking import ask_about
 
-    found = ask_about(loaded, clips, request, segments, explain=as_json and loaded.memory is not None)
+    explain = as_json and loaded.memory is not None
+    found = ask_about(loaded, clips, request, segments, explain=explain, score=as_json and score)
     if as_json:
         heard = ("start_s", "duration_s", "decoded_s", "complete", "lost_s")
-        names = (*heard, "text", "neighbors", *(("segments",) if segments else ()))
+        sure = ("logprob", "clap_score", "confidence") if score else ()
+        names = (*heard, "text", *sure, "neighbors", *(("segments",) if segments else ()))
         whole = [asdict(answer) for answer in found]
         told = {
             "uri": storage.public_uri(file),

@@ -32,6 +32,7 @@ from pipelines.data.carried import plain_values
 from pipelines.data.embeddings import SIDECAR
 from pipelines.data.parquet import NULL_PARTITION
 from pipelines.data.results import Ranges, without_rows
+from pipelines.output.corrections import copy_corrections
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
 from pipelines.settings.calling import by_name
@@ -103,6 +104,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         sizes = [info.size for info in generations.files(folder)]
         if (facts := generations.told(settings.input, SIDECAR)) is not None:
             out.tell(SIDECAR, facts)
+        copy_corrections(settings.input, settings.output)
         compacted = {
             "input": storage.public_uri(settings.input),
             "parts": len(parts),

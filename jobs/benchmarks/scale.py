@@ -59,6 +59,7 @@ class WaitingModel:
         time.sleep(self._row_s * len(rows))
         count = len(rows)
         same = {"segments": None, "model_fingerprint": "stand-in", "run_id": self.run_id, "silent": False}
+        same |= dict.fromkeys(("logprob", "clap_score", "confidence", "text_unsure"))
         values = {"text": texts} | {name: [value] * count for name, value in same.items()}
         rows = with_output(rows, "caption", None, values)
         figures = {"tokens": 10.0 * count, "asked": float(count), "places": 32.0}

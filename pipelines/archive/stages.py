@@ -13,15 +13,16 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from mats_core.audio.levels import SILENCE_DBFS
+from mats_core.audio.levels import Levels
 from mats_core.errors import SettingsError, first_line
-from pipelines.archive.decode_stage import ERROR, SOUND
+from pipelines.archive.decode_stage import ERROR, LEVELS, SOUND
+from pipelines.archive.model_spec import ModelSpec
 from pipelines.cluster.plan import MODEL_CPUS
 from pipelines.cluster.stages import Stage, StageContext
 from pipelines.data.schemas import (
@@ -32,55 +33,16 @@ from pipelines.data.schemas import (
     with_column,
     with_output,
 )
-from pipelines.settings.archive import RunSettings
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.model.asking import Clip
-    from mats_core.model.facts import ModelFacts
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
 HANDED_ON = ("row_id", "last", *SOUND)
 """Output columns that rows have when they come to the model."""
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a model actor must know: plain data, sent to every actor.
-
-    model: its URI; window_s: seconds of its encoder's window; decoding, santa, bridge: settings of an answer, where
-    they are not the model's own. The other fields are the settings of the same name.
-    """
-
-    model: str
-    device: str = "auto"
-    llm_dtype: str = "auto"
-    mapper_dtype: str = "float32"
-    encoder_dtype: str = "float32"
-    trust_remote_code: bool = False
-    window_s: float = 0.0
-    deterministic: bool = False
-    silence_dbfs: float = SILENCE_DBFS
-    answer_silence: bool = False
-    batch_size: int | None = None
-    segments: bool = False
-    explain: bool = False
-    with_embedding: bool = False
-    decoding: dict[str, Any] = field(default_factory=dict)
-    santa: dict[str, Any] = field(default_factory=dict)
-    bridge: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    allow_parts: tuple[str, ...] = ()
-
-
-def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> ModelSpec:
-    """What the actors of a run must know; answering: the settings of an answer, for the stage that asks."""
-    answering["allow_parts"] = facts.elsewhere
-    names = {each.name for each in fields(ModelSpec)} - set(answering)  # settings of the same name are taken over
-    given = settings.model_dump(include=names)
-    return ModelSpec(window_s=facts.window_s, fingerprint=facts.fingerprint, **given, **answering)
 
 
 class ModelStage:
@@ -222,6 +184,9 @@ class AnswerStage(ModelStage):
 
         began, started = time.time(), time.monotonic()
         clips, failed = self.clips(rows)
+        levels = rows.select(LEVELS).to_pylist()
+        known = {at: Levels(**levels[at]) if levels[at]["rms_dbfs"] is not None else None for at in clips}
+        clips = {at: replace(clip, levels=known[at]) for at, clip in clips.items()}
         embedded = time.monotonic()
         requests = [Request(**each) for each in rows.select(REQUEST_COLUMNS).to_pylist()]
         answers = ask_clips(
@@ -234,6 +199,8 @@ class AnswerStage(ModelStage):
             bridge=self.bridge,
             explain=self.spec.explain,
             answer_silence=self.spec.answer_silence,
+            score=self.spec.score,
+            rerank=self.spec.rerank,
             batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
@@ -241,6 +208,8 @@ class AnswerStage(ModelStage):
         for index, answer in zip(clips, answers, strict=True):
             if isinstance(answer, Answer):
                 values[index] = {name: _plain(value) for name, value in vars(answer).items()}
+                if answer.confidence is not None and answer.confidence < self.spec.min_confidence:
+                    values[index] |= {"text": None, "text_unsure": answer.text}
                 tokens += answer.tokens
             else:
                 failed[index] = answer

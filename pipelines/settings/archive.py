@@ -142,6 +142,14 @@ def silence(settings: RunSettings) -> dict[str, dict[str, Any]]:
     return {"silence": chosen} if chosen != usual else {}
 
 
+def scored(settings: RunSettings, calibration: str) -> dict[str, Any]:
+    """What an OUTPUT's identity holds of scores: what is not the default. calibration: which one decides on `text`."""
+    usual = {"score": True, "rerank": 0, "min_confidence": 0.0}
+    chosen = {name: getattr(settings, name, value) for name, value in usual.items()}
+    found = {name: value for name, value in chosen.items() if value != usual[name]}
+    return found | ({"calibration": calibration} if chosen["min_confidence"] else {})
+
+
 def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
     """What an OUTPUT's identity holds of number types: those that are not the default, which answers follow."""
     chosen = {name: getattr(settings, name, usual) for name, usual in NUMBER_TYPES.items()}
@@ -163,6 +171,7 @@ class CaptionSettings(RunSettings):
             "task", "question", "model", "per", "segments", "dry_run", "tag", "explain", "with_embedding",
             "allow_parts", "trust_remote_code",
         ),
+        "Trust": ("score", "min_confidence", "rerank"),
         **INPUT_GROUP,
         "Decoding": (
             "beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty",
@@ -191,6 +200,20 @@ class CaptionSettings(RunSettings):
     answer_silence: bool = Field(
         False, description="Have the model answer rows in which all is silent too, in place of `Silence.`."
     )
+    score: bool = Field(
+        True,
+        description="Tell how sure every answer is: logprob, clap_score and, with a calibration, confidence.",
+    )
+    min_confidence: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave `text` null, and the answer in `text_unsure`, where its confidence is lower.",
+    )
+    rerank: int = Field(
+        0, ge=0, le=64, description="Take the best of so many beams by log-probability and CLAP's score together (0: "
+        "beam search's best).",
+    )  # fmt: skip
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")
     with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")
