@@ -29,7 +29,8 @@ from pipelines.archive.decode_stage import (
     ShardStage,
     fetch_stage,
 )
-from pipelines.archive.stages import HANDED_ON, AnswerStage, EmbedStage, ModelSpec
+from pipelines.archive.model_spec import ModelSpec
+from pipelines.archive.stages import HANDED_ON, AnswerStage, EmbedStage
 from pipelines.cluster.isolation import IsolatedStage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.stages import Stage, StageContext

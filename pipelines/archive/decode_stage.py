@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.model.hearing.grouping import has_tail
+from mats_core.storage.uris import archive_of
 from pipelines.archive.headers import decoders_worth, make_decoder
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import DECODER_CPUS
@@ -114,7 +115,7 @@ class DecodeStage(ShardStage):
         for name, kind in kinds.items():
             rows = with_column(rows, name, [row[name] for row in found], kind)
         cpu_s, spent_s = self._decoder.cpu_s - cpu_before, time.monotonic() - started
-        if len(requests) >= workers and storage.scheme(requests[0].uri):
+        if len(requests) >= workers and storage.scheme(archive_of(requests[0].uri)):
             self._decoder.workers = decoders_worth(workers, spent_s, cpu_s, self._most_workers)
         return timed(rows, decode_s=spent_s, decode_cpu_s=cpu_s, decoded_at=time.time())
 

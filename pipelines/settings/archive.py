@@ -81,7 +81,10 @@ class ScanSettings(LimitSettings):
     """Archive → manifest."""
 
     GROUPS = INPUT_GROUP | {"Run": ("overwrite", "decoders", "model", "allow_parts")} | LIMITS_GROUP
-    input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
+    input: str = Field(
+        description="File, folder, glob, fsspec URL (hf://datasets/… too), a list (.parquet, .csv, .jsonl), Parquet "
+        "with the sounds in it, or a manifest of NeMo or lhotse."
+    )
     output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
     model: str = Field("builtin", description="Model whose window decides the chunk length.")
     allow_parts: AllowParts = Field(default_factory=list)
@@ -95,8 +98,9 @@ class RunSettings(LimitSettings):
     PATHS = ("input", "output")
     MODELS = ("model", "allow_parts")
     input: str = Field(
-        description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
-        "or a manifest; for `caption` also a folder of audio embeddings."
+        description="File, folder, glob, fsspec URL (hf://datasets/… too), a list (.parquet, .csv, .jsonl with a `uri` "
+        "column), Parquet with the sounds in it, or a manifest (of `mats scan`, NeMo or lhotse); for `caption` also a "
+        "folder of audio embeddings."
     )
     output: str = Field(description="Folder that receives the result; run again to continue.")
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')

@@ -15,7 +15,8 @@ from pipelines.archive import by_file
 from pipelines.archive.by_file import HearStage, ListStage, joined_sound, spans, whole_files
 from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Rowing, Scanner
-from pipelines.archive.stages import EmbedStage, ModelSpec
+from pipelines.archive.model_spec import ModelSpec
+from pipelines.archive.stages import EmbedStage
 from pipelines.archive.work_list import WorkList, shard_table
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import Entry, open_input
