@@ -20,6 +20,7 @@ adapt                      sentences and a model → a model that knows their wo
 search                     a run with embeddings and a question → windows of its sounds
 sample                     a run → clips for a person to judge, and how many answers are right by them
 export                     a run → tables, subtitles, manifests, data sets of other programs
+serve                      runs → pages and an API: find, listen, ask, put right
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
 calibrate                  judged answers and a model → what the model's confidence is worth
 pages                      any of these → one HTML page
@@ -59,6 +60,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.sample.run import run_sample as run_sample
     from pipelines.search.run import SearchResult as SearchResult
     from pipelines.search.run import run_search as run_search
+    from pipelines.serve.run import ServeResult as ServeResult
+    from pipelines.serve.run import run_serve as run_serve
     from pipelines.text.build_memory import BuildMemoryResult as BuildMemoryResult
     from pipelines.text.build_memory import run_build_memory as run_build_memory
     from pipelines.text.embed_text import EmbedTextResult as EmbedTextResult
@@ -85,6 +88,7 @@ _WHERE = {
     "run_search": "pipelines.search.run",
     "run_export": "pipelines.export.run",
     "run_sample": "pipelines.sample.run",
+    "run_serve": "pipelines.serve.run",
     "write_report": "pipelines.pages.report",
     "RunResult": "pipelines.archive.run",
     "Estimate": "pipelines.archive.dry_run",
@@ -101,6 +105,7 @@ _WHERE = {
     "ExportResult": "pipelines.export.run",
     "SampleResult": "pipelines.sample.run",
     "SearchResult": "pipelines.search.run",
+    "ServeResult": "pipelines.serve.run",
     "SettingsError": "mats_core.errors",
 }
 

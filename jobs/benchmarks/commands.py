@@ -160,6 +160,18 @@ def search(
     return run_benchmark(windows, folder, as_json)
 
 
+@command(app, "serve")
+def serve(
+    rows: int = typer.Option(10_000_000, min=1000, help="Rows of the run."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """Pages and searches of `mats serve` over a run of millions of rows: time to catalog it, time a page."""
+    from jobs.benchmarks.pipeline.serve import run_benchmark
+
+    return run_benchmark(rows, folder, as_json)
+
+
 @command(app, "embed-text")
 def embed_text(
     weights: str | None = typer.Option(None, help="CLAP_weights_2023.pth (default: random weights of its sizes)."),

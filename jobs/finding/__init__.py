@@ -1,1 +1,1 @@
-"""`mats search`, `mats export`, `mats sample`: what is found in a captioned archive, handed on, and checked by hand."""
+"""`mats search`, `serve`, `export`, `sample`: what an archive holds is found, put right, handed on, checked by hand."""

@@ -6,7 +6,7 @@ import typer
 
 from jobs.terminal.options import settings_command
 from mats_core.storage.uris import public_uri
-from pipelines.settings.sample import SampleSettings
+from pipelines.settings.export import SampleSettings
 
 app = typer.Typer()
 

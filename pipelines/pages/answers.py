@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -17,10 +17,11 @@ from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
 from pipelines.data import generations, parquet
 from pipelines.data.results import Ranges, without_rows
+from pipelines.output.corrections import ADDED, Correction, corrected
 from pipelines.output.record import read_run
 
 COLUMNS = (
-    *("row_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
+    *("row_id", "chunk_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
     *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
     *("confidence", "text_unsure"),
@@ -62,9 +63,9 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
 
 class Answers:
     """All rows of a run, in memory as Arrow has them, and which of them belong to each file. pruned: first and last
-    row ids of what is left out."""
+    row ids of what is left out. said: corrections, which are shown in place of the run's own texts."""
 
-    def __init__(self, folder: str, pruned: Ranges = ()) -> None:
+    def __init__(self, folder: str, pruned: Ranges = (), said: Mapping[int, Correction] | None = None) -> None:
         tables = [
             pa.Table.from_batches([batch])
             for info in generations.files(folder)
@@ -73,6 +74,7 @@ class Answers:
         table = pa.concat_tables(tables, promote_options="permissive")
         if "row_id" in table.column_names:
             table = without_rows(table.sort_by("row_id"), pruned)
+        table = corrected(table, said or {})
         self._table = table
         self.totals = Totals(rows=len(table))
         self._rows: dict[str, list[int]] = {}
@@ -115,7 +117,7 @@ class Answers:
         """Files with their rows by time, in the order given: ``uri`` and ``parts``."""
         waiting = iter(uris)
         while names := list(islice(waiting, _FILES_AT_ONCE)):
-            rows = self._dicts([at for uri in names for at in self._rows[uri]], COLUMNS)
+            rows = self._dicts([at for uri in names for at in self._rows[uri]], (*COLUMNS, *ADDED))
             for uri in names:
                 parts = list(islice(rows, len(self._rows[uri])))
                 parts.sort(key=lambda row: (row.get("start_s") or 0.0, row.get("row_id") or 0))

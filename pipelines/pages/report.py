@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from mats_core import storage
 from mats_core.storage.uris import Uri, archive_of, local_path, public_uri, scheme, uri_text
+from pipelines.output.corrections import read_corrections
 from pipelines.pages.answers import Answers, Totals, find_answers, path_text, printable_path
 from pipelines.pages.everything import packed
 from pipelines.pages.media import GONE, PREVIEW_SECONDS, add_media
@@ -115,7 +116,8 @@ def write_report(
     folder, run = find_answers(answers)
     check_page(out_path)
     facts = load_truth(truth)
-    found = Answers(folder, run.get("pruned") or ())
+    said = read_corrections(folder.rpartition("/")[0] or ".")
+    found = Answers(folder, run.get("pruned") or (), said)
     sample = found.sample(max_files)
     shown = {*sample, *[uri for uri in found.uris if uri in found.failed][:MOST_FAILED]}
     describe = _Describer(_common_root(found.uris), facts)

@@ -18,7 +18,7 @@ from pipelines.sample import draw
 from pipelines.sample.estimate import Share, stratified
 from pipelines.sample.judgements import ROW, judgements, read_judged, whole_number
 from pipelines.settings.calling import by_name
-from pipelines.settings.sample import SampleSettings
+from pipelines.settings.export import SampleSettings
 
 COLUMNS = [
     "uri", "start_s", "end_s", "task", "question", "text", "right", "confidence", "stratum", "stratum_rows", "weight",

@@ -58,6 +58,8 @@ embed-audio sounds heard-{n}
 search embedded rain
 sample answers --n 2 --out sample-{n}.csv
 sample answers --judge nowhere.csv => 2
+serve nowhere => 2
+serve --demo --host 0.0.0.0 => 2
 compact answers compacted-{n}
 report answers --out report-{n}.html
 ask sounds/a.wav
