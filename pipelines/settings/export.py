@@ -78,7 +78,5 @@ class SampleSettings(Settings):
             problem = "neither --out nor --judge is given" if self.judge is None else "--judge writes no clips"
             raise SettingsError("out", problem, "draw with --out FILE, then judge with --judge FILE")
         if self.out is not None and not self.out.lower().endswith(DRAWN_AS):
-            raise SettingsError(
-                "out", f'"{self.out}" is none of {", ".join(DRAWN_AS)}', "name the file by its kind"
-            )
+            raise SettingsError("out", f'"{self.out}" is none of {", ".join(DRAWN_AS)}', "name the file by its kind")
         return self
