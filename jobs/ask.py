@@ -42,6 +42,7 @@ def ask(
         False, "--interactive", "-i", help="Read questions about one FILE, a line each, until end of input."
     ),
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    per: str = typer.Option("minute", help="An answer a minute, one a file, or one a window."),
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     llm_dtype: str = typer.Option("auto", help=LLM_DTYPE),
@@ -56,6 +57,7 @@ def ask(
     from mats_core.confidence.calibration import NONE, read_calibration
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights, threads_worth, weight_bytes
+    from mats_core.model.hearing.grouping import PER
 
     task = task_name(task)
     if question is None and not interactive and is_question(files):
@@ -81,6 +83,8 @@ def ask(
         validate_request(task, question, tuple(config.tasks), tag)
         if question is not None and (warning := doubt(model, question)):
             typer.echo(f"mats: {warning}", err=True)
+    if per not in PER:
+        raise SettingsError("per", f'there is no answer per "{per}"', f"choose {', '.join(PER)}")
     for file in files:
         if storage.is_dir(file):
             problem = f'"{storage.public_uri(file)}" is a folder'
@@ -96,6 +100,7 @@ def ask(
     from mats_core import load_model
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
+    from mats_core.model.hearing.grouping import regrouped
 
     loaded = load_model(
         model, device, types.llm_dtype, encoder_dtype=types.encoder_dtype, mapper_dtype=types.mapper_dtype,
@@ -109,7 +114,7 @@ def ask(
     code = 0
     for file in files:
         try:
-            clips = embed_sound(loaded, file)
+            clips = regrouped(embed_sound(loaded, file), per)
         except AudioError as error:
             code, uri = 1, storage.public_uri(file)
             if as_json:

@@ -90,6 +90,7 @@ COVERED_BY = {
     "mats_core.soundworld.made.pretrain": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.soundworld.made.rerank": "tests/mats_core/soundworld/made/test_trust.py",
     "mats_core.soundworld.made.text_training": "tests/mats_core/soundworld/made/test_build.py",
+    "mats_core.storage.archives.rows": "tests/pipelines/data/inputs/test_sounds.py",
     "mats_core.storage.stores.abilities": "tests/mats_core/storage/stores/test_s3.py",
     "mats_core.storage.stores.ranged": "tests/mats_core/storage/stores/test_s3.py",
     "pipelines.archive.caption": "tests/e2e/test_caption.py",
@@ -99,6 +100,7 @@ COVERED_BY = {
     "pipelines.archive.run": "tests/e2e/test_resume.py",
     "pipelines.cluster.ray_program": "tests/pipelines/cluster/test_own_ray.py",
     "pipelines.cluster.rendezvous": "tests/e2e/test_closed.py",
+    "pipelines.data.inputs.entries": "tests/pipelines/data/inputs/test_rows.py",
     "pipelines.data.json_stream": "tests/pipelines/data/test_corpus_formats.py",
     "pipelines.corpus.writing.patterns": "tests/pipelines/corpus/writing/test_captions.py",
     "pipelines.corpus.writing.variety": "tests/pipelines/corpus/writing/test_captions.py",
@@ -151,7 +153,9 @@ CLOSURES = {
 DRIVERS = (
     "pipelines.archive.headers",
     "pipelines.archive.work_list",
-    "pipelines.data.inputs",
+    "pipelines.data.inputs.entries",
+    "pipelines.data.inputs.files",
+    "pipelines.data.inputs.opening",
     "pipelines.output.parts",
 )
 

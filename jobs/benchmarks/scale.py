@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from psutil import process_iter
 
 from jobs.benchmarks.measuring import print_figures, say, watched, workplace
+from pipelines.archive.decode_stage import SOUND, ShardStage, decode_stage
 from pipelines.archive.run import Job, RunResult, run_rows
-from pipelines.archive.stages import SOUND, ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext

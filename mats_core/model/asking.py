@@ -19,6 +19,7 @@ from mats_core.audio.levels import SILENCE_DBFS, is_silent
 from mats_core.batches import in_batches, raised
 from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, best_beams, score_answers
 from mats_core.errors import SettingsError
+from mats_core.model.hearing.grouping import regrouped
 
 if TYPE_CHECKING:
     from mats_core.audio.levels import Levels
@@ -178,14 +179,14 @@ class Answering:
     def answers(
         self: AskedModel, source: list[Any], task: str | None = None, question: str | None = None,
         tag: str | None = None, segments: bool = False, decoding: Decoding = None, santa: Santa = None,
-        explain: bool = False, batch_size: int = 16, *, sample_rate: int | None = None,
+        explain: bool = False, batch_size: int = 16, *, sample_rate: int | None = None, per: str = "minute",
     ) -> list[list[Answer]]: ...  # fmt: skip
 
     @overload
     def answers(
         self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
         segments: bool = False, decoding: Decoding = None, santa: Santa = None, explain: bool = False,
-        batch_size: int = 16, *, sample_rate: int | None = None,
+        batch_size: int = 16, *, sample_rate: int | None = None, per: str = "minute",
     ) -> list[Answer]: ...  # fmt: skip
     def answers(
         self: AskedModel,
@@ -200,8 +201,9 @@ class Answering:
         batch_size: int = 16,
         *,
         sample_rate: int | None = None,
+        per: str = "minute",
     ) -> Any:
-        """One answer a chunk of about a minute; for a list of sounds, such a list for each.
+        """One answer a chunk of about a minute (per: or "file", "window"); for a list of sounds, such a list for each.
 
         source: a path or URI, an open file (read from where it stands), (waveform, its sample rate in Hz), or a
         waveform alone whose rate `sample_rate` says; or a list of these. A waveform is an array or tensor [T], or
@@ -216,7 +218,7 @@ class Answering:
         request = Request(task or ("QA" if question and question.strip() else "caption"), question, tag)
         self.validate_request(request.task, question, tag)
         sounds = source if isinstance(source, list) else [source]
-        heard = [embed_sound(self, each, batch_size, sample_rate) for each in sounds]
+        heard = [regrouped(embed_sound(self, each, batch_size, sample_rate), per) for each in sounds]
         clips = [clip for each in heard for clip in each]
         found = iter(
             ask_about(

@@ -14,10 +14,14 @@ from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.archive.model_spec import model_spec
+from pipelines.archive.by_file import fetch_files_stage, hear_stages, whole_files
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
+from pipelines.archive.headers import Rowing
+from pipelines.archive.model_spec import ModelSpec, model_spec
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
-from pipelines.archive.stages import answer_stage, decode_stage, fetch_stage
+from pipelines.archive.stages import answer_stage
 from pipelines.cluster.progress import Progress
+from pipelines.cluster.stages import Stage
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
@@ -50,8 +54,11 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         validate_request(task, question, tasks, tag)
 
     inputs = check_not_empty(
-        open_input(settings.input, settings.schemes, settings.columns, settings.all_files), settings.input
+        open_input(settings.input, settings.schemes, settings.columns, settings.all_files, settings.per == "file"),
+        settings.input,
     )
+    if settings.per == "file" and inputs.kind in ("manifest", "embeddings"):
+        inputs.entries = whole_files(inputs.entries, facts.chunk_s)
     embeddings = settings.input if inputs.kind == "embeddings" else None
     if embeddings is not None:
         made_with = read_facts(embeddings, "audio", "input").encoder_fingerprint
@@ -72,14 +79,21 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
         defaults=settings.model_dump(include=set(REQUEST_COLUMNS)),
-        stages=[
-            decode_stage(settings, facts.sample_rate) if embeddings is None else fetch_stage(embeddings),
-            answer_stage(spec, "pcm" if embeddings is None else "windows"),
-        ],
+        stages=_stages(settings, spec, facts, embeddings),
         check=check,
         told={"generation": facts.generation, "calibration": calibration} | unused(facts),
+        rows=Rowing(settings.per, facts.window_s, facts.sample_rate),
     )
     return job, inputs
+
+
+def _stages(settings: CaptionSettings, spec: ModelSpec, facts: ModelFacts, embeddings: str | None) -> list[Stage]:
+    if embeddings is None and settings.per == "file":
+        return hear_stages(settings, spec, facts.sample_rate, facts.chunk_s)
+    if embeddings is None:
+        return [decode_stage(settings, facts.sample_rate), answer_stage(spec)]
+    fetch = fetch_files_stage(embeddings) if settings.per == "file" else fetch_stage(embeddings, settings.per)
+    return [fetch, answer_stage(spec, "windows")]
 
 
 def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -198,6 +212,8 @@ def _identity(
         **number_types(settings),
         **silence(settings),
     }
+    if settings.per != "minute":
+        identity["per"] = settings.per
     if bridge:  # only then, so that outputs begun before there were others stay as they are
         mean = {"audio_mean": hash_settings({"mean": bridge["audio_mean"]})} if "audio_mean" in bridge else {}
         identity["bridge"] = {**bridge, **mean}

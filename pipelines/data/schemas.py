@@ -23,7 +23,11 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 MANIFEST_COLUMNS: Columns = {
     "chunk_id": (pa.string(), "Hash of the path below INPUT, the version and the start: the same chunk, the same id."),
-    "uri": (pa.string(), "The file, without query string; bytes that are no UTF-8 are percent-encoded."),
+    "uri": (
+        pa.string(),
+        "The file, without query string; bytes that are no UTF-8 are percent-encoded. A member of an archive is "
+        "`tar+URL!FIRST+SIZE/NAME`, a row of a Parquet file `parquet+URL!ROW+COLUMN/NAME`.",
+    ),
     "size_bytes": (pa.int64(), "Size of the file."),
     "version": (pa.string(), "The store's etag, or size and time of change: another one is another sound."),
     "format": (pa.string(), "What it is by its first bytes: wav, flac, mp3, …"),
@@ -45,6 +49,14 @@ REQUESTS: Columns = {
 }
 REQUEST_COLUMNS = tuple(REQUESTS)
 """What a list may ask of each of its sounds; strings."""
+
+PLACES: Columns = {
+    "start_s": (pa.float64(), "Where the stretch begins that is meant, in seconds; without one: at the beginning."),
+    "end_s": (pa.float64(), "Where it ends; without one: at the end of the file."),
+    "only_channel": (pa.int64(), "The only channel that is heard, from 0; without one: the mean of all."),
+}
+PLACE_COLUMNS = tuple(PLACES)
+"""What of its sound a row of a list means, where not all of it. The last is an own column of its OUTPUT."""
 
 WORK_SCHEMA = pa.schema(
     [

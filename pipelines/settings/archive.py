@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -81,7 +81,10 @@ class ScanSettings(LimitSettings):
     """Archive → manifest."""
 
     GROUPS = INPUT_GROUP | {"Run": ("overwrite", "decoders", "model", "allow_parts")} | LIMITS_GROUP
-    input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
+    input: str = Field(
+        description="File, folder, glob, fsspec URL (hf://datasets/… too), a list (.parquet, .csv, .jsonl), Parquet "
+        "with the sounds in it, or a manifest of NeMo or lhotse."
+    )
     output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
     model: str = Field("builtin", description="Model whose window decides the chunk length.")
     allow_parts: AllowParts = Field(default_factory=list)
@@ -95,8 +98,9 @@ class RunSettings(LimitSettings):
     PATHS = ("input", "output")
     MODELS = ("model", "allow_parts")
     input: str = Field(
-        description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
-        "or a manifest; for `caption` also a folder of audio embeddings."
+        description="File, folder, glob, fsspec URL (hf://datasets/… too), a list (.parquet, .csv, .jsonl with a `uri` "
+        "column), Parquet with the sounds in it, or a manifest (of `mats scan`, NeMo or lhotse); for `caption` also a "
+        "folder of audio embeddings."
     )
     output: str = Field(description="Folder that receives the result; run again to continue.")
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
@@ -164,8 +168,8 @@ class CaptionSettings(RunSettings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "What to answer": (
-            "task", "question", "model", "segments", "dry_run", "tag", "explain", "with_embedding", "allow_parts",
-            "trust_remote_code",
+            "task", "question", "model", "per", "segments", "dry_run", "tag", "explain", "with_embedding",
+            "allow_parts", "trust_remote_code",
         ),
         "Trust": ("score", "min_confidence", "rerank"),
         **INPUT_GROUP,
@@ -186,6 +190,10 @@ class CaptionSettings(RunSettings):
     )
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
+    per: Literal["minute", "file", "window"] = Field(
+        "minute", description="An answer a minute, one a file (from all of it, each window by its seconds), or one a "
+        "window of the encoder.",
+    )  # fmt: skip
     dry_run: bool = Field(
         False, description="Write nothing: print files, hours, chunks, and the time a measured sample promises."
     )

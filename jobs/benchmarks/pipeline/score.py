@@ -15,7 +15,7 @@ from jobs.benchmarks.inputs import write_clips
 from jobs.benchmarks.measuring import print_figures, print_table, say, workplace
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
-from pipelines.archive.stages import BLOCK_ROWS
+from pipelines.archive.decode_stage import BLOCK_ROWS
 
 WAYS = ("without", "with")
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.compact import run_compact
 from pipelines.data.schemas import SEGMENTS_TYPE
 from pipelines.export.rows import columns_of, joined, read_rows, windows_of
+from pipelines.settings.compact import CompactSettings
 from tests.pipelines.export.made_up import answer_rows, write_answers
 
 URIS = ["a.wav", "a.wav", "b.wav", "c.wav", "c.wav", "c.wav"]
@@ -83,3 +86,14 @@ def test_a_file_is_as_sure_as_its_least_sure_answer_and_a_window_is_not_told() -
     assert joined([silent])["confidence"] is None
     (window,) = windows_of({**sure, "segments": [{"start_s": 0.0, "end_s": 5.0, "text": "c"}]})
     assert (window["text"], window["logprob"], window["confidence"]) == ("c", None, None)
+
+
+@pytest.mark.parametrize("values", [["dog", "a/b=c", None, "dog", "ü", "dog"], [1, 2, 2, 1, None, 1], [True] * 6])
+def test_the_column_that_folders_of_a_compaction_are_named_by_is_there_again(tmp_path: Path, values: list[Any]) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(URIS, TEXTS, kind=values), parts=2)
+    run_compact(CompactSettings(input=str(run), output=str(tmp_path / "few"), partition_by="kind"))
+    found = list(read_rows(str(tmp_path / "few"), per="chunk"))
+    assert [(row["row_id"], row["kind"]) for row in found] == list(enumerate(values))
+    assert "kind" in columns_of(str(tmp_path / "few"))
+    chosen = read_rows(str(tmp_path / "few"), where="kind is not null")
+    assert [row["kind"] for row in chosen] == [value for value in values if value is not None]

@@ -12,6 +12,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from typing import BinaryIO, NamedTuple
 
 from mats_core.errors import StorageError
@@ -25,6 +26,8 @@ OTHER_ARCHIVES = frozenset(
 )
 """Endings of archives that may hold sounds and are not read: their members cannot be reached without unpacking all."""
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"7z\xbc\xaf", b"Rar!")
+MOST_BESIDE = 1 << 20
+"""Bytes of what tells of a sound, beside it."""
 _MOST_HEADER = 1 << 20  # bytes; a real header has 512, and some more for a long name
 _MOST_LINKS = 8  # that lead to one another
 _ZEROS = 1 << 20  # bytes; looked through at once for what comes behind an archive's end
@@ -67,13 +70,18 @@ class _Link(NamedTuple):
 
 
 def members(
-    file: BinaryIO, archive: FileInfo, extensions: AbstractSet[str] | None, skipped: Counter[str] | None = None
+    file: BinaryIO,
+    archive: FileInfo,
+    extensions: AbstractSet[str] | None,
+    skipped: Counter[str] | None = None,
+    beside: AbstractSet[str] | None = None,
 ) -> Iterator[FileInfo]:
     """What an open archive holds with one of the extensions (None: any), in order, links last; no folders.
 
     `path` is the archive's path and the member's name, `uri` tells its place, so that opening it needs no look at the
     archive's other headers; `error` says why a member cannot be read (sparse, a device, a link to nothing, an archive
-    itself). skipped: counts the others by ending. Raises StorageError after the last good member of an archive that
+    itself). skipped: counts the others by ending. beside: endings of members that come with their `content`; larger
+    than MOST_BESIDE they count as left out. Raises StorageError after the last good member of an archive that
     is damaged or cut: decode_failed, not_audio (no tar at all), refused (packed), too_large (a header beyond reason).
     """
 
@@ -92,9 +100,16 @@ def members(
                 continue
             if member.islnk() or member.issym():
                 links.append(_Link(name, _target(member), at))
+                continue
+            size = max(0, min(member.size, end - at)) if member.isreg() else 0
+            found = info(name, at, size, _refusal(member, name))
+            if beside is None or not has_extension(name.encode(), beside):
+                yield found
+            elif found.error is None and size <= MOST_BESIDE:
+                file.seek(at)
+                yield replace(found, content=file.read(size))
             else:
-                size = max(0, min(member.size, end - at)) if member.isreg() else 0
-                yield info(name, at, size, _refusal(member, name))
+                has_extension(name.encode(), frozenset(), skipped)
     except StorageError as error:
         damage = error
     places = _places(file, end, links)
