@@ -232,6 +232,6 @@ def _threshold(file: _File, confidence: np.ndarray, target: float) -> Threshold 
     for least in known[:: max(1, len(known) // MOST_TRIED)]:
         above = [each for each in file.judged if each.confidence >= least]
         share = file.share_of(above) if len(above) >= LEAST_ABOVE else None
-        if share is not None and share.value >= target:
+        if share is not None and share.value >= target - 1e-9:
             best = Threshold(float(least), float(np.mean(confidence >= least)), share)
     return best

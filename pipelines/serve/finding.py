@@ -80,7 +80,7 @@ class Found:
 
 @dataclass
 class Finder:
-    """Finds rows of several runs. asker: embeds words, None where no run has an index."""
+    """Finds rows of several runs; keeps the masks and rankings of the last searches."""
 
     runs: Sequence[Served]
     _masks: Remembering = field(default_factory=lambda: Remembering(MASKS))
@@ -129,7 +129,8 @@ class Finder:
         return self._masks.get(key, lambda: mask_of(query, served, said))
 
     def _ranked(self, query: Query, chosen: list[int], most: int) -> Found:
-        ranking = self._rankings.get(query.key, lambda: self._rank(query, chosen))
+        changes = tuple(self.runs[number].changes for number in chosen)
+        ranking = self._rankings.get((query.key, changes), lambda: self._rank(query, chosen))
         start = int(query.after) if query.after.isdecimal() else 0
         shown = ranking[start : start + most]
         rows: list[tuple[int, dict[str, Any], dict[str, Any] | None]] = []

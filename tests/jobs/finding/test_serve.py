@@ -20,7 +20,12 @@ pytestmark = pytest.mark.processes
 
 
 @pytest.mark.parametrize(
-    ("number", "model"), [(signal.SIGINT, "none"), (signal.SIGTERM, "none"), (signal.SIGINT, "builtin")]
+    ("number", "model"),
+    [
+        (signal.SIGINT, "none"),
+        (signal.SIGTERM, "none"),
+        pytest.param(signal.SIGINT, "builtin", marks=pytest.mark.long),
+    ],
 )
 def test_it_says_where_it_is_and_ends_by_a_signal(tmp_path: Path, number: signal.Signals, model: str) -> None:
     """Also while it is still loading the model."""
@@ -35,7 +40,7 @@ def test_it_says_where_it_is_and_ends_by_a_signal(tmp_path: Path, number: signal
     with urllib.request.urlopen(line.split()[0] + "api/runs", timeout=30) as answer:
         assert answer.status == 200
     process.send_signal(number)
-    assert process.wait(60) == 130
+    assert process.wait(180) == 130
     assert process.stderr.read().splitlines()[-1] == "mats: interrupted"
 
 

@@ -75,17 +75,6 @@ def test_a_file_is_as_loud_as_its_chunks_together() -> None:
     assert whole["clipped"] == pytest.approx(0.025) and whole["silent"] is False
 
 
-@pytest.mark.parametrize("values", [["dog", "a/b=c", None, "dog", "ü", "dog"], [1, 2, 2, 1, None, 1], [True] * 6])
-def test_the_column_that_folders_of_a_compaction_are_named_by_is_there_again(tmp_path: Path, values: list[Any]) -> None:
-    run = write_answers(tmp_path / "run", answer_rows(URIS, TEXTS, kind=values), parts=2)
-    run_compact(CompactSettings(input=str(run), output=str(tmp_path / "few"), partition_by="kind"))
-    found = list(read_rows(str(tmp_path / "few"), per="chunk"))
-    assert [(row["row_id"], row["kind"]) for row in found] == list(enumerate(values))
-    assert "kind" in columns_of(str(tmp_path / "few"))
-    chosen = read_rows(str(tmp_path / "few"), where="kind is not null")
-    assert [row["kind"] for row in chosen] == [value for value in values if value is not None]
-
-
 def test_a_file_is_as_sure_as_its_least_sure_answer_and_a_window_is_not_told() -> None:
     chunk = {"text": "a", "error_code": None, "error_message": None, "decoded_s": 60.0, "start_s": 0.0}
     sure = {**chunk, "logprob": -0.1, "clap_score": 0.8, "confidence": 0.9, "text_unsure": None}
@@ -97,3 +86,14 @@ def test_a_file_is_as_sure_as_its_least_sure_answer_and_a_window_is_not_told() -
     assert joined([silent])["confidence"] is None
     (window,) = windows_of({**sure, "segments": [{"start_s": 0.0, "end_s": 5.0, "text": "c"}]})
     assert (window["text"], window["logprob"], window["confidence"]) == ("c", None, None)
+
+
+@pytest.mark.parametrize("values", [["dog", "a/b=c", None, "dog", "ü", "dog"], [1, 2, 2, 1, None, 1], [True] * 6])
+def test_the_column_that_folders_of_a_compaction_are_named_by_is_there_again(tmp_path: Path, values: list[Any]) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(URIS, TEXTS, kind=values), parts=2)
+    run_compact(CompactSettings(input=str(run), output=str(tmp_path / "few"), partition_by="kind"))
+    found = list(read_rows(str(tmp_path / "few"), per="chunk"))
+    assert [(row["row_id"], row["kind"]) for row in found] == list(enumerate(values))
+    assert "kind" in columns_of(str(tmp_path / "few"))
+    chosen = read_rows(str(tmp_path / "few"), where="kind is not null")
+    assert [row["kind"] for row in chosen] == [value for value in values if value is not None]
