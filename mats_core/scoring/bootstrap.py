@@ -62,14 +62,14 @@ def _macro_f1_sets(rows: np.ndarray, weights: np.ndarray) -> float:
 
 def _auroc(rows: np.ndarray, weights: np.ndarray) -> float:
     """The chance that a right answer is more confident than a wrong one, ties counting half, from rows (confidence, 1
-    where right); one half where all are right, or none is."""
+    where right). 1 where there is no such pair: a model that answers all right is no worse than one that does not."""
     _, place = np.unique(rows[:, 0], return_inverse=True)
     size = int(place.max()) + 1
     right = np.bincount(place, weights * rows[:, 1], size)
     wrong = np.bincount(place, weights * (1 - rows[:, 1]), size)
     pairs = right.sum() * wrong.sum()
     below = np.cumsum(wrong) - wrong
-    return float(right @ (below + wrong / 2) / pairs) if pairs else 0.5
+    return float(right @ (below + wrong / 2) / pairs) if pairs else 1.0
 
 
 BINS = 10

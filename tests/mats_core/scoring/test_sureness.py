@@ -28,7 +28,9 @@ def test_auroc_is_scikit_learns_and_the_calibrations(ties: bool) -> None:
     assert compute("auroc", rows.tolist()) == pytest.approx(auroc(rows[:, 0].tolist(), (rows[:, 1] > 0).tolist()))
     error = calibration_error(rows[:, 0].tolist(), (rows[:, 1] > 0).tolist())
     assert compute("calibration_error", rows.tolist()) == pytest.approx(error)
-    assert compute("auroc", [(0.3, 1.0), (0.9, 1.0)]) == 0.5
+    assert compute("auroc", [(0.3, 1.0), (0.9, 1.0)]) == 1.0  # no wrong one to be told apart
+    all_right = np.stack([rows[:, 0], np.ones(len(rows))], axis=1)
+    assert paired_bootstrap(rows, all_right, statistic="auroc", draws=50)[0] > 0  # and the gate stays open
 
 
 def test_weights_are_copies() -> None:
