@@ -167,7 +167,7 @@ class Corrections:
             raise Conflict(now)
         made = Correction(
             row_id=row["row_id"], version=seen + 1, action=action, by=_checked("by", by),
-            at=_now(), answer=row.get("text"), uri=row["uri"],
+            at=_now(), answer=own_text(row), uri=row["uri"],
             start_s=row.get("start_s") or 0.0, duration_s=row.get("decoded_s") or row.get("duration_s"),
             chunk_id=row.get("chunk_id"), task=row.get("task"), question=row.get("question"),
             run_id=row.get("run_id"), model_fingerprint=row.get("model_fingerprint"), **wanted,
@@ -181,6 +181,12 @@ class Corrections:
         with self._lock:
             self._history.setdefault(made.row_id, {})[made.version] = made
         return made
+
+
+def own_text(row: Row) -> str | None:
+    """What the run itself says of a row, also where it is too unsure to say it in `text`."""
+    said: str | None = row.get("text")
+    return said if said is not None else row.get("text_unsure")
 
 
 def _now() -> datetime.datetime:

@@ -24,7 +24,7 @@ COLUMNS = (
     *("row_id", "chunk_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
     *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
-    *("confidence", "text_unsure"),
+    *("confidence", "text_unsure", "only_channel"),
 )
 _FILES_AT_ONCE = 1024
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 
 from mats_core.audio.file import AudioError
 from mats_core.errors import SettingsError, StorageError
-from pipelines.output.corrections import Conflict, Correction
+from pipelines.output.corrections import Conflict, Correction, own_text
 from pipelines.pages.media import SAMPLE_RATE, spectrogram_webp
 from pipelines.serve import finding
 from pipelines.serve.answering import Answerer, Asked, Busy, check_asked
@@ -95,7 +95,7 @@ def described(number: int, served: Served, row: dict[str, Any], window: dict[str
         "name": served.name(row["uri"]),
         "version": newest.version if newest else 0,
         "text": said.text if said and said.text is not None else row["text"],
-        "answer": row["text"],
+        "answer": own_text(row),
         "correction": spoken(said) if said else None,
         "window": window and {name: window[name] for name in ("start_s", "end_s", "score", "by")},
         "audio": f"/audio/{where}.wav",

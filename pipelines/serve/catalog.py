@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from filelock import FileLock
 
 from mats_core import storage
@@ -48,6 +49,7 @@ LISTED: dict[str, pa.DataType] = {
     "task": pa.string(),
     "question": pa.string(),
     "text": pa.string(),
+    "text_unsure": pa.string(),
     "error_code": pa.string(),
     "error_message": pa.string(),
     "silent": pa.bool_(),
@@ -186,7 +188,8 @@ def _add(database: duckdb.DuckDBPyConnection, block: pa.Table, first: int) -> No
     database.execute("INSERT INTO rows SELECT * FROM block")
     database.unregister("block")
     having: dict[str, list[int]] = {}
-    for at, text in enumerate(block["text"].to_pylist()):
+    said = pc.coalesce(block["text"], block["text_unsure"])
+    for at, text in enumerate(said.to_pylist()):
         for word in set(words_of(text)) if text else ():
             having.setdefault(word, []).append(at)
     if having:

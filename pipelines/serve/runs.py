@@ -28,7 +28,7 @@ REFRESHED_S = 2.0
 """How long what others wrote may stay unseen."""
 DETAILS = (
     *("segments", "neighbors", "chunk_id", "run_id", "model_fingerprint", "lost_s", "peak_dbfs"),
-    *("rms_dbfs", "logprob", "clap_score", "tag", "text_unsure"),
+    *("rms_dbfs", "logprob", "clap_score", "tag"),
 )
 """Columns that are read from the part file when one row is looked at."""
 _PATH = re.compile(r"(?:file://)?(?<![\w/])/[^\s'\",;)]+")

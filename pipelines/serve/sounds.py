@@ -55,12 +55,13 @@ class Sounds:
     def heard(self, row: dict[str, Any], rate: int) -> Decoded:
         """The stretch of a row, int16 mono at `rate`. Raises AudioError."""
         seconds = min(row.get("decoded_s") or row.get("duration_s") or LONGEST_S, LONGEST_S)
-        return self.stretch(row["uri"], row.get("start_s") or 0.0, seconds, rate)
+        return self.stretch(row["uri"], row.get("start_s") or 0.0, seconds, rate, row.get("only_channel"))
 
-    def stretch(self, uri: str, start_s: float, seconds: float, rate: int) -> Decoded:
+    def stretch(self, uri: str, start_s: float, seconds: float, rate: int, channel: int | None = None) -> Decoded:
         """A stretch of a file. Raises AudioError, also where there is no sound in it."""
+        asked = DecodeRequest(to_uri(uri), start_s, seconds, channel=channel)
         with self._decoder() as decoder:
-            (found,) = raised(decoder.decode_many([DecodeRequest(to_uri(uri), start_s, seconds)], rate))
+            (found,) = raised(decoder.decode_many([asked], rate))
         if not len(found.samples):
             raise AudioError("empty_audio", "there is no sound there")
         return found

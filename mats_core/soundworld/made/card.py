@@ -93,9 +93,10 @@ def measured_table(numbers: dict[str, Any], ablation: dict[str, Any] | None) -> 
             prior = f"answer prior {q['prior']:.3f}; {q['questions']} questions"
             rows.append((f"questions, {kind}", q["accuracy"], prior))
     for task, trust in numbers.get("trust", {}).items():
-        low, high = trust["auroc_interval"]
-        told = f"{low:.3f} to {high:.3f}; calibration error {trust['ece']:.3f}; {trust['right']:.3f} are right"
-        rows.append((f"confidence, {TASKS[task]}, AUROC", trust["auroc"], f"{told}; {trust['answers']} answers"))
+        told = f"calibration error {trust['ece']:.3f}; {trust['right']:.3f} of {trust['answers']} answers are right"
+        if trust["auroc_interval"]:  # else all are right, or all wrong
+            told = "{:.3f} to {:.3f}; ".format(*trust["auroc_interval"]) + told
+        rows.append((f"confidence, {TASKS[task]}, AUROC", "" if trust["auroc"] is None else trust["auroc"], told))
     for when in ("before", "after"):
         apart = f"mean cosine of pairs; centroids {gap[when]['centroid_distance']:.3f} apart"
         rows.append((f"gap {when} Santa", gap[when]["pair_cosine"], apart))

@@ -17,6 +17,7 @@ from mats_core.soundworld.synth import render
 WINDOW_SECONDS = 5
 HOP = 320
 FFT = 1024
+FEW_CLIPS = 200  # which other processes would not make sooner
 MELS = 64
 LOW_HZ, HIGH_HZ = 50, 7800
 FRAMES = WINDOW_SECONDS * SAMPLE_RATE // HOP + 1
@@ -73,7 +74,8 @@ def mel_spectrograms(split: str, count: int, start: int = 0, processes: int | No
 
 def waveforms(split: str, count: int, processes: int | None = None) -> Iterator[np.ndarray]:
     """Yield the sounds of a split's first recipes, int16 [T] at SAMPLE_RATE, in order."""
-    yield from _in_parallel(_samples, [(split, i) for i in range(count)], processes)
+    jobs = [(split, i) for i in range(count)]
+    yield from _in_parallel(_samples, jobs, processes) if count > FEW_CLIPS else map(_samples, jobs)
 
 
 def _in_parallel(

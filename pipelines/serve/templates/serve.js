@@ -73,7 +73,8 @@
     var said = now.correction;
     row.dataset.version = now.version;
     row.dataset.mark = said && said.mark || "";
-    part(row, ".answer").textContent = now.text || "(no words)";
+    part(row, ".answer").textContent = now.text || now.answer || "(no words)";
+    part(row, ".answer").classList.toggle("unsure", now.text === null && now.answer !== null);
     part(row, '[data-do="undo"]').hidden = !now.version;
     var chips = part(row, ".chips");
     each(chips.querySelectorAll(".said"), function (old) { old.remove(); });
@@ -87,7 +88,7 @@
     if (details.open) { details.open = false; details.open = true; }
   }
   function fill(row, now) {
-    part(row, "textarea").value = now.text || "";
+    part(row, "textarea").value = now.text || now.answer || "";
     part(row, '.edit [name="labels"]').value = (now.correction && now.correction.labels || []).join(", ");
   }
   function post(to, body) {

@@ -17,10 +17,11 @@ import soundfile
 from starlette.testclient import TestClient
 
 from mats_core.errors import SettingsError
+from pipelines.output.corrections import corrected_records
 from pipelines.pages.render import TEMPLATES
 from pipelines.serve.api import State
 from pipelines.serve.app import STATIC, make_app
-from tests.pipelines.pages.made_up import RATE, Page, tone
+from tests.pipelines.pages.made_up import RATE, Page, row, tone, write_run
 from tests.pipelines.serve.made_up import HOSTILE, Echo, made_state
 
 pytestmark = pytest.mark.processes
@@ -263,6 +264,21 @@ def test_an_error_of_ours_tells_nobody_where_it_was(state: State, tmp_path: Path
     state.runs[0].catalog.close()
     answer = client(state).get("/api/rows/0/0")
     assert answer.status_code == 500 and str(tmp_path) not in answer.text and "Traceback" not in answer.text
+
+
+def test_an_answer_that_the_run_was_too_unsure_of_is_shown_as_such_and_may_be_marked_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    write_run(tmp_path / "run", [row(0, "/in/a.wav", text=None, text_unsure="A saw."), row(1, "/in/b.wav")])
+    unsure = made_state(tmp_path)
+    asked = client(unsure)
+    page = Page(asked.get("/", params={"q": "saw"}).text)
+    assert "A saw." in page.text and "below the run's least confidence" in page.text
+    now = asked.post("/api/rows/0/0/correct", json={"seen": 0, "by": "Ann", "mark": "right"}).json()
+    assert (now["text"], now["answer"]) == (None, "A saw.")
+    assert [each["output"] for each in corrected_records(str(tmp_path / "run"))] == ["A saw."]
+    unsure.sounds.close()
 
 
 def test_names_in_json_are_no_markup(state: State) -> None:

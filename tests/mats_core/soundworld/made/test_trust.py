@@ -50,6 +50,9 @@ def test_the_shipped_model_is_calibrated_in_a_copy_and_measured(tmp_path: Path) 
     assert trust["QA"]["auroc"] > 0.55 and trust["QA"]["ece"] < 0.25
     assert f"| confidence, questions, AUROC | {trust['QA']['auroc']:.3f} |" in measured_table(numbers, None)
     assert read_calibration(model, "another")[0] is None
+    trust["caption"] |= {"auroc": None, "auroc_interval": None, "right": 1.0, "ece": 0.01}
+    told = "| confidence, captions, AUROC |  | calibration error 0.010; 1.000 of 64 answers are right |"
+    assert told in measured_table(numbers, None)
 
 
 def test_reranking_is_measured_with_its_interval() -> None:
@@ -59,3 +62,12 @@ def test_reranking_is_measured_with_its_interval() -> None:
     assert gain[0] == pytest.approx(best[0] - first[0]) and gain[1] <= gain[0] <= gain[2]
     assert 0 < found["captions, changed"] < 1 and first[0] > 0.85
     assert f"| captions, label F1 | {first[0]:.3f} (" in rerank_table(found)
+
+
+def test_the_shipped_calibration_is_the_shipped_models() -> None:
+    """After another model is put there: `mats soundworld calibrate --model builtin`."""
+    model = load_model("builtin", device="cpu", dtype="float32")
+    assert model.calibration is not None and set(model.calibration.tasks) == {"QA", ALL, "caption", "cla_label"}
+    for task in ("QA", "caption", "cla_label"):
+        curve = model.calibration.tasks[task]
+        assert (curve.ece or 1.0) <= 0.05 and (curve.auroc or 0.0) >= 0.85, task
