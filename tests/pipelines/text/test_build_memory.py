@@ -56,7 +56,4 @@ def test_embeddings_that_are_all_alike_are_refused_before_ray(table: Path) -> No
     settings = BuildMemorySettings(embeddings=str(table), output=str(table / "out"))
     with pytest.raises(SettingsError, match=r"^embeddings: the vectors of .* are all alike: 100 .* cosine of 1\.0000"):
         run_build_memory(settings)
-    pq.write_table(rows.drop_columns(["embedding"]), part)
-    with pytest.raises(SettingsError, match=r"part-00000\.parquet has no column embedding"):
-        run_build_memory(settings)
     assert not (table / "out").exists()
