@@ -33,7 +33,7 @@ endif
 .PHONY: help demo lint check test docs map test-latest test-all test-stores fuzz check-tools clean new-python
 
 help:
-	@echo "make demo         write a small archive, caption it, leave demo/report.html"
+	@echo "make demo         write a small archive, caption it, leave demo/report.html, and say how to open it in a browser"
 	@echo "make check        lint, types, and the tests that start neither Ray nor another process; two minutes"
 	@echo "make test         lint, types and tests"
 	@echo "make test-latest  the tests on the newest transformers, numpy and pyarrow, without msclap"

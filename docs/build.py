@@ -26,7 +26,7 @@ def tables() -> str:
     from mats_core.errors import ERROR_CODES
     from mats_core.variables import VARIABLES
     from pipelines.corpus.writing.records import RECORD
-    from pipelines.data.schemas import MANIFEST_COLUMNS, OUTPUT_COLUMNS, REQUESTS
+    from pipelines.data.schemas import CORRECTION_COLUMNS, MANIFEST_COLUMNS, OUTPUT_COLUMNS, PLACES, REQUESTS
     from pipelines.evaluate.history import COLUMNS as HISTORY
     from pipelines.evaluate.records import PREDICTIONS_COLUMNS
     from pipelines.text.caption_buckets import CAPTION_COLUMNS, EMBEDDING
@@ -48,9 +48,15 @@ def tables() -> str:
         "# Columns, codes, variables",
         "Made from the code by `python docs/build.py tables`; a test holds it to it. A list's own columns are carried "
         "along beside those below. New columns come last.",
+        "## A list as INPUT",
+        "A row a sound: `uri`, and what it may say beside. What else it has is carried along.",
+        table(("column", "type", "what stands in it"), [*columns(REQUESTS), *columns(PLACES)]),
         "## Answers: `mats caption`",
-        "`OUTPUT/answers/*.parquet`, a row a chunk of about a minute.",
+        "`OUTPUT/answers/*.parquet`, a row a chunk of about a minute, a file or a window (`--per`).",
         table(("column", "type", "what stands in it"), output("caption")),
+        "## Corrections: `mats serve`",
+        "`OUTPUT/corrections/ROW-VERSION.parquet`, a file each; none is ever changed.",
+        table(("column", "type", "what stands in it"), columns(CORRECTION_COLUMNS)),
         "## Audio embeddings: `mats embed-audio`",
         "`OUTPUT/embeddings/*.parquet`, a row a chunk; facts about the whole in `OUTPUT/_embeddings.json`.",
         table(("column", "type", "what stands in it"), output("embed-audio")),

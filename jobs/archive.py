@@ -39,6 +39,8 @@ def caption(settings: CaptionSettings) -> int:
             from pipelines.archive.caption import run_caption
 
             result = run_caption(settings, display)
+            if why := result.run.get("calibration_unused"):
+                _warn(f"answers have no confidence: {why}; calibrate the model anew with `mats calibrate`")
     return print_estimate(estimate) if settings.dry_run else finish(result, settings, "caption", "clips")
 
 

@@ -42,6 +42,7 @@ def ask(
         False, "--interactive", "-i", help="Read questions about one FILE, a line each, until end of input."
     ),
     model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    per: str = typer.Option("minute", help="An answer a minute, one a file, or one a window."),
     segments: bool = typer.Option(False, "--segments", help="Answer every window too, with its times."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     llm_dtype: str = typer.Option("auto", help=LLM_DTYPE),
@@ -49,11 +50,14 @@ def ask(
     encoder_dtype: str = typer.Option("float32", help=ENCODER_DTYPE),
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run Python files of the LLM's own."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object a file, or a question."),
+    score: bool = typer.Option(True, help="With --json, tell how sure every answer is."),
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:
     """Answer a few files right here, without Ray."""
+    from mats_core.confidence.calibration import NONE, read_calibration
     from mats_core.model.directory import check_model_dir, resolve
     from mats_core.model.facts import check_weights, threads_worth, weight_bytes
+    from mats_core.model.hearing.grouping import PER
 
     task = task_name(task)
     if question is None and not interactive and is_question(files):
@@ -79,6 +83,8 @@ def ask(
         validate_request(task, question, tuple(config.tasks), tag)
         if question is not None and (warning := doubt(model, question)):
             typer.echo(f"mats: {warning}", err=True)
+    if per not in PER:
+        raise SettingsError("per", f'there is no answer per "{per}"', f"choose {', '.join(PER)}")
     for file in files:
         if storage.is_dir(file):
             problem = f'"{storage.public_uri(file)}" is a folder'
@@ -94,16 +100,21 @@ def ask(
     from mats_core import load_model
     from mats_core.audio.file import AudioError
     from mats_core.model.asking import Request, embed_sound
+    from mats_core.model.hearing.grouping import regrouped
 
     loaded = load_model(
         model, device, types.llm_dtype, encoder_dtype=types.encoder_dtype, mapper_dtype=types.mapper_dtype,
         trust_remote_code=trust_remote_code, allow_parts=allow_parts or (),
     )  # fmt: skip
-    show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, many=len(files) > 1)
+    if as_json and score and loaded.calibration is None:
+        _, why = read_calibration(resolve(model), loaded.fingerprint)
+        if why != NONE:
+            typer.echo(f"mats: answers have no confidence: {why}", err=True)
+    show = partial(_show, loaded, model=model, segments=segments, as_json=as_json, score=score, many=len(files) > 1)
     code = 0
     for file in files:
         try:
-            clips = embed_sound(loaded, file)
+            clips = regrouped(embed_sound(loaded, file), per)
         except AudioError as error:
             code, uri = 1, storage.public_uri(file)
             if as_json:
@@ -162,14 +173,17 @@ def _show(
     model: str,
     segments: bool,
     as_json: bool,
+    score: bool,
     many: bool,
 ) -> None:
     from mats_core.model.asking import ask_about
 
-    found = ask_about(loaded, clips, request, segments, explain=as_json and loaded.memory is not None)
+    explain = as_json and loaded.memory is not None
+    found = ask_about(loaded, clips, request, segments, explain=explain, score=as_json and score)
     if as_json:
         heard = ("start_s", "duration_s", "decoded_s", "complete", "lost_s")
-        names = (*heard, "text", "neighbors", *(("segments",) if segments else ()))
+        sure = ("logprob", "clap_score", "confidence") if score else ()
+        names = (*heard, "text", *sure, "neighbors", *(("segments",) if segments else ()))
         whole = [asdict(answer) for answer in found]
         told = {
             "uri": storage.public_uri(file),

@@ -8,7 +8,7 @@ import typer
 
 from jobs import archive, ask, demo, doctor, evaluate, import_reference, soundworld, submit, text, train
 from jobs.benchmarks import commands as benchmarks
-from jobs.finding import export, search
+from jobs.finding import export, sample, search, serve
 from jobs.terminal import display
 
 app = typer.Typer(
@@ -21,7 +21,9 @@ app = typer.Typer(
 for job in (
     archive,
     search,
+    serve,
     export,
+    sample,
     text,
     train,
     ask,

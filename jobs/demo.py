@@ -54,6 +54,7 @@ def demo(
     print_result(result, "clips")
     took = duration(time.monotonic() - started)
     print(f"\nDone in {took}. Look and listen: {page} ({report.size_bytes / 1e6:.1f} MB)")
+    print(f"Find, ask, put right: mats serve {shlex.quote(str(out))}, then open http://127.0.0.1:8000/")
     programs = os.path.dirname(os.path.abspath(sys.executable))
     if shutil.which("mats") is None and os.path.exists(os.path.join(programs, "mats")):
         print(f"So that this shell finds mats: export PATH={shlex.quote(programs)}:$PATH")

@@ -243,12 +243,47 @@ def model_findings(uri: str, allow_parts: Sequence[str] = ()) -> Iterator[Findin
         return
     yield Finding(area, "fingerprint", OK, f"{facts.fingerprint[:12]}, {facts.size / 1e6:.1f} MB of weights")
     yield Finding(area, "answers", OK if facts.fallback is None else NOTE, f"written by {facts.generation}")
+    yield from clap_findings(area, uri, allow_parts, facts.encoder_fingerprint)
     yield Finding(area, "GPU memory", OK, "; ".join(map(str, kinds.values())))
     for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, _ = card_memory(torch.device("cuda", i)) or (0, 0)
         found = {kind: needs.slots(free) for kind, needs in kinds.items()}
         said = ", ".join(f"{kind}: {slots} answers at once" for kind, slots in found.items() if slots)
         yield _fit(area, f"GPU {i}", bool(found["bfloat16"]), said or "too small, even in int4")
+
+
+def clap_findings(area: str, uri: str, allow_parts: Sequence[str], made_with: str) -> Iterator[Finding]:
+    """Whether a model's CLAP is its own and tells texts, and sounds by their texts, apart; the same of its memory."""
+    from mats_core.encoders.facts import refuse_other_encoder
+    from mats_core.encoders.load import load_encoder
+    from mats_core.memory.santa import SantaMemory
+    from mats_core.model.directory import check_model_dir, encoder_uri, part_uri, resolve
+    from mats_core.soundworld.hearing import LEAST, heard_right
+    from mats_core.spread import DOUBTFUL, SENTENCES, mean_cosine, refuse_collapsed, some_rows
+    from mats_core.storage.uris import public_uri
+
+    try:
+        encoder = load_encoder(encoder_uri(uri, "model", allow_parts), device="cpu")
+        remedy = "give the encoder this model was made with"
+        refuse_other_encoder("encoder", public_uri(uri), made_with, encoder.fingerprint, remedy, unknown_passes=True)
+        cosine = refuse_collapsed(encoder, public_uri(uri))
+    except SettingsError as error:
+        yield Finding(area, "CLAP's texts", MISSING, f"{error.problem}. Do: {error.remedy}")
+        return
+    said = f"mean cosine {cosine:.3f} of {len(SENTENCES)} sentences that have nothing in common"
+    yield _fit(area, "CLAP's texts", cosine <= DOUBTFUL, said, f"; more than {DOUBTFUL}, hardly told apart")
+    right = heard_right(encoder)
+    said = f"a sound's own sentence is nearer to it than another's in {right:.0%} of pairs, synthesised"
+    yield _fit(area, "CLAP's sounds", right >= LEAST, said, "; hardly better than by guessing: is it the right CLAP?")
+    where = part_uri(resolve(uri), check_model_dir(uri, allow_parts).memory)
+    try:
+        memory = None if where is None else SantaMemory.load(where)
+    except SettingsError as error:
+        yield Finding(area, error.setting, MISSING, f"{error.problem}. Do: {error.remedy}")
+        return
+    if memory is not None:
+        alike = mean_cosine(memory.vectors(some_rows(memory.count)))
+        yield Finding(area, "memory", OK, f"{memory.count:,} captions, mean cosine {alike:.3f}")
 
 
 def _optional(versions: Mapping[str, str]) -> Iterator[Finding]:

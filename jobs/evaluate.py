@@ -1,4 +1,5 @@
-"""`mats report`, `mats evaluate`, `mats compare` and `mats history`: how answers look and how good they are."""
+"""`mats report`, `mats evaluate`, `mats calibrate`, `mats compare` and `mats history`: how answers look and how good
+they are."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from jobs.terminal.options import settings_command
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import public_uri
 from pipelines.settings.base import ALLOW_PARTS
-from pipelines.settings.evaluate import EvaluateSettings
+from pipelines.settings.evaluate import CalibrateSettings, EvaluateSettings
 
 app = typer.Typer()
 history = typer.Typer(help="Runs of `mats evaluate` over time: print and draw, accept, pin.", no_args_is_help=True)
@@ -40,6 +41,23 @@ def report(
     page = write_report(run, out, truth, max_files=None if files == "all" else int(files))
     more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
     typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
+    return 0
+
+
+@settings_command(app, "calibrate", CalibrateSettings, ())
+def calibrate(settings: CalibrateSettings) -> int:
+    """Find out from judged answers what a model's scores are worth, and keep it in the model: its confidence."""
+    from jobs.terminal.display import RunDisplay
+    from pipelines.calibrate.run import ENOUGH, run_calibrate
+    from pipelines.cluster.progress import Progress
+
+    with RunDisplay("clips") as display:
+        result = run_calibrate(settings, lambda done, of: display(Progress("ask", done, of)))
+    for why, count in result.left_out.most_common():
+        typer.echo(f"mats: {count} judged clips are left out: {why}", err=True)
+    if result.judged < ENOUGH:
+        typer.echo(f"mats: {result.judged} judged answers are few, and so the figures are rough", err=True)
+    typer.echo(f"{result.table}\n\nright: {result.fitted.calibration.judged_by}\n{result.where}")
     return 0
 
 
@@ -136,6 +154,10 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
             others = (_figure(scores.metrics.get(name)) for scores in result.baselines.values())
             table.add_row(name, _figure(metric), interval, str(metric.n), *others)
         console.print(table)
+        if sure := result.scores.details.get("confidence"):
+            found = sure["kept"]["0.95"]
+            told = f"{found['share']:.0%} of them, from confidence {found['confidence']:.3f} on" if found else "none"
+            say(f"answers of which 95 % are right: {told} (right: {sure['meaning']})", soft_wrap=True)
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
     for result in first.results:
@@ -198,6 +220,9 @@ def compare(
             f"distance of the changed: median {found.median:.3f}, 95 % below {found.p95:.3f}, "
             f"largest {found.largest:.3f}"
         )
+    if found.sure is not None:
+        a, b, count = found.sure
+        typer.echo(f"confidence: {a:.1%} on average in A, {b:.1%} in B ({count} answers)")
     typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
     return 0
 

@@ -14,14 +14,15 @@
     memory       Santa and the other ways from a sound's vector to a text's
     generation   how the LLM writes: beam search
     scoring      metrics of answers
+    confidence   how far an answer can be trusted: its scores, and the chance that it is right
     model        what puts them together: prompts, tokens, mapper, LLM; model directories
     training     one step, the loop around it, and the schedule
     soundworld   the embedded world of synthesised sounds, and the model shipped with it
 
-`errors`, `device`, `pretrained` (directories of transformers, before they are loaded) and `weights` are for all rooms;
-`packages` is how the command `mats` finds all of them. The names below are the Python API (`mats_core.load_model`); the
-modules that hold them may move. A room's own text says what is public in it and who may import it. Nothing of pipelines
-and jobs is imported here.
+`errors`, `device`, `pretrained` (directories of transformers, before they are loaded), `spread` (whether vectors tell
+anything apart) and `weights` are for all rooms; `packages` is how the command `mats` finds all of them. The names below
+are the Python API (`mats_core.load_model`); the modules that hold them may move. A room's own text says what is public
+in it and who may import it. Nothing of pipelines and jobs is imported here.
 """
 
 from __future__ import annotations

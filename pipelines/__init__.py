@@ -18,8 +18,11 @@ text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory
 adapt                      sentences and a model → a model that knows their words
 search                     a run with embeddings and a question → windows of its sounds
+sample                     a run → clips for a person to judge, and how many answers are right by them
 export                     a run → tables, subtitles, manifests, data sets of other programs
+serve                      runs → pages and an API: find, listen, ask, put right
 evaluate                   data sets and a model → predictions, metrics, history, gate, comparison
+calibrate                  judged answers and a model → what the model's confidence is worth
 pages                      any of these → one HTML page
 
 May import mats_core; jobs imports it. Nothing is imported here before it is used, so that
@@ -42,6 +45,8 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.archive.run import RunResult as RunResult
     from pipelines.archive.scan import ScanResult as ScanResult
     from pipelines.archive.scan import run_scan as run_scan
+    from pipelines.calibrate.run import CalibrateResult as CalibrateResult
+    from pipelines.calibrate.run import run_calibrate as run_calibrate
     from pipelines.compact import CompactResult as CompactResult
     from pipelines.compact import run_compact as run_compact
     from pipelines.corpus.run import CorpusResult as CorpusResult
@@ -51,8 +56,12 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from pipelines.export.run import ExportResult as ExportResult
     from pipelines.export.run import run_export as run_export
     from pipelines.pages.report import write_report as write_report
+    from pipelines.sample.run import SampleResult as SampleResult
+    from pipelines.sample.run import run_sample as run_sample
     from pipelines.search.run import SearchResult as SearchResult
     from pipelines.search.run import run_search as run_search
+    from pipelines.serve.run import ServeResult as ServeResult
+    from pipelines.serve.run import run_serve as run_serve
     from pipelines.text.build_memory import BuildMemoryResult as BuildMemoryResult
     from pipelines.text.build_memory import run_build_memory as run_build_memory
     from pipelines.text.embed_text import EmbedTextResult as EmbedTextResult
@@ -75,8 +84,11 @@ _WHERE = {
     "run_train": "pipelines.train.run",
     "run_adapt": "pipelines.adapt.run",
     "run_evaluate": "pipelines.evaluate.run",
+    "run_calibrate": "pipelines.calibrate.run",
     "run_search": "pipelines.search.run",
     "run_export": "pipelines.export.run",
+    "run_sample": "pipelines.sample.run",
+    "run_serve": "pipelines.serve.run",
     "write_report": "pipelines.pages.report",
     "RunResult": "pipelines.archive.run",
     "Estimate": "pipelines.archive.dry_run",
@@ -88,9 +100,12 @@ _WHERE = {
     "NoiseResult": "pipelines.text.noise",
     "TrainResult": "pipelines.train.run",
     "AdaptResult": "pipelines.adapt.run",
+    "CalibrateResult": "pipelines.calibrate.run",
     "Evaluation": "pipelines.evaluate.scores",
     "ExportResult": "pipelines.export.run",
+    "SampleResult": "pipelines.sample.run",
     "SearchResult": "pipelines.search.run",
+    "ServeResult": "pipelines.serve.run",
     "SettingsError": "mats_core.errors",
 }
 

@@ -30,7 +30,9 @@ from mats_core.errors import SettingsError, first_line
 from pipelines.data import generations, parquet
 from pipelines.data.carried import plain_values
 from pipelines.data.embeddings import SIDECAR
+from pipelines.data.parquet import NULL_PARTITION
 from pipelines.data.results import Ranges, without_rows
+from pipelines.output.corrections import copy_corrections
 from pipelines.output.folder import Output, open_output
 from pipelines.output.record import read_run
 from pipelines.settings.calling import by_name
@@ -38,8 +40,6 @@ from pipelines.settings.compact import CompactSettings
 
 FOLDERS = ("answers", "embeddings")
 MOST_PARTITIONS = 256
-NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
-"""Folder of rows without a value, as Hive, Spark, DuckDB and pyarrow call it."""
 MOST_NAME = 255
 """Bytes that a folder's name may have, on most file systems."""
 BUFFER_BYTES = 1_000_000_000
@@ -104,6 +104,7 @@ def run_compact(settings: CompactSettings) -> CompactResult:
         sizes = [info.size for info in generations.files(folder)]
         if (facts := generations.told(settings.input, SIDECAR)) is not None:
             out.tell(SIDECAR, facts)
+        copy_corrections(settings.input, settings.output)
         compacted = {
             "input": storage.public_uri(settings.input),
             "parts": len(parts),
@@ -139,7 +140,8 @@ def read_part(uri: str) -> Part:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
             firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
-            return Part(min(firsts), uri, file.metadata.num_rows, file.schema_arrow)
+            schema = parquet.with_partition(file.schema_arrow.empty_table(), uri).schema
+            return Part(min(firsts), uri, file.metadata.num_rows, schema)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
@@ -192,6 +194,11 @@ def _partition_folder(column: str, value: Any) -> str:
     return f"{column.replace('%', '%25').replace('/', '%2F').replace('=', '%3D')}={text}"
 
 
+def read_rows(uri: str) -> pa.Table:
+    """All rows of a part, with the column that its folder is named by."""
+    return parquet.with_partition(parquet.read(uri), uri)
+
+
 def in_order(parts: list[Part], pruned: Ranges) -> Iterator[pa.Table]:
     """All rows but the pruned in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
@@ -199,7 +206,7 @@ def in_order(parts: list[Part], pruned: Ranges) -> Iterator[pa.Table]:
     # note: parts of an older version lack newer columns, which are null in their rows
     whole = pa.unify_schemas([part.schema.remove_metadata() for part in parts]) if parts else pa.schema([])
     for index, part in enumerate(parts):
-        table = pa.concat_tables([whole.empty_table(), parquet.read(part.uri)], promote_options="default")
+        table = pa.concat_tables([whole.empty_table(), read_rows(part.uri)], promote_options="default")
         waiting = table if waiting is None else pa.concat_tables([waiting, table])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()
@@ -245,7 +252,7 @@ class LargeFiles:
         self._file_bytes = int(settings.file_mb * MEGABYTE)
         self._group_bytes = int(min(MOST_GROUP_BYTES, max(LEAST_GROUP_BYTES, BUFFER_BYTES / max(1, len(counts)))))
         self._group_bytes = min(self._group_bytes, max(1, self._file_bytes // 8))
-        self._output = out
+        self._output, self._kind = out, ""
         self._local = storage.local_path(folder) is not None
         self._files = {name: _Growing(name, left) for name, left in counts.items()}
         for info in generations.files(folder):
@@ -271,6 +278,7 @@ class LargeFiles:
             return self._take("", table)
         new = 0
         column = table[self._column].combine_chunks()
+        self._kind = str(column.type)
         different = column.unique()
         for value in range(len(different)):
             name = _partition_folder(self._column, plain_values(different.slice(value, 1))[0])
@@ -300,8 +308,11 @@ class LargeFiles:
         if growing.writer is None:
             growing.first = group["row_id"][0].as_py()
             growing.sink = self._sink(growing)
-            growing.writer = pq.ParquetWriter(growing.sink, group.schema, compression="zstd", write_page_checksum=True)
-        growing.writer.write_table(group, row_group_size=rows)
+            schema = group.schema
+            if self._kind:
+                schema = schema.with_metadata({**(schema.metadata or {}), parquet.PARTITION_TYPE: self._kind})
+            growing.writer = pq.ParquetWriter(growing.sink, schema, compression="zstd", write_page_checksum=True)
+        growing.writer.write_table(group.cast(growing.writer.schema), row_group_size=rows)
         growing.rows += rows
         growing.last = group["row_id"][-1].as_py()
         written = growing.sink.tell()

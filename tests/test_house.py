@@ -61,6 +61,21 @@ def test_every_room_of_the_plan_is_there() -> None:
     assert set(house.CLOSURES.values()) | set(house.DRIVERS) <= set(KNOWN)
 
 
+TOP_LEVEL = {
+    *(".ci", ".dockerignore", ".gitignore", "BENCHMARKS.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "Makefile"),
+    *("README.md", "SECURITY.md", "cluster.yaml", "constraints.txt", "docs", "examples", "jobs", "mats_core"),
+    *("pipelines", "pyproject.toml", "tests"),
+}
+
+
+@pytest.mark.processes
+def test_nothing_has_been_left_lying_at_the_top() -> None:
+    if not (house.ROOT / ".git").exists():
+        pytest.skip("no checkout: git tells what is kept")
+    kept = subprocess.run(["git", "ls-files"], cwd=house.ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split("/")[0] for line in kept.splitlines()} == TOP_LEVEL
+
+
 @pytest.mark.processes
 def test_the_command_line_imports_nothing_heavy() -> None:
     heavy = "[name for name in ('torch', 'ray', 'transformers', 'pyarrow', 'rich') if name in sys.modules]"

@@ -77,7 +77,7 @@ def imported(tree: ast.Module) -> set[str]:
 
 
 def test_everything_imported_is_declared() -> None:
-    declared = {canonicalize_name(r.name) for r in requirements("msclap", "evaluate", "lowbit")}
+    declared = {canonicalize_name(r.name) for r in requirements("msclap", "evaluate", "lowbit", "serve")}
     known = set(sys.stdlib_module_names) | set(PACKAGES) | {"__future__"} | GUARDED
     undeclared = {
         f"{path.relative_to(ROOT)}: {name}"
@@ -104,7 +104,7 @@ def test_constraints_fit_the_bounds_on_every_python(python: str) -> None:
             name = canonicalize_name(line.name)
             assert name not in exact, f"{name} twice on Python {python}"
             exact[name] = next(iter(line.specifier)).version
-    for wanted in requirements("msclap", "evaluate", "dev"):
+    for wanted in requirements("msclap", "evaluate", "serve", "dev"):
         name = canonicalize_name(wanted.name)
         assert name in exact, f"constraints.txt has no version of {name}"
         assert wanted.specifier.contains(exact[name]), f"{wanted} excludes the tested {exact[name]}"

@@ -40,6 +40,21 @@ def evaluate(
     return run_benchmark(clips, model, folder, as_json)
 
 
+@command(app, "score")
+def score(
+    files: int = typer.Option(640, help="Clips to answer."),
+    model: str = typer.Option("builtin", help='Model directory, or "builtin".'),
+    seconds: float = typer.Option(10.0, help="Longest clip; lengths vary from a fifth of it."),
+    task: str = typer.Option("caption", help="caption, cla_label, music_caption or QA."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """The same clips asked with --score and with --no-score: CPU time of both, and the share that scores take."""
+    from jobs.benchmarks.pipeline.score import run_benchmark
+
+    return run_benchmark(files, model, seconds, task, folder, as_json)
+
+
 @command(app, "scan")
 def scan(
     files: int = typer.Option(1_000_000, help="Objects in the bucket."),
@@ -143,6 +158,18 @@ def search(
     from jobs.benchmarks.search import run_benchmark
 
     return run_benchmark(windows, folder, as_json)
+
+
+@command(app, "serve")
+def serve(
+    rows: int = typer.Option(10_000_000, min=1000, help="Rows of the run."),
+    folder: str | None = typer.Option(None, help="Where to work (default: a temporary folder, removed)."),
+    as_json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
+) -> int:
+    """Pages and searches of `mats serve` over a run of millions of rows: time to catalog it, time a page."""
+    from jobs.benchmarks.pipeline.serve import run_benchmark
+
+    return run_benchmark(rows, folder, as_json)
 
 
 @command(app, "embed-text")

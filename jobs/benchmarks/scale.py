@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from psutil import process_iter
 
 from jobs.benchmarks.measuring import print_figures, say, watched, workplace
+from pipelines.archive.decode_stage import SOUND, ShardStage, decode_stage
 from pipelines.archive.run import Job, RunResult, run_rows
-from pipelines.archive.stages import SOUND, ShardStage, decode_stage
 from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import Stage, StageContext
@@ -59,6 +59,7 @@ class WaitingModel:
         time.sleep(self._row_s * len(rows))
         count = len(rows)
         same = {"segments": None, "model_fingerprint": "stand-in", "run_id": self.run_id, "silent": False}
+        same |= dict.fromkeys(("logprob", "clap_score", "confidence", "text_unsure"))
         values = {"text": texts} | {name: [value] * count for name, value in same.items()}
         rows = with_output(rows, "caption", None, values)
         figures = {"tokens": 10.0 * count, "asked": float(count), "places": 32.0}

@@ -1,1 +1,1 @@
-"""`mats search` and `mats export`: what is found in a captioned archive, and handed on."""
+"""`mats search`, `serve`, `export`, `sample`: what an archive holds is found, put right, handed on, checked by hand."""

@@ -43,6 +43,10 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show nothing more."""
         if self._bar is not None:
             self._bar.stop()
 

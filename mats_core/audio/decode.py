@@ -120,9 +120,11 @@ def decode(
     duration_s: float | None = None,
     limits: DecodeLimits | None = None,
     name: str = "",
+    channel: int | None = None,
 ) -> Decoded:
     """Decode a stretch of a seekable file to int16 mono at `sample_rate` (channels averaged, floats clipped). Where
-    the channels cancel each other out, so that their mean is silence, the first is heard alone.
+    the channels cancel each other out, so that their mean is silence, the first is heard alone. `channel`: hear that
+    one alone, from 0; one that the file does not have is refused.
 
     `duration_s=None` reads to the end of the file. Output sample n is the sound at n / sample_rate seconds,
     whatever the stretch, so that consecutive stretches join without a seam. NaN and infinity count as
@@ -153,12 +155,15 @@ def decode(
             # a reader that cannot open the file passes it on by itself
             left = order if not tried else order[tried : tried + 1]
             with _open_within(limits, checked, left, name) as source:
-                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing))
+                if channel is not None and channel >= source.channels:
+                    raise AudioError("refused", f"has {source.channels} channels, and channel {channel} is asked for")
+                found.append(_read(source, sample_rate, first, count, limits, deadline, checked.missing, channel))
                 declared_s = declared_s or source.declared_s
                 whole = not source.broken or source.passes_damage
-            if found[-1].levels.cancels:
+            if found[-1].levels.cancels and channel is None:
                 with _open_within(limits, checked, left, name) as source:
-                    found[-1] = _read(source, sample_rate, first, count, limits, deadline, checked.missing, mixed=1)
+                    one = _read(source, sample_rate, first, count, limits, deadline, checked.missing, 0)
+                    found[-1] = replace(one, remark="its channels cancel each other out; the first is heard alone")
             if whole:
                 break
         except AudioError as error:
@@ -216,10 +221,10 @@ def _read(
     limits: DecodeLimits,
     deadline: float,
     missing: float,
-    mixed: int | None = None,
+    heard: int | None = None,
 ) -> Decoded:
     """Samples [first, first + count) at `rate`. Reading starts where source and output samples coincide, a
-    margin early. mixed: so many channels, the first ones, are heard; None: all."""
+    margin early. heard: the only channel that is heard; None: the mean of all."""
     common = math.gcd(source.sample_rate, rate)
     step_in, step_out = source.sample_rate // common, rate // common
     before, after = math.ceil(_BEFORE_S * source.sample_rate), math.ceil(_AFTER_S * source.sample_rate)
@@ -227,7 +232,7 @@ def _read(
     stop = None if count is None else math.ceil((first + count) * step_in / step_out) + after
     track = _MonoTrack(rate, first - periods * step_out, count, limits.max_seconds)
     for block, block_rate in _gathered(source.blocks(periods * step_in, stop)):
-        track.add(block[:, :mixed], block_rate)
+        track.add(block if heard is None or heard >= block.shape[1] else block[:, heard : heard + 1], block_rate)
         if time.monotonic() > deadline:
             raise AudioError("timeout", f"decoding took longer than {limits.deadline_s:.0f} s")
     samples = track.finish()
@@ -245,8 +250,7 @@ def _read(
     lost_s += not_finite_s
     lost_s = lost_s if count is None else min(lost_s, count / rate)
     whole = not source.broken and not short and not not_finite_s
-    remark = "its channels cancel each other out; the first is heard alone" if mixed else ""
-    return Decoded(samples, len(samples) / rate, whole, round(lost_s, 3), end_s, track.meter.levels(), remark)
+    return Decoded(samples, len(samples) / rate, whole, round(lost_s, 3), end_s, track.meter.levels())
 
 
 def _gathered(blocks: Iterator[tuple[Block, int]]) -> Iterator[tuple[Block, int]]:

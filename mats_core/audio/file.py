@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Literal, TypeAlias
 
 import numpy as np
@@ -37,13 +37,14 @@ def as_audio_error(error: BaseException) -> AudioError:
 class AudioInfo:
     """What a header says. `sample_rate` in Hz. `duration_s` is None where nothing is known;
     `duration_source` is "header" for a declared length, "decoded" for a counted one, "unknown" for none or
-    an estimate."""
+    an estimate. `size_bytes`: of the file, 0 where it was not asked."""
 
     format: str
     sample_rate: int
     channels: int
     duration_s: float | None
     duration_source: Literal["header", "decoded", "unknown"]
+    size_bytes: int = field(default=0, compare=False)
 
 
 class Source(AbstractContextManager["Source"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +86,19 @@ def levels_of(samples: npt.NDArray[np.int16]) -> Levels:
     mono = samples.astype(np.float32) / np.float32(32768.0)
     meter.add(mono[:, None], mono)
     return meter.levels()
+
+
+def joined_levels(parts: Sequence[tuple[Levels, float]]) -> Levels:
+    """Levels of stretches one behind the other, each with its seconds; the RMS is about each one's own mean."""
+    seconds = sum(length for _, length in parts)
+    if seconds <= 0:
+        return SILENT
+    power = sum(10.0 ** (each.rms_dbfs / 10.0) * length for each, length in parts) / seconds
+    return Levels(
+        max(each.peak_dbfs for each, _ in parts),
+        round(max(FLOOR_DBFS, 10.0 * math.log10(power)), 2),
+        sum(each.clipped * length for each, length in parts) / seconds,
+    )
 
 
 def is_silent(samples: npt.NDArray[np.int16] | npt.NDArray[np.float32], below_dbfs: float = SILENCE_DBFS) -> bool:

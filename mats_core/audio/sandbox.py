@@ -7,7 +7,9 @@ import contextlib
 import functools
 import json
 import os
+import shutil
 import subprocess
+import tempfile
 import threading
 import time
 import weakref
@@ -24,7 +26,8 @@ from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import AudioError, AudioInfo
 from mats_core.audio.levels import Levels
 from mats_core.child import how_it_ended, module_paths, receive, start_child
-from mats_core.storage.uris import local_path
+from mats_core.storage import Listed, StorageError, open_binary
+from mats_core.storage.uris import local_path, scheme
 
 _TRIES = 2
 _START_S = 120.0
@@ -46,19 +49,21 @@ serve(descriptor, limits)
 @dataclass(frozen=True)
 class DecodeRequest:
     """A stretch of a file; `duration_s=None` reads to its end. `size` and `version`: what a listing said of it, so that
-    another file in its place is told (`storage.open_binary`)."""
+    another file in its place is told (`storage.open_binary`). `channel`: the only one that is heard, from 0; None: the
+    mean of all."""
 
     uri: str
     start_s: float = 0.0
     duration_s: float | None = None
     size: int = 0
     version: str = ""
+    channel: int | None = None
 
 
 @dataclass
 class _Job:
     place: int  # in the caller's list
-    message: bytes
+    asked: dict[str, Any]
     allowed_s: float
     tries: int = 0
 
@@ -89,6 +94,7 @@ class IsolatedDecoder:
         self.sample_rate = sample_rate
         self.limits = limits or DecodeLimits()
         self.cpu_s = 0.0  # what the children have spent on requests so far
+        self._rows: dict[str, Any] = {}  # of Parquet files, by URI, as files that the children read
         self._forget()
         _all.add(self)
 
@@ -125,6 +131,7 @@ class IsolatedDecoder:
             for child in self._children:
                 self._end(child)
             self._children = []
+            self._forget_rows(keep=0)
 
     def process_ids(self) -> list[int]:
         """The process ids of the children that are there."""
@@ -147,8 +154,7 @@ class IsolatedDecoder:
     def _run(self, asked: list[dict[str, Any]]) -> list[_Answer]:
         with self._lock:
             waiting = deque(
-                _Job(place, json.dumps(each).encode(), self.limits.for_uri(each["uri"]).deadline_s)
-                for place, each in enumerate(asked)
+                _Job(place, each, self.limits.for_uri(each["uri"]).deadline_s) for place, each in enumerate(asked)
             )
             answers: dict[int, _Answer] = {}
             environment = dict(os.environ)  # of a store it may hold the credentials
@@ -160,8 +166,9 @@ class IsolatedDecoder:
                 while len(answers) < len(asked):
                     while len(self._children) < min(self.workers, len(asked) - len(answers)):
                         self._start_child()
-                    self._send_jobs(waiting)
-                    self._receive_answers(waiting, answers)
+                    self._send_jobs(waiting, answers)
+                    if len(answers) < len(asked):
+                        self._receive_answers(waiting, answers)
             except BaseException:  # an interrupt, or no child starts: leave no child with half a conversation
                 self.close()
                 raise
@@ -177,17 +184,45 @@ class IsolatedDecoder:
         process, ours = start_child(CHILD_PROGRAM, [package, module_paths(), limits.model_dump()], given)
         self._children.append(_Child(process, ours, time.monotonic(), environment))
 
-    def _send_jobs(self, waiting: deque[_Job]) -> None:
+    def _send_jobs(self, waiting: deque[_Job], answers: dict[int, _Answer]) -> None:
         for depth in range(1, _JOBS_A_CHILD + 1):
             for child in list(self._children):
-                if waiting and len(child.jobs) < depth:
+                while waiting and len(child.jobs) < depth:
                     job = waiting.popleft()
+                    try:
+                        message = json.dumps(self._readable(job.asked)).encode()
+                    except StorageError as error:
+                        answers[job.place] = {"code": error.code, "message": error.message}, _NOTHING
+                        continue
                     if not child.jobs and child.ready:
                         child.since = time.monotonic()
                     child.jobs.append(job)
                     # a child that is gone shows in _receive_answers, as the end of its connection
                     with contextlib.suppress(OSError):
-                        child.connection.send_bytes(job.message)
+                        child.connection.send_bytes(message)
+
+    def _readable(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The request as a child can do it. A row of a Parquet file becomes a file of its own: rows are read one after
+        the other, once, which several children could not do. Raises StorageError."""
+        uri = asked["uri"]
+        if not scheme(uri).startswith("parquet+"):
+            return asked
+        if uri not in self._rows:
+            self._forget_rows(keep=1)
+            copy = tempfile.NamedTemporaryFile(prefix="mats-row-")  # noqa: SIM115 (closed where it is forgotten)
+            listed = Listed(0, asked.get("version") or "")
+            with open_binary(uri, self.limits.max_bytes, listed=listed) as row:
+                shutil.copyfileobj(row, copy)
+            copy.flush()
+            self._rows[uri] = copy
+        return {**asked, "uri": self._rows[uri].name, "size": 0, "version": "", "name": uri}
+
+    def _forget_rows(self, keep: int) -> None:
+        """Remove the files of rows that no child is at, but the last: a long sound is asked for in many stretches."""
+        needed = {job.asked["uri"] for child in self._children for job in child.jobs}
+        for uri in list(self._rows)[: len(self._rows) - keep]:
+            if uri not in needed:
+                self._rows.pop(uri).close()
 
     def _receive_answers(self, waiting: deque[_Job], answers: dict[int, _Answer]) -> None:
         busy = {child.connection: child for child in self._children if child.jobs or not child.ready}

@@ -63,7 +63,7 @@ def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit)
     uri = request["uri"]
     limits = limits.for_uri(uri)
     signal.setitimer(signal.ITIMER_REAL, limits.deadline_s + 5)  # should the parent be gone: end by SIGALRM
-    name = public_uri(uri)
+    name = public_uri(request.get("name") or uri)
     try:
         memory.load_client(uri)
         whole = request["op"] == "decode" and not request["start_s"] and request["duration_s"] is None
@@ -72,8 +72,8 @@ def _answer(request: dict[str, Any], limits: DecodeLimits, memory: _MemoryLimit)
         with open_binary(uri, limits.max_bytes, read_ahead, listed) as file:
             if request["op"] == "probe":
                 info = probe(file, name, limits)
-                return {"info": vars(info)}, b""
-            stretch = {"start_s": request["start_s"], "duration_s": request["duration_s"]}
+                return {"info": {**vars(info), "size_bytes": file.seek(0, os.SEEK_END)}}, b""
+            stretch = {each: request[each] for each in ("start_s", "duration_s", "channel")}
             decoded = decode(file, sample_rate=request["rate"], **stretch, limits=limits, name=name)
             told = {name: getattr(decoded, name) for name in ("complete", "lost_s", "end_s", "remark")}
             return {**told, "levels": vars(decoded.levels)}, decoded.samples

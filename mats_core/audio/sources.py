@@ -1,22 +1,60 @@
-"""What a program may give as a sound: a path or URI, an open file, or samples with their rate; or a list of them."""
+"""What a program may give as a sound: a path or URI, an open file, or samples with their rate; and its chunks."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from mats_core.audio.decode import DecodeLimits
+from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import as_audio_error
+from mats_core.audio.levels import levels_of
+from mats_core.audio.sandbox import DecodeRequest, warm_decoder
+from mats_core.audio.windows import chunk_seconds, chunk_starts
+from mats_core.batches import raised
 from mats_core.errors import SettingsError
+from mats_core.storage.uris import to_uri
 
 _BLOCK = 1 << 20
 _MOST_CHANNELS = 64
 _SOUNDS = "give a path, a URI, an open file, (waveform, sample_rate), or a list of them"
+
+
+def decoded_chunks(
+    source: Any, rate: int, window_seconds: float, sample_rate: int | None = None
+) -> list[tuple[float, Decoded]]:
+    """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
+    chunk_s = chunk_seconds(window_seconds)
+    given = samples_of(source, sample_rate)
+    if given is not None:
+        samples = _resampled(*given, rate)
+        size = round(chunk_s * rate)
+        chunks = []
+        for start, length in chunk_starts(len(samples) / rate, chunk_s):
+            first = round(start * rate)
+            chunks.append((start, samples[first : None if length is None else first + size]))
+        return [
+            (start, Decoded(chunk, len(chunk) / rate, True, levels=levels_of(chunk)))
+            for start, chunk in chunks
+            if len(chunk)
+        ]
+    found: list[tuple[float, Decoded]] = []
+    with on_disk(source) as place:
+        uri = to_uri(place)
+        decoder = warm_decoder()  # a file may end the process it is decoded in
+        (info,) = raised(decoder.probe_many([uri]))
+        asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
+        for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
+            if len(decoded.samples):
+                found.append((request.start_s, decoded))
+            elif found:  # the header promised more than there is
+                found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
+    return found
 
 
 def samples_of(source: Any, sample_rate: int | None = None) -> tuple[np.ndarray, int] | None:
@@ -90,3 +128,12 @@ def _mono(waveform: Any) -> np.ndarray:
         remedy = "give samples [T], or channels beside them, [C, T] or [T, C]"
         raise SettingsError("source", f"a waveform of shape {list(samples.shape)} is not mono", remedy)
     return samples
+
+
+def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
+    """A waveform float32 [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
+    if given != rate:
+        import soxr
+
+        waveform = soxr.resample(waveform, given, rate, quality="HQ")
+    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)

@@ -56,6 +56,14 @@ def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, 
     return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
 
 
+def window_starts(length_s: float, sample_rate: int, window_seconds: float) -> list[tuple[float, float]]:
+    """(start, length) in seconds of a chunk's windows; a rest shorter than 50 ms belongs to the window before it."""
+    cut = windows(max(1, round(length_s * sample_rate)), sample_rate, window_seconds)
+    if len(cut) > 1 and cut[-1].weight < TAIL_S:
+        cut.pop()
+    return [(each.start / sample_rate, (each.stop - each.start) / sample_rate) for each in cut]
+
+
 def pool_windows(
     embeddings: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]], weights: Iterable[float]
 ) -> npt.NDArray[np.float32]:

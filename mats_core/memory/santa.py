@@ -20,6 +20,7 @@ from mats_core.errors import SettingsError, first_line
 from mats_core.memory import faiss_index
 from mats_core.memory.captions import check_captions, read_captions
 from mats_core.memory.noise import inject_noise, keyed_normal
+from mats_core.spread import refuse_alike, some_rows
 from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.fingerprint import combine, fingerprint_file, sealed, unsealed
@@ -163,9 +164,12 @@ class SantaMemory:
         if table is not None:
             check_captions(table, int(index.ntotal))
         try:
-            return cls(index, table, made_with, actual, note.get("storage", "float32"))
+            memory = cls(index, table, made_with, actual, note.get("storage", "float32"))
+            rows = memory.vectors(some_rows(memory.count))
         except RuntimeError as error:  # rows of other numbers than 0, 1, …
             raise wrong(f"the index of {uri} does not number its rows ({first_line(error)})") from error
+        refuse_alike(rows, f"the memory {uri}", "memory", "embed its captions with another CLAP, and build it again")
+        return memory
 
     def search(self, queries: np.ndarray, neighbors: int, probe: int | str = 1) -> tuple[np.ndarray, np.ndarray]:
         """Rows nearest to unit queries [B, D]: (squared L2 distances, rows), both [B, K] in rising order.

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, TypeVar, U
 import numpy as np
 import torch
 
-from mats_core.audio.levels import SILENCE_DBFS, is_silent, levels_of
+from mats_core.audio.levels import SILENCE_DBFS, is_silent
 from mats_core.batches import in_batches, raised
+from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, best_beams, score_answers
 from mats_core.errors import SettingsError
+from mats_core.model.hearing.grouping import regrouped
 
 if TYPE_CHECKING:
-    from mats_core.audio.decode import Decoded
     from mats_core.audio.levels import Levels
+    from mats_core.confidence.calibration import Calibration, Signs
     from mats_core.encoders.base import ClapEncoder
     from mats_core.generation.settings import DecodingSettings
     from mats_core.memory.bridges import Bridge, SantaSettings
@@ -50,12 +52,15 @@ class Reply:
     """What the LLM wrote about one embedding.
 
     text: cleaned up; tokens: how many ids it wrote, the end token included; neighbors: the memory entries that were
-    used, each a dict of row, caption, source, weight and score, where `explain` asked for them.
+    used, each a dict of row, caption, source, weight and score, where `explain` asked for them; beams: what wrote this
+    answer, and others, best first; moved: cosine of the embedding with what the mapper was given.
     """
 
     text: str
     tokens: int
     neighbors: list[dict[str, Any]] | None = None
+    beams: tuple[Beam, ...] = field(default=(), repr=False, compare=False)  # their last digits depend on the batch
+    moved: float | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -75,7 +80,8 @@ class Answer:
     embedding: float32 [D] unit, before Santa; segments: one a window, where asked for; neighbors: as in `Reply`;
     tokens: ids the LLM wrote for the text and all segments; complete: whether all of the sound could be decoded, and
     lost_s: the seconds that could not, as far as known; silent: whether there is nothing to hear in it; levels: how
-    loud it is, where it was decoded here.
+    loud it is, where it was decoded here; logprob, clap_score, confidence, signs: see `Scores`; of the text, not of the
+    segments, and None where the model was not asked.
     """
 
     start_s: float
@@ -90,6 +96,10 @@ class Answer:
     lost_s: float = 0.0
     silent: bool = False
     levels: Levels | None = field(default=None, repr=False)
+    logprob: float | None = None
+    clap_score: float | None = None
+    confidence: float | None = None
+    signs: Signs | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,9 @@ class Clip:
 class AskedModel(Protocol):
     """What asking needs of a model. `MatsModel` has it: it knows this module, and is not known to it."""
 
+    config: Any
     encoder: ClapEncoder | None
+    calibration: Calibration | None
 
     def validate_request(self, task: str, question: str | None = None, tag: str | None = None) -> None:
         """SettingsError for a request that cannot be answered."""
@@ -153,25 +165,28 @@ class AskedModel(Protocol):
         explain: bool = False,
         bridge: Bridge | None = None,
         slots: int | None = None,
+        keep: int = 1,
     ) -> list[Reply]:
         """Embeddings [B, D] before Santa and a request each → replies."""
 
 
 class Answering:
-    """What a program asks a model with: `answer` and `answers`."""
+    """What a program asks a model with: `answer` and `answers`. calibration: of its confidence, where it has one."""
+
+    calibration: Calibration | None = None
 
     @overload
     def answers(
         self: AskedModel, source: list[Any], task: str | None = None, question: str | None = None,
         tag: str | None = None, segments: bool = False, decoding: Decoding = None, santa: Santa = None,
-        explain: bool = False, batch_size: int = 16, *, sample_rate: int | None = None,
+        explain: bool = False, batch_size: int = 16, *, sample_rate: int | None = None, per: str = "minute",
     ) -> list[list[Answer]]: ...  # fmt: skip
 
     @overload
     def answers(
         self: AskedModel, source: Sound, task: str | None = None, question: str | None = None, tag: str | None = None,
         segments: bool = False, decoding: Decoding = None, santa: Santa = None, explain: bool = False,
-        batch_size: int = 16, *, sample_rate: int | None = None,
+        batch_size: int = 16, *, sample_rate: int | None = None, per: str = "minute",
     ) -> list[Answer]: ...  # fmt: skip
     def answers(
         self: AskedModel,
@@ -186,8 +201,9 @@ class Answering:
         batch_size: int = 16,
         *,
         sample_rate: int | None = None,
+        per: str = "minute",
     ) -> Any:
-        """One answer a chunk of about a minute; for a list of sounds, such a list for each.
+        """One answer a chunk of about a minute (per: or "file", "window"); for a list of sounds, such a list for each.
 
         source: a path or URI, an open file (read from where it stands), (waveform, its sample rate in Hz), or a
         waveform alone whose rate `sample_rate` says; or a list of these. A waveform is an array or tensor [T], or
@@ -202,7 +218,7 @@ class Answering:
         request = Request(task or ("QA" if question and question.strip() else "caption"), question, tag)
         self.validate_request(request.task, question, tag)
         sounds = source if isinstance(source, list) else [source]
-        heard = [embed_sound(self, each, batch_size, sample_rate) for each in sounds]
+        heard = [regrouped(embed_sound(self, each, batch_size, sample_rate), per) for each in sounds]
         clips = [clip for each in heard for clip in each]
         found = iter(
             ask_about(
@@ -293,6 +309,8 @@ def ask_clips(
     explain: bool = False,
     bridge: Bridge | None = None,
     answer_silence: bool = False,
+    score: bool = True,
+    rerank: int = 0,
 ) -> list[Answer | Exception]:
     """The answer to each clip's request, or the exception that the model ended with on it.
 
@@ -300,7 +318,9 @@ def ask_clips(
     all the same; answer_silence=True has the model answer, as it always does a question. decoding, santa, bridge,
     explain: as `MatsModel.answer_embeddings` has them. `batch_size` clips and windows are asked at a time (None: as the
     model has room for): the next is begun where one is answered. Where that fails, the halves are tried, down to each
-    alone, and what fails alone takes the place of its clip's answer.
+    alone, and what fails alone takes the place of its clip's answer. score: tell how sure it is (`Scores`), which
+    takes a hundredth of the time; its confidence where all is asked as when it was calibrated. rerank: take the best of
+    so many beams by `best_beam` (0: as beam search has it), but for questions, whose answers CLAP cannot hear.
     """
     asked: list[tuple[np.ndarray, Request]] = []
     places: list[list[Reply | None]] = []  # of each clip: the whole, then its windows; None: the next that was asked
@@ -315,14 +335,22 @@ def ask_clips(
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
         vectors = torch.from_numpy(np.stack([vector for vector, _ in batch]))  # [B, D]
         requests = [request for _, request in batch]
-        return model.answer_embeddings(
-            vectors, requests, decoding=decoding, santa=santa, explain=explain, bridge=bridge, slots=batch_size
-        )
+        replies = model.answer_embeddings(
+            vectors, requests, decoding=decoding, santa=santa, explain=explain, bridge=bridge, slots=batch_size,
+            keep=max(BEAMS if score else 1, rerank),
+        )  # fmt: skip
+        heard = zip(replies, batch, strict=True)
+        ways = [(reply.beams[: 1 if each.task == "QA" else rerank], vector) for reply, (vector, each) in heard]
+        best = best_beams(ways, model.encoder) if rerank else [0] * len(replies)
+        return [_taken(reply, at) for reply, at in zip(replies, best, strict=True)]
 
     replies = iter(in_batches(asked, max(1, len(asked)), answer))
+    calibration = model.calibration if _as_calibrated(model, decoding, santa, bridge, rerank) else None
+    owns = [[next(replies) if each is None else each for each in known] for known in places]
+    judged = iter(_scores(model, clips, requests, owns, calibration) if score else [Scores()] * len(clips))
     found: list[Answer | Exception] = []
-    for clip, known in zip(clips, places, strict=True):
-        own = [next(replies) if each is None else each for each in known]
+    for clip, own in zip(clips, owns, strict=True):
+        scores = next(judged)
         error = next((each for each in own if isinstance(each, Exception)), None)
         if error is not None:
             found.append(error)
@@ -331,8 +359,43 @@ def ask_clips(
         tokens = sum(reply.tokens for reply in own)
         start, seconds = clip.start_s, clip.seconds
         facts = (said, own[0].neighbors, tokens, clip.complete, clip.lost_s, clip.silent, clip.levels)
-        found.append(Answer(start, seconds, own[0].text, seconds, clip.pooled, *facts))
+        found.append(Answer(start, seconds, own[0].text, seconds, clip.pooled, *facts, **vars(scores)))
     return found
+
+
+def _taken(reply: Reply, at: int) -> Reply:
+    """The reply with one of its beams in the place of the first."""
+    if not at:
+        return reply
+    beams = (reply.beams[at], *reply.beams[:at], *reply.beams[at + 1 :])
+    return replace(reply, text=beams[0].text, beams=beams)
+
+
+def _as_calibrated(model: AskedModel, decoding: Decoding, santa: Santa, bridge: Bridge | None, rerank: int) -> bool:
+    """Whether the model is asked as when it was calibrated: with other settings its scores mean something else."""
+    if model.calibration is None or model.calibration.rerank != rerank:
+        return False
+    usual: Any = model.config
+    own = usual.decoding.updated(decoding) == usual.decoding and usual.santa.updated(santa) == usual.santa
+    return own and (bridge is None or bridge.settings.kind == "santa")
+
+
+def _scores(
+    model: AskedModel,
+    clips: Sequence[Clip],
+    requests: Sequence[Request],
+    owns: Sequence[Sequence[Reply | Exception]],
+    calibration: Calibration | None,
+) -> list[Scores]:
+    """What is told of each clip's answer, the first of its replies."""
+    asked = []
+    for clip, request, own in zip(clips, requests, owns, strict=True):
+        reply = own[0] if isinstance(own[0], Reply) else Reply("", 0)
+        level = clip.levels.rms_dbfs if clip.levels is not None else None
+        question = request.question or ""
+        heard = (clip.pooled, clip.seconds, level, reply.moved)
+        asked.append(Asked(request.task, question, reply.text, reply.beams, *heard))
+    return score_answers(asked, model.encoder, calibration)
 
 
 def embed_sound(model: AskedModel, source: Sound, batch_size: int = 16, sample_rate: int | None = None) -> list[Clip]:
@@ -342,9 +405,10 @@ def embed_sound(model: AskedModel, source: Sound, batch_size: int = 16, sample_r
     model has no encoder.
     """
     from mats_core.audio.file import AudioError
+    from mats_core.audio.sources import decoded_chunks
 
     encoder = model_encoder(model)
-    sounds = _chunks(source, encoder.sample_rate, encoder.window_seconds, sample_rate)
+    sounds = decoded_chunks(source, encoder.sample_rate, encoder.window_seconds, sample_rate)
     if not sounds:
         raise AudioError("empty_audio", "there is no sound in it")
     clips = raised(embed_clips(model, [(start, heard.samples) for start, heard in sounds], batch_size))
@@ -364,6 +428,7 @@ def ask_about(
     santa: Santa = None,
     explain: bool = False,
     batch_size: int | None = 16,
+    score: bool = True,
 ) -> list[Answer]:
     """One request to every clip of a sound: an answer each, in order. See `ask_clips`.
 
@@ -373,7 +438,7 @@ def ask_about(
     requests = [request] * len(clips)
     answers = ask_clips(
         model, clips, requests, segments=segments, batch_size=batch_size, decoding=decoding, santa=santa,
-        explain=explain,
+        explain=explain, score=score,
     )  # fmt: skip
     return raised(answers)
 
@@ -383,50 +448,3 @@ def model_encoder(model: AskedModel) -> ClapEncoder:
     if model.encoder is None:
         raise SettingsError("model", "it has no encoder", "give embeddings as input, or choose a model with an encoder")
     return model.encoder
-
-
-def _chunks(
-    source: Sound, rate: int, window_seconds: float, sample_rate: int | None = None
-) -> list[tuple[float, Decoded]]:
-    """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
-    from mats_core.audio.decode import Decoded
-    from mats_core.audio.sandbox import DecodeRequest, warm_decoder
-    from mats_core.audio.sources import on_disk, samples_of
-    from mats_core.audio.windows import chunk_seconds, chunk_starts
-    from mats_core.storage.uris import to_uri
-
-    chunk_s = chunk_seconds(window_seconds)
-    given = samples_of(source, sample_rate)
-    if given is not None:
-        samples = _resampled(*given, rate)
-        size = round(chunk_s * rate)
-        chunks = []
-        for start, length in chunk_starts(len(samples) / rate, chunk_s):
-            first = round(start * rate)
-            chunks.append((start, samples[first : None if length is None else first + size]))
-        return [
-            (start, Decoded(chunk, len(chunk) / rate, True, levels=levels_of(chunk)))
-            for start, chunk in chunks
-            if len(chunk)
-        ]
-    found: list[tuple[float, Decoded]] = []
-    with on_disk(source) as place:
-        uri = to_uri(place)
-        decoder = warm_decoder()  # a file may end the process it is decoded in
-        (info,) = raised(decoder.probe_many([uri]))
-        asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
-        for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
-            if len(decoded.samples):
-                found.append((request.start_s, decoded))
-            elif found:  # the header promised more than there is
-                found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
-    return found
-
-
-def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:
-    """A waveform float32 [T] at `rate`, as int16, as between the stages of a run: so both ways give the same answer."""
-    if given != rate:
-        import soxr
-
-        waveform = soxr.resample(waveform, given, rate, quality="HQ")
-    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)

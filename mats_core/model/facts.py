@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mats_core.audio.windows import chunk_seconds
+from mats_core.confidence.calibration import Calibration, read_calibration
 from mats_core.encoders.facts import REBUILD, read_hearing, refuse_other_memory, split_uri
 from mats_core.errors import SettingsError
 from mats_core.generation.fits import fits_config
@@ -32,7 +33,8 @@ class ModelFacts:
     """`sample_rate` in Hz, `window_s` of the encoder and `chunk_s` of a work row in seconds; `size` in bytes;
     `positions` are the tokens that the LLM was made for, 0 where it does not say; `fallback` is why answers are
     written by `transformers`' own `generate`, None where the beam loop writes them; `elsewhere` are the places outside
-    the model directory that its parts are at, each allowed."""
+    the model directory that its parts are at, each allowed; `calibration` is that of its confidence, and `uncalibrated`
+    why it has none."""
 
     fingerprint: str
     encoder_fingerprint: str
@@ -45,6 +47,8 @@ class ModelFacts:
     fallback: str | None
     config: ModelConfig
     elsewhere: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    uncalibrated: str = ""
 
     @property
     def generation(self) -> str:
@@ -65,11 +69,14 @@ def read_model_facts(uri: str, allow_parts: Sequence[str] = (), trust_remote_cod
         raise SettingsError("model", f"{uri} has no encoder", "give a model with one")
     rate, window_s = read_hearing(encoder)
     made_with = config.encoder.fingerprint if config.encoder else ""
+    fingerprint = model_fingerprint(folder, config)
+    calibration, uncalibrated = read_calibration(folder, fingerprint)
     return ModelFacts(
-        fingerprint=model_fingerprint(folder, config), encoder_fingerprint=made_with, sample_rate=rate,
+        fingerprint=fingerprint, encoder_fingerprint=made_with, sample_rate=rate,
         window_s=window_s, chunk_s=chunk_seconds(window_s), dim=config.embedding_dim, size=weight_bytes(folder, config),
         positions=_positions(folder, config), fallback=_fallback(folder, config), config=config,
         elsewhere=tuple(check_places(folder, part_uris(config), uri, allow_parts)),
+        calibration=calibration, uncalibrated=uncalibrated,
     )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mats_core.confidence.calibration import read_calibration
+from mats_core.confidence.scores import Beam
 from mats_core.device import card_memory, dtype_name, exact_float32, pick_device, pick_dtype
 from mats_core.encoders.base import ClapEncoder, stack_windows
 from mats_core.encoders.facts import refuse_other_memory
@@ -127,8 +129,7 @@ class MatsModel(Answering):
         dim = clap.dim if clap is not None else int(embedding_dim or 0)
         bank, memory_part = load_memory_part(memory, encoder_part)
         hidden = int(language_model.get_input_embeddings().embedding_dim)
-        if noise_variance is not None and santa is None:
-            santa = SantaSettings(noise_variance=noise_variance)
+        santa = santa or (None if noise_variance is None else SantaSettings(noise_variance=noise_variance))
         chosen = {
             "mapper": mapper, "prompt_template": prompt_template, "tasks": tasks, "wordings": wordings,
             "max_target_tokens": max_target_tokens, "noise_variance": noise_variance, "pad_row": pad_row,
@@ -144,8 +145,7 @@ class MatsModel(Answering):
                 language_model = add_adapter(language_model, config.adapter)
         network.to(place).eval()
         language_model.eval()
-        given_parts = (("encoder", encoder), ("llm", llm), ("memory", memory))
-        where = {name: uri_text(uri) for name, uri in given_parts if uri}
+        where = {name: uri_text(uri) for name, uri in (("encoder", encoder), ("llm", llm), ("memory", memory)) if uri}
         return cls(config, network, language_model, tokenizer, encoder=clap, memory=bank, parts=where)
 
     def __repr__(self) -> str:
@@ -311,13 +311,14 @@ class MatsModel(Answering):
         explain: bool = False,
         bridge: Bridge | None = None,
         slots: int | None = None,
+        keep: int = 1,
     ) -> list[Reply]:
         """A reply to each embedding [B, D] and its request; a function of its own row alone.
 
         The embeddings are a CLAP encoder's, before Santa. decoding and santa: over the model's own settings, a dict
         replacing only what it names; Santa is skipped where the model has no memory or `mix` is 0. bridge: another way
         across the gap between audio and text than Santa. explain=True lists the memory entries used. slots: answers
-        written at once (default: as many as suit the device).
+        written at once (default: as many as suit the device). keep: beams that a reply tells of.
         Raises SettingsError for a request that cannot be answered, or that the LLM has no room for.
         """
         audio = torch.as_tensor(embedding, dtype=torch.float32, device=self.device)  # [B, D]; the bridge normalises
@@ -339,11 +340,14 @@ class MatsModel(Answering):
                 question = prompt_with_captions(asked, [entry["caption"] for entry in near])
             prompts.append(self.prompt(each.task, question, each.tag))
         self._check_room(prompts, self.config.decoding.updated(decoding))
+        told = ((each, *each.others) for each in self.write(moved, prompts, decoding, slots=slots, keep=keep))
         style = self.config.answer_style
-        return [
-            Reply(clean_answer(self.text(written.ids), style), len(written.ids), near if explain else None)
-            for written, near in zip(self.write(moved, prompts, decoding, slots=slots), entries, strict=True)
+        said = [
+            tuple(Beam(clean_answer(self.text(w.ids), style), len(w.ids), w.logprob_sum) for w in row) for row in told
         ]
+        alike = F.cosine_similarity(audio, moved, dim=-1).tolist()  # [B]
+        found = zip(said, entries if explain else [None] * len(said), alike, strict=True)
+        return [Reply(beams[0].text, beams[0].tokens, near, beams, cosine) for beams, near, cosine in found]
 
     def _check_room(self, prompts: Sequence[str], decoding: DecodingSettings) -> None:
         """SettingsError where prompt and longest answer are more tokens than the LLM was made for."""
@@ -358,9 +362,8 @@ def load_encoder_part(uri: Uri | None, device: torch.device, dtype: str = "float
     """The encoder and which it is; (None, None) without one."""
     if uri is None:
         return None, None
-    uri = uri_text(uri)
-    encoder = load_encoder(uri, device=str(device), dtype=dtype)
-    return encoder, Part(uri=recorded_uri(uri), fingerprint=encoder.fingerprint)
+    encoder = load_encoder(uri_text(uri), device=str(device), dtype=dtype)
+    return encoder, Part(uri=recorded_uri(uri_text(uri)), fingerprint=encoder.fingerprint)
 
 
 def load_memory_part(uri: Uri | None, encoder: Part | None) -> tuple[Any, Part | None]:
@@ -400,10 +403,9 @@ def load_model(
     not be named. Raises SettingsError for anything missing, broken or of another model, and where a GPU is too small.
     """
     uri = uri_text(uri)
-    folder = resolve(uri)
-    config = read_config(folder, uri, allow_parts)
-    place, number = pick_device(device), pick_dtype("auto" if dtype in PACKED else dtype, device)
-    mapper_number = pick_dtype(mapper_dtype, device, "mapper_dtype")
+    config = read_config(folder := resolve(uri), uri, allow_parts)
+    place, mapper_number = pick_device(device), pick_dtype(mapper_dtype, device, "mapper_dtype")
+    number = pick_dtype("auto" if dtype in PACKED else dtype, device)
     where = {name: part_uri(folder, getattr(config, name)) for name in PARTS}
     types = {"llm_dtype": dtype if dtype in PACKED else dtype_name(number), "mapper_dtype": mapper_dtype}
     check_card(uri, allow_parts, str(place), card_memory(place), encoder=encoder, encoder_dtype=encoder_dtype, **types)
@@ -436,6 +438,7 @@ def load_model(
         parts={name: path for name, path in where.items() if path}, fingerprint=model_fingerprint(folder, config),
     )  # fmt: skip
     model.packed = dtype if dtype in PACKED else None
+    model.calibration, _ = read_calibration(folder, model.fingerprint)
     return model
 
 

@@ -23,6 +23,7 @@ from mats_core.model.directory import resolve_output
 from mats_core.model.llm import add_adapter, load_llm_outline
 from mats_core.model.mapper import build_mapper
 from mats_core.model.model import MatsModel, load_encoder_part, load_memory_part
+from mats_core.spread import doubt, refuse_collapsed
 from mats_core.storage.fetch import local_file
 from mats_core.storage.uris import Uri, path_of, uri_text
 from mats_core.weights import compare_keys, load_weights, outline, read_pickle, some, tensor_fault
@@ -239,7 +240,7 @@ def import_with_report(
         targets = {"rank": sizes["lora_rank"], "target_modules": _targets(lora_state, language_model)}
         adapter = checked(AdapterConfig, targets | _fields(AdapterConfig, values), "adapter")
     else:
-        report.notes = ["no adapter: the checkpoint holds no LoRA tensors, and its config does not say that it does"]
+        report.notes += ["no adapter: the checkpoint holds no LoRA tensors, and its config does not say that it does"]
     mapper = outline(lambda: build_mapper(mapper_config, sizes["embedding_dim"], hidden))
     expected = dict(mapper.state_dict())
     if adapter is not None:
@@ -259,6 +260,9 @@ def import_with_report(
     if encoder is not None and encoder.dim != sizes["embedding_dim"]:
         why = f"{clap} has {encoder.dim} dimensions, and the checkpoint takes {sizes['embedding_dim']}"
         raise SettingsError("clap", why, "give the encoder it was trained with")
+    if encoder is not None:
+        cosine = refuse_collapsed(encoder, str(clap), "clap")
+        report.notes.append(f"clap: mean cosine {cosine:.3f} of sentences that have nothing in common{doubt(cosine)}")
     bank, memory_part = load_memory_part(memory, encoder_part)
     if bank is not None and bank.dim != sizes["embedding_dim"]:
         why = f"{memory} has {bank.dim} dimensions, and the checkpoint takes {sizes['embedding_dim']}"

@@ -8,6 +8,7 @@ model, and torch only where `aac-metrics` does.
 - `items`: what is scored and what comes out of it.
 - `captions`, `labels`, `choices`, `chat`: the metrics of each kind.
 - `matching`: from a free answer to a label.
+- `sureness`: how good the confidence of answers is, by which of them are right.
 - `metric`: one metric from what each item contributes.
 - `bootstrap`: statistics of rows, their intervals, and the difference of two runs.
 - `baselines`: what needs no model of ours.
@@ -20,3 +21,4 @@ from mats_core.scoring.bootstrap import OF_SET, STATISTICS, compute, interval, p
 from mats_core.scoring.items import KINDS, Answers, Item, Kind, Metric, Scores, Unavailable
 from mats_core.scoring.matching import LabelSet
 from mats_core.scoring.score import METRICS, score
+from mats_core.scoring.sureness import labels_right, right_answers, score_confidence

@@ -60,6 +60,57 @@ def _macro_f1_sets(rows: np.ndarray, weights: np.ndarray) -> float:
     return float((2 * hits[occurs] / (there + said)[occurs]).mean()) if occurs.any() else 0.0
 
 
+def _auroc(rows: np.ndarray, weights: np.ndarray) -> float:
+    """The chance that a right answer is more confident than a wrong one, ties counting half, from rows (confidence, 1
+    where right). 1 where there is no such pair: a model that answers all right is no worse than one that does not."""
+    _, place = np.unique(rows[:, 0], return_inverse=True)
+    size = int(place.max()) + 1
+    right = np.bincount(place, weights * rows[:, 1], size)
+    wrong = np.bincount(place, weights * (1 - rows[:, 1]), size)
+    pairs = right.sum() * wrong.sum()
+    below = np.cumsum(wrong) - wrong
+    return float(right @ (below + wrong / 2) / pairs) if pairs else 1.0
+
+
+BINS = 10
+"""Stretches of equal width, in which confidence is held against what is right."""
+
+
+def bin_of(confidence: np.ndarray) -> np.ndarray:
+    """Which of BINS each confidence [N] lies in: int64 [N]."""
+    return np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+
+
+def _calibration_error(rows: np.ndarray, weights: np.ndarray) -> float:
+    """Expected calibration error from rows (confidence, 1 where right): the distance of mean confidence and share right
+    in BINS of equal width, each by its rows (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
+    apart = np.bincount(bin_of(rows[:, 0]), weights * (rows[:, 0] - rows[:, 1]), BINS)
+    return float(np.abs(apart).sum() / weights.sum())
+
+
+def risk_at(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(confidence, rows kept, wrong ones among them), each [K], when all below a confidence are thrown away, from rows
+    (confidence, 1 where right); the highest confidence first."""
+    levels, place = np.unique(-rows[:, 0], return_inverse=True)
+    kept = np.cumsum(np.bincount(place, weights, len(levels)))
+    wrong = np.cumsum(np.bincount(place, weights * (1 - rows[:, 1]), len(levels)))
+    return -levels, kept, wrong
+
+
+def _risk_area(rows: np.ndarray, weights: np.ndarray) -> float:
+    """Area under the risk–coverage curve: the mean share of wrong answers over all shares that may be kept, the most
+    confident first (Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017). Of equal
+    confidence, what is kept first is wrong as often as all of them are."""
+    _, kept, wrong = risk_at(rows, weights)
+    ends, bad = np.r_[0.0, kept], np.r_[0.0, wrong]
+    sizes, slope = np.diff(ends), np.diff(bad) / np.maximum(np.diff(ends), 1e-12)
+    # note: between two ends k the share is (bad + slope · (k − start)) / k, whose integral has a logarithm
+    constant = bad[:-1] - slope * ends[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logs = np.where(ends[:-1] > 0, np.log(ends[1:] / ends[:-1]), 0.0)  # from 0 on the constant is 0
+    return float((slope * sizes + constant * logs)[sizes > 0].sum() / kept[-1])
+
+
 def _average_precision(rows: np.ndarray) -> Callable[[np.ndarray], float]:
     """Mean over labels that occur of average precision, from rows of C scores and C truths, as a function of weights:
     sorted once for many of them. Equal scores are one threshold, as in scikit-learn: many items may have the very same
@@ -101,6 +152,9 @@ STATISTICS: dict[str, Statistic] = {
     "micro_f1": _micro_f1,
     "macro_f1": _macro_f1,
     "macro_f1_sets": _macro_f1_sets,
+    "auroc": _auroc,
+    "calibration_error": _calibration_error,
+    "risk_area": _risk_area,
     "mean_average_precision": lambda rows, weights: _average_precision(rows)(weights),
 }
 

@@ -6,8 +6,9 @@
 - `language`: what is said of a clip, and what a text says of sounds.
 - `corpus`: the text corpus that MATS is trained on.
 - `archive`: a small, untidy archive of real files for the demo and for tests.
+- `hearing`: whether an encoder's sounds and sentences belong together, tried on these sounds.
 - `doubts`: questions that a model's card says it answers badly.
 - `made`: what makes the shipped model. Nothing here imports it.
 
-Public: all of it, to any layer above. The shipped files lie in `assets`. No torch here, except in `made`.
+Public: all of it, to any layer above. The shipped files lie in `assets`. No torch here, except in `made` and `hearing`.
 """

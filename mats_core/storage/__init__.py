@@ -7,7 +7,6 @@ uris, fetch and fingerprint. Every room may import it; it imports `mats_core.err
     errors       what clients raise, as StorageError; what passes by itself, and `with_retries`
     clients      which client talks to which store, by MATS_STORAGE; calls to it
     listing      files below a folder, a prefix, a glob
-    tars         members of a tar archive
     reading      open, read, copy, list, look up
     writing      write, create, remove
     names        names that others gave, before one becomes a path
@@ -15,6 +14,7 @@ uris, fetch and fingerprint. Every room may import it; it imports `mats_core.err
     descriptions JSON and safetensors headers of others, within bounds
     fetch        model files by URI or hub name, as local files in a cache
     fingerprint  hashes of model files and settings
+    archives/    members of tar archives, rows of Parquet files
     stores/      how single stores differ: S3 that is not Amazon's, files over ranges, what a store can
 """
 

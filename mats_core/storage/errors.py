@@ -41,6 +41,12 @@ _CAUSES = {
         "anonymous access (MATS_STORAGE)",
     ),
     **dict.fromkeys(("PreconditionFailed", "FileExpired"), ("io_error", "{name} was changed while it was read")),
+    "GatedRepoError": (
+        "access_denied",
+        "{name} is gated: ask for access on its page, and give the token of who has it (HF_TOKEN)",
+    ),
+    "OfflineModeIsEnabled": ("io_error", "the Hub is not asked, for HF_HUB_OFFLINE is set"),
+    "RepositoryNotFoundError": ("not_found", "the Hub shows no {name}; a private one needs a token (HF_TOKEN)"),
     "InvalidObjectState": ("access_denied", "{name} is in cold storage; restore it first"),
     **dict.fromkeys(
         ("PermanentRedirect", "AuthorizationHeaderMalformed"),
@@ -107,14 +113,15 @@ def store_words(error: BaseException) -> str:
 
 def is_passing(error: BaseException) -> bool:
     """Whether to try again may help: the store is busy, a connection broke, an answer came too late or cut."""
-    if isinstance(error, StorageError):
+    if isinstance(error, StorageError) or store_code(error) == "OfflineModeIsEnabled":
         return False
     response = next((r for each in _chain(error) if isinstance(r := getattr(each, "response", None), dict)), None)
     if response is not None:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status in _PASSING_STATUS or response.get("Error", {}).get("Code") in _PASSING_CODES
     for each in _chain(error):
-        status = getattr(each, "status", None) or getattr(each, "code", None)
+        answer = getattr(getattr(each, "response", None), "status_code", None)
+        status = getattr(each, "status", None) or getattr(each, "code", None) or answer
         if isinstance(status, int) and status >= 300:
             return status in _PASSING_STATUS
         if isinstance(each, (ConnectionError, TimeoutError, asyncio.TimeoutError)):

@@ -34,13 +34,15 @@ _MOST_ENDINGS = 1000
 class FileInfo:
     """One file: `uri` opens it; `path` is relative to the input root (percent-encoded where it is not
     UTF-8); `size` in bytes, 0 where unknown; `version` is an etag, or size and modification time, and empty
-    for a link that points to nothing; `error` is why it cannot be read, where the listing knows."""
+    for a link that points to nothing; `error` is why it cannot be read, where the listing knows; `content` its bytes,
+    where the listing was to bring them."""
 
     uri: str
     path: str
     size: int
     version: str
     error: StorageError | None = None
+    content: bytes | None = None
 
 
 class Listed(NamedTuple):
@@ -57,7 +59,7 @@ def local_version(status: os.stat_result) -> str:
 
 def remote_version(info: dict[str, Any]) -> str:
     """The etag of an object, or its size and time where the store has none."""
-    for key in ("ETag", "etag", "md5Hash", "content_md5", "generation"):
+    for key in ("ETag", "etag", "md5Hash", "content_md5", "generation", "blob_id"):
         if info.get(key):
             return str(info[key]).strip('"')
     for key in ("LastModified", "last_modified", "mtime", "updated", "created"):

@@ -19,19 +19,23 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from mats_core.errors import StorageError
-from mats_core.storage import listing, tars
+from mats_core.storage import listing
+from mats_core.storage.archives import rows, tars
 from mats_core.storage.clients import call_store, checks_content, coded, open_client, remote_info, remote_type
 from mats_core.storage.errors import DAMAGED_TRIES, DamagedAnswer, with_retries
 from mats_core.storage.listing import FileInfo, Listed
 from mats_core.storage.stores.ranged import CHANGED, ReopenedFile, S3File, Slice
 from mats_core.storage.uris import (
     Uri,
+    archive_of,
+    lies_inside,
     local_path,
     member_range,
     printable,
     public_uri,
     scheme,
     split_member,
+    split_row,
     uri_from_path,
     uri_text,
 )
@@ -59,6 +63,9 @@ def open_binary(
         return _open_local(path, uri, listed)
     if scheme(uri).startswith("tar+"):
         return _open_member(uri, max_bytes, read_ahead, listed)
+    if scheme(uri).startswith("parquet+"):
+        with coded(uri):
+            return rows.open_row(uri, open_binary, max_bytes, listed)
     with coded(uri):
         fs, name = open_client(uri)
         if scheme(uri) in ("s3", "s3a"):
@@ -132,11 +139,15 @@ def list_files(
 
 
 def list_members(
-    archive: FileInfo, extensions: frozenset[str] | None, skipped: Counter[str] | None = None
+    archive: FileInfo,
+    extensions: frozenset[str] | None,
+    skipped: Counter[str] | None = None,
+    beside: frozenset[str] | None = None,
 ) -> Iterator[FileInfo]:
-    """Files with one of the extensions (None: all) inside a tar archive. Raises StorageError; see `tars.members`."""
+    """Files with one of the extensions (None: all) inside a tar archive, those with one of `beside` with their content.
+    Raises StorageError; see `tars.members`."""
     with open_binary(archive.uri, read_ahead=_MEMBERS_AHEAD) as file, coded(archive.uri):
-        yield from tars.members(file, archive, extensions, skipped)
+        yield from tars.members(file, archive, extensions, skipped, beside)
 
 
 def stat(uri: Uri) -> FileInfo:
@@ -155,6 +166,9 @@ def stat(uri: Uri) -> FileInfo:
             return FileInfo(
                 uri, listing.remote_name(uri), member_range(place)[1], f"{stat(archive).version}-{place[1:]}"
             )
+        if scheme(uri).startswith("parquet+"):
+            file, row, _ = split_row(uri)
+            return FileInfo(uri, listing.remote_name(uri), 0, rows.version_of(stat(file).version, row))
         info = call_store(uri, lambda fs, name: remote_info(fs, name, scheme(uri)))
         if info.get("type") == "directory":
             raise StorageError("io_error", f"{public_uri(uri)} is a folder, not a file")
@@ -172,8 +186,11 @@ def is_dir(uri: Uri) -> bool:
 
 
 def _type(uri: Uri) -> str | None:
+    uri = uri_text(uri)
     path = local_path(uri)
     with coded(uri):
+        if lies_inside(uri):
+            return None if _type(archive_of(uri)) != "file" else "file"
         if path is None:
             return remote_type(uri)
         return "directory" if os.path.isdir(path) else "file" if os.path.exists(path) else None
@@ -181,7 +198,7 @@ def _type(uri: Uri) -> str | None:
 
 def read_bytes(uri: Uri) -> bytes:
     """The whole file, checked as `copy_into` does. Raises StorageError."""
-    if local_path(uri) is None and scheme(uri) not in ("s3", "s3a") and not scheme(uri).startswith("tar+"):
+    if local_path(uri) is None and scheme(uri) not in ("s3", "s3a") and not lies_inside(uri):
         with coded(uri):
             # note: one request; between two of them the file may be written anew, as a lease is
             return bytes(call_store(uri, lambda fs, name: fs.cat_file(name)))

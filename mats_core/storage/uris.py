@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from urllib.parse import quote_from_bytes, unquote_to_bytes, urlsplit
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlsplit
 
 from mats_core.errors import StorageError
 
@@ -73,7 +73,8 @@ def is_file_url(uri: Uri) -> bool:
 
 
 def scheme(uri: Uri) -> str:
-    """ "s3" of "s3://bucket/key"; "" for a local path and for file://; "tar+s3" for a member of an archive."""
+    """ "s3" of "s3://bucket/key"; "" for a local path and for file://; "tar+s3" for a member of an archive, and
+    "parquet+s3" for a row."""
     head, mark, _ = uri_text(uri).partition("://")
     if not mark or head.lower() == "file" or not head.replace("+", "").replace("-", "").replace(".", "").isalnum():
         return ""
@@ -120,9 +121,10 @@ def public_uri(uri: Uri) -> str:
     kind = scheme(uri)
     if not kind:
         return uri
-    if kind.startswith("tar+"):
-        found = _MEMBER.match(uri)
-        return f"tar+{public_uri(found[1])}{found[2]}" if found else f"tar+{public_uri(uri[4:])}"
+    if kind.startswith(("tar+", "parquet+")):
+        way, inner = uri.split("+", 1)
+        found = _inside(uri)
+        return f"{way}+{public_uri(found[1])}{found[2]}" if found else f"{way}+{public_uri(inner)}"
     if kind in ("http", "https"):
         host, path, _ = web_parts(uri)
         return f"{kind}://{host.rpartition('@')[2]}{path}"
@@ -190,10 +192,15 @@ def split_member(uri: Uri) -> tuple[str, str]:
 
 
 def archive_of(uri: Uri) -> str:
-    """The archive of a member's URI; any other URI as it is."""
+    """The file that a member's or a row's URI leads into; any other URI as it is."""
     uri = uri_text(uri)
-    found = _MEMBER.match(uri)
+    found = _inside(uri)
     return uri if found is None else found[1]
+
+
+def lies_inside(uri: Uri) -> bool:
+    """Whether a URI is written as that of a member of an archive, or of a row of a Parquet file."""
+    return scheme(uri).startswith(("tar+", "parquet+"))
 
 
 def member_range(place: str) -> tuple[int, int]:
@@ -204,11 +211,40 @@ def member_range(place: str) -> tuple[int, int]:
 
 def member_uri(archive: Uri, first: int, size: int, name: str) -> str:
     """The URI of `size` bytes from `first` on of an archive, which it calls `name`."""
-    archive = uri_text(archive)
-    path = local_path(archive)
-    if path is not None:
-        archive = "file://" + quote_from_bytes(path)
-    return f"tar+{archive}!{first}+{size}/{name}"
+    return f"tar+{_as_url(archive)}!{first}+{size}/{name}"
+
+
+def split_row(uri: Uri) -> tuple[str, int, str]:
+    """("s3://bucket/a.parquet", 17, "audio") of parquet+s3://bucket/a.parquet!17+audio/x.wav: what a column holds in
+    a row of a file, the first one being 0. Raises StorageError refused for what is no such row."""
+    found = _ROW.match(uri_text(uri))
+    if found is None:
+        raise StorageError("refused", "is no row of a Parquet file: parquet+URL!ROW+COLUMN/NAME")
+    row, _, column = found[2][1:].partition("/")[0].partition("+")
+    return found[1], int(row), os.fsdecode(unquote_to_bytes(column))
+
+
+def row_uri(file: Uri, row: int, column: str, name: str = "") -> str:
+    """The URI of what a column of a Parquet file holds in a row, which is called `name`."""
+    return f"parquet+{_as_url(file)}!{row}+{quote(column, safe='')}/{name}"
+
+
+def _as_url(uri: Uri) -> str:
+    path = local_path(uri)
+    return uri_text(uri) if path is None else "file://" + quote_from_bytes(path)
+
+
+def _inside(uri: str) -> re.Match[str] | None:
+    return _MEMBER.match(uri) or _ROW.match(uri)
 
 
 _MEMBER = re.compile(r"(?s)tar\+(.+?)(!\d{1,18}\+\d{1,18}/.*)$")
+_ROW = re.compile(r"(?s)parquet\+(.+?)(!\d{1,18}\+[^/]*/.*)$")
+_WINDOWS = re.compile(r"(?i)^(?:file:///?)?(?:[a-z]:[\\/]|\\\\[^\\/])")
+
+
+def windows_path(text: str) -> str | None:
+    """What a path of Windows is, for a message: one with a drive, or of a share; None for any other text."""
+    if not _WINDOWS.match(text):
+        return None
+    return "of a network share" if text.startswith("\\\\") else "with a drive"

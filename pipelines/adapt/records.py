@@ -12,7 +12,10 @@ import numpy as np
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import family
+from mats_core.storage.fingerprint import hash_settings
 from pipelines.data.corpus import CORPUS_ENDINGS, FileReport, corpus_files, corpus_record, ending, read_corpus
+from pipelines.output.corrections import FOLDER as CORRECTIONS
+from pipelines.output.corrections import corrected_records
 
 if TYPE_CHECKING:
     from mats_core.model.model import MatsModel
@@ -35,12 +38,17 @@ Record = dict[str, str]
 
 
 def text_files(text: Sequence[str]) -> list[storage.FileInfo]:
-    """The files that `text` names: sentences in .txt, one a line, and corpora as `mats embed-text` reads them.
+    """The files that `text` names: sentences in .txt, one a line, corpora as `mats embed-text` reads them, and runs in
+    which something was put right.
 
     Raises SettingsError where one is missing or of no known format.
     """
     found: list[storage.FileInfo] = []
     for uri in text:
+        if storage.is_dir(storage.join(uri, CORRECTIONS)):
+            said = sorted(info.path for info in storage.list_files(storage.join(uri, CORRECTIONS)))
+            found.append(storage.FileInfo(uri, uri, len(said), hash_settings(said)[:16]))
+            continue
         if ending(uri) != SENTENCES:
             found += corpus_files([uri], "text")
             continue
@@ -63,7 +71,10 @@ def new_records(
     for info in files:
         report = FileReport(info.uri)
         reports.append(report)
-        rows = _lines(info.uri, report) if ending(info.uri) == SENTENCES else _rows(info.uri, report, columns, task)
+        if storage.is_dir(storage.join(info.uri, CORRECTIONS)):
+            rows = _corrected(info.uri, report)
+        else:
+            rows = _lines(info.uri, report) if ending(info.uri) == SENTENCES else _rows(info.uri, report, columns, task)
         for record in rows:
             if family(record["task"]) == "QA" and not (record["output"] and record["instruction"]):
                 report.add(report.line, "missing_output" if record["instruction"] else "missing_instruction")
@@ -73,6 +84,13 @@ def new_records(
 
 def _rows(uri: str, report: FileReport, columns: dict[str, str], task: str) -> Iterator[Record]:
     return read_corpus(uri, report, columns, complete=False, task=task)
+
+
+def _corrected(run: str, report: FileReport) -> Iterator[Record]:
+    """What people put right, or marked right, in a run."""
+    for record in corrected_records(run):
+        report.records, report.line = report.records + 1, report.line + 1
+        yield record
 
 
 def _lines(uri: str, report: FileReport) -> Iterator[Record]:

@@ -8,6 +8,7 @@
     headers        entries of INPUT → manifest rows, from the headers of files
     work_list      the frozen list of what was asked, row by row, and its shards
     presence       whether the files of INPUT are still there
+    by_file        an answer a file: its chunks are heard one after the other
     stages         a shard → rows with their sound, or with stored embeddings → answers, or audio embeddings
 
 A uri passes headers, work_list and stages on its way to its answer. Public are run_caption,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mats_core import storage
+from mats_core.confidence.calibration import NONE
 from mats_core.encoders.facts import refuse_other_encoder
 from mats_core.errors import SettingsError, checked
 from mats_core.memory.bridges import KINDS as BRIDGES
@@ -13,14 +14,19 @@ from mats_core.model.config import DecodingSettings, SantaSettings
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.fingerprint import hash_settings
+from pipelines.archive.by_file import fetch_files_stage, hear_stages, whole_files
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
+from pipelines.archive.headers import Rowing
+from pipelines.archive.model_spec import ModelSpec, model_spec
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
-from pipelines.archive.stages import answer_stage, decode_stage, fetch_stage, model_spec
+from pipelines.archive.stages import answer_stage
 from pipelines.cluster.progress import Progress
+from pipelines.cluster.stages import Stage
 from pipelines.data import parquet
 from pipelines.data.embeddings import list_parts, read_facts
 from pipelines.data.inputs import Entry, Input, open_input
 from pipelines.data.schemas import REQUEST_COLUMNS, output_columns
-from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings, number_types, silence
+from pipelines.settings.archive import DECODING_FIELDS, CaptionSettings, number_types, scored, silence
 from pipelines.settings.calling import by_name
 
 ANSWERS = "answers"
@@ -48,8 +54,11 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         validate_request(task, question, tasks, tag)
 
     inputs = check_not_empty(
-        open_input(settings.input, settings.schemes, settings.columns, settings.all_files), settings.input
+        open_input(settings.input, settings.schemes, settings.columns, settings.all_files, settings.per == "file"),
+        settings.input,
     )
+    if settings.per == "file" and inputs.kind in ("manifest", "embeddings"):
+        inputs.entries = whole_files(inputs.entries, facts.chunk_s)
     embeddings = settings.input if inputs.kind == "embeddings" else None
     if embeddings is not None:
         made_with = read_facts(embeddings, "audio", "input").encoder_fingerprint
@@ -58,22 +67,33 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     if inputs.kind != "list":
         validate_request(settings.task, settings.question, tasks, settings.tag)
     bridge = chosen_bridge(settings, facts, embeddings)
+    beams = decoding["beams"]
+    if settings.rerank > beams:
+        raise SettingsError("rerank", f"there are {beams} beams, not {settings.rerank}", "choose more --beams as well")
+    calibration = checked_calibration(settings, facts, decoding, santa, bridge)
     spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
         name="caption",
         folder=ANSWERS,
-        identity=_identity(settings, facts, embeddings, decoding, santa, bridge),
+        identity=_identity(settings, facts, embeddings, decoding, santa, bridge) | scored(settings, calibration),
         chunk_s=facts.chunk_s,
         model_bytes=facts.size,
         defaults=settings.model_dump(include=set(REQUEST_COLUMNS)),
-        stages=[
-            decode_stage(settings, facts.sample_rate) if embeddings is None else fetch_stage(embeddings),
-            answer_stage(spec, "pcm" if embeddings is None else "windows"),
-        ],
+        stages=_stages(settings, spec, facts, embeddings),
         check=check,
-        told={"generation": facts.generation},
+        told={"generation": facts.generation, "calibration": calibration} | unused(facts),
+        rows=Rowing(settings.per, facts.window_s, facts.sample_rate),
     )
     return job, inputs
+
+
+def _stages(settings: CaptionSettings, spec: ModelSpec, facts: ModelFacts, embeddings: str | None) -> list[Stage]:
+    if embeddings is None and settings.per == "file":
+        return hear_stages(settings, spec, facts.sample_rate, facts.chunk_s)
+    if embeddings is None:
+        return [decode_stage(settings, facts.sample_rate), answer_stage(spec)]
+    fetch = fetch_files_stage(embeddings) if settings.per == "file" else fetch_stage(embeddings, settings.per)
+    return [fetch, answer_stage(spec, "windows")]
 
 
 def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -90,6 +110,37 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     changes = {name: value for name, value in overrides.items() if value is not None}
     santa = checked(SantaSettings, {**facts.config.santa.model_dump(), **changes}, "santa")
     return decoding.model_dump(), santa.model_dump()
+
+
+def unused(facts: ModelFacts) -> dict[str, str]:
+    """Why the calibration that a model has is not used; nothing where it has none, or its own."""
+    return {} if facts.uncalibrated in ("", NONE) else {"calibration_unused": facts.uncalibrated}
+
+
+def checked_calibration(
+    settings: CaptionSettings,
+    facts: ModelFacts,
+    decoding: dict[str, Any],
+    santa: dict[str, Any],
+    bridge: dict[str, Any],
+) -> str:
+    """Which calibration gives answers their confidence, "" where they get none.
+
+    Raises SettingsError where --min-confidence needs one, and there is none for what is asked.
+    """
+    usual = (facts.config.decoding.model_dump(), facts.config.santa.model_dump(), {}) == (decoding, santa, bridge)
+    found = facts.calibration if usual and settings.score else None
+    if found is not None and found.rerank == settings.rerank:
+        return found.fingerprint
+    if settings.min_confidence:
+        if not settings.score:
+            raise SettingsError("min_confidence", "--no-score leaves every confidence out", "leave out one of the two")
+        if facts.calibration is None:
+            problem = f"answers have no confidence: of the model, {facts.uncalibrated}"
+            raise SettingsError("min_confidence", problem, "calibrate it with `mats calibrate`")
+        problem = "the model was calibrated with other settings of decoding, Santa, bridge or --rerank"
+        raise SettingsError("min_confidence", problem, "leave those as they were, or --min-confidence out")
+    return ""
 
 
 def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str | None) -> dict[str, Any]:
@@ -161,6 +212,8 @@ def _identity(
         **number_types(settings),
         **silence(settings),
     }
+    if settings.per != "minute":
+        identity["per"] = settings.per
     if bridge:  # only then, so that outputs begun before there were others stay as they are
         mean = {"audio_mean": hash_settings({"mean": bridge["audio_mean"]})} if "audio_mean" in bridge else {}
         identity["bridge"] = {**bridge, **mean}

@@ -25,6 +25,7 @@ from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cor
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.stages import StageContext
 from pipelines.data import generations, parquet
+from pipelines.data.schemas import with_column
 from pipelines.settings.archive import CaptionSettings
 from pipelines.settings.calling import by_name
 
@@ -124,6 +125,10 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
     return estimate
 
 
+def _all_of(tables: Any) -> pa.Table:
+    return tables if isinstance(tables, pa.Table) else pa.concat_tables(tables)
+
+
 def _look_at_memory(settings: CaptionSettings, job: Job, estimate: Estimate) -> None:
     """Fill in what the model needs, and what of it the GPUs here have."""
     import torch
@@ -157,13 +162,23 @@ def _measure(settings: CaptionSettings, job: Job, work: _CountedWorkList, estima
     context = StageContext(work.folder, "", 1, 0 if on_gpu else 1, plan.batch_size, work.private.find)
     rows = pa.Table.from_pylist(work.sample, schema=work.schema)
     model, reader = job.stages[-1].make(context), job.stages[0].make(context)
-    model(reader.load(rows.slice(0, 2)))
+    more = 1.0  # so much more sound than its sample has a row
+    if job.rows.per == "file":
+        lengths = [each or job.chunk_s for each in rows["duration_s"].to_pylist()]
+        shortened = [min(each, job.chunk_s) for each in lengths]
+        rows = with_column(rows, "duration_s", shortened, pa.float64())
+        rows = with_column(rows, "last", [False] * len(rows), pa.bool_())
+        more = sum(lengths) / sum(shortened)
+    _all_of(model(reader.load(rows.slice(0, 2))))
     started = time.monotonic()
-    decoded = reader.load(rows)
-    loaded = time.monotonic()
-    model(decoded)
-    per_row = {"decode": (loaded - started) / len(rows), "model": (time.monotonic() - loaded) / len(rows)}
-    estimate.sample_rows, estimate.sample_audio_s = len(rows), sum(decoded["decoded_s"].to_pylist())
+    found = _all_of(model(reader.load(rows)))
+    took = {name: sum(found[f"_{name}_s"].to_pylist()) for name in ("decode", "embed", "answer")}
+    rest = max(0.0, time.monotonic() - started - sum(took.values()))
+    per_row = {
+        "decode": took["decode"] * more / len(rows),
+        "model": (took["embed"] * more + took["answer"] + rest) / len(rows),
+    }
+    estimate.sample_rows, estimate.sample_audio_s = len(rows), sum(found["decoded_s"].to_pylist())
     decode_s, model_s = (per_row[name] * estimate.rows for name in ("decode", "model"))
     estimate.per_row_s, estimate.actors = per_row, plan.actors
     estimate.core_hours = (decode_s + (0.0 if on_gpu else model_s)) / 3600

@@ -8,8 +8,10 @@ from typing import Any
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
+from pipelines.archive.decode_stage import decode_stage
+from pipelines.archive.model_spec import model_spec
 from pipelines.archive.run import Job, RunResult, check_not_empty, run_rows
-from pipelines.archive.stages import decode_stage, embed_stage, model_spec
+from pipelines.archive.stages import embed_stage
 from pipelines.cluster.progress import Progress
 from pipelines.data.embeddings import FOLDER, EmbeddingsFacts, told_of
 from pipelines.data.inputs import open_input

@@ -43,36 +43,86 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 
 
-def chunk_id(path: str, version: str, start_s: float) -> str:
-    """Hash of (path relative to the input root, version, start): the same wherever the root lies."""
-    text = json.dumps([path, version, round(start_s, 3)]).encode()
+def chunk_id(path: str, version: str, start_s: float, end_s: float | None = None) -> str:
+    """Hash of (path relative to the input root, version, start): the same wherever the root lies. end_s: of the
+    stretch that a list means, where it does not mean all to the end of the file."""
+    stretch = [] if end_s is None else [round(end_s, 3)]
+    text = json.dumps([path, version, round(start_s, 3), *stretch]).encode()
     return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
-def chunk_rows(entry: Entry, info: Any, chunk_s: float) -> list[dict[str, Any]]:
-    """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
-    from mats_core.audio.windows import chunk_starts
+@dataclass(frozen=True)
+class Rowing:
+    """What a row is: a minute, a file, or a window of `window_s` seconds, at `sample_rate`."""
 
+    per: str = "minute"
+    window_s: float = 0.0
+    sample_rate: int = 0
+
+    def starts(self, length_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
+        """(start, length) in seconds of the rows of a stretch of sound, as `windows.chunk_starts` has them of chunks
+        of `chunk_s`."""
+        from mats_core.audio.windows import chunk_starts
+
+        if self.per == "file" or length_s is None:
+            return [(0.0, None)]
+        chunks = chunk_starts(length_s, chunk_s)
+        if self.per == "minute":
+            return chunks
+        cut = [(at + start, long) for at, own in chunks for start, long in self.windows(own or length_s - at)]
+        return [*cut[:-1], (cut[-1][0], None)]
+
+    def windows(self, length_s: float) -> list[tuple[float, float]]:
+        """(start, length) of the windows in a chunk."""
+        from mats_core.audio.windows import window_starts
+
+        return window_starts(length_s, self.sample_rate, self.window_s)
+
+    def within(self, chunk: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows in a chunk whose manifest row is known, and of which `decoded_s` may be."""
+        length = chunk.get("decoded_s") or chunk["duration_s"]
+        if self.per != "window" or chunk["error_code"] is not None or not length:
+            return [chunk]
+        first, cut = chunk["start_s"] or 0.0, self.windows(length)
+        return [
+            {
+                **chunk,
+                "chunk_id": chunk_id(chunk["chunk_id"], chunk["version"] or "", first + start),
+                "start_s": first + start,
+                "duration_s": long,
+                "last": bool(chunk["last"]) and start == cut[-1][0],
+            }
+            for start, long in cut
+        ]
+
+
+def chunk_rows(entry: Entry, info: Any, chunk_s: float, rows: Rowing) -> list[dict[str, Any]]:
+    """Manifest rows of one entry from its header (`AudioInfo`), or its one error row (`AudioError`)."""
     known = ("format", "sample_rate", "channels", "duration_source")
     base: dict[str, Any] = {name: getattr(info, name, None) for name in known}
     base.update(uri=storage.public_uri(entry.uri), size_bytes=entry.size, version=entry.version)
-    chunks: list[tuple[float, float | None]] = [(0.0, None)]
-    code = getattr(info, "code", None)
+    base["size_bytes"] = entry.size or getattr(info, "size_bytes", 0)
+    chunks: list[tuple[float, float | None]] = [(entry.start_s, None)]
+    code, message = getattr(info, "code", None), str(getattr(info, "message", "") or info)
+    length = getattr(info, "duration_s", None)
+    if code is None and length is not None and 0 < length <= entry.start_s:
+        code, message = "empty_audio", f"begins at {entry.start_s:g} s, and the file ends at {length:.1f} s"
     if code is not None:
-        message = str(getattr(info, "message", "") or info)
         base.update(duration_source="unknown", error_code=code, error_message=message)
     else:
         base.update(error_code=None, error_message=None)
-        chunks = chunk_starts(info.duration_s, chunk_s)
-        if info.duration_s is not None:
-            chunks[-1] = (chunks[-1][0], info.duration_s - chunks[-1][0])
+        end = length if entry.end_s is None else min(entry.end_s, length or entry.end_s)
+        starts = rows.starts(None if end is None else end - entry.start_s, chunk_s)
+        chunks = [(entry.start_s + start, duration) for start, duration in starts]
+        if end is not None:
+            chunks[-1] = (chunks[-1][0], end - chunks[-1][0])
     return [
         {
             **base,
-            "chunk_id": chunk_id(entry.path, entry.version, start),
+            "chunk_id": chunk_id(entry.path, entry.version, start, entry.end_s),
             "start_s": start,
             "duration_s": duration,
-            "last": start == chunks[-1][0],
+            "last": start == chunks[-1][0] and entry.end_s is None,
         }
         for start, duration in chunks
     ]
@@ -87,11 +137,14 @@ def no_audio(uri: str) -> SettingsError:
 class Scanner:
     """Turns entries into manifest rows; headers are read PROBE_BATCH files at a time, by processes with limits.
 
-    chunk_s: seconds of a row; workers: processes (default: chosen). A context manager: they end with it.
+    chunk_s: seconds of a chunk; workers: processes (default: chosen); rows: what a row is. A context manager: they end
+    with it.
     """
 
-    def __init__(self, chunk_s: float, limits: LimitSettings, workers: int | None = None) -> None:
-        self.chunk_s, self._limits, self._workers = chunk_s, limits, workers
+    def __init__(
+        self, chunk_s: float, limits: LimitSettings, workers: int | None = None, rows: Rowing | None = None
+    ) -> None:
+        self.chunk_s, self._limits, self._workers, self._rows = chunk_s, limits, workers, rows or Rowing()
         self._decoder: Any = None
 
     def __enter__(self) -> Scanner:
@@ -119,10 +172,10 @@ class Scanner:
             infos = iter(self.read_headers(ask) if ask else [])
             for entry in batch:
                 if entry.chunk is not None:
-                    yield entry, [entry.chunk]
+                    yield entry, self._rows.within(entry.chunk)
                 else:
                     info = next(infos) if entry.error is None else AudioError(*entry.error)
-                    yield entry, chunk_rows(entry, info, self.chunk_s)
+                    yield entry, chunk_rows(entry, info, self.chunk_s, self._rows)
 
 
 @dataclass

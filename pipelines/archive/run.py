@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.archive.headers import ScanCounts, Scanner, no_audio
+from pipelines.archive.headers import Rowing, ScanCounts, Scanner, no_audio
 from pipelines.archive.presence import InputGone
 from pipelines.archive.work_list import WorkList, work_schema
 from pipelines.cluster import session
@@ -80,6 +80,7 @@ class Job:
     model_bytes: size of the model, by which actors are planned. defaults: the request of an entry that has none.
     stages: from the shards of the work list to finished rows. check: raises SettingsError for an entry that cannot
     be answered. describe: what `_embeddings.json` is to say when the run has ended. told: what `_run.json` says beside.
+    rows: what a row is, where it is no minute.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Job:
     check: Callable[[Entry], None] | None = None
     describe: Callable[[RunResult], dict[str, Any]] | None = None
     told: dict[str, str] = field(default_factory=dict)
+    rows: Rowing = field(default_factory=Rowing)
 
 
 def check_not_empty(inputs: Input, uri: str) -> Input:
@@ -335,5 +337,5 @@ def scan_into(
     def report_scan(counts: ScanCounts) -> None:
         report(Progress("scan", counts.files, 0, 0, sum(counts.errors.values()), counts.seconds))
 
-    with Scanner(job.chunk_s, settings, settings.decoders) as scanner:
+    with Scanner(job.chunk_s, settings, settings.decoders, job.rows) as scanner:
         return work.extend(inputs, scanner, job.defaults, report_scan, job.check)

@@ -1,4 +1,4 @@
-"""The stages of a run: shards of the work list → rows with sound → answers, or audio embeddings.
+"""The stages with the model: rows with sound → answers, or audio embeddings. Those before it: `decode_stage`.
 
     rows of the work list ──DecodeStage──▶ rows + pcm ───────┬──AnswerStage──▶ answers
                           └─FetchStage───▶ rows + windows ──┘  EmbedStage ──▶ audio embeddings
@@ -12,235 +12,37 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from mats_core import storage
-from mats_core.audio.levels import SILENCE_DBFS
+from mats_core.audio.levels import Levels
 from mats_core.errors import SettingsError, first_line
-from pipelines.archive.headers import decoders_worth, make_decoder
-from pipelines.archive.work_list import WorkList
-from pipelines.cluster.plan import DECODER_CPUS, MODEL_CPUS
+from pipelines.archive.decode_stage import ERROR, LEVELS, SOUND
+from pipelines.archive.model_spec import ModelSpec
+from pipelines.cluster.plan import MODEL_CPUS
 from pipelines.cluster.stages import Stage, StageContext
-from pipelines.data import parquet
-from pipelines.data.embeddings import FOLDER
 from pipelines.data.schemas import (
     REQUEST_COLUMNS,
-    WINDOWS_TYPE,
     dropped_columns,
     output_columns,
     timed,
     with_column,
     with_output,
 )
-from pipelines.settings.archive import LimitSettings, RunSettings
 
 if TYPE_CHECKING:
     import torch
 
     from mats_core.model.asking import Clip
-    from mats_core.model.facts import ModelFacts
 
-BLOCK_ROWS = 32
-"""Rows whose sound is in memory at once: a shard of a large archive has hundreds, and a row may be a minute."""
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
-STORE_DECODERS = 4
-"""Decoders become at most so many times as many where files come from a store and they mostly wait for it."""
-LEVELS = ("peak_dbfs", "rms_dbfs", "clipped")
-SOUND = {
-    "decoded_s": pa.float64(),
-    "complete": pa.bool_(),
-    "lost_s": pa.float64(),
-    **dict.fromkeys(LEVELS, pa.float64()),
-}
-"""What is told of a row's sound: seconds that were decoded, whether that is all, seconds that are lost, its levels."""
 HANDED_ON = ("row_id", "last", *SOUND)
 """Output columns that rows have when they come to the model."""
-ERROR = ("error_code", "error_message")
-CHUNK = ("uri", "size_bytes", "version", "start_s", "duration_s", "last", *ERROR)
-"""What a decoder must know of a row."""
-
-
-class ShardStage:
-    """What stages that begin a run share: a shard of the work list → its unfinished rows, BLOCK_ROWS at a time."""
-
-    def __init__(self, context: StageContext) -> None:
-        self._work = WorkList(context.work_list)
-
-    def __call__(self, shards: pa.Table) -> Iterator[pa.Table]:
-        for shard in shards.to_pylist():
-            rows = self._work.unfinished(shard)
-            for at in range(0, len(rows), BLOCK_ROWS):
-                yield self.load(rows.slice(at, BLOCK_ROWS))
-
-    def load(self, rows: pa.Table) -> pa.Table:
-        """Rows of the work list with what the model stage needs of their sound."""
-        raise NotImplementedError
-
-
-class DecodeStage(ShardStage):
-    """Decodes the files of rows, in processes with limits.
-
-    retried: error codes of the scan that are given another try; such a file is one row, however long it is.
-    """
-
-    def __init__(
-        self, context: StageContext, sample_rate: int, limits: LimitSettings, retried: Collection[str] = ()
-    ) -> None:
-        super().__init__(context)
-        self._find_uris, self._retried = context.find_uris, frozenset(retried)
-        self._most_workers = STORE_DECODERS * context.decoder_workers
-        self._decoder = make_decoder(context.decoder_workers, sample_rate, limits)
-
-    def load(self, rows: pa.Table) -> pa.Table:
-        """`rows` with their sound, and with errors of decoding in error_code and error_message.
-
-        pcm: int16 samples as little-endian bytes, mono at the encoder's rate, null where there are none; decoded_s:
-        seconds of them; complete: false where the file broke off or is damaged within the row, or ends before it (then
-        error_message says where); lost_s: seconds that could not be decoded; the levels of `Levels`; all null where
-        nothing was decoded. Where channels cancel each other out, error_message says so.
-        """
-        from mats_core.audio.file import AudioError
-        from mats_core.audio.sandbox import DecodeRequest
-
-        started, cpu_before, workers = time.monotonic(), self._decoder.cpu_s, self._decoder.workers
-        nothing = {**dict.fromkeys(SOUND), "pcm": None, "decoded_s": 0.0}
-        found = [{**row, **nothing} for row in rows.select(CHUNK).to_pylist()]
-        for row in found:
-            if row["error_code"] in self._retried:
-                row["error_code"] = row["error_message"] = None
-        uris = self.uris_to_read(rows)
-        asked = [index for index, row in enumerate(found) if row["error_code"] is None]
-        requests = []
-        for index in asked:
-            row = found[index]
-            start_s, size = row["start_s"] or 0.0, row["size_bytes"] or 0
-            # the last chunk reads to the end of the file, whatever the header said
-            duration_s = None if row["last"] else row["duration_s"]
-            requests.append(DecodeRequest(uris[index], start_s, duration_s, size, row["version"] or ""))
-        for index, result in zip(asked, self._decoder.decode_many(requests) if requests else [], strict=True):
-            row = found[index]
-            if not isinstance(result, AudioError):
-                row["pcm"] = memoryview(result.samples.astype("<i2", copy=False)).cast("B")
-                row.update(decoded_s=float(result.decoded_s), complete=result.complete, lost_s=result.lost_s)
-                levels = {name: getattr(result.levels, name) for name in LEVELS}
-                row.update(levels, error_message=result.remark or None)
-                if row["start_s"] and not len(result.samples):  # the header promised more than there is
-                    row["complete"], row["error_message"] = False, past_the_end(row["start_s"], result.end_s)
-            elif result.code != "empty_audio" or not row["start_s"]:
-                row["error_code"], row["error_message"] = result.code, result.message
-            else:
-                row["complete"], row["error_message"] = False, past_the_end(row["start_s"], None)
-        kinds = {name: pa.string() for name in ERROR} | SOUND | {"pcm": pa.large_binary()}
-        for name, kind in kinds.items():
-            rows = with_column(rows, name, [row[name] for row in found], kind)
-        cpu_s, spent_s = self._decoder.cpu_s - cpu_before, time.monotonic() - started
-        if len(requests) >= workers and storage.scheme(requests[0].uri):
-            self._decoder.workers = decoders_worth(workers, spent_s, cpu_s, self._most_workers)
-        return timed(rows, decode_s=spent_s, decode_cpu_s=cpu_s, decoded_at=time.time())
-
-    def uris_to_read(self, rows: pa.Table) -> list[str]:
-        """URIs to read, with the secrets that the work list does not hold."""
-        uris: list[str] = rows["uri"].to_pylist()
-        if self._find_uris is None:
-            return uris
-        entry_ids = rows["entry_id"].to_pylist()
-        private = self._find_uris(entry_ids)
-        return [private.get(entry_id, uri) for entry_id, uri in zip(entry_ids, uris, strict=True)]
-
-
-def past_the_end(start_s: float, end_s: float | None) -> str:
-    """What is said of a row that begins behind the end of its file's sound."""
-    where = "before it" if end_s is None else f"at {end_s:.1f} s"
-    return f"the header promises sound at {start_s:g} s, but the file ends {where}"
-
-
-def decode_stage(settings: RunSettings, sample_rate: int) -> Stage:
-    """Declares the stage that decodes to `sample_rate`, in Hz."""
-    limits = LimitSettings(**settings.model_dump(include=set(LimitSettings.model_fields)))
-    return Stage(
-        name="decode",
-        actor=DecodeStage,
-        arguments=(sample_rate, limits, tuple(settings.retry_errors or ())),
-        reads=("entry_id", *CHUNK),
-        writes=("pcm", *SOUND, *ERROR),
-        cpus=DECODER_CPUS,
-    )
-
-
-class FetchStage(ShardStage):
-    """Reads the windows of rows out of the OUTPUT of an embed-audio run."""
-
-    def __init__(self, context: StageContext, embeddings: str) -> None:
-        super().__init__(context)
-        self._embeddings = embeddings
-        self._part, self._table = "", pa.table({})
-
-    def load(self, rows: pa.Table) -> pa.Table:
-        """`rows` with the windows and seconds that are stored for them."""
-        started = time.monotonic()
-        windows: list[Any] = []
-        told: dict[str, list[Any]] = {name: [] for name in SOUND}
-        for part, at in zip(rows["part"].to_pylist(), rows["part_row"].to_pylist(), strict=True):
-            if self._part != part:
-                uri = storage.join(self._embeddings, FOLDER, part)
-                newer = [name for name in SOUND if name != "decoded_s"]
-                self._part, self._table = part, parquet.read(uri, ["windows", "decoded_s"], newer=newer)
-            windows.append(self._table["windows"][at].as_py())
-            for name, values in told.items():
-                values.append(self._table[name][at].as_py() if name in self._table.schema.names else None)
-        for name, kind in SOUND.items():
-            rows = with_column(rows, name, told[name], kind)
-        rows = with_column(rows, "windows", windows, WINDOWS_TYPE)
-        return timed(rows, decode_s=time.monotonic() - started, decoded_at=time.time())
-
-
-def fetch_stage(embeddings: str) -> Stage:
-    """Declares the stage that reads the audio embeddings of an OUTPUT."""
-    reads, writes = ("part", "part_row"), ("windows", *SOUND)
-    return Stage("fetch", FetchStage, (embeddings,), reads, writes, cpus=DECODER_CPUS)
-
-
-@dataclass(frozen=True)
-class ModelSpec:
-    """What a model actor must know: plain data, sent to every actor.
-
-    model: its URI; window_s: seconds of its encoder's window; decoding, santa, bridge: settings of an answer, where
-    they are not the model's own. The other fields are the settings of the same name.
-    """
-
-    model: str
-    device: str = "auto"
-    llm_dtype: str = "auto"
-    mapper_dtype: str = "float32"
-    encoder_dtype: str = "float32"
-    trust_remote_code: bool = False
-    window_s: float = 0.0
-    deterministic: bool = False
-    silence_dbfs: float = SILENCE_DBFS
-    answer_silence: bool = False
-    batch_size: int | None = None
-    segments: bool = False
-    explain: bool = False
-    with_embedding: bool = False
-    decoding: dict[str, Any] = field(default_factory=dict)
-    santa: dict[str, Any] = field(default_factory=dict)
-    bridge: dict[str, Any] = field(default_factory=dict)
-    fingerprint: str = ""
-    allow_parts: tuple[str, ...] = ()
-
-
-def model_spec(settings: RunSettings, facts: ModelFacts, **answering: Any) -> ModelSpec:
-    """What the actors of a run must know; answering: the settings of an answer, for the stage that asks."""
-    answering["allow_parts"] = facts.elsewhere
-    names = {each.name for each in fields(ModelSpec)} - set(answering)  # settings of the same name are taken over
-    given = settings.model_dump(include=names)
-    return ModelSpec(window_s=facts.window_s, fingerprint=facts.fingerprint, **given, **answering)
 
 
 class ModelStage:
@@ -382,6 +184,9 @@ class AnswerStage(ModelStage):
 
         began, started = time.time(), time.monotonic()
         clips, failed = self.clips(rows)
+        levels = rows.select(LEVELS).to_pylist()
+        known = {at: Levels(**levels[at]) if levels[at]["rms_dbfs"] is not None else None for at in clips}
+        clips = {at: replace(clip, levels=known[at]) for at, clip in clips.items()}
         embedded = time.monotonic()
         requests = [Request(**each) for each in rows.select(REQUEST_COLUMNS).to_pylist()]
         answers = ask_clips(
@@ -394,6 +199,8 @@ class AnswerStage(ModelStage):
             bridge=self.bridge,
             explain=self.spec.explain,
             answer_silence=self.spec.answer_silence,
+            score=self.spec.score,
+            rerank=self.spec.rerank,
             batch_size=self.slots,
         )
         values: list[dict[str, Any]] = [{} for _ in range(len(rows))]
@@ -401,6 +208,8 @@ class AnswerStage(ModelStage):
         for index, answer in zip(clips, answers, strict=True):
             if isinstance(answer, Answer):
                 values[index] = {name: _plain(value) for name, value in vars(answer).items()}
+                if answer.confidence is not None and answer.confidence < self.spec.min_confidence:
+                    values[index] |= {"text": None, "text_unsure": answer.text}
                 tokens += answer.tokens
             else:
                 failed[index] = answer

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.spread import READ_ROWS, refuse_alike
 from mats_core.storage.fingerprint import sealed, unsealed
 from pipelines.data import generations, parquet
 
@@ -119,6 +121,25 @@ def read_part(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iter
     """The rows of a part, at most `rows` at once. SettingsError when it is broken."""
     with _whole(uri):
         yield from parquet.batches(uri, rows, columns)
+
+
+def check_spread(facts: EmbeddingsFacts, setting: str) -> None:
+    """SettingsError where the first READ_ROWS rows of a table tell nothing apart. Rows lie by their hashes, so that the
+    first are as good as any."""
+    column = "embedding" if facts.kind == "text" else "windows"
+    found: list[Any] = []
+    with suppress(SettingsError):  # what is broken inside is told by who takes all rows
+        for info in list_parts(facts.uri):
+            for batch in read_part(info.uri, READ_ROWS, [column]):
+                values = batch[column].to_pylist() if column in batch.schema.names else []
+                found += values if facts.kind == "text" else [each["embedding"] for row in values for each in row or ()]
+                if len(found) >= READ_ROWS:
+                    break
+            if len(found) >= READ_ROWS:
+                break
+    remedy = "embed again with another CLAP (`mats doctor --model` measures one)"
+    rows = np.array([each for each in found[:READ_ROWS] if each is not None and len(each) == facts.dim], np.float64)
+    refuse_alike(rows, storage.public_uri(facts.uri), setting, remedy)
 
 
 @contextmanager

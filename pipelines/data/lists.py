@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv as plain_csv
+import gzip
 import io
 import json as plain_json
+import zlib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -19,7 +21,7 @@ from pipelines.data import parquet
 from pipelines.data.carried import LEAVE_OUT, MOST_CELL, large_cell
 from pipelines.data.schemas import map_type
 
-LIST_ENDINGS = (".parquet", ".csv", ".jsonl")
+LIST_ENDINGS = (".parquet", ".csv", ".jsonl", ".csv.gz", ".jsonl.gz")
 SEPARATORS = ",;\t|"
 _BATCH = 4096  # rows
 _SMALL = 64 << 20  # bytes; read whole, so that a column's type is found from all rows
@@ -30,7 +32,8 @@ _LEAST_BLOCK = 1 << 20
 def read_table(
     uri: str, without: Collection[str] = (), only: Collection[str] | None = None
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Schema and row batches of a Parquet, CSV or JSONL file of any size; raises SettingsError when it is not one.
+    """Schema and row batches of a Parquet, CSV or JSONL file of any size, the latter two also packed with gzip; raises
+    SettingsError when it is not one.
 
     without: columns that batches leave out; only: those that they have. What a Parquet file has besides is not read.
     """
@@ -40,7 +43,7 @@ def read_table(
             schema = parquet.schema(uri)
             batches = _parquet(uri, _chosen(schema, without, only))
         else:
-            file = storage.open_binary(uri, read_ahead=_READ_AHEAD)
+            file = _unpacked(uri)
             size = file.seek(0, io.SEEK_END)
             file.seek(0)
             # note: a row must lie in one block
@@ -49,7 +52,7 @@ def read_table(
             file.seek(0)
             if size <= _SMALL:
                 file = _own_memory(file.read())
-            if name.endswith(".csv"):
+            if name.removesuffix(".gz").endswith(".csv"):
                 reader = _csv(file, size <= _SMALL, options, separator_of(first, "uri"))
             else:
                 reader = _json_lines(file, size <= _SMALL, options)
@@ -81,6 +84,21 @@ def _parquet(uri: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
                 problem = f"the column `{name}` of the list {storage.public_uri(uri)} cannot be read ({error.message})"
                 raise SettingsError("input", problem, f"give it as text, {LEAVE_OUT}") from None
         raise
+
+
+def _unpacked(uri: str) -> BinaryIO:
+    """A file to read from its start; one that ends in .gz as what is packed in it."""
+    file = storage.open_binary(uri, read_ahead=_READ_AHEAD)
+    if not storage.public_uri(uri).lower().endswith(".gz"):
+        return file
+    return gzip.GzipFile(fileobj=file)  # type: ignore[return-value]
+
+
+@contextmanager
+def opened_text(uri: str) -> Iterator[io.TextIOWrapper]:
+    """A file of lines, packed or not. Raises SettingsError, while it is open too, where it cannot be read."""
+    with _readable(uri), _unpacked(uri) as file:
+        yield io.TextIOWrapper(file, "utf-8-sig")
 
 
 def _own_memory(content: bytes) -> Any:
@@ -134,28 +152,36 @@ def _batches(uri: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordB
         yield from batches
 
 
-def without_large_cells(uri: str, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches of a list; raises SettingsError, with its row, for a cell of more than MOST_CELL bytes."""
+def without_large_cells(uri: str, batches: Iterable[pa.RecordBatch], named_by: str = "uri") -> Iterator[pa.RecordBatch]:
+    """The batches of a list; raises SettingsError, with its row, for a cell of more than MOST_CELL bytes.
+
+    named_by: the column that names a row's sound.
+    """
     before = 0
     for batch in batches:
         found = large_cell(batch)
         if found is not None:
             row, name, size = found
-            named = storage.public_uri(str(batch["uri"][row].as_py()))[:200]
-            where = f"row {before + row + 1} of the list {storage.public_uri(uri)} (`{named}`)"
-            problem = f"{where} holds {size / 2**20:.1f} MiB in its column `{name}`, and a cell may hold 1 MiB"
-            raise SettingsError("input", problem, f"shorten it, {LEAVE_OUT}")
+            named = storage.public_uri(str(batch[named_by][row].as_py()))[:200]
+            raise too_large(uri, f"row {before + row + 1} of", name, size, f" (`{named}`)")
         before += len(batch)
         yield batch
+
+
+def too_large(uri: str, row: str, column: str, size: int, named: str = "") -> SettingsError:
+    """The refusal of a list for a cell that is too large to be carried along."""
+    where = f"{row} the list {storage.public_uri(uri)}{named}"
+    problem = f"{where} holds {size / 2**20:.1f} MiB in its column `{column}`, and a cell may hold 1 MiB"
+    return SettingsError("input", problem, f"shorten it, {LEAVE_OUT}")
 
 
 def _row_too_long(uri: str) -> str | None:
     """Which row of a CSV or JSONL list has a cell that no block can hold, and which cell that is; None where none."""
     plain_csv.field_size_limit(1 << 40)
-    with storage.open_binary(uri, read_ahead=_READ_AHEAD) as file:
+    with _unpacked(uri) as file:
         text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
         found: Iterable[tuple[int, dict[str, Any]]]
-        if storage.public_uri(uri).lower().endswith(".csv"):
+        if storage.public_uri(uri).lower().removesuffix(".gz").endswith(".csv"):
             found = enumerate(plain_csv.DictReader(text, restkey=""), 1)
         else:
             found = ((number, plain_json.loads(line)) for number, line in enumerate(text, 1) if len(line) > MOST_CELL)
@@ -186,6 +212,9 @@ def _readable(uri: str) -> Iterator[None]:
         raise SettingsError("input", problem, "give a whole file of the kind that its ending says") from None
     except UnicodeDecodeError as error:
         raise SettingsError("input", f"the list {shown} is not in UTF-8 ({error})", "save it in UTF-8") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        problem = f"the list {shown} cannot be read ({first_line(error)})"
+        raise SettingsError("input", problem, "give a whole file, packed with gzip") from None
     except OSError as error:
         problem = f"{shown} cannot be read ({storage.error_from(error, uri)})"
         raise SettingsError("input", problem, "give a list that can be read") from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,6 +83,36 @@ def row_count(uri: str) -> int:
     """How many rows a file has. Raises NotParquet, StorageError."""
     with opened(uri) as file:
         return int(file.metadata.num_rows)
+
+
+NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
+"""Folder of rows without a value, as Hive, Spark, DuckDB and pyarrow call it."""
+PARTITION_TYPE = b"mats_partition_type"
+"""Key in a file's metadata with the type of the column that the name of its folder holds."""
+_FOLDER = re.compile(r"(?s)([^=/]+)=([^/]*)")
+
+
+def partition_of(uri: str, schema: pa.Schema) -> pa.Scalar | None:
+    """The value that the folder of a file names (`column=value`), where the file has no such column; None else."""
+    found = _FOLDER.fullmatch(uri.rpartition("/")[0].rpartition("/")[2])
+    if found is None or unquote(found[1]) in schema.names:
+        return None
+    kind = ((schema.metadata or {}).get(PARTITION_TYPE) or b"string").decode()
+    value = None if found[2] == NULL_PARTITION else unquote(found[2])
+    try:
+        kind = pa.type_for_alias(kind)
+        return pa.scalar(value, pa.string()).cast(kind)
+    except (pa.ArrowException, ValueError):
+        return pa.scalar(value, pa.string())
+
+
+def with_partition(table: pa.Table, uri: str) -> pa.Table:
+    """Rows of a file with the column that the name of its folder holds, where it holds one; it comes last."""
+    value = partition_of(uri, table.schema)
+    if value is None:
+        return table
+    name = unquote(uri.rpartition("/")[0].rpartition("/")[2].partition("=")[0])
+    return table.append_column(name, pa.array([value.as_py()] * len(table), value.type))
 
 
 @contextmanager

@@ -23,7 +23,11 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 MANIFEST_COLUMNS: Columns = {
     "chunk_id": (pa.string(), "Hash of the path below INPUT, the version and the start: the same chunk, the same id."),
-    "uri": (pa.string(), "The file, without query string; bytes that are no UTF-8 are percent-encoded."),
+    "uri": (
+        pa.string(),
+        "The file, without query string; bytes that are no UTF-8 are percent-encoded. A member of an archive is "
+        "`tar+URL!FIRST+SIZE/NAME`, a row of a Parquet file `parquet+URL!ROW+COLUMN/NAME`.",
+    ),
     "size_bytes": (pa.int64(), "Size of the file."),
     "version": (pa.string(), "The store's etag, or size and time of change: another one is another sound."),
     "format": (pa.string(), "What it is by its first bytes: wav, flac, mp3, …"),
@@ -45,6 +49,14 @@ REQUESTS: Columns = {
 }
 REQUEST_COLUMNS = tuple(REQUESTS)
 """What a list may ask of each of its sounds; strings."""
+
+PLACES: Columns = {
+    "start_s": (pa.float64(), "Where the stretch begins that is meant, in seconds; without one: at the beginning."),
+    "end_s": (pa.float64(), "Where it ends; without one: at the end of the file."),
+    "only_channel": (pa.int64(), "The only channel that is heard, from 0; without one: the mean of all."),
+}
+PLACE_COLUMNS = tuple(PLACES)
+"""What of its sound a row of a list means, where not all of it. The last is an own column of its OUTPUT."""
 
 WORK_SCHEMA = pa.schema(
     [
@@ -92,6 +104,27 @@ class Column:
     meaning: str = ""
 
 
+CORRECTION_COLUMNS: Columns = {
+    "row_id": (pa.int64(), "The row of the answers."),
+    "version": (pa.int64(), "1 for the first thing that was said of the row; the highest counts."),
+    "action": (pa.string(), "`correct`, or `undo` of the newest that was not undone."),
+    "text": (pa.string(), "The text that counts since; null where it is the run's own."),
+    "labels": (pa.list_(pa.string()), "Labels that somebody gave the sound."),
+    "mark": (pa.string(), "`right` or `wrong`, of the run's own answer where no other text was given; or null."),
+    "by": (pa.string(), "Who said it, as they call themselves."),
+    "at": (pa.timestamp("ms", "UTC"), "When."),
+    "answer": (pa.string(), "The run's own text."),
+    "uri": (pa.string(), "The file, as in the answers."),
+    "start_s": (pa.float64(), "Where the chunk begins in it."),
+    "duration_s": (pa.float64(), "Seconds of it that were heard."),
+    "chunk_id": (pa.string(), "As in the answers."),
+    "task": (pa.string(), "What was asked."),
+    "question": (pa.string(), "The question of QA."),
+    "run_id": (pa.string(), "Which run wrote the answer."),
+    "model_fingerprint": (pa.string(), "Which model answered."),
+}
+"""What `pipelines.output.corrections` writes beside answers."""
+
 _BOTH = ("caption", "embed-audio")
 OUTPUT_COLUMNS = (
     Column("row_id", pa.int64(), _BOTH, meaning="Number of the row in the work list, from 0."),
@@ -137,6 +170,22 @@ OUTPUT_COLUMNS = (
         pa.bool_(),
         _BOTH,
         meaning="Whether every window is below `--silence-dbfs`: then a caption is `Silence.`, labels are `silence`.",
+    ),
+    Column(
+        "logprob",
+        pa.float32(),
+        meaning="Mean log-probability of a token of the answer, its end included; null where no model was asked.",
+    ),
+    Column("clap_score", pa.float32(), meaning="Cosine of CLAP's embeddings of the answer and of the sound."),
+    Column(
+        "confidence",
+        pa.float32(),
+        meaning="The chance that the answer is right, 0 to 1; null without a calibration (`mats calibrate`).",
+    ),
+    Column(
+        "text_unsure",
+        pa.string(),
+        meaning="The answer where it is less sure than `--min-confidence`; `text` is null then.",
     ),
 )
 """In the order in which they stand in a table. New ones come last: a reader of older outputs sees nulls."""

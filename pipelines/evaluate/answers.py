@@ -39,6 +39,7 @@ _ANSWER_COLUMNS = [
     *("benchmark", "item", "order", "uri", "version", "start_s"),
     *("text", "decoded_s", "embedding", "error_code", "error_message"),
 ]
+_NEWER = ("confidence",)  # columns that older answers lack
 HEARD = "heard"
 """The run that only embeds the sounds, and its folder in OUT."""
 
@@ -50,12 +51,14 @@ QUESTION_ROWS = 4096
 class ItemAnswer:
     """What the model answered to one item: a text an order of the options, None where it failed. embedding: float32
     [D], unit, of the sound before the bridge; None where no chunk was answered. seconds: how much of the sound was
-    decoded. error: why there is no answer, "" where there is one."""
+    decoded. error: why there is no answer, "" where there is one. confidence: of each text, None where it has none;
+    of a sound's joined captions the least."""
 
     texts: list[str | None] = field(default_factory=list)
     embedding: np.ndarray | None = None
     seconds: float = 0.0
     error: str = ""
+    confidence: list[float | None] = field(default_factory=list)
 
 
 def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[dict[str, Any]]:
@@ -158,7 +161,9 @@ def read_answers(folder: str, data_sets: Sequence[LoadedSet]) -> dict[str, list[
     """
     files = generations.files(storage.join(folder, "answers"))
     chunks: dict[tuple[str, str, int], list[dict[str, Any]]] = defaultdict(list)
-    for batch in (batch for info in files for batch in parquet.read(info.uri, _ANSWER_COLUMNS).to_batches(4096)):
+    for batch in (
+        batch for info in files for batch in parquet.read(info.uri, _ANSWER_COLUMNS, _NEWER).to_batches(4096)
+    ):
         for row in batch.to_pylist():
             chunks[row["benchmark"], row["item"], row["order"]].append(row)
     found: dict[str, list[ItemAnswer]] = {data.name: [] for data in data_sets}
@@ -181,11 +186,15 @@ def _add_order(answer: ItemAnswer, rows: list[dict[str, Any]], kind: str) -> Non
     good = [row for row in rows if row["error_code"] is None and row["text"] is not None]
     if not good:
         answer.texts.append(None)
+        answer.confidence.append(None)
         errors = [f"{row['error_code']}: {row['error_message']}" for row in rows if row["error_code"]]
         answer.error = errors[0] if errors else "no answer"
         return
     whole = kind in ("caption", "chat")
     answer.texts.append(" ".join(row["text"] for row in good) if whole else good[0]["text"])
+    sure = [row.get("confidence") for row in (good if whole else good[:1])]
+    known = [each for each in sure if each is not None]
+    answer.confidence.append(min(known) if len(known) == len(sure) else None)
     answer.seconds = sum(row["decoded_s"] or 0.0 for row in rows)
     embedded = [(row["decoded_s"] or 1.0, row["embedding"]) for row in good if row["embedding"]]
     if embedded:

@@ -1,7 +1,8 @@
 """Two runs over the same sounds → which answers changed and by how much, sorted, as a table and a page with players.
 
 What one wants before re-captioning an archive with a new model. The distance of two answers is 1 − cosine of their
-CLAP-text embeddings: 0 for the same words, about 1 for unrelated ones.
+CLAP-text embeddings: 0 for the same words, about 1 for unrelated ones. It weighs by the confidence of the surer of the
+two answers: that a sure answer is now another one is worth a look, that one guess took another's place is not.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ CAPTION_KEY = ("chunk_id", "task", "question", "tag")
 EVALUATION_KEY = ("benchmark", "item", "order")
 REMEDY = "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`"
 TABLE = ("uri", "text_a", "text_b", "distance")
+SURE = ("confidence_a", "confidence_b", "weight")
+"""Columns of the table behind TABLE, which tables of earlier versions have not."""
 
 
 @dataclass
 class Comparison:
-    """Totals, and where page and table are. median, p95, largest: of the changed answers' distances."""
+    """Totals, and where page and table are. median, p95, largest: of the changed answers' distances. sure: mean
+    confidence of A and of B over the answers that have one in both, and how many those are; None where none has."""
 
     rows: int = 0
     same: int = 0
@@ -49,6 +53,7 @@ class Comparison:
     size_bytes: int = 0
     table: str = ""
     models: tuple[str, str] = ("", "")
+    sure: tuple[float, float, int] | None = None
     metrics: list[tuple[str, float | None, float | None]] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -93,8 +98,12 @@ def compare_answers(
     if key_a == EVALUATION_KEY:
         figures_a, figures_b = figures(run_a), figures(run_b)
         found.metrics = [(n, figures_a.get(n), figures_b.get(n)) for n in dict.fromkeys([*figures_a, *figures_b])]
+    pairs = [(before.get("confidence"), after.get("confidence")) for _, before, after in both]
+    known = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
+    if len(known):
+        found.sure = (float(known[:, 0].mean()), float(known[:, 1].mean()), len(known))
     _measure(changes, model, facts, device)
-    changes.sort(key=lambda change: (-change["distance"], change["key"]))
+    changes.sort(key=lambda change: (-change["weight"], -change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes] or [0.0])
     found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))
     found.largest = float(distances.max())
@@ -102,6 +111,9 @@ def compare_answers(
     for name, side, of in (("uri", "before", "uri"), ("text_a", "before", "text"), ("text_b", "after", "text")):
         columns[name] = [change[side][of] for change in changes]
     columns["distance"] = pa.array([change["distance"] for change in changes], pa.float64())
+    for name, side in (("confidence_a", "before"), ("confidence_b", "after")):
+        columns[name] = pa.array([change[side].get("confidence") for change in changes], pa.float64())
+    columns["weight"] = pa.array([change["weight"] for change in changes], pa.float64())
     parquet.write(beside, pa.table(columns))
     found.cases = [_case(change) for change in changes[:top]]
     add_media(found.cases, PREVIEW_SECONDS, MEDIA_BYTES, 1)
@@ -134,6 +146,7 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
 
 def _rows(files: list[str], key: tuple[str, ...], name: str, pruned: Ranges) -> Iterator[dict[str, Any]]:
     wanted = [*key, "row_id", "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
+    wanted += ["confidence", "text_unsure"]
     for uri in files:
         present = parquet.schema(uri).names
         absent = [column for column in (*key, "text", "uri") if column not in present]
@@ -141,7 +154,8 @@ def _rows(files: list[str], key: tuple[str, ...], name: str, pruned: Ranges) -> 
             problem = f"{storage.public_uri(uri)} has no column {', '.join(absent)}"
             raise SettingsError(name, problem, REMEDY)
         for batch in parquet.batches(uri, 8192, list(dict.fromkeys(wanted))):
-            yield from without_rows(pa.Table.from_batches([batch]), pruned).to_pylist()
+            for row in without_rows(pa.Table.from_batches([batch]), pruned).to_pylist():
+                yield row | ({"text": row["text_unsure"]} if row["text"] is None and row.get("text_unsure") else {})
 
 
 def _record(run: str, name: str) -> dict[str, Any]:
@@ -176,12 +190,15 @@ def figures(run: str) -> dict[str, float | None]:
 
 
 def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str) -> None:
-    """Add `distance` to every change; an answer that is missing on one side is as far as can be (1)."""
+    """Add `distance` to every change, where an answer that is missing on one side is as far as can be (1), and
+    `weight`, which is the distance times the confidence of the surer answer (1 where neither has one)."""
     texts = sorted({c[side]["text"] for c in changes for side in ("before", "after") if c[side]["text"]})
     vectors = dict(zip(texts, EncoderAndMemory(model, facts, device).embed_text(texts), strict=True))
     for change in changes:
         a, b = change["before"]["text"], change["after"]["text"]
         change["distance"] = max(0.0, 1.0 - float(vectors[a] @ vectors[b])) if a and b else 1.0
+        sure = [change[side].get("confidence") for side in ("before", "after")]
+        change["weight"] = change["distance"] * max([each for each in sure if each is not None], default=1.0)
 
 
 def _check_table(uri: str) -> None:
@@ -190,7 +207,8 @@ def _check_table(uri: str) -> None:
         names = parquet.schema(uri).names if storage.exists(uri) else None
     except storage.StorageError:
         names = []
-    if names not in (None, *([*key, *TABLE] for key in (CAPTION_KEY, EVALUATION_KEY))):
+    ours = [[*key, *TABLE, *more] for key in (CAPTION_KEY, EVALUATION_KEY) for more in ((), SURE)]
+    if names is not None and names not in ours:
         problem = f"the table would replace {storage.public_uri(uri)}, which is not of `mats compare`"
         raise SettingsError("out", problem, "choose another name for the page")
 

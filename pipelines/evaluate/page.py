@@ -22,6 +22,8 @@ MOST_CLASSES = 60
 MOST_CONFUSED = 26
 EXAMPLES = 3
 MEDIA_BYTES = 24_000_000
+PLANE = (34, 10, 296, 208)
+"""Left, top, right and bottom of the plane in a picture of 320 × 240."""
 GAP_COLOURS = {"text": "var(--right)", "audio": "var(--accent)", "moved": "var(--missed)"}
 
 
@@ -72,7 +74,7 @@ def _section(result: SetResult, earlier: Sequence[dict[str, Any]], players: int)
         "rows": [_row(metric, result, before) for metric in result.scores.metrics.values()],
         "classes": classes if len(classes) <= MOST_CLASSES else [*classes[:half], *classes[-half:]],
         "confusion": _confusion(details.get("confusion") or {}), "histogram": _histogram(result.word_counts),
-        "gap": _gap(result.gap), "cases": _cases(result, players),
+        "confidence": _confidence(details.get("confidence")), "gap": _gap(result.gap), "cases": _cases(result, players),
     }  # fmt: skip
 
 
@@ -131,6 +133,31 @@ def _histogram(counts: Sequence[int]) -> list[tuple[str, int, float]]:
     return list(shown)[int(np.flatnonzero(bars)[0]) :]
 
 
+def _confidence(facts: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Two pictures in PLANE: what confidence says beside what is right, and what is wrong of what is kept."""
+    if facts is None:
+        return None
+    left, top, right, bottom = PLANE
+
+    def placed(points: Sequence[tuple[float, float]], most: float = 1.0) -> list[tuple[float, float]]:
+        return [(round(left + x * (right - left), 1), round(bottom - y / most * (bottom - top), 1)) for x, y in points]
+
+    bins = facts["bins"]
+    largest = max(count for _, _, count in bins)
+    dots = []
+    for (x, y), (sure, true, count) in zip(placed([(a, b) for a, b, _ in bins]), bins, strict=True):
+        size = round(2.5 + 5.5 * math.sqrt(count / largest), 1)
+        dots.append({"x": x, "y": y, "size": size, "count": count, "said": sure, "right": true})
+    curve = [(0.0, facts["curve"][0][1]), *((share, risk) for share, risk, _ in facts["curve"])]
+    worst = max(risk for _, risk in curve)
+    most = next(each for each in (0.05, 0.1, 0.2, 0.5, 1.0) if worst <= each)
+    return {
+        **facts, "plane": PLANE, "dots": dots, "line": placed(curve, most), "most": most,
+        "marks": [(share, *placed([(share, 0.0)])[0]) for share in (0.0, 0.25, 0.5, 0.75, 1.0)],
+        "all": placed([(1.0, 1 - facts["right"])], most)[0],
+    }  # fmt: skip
+
+
 def _gap(gap: Gap | None) -> list[dict[str, Any]]:
     """Two scatter plots on the same axes: texts and audio before, texts and audio after."""
     if gap is None:
@@ -173,6 +200,7 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     return {
         "uri": item.uri, "name": storage.public_uri(item.uri).rsplit("/", 1)[-1], "item": item, "value": value,
         "truth": right, "text": text, "parts": [{"start": 0.0, "length": answer.seconds or None}],
+        "confidence": answer.confidence[0] if answer.confidence else None,
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,
     }  # fmt: skip

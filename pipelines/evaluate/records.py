@@ -38,6 +38,8 @@ PREDICTIONS_COLUMNS: Columns = {
     "error": (_TEXT, "Why there is no answer."),
     "model_fingerprint": (_TEXT, "Which model answered."),
     "run_id": (_TEXT, "Which run this is."),
+    "confidence": (pa.float64(), "The chance that the answer is right, as the model has it; null without calibration."),
+    "correct": (pa.bool_(), "Whether the first answer to the item is right; null where that is not told."),
 }
 PREDICTIONS_SCHEMA = schema_of(PREDICTIONS_COLUMNS)
 
@@ -60,9 +62,11 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
                 "seconds": answer.seconds, "error": answer.error or None, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
+            of_first["correct"] = result.right[index] if result.right else None
             for order, text in enumerate(answer.texts or [None]):
                 shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None
-                own = {"order": order, "choices": shown, "text": text}
+                sure = answer.confidence[order] if order < len(answer.confidence) else None
+                own = {"order": order, "choices": shown, "text": text, "confidence": sure}
                 rows.append({**common, **own, **(of_first if order == 0 else {})})
     return pa.Table.from_pylist(rows, schema=PREDICTIONS_SCHEMA)
 

@@ -21,6 +21,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.scoring import METRICS
+from mats_core.scoring.sureness import SURENESS
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.archive.caption import audio_mean, chosen_bridge, chosen_decoding
 from pipelines.cluster.progress import Progress
@@ -149,7 +150,7 @@ def _check(settings: EvaluateSettings) -> tuple[list[Cell], list[LoadedSet], Mod
     definitions = [load_evaluation_set(name) for name in names]
     if history is not None and settings.against:
         check_against(history, settings.against, [each.name for each in definitions])
-    metrics = [f"{each.name}/{metric}" for each in definitions for metric in (*METRICS[each.kind], ANSWERED)]
+    metrics = [f"{each.name}/{metric}" for each in definitions for metric in (*METRICS[each.kind], *SURENESS, ANSWERED)]
     for name in settings.ungated:
         if name not in metrics:
             remedy = f"give BENCHMARK/METRIC, one of {', '.join(dict.fromkeys(metrics))}"

@@ -13,11 +13,15 @@ import numpy as np
 from mats_core import storage
 from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Item, Kind, Metric, Scores, score
+from mats_core.scoring import Item, Kind, Metric, Scores, labels_right, right_answers, score, score_confidence
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
+from mats_core.scoring.sureness import LABELS_RIGHT
+from mats_core.soundworld.language import WORDS, parse_kinds
+from mats_core.spread import refuse_collapsed
 from pipelines.data.results import Rows
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet
+from pipelines.evaluate.datasets.loading import SOUNDWORLD
 from pipelines.evaluate.gate import Verdict
 from pipelines.settings.evaluate import Cell
 
@@ -41,7 +45,8 @@ class Gap:
 class SetResult:
     """One data set in one cell: an answer an item, in the order of its items, and what they are worth.
 
-    baselines: name → scores of answers that take no hearing. judge_file: the file that the publisher's own judge
+    right: whether each item's first answer is, None where that is not told. baselines: name → scores of answers that
+    take no hearing. judge_file: the file that the publisher's own judge
     takes, relative to OUT; "" where there is none.
     """
 
@@ -51,6 +56,7 @@ class SetResult:
     baselines: dict[str, Scores]
     gap: Gap | None = None
     judge_file: str = ""
+    right: list[bool | None] = field(default_factory=list, repr=False)
 
     @property
     def texts(self) -> list[Any]:
@@ -58,6 +64,11 @@ class SetResult:
         if self.data.definition.kind == "choice":
             return [answer.texts for answer in self.answers]
         return [answer.texts[0] if answer.texts else None for answer in self.answers]
+
+    @property
+    def confidence(self) -> list[float | None]:
+        """Of each item's first answer."""
+        return [answer.confidence[0] if answer.confidence else None for answer in self.answers]
 
     @property
     def answered(self) -> list[float]:
@@ -154,7 +165,9 @@ class EncoderAndMemory:
         from mats_core.encoders.load import load_encoder
 
         uri = part_uri(resolve(self._model), self._facts.config.encoder)
-        return load_encoder(str(uri), device=str(pick_device(self._device)))
+        found = load_encoder(str(uri), device=str(pick_device(self._device)))
+        refuse_collapsed(found, storage.public_uri(self._model), "model")
+        return found
 
     @cached_property
     def memory(self) -> Any:
@@ -195,7 +208,23 @@ def score_answers(
     if kind != "chat" and len(items) > 1:
         result.baselines["shuffled answers"] = scored(shuffled(kind, items, result.texts, seed))
     result.scores = scored(result.texts)
+    result.right, meaning = _right(result)
+    own, details = score_confidence(items, result.confidence, result.right, seed, meaning)
+    result.scores.metrics.update(own)
+    result.scores.details.update(details)
     return result
+
+
+def _right(result: SetResult) -> tuple[list[bool | None], str]:
+    """Whether each item's first answer is right, and what that means. A caption of the embedded world is by its
+    sounds."""
+    definition = result.data.definition
+    if definition.kind != "caption" or definition.reader != SOUNDWORLD:
+        return right_answers(definition.kind, result.data.items, result.scores)
+    named = [None if text is None else {WORDS[kind].label for kind in parse_kinds(text)} for text in result.texts]
+    pairs = [(said, set(item.labels)) for said, item in zip(named, result.data.items, strict=True)]
+    right = [None if said is None else labels_right(len(said & true), len(said), len(true)) for said, true in pairs]
+    return right, LABELS_RIGHT
 
 
 def truths(item: Item, kind: Kind) -> list[str]:

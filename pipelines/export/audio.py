@@ -63,15 +63,18 @@ def _stretches(decoder: IsolatedDecoder, rows: list[Row]) -> Iterator[tuple[Row,
     }
     for rate in set(rates):
         at = [place for place, own in enumerate(rates) if own == rate and place not in found]
-        asked = [
-            DecodeRequest(rows[place]["uri"], rows[place].get("start_s") or 0.0, length_of(rows[place])) for place in at
-        ]
+        asked = [_request(rows[place]) for place in at]
         for place, heard in zip(at, decoder.decode_many(asked, rate), strict=True):
             if isinstance(heard, AudioError):
                 found[place] = (None, heard.code)
             else:
                 found[place] = (flac(heard.samples, rate), "flac") if len(heard.samples) else (None, "empty_audio")
     yield from ((row, *found[place]) for place, row in enumerate(rows))
+
+
+def _request(row: Row) -> DecodeRequest:
+    channel = row.get("only_channel")
+    return DecodeRequest(row["uri"], row.get("start_s") or 0.0, length_of(row), channel=channel)
 
 
 def flac(samples: np.ndarray, rate: int) -> bytes:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.compact import in_order, read_part
 from pipelines.data import generations
 from pipelines.data.results import pruned_rows
+from pipelines.data.schemas import with_column
+from pipelines.output.corrections import ADDED, Correction, corrected
 from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
 
 FOLDERS = ("answers", "embeddings")
 Row = dict[str, Any]
+Said = Mapping[int, Correction]
 
 
 def rows_folder(run: str) -> str:
@@ -31,10 +35,10 @@ def rows_folder(run: str) -> str:
     raise SettingsError("run", problem, "give the OUTPUT of `mats caption` or `mats embed-audio`")
 
 
-def columns_of(run: str) -> list[str]:
-    """The columns of the rows, in order."""
+def columns_of(run: str, said: Said | None = None) -> list[str]:
+    """The columns of the rows, in order; with those that tell of corrections where there are some."""
     parts = [read_part(info.uri) for info in generations.files(rows_folder(run))]
-    names = [name for part in parts for name in part.schema.names]
+    names = [name for part in parts for name in part.schema.names] + list(ADDED if said else ())
     return [name for name in dict.fromkeys(names) if name not in LEFT_OUT]
 
 
@@ -42,26 +46,46 @@ CHOSEN = "__chosen"
 """Column of `read_rows(marked=True)`."""
 
 
-def read_rows(run: str, where: str | None = None, per: str = "chunk", marked: bool = False) -> Iterator[Row]:
+def read_rows(
+    run: str, where: str | None = None, per: str = "chunk", marked: bool = False, said: Said | None = None
+) -> Iterator[Row]:
     """The rows in order of `row_id`, without those that were pruned; `per` "file" joins a file's chunks,
     "window" gives a row a segment.
 
-    where: SQL over a row's columns. marked: all rows, with whether `where` holds in CHOSEN. Raises SettingsError.
+    where: SQL over a row's columns. said: corrections, whose texts take the place of the run's own; segments that said
+    otherwise go. marked: all rows, with whether `where` holds in CHOSEN. Raises SettingsError.
     """
     chunks = (
-        row for table in _tables(run, where, marked) for batch in table.to_batches(1024) for row in batch.to_pylist()
+        row
+        for table in _tables(run, where, marked, said or {})
+        for batch in table.to_batches(1024)
+        for row in batch.to_pylist()
     )
     if per == "window":
         return (window for row in chunks for window in windows_of(row))
     return chunks if per == "chunk" else map(joined, by_file(chunks))
 
 
-def _tables(run: str, where: str | None, marked: bool) -> Iterator[pa.Table]:
+def _tables(run: str, where: str | None, marked: bool, said: Said) -> Iterator[pa.Table]:
     parts = sorted(read_part(info.uri) for info in generations.files(rows_folder(run)))
     for table in in_order(parts, pruned_rows(run)):
         table = table.drop_columns([name for name in LEFT_OUT if name in table.schema.names])
+        table = _corrected(table, said)
         chosen = np.ones(len(table), bool) if where is None else rows_where(table, where)
         yield table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
+
+
+OF_WHOLE = ("logprob", "clap_score", "confidence", "text_unsure")
+"""What is told of a row's text, and of none of its windows."""
+
+
+def _corrected(table: pa.Table, said: Said) -> pa.Table:
+    rows = corrected(table, said)
+    if rows is table or "segments" not in rows.schema.names:
+        return rows
+    own = pc.is_null(rows["corrected_from"])
+    kind = rows.schema.field("segments").type
+    return with_column(rows, "segments", pc.if_else(own, rows["segments"], pa.scalar(None, kind)), kind)
 
 
 def by_file(chunks: Iterator[Row]) -> Iterator[list[Row]]:
@@ -86,9 +110,11 @@ def windows_of(row: Row) -> list[Row]:
     if not told:
         return [row]
     times = ((each, each["end_s"] - each["start_s"]) for each in told)
+    whole = {name: None for name in OF_WHOLE if name in row}
     return [
         {
             **row,
+            **whole,
             "start_s": each["start_s"],
             "duration_s": long,
             "decoded_s": long,
@@ -106,18 +132,40 @@ def joined(chunks: list[Row]) -> Row:
         known = [row[name] for row in chunks if row.get(name) is not None]
         if name in whole:
             whole[name] = sum(known) if known else None
-    if "text" in whole:
-        told = [row["text"] for row in chunks if row.get("text") is not None]
-        whole["text"] = "\n".join(told) if told else None
+    for name in ("text", "text_unsure"):
+        told = [row[name] for row in chunks if row.get(name) is not None]
+        if name in whole:
+            whole[name] = "\n".join(told) if told else None
+    for name in OF_WHOLE[:3]:  # a file is as sure as the least sure of its answers
+        known = [row[name] for row in chunks if row.get(name) is not None]
+        if name in whole:
+            whole[name] = min(known) if known else None
     if "segments" in whole:
         whole["segments"] = [each for row in chunks for each in row["segments"] or ()] or None
     if "complete" in whole:
         whole["complete"] = all(row["complete"] is not False for row in chunks)
+    whole |= _said(chunks) if "corrected_by" in whole else {}
     whole |= {name: value for name, value in _level(chunks).items() if name in whole}
     failed = next((row for row in chunks if row.get("error_code")), None)
     for name in ("error_code", "error_message"):
         whole[name] = failed[name] if failed else None
     return whole
+
+
+def _said(chunks: list[Row]) -> Row:
+    """What was said of a file's chunks, together: all names and labels, the last moment, a mark that all share."""
+    names = dict.fromkeys(row["corrected_by"] for row in chunks if row["corrected_by"])
+    labels = dict.fromkeys(label for row in chunks for label in row["corrected_labels"] or ())
+    own = [row["corrected_from"] if row["corrected_from"] is not None else row.get("text") for row in chunks]
+    marks = {row["corrected_mark"] for row in chunks}
+    changed = any(row["corrected_from"] is not None for row in chunks)
+    return {
+        "corrected_from": "\n".join(text for text in own if text is not None) if changed else None,
+        "corrected_mark": marks.pop() if len(marks) == 1 else None,
+        "corrected_labels": list(labels) or None,
+        "corrected_by": ", ".join(names) or None,
+        "corrected_at": max((row["corrected_at"] for row in chunks if row["corrected_at"]), default=None),
+    }
 
 
 def _level(chunks: list[Row]) -> Row:

@@ -14,8 +14,9 @@ from pipelines.cluster.progress import Progress
 from pipelines.export import manifests, tables
 from pipelines.export.datasets import write_files
 from pipelines.export.places import Names, common_root
-from pipelines.export.rows import Row, by_file, columns_of, read_rows
+from pipelines.export.rows import Row, Said, by_file, columns_of, read_rows
 from pipelines.export.subtitles import WRITERS, cues_of
+from pipelines.output.corrections import read_corrections
 from pipelines.settings.calling import by_name
 from pipelines.settings.export import ExportSettings
 
@@ -34,7 +35,8 @@ class ExportResult:
 def run_export(settings: ExportSettings, progress: Callable[[Progress], None] | None = None) -> ExportResult:
     """Write the rows of `settings.run` to its output. Raises SettingsError."""
     began = time.monotonic()
-    columns = columns_of(settings.run)
+    said = {} if settings.uncorrected else read_corrections(settings.run)
+    columns = columns_of(settings.run, said)
     needs_text = settings.to not in ("csv", "xlsx", "jsonl", "webdataset", "hf")
     if needs_text and settings.text not in columns:
         problem = f'{storage.public_uri(settings.run)} has no column "{settings.text}"'
@@ -47,12 +49,14 @@ def run_export(settings: ExportSettings, progress: Callable[[Progress], None] | 
     if settings.to in ("webdataset", "hf"):
         identity = {name: getattr(settings, name) for name in ("to", "per", "where", "items")}
         identity["run"] = storage.public_uri(settings.run)
-        rows = read_rows(settings.run, settings.where, settings.per)
+        if said:
+            identity["corrections"] = sorted((each.row_id, each.version) for each in said.values())
+        rows = read_rows(settings.run, settings.where, settings.per, said=said)
         count, left_out = write_files(settings.place(), rows, identity, settings.overwrite, tell)
     elif settings.to in WRITERS:
-        count = _texts(settings, tell)
+        count = _texts(settings, said, tell)
     else:
-        count = _one_file(settings, columns, tell)
+        count = _one_file(settings, columns, said, tell)
     return ExportResult(settings.place(), count, dict(left_out), round(time.monotonic() - began, 2))
 
 
@@ -64,7 +68,7 @@ def _telling(progress: Callable[[Progress], None] | None) -> Callable[[int], Non
     return tell
 
 
-def _one_file(settings: ExportSettings, columns: list[str], tell: Callable[[int], None]) -> int:
+def _one_file(settings: ExportSettings, columns: list[str], said: Said, tell: Callable[[int], None]) -> int:
     output = settings.place()
     if storage.is_dir(output):
         raise SettingsError(
@@ -72,7 +76,7 @@ def _one_file(settings: ExportSettings, columns: list[str], tell: Callable[[int]
         )
     if storage.exists(output) and not settings.overwrite:
         raise SettingsError("output", f"{storage.public_uri(output)} is there", "replace it with --overwrite")
-    rows = _counted(read_rows(settings.run, settings.where, settings.per), tell)
+    rows = _counted(read_rows(settings.run, settings.where, settings.per, said=said), tell)
     with storage.whole_file(output) as file:
         if settings.to == "csv":
             return tables.write_csv(file, rows, columns)
@@ -85,7 +89,7 @@ def _one_file(settings: ExportSettings, columns: list[str], tell: Callable[[int]
         if settings.to == "nemo":
             lines = manifests.nemo(rows, settings.text)
         else:
-            files = by_file(_counted(read_rows(settings.run, settings.where, marked=True), tell))
+            files = by_file(_counted(read_rows(settings.run, settings.where, marked=True, said=said), tell))
             lines = manifests.lhotse(files, settings.text, settings.per)
         count = 0
         packed = output.endswith(".gz")
@@ -98,12 +102,12 @@ def _one_file(settings: ExportSettings, columns: list[str], tell: Callable[[int]
         return count
 
 
-def _texts(settings: ExportSettings, tell: Callable[[int], None]) -> int:
+def _texts(settings: ExportSettings, said: Said, tell: Callable[[int], None]) -> int:
     """A file of subtitles or labels for each sound file, below OUTPUT as they lie in the archive."""
     ending, write = WRITERS[settings.to]
-    names = Names(common_root(row["uri"] for row in read_rows(settings.run, settings.where)))
+    names = Names(common_root(row["uri"] for row in read_rows(settings.run, settings.where, said=said)))
     count = 0
-    for chunks in by_file(read_rows(settings.run, settings.where)):
+    for chunks in by_file(read_rows(settings.run, settings.where, said=said)):
         if cues := cues_of(chunks, settings.text):
             path = names.path(chunks[0]["uri"], ending)
             storage.write_bytes(

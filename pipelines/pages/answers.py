@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
@@ -17,19 +17,22 @@ from mats_core.errors import SettingsError
 from mats_core.storage.uris import local_path, printable, public_uri
 from pipelines.data import generations, parquet
 from pipelines.data.results import Ranges, without_rows
+from pipelines.output.corrections import ADDED, Correction, corrected
 from pipelines.output.record import read_run
 
 COLUMNS = (
-    *("row_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
+    *("row_id", "chunk_id", "uri", "format", "sample_rate", "channels", "start_s", "duration_s", "decoded_s"),
     *("complete", "lost_s"),
     *("task", "question", "text", "segments", "error_code", "error_message"),
+    *("confidence", "text_unsure", "only_channel"),
 )
 _FILES_AT_ONCE = 1024
 
 
 @dataclass
 class Totals:
-    """Counts over all answers, whether they are shown with a player or not."""
+    """Counts over all answers, whether they are shown with a player or not. sure: sum of `confidences` confidences;
+    held: answers held back as unsure."""
 
     rows: int = 0
     files: int = 0
@@ -38,6 +41,14 @@ class Totals:
     incomplete: int = 0
     lost_s: float = 0.0
     gone: int = 0
+    confidences: int = 0
+    sure: float = 0.0
+    held: int = 0
+
+    @property
+    def mean_confidence(self) -> float | None:
+        """Of the answers that have one; None where none has."""
+        return self.sure / self.confidences if self.confidences else None
 
 
 def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
@@ -52,9 +63,9 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
 
 class Answers:
     """All rows of a run, in memory as Arrow has them, and which of them belong to each file. pruned: first and last
-    row ids of what is left out."""
+    row ids of what is left out. said: corrections, which are shown in place of the run's own texts."""
 
-    def __init__(self, folder: str, pruned: Ranges = ()) -> None:
+    def __init__(self, folder: str, pruned: Ranges = (), said: Mapping[int, Correction] | None = None) -> None:
         tables = [
             pa.Table.from_batches([batch])
             for info in generations.files(folder)
@@ -63,18 +74,24 @@ class Answers:
         table = pa.concat_tables(tables, promote_options="permissive")
         if "row_id" in table.column_names:
             table = without_rows(table.sort_by("row_id"), pruned)
+        table = corrected(table, said or {})
         self._table = table
         self.totals = Totals(rows=len(table))
         self._rows: dict[str, list[int]] = {}
         self.failed: set[str] = set()
-        for at, row in enumerate(
-            self._dicts(range(len(table)), ("uri", "decoded_s", "error_code", "complete", "lost_s"))
-        ):
+        self._least: dict[str, float] = {}
+        facts = ("uri", "decoded_s", "error_code", "complete", "lost_s", "confidence", "text_unsure")
+        for at, row in enumerate(self._dicts(range(len(table)), facts)):
             uri = row.get("uri") or ""
             self._rows.setdefault(uri, []).append(at)
             self.totals.seconds += row.get("decoded_s") or 0.0
             self.totals.incomplete += row.get("complete") is False
             self.totals.lost_s += row.get("lost_s") or 0.0
+            self.totals.held += row.get("text_unsure") is not None
+            if (sure := row.get("confidence")) is not None:
+                self.totals.confidences += 1
+                self.totals.sure += sure
+                self._least[uri] = min(sure, self._least.get(uri, 1.0))
             if row.get("error_code"):
                 self.totals.errors[row["error_code"]] += 1
                 self.failed.add(uri)
@@ -82,11 +99,14 @@ class Answers:
         self.uris = list(self._rows)  # in the order of the work list
 
     def sample(self, most: int | None) -> list[str]:
-        """The URIs of files without a failure, in order; of more than `most`, those of the smallest hashes."""
+        """The URIs of files without a failure, in order; of more than `most`, the least sure for one half, and those of
+        the smallest hashes for the rest."""
         good = [uri for uri in self.uris if uri not in self.failed]
         if most is None or len(good) <= most:
             return good
-        chosen = set(sorted(good, key=_hash)[:most])
+        unsure = sorted((uri for uri in good if uri in self._least), key=lambda uri: (self._least[uri], _hash(uri)))
+        chosen = set(unsure[: most // 2])
+        chosen |= set(sorted((uri for uri in good if uri not in chosen), key=_hash)[: most - len(chosen)])
         return [uri for uri in good if uri in chosen]
 
     def rows_of(self, uri: str) -> int:
@@ -97,7 +117,7 @@ class Answers:
         """Files with their rows by time, in the order given: ``uri`` and ``parts``."""
         waiting = iter(uris)
         while names := list(islice(waiting, _FILES_AT_ONCE)):
-            rows = self._dicts([at for uri in names for at in self._rows[uri]], COLUMNS)
+            rows = self._dicts([at for uri in names for at in self._rows[uri]], (*COLUMNS, *ADDED))
             for uri in names:
                 parts = list(islice(rows, len(self._rows[uri])))
                 parts.sort(key=lambda row: (row.get("start_s") or 0.0, row.get("row_id") or 0))

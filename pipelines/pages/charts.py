@@ -14,7 +14,7 @@ INK, PAPER, RULES = "#6b655b", "#fffefb", "#e4dfd4"
 CURVES = ("#31688e", "#d1495b", "#2a9d5c", "#e6a117", "#7b4ea3", "#555555", "#17a2b8", "#b5651d")
 ROLES = {"pinned": "#8a5a00", "accepted": "#1f6b42", "": "#a8385a"}
 MARKS = {"pinned": "◆", "accepted": "●", "": "○"}
-MOST_POINTS = 400
+MOST_POINTS, FEWEST = 400, 10
 PLOT_ROWS, PLOT_COLUMNS = 12, 60
 
 Line = Sequence[tuple[float, float]]
@@ -57,9 +57,9 @@ class _Picture:
         dots = " ".join(f"{a},{b}" for a, b in (self.place(*point) for point in line))
         self.add(f'<polyline points="{dots}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
 
-    def dot(self, x: float, y: float, colour: str) -> None:
+    def dot(self, x: float, y: float, colour: str, radius: float = 4) -> None:
         a, b = self.place(x, y)
-        self.add(f'<circle cx="{a}" cy="{b}" r="4" fill="{colour}"/>')
+        self.add(f'<circle cx="{a}" cy="{b}" r="{radius:.3g}" fill="{colour}"/>')
 
     def key(self, names: Mapping[str, str]) -> None:
         """What colours stand for, to the right of the plane: name → colour."""
@@ -91,6 +91,34 @@ def curve_svg(title: str, lines: Mapping[str, Line], x_label: str = "step") -> s
         picture.curve(line, colours[name])
         if len(line) == 1:
             picture.dot(*line[0], colours[name])
+    picture.key(colours)
+    return picture.svg()
+
+
+def reliability_svg(title: str, tasks: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
+    """Confidence against the share of answers that was right, as SVG; on the diagonal they are the same.
+
+    tasks: name → bins (mean confidence, share right, answers), as `mats_core.confidence.reliability_bins` makes them; a
+    dot's size tells how many answers it stands for, and the line leaves out those of fewer than FEWEST.
+    """
+    picture = _Picture(title, (560, 400), (0.0, 1.0), (0.0, 1.0))
+    picture.text(
+        (picture.left + picture.right) / 2, picture.height - 8, "confidence (share that is right: upwards)", "middle"
+    )
+    for x in (0.0, 0.5, 1.0):
+        picture.text(picture.place(x, 0.0)[0], picture.bottom + 16, f"{x:g}", "middle")
+    picture.curve([(0.0, 0.0), (1.0, 1.0)], RULES)
+    colours = {name: CURVES[number % len(CURVES)] for number, name in enumerate(tasks)}
+    for name, bins in tasks.items():
+        line = [(sure, right) for sure, right, count in bins if count >= FEWEST]
+        if len(line) > 1:
+            picture.curve(line, colours[name])
+        most = max((count for _, _, count in bins), default=1)
+        for sure, right, count in bins:
+            tip = f"{name}: {count} answers of confidence {sure:.3f}, {right:.3f} of them right"
+            picture.add(f"<g><title>{escape(tip)}</title>")
+            picture.dot(sure, right, colours[name], 2.0 + 5.0 * math.sqrt(count / most))
+            picture.add("</g>")
     picture.key(colours)
     return picture.svg()
 

@@ -14,7 +14,8 @@ def packed(files: Iterable[dict[str, Any]]) -> str:
     """Files as `report.py` describes them → a JSON line each, gzip, base64: a million answers take some ten megabytes.
 
     The keys are short, since the page's script reads them: n name, h link, l length (s), f F1, s label slips, b broken,
-    g gone, c on which page it has a card, p parts: [start, end, question, answer, truth, error code, message].
+    g gone, u its least confidence, c on which page it has a card, p parts: [start, end, question, answer, truth, error
+    code, message], and where there is one its confidence, with 1 behind where the answer was held back.
     """
     memory = io.BytesIO()
     with gzip.GzipFile(fileobj=memory, mode="wb", compresslevel=6, mtime=0) as file:
@@ -29,10 +30,12 @@ def _entry(file: dict[str, Any]) -> dict[str, Any]:
             round(part["start"], 2),
             round(part["start"] + (part["length"] or 0.0), 2),
             part.get("question") or "",
-            part.get("text") or "",
+            (part.get("text") if part.get("text") is not None else part.get("text_unsure")) or "",
             part.get("truth") or "",
             part.get("error_code") or "",
             part.get("error_message") or "",
+            *([] if part.get("confidence") is None else [round(part["confidence"], 3)]),
+            *([1] if part.get("confidence") is not None and part.get("text_unsure") is not None else []),
         ]
         for part in file["parts"]
     ]
@@ -42,4 +45,5 @@ def _entry(file: dict[str, Any]) -> dict[str, Any]:
         "b": int(file["broken"]), "g": int(file["gone"]), "h": file["link"], "c": file.get("card"),
     }  # fmt: skip
     told = {key: value for key, value in facts.items() if value}
+    told |= {} if file["sure"] is None else {"u": round(file["sure"], 3)}
     return told | {"n": name, "p": parts} | ({} if file["f1"] is None else {"f": round(file["f1"], 3)})

@@ -128,7 +128,13 @@ def add_media(files: list[dict[str, Any]], preview_seconds: float, max_bytes: in
     with IsolatedDecoder(workers=workers, sample_rate=SAMPLE_RATE, limits=DecodeLimits()) as decoder:
         for at in range(0, len(parts), DECODE_BATCH):
             batch = parts[at : at + DECODE_BATCH]
-            asked = [DecodeRequest(u, p["start"], min(p["length"] or CHUNK_SECONDS, CHUNK_SECONDS)) for u, p in batch]
+            asked = [
+                DecodeRequest(
+                    uri, part["start"], min(part["length"] or CHUNK_SECONDS, CHUNK_SECONDS),
+                    channel=part.get("only_channel"),
+                )
+                for uri, part in batch
+            ]  # fmt: skip
             for (_, part), decoded in zip(batch, decoder.decode_many(asked), strict=True):
                 if isinstance(decoded, AudioError):
                     gone = decoded.code == "not_found"

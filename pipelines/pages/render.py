@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mats_core.storage.clients import READ_ONLY
 from mats_core.storage.uris import Uri, local_path, printable, public_uri, scheme, uri_text
 from pipelines.pages.media import height_of
 
+TEMPLATES = Path(__file__).parent / "templates"
 PITCHES = ((300.0, "300 Hz"), (1000.0, "1 kHz"), (4000.0, "4 kHz"))
 """Frequencies that are marked beside a spectrogram."""
 
@@ -25,8 +27,14 @@ def render_page(template: str, **values: Any) -> bytes:
 
     Templates have the filters ``clock``, ``at_time``, ``ticks``, and ``pitches``: (height in the picture, label).
     """
+    return template_environment(TEMPLATES).get_template(template).render(**values).encode("utf-8")
+
+
+@lru_cache
+def template_environment(*folders: Path) -> jinja2.Environment:
+    """Templates of these folders, with our filters; everything is escaped."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(folders),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -34,8 +42,8 @@ def render_page(template: str, **values: Any) -> bytes:
     environment.filters["clock"] = clock
     environment.filters["at_time"] = at_time
     environment.filters["ticks"] = _ticks
-    pitches = [(height_of(hertz), label) for hertz, label in PITCHES]
-    return environment.get_template(template).render(pitches=pitches, **values).encode("utf-8")
+    environment.globals["pitches"] = [(height_of(hertz), label) for hertz, label in PITCHES]
+    return environment
 
 
 def clock(seconds: float | None) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from mats_core import storage
 from mats_core.storage.uris import Uri, archive_of, local_path, public_uri, scheme, uri_text
+from pipelines.output.corrections import read_corrections
 from pipelines.pages.answers import Answers, Totals, find_answers, path_text, printable_path
 from pipelines.pages.everything import packed
 from pipelines.pages.media import GONE, PREVIEW_SECONDS, add_media
@@ -26,6 +27,8 @@ FILES = 200
 MOST_FAILED = 2000
 """Files that failed, as cards on the first page; the search has those beyond."""
 PARTS_A_PAGE = 150
+KEPT = ("text", "text_unsure", "truth", "error_code", "question")
+"""What the search finds of a row."""
 
 
 @dataclass
@@ -69,6 +72,7 @@ class _Describer:
             if known is not None and not part.get("error_code"):
                 compare_labels(part, known, own)
         parts = file["parts"]
+        sure = [part["confidence"] for part in parts if part.get("confidence") is not None]
         lengths = [part["start"] + (part.get("duration_s") or part.get("decoded_s") or 0.0) for part in parts]
         failed = [part for part in parts if part.get("error_code")]
         told = {part.get("error_code") for part in failed}
@@ -77,7 +81,8 @@ class _Describer:
             f1=own.f1, slips=own["missed"] + own["wrong"], gone="not_found" not in told and _is_gone(uri),
             failed=len(failed) == len(parts), broken=bool(failed) or any(part["broke_off"] for part in parts),
         )  # fmt: skip
-        words = [name, *(str(part.get(k) or "") for part in parts for k in ("text", "truth", "error_code", "question"))]
+        file["sure"] = min(sure, default=None)
+        words = [name, *(str(part.get(k) or "") for part in parts for k in KEPT)]
         file["search"] = " ".join(words).lower()
         return own
 
@@ -111,7 +116,8 @@ def write_report(
     folder, run = find_answers(answers)
     check_page(out_path)
     facts = load_truth(truth)
-    found = Answers(folder, run.get("pruned") or ())
+    said = read_corrections(folder.rpartition("/")[0] or ".")
+    found = Answers(folder, run.get("pruned") or (), said)
     sample = found.sample(max_files)
     shown = {*sample, *[uri for uri in found.uris if uri in found.failed][:MOST_FAILED]}
     describe = _Describer(_common_root(found.uris), facts)

@@ -22,6 +22,7 @@ import numpy as np
 from mats_core.encoders.facts import refuse_other_encoder
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir, encoder_uri, part_uri, resolve
+from mats_core.spread import refuse_collapsed
 from mats_core.storage.fingerprint import note, noted
 from mats_core.storage.uris import public_uri
 from pipelines.search.index import Index
@@ -47,6 +48,12 @@ class Asker:
         from mats_core.encoders.load import load_encoder
 
         return load_encoder(encoder_uri(self.model, "model", self.allow_parts), device=self.device)
+
+    @cached_property
+    def reader(self) -> Any:
+        """The same, for texts: SettingsError where it cannot tell them apart."""
+        refuse_collapsed(self.encoder, public_uri(self.model), "model")
+        return self.encoder
 
     def check(self, made_with: str, shown: str) -> None:
         """Load the encoder; SettingsError where the run's embeddings are of another one ("": it does not say which)."""
@@ -74,7 +81,7 @@ class Asker:
 
     def text(self, words: str, bridge: str = "echo") -> np.ndarray:
         """Words → float32 [D] unit, without the echo."""
-        found = np.asarray(self.encoder.embed_text([PHRASE.format(words.strip())]).cpu().numpy()[0], np.float32)
+        found = np.asarray(self.reader.embed_text([PHRASE.format(words.strip())]).cpu().numpy()[0], np.float32)
         if bridge == "none" or self.text_mean is None:
             return found
         return centred(found, self.text_mean)

@@ -182,6 +182,7 @@ class _Build:
             shown = storage.public_uri(self.out.uri)
             raise SettingsError("run", f"{shown} holds no window of a sound", "embed an archive that has sounds")
         sample = np.concatenate(rows)
+        del samples, rows  # of ten million windows nearly a gigabyte
         mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
         sample = centred(sample, mean)
         clusters = min(faiss_index.default_clusters(total), max(1, len(sample) // faiss_index.ROWS_A_CLUSTER))

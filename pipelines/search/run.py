@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from mats_core.spread import LEAST_ROWS, ROWS_ALIKE
 from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
 from pipelines.data.embeddings import SIDECAR
@@ -89,6 +90,9 @@ class OpenRun:
         if found.lacking:
             parts = f"{len(found.lacking)} part files of {storage.public_uri(run)} are not in its index"
             self.notes.append(f"{parts}, and were not searched: {found.why}")
+        alike = float(np.square(self.index.mean, dtype=np.float64).sum())
+        if self.index.windows >= LEAST_ROWS and alike >= ROWS_ALIKE:
+            self.notes.append(f"the windows' vectors are all alike (mean cosine {alike:.4f}): a search tells nothing")
         self.captions = self.index.text
         pruned = pruned_rows(run)
         self.there: np.ndarray | None = None

@@ -39,8 +39,9 @@ def sample_part(source: Source, part: str, share: float) -> np.ndarray:
 
 def centred(vectors: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Unit vectors [N, D] with the mean [D] of all sounds taken out, unit again: what the index holds."""
-    moved = vectors - mean
-    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), 1e-12), np.float32)
+    moved = np.asarray(vectors - mean, np.float32)
+    moved /= np.maximum(np.linalg.norm(moved, axis=-1, keepdims=True), 1e-12)
+    return moved
 
 
 def fill_shard(source: Source, parts: Sequence[str], empty: bytes, mean: np.ndarray, target: str) -> dict[str, int]:

@@ -18,7 +18,8 @@ class AdaptSettings(Settings):
     text: Annotated[list[str], Several] = Field(
         min_length=1,
         description="Sentences about the archive: .txt, one a line; or records with a column `caption` (JSON, JSONL, "
-        "CSV, Parquet), such as corrected answers of a run (--columns caption=text). Once for each file.",
+        "CSV, Parquet), such as the answers of a run (--columns caption=text); or an OUTPUT: what `mats serve` put "
+        "right in it. Once for each file.",
     )
     out: str = Field(description="Model directory to write; run again to continue.")
     columns: Columns = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -81,7 +81,10 @@ class ScanSettings(LimitSettings):
     """Archive → manifest."""
 
     GROUPS = INPUT_GROUP | {"Run": ("overwrite", "decoders", "model", "allow_parts")} | LIMITS_GROUP
-    input: str = Field(description="File, folder, glob, fsspec URL, or a list (.parquet, .csv, .jsonl).")
+    input: str = Field(
+        description="File, folder, glob, fsspec URL (hf://datasets/… too), a list (.parquet, .csv, .jsonl), Parquet "
+        "with the sounds in it, or a manifest of NeMo or lhotse."
+    )
     output: str = Field(description="Folder of the manifest; scanned again, only what is new is added.")
     model: str = Field("builtin", description="Model whose window decides the chunk length.")
     allow_parts: AllowParts = Field(default_factory=list)
@@ -95,8 +98,9 @@ class RunSettings(LimitSettings):
     PATHS = ("input", "output")
     MODELS = ("model", "allow_parts")
     input: str = Field(
-        description="File, folder, glob, fsspec URL, a list (.parquet, .csv, .jsonl with a `uri` column) "
-        "or a manifest; for `caption` also a folder of audio embeddings."
+        description="File, folder, glob, fsspec URL (hf://datasets/… too), a list (.parquet, .csv, .jsonl with a `uri` "
+        "column), Parquet with the sounds in it, or a manifest (of `mats scan`, NeMo or lhotse); for `caption` also a "
+        "folder of audio embeddings."
     )
     output: str = Field(description="Folder that receives the result; run again to continue.")
     model: str = Field("builtin", description='Model directory (path or URL), or "builtin".')
@@ -138,6 +142,14 @@ def silence(settings: RunSettings) -> dict[str, dict[str, Any]]:
     return {"silence": chosen} if chosen != usual else {}
 
 
+def scored(settings: RunSettings, calibration: str) -> dict[str, Any]:
+    """What an OUTPUT's identity holds of scores: what is not the default. calibration: which one decides on `text`."""
+    usual = {"score": True, "rerank": 0, "min_confidence": 0.0}
+    chosen = {name: getattr(settings, name, value) for name, value in usual.items()}
+    found = {name: value for name, value in chosen.items() if value != usual[name]}
+    return found | ({"calibration": calibration} if chosen["min_confidence"] else {})
+
+
 def number_types(settings: RunSettings) -> dict[str, dict[str, str]]:
     """What an OUTPUT's identity holds of number types: those that are not the default, which answers follow."""
     chosen = {name: getattr(settings, name, usual) for name, usual in NUMBER_TYPES.items()}
@@ -156,9 +168,10 @@ class CaptionSettings(RunSettings):
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
         "What to answer": (
-            "task", "question", "model", "segments", "dry_run", "tag", "explain", "with_embedding", "allow_parts",
-            "trust_remote_code",
+            "task", "question", "model", "per", "segments", "dry_run", "tag", "explain", "with_embedding",
+            "allow_parts", "trust_remote_code",
         ),
+        "Trust": ("score", "min_confidence", "rerank"),
         **INPUT_GROUP,
         "Decoding": (
             "beams", "max_new_tokens", "min_length", "no_repeat_ngram", "repetition_penalty", "length_penalty",
@@ -177,12 +190,30 @@ class CaptionSettings(RunSettings):
     )
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")
     tag: str | None = Field(None, description="Tag put into the prompt (default: the model's for the task).")
+    per: Literal["minute", "file", "window"] = Field(
+        "minute", description="An answer a minute, one a file (from all of it, each window by its seconds), or one a "
+        "window of the encoder.",
+    )  # fmt: skip
     dry_run: bool = Field(
         False, description="Write nothing: print files, hours, chunks, and the time a measured sample promises."
     )
     answer_silence: bool = Field(
         False, description="Have the model answer rows in which all is silent too, in place of `Silence.`."
     )
+    score: bool = Field(
+        True,
+        description="Tell how sure every answer is: logprob, clap_score and, with a calibration, confidence.",
+    )
+    min_confidence: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Leave `text` null, and the answer in `text_unsure`, where its confidence is lower.",
+    )
+    rerank: int = Field(
+        0, ge=0, le=64, description="Take the best of so many beams by log-probability and CLAP's score together (0: "
+        "beam search's best).",
+    )  # fmt: skip
     segments: bool = Field(False, description="Answer every window too, with its times.")
     explain: bool = Field(False, description="Add Santa's neighbours to every row.")
     with_embedding: bool = Field(False, description="Add the clip's embedding (before Santa) to every row.")

@@ -24,7 +24,7 @@ ResultOut = TypeVar("ResultOut", covariant=True)
 
 PLACES = frozenset(
     ("input", "output", "out", "model", "encoder", "llm", "memory", "embeddings", "pairs", "data", "history", "suite",
-     "data_cache", "run", "answers", "reference", "page")
+     "data_cache", "run", "runs", "answers", "reference", "page", "judge")
 )  # fmt: skip
 """Settings that name a place, which may be a `pathlib.Path`."""
 

@@ -1,4 +1,4 @@
-"""Settings of `mats evaluate`, and a grid of them: which cells there are and what each changes."""
+"""Settings of `mats evaluate`, and a grid of them: which cells there are and what each changes; of `mats calibrate`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mats_core.errors import SettingsError
 from mats_core.memory.bridges import KINDS as BRIDGES
 from mats_core.storage.fingerprint import cache_root
 from pipelines.settings.archive import CaptionSettings
-from pipelines.settings.base import AllowParts, Device, NumberTypes, build
+from pipelines.settings.base import AllowParts, Device, NumberTypes, Settings, build
 
 AXES = {
     "santa.mix": "santa_mix",
@@ -101,27 +101,51 @@ class EvaluateSettings(NumberTypes):
 
     def roots(self, names: list[str]) -> dict[str, str]:
         """Data set → the folder that its own is in: by --data, else $MATS_BENCHMARKS, else the cache."""
-        general = os.environ.get("MATS_BENCHMARKS") or str(cache_root() / "benchmarks")
-        own = {}
-        for value in self.data:
-            name, equals, root = value.partition("=")
-            if not value.strip() or (equals and not root.strip()):
-                remedy = "give ROOT or NAME=ROOT, neither of them empty (. is where you are)"
-                raise SettingsError("data", f'"{value}" names no folder', remedy)
-            if not equals or "/" in name:
-                general = value
-            elif name in names:
-                own[name] = root
-            else:
-                problem = f'"{name}" is not among the data sets asked for'
-                raise SettingsError("data", problem, f"give ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
-        return {name: own.get(name, general) for name in names}
+        return data_roots(self.data, names)
 
     def caption_settings(self, **values: Any) -> CaptionSettings:
         """Settings of `mats caption` for one cell: what it shares with this run, and `values` over it; without an input
         and an output where these give none."""
         shared = self.model_dump(include={*RUN_FIELDS, "model", "allow_parts", "bridge", "overwrite"})
         return build(CaptionSettings, {"input": "", "output": "", **shared, **values})
+
+
+def data_roots(data: list[str], names: list[str]) -> dict[str, str]:
+    """Data set → the folder that its own is in: by ROOT or NAME=ROOT, else $MATS_BENCHMARKS, else the cache."""
+    general = os.environ.get("MATS_BENCHMARKS") or str(cache_root() / "benchmarks")
+    own = {}
+    for value in data:
+        name, equals, root = value.partition("=")
+        if not value.strip() or (equals and not root.strip()):
+            remedy = "give ROOT or NAME=ROOT, neither of them empty (. is where you are)"
+            raise SettingsError("data", f'"{value}" names no folder', remedy)
+        if not equals or "/" in name:
+            general = value
+        elif name in names:
+            own[name] = root
+        else:
+            problem = f'"{name}" is not among the data sets asked for'
+            raise SettingsError("data", problem, f"give ROOT, or NAME=ROOT with NAME one of {', '.join(names)}")
+    return {name: own.get(name, general) for name in names}
+
+
+class CalibrateSettings(Settings):
+    """Judged answers + a model → its calibration."""
+
+    model: str = Field("builtin", description='Model directory, or "builtin"; the calibration is written into it.')
+    data: str = Field(
+        description="What is judged: an evaluation data set (a name, or a YAML file), predictions of `mats evaluate`, "
+        "or a table (CSV, JSONL, Parquet) with uri, task, question and right (true or false)."
+    )
+    root: str = Field("", description="Where the data set's folder is (default: $MATS_BENCHMARKS, else the cache).")
+    metric: str = Field("", description="Metric that judges answers (default: by the kind of the data set).")
+    at_least: float | None = Field(None, description="What a right answer reaches in it (default: 1 or 0.5).")
+    rerank: int = Field(0, ge=0, le=64, description="Calibrate answers that are the best of so many beams.")
+    limit: int | None = Field(None, gt=0, description="The first so many clips.")
+    batch_size: int = Field(16, gt=0, description="Clips that are asked at once.")
+    device: Device = Field("auto", description="auto, cpu, cuda.")
+    trust_remote_code: bool = Field(False, description="Run Python files that come with the LLM.")
+    allow_parts: AllowParts = Field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,25 @@
-"""Settings of `mats export`; apart from the pipeline, so that `--help` needs no pyarrow."""
+"""Settings of `mats export` and `mats sample`; apart from the pipeline, so that `--help` needs no pyarrow."""
 
 from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from mats_core.errors import SettingsError
 from pipelines.settings.base import Overwrite, Settings
 
 Kind = Literal[
     "csv", "xlsx", "jsonl", "json", "vtt", "srt", "audacity", "webdataset", "hf", "nemo", "lhotse"
 ]  # fmt: skip
+DRAWN_AS = (".csv", ".jsonl", ".xlsx")
 
 
 class ExportSettings(Settings):
     """A run → what other programs read."""
 
     GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
-        "What": ("to", "per", "where", "text"),
+        "What": ("to", "per", "where", "text", "uncorrected"),
         "Run": ("items", "overwrite"),
     }
     run: str = Field(description="OUTPUT of `mats caption` or `mats embed-audio`.")
@@ -36,6 +38,7 @@ class ExportSettings(Settings):
     )
     where: str | None = Field(None, description="Only rows for which this holds: SQL over the run's columns.")
     text: str = Field("text", description="The column that is the text of a subtitle, a manifest or a record.")
+    uncorrected: bool = Field(False, description="The run's own answers, also where `mats serve` put others right.")
     items: int = Field(1000, ge=1, description="Of webdataset and hf: sounds in one file of the data set.")
     overwrite: Overwrite = False
 
@@ -44,3 +47,36 @@ class ExportSettings(Settings):
         endings = {"nemo": "-nemo.jsonl", "lhotse": "-lhotse.jsonl.gz"}
         ending = f".{self.to}" if self.to in ("csv", "xlsx", "jsonl", "json") else endings.get(self.to, f"-{self.to}")
         return self.output if self.output is not None else f"{self.run.rstrip('/')}{ending}"
+
+
+class SampleSettings(Settings):
+    """A run → clips for a person to judge, and what the judgements say of the whole run."""
+
+    GROUPS: ClassVar[dict[str, tuple[str, ...]]] = {
+        "Draw": ("n", "out", "seed", "where", "overwrite"),
+        "Judge": ("judge", "target", "blank"),
+    }
+    run: str = Field(description="OUTPUT of `mats caption`.")
+    n: int = Field(200, ge=1, le=1_000_000, description="How many clips to draw.")
+    out: str | None = Field(None, description=f"File to write: {', '.join(DRAWN_AS)}.")
+    seed: int = Field(0, ge=0, description="Of the draw: the same run, number and seed give the same clips.")
+    where: str | None = Field(None, description="Draw only from rows for which this holds: SQL over the run's columns.")
+    overwrite: Overwrite = False
+    judge: str | None = Field(
+        None, description="File of an earlier draw whose column `right` is filled in: say how many answers are right."
+    )
+    target: float = Field(
+        0.95, gt=0, lt=1, description="Find the confidence from which on this share of the answers is right."
+    )
+    blank: Literal["skip", "wrong"] | None = Field(
+        None, description="What an empty `right` means: skip (not judged yet; the default), or wrong."
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> SampleSettings:
+        if (self.judge is None) == (self.out is None):
+            problem = "neither --out nor --judge is given" if self.judge is None else "--judge writes no clips"
+            raise SettingsError("out", problem, "draw with --out FILE, then judge with --judge FILE")
+        if self.out is not None and not self.out.lower().endswith(DRAWN_AS):
+            raise SettingsError("out", f'"{self.out}" is none of {", ".join(DRAWN_AS)}', "name the file by its kind")
+        return self

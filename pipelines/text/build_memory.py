@@ -24,7 +24,7 @@ from mats_core.errors import SettingsError
 from mats_core.memory import faiss_index
 from mats_core.model.directory import encoder_uri
 from pipelines.cluster.progress import Progress
-from pipelines.data.embeddings import EmbeddingsFacts, part_rows, read_facts
+from pipelines.data.embeddings import EmbeddingsFacts, check_spread, part_rows, read_facts
 from pipelines.output.folder import Output, open_output
 from pipelines.settings.calling import by_name
 from pipelines.settings.text import BuildMemorySettings
@@ -83,6 +83,7 @@ def _read_table(settings: BuildMemorySettings) -> EmbeddingsFacts:
         asked = read_encoder_facts(encoder_uri(settings.encoder, allow_parts=settings.allow_parts)).fingerprint
         remedy = 'embed the corpora again with "mats embed-text"'
         refuse_other_encoder("embeddings", shown, facts.encoder_fingerprint, asked, remedy)
+    check_spread(facts, "embeddings")
     return facts
 
 

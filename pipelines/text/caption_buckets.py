@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
+from mats_core.spread import refuse_collapsed
 from pipelines.data import generations, parquet
 from pipelines.data.corpus import FileReport, read_corpus
 from pipelines.data.schemas import Columns, schema_of
@@ -120,9 +121,13 @@ class EmbedBucket:
         torch.set_num_threads(1)
         self.parts, self.run_id, self.dim, self.batch_size = parts, run_id, dim, batch_size
         self.encoder = load_encoder(encoder, device) if isinstance(encoder, str) else encoder
+        self.untried = encoder if isinstance(encoder, str) else None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         began = time.time()
+        if self.untried is not None:  # note: not in __init__, what Ray tries four times
+            refuse_collapsed(self.encoder, storage.public_uri(self.untried))
+            self.untried = None
         bucket = rows["bucket"][0].as_py()
         captions = distinct(rows)
         table = embedding_table(captions, self._embed(captions["caption"].to_pylist()))

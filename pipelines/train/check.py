@@ -17,7 +17,7 @@ from mats_core.storage.descriptions import read_object
 from mats_core.storage.fetch import local_directory, strip_scheme
 from mats_core.storage.fingerprint import fingerprint_directory, unsealed
 from pipelines.data.corpus import check_columns, corpus_files
-from pipelines.data.embeddings import EmbeddingsFacts, part_rows
+from pipelines.data.embeddings import EmbeddingsFacts, check_spread, part_rows
 from pipelines.data.generations import newest
 from pipelines.output.record import maker, of_older_version
 from pipelines.settings.train import MODEL, TrainSettings
@@ -79,6 +79,7 @@ def check_settings(settings: TrainSettings) -> Checked:
     found = tables(settings)
     for table in found.values():
         part_rows(table.uri, table.rows)
+        check_spread(table, "embeddings")
     facts = next(iter(found.values()))
     fingerprints = {"encoder_fingerprint": facts.encoder_fingerprint}
     if settings.model is not None:

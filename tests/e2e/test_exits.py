@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from mats_core.model.directory import BUILTIN
 from tests.e2e.conftest import ENV
 
 pytestmark = [pytest.mark.long, pytest.mark.processes, pytest.mark.e2e]
@@ -37,6 +39,8 @@ soundworld clip clip-{n}.wav --seed 7
 soundworld corpus text-{n}.jsonl --records 20 --rounds 1
 ~ soundworld evaluate --clips 10 --scenes 0
 ~ soundworld silence --clips 10
+~ soundworld rerank --clips 10
+~ soundworld calibrate --model model --clips 50
 corpus --list
 corpus clotho --data nowhere --out records-{n} => 2
 scan sounds scanned-{n}
@@ -46,9 +50,16 @@ caption sounds answers-{n} --dry-run
 ~ caption sounds answers-ray-{n} --actors 1
 caption embedded asked-{n} --task QA --question Which?
 caption broken broken-{n} => 3
+caption sounds unsure-{n} --model plain --min-confidence 0.5 => 2
+~ calibrate --model model --data judged.csv
+calibrate --model model --data pairs.csv => 2
 caption nowhere answers-{n} => 2
 embed-audio sounds heard-{n}
 search embedded rain
+sample answers --n 2 --out sample-{n}.csv
+sample answers --judge nowhere.csv => 2
+serve nowhere => 2
+serve --demo --host 0.0.0.0 => 2
 compact answers compacted-{n}
 report answers --out report-{n}.html
 ask sounds/a.wav
@@ -119,6 +130,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.yaml").write_text(TRAINING)
     (folder / "sentences.txt").write_text("A kettle sings.\nA kettle boils and is put down.\nTwo kettles.\n")
     (folder / "pairs.csv").write_text("uri,caption\nsounds/a.wav,rain\nsounds/b.wav,a bell\nsounds/c.wav,a horn\n")
+    judged = [f"sounds/{name}.wav,caption,{right}" for name in "abc" for right in ("true", "false")] * 4
+    (folder / "judged.csv").write_text("\n".join(["uri,task,right", *judged]) + "\n")
+    for name in ("model", "plain"):
+        shutil.copytree(BUILTIN, folder / name)
+    (folder / "plain" / "calibration.json").unlink(missing_ok=True)
     prepared = """
     soundworld clip sounds/a.wav --seed 3
     soundworld clip sounds/b.wav --seed 7

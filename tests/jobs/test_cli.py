@@ -18,13 +18,14 @@ from jobs.cli import app
 from jobs.terminal import display
 
 COMMANDS = (
-    "help caption embed-audio scan compact search export corpus embed-text build-memory noise train adapt ask "
-    "import-reference report evaluate compare demo doctor submit soundworld history benchmark"
+    "help caption embed-audio scan compact search serve export sample corpus embed-text build-memory "
+    "noise train adapt ask import-reference report calibrate evaluate compare demo doctor submit "
+    "soundworld history benchmark"
 )
 GROUPS = {
-    "soundworld": "build corpus ablate noise adapt evaluate silence card clip",
+    "soundworld": "build corpus ablate noise adapt calibrate evaluate rerank silence card clip",
     "history": "show accept reject pin",
-    "benchmark": "caption evaluate scan train core gpu generate memory search embed-text scale",
+    "benchmark": "caption evaluate score scan train core gpu generate memory search serve embed-text scale",
 }
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from jobs import doctor
 from jobs.doctor import MISSING, NOTE, OK, Finding, known_conflicts, release
+from mats_core.encoders.load import load_encoder
+from mats_core.model.directory import BUILTIN
 from tests.store_servers import FaultyProxy, Habits, MotoStore
 
 AREAS = {"system", "packages", "devices", "ray", "model", "only for some work", "caption metrics (mats evaluate)"}
@@ -105,6 +109,43 @@ def test_a_model_says_what_it_needs(tiny_model_dir: str, monkeypatch: pytest.Mon
     assert cards["GPU 1"].detail.startswith("bfloat16: 192 answers at once, int8: 192")
     (missing,) = doctor.model_findings(str(tmp_path))
     assert missing.state == "missing" and "there is no mats.json" in missing.detail
+
+
+def test_a_model_says_whether_its_clap_tells_texts_and_sounds_apart(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    told = {finding.name: finding for finding in doctor.model_findings("builtin")}
+    assert told["CLAP's texts"].state == told["CLAP's sounds"].state == told["memory"].state == OK
+    assert "mean cosine 0.6" in told["CLAP's texts"].detail and "nearer to it" in told["CLAP's sounds"].detail
+    assert "16,384 captions, mean cosine 0.1" in told["memory"].detail
+    shutil.copytree(BUILTIN, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "encoder" / "model.safetensors")
+    order = torch.randperm(128, generator=torch.Generator().manual_seed(0))
+    weights["text_projection.linear2.weight"] = weights["text_projection.linear2.weight"][order]
+    weights["text_projection.linear2.bias"] = weights["text_projection.linear2.bias"][order]
+    save_file(weights, tmp_path / "model" / "encoder" / "model.safetensors", metadata={"format": "pt"})
+    other = {finding.name: finding for finding in doctor.model_findings(str(tmp_path / "model"))}
+    assert (
+        other["CLAP's texts"].state == MISSING
+        and "give the encoder this model was made with" in other["CLAP's texts"].detail
+    )
+    given = json.loads((tmp_path / "model" / "mats.json").read_text())
+    given["encoder"]["fingerprint"] = load_encoder(str(tmp_path / "model" / "encoder"), device="cpu").fingerprint
+    (tmp_path / "model" / "mats.json").write_text(json.dumps(given))
+    memory = tmp_path / "model" / "memory" / "memory.json"
+    note = json.loads(memory.read_text())
+    memory.write_text(
+        json.dumps({name: value for name, value in note.items() if name not in ("checksum", "encoder_fingerprint")})
+    )
+    halves = {finding.name: finding for finding in doctor.model_findings(str(tmp_path / "model"))}
+    assert halves["CLAP's texts"].state == OK  # its axes are in another order: texts are as far apart as before
+    assert halves["CLAP's sounds"].state == NOTE and "is it the right CLAP?" in halves["CLAP's sounds"].detail
+    weights["text_projection.linear2.bias"] += 100
+    save_file(weights, tmp_path / "model" / "encoder" / "model.safetensors", metadata={"format": "pt"})
+    given["encoder"]["fingerprint"] = load_encoder(str(tmp_path / "model" / "encoder"), device="cpu").fingerprint
+    (tmp_path / "model" / "mats.json").write_text(json.dumps(given))
+    collapsed = {finding.name: finding for finding in doctor.model_findings(str(tmp_path / "model"))}
+    assert collapsed["CLAP's texts"].state == MISSING and "has collapsed" in collapsed["CLAP's texts"].detail
 
 
 def test_caption_metrics_that_cannot_run_are_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

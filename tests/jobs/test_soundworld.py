@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from jobs.soundworld import build_model, steps
+from jobs.soundworld import app, build_model, steps
 from jobs.train import change_setting, read_config
 from mats_core.errors import SettingsError
+from mats_core.model.directory import BUILTIN
 from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 
@@ -53,3 +56,18 @@ def test_a_build_never_replaces_its_own_work(tmp_path: Path, out: str, monkeypat
         build_model(tmp_path / "work", tmp_path / out, print)
     with pytest.raises(AssertionError, match="the build began"):
         build_model(tmp_path / "work", tmp_path / "work" / "made", print)
+
+
+def test_what_cannot_be_measured_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    plain = tmp_path / "model"
+    shutil.copytree(BUILTIN, plain)
+    (plain / "calibration.json").unlink(missing_ok=True)
+    for words, told in (
+        (["evaluate", "--model", str(plain), "--picture", str(tmp_path / "a.svg")], "the model has no confidence"),
+        (["evaluate", "--picture", str(tmp_path)], "picture:"),
+        (["rerank", "--beams", "5"], "beams: the model has 4 beams, not 5"),
+        (["calibrate", "--model", str(tmp_path / "none")], "model: there is no directory"),
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 2 and told in " ".join(done.output.split()), words
+    assert not (tmp_path / "a.svg").exists()

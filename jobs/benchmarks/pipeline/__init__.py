@@ -2,5 +2,6 @@
 
 caption      the Ray pipeline beside `plain` processes without Ray, on the same files
 plain        one such process
+score        the same answers with their scores and without
 evaluate     `mats evaluate` beside `mats caption`
 """

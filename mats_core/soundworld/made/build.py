@@ -33,9 +33,10 @@ from mats_core.soundworld.made.measure import (
     split_recipes,
 )  # fmt: skip
 from mats_core.soundworld.made.pretrain import as_transformers, pretrain_clap, pretrain_llm, pretrain_reading, train_bpe
-from mats_core.soundworld.made.spectrograms import WINDOW_SECONDS, cached_mels
+from mats_core.soundworld.made.spectrograms import cached_mels
+from mats_core.soundworld.made.trust import hear, judged_answers, trust_numbers
 from mats_core.soundworld.recipe import clip_recipe
-from mats_core.soundworld.synth import render, render_scene
+from mats_core.soundworld.synth import render_scene
 
 Log = Callable[[str], None]
 
@@ -93,12 +94,8 @@ def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = p
         raise ValueError("the model has no encoder; it cannot be measured on sound")
     santa = model.config.santa
     recipes = split_recipes("test", clips)
-    embeddings = []
-    for at in range(0, clips, 32):
-        embeddings.append(model.embed_windows([_int16(render(r)) for r in recipes[at : at + 32]]))
-        if at % 320 == 0:
-            log(f"heard {at}/{clips} clips")
-    test = Clips(torch.from_numpy(np.concatenate(embeddings)), recipes)
+    heard = hear(model, "test", clips, log)
+    test = Clips(torch.from_numpy(np.concatenate([clip.embeddings for clip in heard])), recipes)
     off = santa.model_copy(update={"mix": 0.0})
     captions = caption_f1(model, test, santa)
     log("captions done")
@@ -114,6 +111,11 @@ def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = p
         "gap": modality_gap(model, test, santa),
     }
     log("questions done")
+    if model.calibration is not None:
+        numbers["trust"] = trust_numbers(
+            judged_answers(model, heard, recipes, rerank=model.calibration.rerank), model.calibration
+        )
+        log("confidence done")
     if scenes:
         numbers["scenes"] = scene_numbers(model, scenes)
     return numbers
@@ -136,11 +138,6 @@ def scene_numbers(model: MatsModel, scenes: int) -> dict[str, Any]:
         "single_answer_f1": label_f1(single, true).micro,
         "segments_f1": label_f1(segments, true).micro,
     }
-
-
-def _int16(waveform: np.ndarray) -> np.ndarray:
-    """As audio travels between the stages of a run."""
-    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)[: WINDOW_SECONDS * SAMPLE_RATE]
 
 
 def _bpe(work: Path, name: str) -> str:

@@ -9,6 +9,7 @@ from mats_core.soundworld.language import QUESTION_KINDS
 from mats_core.soundworld.made.ablation import MEMORY_ENTRIES
 from mats_core.soundworld.made.build import PRETRAIN_CLIPS
 from mats_core.soundworld.made.text_training import ABLATION_STEPS, RECORDS, ROUNDS, STEPS, training_settings
+from mats_core.soundworld.made.trust import TASKS
 
 
 def model_card(
@@ -53,8 +54,20 @@ differ by up to 12 dB; background noise lies 10 to 40 dB below; the room is dry 
 `mats soundworld evaluate` measure it.
 {minutes}{chosen}
 {measured_table(numbers, ablation)}
-
+{trust_told(numbers)}
 Label F1 by kind, captions: {_rounded(numbers["captions"]["per_kind"], 2)}.
+"""
+
+
+def trust_told(numbers: dict[str, Any]) -> str:
+    """What the card says of confidence; nothing of a model without."""
+    if not numbers.get("trust"):
+        return ""
+    return """
+Its `confidence` was fitted on validation clips (`mats soundworld calibrate`). Of test clips, upwards the share of
+answers that was right, by confidence (`mats soundworld evaluate --picture`):
+
+![Confidence against the share of answers that was right](../../../docs/reliability.svg)
 """
 
 
@@ -79,6 +92,11 @@ def measured_table(numbers: dict[str, Any], ablation: dict[str, Any] | None) -> 
         if q := numbers["questions"].get(kind):
             prior = f"answer prior {q['prior']:.3f}; {q['questions']} questions"
             rows.append((f"questions, {kind}", q["accuracy"], prior))
+    for task, trust in numbers.get("trust", {}).items():
+        told = f"calibration error {trust['ece']:.3f}; {trust['right']:.3f} of {trust['answers']} answers are right"
+        if trust["auroc_interval"]:  # else all are right, or all wrong
+            told = "{:.3f} to {:.3f}; ".format(*trust["auroc_interval"]) + told
+        rows.append((f"confidence, {TASKS[task]}, AUROC", "" if trust["auroc"] is None else trust["auroc"], told))
     for when in ("before", "after"):
         apart = f"mean cosine of pairs; centroids {gap[when]['centroid_distance']:.3f} apart"
         rows.append((f"gap {when} Santa", gap[when]["pair_cosine"], apart))

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms of many clips of the embedded world, synthesised in parallel."""
+"""Sounds of many clips of the embedded world, synthesised in parallel, and their log-mel spectrograms."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mats_core.soundworld.synth import render
 WINDOW_SECONDS = 5
 HOP = 320
 FFT = 1024
+FEW_CLIPS = 200  # which other processes would not make sooner
 MELS = 64
 LOW_HZ, HIGH_HZ = 50, 7800
 FRAMES = WINDOW_SECONDS * SAMPLE_RATE // HOP + 1
@@ -60,12 +61,29 @@ def _one(job: tuple[str, int]) -> np.ndarray:
     return log_mel(render(clip_recipe(*job))).astype(np.float16)
 
 
+def _samples(job: tuple[str, int]) -> np.ndarray:
+    """As sound travels between the stages of a run: int16 [T], at most a window."""
+    waveform = render(clip_recipe(*job))
+    return np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)[: WINDOW_SECONDS * SAMPLE_RATE]
+
+
 def mel_spectrograms(split: str, count: int, start: int = 0, processes: int | None = None) -> Iterator[np.ndarray]:
     """Yield float16 [frames, mels] of recipes ``start … start + count`` of a split, in order."""
-    jobs = [(split, i) for i in range(start, start + count)]
+    yield from _in_parallel(_one, [(split, i) for i in range(start, start + count)], processes)
+
+
+def waveforms(split: str, count: int, processes: int | None = None) -> Iterator[np.ndarray]:
+    """Yield the sounds of a split's first recipes, int16 [T] at SAMPLE_RATE, in order."""
+    jobs = [(split, i) for i in range(count)]
+    yield from _in_parallel(_samples, jobs, processes) if count > FEW_CLIPS else map(_samples, jobs)
+
+
+def _in_parallel(
+    make: Callable[[tuple[str, int]], np.ndarray], jobs: list[tuple[str, int]], processes: int | None
+) -> Iterator[np.ndarray]:
     # note: a worker is ended by SIGTERM, which the command line has made a Ctrl-C
     with multiprocessing.get_context("fork").Pool(processes, signal.signal, (signal.SIGTERM, signal.SIG_DFL)) as pool:
-        yield from pool.imap(_one, jobs, chunksize=32)
+        yield from pool.imap(make, jobs, chunksize=32)
 
 
 def cached_mels(folder: Path, split: str, count: int, log: Callable[[str], None] = print) -> np.ndarray:

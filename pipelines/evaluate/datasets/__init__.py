@@ -5,6 +5,7 @@
     folder             where a data set's audio lies; what a reader collects
     readers            CSV and TSV files, JSON lists, names of files: `reader: table`, `records`, `names`
     asked              ids of the clips a set asks, where they come from: what is left out of training
+    corrections_reader  answers of a run that people put right: `reader: corrections`
     soundworld_reader  clips of the embedded world: `reader: soundworld`
 
 Public is what is exported here; `pipelines.evaluate` and jobs import it. A new data set is a YAML file; a new layout of

@@ -13,7 +13,7 @@ from mats_core.scoring import Answers, Item, LabelSet
 from mats_core.scoring.chat import air_bench_lines
 from mats_core.scoring.choices import mmau_records
 from mats_core.storage.uris import Uri
-from pipelines.evaluate.datasets import readers
+from pipelines.evaluate.datasets import corrections_reader, readers
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, FoundItems
 from pipelines.published.folder import AS_PUBLISHED, list_folder
@@ -22,6 +22,7 @@ READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "table": readers.read_table,
     "names": readers.read_names,
     "records": readers.read_records,
+    "corrections": corrections_reader.read,
 }
 SOUNDWORLD = "soundworld"
 

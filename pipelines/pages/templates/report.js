@@ -6,7 +6,7 @@
   var entries = Array.prototype.map.call(list.children, function (card) {
     var d = card.dataset;
     return {card: card, order: +d.order, name: d.name, length: +d.length, f1: +d.f1, slips: +d.slips, labelled: d.labelled === "1",
-            broken: d.broken === "1", gone: d.gone === "1", heard: d.heard === "1", search: d.search};
+            sure: d.sure === "" ? 2 : +d.sure, broken: d.broken === "1", gone: d.gone === "1", heard: d.heard === "1", search: d.search};
   });
   var limit = AT_ONCE;
   var kinds = {
@@ -23,6 +23,7 @@
     name: function (a, b) { return a.name.localeCompare(b.name); },
     longest: function (a, b) { return b.length - a.length || a.order - b.order; },
     shortest: function (a, b) { return (a.length || Infinity) - (b.length || Infinity) || a.order - b.order; },
+    unsure: function (a, b) { return a.sure - b.sure || a.order - b.order; },
     worst: function (a, b) { return a.f1 - b.f1 || a.order - b.order; }
   };
   function make(tag, kind, text) {
@@ -64,7 +65,13 @@
       var part = make("section", "part bare"), box = make("div");
       if (parts.length > 1) { box.appendChild(make("p", "when", at(p[0]) + " – " + at(p[1]))); }
       if (p[2]) { box.appendChild(make("p", "question", p[2])); }
-      box.appendChild(make("p", "answer", p[3] || "(no words)"));
+      var answer = make("p", "answer"), words = p[3] || "(no words)";
+      answer.appendChild(p[8] ? make("span", "held", words) : document.createTextNode(words));
+      if (p[7] !== undefined) {
+        answer.appendChild(document.createTextNode(" "));
+        answer.appendChild(make("span", "sure-of " + (p[7] < 0.5 ? "low" : p[7] >= 0.9 ? "high" : "mid"), Math.round(100 * p[7]) + " %"));
+      }
+      box.appendChild(answer);
       if (p[4]) { box.appendChild(make("p", "truth", "Recipe: " + p[4])); }
       part.appendChild(box);
       card.appendChild(part);
@@ -106,10 +113,11 @@
       if (!line) { return; }
       var it = JSON.parse(line);
       entries.push({packed: it, order: it.o || 0, name: it.n, length: it.l || 0, f1: it.f === undefined ? 2 : it.f, slips: it.s || 0,
-                    labelled: it.f !== undefined, broken: !!it.b, gone: !!it.g, heard: false});
+                    labelled: it.f !== undefined, sure: it.u === undefined ? 2 : it.u, broken: !!it.b, gone: !!it.g, heard: false});
     });
     arrange();
   }
+  if (!packed && sort.value === "unsure") { arrange(); }
   if (packed && window.DecompressionStream) {
     shown.textContent = "reading …";
     var raw = atob(packed.textContent), bytes = new Uint8Array(raw.length);

@@ -203,10 +203,12 @@ def test_a_mapped_memory_takes_no_memory_of_its_own(tmp_path: Path) -> None:
     """164 MB of vectors (a thousand, 40 times over) are loaded and asked: processes of a machine share the file."""
     rows = _unit(1000, 1024).numpy()
     empty = faiss_index.empty_index(rows[:8], "float32", rows)
-    shard = faiss_index.from_bytes(faiss_index.to_bytes(empty))
-    faiss_index.fill(shard, rows, 0)
-    (tmp_path / "shard").write_bytes(faiss_index.to_bytes(shard))
-    fingerprint = faiss_index.merge_shards(empty, [tmp_path / "shard"] * 40, tmp_path / "index.faiss")
+    for number in range(40):
+        shard = faiss_index.from_bytes(faiss_index.to_bytes(empty))
+        faiss_index.fill(shard, rows, 1000 * number)
+        (tmp_path / f"shard{number}").write_bytes(faiss_index.to_bytes(shard))
+    shards = [tmp_path / f"shard{number}" for number in range(40)]
+    fingerprint = faiss_index.merge_shards(empty, shards, tmp_path / "index.faiss")
     note = {"fingerprint": fingerprint, "dim": 1024, "count": 40_000, "clusters": 8, "storage": "float32"}
     (tmp_path / "memory.json").write_text(json.dumps(note))
     size = (tmp_path / "index.faiss").stat().st_size

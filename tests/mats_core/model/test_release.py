@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from mats_core import load_model
 from mats_core.errors import SettingsError
 from mats_core.memory.noise import inject_noise
 from mats_core.memory.santa import SantaMemory
+from mats_core.model.config import Part
 from mats_core.model.model import MatsModel
 from mats_core.model.release import import_reference, import_with_report, read_checkpoint
 from tests.conftest import COPIED_REFERENCE, SHARED_REFERENCE
@@ -370,3 +372,32 @@ def test_truncated_and_missing_checkpoints(reference_dir: Path, tmp_path: Path) 
     assert "this file is empty; give a checkpoint" in refused(b"")
     with pytest.raises(SettingsError, match=r"checkpoint: .*none\.pth"):
         read_checkpoint(str(tmp_path / "none.pth"))
+
+
+class _Clap:
+    """An encoder of the checkpoint's 1024 dimensions whose texts are `apart` from one another."""
+
+    dim, fingerprint = 1024, "f" * 64
+
+    def __init__(self, apart: float) -> None:
+        self.apart = apart
+
+    def embed_text(self, texts: Any) -> torch.Tensor:
+        draws = torch.randn(len(texts), self.dim, generator=torch.Generator().manual_seed(0))
+        return F.normalize(self.apart * F.normalize(draws, dim=-1) + torch.eye(self.dim)[0], dim=-1)
+
+
+@pytest.mark.parametrize(("apart", "said"), [(2.0, "0.197"), (0.3, "0.9"), (0.01, "")])
+def test_an_import_says_how_far_claps_texts_are_apart_and_refuses_a_collapsed_one(
+    reference_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float, said: str
+) -> None:
+    part = Part(uri=str(tmp_path / "clap"), fingerprint="f" * 64)
+    monkeypatch.setattr("mats_core.model.release.load_encoder_part", lambda *_: (_Clap(apart), part))
+    given = (reference_dir / "checkpoint_29.pth", reference_dir / "llm", tmp_path / "out", tmp_path / "clap")
+    if not said:
+        with pytest.raises(SettingsError, match=r"^clap: the text tower of .*clap has collapsed.*cosine of 0\.99"):
+            import_with_report(*given)
+        assert not list((tmp_path / "out").iterdir())
+        return
+    (line,) = (line for line in import_with_report(*given).lines() if line.startswith("clap: "))
+    assert f"mean cosine {said}" in line and ("hardly told apart" in line) == (apart < 1)

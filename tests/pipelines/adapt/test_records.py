@@ -15,6 +15,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.model import MatsModel, load_model
 from pipelines.adapt.records import AT_ONCE, QUESTIONS, answer_memory, new_records, text_files
 from pipelines.data.corpus import FileReport
+from pipelines.output.corrections import Corrections
 from tests.tiny import make_tiny_model
 
 
@@ -53,6 +54,26 @@ def test_corrected_answers_of_a_run(tmp_path: Path) -> None:
         ("caption", "A theremin wails.", "A theremin wails."), ("cla_label", "Theremin, rain", "Theremin, rain"),
     ]  # fmt: skip
     assert dict(report.problems) == {"missing_output": 1, "missing_caption": 1}  # what stands for the sound of "Yes"?
+
+
+def test_what_was_put_right_in_a_run(tmp_path: Path) -> None:
+    said = Corrections(str(tmp_path / "out"))
+    row = {"row_id": 0, "uri": "/a.wav", "start_s": 0.0, "task": "caption", "text": "A cat."}
+    said.correct(row, 0, "Ann", {"text": "A theremin wails."})
+    said.correct(
+        {**row, "row_id": 1, "task": "QA", "question": "Is it low?", "text": "no"}, 0, "Ann", {"mark": "right"}
+    )
+    said.correct({**row, "row_id": 2, "uri": "/b.wav"}, 0, "Ann", {"mark": "wrong"})
+    found, report = records(tmp_path / "out")
+    told = [(each["task"], each["caption"], each["instruction"], each["output"]) for each in found]
+    assert told == [
+        ("caption", "A theremin wails.", "", "A theremin wails."), ("QA", "A theremin wails.", "Is it low?", "no"),
+    ]  # fmt: skip
+    assert (report.records, report.bad) == (2, 0)
+    (before,) = text_files([str(tmp_path / "out")])
+    said.correct(row, 1, "Bob", {"text": "A saw."})
+    (after,) = text_files([str(tmp_path / "out")])
+    assert before.version != after.version, "what is said later is another text"
 
 
 def test_whole_records_are_taken_as_they_are(tmp_path: Path) -> None:

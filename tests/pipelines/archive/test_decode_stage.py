@@ -13,8 +13,8 @@ import soundfile
 
 from mats_core.audio.decode import decode
 from mats_core.audio.signatures import AUDIO_EXTENSIONS
+from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner, decoders_worth
-from pipelines.archive.stages import DecodeStage
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import open_input

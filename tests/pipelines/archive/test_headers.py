@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mats_core.audio.windows import chunk_starts
-from pipelines.archive.headers import chunk_id
+from pipelines.archive.headers import Rowing, chunk_id
 
 
 @pytest.mark.parametrize("seconds", [0.3, 59.99, 60.0, 60.04, 60.06, 119.0, 180.0, 3601.0])
@@ -25,3 +25,24 @@ def test_a_chunk_id_knows_path_version_and_start_only() -> None:
     ids = {chunk_id(p, v, s) for p in ("a.wav", "b.wav") for v in ("1", "2") for s in (0.0, 60.0)}
     assert len(ids) == 8
     assert chunk_id("a.wav", "1", 60.0) == chunk_id("a.wav", "1", 60.0000001)
+
+
+def test_rows_are_minutes_files_or_the_windows_of_their_chunks() -> None:
+    minutes, files, windows = (Rowing(per, 7.0, 48_000) for per in ("minute", "file", "window"))
+    assert minutes.starts(58.0, 56.0) == [(0.0, 56.0), (56.0, None)]
+    assert files.starts(58.0, 56.0) == [(0.0, None)]
+    full = [(7.0 * at, 7.0) for at in range(8)]
+    assert windows.starts(58.0, 56.0) == [*full, (56.0, None)]  # the last chunk is shorter than a window
+    assert windows.starts(66.0, 56.0) == [*full, (56.0, 7.0), (59.0, None)]  # moved back to end with its chunk
+    assert windows.starts(56.03, 56.0) == [*full[:-1], (49.0, None)]  # a rest belongs to the window before
+    assert windows.starts(3.0, 56.0) == windows.starts(None, 56.0) == [(0.0, None)]
+
+
+def test_the_windows_of_a_known_chunk_are_rows_of_their_own() -> None:
+    chunk = {"chunk_id": "x", "version": "1", "start_s": 56.0, "duration_s": 10.0, "last": True, "error_code": None}
+    found = Rowing("window", 7.0, 48_000).within(chunk)
+    told = [(row["start_s"], row["duration_s"], row["last"]) for row in found]
+    assert told == [(56.0, 7.0, False), (59.0, 7.0, True)]
+    assert len({row["chunk_id"] for row in found} | {"x"}) == 3
+    assert Rowing().within(chunk) == [chunk]
+    assert Rowing("window", 7.0, 48_000).within({**chunk, "error_code": "not_found"})[0]["start_s"] == 56.0

@@ -13,16 +13,10 @@ import soundfile
 import mats_core
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.archive.decode_stage import DecodeStage, decode_stage
 from pipelines.archive.headers import Scanner
-from pipelines.archive.stages import (
-    AnswerStage,
-    DecodeStage,
-    EmbedStage,
-    ModelSpec,
-    answer_stage,
-    decode_stage,
-    embed_stage,
-)
+from pipelines.archive.model_spec import ModelSpec
+from pipelines.archive.stages import AnswerStage, EmbedStage, answer_stage, embed_stage
 from pipelines.archive.work_list import WorkList, shard_table
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import open_input

@@ -11,8 +11,8 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.archive import work_list
+from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
-from pipelines.archive.stages import DecodeStage
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import Entry, Input, open_input

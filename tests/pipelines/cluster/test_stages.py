@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.archive.caption import caption_job
+from pipelines.archive.decode_stage import decode_stage, fetch_stage
+from pipelines.archive.model_spec import ModelSpec
 from pipelines.archive.run import run_rows
-from pipelines.archive.stages import HANDED_ON, ModelSpec, answer_stage, decode_stage, embed_stage, fetch_stage
+from pipelines.archive.stages import HANDED_ON, answer_stage, embed_stage
 from pipelines.archive.work_list import work_schema
 from pipelines.cluster.plan import Plan
 from pipelines.cluster.stages import Stage, check_stages

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.data import parquet
 from pipelines.data.embeddings import (
     EmbeddingsFacts,
+    check_spread,
     copy_facts,
     has_facts,
     list_parts,
@@ -116,3 +119,29 @@ def test_parts_are_those_of_the_table_and_hold_what_its_facts_say(tmp_path: Path
         part_rows(uri, 3)
     with pytest.raises(SettingsError, match=r"^embeddings: .*part-1\.parquet cannot be read .no whole Parquet file"):
         list(read_part(last, 1))
+
+
+def _write_rows(folder: Path, facts: EmbeddingsFacts, vectors: np.ndarray) -> None:
+    """A table in two parts."""
+    half = len(vectors) // 2
+    for number, rows in enumerate((vectors[:half], vectors[half:])):
+        if facts.kind == "text":
+            flat = pa.array(rows.astype(np.float16).reshape(-1), pa.float16())
+            table = pa.table({"embedding": pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])})
+        else:
+            windows = [[{"start_s": 0.0, "weight": 7.0, "embedding": each.tolist()}] for each in rows] + [None]
+            table = pa.table({"windows": pa.array(windows)})
+        parquet.write(str(folder / "embeddings" / f"part-{number:06d}.parquet"), table)
+
+
+@pytest.mark.parametrize("told", [TEXT, AUDIO])
+def test_a_table_whose_rows_are_all_alike_is_refused_with_the_figure(tmp_path: Path, told: dict[str, Any]) -> None:
+    facts = EmbeddingsFacts(str(tmp_path), **told)
+    draw = np.random.default_rng(0)
+    _write_rows(tmp_path, facts, 1 + 0.001 * draw.normal(size=(40, 4)))
+    with pytest.raises(SettingsError, match=r"^data: the vectors of .* are all alike: 40 .* cosine of 1\.0000"):
+        check_spread(facts, "data")
+    _write_rows(tmp_path, facts, draw.normal(size=(40, 4)))
+    check_spread(facts, "data")
+    _write_rows(tmp_path, facts, np.ones((20, 4)))  # too few to be judged
+    check_spread(facts, "data")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from mats_core.storage.uris import redacted
+from pipelines.archive.decode_stage import DecodeStage
 from pipelines.archive.headers import Scanner
-from pipelines.archive.stages import DecodeStage
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.stages import StageContext
 from pipelines.data.inputs import Entry, Input

@@ -16,19 +16,21 @@ ROWS = pa.table({"row_id": [7], "entry_id": [1], "uri": ["a.wav"], "last": [True
 ANSWER: dict[str, Any] = {
     "text": ["a bell"], "segments": [None], "model_fingerprint": ["m"], "run_id": ["r"], "decoded_s": [1.0],
     "complete": [True], "lost_s": [0.0], "peak_dbfs": [-3.0], "rms_dbfs": [-20.0], "clipped": [0.0], "silent": [False],
-    "embedding": [[0.5]], "neighbors": [None],
+    "embedding": [[0.5]], "neighbors": [None], "logprob": [-0.5], "clap_score": [0.5], "confidence": [0.9],
+    "text_unsure": [None],
 }  # fmt: skip
 
 
 SOUND = ["complete", "lost_s", "peak_dbfs", "rms_dbfs", "clipped", "silent"]
+TRUST = ["logprob", "clap_score", "confidence", "text_unsure"]
 
 
 def test_a_setting_asks_for_its_column() -> None:
     names = [column.name for column in output_columns("caption", OFF)]
-    assert names == ["row_id", "decoded_s", "text", "segments", "model_fingerprint", "run_id", *SOUND]
+    assert names == ["row_id", "decoded_s", "text", "segments", "model_fingerprint", "run_id", *SOUND, *TRUST]
     both = SimpleNamespace(with_embedding=True, explain=True)
     assert [column.name for column in output_columns("caption", both)] == [
-        *(*names[:-6], "embedding", "neighbors", *SOUND),
+        *(*names[:-10], "embedding", "neighbors", *SOUND, *TRUST),
     ]
     sounds = ["row_id", "last", "decoded_s", "windows", "run_id", *SOUND]
     assert [column.name for column in output_columns("embed-audio", both)] == sounds
@@ -37,7 +39,7 @@ def test_a_setting_asks_for_its_column() -> None:
 def test_what_only_the_run_needs_goes_and_what_the_job_adds_comes() -> None:
     answers = with_output(ROWS, "caption", OFF, ANSWER)
     told = ["row_id", "uri", "mine", "decoded_s", "text", "segments", "model_fingerprint", "run_id"]
-    assert answers.schema.names == [*told, *SOUND]
+    assert answers.schema.names == [*told, *SOUND, *TRUST]
     assert answers.schema.field("segments").type == schemas.SEGMENTS_TYPE
     stored = with_column(ROWS, "decoded_s", [1.0], pa.float64())
     embedded = with_output(

@@ -46,6 +46,7 @@ class StandIn:
 
     def __init__(self, say: Say, dim: int = 128) -> None:
         self.say, self.dim = say, dim
+        self.sure: Callable[[dict[str, Any]], float] | None = None  # the confidence of a row; without it there is none
         self.heard: list[str] = []
         self.captioned: list[CaptionSettings] = []
 
@@ -76,6 +77,8 @@ class StandIn:
         for row in rows:
             row["text"] = self.say({**row, "bridge": settings.bridge, "mix": settings.santa_mix})
             failed = row["text"] is None
+            if self.sure is not None:
+                row["confidence"] = None if failed else self.sure(row)
             row.update(error_code="decode_failed" if failed else None, error_message="broken" if failed else None)
             row.update(start_s=0.0, decoded_s=5.0, embedding=vector(row["uri"], self.dim).tolist())
             row.pop("windows", None)

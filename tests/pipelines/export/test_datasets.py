@@ -3,13 +3,17 @@ from __future__ import annotations
 import io
 import json
 import os
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from mats_core.errors import SettingsError
+from mats_core.storage.uris import row_uri
 from pipelines.export.run import run_export
 from tests.pipelines.export.made_up import HOSTILE, RATE, answer_rows, archive, write_answers
 
@@ -106,3 +110,23 @@ def test_a_folder_of_something_else_is_refused(run: tuple[Path, dict[str, np.nda
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     with pytest.raises(SettingsError, match="has files in it"):
         run_export(run=run[0], output=tmp_path / "mine", to="hf", overwrite=True)
+
+
+@pytest.mark.processes
+def test_a_row_of_one_channel_or_of_a_parquet_file_is_handed_on_as_it_was_heard(tmp_path: Path) -> None:
+    time = np.arange(2 * RATE) / RATE
+    left, right = (np.rint(9000 * np.sin(2 * np.pi * hertz * time)).astype(np.int16) for hertz in (300, 700))
+    soundfile.write(tmp_path / "both.wav", np.stack([left, right], axis=1), RATE)
+    inside = (tmp_path / "both.wav").read_bytes()
+    pq.write_table(pa.table({"audio": [inside]}), tmp_path / "a.parquet")
+    uris = [str(tmp_path / "both.wav"), row_uri(tmp_path / "a.parquet", 0, "audio", "both.wav")]
+    run = write_answers(tmp_path / "run", answer_rows(uris, ["a", "b"], only_channel=[1, 0]))
+    run_export(run=run, output=tmp_path / "wds", to="webdataset")
+    with tarfile.open(tmp_path / "wds" / "shard-000000.tar") as tar:
+        sounds = [tar.extractfile(name).read() for name in tar.getnames() if name.endswith("flac")]  # type: ignore[union-attr]
+    for heard, wanted in zip(sounds, (right, left), strict=True):
+        np.testing.assert_array_equal(soundfile.read(io.BytesIO(heard), dtype="int16")[0], wanted)
+    run_export(run=run, output=tmp_path / "whole", to="webdataset", per="file")
+    with tarfile.open(tmp_path / "whole" / "shard-000000.tar") as tar:
+        whole = [tar.extractfile(name).read() for name in tar.getnames() if name.endswith("wav")]  # type: ignore[union-attr]
+    assert whole == [inside, inside]

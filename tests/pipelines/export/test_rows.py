@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.compact import run_compact
 from pipelines.data.schemas import SEGMENTS_TYPE
-from pipelines.export.rows import columns_of, joined, read_rows
+from pipelines.export.rows import columns_of, joined, read_rows, windows_of
+from pipelines.settings.compact import CompactSettings
 from tests.pipelines.export.made_up import answer_rows, write_answers
 
 URIS = ["a.wav", "a.wav", "b.wav", "c.wav", "c.wav", "c.wav"]
@@ -70,3 +73,27 @@ def test_a_file_is_as_loud_as_its_chunks_together() -> None:
     whole = joined([loud, quiet, lost])
     assert whole["peak_dbfs"] == -1.0 and whole["rms_dbfs"] == pytest.approx(-10.0 - 6.0206, abs=1e-3)
     assert whole["clipped"] == pytest.approx(0.025) and whole["silent"] is False
+
+
+def test_a_file_is_as_sure_as_its_least_sure_answer_and_a_window_is_not_told() -> None:
+    chunk = {"text": "a", "error_code": None, "error_message": None, "decoded_s": 60.0, "start_s": 0.0}
+    sure = {**chunk, "logprob": -0.1, "clap_score": 0.8, "confidence": 0.9, "text_unsure": None}
+    unsure = {**chunk, "text": None, "logprob": -0.7, "clap_score": 0.9, "confidence": 0.4, "text_unsure": "b"}
+    silent = {**chunk, "text": "Silence.", "logprob": None, "clap_score": None, "confidence": None, "text_unsure": None}
+    whole = joined([sure, unsure, silent])
+    assert (whole["logprob"], whole["clap_score"], whole["confidence"]) == (-0.7, 0.8, 0.4)
+    assert (whole["text"], whole["text_unsure"]) == ("a\nSilence.", "b")
+    assert joined([silent])["confidence"] is None
+    (window,) = windows_of({**sure, "segments": [{"start_s": 0.0, "end_s": 5.0, "text": "c"}]})
+    assert (window["text"], window["logprob"], window["confidence"]) == ("c", None, None)
+
+
+@pytest.mark.parametrize("values", [["dog", "a/b=c", None, "dog", "ü", "dog"], [1, 2, 2, 1, None, 1], [True] * 6])
+def test_the_column_that_folders_of_a_compaction_are_named_by_is_there_again(tmp_path: Path, values: list[Any]) -> None:
+    run = write_answers(tmp_path / "run", answer_rows(URIS, TEXTS, kind=values), parts=2)
+    run_compact(CompactSettings(input=str(run), output=str(tmp_path / "few"), partition_by="kind"))
+    found = list(read_rows(str(tmp_path / "few"), per="chunk"))
+    assert [(row["row_id"], row["kind"]) for row in found] == list(enumerate(values))
+    assert "kind" in columns_of(str(tmp_path / "few"))
+    chosen = read_rows(str(tmp_path / "few"), where="kind is not null")
+    assert [row["kind"] for row in chosen] == [value for value in values if value is not None]

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.data.schemas import SEGMENTS_TYPE
+from pipelines.export.rows import read_rows
 from pipelines.export.run import run_export
+from pipelines.output.corrections import Corrections
 from tests.pipelines.export.made_up import answer_rows, write_answers
+from tests.pipelines.pages.made_up import tone, wav
 
 
 def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
@@ -41,3 +49,44 @@ def test_without_an_output_it_lies_beside_the_run(tmp_path: Path) -> None:
     for kind, place in (("csv", "run.csv"), ("vtt", "run-vtt"), ("lhotse", "run-lhotse.jsonl.gz")):
         assert run_export(run=run, to=kind).output == str(tmp_path / place)
         assert (tmp_path / place).exists()
+
+
+def test_what_was_put_right_is_exported_with_who_and_when(tmp_path: Path) -> None:
+    segments = [[{"start_s": 0.0, "end_s": 1.0, "text": "old"}], None, None]
+    rows = answer_rows(["a.wav", "b.wav", "c.wav"], ["x", "y", "z"], segments=pa.array(segments, SEGMENTS_TYPE))
+    run = write_answers(tmp_path / "run", rows)
+    first, second, _ = read_rows(str(run))
+    said = Corrections(str(run))
+    said.correct(first, 0, "=Ann", {"text": "better"})
+    said.correct(second, 0, "Bob", {"mark": "right", "labels": ["rain"]})
+    run_export(run=run, output=tmp_path / "a.csv", to="csv")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        told = list(csv.DictReader(file))
+    assert [each["text"] for each in told] == ["better", "y", "z"]
+    assert [each["corrected_from"] for each in told] == ["x", "", ""]
+    assert [each["corrected_by"] for each in told] == ["'=Ann", "Bob", ""], "a name is no formula"
+    assert told[1]["corrected_mark"] == "right" and told[1]["corrected_labels"] == '["rain"]'
+    assert told[0]["corrected_at"].endswith("Z")
+    run_export(run=run, output=tmp_path / "own.csv", to="csv", uncorrected=True)
+    assert "corrected_by" not in (tmp_path / "own.csv").read_text() and ",x," in (tmp_path / "own.csv").read_text()
+    run_export(run=run, output=tmp_path / "texts", to="vtt")
+    assert "better" in (tmp_path / "texts" / "a.vtt").read_text(), "segments that said otherwise are gone"
+    chosen = run_export(run=run, output=tmp_path / "b.jsonl", to="jsonl", where="corrected_by IS NOT NULL")
+    assert chosen.rows == 2
+    run_export(run=run, output=tmp_path / "files.jsonl", to="jsonl", per="file")
+    whole = json.loads((tmp_path / "files.jsonl").read_text().splitlines()[0])
+    assert (whole["text"], whole["corrected_from"], whole["corrected_by"]) == ("better", "x", "=Ann")
+
+
+@pytest.mark.processes
+def test_a_data_set_that_was_begun_before_a_correction_is_not_gone_on_with(tmp_path: Path) -> None:
+    wav(tmp_path / "a.wav", tone(300, 1.0))
+    run = write_answers(tmp_path / "run", answer_rows([str(tmp_path / "a.wav")], ["x"]))
+    run_export(run=run, output=tmp_path / "hf", to="hf")
+    Corrections(str(run)).correct(next(read_rows(str(run))), 0, "Ann", {"text": "better"})
+    with pytest.raises(SettingsError):
+        run_export(run=run, output=tmp_path / "hf", to="hf")
+    run_export(run=run, output=tmp_path / "hf", to="hf", overwrite=True)
+    (part,) = (tmp_path / "hf").rglob("*.parquet")
+    (row,) = pq.read_table(part).to_pylist()
+    assert row["text"] == "better" and row["corrected_by"] == "Ann"

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipelines.pages.charts import MOST_POINTS, Point, curve_svg, history_svg, terminal_plot
+from pipelines.pages.charts import MOST_POINTS, Point, curve_svg, history_svg, reliability_svg, terminal_plot
 
 
 def test_a_picture_has_a_line_a_name_and_round_ticks() -> None:
@@ -25,6 +25,21 @@ def test_long_curves_are_thinned_to_their_means() -> None:
     points = (line.get("points") or "").split()
     assert len(points) == MOST_POINTS
     assert len({point.split(",")[1] for point in points}) == 1  # 0, 1, 0, 1, … is 0.5 everywhere
+
+
+def test_confidence_that_comes_true_lies_on_the_diagonal() -> None:
+    """A dot a bin, the larger the more answers; the line joins those that stand for enough of them."""
+    svg = reliability_svg(
+        "True?", {"captions": [(0.0, 0.0, 25), (0.5, 1.0, 1), (1.0, 1.0, 100)], "a < b": [(0.5, 0.5, 9)]}
+    )
+    root = ElementTree.fromstring(svg)
+    diagonal, line = (each.get("points") for each in root.iter("{http://www.w3.org/2000/svg}polyline"))
+    assert diagonal == line == "60.0,364.0 410.0,28.0"
+    dots = [each.get("r") for each in root.iter("{http://www.w3.org/2000/svg}circle")]
+    assert dots == ["4.5", "2.5", "7", "7"]
+    tips = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert tips[1] == "captions: 1 answers of confidence 0.500, 1.000 of them right"
+    assert (tips[3] or "").startswith("a < b")
 
 
 def test_nothing_to_draw_is_an_error() -> None:

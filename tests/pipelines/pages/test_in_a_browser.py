@@ -162,3 +162,23 @@ return [...document.body.querySelectorAll('*')].filter(written).map(e => {
   return [(a + 0.05) / (b + 0.05), large ? 3 : 4.5, e];
 }).filter(([ratio, least]) => ratio < least).map(([ratio, _, e]) => ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 120));
 """
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_least_sure_answers_come_first_with_and_without_a_picture(
+    browser: Any, tmp_path: Path, scheme: str, width: int
+) -> None:
+    sounds = [wav(tmp_path / "in" / f"{n}.wav", tone(220.0 * (n + 1), 1.0)) for n in range(6)]
+    sure = [0.9, 0.2, 0.7, 0.1, 0.95, 0.5]
+    rows = [row(n, uri, text=f"answer {n}", confidence=sure[n]) for n, uri in enumerate(sounds)]
+    out = tmp_path / "report.html"
+    write_report(write_run(tmp_path / "out", rows), out, max_files=2)
+    show(browser, out, width, scheme)
+    wait(browser, lambda b: len(b.find_elements("css selector", ".answer")) == 6)
+    texts = [each.text for each in browser.find_elements("css selector", ".answer")]
+    assert texts == [f"answer {n} {round(100 * sure[n])} %" for n in (3, 1, 5, 2, 0, 4)]
+    marks = browser.find_elements("css selector", ".sure-of")
+    assert len({each.value_of_css_property("color") for each in marks}) == 3  # low, middling, high
+    assert browser.execute_script(WIDER) == []
+    assert browser.execute_script(PALE) == []

@@ -14,6 +14,7 @@ import pytest
 
 from mats_core import storage
 from mats_core.errors import SettingsError
+from pipelines.output.corrections import Corrections
 from pipelines.pages.report import write_report
 from tests.pipelines.pages.made_up import Page, error, row, tone, wav, write_run
 
@@ -196,3 +197,16 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_decoded(tmp
             write_report(output, out)
         assert str(refused.value).startswith(f"out: no page can be written to {out}: {why}"), out
     storage.remove_tree("memory://report")
+
+
+@pytest.mark.processes
+def test_what_was_put_right_is_shown_with_what_the_model_said(tmp_path: Path) -> None:
+    rows = [row(at, wav(tmp_path / "in" / f"{at}.wav", tone(300, 1.0))) for at in range(3)]
+    run = write_run(tmp_path / "out", rows)
+    said = Corrections(run)
+    said.correct(rows[0], 0, "<b>Ann</b>", {"text": "A cat purrs."})
+    said.correct(rows[1], 0, "Bob", {"mark": "right", "labels": ["dog"]})
+    write_report(run, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text())
+    assert "A cat purrs." in page.text and "corrected by <b>Ann</b>; the model said: A dog barks." in page.text
+    assert "marked right by Bob; labels dog" in page.text and page.text.count(" by ") == 2

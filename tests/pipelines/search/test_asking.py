@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from mats_core.errors import SettingsError
 from mats_core.soundworld.recipe import clip_recipe
@@ -83,3 +84,12 @@ def test_a_run_of_another_encoder_is_refused(asker: Asker) -> None:
     asker.check("", "run")
     with pytest.raises(SettingsError, match="--model"):
         asker.check("another", "run")
+
+
+def test_words_are_refused_by_a_collapsed_text_tower_and_sounds_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asker = Asker("builtin", "cpu")
+    alike = torch.ones(32, 128) / 128**0.5
+    monkeypatch.setattr(asker.encoder, "embed_text", lambda texts: alike[: len(texts)])
+    with pytest.raises(SettingsError, match=r"^model: the text tower of builtin has collapsed.*cosine of 1\.0000"):
+        asker.text("a dog")
+    asker.check(asker.encoder.fingerprint, "a run")  # what --like needs

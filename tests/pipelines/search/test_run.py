@@ -81,6 +81,16 @@ def test_conditions_prune_and_captions_of_another_run(tmp_path: Path) -> None:
         opened.take_captions(str(other))
 
 
+def test_sounds_that_are_all_alike_are_searched_and_that_is_said(tmp_path: Path) -> None:
+    flat = np.ones((40, 32), np.float32) + 1e-3 * unit_vectors(40)
+    alike = write_run(tmp_path / "alike", chunk_rows(windows_of(flat / np.linalg.norm(flat, axis=1, keepdims=True))))
+    assert open_run(str(alike)).notes == [
+        "the windows' vectors are all alike (mean cosine 1.0000): a search tells nothing"
+    ]
+    run = write_run(tmp_path / "run", chunk_rows(windows_of(unit_vectors(40))))
+    assert open_run(str(run)).notes == []
+
+
 def test_nothing_allowed_is_nothing_found(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", chunk_rows(windows_of(unit_vectors(6))))
     assert _find(run, unit_vectors(1)[0], query="x", where="duration_s > 1000") == []

@@ -73,7 +73,7 @@ def test_help_lists_the_settings() -> None:
 def test_every_job_is_called_so_and_has_its_place_in_pipelines() -> None:
     """Each `run_…` of a command: what takes settings takes their names as well."""
     jobs = [name for name in pipelines.__all__ if name.startswith("run_")]
-    assert len(jobs) == 14
+    assert len(jobs) == 17
     for name in jobs:
         parameters = inspect.signature(getattr(pipelines, name)).parameters
         assert next(iter(parameters)) == "settings" and len(parameters) > 4, name

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.build_memory import run_build_memory
+from pipelines.text.caption_buckets import embedding_table
 
 
 @pytest.mark.parametrize(
@@ -42,3 +45,15 @@ def test_a_cut_part_is_refused(table: Path) -> None:
     part.write_bytes(part.read_bytes()[:500])
     with pytest.raises(SettingsError, match=r"^embeddings: .*part-00000\.parquet cannot be read"):
         run_build_memory(BuildMemorySettings(embeddings=str(table), output=str(table / "out")))
+
+
+def test_embeddings_that_are_all_alike_are_refused_before_ray(table: Path) -> None:
+    part = table / "embeddings" / "part-00000.parquet"
+    rows = pq.read_table(part)
+    flat = 1.0 + 0.001 * np.random.default_rng(0).standard_normal((100, 4))
+    same = embedding_table(rows.drop_columns(["embedding"]), flat.astype(np.float16))
+    pq.write_table(same, part, row_group_size=30)
+    settings = BuildMemorySettings(embeddings=str(table), output=str(table / "out"))
+    with pytest.raises(SettingsError, match=r"^embeddings: the vectors of .* are all alike: 100 .* cosine of 1\.0000"):
+        run_build_memory(settings)
+    assert not (table / "out").exists()

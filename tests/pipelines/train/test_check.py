@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mats_core.errors import SettingsError
+from pipelines.data import parquet
 from pipelines.settings.train import TrainSettings, as_begun, identity
-from pipelines.train.check import doubts
+from pipelines.text.caption_buckets import Caption, caption_table, embedding_table
+from pipelines.train.check import check_settings, doubts
 
 
 def settings(steps: int, **given: Any) -> TrainSettings:
@@ -52,3 +58,16 @@ def test_what_is_given_otherwise_is_not_taken_from_the_run_before() -> None:
     assert (found.training.warmup_steps, found.wordings, notes) == (5, "reference", [])
     longer, _ = as_begun(settings(200), begun)
     assert (longer.training.steps, longer.training.warmup_steps) == (200, 3000), "and the longer run is refused"
+
+
+def test_a_table_whose_rows_are_all_alike_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"caption": "a", "output": "b"}\n')
+    flat = np.ones((40, 4), np.float16)
+    captions = caption_table({f"{n:032x}": Caption(f"c{n}", {"a"}, 1) for n in range(40)})
+    parquet.write(str(tmp_path / "embeddings" / "part-00000.parquet"), embedding_table(captions, flat))
+    facts = {"encoder_fingerprint": "e" * 64, "dim": 4, "rows": 40, "status": "complete"}
+    (tmp_path / "_embeddings.json").write_text(json.dumps(facts))
+    data = [{"name": "a", "corpus": str(tmp_path / "corpus.jsonl")}]
+    given = {"output": str(tmp_path / "out"), "llm": "builtin", "encoder": "builtin", "embeddings": str(tmp_path)}
+    with pytest.raises(SettingsError, match=r"^embeddings: the vectors of .* are all alike: 40 .* cosine of 1\.0000"):
+        check_settings(TrainSettings(data=data, **given))

@@ -12,8 +12,10 @@ import yaml
 from mats_core.errors import SettingsError
 from mats_core.scoring import score
 from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set, load_items, missing
+from pipelines.output.corrections import Corrections
 from tests.pipelines.evaluate.datasets.test_readers import mmau_record, write
 
+CORRECTIONS = {"corrections", "corrections_labels", "corrections_qa"}
 ESC = "filename,fold,target,category,esc10,src_file,take\n"
 
 
@@ -66,7 +68,7 @@ def test_what_nobody_has_counted_is_about_so_many(tmp_path: Path) -> None:
 
 def test_every_set_says_how_many_items_it_has_but_those_whose_file_is_given() -> None:
     sets = {name: load_evaluation_set(name) for name in list_evaluation_sets()}
-    assert {name for name, each in sets.items() if not each.expected} == {"openaqa", "air_bench_chat"}
+    assert {name for name, each in sets.items() if not each.expected} - CORRECTIONS == {"openaqa", "air_bench_chat"}
     assert (sets["clotho_v2"].expected, sets["esc50"].expected) == (1045, 2000)
     counted = (
         (each, re.search(r"([0-9]{1,2} [0-9]{3}|[0-9]+) (?:clips|excerpts)", each.note)) for each in sets.values()
@@ -221,7 +223,7 @@ def test_a_date_that_is_none(tmp_path: Path) -> None:
         ({"task": "sing"}, "sing"),
         ({"colour": 1}, "colour"),
         ({"kind": "song"}, "kind"),
-        ({"reader": "scroll"}, "table, names, records, soundworld"),
+        ({"reader": "scroll"}, "table, names, records, corrections, soundworld"),
         ({"options": {"id": "{file}", "labels": "x"}}, "options.labels"),
         ({"judge": "air_bench"}, "its judge's file also has answer_gt, dataset_name"),
     ],
@@ -255,3 +257,33 @@ def test_soundworld_needs_nothing_and_is_the_same_each_time(tmp_path: Path) -> N
     choice = load_items(load_evaluation_set("soundworld_choice"), str(tmp_path / "a"), limit=3)
     for item in choice.items:
         assert item.answer in item.choices and len(set(item.choices)) == len(item.choices) > 1 and item.question
+
+
+def test_what_was_put_right_in_a_run_is_a_data_set(tmp_path: Path) -> None:
+    """Captions, labels and answers that are known to be right; of their own stretch; without what is gone or wrong."""
+    (tmp_path / "a.wav").write_bytes(b"RIFF")
+    said, uri = Corrections(str(tmp_path / "out")), str(tmp_path / "a.wav")
+
+    def say(row_id: int, task: str, text: str, change: dict[str, str], **facts: object) -> None:
+        row = {"row_id": row_id, "uri": uri, "start_s": 56.0, "decoded_s": 4.0, "task": task, "text": text, **facts}
+        said.correct(row, 0, "Ann", change)
+
+    say(0, "caption", "A dog.", {"text": "A cat."})
+    say(1, "caption", "A horn.", {"mark": "right"})
+    say(2, "caption", "A bell.", {"mark": "wrong"})
+    say(3, "caption", "Rain.", {"mark": "right"}, uri=str(tmp_path / "gone.wav"))
+    say(4, "cla_label", "rain", {"text": "Rain, wind, rain."})
+    say(5, "QA", "no", {"text": "Yes."}, question="Is it loud?")
+    root = str(tmp_path / "out")
+    captions = load_items(load_evaluation_set("corrections"), root)
+    assert [(i.item_id, i.references, i.start_s, i.end_s) for i in captions.items] == [
+        ("0", ("A cat.",), 56.0, 60.0), ("1", ("A horn.",), 56.0, 60.0),
+    ]  # fmt: skip
+    assert captions.left_out[0][0] == "3" and captions.left_out[0][1].startswith("audio not found")
+    (labels,) = load_items(load_evaluation_set("corrections_labels"), root).items
+    assert labels.labels == ("rain", "wind")
+    (asked,) = load_items(load_evaluation_set("corrections_qa"), root).items
+    assert (asked.question, asked.labels) == ("Is it loud?", ("yes",))
+    said.undo({"row_id": 5, "uri": uri}, 1, "Ann")
+    with pytest.raises(SettingsError, match="none that can be asked"):
+        load_items(load_evaluation_set("corrections_qa"), root)

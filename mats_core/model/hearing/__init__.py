@@ -1,0 +1,4 @@
+"""What was heard of a sound, before it is asked.
+
+grouping   clips of a minute → one of the whole file, or one a window
+"""

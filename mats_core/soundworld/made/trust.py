@@ -1,0 +1,129 @@
+"""How far the embedded model's confidence can be trusted: calibrating it on validation clips, measuring it on others.
+
+An answer is right where it names no wrong kind of sound and misses at most half of those that are there; to a question,
+where it is the answer (letter case and a final full stop aside).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mats_core.audio.levels import levels_of
+from mats_core.batches import raised
+from mats_core.confidence.calibration import Calibration
+from mats_core.confidence.fitting import Fitted, Judged, fit_calibration
+from mats_core.confidence.reliability import auroc, auroc_interval, calibration_error, reliability_bins
+from mats_core.model.asking import Clip, Request, ask_clips, embed_clips
+from mats_core.model.model import MatsModel, load_model
+from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, question
+from mats_core.soundworld.made.measure import accuracy
+from mats_core.soundworld.made.spectrograms import waveforms
+from mats_core.soundworld.recipe import Recipe, clip_recipe
+
+TASKS = {"caption": "captions", "cla_label": "labels", "QA": "questions"}
+"""What is judged, and as what it is told."""
+CLIPS = 2500
+QUESTIONS = 2
+"""Questions about each clip that a calibration is fitted on."""
+JUDGED_BY = "right: names no wrong kind of sound and misses at most half; to a question, the answer itself"
+_BATCH = 64
+
+
+def calibrate(
+    folder: Path,
+    clips: int = CLIPS,
+    log: Callable[[str], None] = print,
+    allow_parts: Sequence[str] = (),
+    rerank: int = 0,
+) -> Fitted:
+    """Fit the calibration of a model directory of the embedded world on validation clips, and write it there."""
+    model = load_model(str(folder), device="cpu", dtype="float32", allow_parts=allow_parts)
+    recipes = [clip_recipe("validation", index) for index in range(clips)]
+    judged = judged_answers(model, hear(model, "validation", clips, log), recipes, QUESTIONS, log, rerank)
+    data = f"{clips} validation clips of the embedded world"
+    fitted = fit_calibration(judged, model.fingerprint, data, JUDGED_BY, rerank)
+    fitted.calibration.save(folder)
+    return fitted
+
+
+def hear(model: MatsModel, split: str, count: int, log: Callable[[str], None]) -> list[Clip]:
+    """The first clips of a split, as the model hears them."""
+    found: list[Clip] = []
+    batch: list[np.ndarray] = []
+
+    def embed() -> None:
+        clips = raised(embed_clips(model, [(0.0, sound) for sound in batch], len(batch)))
+        found.extend(replace(c, levels=levels_of(sound)) for c, sound in zip(clips, batch, strict=True))
+        batch.clear()
+
+    for sound in waveforms(split, count):
+        batch.append(sound)
+        if len(batch) == _BATCH or len(found) + len(batch) == count:
+            embed()
+            if len(found) % (8 * _BATCH) == 0:
+                log(f"heard {len(found)}/{count} clips")
+    return found
+
+
+def judged_answers(
+    model: MatsModel,
+    clips: Sequence[Clip],
+    recipes: Sequence[Recipe],
+    questions: int = 1,
+    log: Callable[[str], None] = lambda _: None,
+    rerank: int = 0,
+) -> list[Judged]:
+    """The model's answers to every task, each right or wrong; `questions` of them about every clip."""
+    found = []
+    for task in TASKS:
+        for turn in range(questions if task == "QA" else 1):
+            asked = [_request(task, recipe, at, turn) for at, recipe in enumerate(recipes)]
+            requests = [request for request, _ in asked]
+            answers = raised(ask_clips(model, clips, requests, batch_size=_BATCH, rerank=rerank))
+            for at, (answer, (_, truth)) in enumerate(zip(answers, asked, strict=True)):
+                right = is_right(answer.text, truth)
+                if answer.signs is not None:
+                    found.append(Judged(task, answer.signs, right, str(at)))
+        log(f"asked for {TASKS[task]}")
+    return found
+
+
+def _request(task: str, recipe: Recipe, at: int, turn: int) -> tuple[Request, str | Recipe]:
+    """What is asked of a clip, and what is right."""
+    if task != "QA":
+        return Request(task), recipe
+    rng = np.random.default_rng([31, at, turn] if turn else [31, at])
+    content = Content.of(recipe, rng, attributes=1.0)
+    asked, truth, _ = question(content, rng, only=QUESTION_KINDS[(at + turn) % len(QUESTION_KINDS)])
+    return Request("QA", asked), truth
+
+
+def is_right(text: str, truth: str | Recipe) -> bool:
+    """Whether an answer is right, see above; truth: the answer to a question, or the recipe of what is heard."""
+    if isinstance(truth, str):
+        return accuracy([text], [truth]) == 1.0
+    named, there = set(parse_kinds(text)), set(truth.labels())
+    return named <= there and 2 * len(named) >= len(there)
+
+
+def trust_numbers(judged: Sequence[Judged], calibration: Calibration) -> dict[str, dict[str, Any]]:
+    """Task → calibration error, AUROC with its 95 % interval, share right, number of answers, and the bins of a
+    reliability picture (confidence, share right, answers)."""
+    numbers: dict[str, dict[str, Any]] = {}
+    for task in TASKS:
+        own = [each for each in judged if each.task == task]
+        pairs = [(calibration.confidence(task, each.signs), each.right) for each in own]
+        sure = [confidence for confidence, _ in pairs if confidence is not None]
+        right = [true for confidence, true in pairs if confidence is not None]
+        if sure:
+            numbers[task] = {
+                "ece": calibration_error(sure, right), "auroc": auroc(sure, right),
+                "auroc_interval": auroc_interval(sure, right), "right": float(np.mean(right)), "answers": len(right),
+                "bins": [[each.confidence, each.right, each.count] for each in reliability_bins(sure, right)],
+            }  # fmt: skip
+    return numbers

@@ -1,0 +1,156 @@
+"""What people have written into a drawn file: CSV of any spreadsheet, JSONL or XLSX → rows, and judgements as bool."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mats_core import storage
+from mats_core.errors import SettingsError, first_line
+
+RIGHT = frozenset([
+    "yes", "y", "yep", "yeah", "right", "correct", "ok", "okay", "good", "true", "t", "1", "pass", "passed", "+", "ja",
+    "j", "richtig", "wahr", "oui", "o", "vrai", "correcte", "juste", "si", "s", "verdadero", "sim", "vero", "giusto",
+])  # fmt: skip
+WRONG = frozenset([
+    "no", "n", "nope", "wrong", "incorrect", "bad", "false", "f", "0", "fail", "failed", "not", "nein", "falsch", "non",
+    "faux", "nao", "falso", "sbagliato", "✗", "✘", "☒", "❌",
+])  # fmt: skip
+TICKS = frozenset(["✓", "✔", "☑", "✅", "v", "*"])
+CROSS = "x"
+"""Right, as one crosses a box; wrong, where the column has other words or ticks for right and none for wrong."""
+UNSURE = frozenset([
+    "", "?", "??", "unsure", "unclear", "unknown", "skip", "n/a", "na", "none", "nan", "null", "-", "–",
+])  # fmt: skip
+NEEDED = ("row_id", "right", "stratum", "stratum_rows")
+_THOUSANDS = re.compile(r"\d{1,3}([.,'’ \u00a0\u202f]\d{3})+")
+DELIMITERS = (",", ";", "\t")
+ROW = "__row"
+"""Key of a row's number in its file, as a spreadsheet counts."""
+
+
+def read_judged(uri: str) -> list[dict[str, Any]]:
+    """The rows of a drawn file, by the lower-case names of its columns. SettingsError for one that cannot be read."""
+    shown, ending = storage.public_uri(uri), uri.lower().rpartition(".")[2]
+    remedy = "give the file that --out wrote, filled in"
+    readers = {"csv": _csv_rows, "jsonl": _json_rows, "xlsx": _sheet_rows}
+    if ending not in readers:
+        raise SettingsError(
+            "judge", f"{shown} is no .csv, .jsonl or .xlsx", "give the file that --out wrote, filled in"
+        )
+    try:
+        data = storage.read_bytes(uri)
+        rows = list(readers[ending](data))
+    except Exception as error:  # openpyxl raises anything
+        problem = f"{shown} cannot be read ({type(error).__name__}: {first_line(error)})"
+        raise SettingsError("judge", problem, remedy) from None
+    rows = [
+        {**row, ROW: at} for at, row in enumerate(rows, 2) if any(value not in (None, "") for value in row.values())
+    ]
+    lacking = [name for name in NEEDED if not any(name in row for row in rows)]
+    if lacking:
+        problem = f"{shown} has no column {', '.join(lacking)}" if rows else f"{shown} has no rows"
+        raise SettingsError("judge", problem, "give the file that --out wrote, with its columns, filled in")
+    return rows
+
+
+def _csv_rows(data: bytes) -> Iterator[dict[str, Any]]:
+    text = _decoded(data).lstrip("\ufeff")
+    if text[:4].lower() == "sep=":  # what a spreadsheet may say first
+        text = text.partition("\n")[2]
+    heading = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=heading.count)
+    csv.field_size_limit(1 << 24)
+    yield from _named(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def _decoded(data: bytes) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")  # an old spreadsheet's
+
+
+def _json_rows(data: bytes) -> Iterator[dict[str, Any]]:
+    for line in data.decode("utf-8-sig").splitlines():
+        if line.strip():
+            yield {str(name).strip().lower(): value for name, value in json.loads(line).items()}
+
+
+def _sheet_rows(data: bytes) -> Iterator[dict[str, Any]]:
+    from openpyxl import load_workbook
+
+    book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+    for sheet in book.worksheets:
+        sheet.reset_dimensions()  # note: what a file says of its size may be wrong
+        for row in _named(sheet.iter_rows(values_only=True)):
+            if "right" in row:  # else: a sheet of somebody's own
+                yield row
+
+
+def _named(lines: Any) -> Iterator[dict[str, Any]]:
+    names: list[str] | None = None
+    for line in lines:
+        if names is None:
+            names = [str(name or "").strip().lower() for name in line]
+        else:
+            yield dict(zip(names, line, strict=False))
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number as a spreadsheet may have written it (7, 7.0, "7,0", "1.234", "1,234"); None for what is none."""
+    text = str(value).strip().lstrip("'")
+    if _THOUSANDS.fullmatch(text):
+        return int(re.sub(r"\D", "", text))
+    try:
+        found = float(text.replace(",", "."))
+    except ValueError:
+        return None
+    return int(found) if found.is_integer() and found >= 0 else None
+
+
+def word_of(value: Any) -> str:
+    """A judgement as it is looked up: "Yes!" and " YES " are "yes"; True, 1 and 1.0 are "1"."""
+    if isinstance(value, (bool, int, float)):
+        return f"{float(value):g}"
+    text = (
+        unicodedata.normalize("NFKC", str(value if value is not None else "")).replace("\ufe0f", "").strip().casefold()
+    )
+    bare = text.strip("'\"“”.!,;:()[]").strip()
+    found = bare or text
+    accents = "".join(each for each in unicodedata.normalize("NFD", found) if not unicodedata.combining(each))
+    return {"1.0": "1", "0.0": "0", "1,0": "1", "0,0": "0"}.get(accents, accents)
+
+
+def judgements(values: Sequence[Any], rows: Sequence[int], blank: str | None) -> list[bool | None]:
+    """What stands in the column `right` → right, wrong, or None: not judged. rows: where each value stands. blank: what
+    an empty cell means ("skip", "wrong", None: not said). Raises SettingsError for what is no judgement."""
+    words = [word_of(value) for value in values]
+    known = RIGHT | WRONG | TICKS | UNSURE | {CROSS}
+    unknown = [(row, value) for row, word, value in zip(rows, words, values, strict=True) if word not in known]
+    remedy = "write yes or no, 1 or 0, right or wrong; leave empty what is not judged"
+    if unknown:
+        row, value = unknown[0]
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise SettingsError("judge", f'"{value}" in row {row}{more} is no judgement', remedy)
+    said = set(words) - UNSURE
+    for_right, for_wrong = bool(said & (RIGHT | TICKS)), bool(said & WRONG)
+    if CROSS in said and for_right and for_wrong:
+        problem = "x stands in the column `right` beside words for right and for wrong, and may mean either"
+        raise SettingsError("judge", problem, remedy)
+    crossed = not for_right
+    only_marks = bool(said) and not for_wrong and (said <= TICKS or said == {CROSS})
+    if only_marks and "" in words and blank is None:
+        marks = ", ".join(sorted(said))
+        problem = f"the column `right` holds only {marks} and empty cells: it does not tell wrong from not judged yet"
+        raise SettingsError("judge", problem, "say what an empty cell means: --blank wrong, or --blank skip")
+    meaning: dict[str, bool | None] = {CROSS: crossed, "": False if blank == "wrong" else None}
+    meaning |= dict.fromkeys(RIGHT | TICKS, True) | dict.fromkeys(WRONG, False)
+    return [meaning.get(word) for word in words]

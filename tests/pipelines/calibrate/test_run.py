@@ -1,0 +1,149 @@
+"""`mats calibrate` as one uses it: judged clips in, a confidence out, and what `--min-confidence` does with it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+
+import mats_core
+from mats_core.confidence.calibration import FILE, Calibration
+from mats_core.confidence.scores import CLAP_WEIGHT
+from mats_core.errors import SettingsError
+from mats_core.model.directory import BUILTIN
+from mats_core.soundworld.kinds import SAMPLE_RATE
+from mats_core.soundworld.made.trust import is_right
+from mats_core.soundworld.recipe import clip_recipe
+from mats_core.soundworld.synth import render
+from pipelines import run_calibrate, run_caption
+
+pytestmark = pytest.mark.processes
+CLIPS = 30
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first validation clips, as files."""
+    folder = tmp_path_factory.mktemp("sounds")
+    for at in range(CLIPS):
+        soundfile.write(folder / f"{at:02d}.wav", render(clip_recipe("validation", at)), SAMPLE_RATE, subtype="PCM_16")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shipped model, without a calibration."""
+    folder = tmp_path_factory.mktemp("models") / "model"
+    shutil.copytree(BUILTIN, folder)
+    (folder / FILE).unlink(missing_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(sounds: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table that a person might have made: captions, some of them called wrong; two rows of no use."""
+    loaded = mats_core.load_model(str(model), device="cpu", dtype="float32")
+    table = tmp_path_factory.mktemp("judged") / "judged.csv"
+    files = sorted(sounds.iterdir())
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "task", "right", "text"])
+        for at, text in enumerate(loaded.answer([str(path) for path in files])):
+            said = is_right(text, clip_recipe("validation", at)) and at % 4 > 0
+            writer.writerow([files[at], "caption", "true" if said else "false", text])
+        writer.writerow([files[0], "caption", "true", "something else"])
+        writer.writerow([sounds / "none.wav", "caption", "true", ""])
+    return table
+
+
+def caption(sounds: Path, model: Path, out: Path, **settings: Any) -> Any:
+    """A run over the first clips, in this process."""
+    return run_caption(input=sounds, output=out, model=model, device="cpu", **settings)
+
+
+def test_without_a_calibration_there_is_no_confidence_and_a_bound_on_it_is_refused(
+    sounds: Path, model: Path, tmp_path: Path
+) -> None:
+    uncalibrated = tmp_path / "model"
+    shutil.copytree(model, uncalibrated)
+    (uncalibrated / FILE).unlink(missing_ok=True)
+    rows = caption(sounds, uncalibrated, tmp_path / "out").to_pandas()
+    assert rows["confidence"].isna().all() and rows["text_unsure"].isna().all() and len(rows) == CLIPS
+    assert (rows["logprob"] < 0).all() and rows["clap_score"].between(0.2, 1).all()
+    assert rows["logprob"].nunique() > CLIPS // 2
+    with pytest.raises(SettingsError, match=r"no calibration.*`mats calibrate`"):
+        caption(sounds, uncalibrated, tmp_path / "bounded", min_confidence=0.5)
+    assert not (tmp_path / "bounded").exists()
+    plain = caption(sounds, uncalibrated, tmp_path / "plain", score=False).to_pandas()
+    assert plain["logprob"].isna().all() and plain["clap_score"].isna().all()
+    assert plain["text"].tolist() == rows["text"].tolist()
+    with pytest.raises(SettingsError, match="score"):
+        caption(sounds, uncalibrated, tmp_path / "plain")
+
+
+def test_judged_clips_make_a_confidence_that_sorts_answers_out(
+    sounds: Path, model: Path, judged: Path, tmp_path: Path
+) -> None:
+    before = mats_core.load_model(str(model), device="cpu", dtype="float32").fingerprint
+    result = run_calibrate(model=model, data=judged, device="cpu")
+    assert result.judged == CLIPS and Path(result.where) == model / FILE and sum(result.left_out.values()) == 2
+    assert {why.partition(" (")[0] for why in result.left_out} == {
+        "the model answers something else now than what was judged", "the sound cannot be read",
+    }  # fmt: skip
+    assert "| caption | 30 |" in result.table and result.fitted.calibration.judged_by == "a person"
+    loaded = mats_core.load_model(str(model), device="cpu", dtype="float32")
+    assert loaded.fingerprint == before and loaded.calibration is not None
+    answer = loaded.answers(str(sounds / "00.wav"))[0]
+    rows = caption(sounds, model, tmp_path / "all").to_pandas().sort_values("uri")
+    assert rows["confidence"].between(0, 1).all() and answer.confidence == pytest.approx(rows["confidence"].iloc[0])
+    assert loaded.answers(str(sounds / "00.wav"), decoding={"beams": 1})[0].confidence is None
+
+    least = float(rows["confidence"].quantile(0.4))
+    sure = rows["confidence"] >= least
+    assert 0 < sure.sum() < CLIPS
+    bounded = caption(sounds, model, tmp_path / "bounded", min_confidence=least)
+    kept = bounded.to_pandas().sort_values("uri")
+    assert bounded.error_rate == 0 and kept["error_code"].isna().all()
+    assert kept["text"].notna().tolist() == sure.tolist() == kept["text_unsure"].isna().tolist()
+    assert kept["text"].fillna(kept["text_unsure"]).tolist() == rows["text"].tolist()
+    with pytest.raises(SettingsError, match="min_confidence"):
+        caption(sounds, model, tmp_path / "bounded")
+    with pytest.raises(SettingsError, match="calibrated with other settings"):
+        caption(sounds, model, tmp_path / "other", min_confidence=least, beams=2)
+
+
+def test_the_best_of_the_beams_is_another_output(sounds: Path, model: Path, tmp_path: Path) -> None:
+    first = caption(sounds, model, tmp_path / "first").to_pandas().sort_values("uri")
+    best = caption(sounds, model, tmp_path / "best", rerank=4).to_pandas().sort_values("uri")
+    changed = first["text"].to_numpy() != best["text"].to_numpy()
+    assert 0 < changed.sum() < CLIPS and best["confidence"].isna().all()
+    before, after = (each["logprob"] + CLAP_WEIGHT * each["clap_score"] for each in (first, best))
+    assert (after.to_numpy()[changed] > before.to_numpy()[changed] - 0.01).all()
+    with pytest.raises(SettingsError, match="rerank"):
+        caption(sounds, model, tmp_path / "first", rerank=4)
+    with pytest.raises(SettingsError, match="there are 4 beams, not 8"):
+        caption(sounds, model, tmp_path / "more", rerank=8)
+
+
+def test_a_calibration_of_another_model_is_left_alone_and_told(sounds: Path, model: Path, tmp_path: Path) -> None:
+    other = tmp_path / "model"
+    shutil.copytree(model, other)
+    Calibration(model="f" * 64, tasks={}).save(other)
+    result = caption(sounds, other, tmp_path / "out")
+    assert result.run["calibration_unused"].startswith("calibration.json is of another model (ffffffffffff")
+    assert result.to_pandas()["confidence"].isna().all() and result.run["calibration"] == ""
+    with pytest.raises(SettingsError, match="is of another model"):
+        caption(sounds, other, tmp_path / "bounded", min_confidence=0.5)
+
+
+def test_too_few_and_remote_models_are_refused(model: Path, judged: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(judged.read_text().splitlines()[:6]) + "\n")
+    with pytest.raises(SettingsError, match="5 judged answers, of which at least 20 are needed"):
+        run_calibrate(model=model, data=few, device="cpu")
+    with pytest.raises(SettingsError, match="the model has 4 beams, not 9"):
+        run_calibrate(model=model, data=judged, rerank=9)

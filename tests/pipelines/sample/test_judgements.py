@@ -1,0 +1,88 @@
+"""What people write into a column "right", and what spreadsheets make of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines.sample.judgements import judgements, read_judged, whole_number, word_of
+
+
+def judged(values: list[Any], blank: str | None = None) -> list[bool | None]:
+    return judgements(values, range(2, 2 + len(values)), blank)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("yes", "no"), ("Y", "N"), (" Yes! ", "No."), (1, 0), (1.0, 0.0), ("1", "0"), ("1.0", "0,0"), (True, False),
+        ("TRUE", "false"), ("right", "wrong"), ("Correct", "incorrect"), ("✓", "✗"), ("✔️", "❌"), ("ja", "nein"),
+        ("oui", "non"), ("sí", "no"), ("WAHR", "FALSCH"), ("'yes", '"no"'), ("ＹＥＳ", "ＮＯ"), ("ok", "x"), ("✓", "x"),
+        ("+", "no"), ("x", "no"), ("X", 0), ("t", "f"),
+    ],
+)  # fmt: skip
+def test_usual_forms(right: Any, wrong: Any) -> None:
+    assert judged([right, wrong, "", None, "?", "n/a", right]) == [True, False, None, None, None, None, True]
+
+
+def test_a_lone_mark_and_empty_cells_must_be_told() -> None:
+    with pytest.raises(SettingsError, match=r"holds only x and empty cells.*--blank wrong, or --blank skip"):
+        judged(["x", "", "X"])
+    with pytest.raises(SettingsError, match="holds only ✓"):
+        judged(["✓", None])
+    assert judged(["x", "", "x"], "wrong") == [True, False, True]
+    assert judged(["x", "", "x"], "skip") == [True, None, True]
+    assert judged(["x", "x"]) == [True, True]
+    assert judged(["yes", ""]) == [True, None]  # words are not a tick: the rest is to come
+    assert judged(["", None]) == [None, None]
+
+
+def test_what_is_no_judgement_is_told_by_its_row() -> None:
+    with pytest.raises(SettingsError, match=r'"maybe" in row 3 and 1 more is no judgement'):
+        judged(["yes", "maybe", 0.5])
+    with pytest.raises(SettingsError, match="may mean either"):
+        judged(["yes", "no", "x"])
+
+
+def test_numbers_as_spreadsheets_write_them() -> None:
+    assert [whole_number(each) for each in (7, 7.0, "7", "7,0", "1.234", "1,234", "12 345", "'9")] == [
+        7, 7, 7, 7, 1234, 1234, 12345, 9,
+    ]  # fmt: skip
+    assert [whole_number(each) for each in (None, "", "seven", 7.5, -1, "nan")] == [None] * 6
+    assert word_of(True) == word_of(1.0) == word_of("1.0") == "1"
+
+
+ROWS = (
+    "uri;answer;right;stratum;stratum_rows;row_id\r\n"
+    '"/a;b.wav";"a ""dog""\nbarks";ja;caption 01/10;1.000;7\r\n;;;;;\r\n'
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("first", ["", "sep=;\r\n"])
+def test_a_csv_that_went_through_a_spreadsheet(tmp_path: Path, encoding: str, first: str) -> None:
+    (tmp_path / "a.csv").write_bytes((first + ROWS.replace("dog", "dög")).encode(encoding))
+    (row,) = read_judged(str(tmp_path / "a.csv"))
+    assert (row["uri"], row["answer"], row["right"], row["row_id"]) == ("/a;b.wav", 'a "dög"\nbarks', "ja", "7")
+    assert whole_number(row["stratum_rows"]) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.csv", b"uri,right\n/a,yes\n", "no column row_id, stratum, stratum_rows"),
+        ("a.csv", b"", "has no rows"),
+        ("a.jsonl", b"{", "cannot be read"),
+        ("a.xlsx", b"no workbook", "cannot be read"),
+        ("a.txt", b"", "is no .csv, .jsonl or .xlsx"),
+    ],
+)
+def test_files_that_are_none(tmp_path: Path, name: str, data: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SettingsError, match=why):
+        read_judged(str(tmp_path / name))
+    with pytest.raises(SettingsError, match="cannot be read"):
+        read_judged(str(tmp_path / "absent.csv"))

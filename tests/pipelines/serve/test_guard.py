@@ -1,0 +1,118 @@
+"""Who may ask: by Host, token and origin; and the headers of every answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from starlette.requests import ClientDisconnect
+from starlette.testclient import TestClient
+
+from pipelines.serve.guard import COOKIE, HEADERS, Guard
+
+TOKEN = "0123456789abcdef-ü"
+
+
+def client(token: str | None = None, hosts: tuple[str, ...] = (), base: str = "http://127.0.0.1:8000") -> TestClient:
+    """A small application behind a guard: GET / and POST /, which counts its body."""
+    app = FastAPI()
+
+    @app.get("/")
+    def read(request: Request) -> dict[str, Any]:
+        return dict(request.query_params)
+
+    @app.post("/")
+    async def write(request: Request) -> int:
+        return len(await request.body())
+
+    return TestClient(Guard(app, token, hosts, 1000), base_url=base)
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("127.0.0.1:8000", True), ("localhost", True), ("LOCALHOST:1", True), ("[::1]:8000", True),
+        ("192.168.1.7:8000", True), ("sounds.example", True), ("SOUNDS.example:80", True),
+        ("evil.example", False), ("127.0.0.1.evil.example", False), ("localhost.evil.example", False), ("", False),
+        ("127.0.0.1@evil.example", False), ("[::1", False),
+    ],
+)  # fmt: skip
+def test_a_name_that_was_made_to_lead_here_is_refused(host: str, known: bool) -> None:
+    asked = client(hosts=("sounds.example",)).get("/", headers={"host": host})
+    assert asked.status_code == (200 if known else 400)
+
+
+def test_every_answer_has_the_headers_refusals_too() -> None:
+    for answer in (client().get("/"), client().get("/none"), client(TOKEN).get("/"), client().post("/")):
+        for name, value in HEADERS:
+            assert answer.headers[name.decode()] == value.decode()
+        assert answer.headers["cache-control"] == "no-store"
+    policy = dict(part.split(" ", 1) for part in client().get("/").headers["content-security-policy"].split("; "))
+    assert policy["default-src"] == "'self'" and "unsafe" not in str(policy) and "script-src" not in policy
+
+
+def test_without_the_token_nothing_is_told() -> None:
+    asked = client(TOKEN)
+    for given in ({}, {"params": {"token": "wrong"}}, {"headers": {"authorization": "Bearer wrong"}},
+                  {"headers": {"cookie": f"{COOKIE}={TOKEN[:-2]}"}}, {"headers": {"authorization": "Bearer "}},
+                  {"params": {"token": ""}}):  # fmt: skip
+        answer = asked.get("/", **given)
+        assert answer.status_code == 401 and "set-cookie" not in answer.headers
+        assert TOKEN not in answer.text
+    assert asked.post("/", json={}).status_code == 401
+
+
+def test_the_token_in_an_address_becomes_a_cookie_and_leaves_the_address() -> None:
+    asked = client(TOKEN)
+    first = asked.get("/", params={"token": TOKEN, "q": '"><script>'}, follow_redirects=False)
+    assert first.status_code == 200
+    cookie = first.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and TOKEN not in cookie and TOKEN not in first.text
+    assert "q=%22%3E%3Cscript%3E" in first.text and "<script>" not in first.text
+    assert asked.get("/", params={"q": "x"}).json() == {"q": "x"}
+    assert asked.post("/", json={}).status_code == 200
+
+
+def test_programs_send_the_token_in_a_header() -> None:
+    headers = {"authorization": f"Bearer {TOKEN}".encode()}
+    asked = TestClient(client("0123456789abcdef").app, base_url="http://127.0.0.1")
+    assert asked.get("/", headers={"authorization": "Bearer 0123456789abcdef"}).status_code == 200
+    assert asked.get("/", headers=headers).status_code == 401
+
+
+def test_an_address_never_leads_to_another_server() -> None:
+    first = client(TOKEN).get("http://127.0.0.1:8000//evil.example/", params={"token": TOKEN}, follow_redirects=False)
+    assert "evil.example" not in first.text
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-type": "application/json"}, 200),
+        ({"content-type": "application/json; charset=utf-8", "origin": "http://127.0.0.1:8000"}, 200),
+        ({"content-type": "application/octet-stream", "sec-fetch-site": "same-origin"}, 200),
+        ({"content-type": "text/plain"}, 415),
+        ({"content-type": "application/x-www-form-urlencoded"}, 415),
+        ({"content-type": "multipart/form-data; boundary=x"}, 415),
+        ({}, 415),
+        ({"content-type": "application/json", "origin": "http://evil.example"}, 403),
+        ({"content-type": "application/json", "origin": "null"}, 403),
+        ({"content-type": "application/json", "origin": "http://127.0.0.1:9000"}, 403),
+        ({"content-type": "application/json", "sec-fetch-site": "cross-site"}, 403),
+        ({"content-type": "application/json", "sec-fetch-site": "same-site"}, 403),
+        ({"content-type": "application/octet-stream", "content-length": "1001"}, 413),
+        ({"content-type": "application/octet-stream", "content-length": "-5"}, 413),
+    ],
+)
+def test_changes_come_from_our_own_pages(headers: dict[str, str], status: int) -> None:
+    assert client().post("/", content=b"{}", headers=headers).status_code == status
+
+
+def test_a_body_that_is_longer_than_it_says_is_ended() -> None:
+    def unsaid() -> Any:
+        yield from [b"x" * 300] * 4
+
+    kind = {"content-type": "application/octet-stream"}
+    with pytest.raises(ClientDisconnect):  # the server hangs up
+        client().post("/", content=unsaid(), headers=kind)

@@ -1,0 +1,132 @@
+"""Settings of a server, and one that is started, asked and stopped."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mats_core.errors import SettingsError
+from pipelines import run_serve
+from pipelines.serve.run import check_packages
+from pipelines.settings.base import build
+from pipelines.settings.serve import TOKEN, ServeSettings
+from tests.pipelines.pages.made_up import row, write_run
+from tests.pipelines.search.made_up import chunk_rows, unit_vectors, windows_of
+from tests.pipelines.search.made_up import write_run as write_heard
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(TOKEN, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "nothing is to be served"),
+        ({"runs": ["x"], "host": "0.0.0.0"}, "can be reached by others"),
+        ({"runs": ["x"], "host": "192.168.1.5"}, "can be reached by others"),
+        ({"runs": ["x"], "host": "::"}, "can be reached by others"),
+        ({"runs": ["x"], "host": "sounds.example"}, "can be reached by others"),
+        ({"runs": ["x"], "host": "0.0.0.0", "token": "short"}, "can be guessed"),
+        ({"runs": ["x"], "token": "short"}, "can be guessed"),
+        ({"runs": ["x"], "port": 70000}, "port"),
+        ({"runs": ["x"], "upload_mb": 0}, "upload_mb"),
+    ],
+)
+def test_what_would_not_be_safe_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told) as error:
+        build(ServeSettings, given)
+    assert "short" not in str(error.value), "a token is shown nowhere"
+
+
+def test_a_token_comes_from_the_environment_and_only_this_machine_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(build(ServeSettings, {"demo": True, "host": host}).local for host in ("127.0.0.1", "::1", "localhost"))
+    monkeypatch.setenv(TOKEN, "x" * 16)
+    assert build(ServeSettings, {"demo": True, "host": "0.0.0.0"}).token == "x" * 16
+
+
+def test_a_missing_package_is_named_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    with pytest.raises(SettingsError, match=r'fastapi is not installed; pip install "mats-audio\[serve\]"'):
+        check_packages()
+
+
+class Running:
+    """A server in a thread."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.stop, self.told = threading.Event(), threading.Event()
+        self.url, self.notes, self.result = "", [""], None
+        self.thread = threading.Thread(target=self._run, args=(settings,))
+        self.thread.start()
+        assert self.told.wait(60), "it never listened"
+
+    def _run(self, settings: dict[str, Any]) -> None:
+        def ready(url: str, notes: list[str]) -> None:
+            self.url, self.notes = url, notes
+            self.told.set()
+
+        self.result = run_serve(port=0, ready=ready, stop=self.stop, **settings)
+
+    def get(self, path: str, **headers: str) -> tuple[int, bytes]:
+        """(status, body) of a page."""
+        try:
+            with urllib.request.urlopen(urllib.request.Request(self.url + path, headers=headers), timeout=30) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def end(self) -> None:
+        """Stop it."""
+        self.stop.set()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+
+
+@pytest.mark.processes
+def test_a_server_answers_until_it_is_stopped(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "one", [row(0, "/in/a.wav"), row(1, "/in/b.wav")])
+    server = Running(runs=[run], model="none", token="0123456789abcdef", demo=True)
+    try:
+        assert server.notes == ["nothing can be asked: the server was started with --model none"]
+        assert server.get("api/rows")[0] == 401
+        status, body = server.get("api/rows", Authorization="Bearer 0123456789abcdef")
+        assert status == 200 and json.loads(body)["total"] == 2
+        assert server.get("", Host="evil.example")[0] == 400
+        with pytest.raises(SettingsError, match="cannot be listened to"):
+            run_serve(demo=True, port=int(server.url.rstrip("/").rpartition(":")[2]))
+    finally:
+        server.end()
+    assert server.result is not None and server.result.runs == 1
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", int(server.url.rstrip("/").split(":")[2])), 2):
+        pass
+
+
+@pytest.mark.processes
+def test_a_run_with_embeddings_is_searched_by_sound_once_its_index_is_there(tmp_path: Path) -> None:
+    """Of an encoder that is not here it is told, and the pages are served all the same."""
+    run = write_heard(
+        tmp_path / "run", chunk_rows(windows_of(unit_vectors(20)), answers=True), job="caption", fingerprint="other"
+    )
+    server = Running(runs=[str(run)], model="none")
+    try:
+        assert json.loads(server.get("api/rows?q=siren")[1])["total"] > 0
+    finally:
+        server.end()
+
+
+def test_what_cannot_be_served_is_refused_before_anything_is(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="holds no answers"):
+        run_serve(runs=[str(tmp_path)], port=0)
+    with pytest.raises(SettingsError, match="model"):
+        run_serve(demo=True, model=str(tmp_path / "none"), port=0)
