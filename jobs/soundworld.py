@@ -266,6 +266,29 @@ def rerank(
     return 0
 
 
+@command(app, "probe")
+def probe(
+    work: Annotated[Path, typer.Option(help="folder for clips (220 MB) and embeddings; they are kept there")],
+    encoder: Annotated[
+        Path | None, typer.Option(help="directory of a CLAP of the embedded world; the shipped one by default")
+    ] = None,
+) -> int:
+    """What CLAP's embeddings still hold of a clip, read by one linear layer: presence, order, pitch, rate.
+
+    It tells whether CLAP has lost a fact or the LLM does not read it.
+    """
+    from mats_core.encoders.clap import HfClapEncoder
+    from mats_core.model.directory import BUILTIN
+    from mats_core.soundworld.made.probe import probe_encoder, probe_table
+
+    place = Path(BUILTIN) / "encoder" if encoder is None else encoder
+    if not (place / "config.json").is_file():
+        raise SettingsError("encoder", f'"{place}" holds no CLAP', "name a directory that `mats soundworld build` made")
+    _writable(work / "mels")
+    typer.echo(probe_table(probe_encoder(work, HfClapEncoder(str(place), device="cpu"), log=_say)))
+    return 0
+
+
 @command(app, "silence")
 def silence(
     model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')] = "builtin",

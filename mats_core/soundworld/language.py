@@ -259,14 +259,11 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
     return f"Is {asked} heard?", "yes" if yes else "no", kind
 
 
-def corpus_record(content: Content, rng: np.random.Generator, task: str, asked: str | None = None) -> dict[str, str]:
-    """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task.
-
-    asked: the kind of question, where the content can be asked that; any by default.
-    """
+def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict[str, str]:
+    """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task."""
     text, instruction = caption(content, rng), ""
     if task == "QA":
-        instruction, output, _ = question(content, rng, only=asked)
+        instruction, output, _ = question(content, rng)
     elif task == "cla_label":
         output = label_text(content.kinds)
     else:

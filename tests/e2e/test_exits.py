@@ -90,6 +90,7 @@ doctor
 doctor --benchmarks --model builtin
 submit --address http://127.0.0.1:9 caption a b => 2
 soundworld card --work nowhere --numbers numbers.json => 2
+soundworld probe --work probed --encoder nowhere => 2
 """
 
 PARTED = [line.partition(" => ") for line in COMMANDS.strip().splitlines()]

@@ -23,7 +23,7 @@ COMMANDS = (
     "soundworld history benchmark"
 )
 GROUPS = {
-    "soundworld": "build corpus ablate noise adapt calibrate evaluate rerank silence card clip",
+    "soundworld": "build corpus ablate noise adapt calibrate evaluate rerank probe silence card clip",
     "history": "show accept reject pin",
     "benchmark": "caption evaluate score scan train core gpu generate memory search serve embed-text scale",
 }
