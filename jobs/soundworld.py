@@ -279,7 +279,7 @@ def probe(
     """
     from mats_core.encoders.clap import HfClapEncoder
     from mats_core.model.directory import BUILTIN
-    from mats_core.soundworld.made.probe import probe_encoder, probe_table
+    from mats_core.soundworld.made.last_stage import probe_encoder, probe_table
 
     place = Path(BUILTIN) / "encoder" if encoder is None else encoder
     if not (place / "config.json").is_file():

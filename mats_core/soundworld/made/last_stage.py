@@ -6,6 +6,10 @@ linear layer (thrown away afterwards): which kinds there are, which of two comes
 rate fast. Among the wrong captions of a clip is its own with the order, or with a pitch or a rate, turned round.
 
 The stages before the last stay as they are. What they make of the clips is computed once, and a step costs a tenth.
+
+`probe_encoder` asks such a linear layer what an embedding holds. Where a model answers worse than this layer, the
+embedding has the fact, and mapper and LLM do not read it; where the layer fails too, CLAP has lost it. What a layer
+fitted on text reads from sound, text-only training can hope for.
 """
 
 from __future__ import annotations
@@ -21,18 +25,25 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, dropout, normalize, softplus
 from transformers import ClapModel, PreTrainedTokenizerFast
 
+from mats_core.encoders.clap import HfClapEncoder
 from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import Content, Sound, caption
+from mats_core.soundworld.made.ablation import audio_embeddings
+from mats_core.soundworld.made.measure import split_recipes
 from mats_core.soundworld.made.pretrain import Steps, contrastive, save
 from mats_core.soundworld.made.spectrograms import feature_extractor_config
 from mats_core.soundworld.recipe import Recipe, clip_recipe
 
 Log = Callable[[str], None]
+Numbers = dict[str, dict[str, float]]
 _INDEX = {kind: row for row, kind in enumerate(KINDS)}
 _OPPOSITE = {"low": "high", "high": "low", "slow": "fast", "fast": "slow"}
 _THERE, _WHEN, _PITCH, _RATE = range(4)
 _SPREAD = 8.0
 """Unit embeddings are small numbers to a linear layer: they are multiplied by this."""
+
+FITTED, PROBED = 6000, 1000
+"""Clips of the splits `upper_bound` and `validation`."""
 
 
 class Facts(nn.Module):
@@ -187,3 +198,63 @@ def teach_facts(
     save(clap.eval(), tokenizer, out)
     (out / "preprocessor_config.json").write_text(json.dumps(feature_extractor_config(), indent=1) + "\n")
     return recent
+
+
+def probe_encoder(
+    work: Path, encoder: HfClapEncoder, fitted: int = FITTED, probed: int = PROBED, log: Log = print
+) -> Numbers:
+    """Shares right by a linear layer: read from sound, from captions, and from sound by the layer fitted on captions.
+
+    work: folder for spectrograms and embeddings, which are kept there.
+    """
+    rng = np.random.default_rng(0)
+    truths, embedded = {}, {}
+    for split, count in (("upper_bound", fitted), ("validation", probed)):
+        contents = [Content.of(recipe, rng, attributes=1.0) for recipe in split_recipes(split, count)]
+        truths[split] = Truth.of(contents)
+        embedded[split, "sound"] = audio_embeddings(work, encoder, split, count, log)  # [N, D]
+        embedded[split, "text"] = encoder.embed_text([caption(content, rng) for content in contents]).float().cpu()
+    numbers = {}
+    layers = {kind: fit(embedded["upper_bound", kind], truths["upper_bound"]) for kind in ("sound", "text")}
+    for name, layer, kind in (
+        ("sound", "sound", "sound"),
+        ("text", "text", "text"),
+        ("text to sound", "text", "sound"),
+    ):
+        numbers[name] = shares_right(layers[layer], embedded["validation", kind], truths["validation"])
+    return numbers
+
+
+def fit(embeddings: Tensor, truth: Truth, steps: int = 300, seed: int = 0) -> Facts:
+    """The linear layer that says the facts of embeddings [N, D] best."""
+    torch.manual_seed(seed)
+    layer = Facts(embeddings.shape[1])
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=2e-2, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-2, total_steps=steps)
+    with torch.enable_grad():
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            facts_loss(layer(embeddings), truth).backward()
+            optimizer.step()
+            schedule.step()
+    return layer.eval()
+
+
+def shares_right(layer: Facts, embeddings: Tensor, truth: Truth) -> dict[str, float]:
+    """Of presence (a kind that is there and one that is not, of each clip), order of two, pitch and rate."""
+    with torch.inference_mode():
+        logits = layer(embeddings)  # [N, 4, kinds]
+    said = (logits[:, 0] > 0).float()
+    yes = ((said * truth.there).sum(dim=1) / truth.there.sum(dim=1)).mean()
+    no = (((1 - said) * (1 - truth.there)).sum(dim=1) / (1 - truth.there).sum(dim=1)).mean()
+    order, told = margins(logits, truth)
+    pitch = truth.told[:, 1] == 2
+    right = {"presence": (yes + no) / 2, "order": order > 0, "pitch": told[pitch] > 0, "rate": told[~pitch] > 0}
+    return {name: share.float().mean().item() for name, share in right.items()}
+
+
+def probe_table(numbers: Numbers) -> str:
+    """What `probe_encoder` found, for people, in Markdown."""
+    names = list(next(iter(numbers.values())))
+    rows = [f"| {kind} | {' | '.join(f'{shares[name]:.3f}' for name in names)} |" for kind, shares in numbers.items()]
+    return "\n".join([f"| a linear layer reads from | {' | '.join(names)} |", f"|---|{'---|' * len(names)}", *rows])

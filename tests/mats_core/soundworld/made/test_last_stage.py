@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer, ClapModel
 
 from mats_core.model.directory import BUILTIN
@@ -16,8 +17,11 @@ from mats_core.soundworld.made.last_stage import (
     Truth,
     before_last_stage,
     facts_loss,
+    fit,
     last_stage,
     margins,
+    probe_table,
+    shares_right,
     teach_facts,
     turned_round,
 )
@@ -85,3 +89,24 @@ def test_what_is_taught_on_is_a_clap_whose_early_stages_are_as_before(tmp_path: 
     assert all("layers.2" in name or "audio_encoder.layers" not in name for name in changed)
     assert any("audio_encoder.layers.2" in name for name in changed) and any("text_model" in name for name in changed)
     assert Facts(128)(torch.zeros(2, 128)).shape == (2, 4, len(KINDS))
+
+
+def made_up(split: str, count: int) -> tuple[Tensor, Truth]:
+    """Unit embeddings [count, 48] that hold which kinds there are and which comes first, and their facts."""
+    rng = np.random.default_rng(0)
+    told = [Content.of(clip_recipe(split, i), rng, attributes=1.0) for i in range(count)]
+    truth = Truth.of(told)
+    first = torch.zeros(count, len(KINDS))
+    for row, content in enumerate(told):
+        if content.in_order:
+            first[row, list(KINDS).index(content.in_order[0].kind)] = 1
+    return torch.nn.functional.normalize(torch.cat([truth.there, first], dim=1), dim=1), truth
+
+
+def test_what_is_in_an_embedding_is_read_and_what_is_not_is_a_coin() -> None:
+    layer = fit(*made_up("upper_bound", 2000), steps=150)
+    embeddings, truth = made_up("validation", 500)
+    right = shares_right(layer, embeddings, truth)
+    assert right["presence"] > 0.97 and right["order"] > 0.8
+    assert 0.4 < right["pitch"] < 0.6 and 0.4 < right["rate"] < 0.6
+    assert f"| sound | {right['presence']:.3f} |" in probe_table({"sound": right})
