@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from mats_core.errors import checked
 from mats_core.storage.descriptions import read_json
 from mats_core.storage.fingerprint import hash_settings
+from mats_core.storage.writing import write_bytes
 
 FILE = "calibration.json"
 ALL = "all"
@@ -135,10 +136,8 @@ class Calibration(BaseModel):
         return None if curve is None else curve.chance(signs)
 
     def save(self, folder: Path) -> None:
-        """Write it into a model directory, at once or not at all."""
-        draft = folder / f"{FILE}.part"
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        draft.replace(folder / FILE)
+        """Write it into a model directory, at once or not at all. Raises StorageError."""
+        write_bytes(str(folder / FILE), (self.model_dump_json(indent=1) + "\n").encode())
 
 
 NONE = "there is no calibration"

@@ -55,8 +55,7 @@ class FileModel:
 
     def __init__(self, context: StageContext, spec: ModelSpec) -> None:
         self._answer = AnswerStage(context, spec)
-        self._embed = EmbedStage.__new__(EmbedStage)
-        self._embed.__dict__.update(self._answer.__dict__)  # the same model, loaded once
+        self._embed = EmbedStage(context, spec, loaded=self._answer)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         return self._for(rows)(rows)

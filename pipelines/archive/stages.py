@@ -46,11 +46,17 @@ HANDED_ON = ("row_id", "last", *SOUND)
 
 
 class ModelStage:
-    """What EmbedStage and AnswerStage share: the loaded model, rows → clips, and rows of the OUTPUT of their `JOB`."""
+    """What EmbedStage and AnswerStage share: the loaded model, rows → clips, and rows of the OUTPUT of their `JOB`.
+
+    loaded: another such stage, whose model is this one's too.
+    """
 
     JOB, EMPTY = "", dict[str, Any]()
 
-    def __init__(self, context: StageContext, spec: ModelSpec) -> None:
+    def __init__(self, context: StageContext, spec: ModelSpec, loaded: ModelStage | None = None) -> None:
+        if loaded is not None:
+            vars(self).update(vars(loaded))
+            return
         if context.threads:
             os.environ["OMP_NUM_THREADS"] = str(context.threads)
             import torch

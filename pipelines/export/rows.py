@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mats_core import storage
+from mats_core.audio.levels import Levels, joined_levels
 from mats_core.errors import SettingsError
 from pipelines.compact import in_order, read_part
 from pipelines.data import generations
@@ -173,14 +173,9 @@ def _level(chunks: list[Row]) -> Row:
     heard = [row for row in chunks if row.get("rms_dbfs") is not None and row.get("decoded_s")]
     if not heard:
         return {}
-    seconds = sum(row["decoded_s"] for row in heard)
-    power = sum(10.0 ** (row["rms_dbfs"] / 10.0) * row["decoded_s"] for row in heard) / seconds
-    return {
-        "peak_dbfs": max(row["peak_dbfs"] for row in heard),
-        "rms_dbfs": 10.0 * math.log10(power),
-        "clipped": sum(row["clipped"] * row["decoded_s"] for row in heard) / seconds,
-        "silent": all(row["silent"] for row in heard),
-    }
+    parts = [(Levels(row["peak_dbfs"], row["rms_dbfs"], row["clipped"]), row["decoded_s"]) for row in heard]
+    whole = joined_levels(parts)
+    return {**vars(whole), "silent": all(row["silent"] for row in heard)}
 
 
 def length_of(row: Row) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import glob
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from pipelines.data.inputs.files import file_input, sounds_within, unreadable
 from pipelines.data.inputs.rows import Naming, Row, entries_of, list_input, rows_of
 from pipelines.data.inputs.sounds import sound_column
 from pipelines.data.lists import LIST_ENDINGS, read_table
-from pipelines.data.results import Ranges, pruned_rows
+from pipelines.data.results import Ranges, kept_rows, pruned_rows
 from pipelines.data.schemas import MANIFEST_SCHEMA, NESTED, REQUEST_COLUMNS, RESERVED
 
 OTHER_LISTS = (".tsv", ".ndjson", ".json", ".json.gz", ".ndjson.gz", ".txt", ".xls", ".xlsx")
@@ -107,25 +106,31 @@ def _table_input(
     schema, _ = read_table(parts[0])
     table = pa.schema([each for each in schema if each.name not in RESERVED])
     own, _ = own_columns(table, storage.public_uri(folder), columns, ("uri",))
-    rows = _rows_in_order(parts) if in_order else _rows_of_parts(parts)
     pruned = pruned_rows(folder.rpartition("/")[0])
-    entries = _table_entries(rows, own.names, allowed, pruned)
+    rows = _rows_in_order(parts, pruned) if in_order else _rows_of_parts(parts, pruned)
+    entries = _table_entries(rows, own.names, allowed)
     return Input(kind, entries, own, parts if kind == "embeddings" else [])
 
 
-def _rows_of_parts(parts: list[str]) -> Iterator[tuple[str, int, Row]]:
-    """(part, place in it, row) of all rows."""
+def _rows_of_parts(parts: list[str], pruned: Ranges) -> Iterator[tuple[str, int, Row]]:
+    """(part, place in it, row) of all rows but the pruned."""
     for part in parts:
-        _, batches = read_table(part, without=NESTED)
-        for at, row in enumerate(row for batch in batches for row in rows_of(batch)):
-            yield part, at, row
+        at = 0
+        for batch in read_table(part, without=NESTED)[1]:
+            kept = kept_rows(batch["row_id"].to_numpy(), pruned) if pruned else [True] * len(batch)
+            for row, keep in zip(rows_of(batch), kept, strict=True):
+                if keep:
+                    yield part, at, row
+                at += 1
 
 
-def _rows_in_order(parts: list[str]) -> Iterator[tuple[str, int, Row]]:
+def _rows_in_order(parts: list[str], pruned: Ranges) -> Iterator[tuple[str, int, Row]]:
     """As `_rows_of_parts`, in order of `row_id`: a file's chunks may lie in several parts."""
     ids = [parquet.read(part, ["row_id"])["row_id"].to_numpy() for part in parts]
-    order = np.argsort(np.concatenate(ids), kind="stable")
     firsts = np.cumsum([0, *map(len, ids)])
+    every = np.concatenate(ids)
+    order = np.argsort(every, kind="stable")
+    order = order[kept_rows(every[order], pruned)]
     held: OrderedDict[int, pa.Table] = OrderedDict()
     for place in order:
         number = int(np.searchsorted(firsts, place, side="right")) - 1
@@ -143,12 +148,9 @@ _PARTS_HELD = 8
 
 
 def _table_entries(
-    rows: Iterator[tuple[str, int, Row]], own: list[str], allowed: frozenset[str] | None, pruned: Ranges
+    rows: Iterator[tuple[str, int, Row]], own: list[str], allowed: frozenset[str] | None
 ) -> Iterator[Entry]:
-    firsts, lasts = (sorted(each[at] for each in pruned) for at in (0, 1))
     for part, at, row in rows:
-        if pruned and (before := bisect.bisect_right(firsts, row["row_id"])) and row["row_id"] <= lasts[before - 1]:
-            continue
         chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
         chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], at
         chunk["last"], chunk["decoded_s"] = bool(row.get("last", False)), row.get("decoded_s")
