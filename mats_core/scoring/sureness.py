@@ -75,15 +75,22 @@ def score_confidence(
     return metrics, {"confidence": {"meaning": meaning, **_pictures(counted)}}
 
 
+def reliability_bins(rows: np.ndarray) -> list[list[float]]:
+    """[mean confidence, share right, answers] of each stretch of confidence that is not empty, from rows [N, 2]
+    (confidence, 1 where right)."""
+    places = bin_of(rows[:, 0])
+    groups = [rows[places == each] for each in np.unique(places)]
+    return [[float(own[:, 0].mean()), float(own[:, 1].mean()), len(own)] for own in groups]
+
+
 def _pictures(rows: np.ndarray) -> dict[str, Any]:
     levels, kept, wrong = risk_at(rows, np.ones(len(rows)))
     share, risk = kept / kept[-1], wrong / kept
     places = np.unique(np.linspace(0, len(share) - 1, MOST_POINTS).astype(int))
-    groups = [rows[bin_of(rows[:, 0]) == each] for each in np.unique(bin_of(rows[:, 0]))]
     best = {target: np.flatnonzero(1 - risk >= target - 1e-12) for target in TARGETS}
     return {
         "n": len(rows), "mean": float(rows[:, 0].mean()), "right": float(rows[:, 1].mean()),
-        "bins": [[float(own[:, 0].mean()), float(own[:, 1].mean()), len(own)] for own in groups],
+        "bins": reliability_bins(rows),
         "curve": [[float(share[at]), float(risk[at]), float(levels[at])] for at in places],
         "kept": {
             f"{target:g}": {"share": float(share[at[-1]]), "confidence": float(levels[at[-1]])} if len(at) else None
