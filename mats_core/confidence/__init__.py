@@ -4,6 +4,6 @@
     calibration  `calibration.json` of a model directory: signs → confidence (numpy alone)
     fitting      judged answers → a calibration, with figures of held-out folds (scikit-learn)
 
-Public: `score_answers`, `Calibration`, `read_calibration`, `fit_calibration`, `Judged`. Rooms from `model` up may import
-it; it knows no LLM.
+Public: `score_answers`, `Calibration`, `read_calibration`, `fit_calibration`, `Judged`. Rooms from `model` up may
+import it; it knows no LLM.
 """
