@@ -17,7 +17,8 @@ from mats_core.audio.levels import levels_of
 from mats_core.batches import raised
 from mats_core.confidence.calibration import Calibration
 from mats_core.confidence.fitting import Fitted, Judged, fit_calibration
-from mats_core.model.asking import Clip, Request, ask_clips, embed_clips
+from mats_core.model.asking import Request, ask_clips
+from mats_core.model.hearing.clips import Clip, embed_clips
 from mats_core.model.model import MatsModel, load_model
 from mats_core.scoring import compute, interval, labels_right, reliability_bins
 from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, question
