@@ -13,6 +13,7 @@ from mats_core.scoring import (
     interval,
     labels_right,
     paired_bootstrap,
+    reached,
     reliability_bins,
     right_answers,
     score,
@@ -113,3 +114,18 @@ def test_what_is_right_of_each_kind() -> None:
     scores = score("choice", asked, [["yes", "no"], ["no", "yes"], [None, None]], metrics=["accuracy"])
     assert right_answers("choice", asked, scores)[0] == [True, False, None]
     assert right_answers("chat", asked, Scores()) == ([None] * 3, "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "at_least", "right", "told"),
+    [
+        ("cider_d", None, [False, True, True, None], "cider_d is at least 0.5"),
+        ("spider", None, [True, True, True, None], "spider is at least 0.3"),
+        ("accuracy", None, [False, False, True, None], "accuracy is at least 1"),
+        ("meteor", None, [False, True, True, None], "meteor is at least 0.5"),
+        ("cider_d", 0.0, [True, True, True, None], "cider_d is at least 0"),
+        ("accuracy", 0.5, [False, True, True, None], "accuracy is at least 0.5"),
+    ],
+)
+def test_what_a_metric_must_reach(metric: str, at_least: float | None, right: list[bool | None], told: str) -> None:
+    assert reached(metric, [0.3, 0.5, 1.0, None], at_least) == (right, told)
