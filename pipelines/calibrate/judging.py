@@ -187,7 +187,7 @@ def _of_item(item: Item) -> Question:
     question = item.question or None
     if item.choices:
         question = choices.ask(item.question, choices.order(item.choices, 0, item.item_id))
-    return Question(item.uri, item.task, question, item.tag or None)
+    return Question(item.uri, item.task, question, item.tag or None, item.start_s)
 
 
 def _right_kinds(answer: str | None, item: Item) -> bool | None:

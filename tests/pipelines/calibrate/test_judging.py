@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,13 @@ def test_data_sets_are_judged_by_kinds_labels_or_choices() -> None:
     asked, judge, told = of_data_set(data_set("soundworld_choice"), settings, no_text)
     assert "Choose one of the following options" in (asked[0].question or "")
     assert judge(["yes", "yes"]) == [True, False] and told == "accuracy of at least 1"
+
+
+def test_an_item_that_is_a_stretch_of_its_sound_asks_about_that_stretch() -> None:
+    data = data_set("soundworld")
+    data.items[1] = replace(data.items[1], start_s=60.0, end_s=120.0)
+    asked, _, _ = of_data_set(data, CalibrateSettings(data="x"), no_text)
+    assert [each.start_s for each in asked] == [None, 60.0]
 
 
 def test_answers_that_no_metric_judges_are_refused() -> None:
