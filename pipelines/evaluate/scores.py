@@ -220,7 +220,9 @@ def _right(result: SetResult) -> tuple[list[bool | None], str]:
     sounds."""
     definition = result.data.definition
     if definition.kind != "caption" or definition.reader != SOUNDWORLD:
-        return right_answers(definition.kind, result.data.items, result.scores)
+        right, meaning = right_answers(definition.kind, result.data.items, result.scores)
+        given = [bool(answer.texts) and answer.texts[0] is not None for answer in result.answers]
+        return [told if there else None for told, there in zip(right, given, strict=True)], meaning
     named = [None if text is None else {WORDS[kind].label for kind in parse_kinds(text)} for text in result.texts]
     pairs = [(said, set(item.labels)) for said, item in zip(named, result.data.items, strict=True)]
     right = [None if said is None else labels_right(len(said & true), len(said), len(true)) for said, true in pairs]
