@@ -81,7 +81,8 @@ class Truth:
                     told.append((row, _PITCH, _INDEX[sound.kind], int(sound.pitch == "high")))
                 if sound.rate:
                     told.append((row, _RATE, _INDEX[sound.kind], int(sound.rate == "fast")))
-        return cls(there, torch.tensor(pairs).view(-1, 3), torch.tensor(told).view(-1, 4))
+        columns = ((pairs, 3), (told, 4))
+        return cls(there, *(torch.tensor(rows, dtype=torch.long).view(-1, wide) for rows, wide in columns))
 
 
 def margins(logits: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
