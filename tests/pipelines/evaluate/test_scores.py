@@ -43,12 +43,17 @@ def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
 
 @pytest.mark.parametrize("kind", ["caption", "label", "labels", "choice", "chat"])
 def test_where_nothing_was_answered_first_nothing_is_right_or_wrong(kind: Kind) -> None:
-    metrics: dict[str, list[str]] = {"caption": ["cider_d"], "label": ["accuracy"], "labels": ["micro_f1"]}
-    own = {"caption": {"references": ("a dog barks",)}, "choice": {"choices": ("dog", "rain"), "answer": "dog"}}
-    facts: dict[str, Any] = own.get(kind, {"labels": ("dog",)})
-    items = [Item(str(n), f"{n}.wav", "caption", "What?", **facts) for n in range(3)]
+    metrics = {"caption": ["cider_d"], "labels": ["micro_f1"], "chat": ["answered"]}
+    captions = ("a dog barks in the yard", "rain falls on a roof", "a siren wails far away")
+    own = {
+        "label": {"labels": ("dog",)},
+        "labels": {"labels": ("dog",)},
+        "choice": {"choices": ("dog", "rain"), "answer": "dog"},
+    }
+    facts: list[dict[str, Any]] = [own.get(kind, {"references": (text,)}) for text in captions]
+    items = [Item(str(n), f"{n}.wav", "caption", "What?", **each) for n, each in enumerate(facts)]
     values = {"name": "mine", "kind": kind, "reader": "table", "metrics": metrics.get(kind, ["accuracy"])}
-    said = {"caption": "a dog barks"}.get(kind, "dog")
+    said = "dog" if kind in own else captions[0]
     answers = [ItemAnswer([said, said]), ItemAnswer([None, said], error="broken"), ItemAnswer(error="broken")]
     data = LoadedSet(EvaluationSet.model_construct(**values), items, LabelSet(("dog", "rain")))
     encoder = SimpleNamespace(dim=2, embed_text=lambda texts: np.eye(2, dtype=np.float32)[[len(t) % 2 for t in texts]])
