@@ -77,6 +77,9 @@ class SampleSettings(Settings):
         if (self.judge is None) == (self.out is None):
             problem = "neither --out nor --judge is given" if self.judge is None else "--judge writes no clips"
             raise SettingsError("out", problem, "draw with --out FILE, then judge with --judge FILE")
+        if self.judge is not None and self.where is not None:
+            problem = "--judge says how many answers are right among those that the clips were drawn from"
+            raise SettingsError("where", problem, "leave out --where, or draw with it (--out), and judge that file")
         if self.out is not None and not self.out.lower().endswith(DRAWN_AS):
             raise SettingsError("out", f'"{self.out}" is none of {", ".join(DRAWN_AS)}', "name the file by its kind")
         return self

@@ -55,7 +55,7 @@ def test_weights_are_copies() -> None:
     rows, weights = made_up(60, ties=True), np.random.default_rng(1).integers(0, 4, 60).astype(np.float64)
     copies = np.repeat(rows, weights.astype(int), axis=0)
     for name in ("auroc", "calibration_error", "risk_area"):
-        assert STATISTICS[name](rows, weights) == pytest.approx(STATISTICS[name](copies, np.ones(len(copies))))
+        assert STATISTICS[name](rows)(weights) == pytest.approx(STATISTICS[name](copies)(np.ones(len(copies))))
 
 
 def test_risk_area_is_the_mean_share_of_wrong_answers_over_what_is_kept() -> None:

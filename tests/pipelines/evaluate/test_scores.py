@@ -1,17 +1,19 @@
-"""The modality gap, on vectors one can check by hand."""
+"""What is right, and the modality gap on vectors one can check by hand."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mats_core.scoring import Item, LabelSet, Scores, score
+from mats_core.scoring import Item, Kind, LabelSet, Scores, score
 from mats_core.scoring.sureness import LABELS_RIGHT
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
-from pipelines.evaluate.scores import SetResult, modality_gap, right_of, truths
+from pipelines.evaluate.datasets.definition import EvaluationSet
+from pipelines.evaluate.scores import SetResult, modality_gap, right_of, score_answers, truths
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,26 @@ def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
     assert gap is not None
     assert gap.cosine == pytest.approx({"audio": 0.0, "moved": 0.5**0.5})
     assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})
+
+
+@pytest.mark.parametrize("kind", ["caption", "label", "labels", "choice", "chat"])
+def test_where_nothing_was_answered_first_nothing_is_right_or_wrong(kind: Kind) -> None:
+    metrics = {"caption": ["cider_d"], "labels": ["micro_f1"], "chat": ["answered"]}
+    captions = ("a dog barks in the yard", "rain falls on a roof", "a siren wails far away")
+    own = {
+        "label": {"labels": ("dog",)},
+        "labels": {"labels": ("dog",)},
+        "choice": {"choices": ("dog", "rain"), "answer": "dog"},
+    }
+    facts: list[dict[str, Any]] = [own.get(kind, {"references": (text,)}) for text in captions]
+    items = [Item(str(n), f"{n}.wav", "caption", "What?", **each) for n, each in enumerate(facts)]
+    values = {"name": "mine", "kind": kind, "reader": "table", "metrics": metrics.get(kind, ["accuracy"])}
+    said = "dog" if kind in own else captions[0]
+    answers = [ItemAnswer([said, said]), ItemAnswer([None, said], error="broken"), ItemAnswer(error="broken")]
+    data = LoadedSet(EvaluationSet.model_construct(**values), items, LabelSet(("dog", "rain")))
+    encoder = SimpleNamespace(dim=2, embed_text=lambda texts: np.eye(2, dtype=np.float32)[[len(t) % 2 for t in texts]])
+    right = score_answers(data, answers, encoder, 0, {"no baseline": Scores()}).right  # type: ignore[arg-type]
+    assert right == [None if kind == "chat" else True, None, None]
 
 
 def test_what_is_right_is_of_the_kind_that_was_asked_for() -> None:

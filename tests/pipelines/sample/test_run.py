@@ -15,6 +15,7 @@ from mats_core.errors import SettingsError
 from pipelines import run_sample
 from pipelines.calibrate.judging import read_questions
 from pipelines.data import parquet
+from pipelines.sample import run as sampling
 from pipelines.sample.draw import allotted, drawn_of, strata_of
 from pipelines.sample.estimate import stratified
 from pipelines.settings.evaluate import CalibrateSettings
@@ -214,6 +215,42 @@ def test_another_run_and_changed_answers_are_noticed(tmp_path: Path) -> None:
         run_sample(run=str(tmp_path / "other"), judge=file)
 
 
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
+def test_figures_of_a_filtered_draw_are_of_the_answers_it_was_drawn_from(tmp_path: Path, ending: str) -> None:
+    """Of all questions, which are sure of themselves, and all are judged: every figure is known."""
+    rows = answer_rows([f"/s/{n}.wav" for n in range(400)], [f"answer {n}" for n in range(400)])
+    asked = np.arange(400) % 4 == 0
+    sure = np.where(asked, 0.6 + np.arange(400) / 1000, 0.1)
+    tasks = pa.array(np.where(asked, "QA", "caption").tolist())
+    rows = rows.set_column(rows.schema.get_field_index("task"), "task", tasks)
+    rows = rows.append_column("confidence", pa.array(sure, pa.float32()))
+    parquet.write(str(tmp_path / "run" / "answers" / "part-0.parquet"), rows)
+    file = tmp_path / f"s.{ending}"
+    run_sample(run=str(tmp_path / "run"), n=100, out=file, where="task = 'QA'")
+    judge(file, np.arange(400) >= 40)
+    found = run_sample(run=str(tmp_path / "run"), judge=file, target=1 - 1e-6)
+    assert found.judged is not None and (found.judged.value, found.judged.rows) == (pytest.approx(0.9), 100)
+    assert found.says == pytest.approx(sure[asked].mean())
+    least = found.threshold
+    assert least is not None and least.confidence == pytest.approx(0.64) and least.kept == pytest.approx(0.9)
+    assert found.notes == ["the clips were drawn from 100 answers, and the run has 400: all figures are of the former"]
+
+
+def test_the_confidences_that_are_tried_are_no_more_than_most_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, right = make_run(tmp_path / "run", 100)
+    run_sample(run=run, n=100, out=tmp_path / "s.csv")
+    judge(tmp_path / "s.csv", right)
+    tried: list[int] = []
+    share_of = sampling._File.share_of
+    monkeypatch.setattr(sampling._File, "share_of", lambda file, some: tried.append(len(some)) or share_of(file, some))
+    monkeypatch.setattr(sampling, "MOST_TRIED", 40)
+    monkeypatch.setattr(sampling, "LEAST_ABOVE", 0)
+    run_sample(run=run, judge=tmp_path / "s.csv")
+    assert 20 < len(tried) <= 40
+
+
 def test_answers_that_were_held_back_are_estimated_apart(tmp_path: Path) -> None:
     rows = answer_rows([f"/s/{n}.wav" for n in range(100)], ["a"] * 100)
     sure = np.linspace(0, 1, 100)
@@ -244,6 +281,7 @@ def test_answers_that_were_held_back_are_estimated_apart(tmp_path: Path) -> None
         ({"out": "a.csv", "run": "absent"}, "holds no answers"),
         ({"out": "RUN/a.csv"}, "lies in the run"),
         ({"out": "a.csv", "where": "row_id < 0"}, "holds no answer of these"),
+        ({"judge": "b.csv", "where": "row_id < 9"}, "leave out --where, or draw with it"),
         ({"out": "a.csv", "n": 1}, "too few"),
     ],
 )
