@@ -13,16 +13,15 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.export import tables
-from pipelines.pages.cells import plain_cell
 from pipelines.sample import draw
 from pipelines.sample.estimate import Share, stratified
-from pipelines.sample.judgements import ROW, judgements, read_judged, whole_number
+from pipelines.sample.judgements import ROW, judgements, read_judged, said_in, same_text, whole_number
 from pipelines.settings.calling import by_name
 from pipelines.settings.export import SampleSettings
 
 COLUMNS = [
-    "uri", "start_s", "end_s", "task", "question", "text", "right", "confidence", "stratum", "stratum_rows", "weight",
-    "row_id",
+    "uri", "start_s", "end_s", "task", "question", "text", "correct", "confidence", "stratum", "stratum_rows",
+    "weight", "row_id",
 ]  # fmt: skip
 LEAST_ABOVE = 10
 """Judgements above a confidence, for it to be found."""
@@ -101,10 +100,12 @@ def _draw(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Samp
             yield {**_line(row), "stratum": stratum.name, "stratum_rows": len(stratum.rows),
                    "weight": round(weights[stratum.name], 6), "row_id": each}  # fmt: skip
 
+    channels = any(row.get("only_channel") is not None for row in shown.values())
+    columns = [*COLUMNS, "only_channel"] if channels else COLUMNS
     writers: dict[str, Callable[..., int]] = {"csv": tables.write_csv, "xlsx": tables.write_xlsx}
     write = writers.get(found.output.lower().rpartition(".")[2], tables.write_jsonl)
     with storage.whole_file(found.output) as file:
-        write(file, lines(), COLUMNS)
+        write(file, lines(), columns)
     return found
 
 
@@ -114,8 +115,9 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     confidence = row.get("confidence")
     return {
         "uri": row["uri"], "start_s": start, "end_s": None if long is None else start + long, "task": row.get("task"),
-        "question": row.get("question"), "text": _answer(row), "right": None,
+        "question": row.get("question"), "text": _answer(row), "correct": None,
         "confidence": None if confidence is None else round(float(confidence), 4),
+        "only_channel": row.get("only_channel"),
     }  # fmt: skip
 
 
@@ -176,7 +178,7 @@ def _judge(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Sam
     file = _matched(settings, rows, found)
     found.judged = file.share()
     if found.judged is None:
-        remedy = "write yes or no into the column `right`"
+        remedy = "write yes or no into the column `correct`"
         raise SettingsError("judge", f"nothing is judged in {storage.public_uri(found.output)}", remedy)
     tasks = sorted(set(file.tasks.values()))
     parts = {task: file.share(task) for task in tasks} if len(tasks) > 1 else {}
@@ -195,7 +197,7 @@ def _judge(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Sam
 def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _File:
     """The judged rows of the file, each with the run's own row; what cannot be used goes into the notes."""
     told, shown_name, file = read_judged(found.output), storage.public_uri(found.output), _File()
-    verdicts = judgements([each.get("right") for each in told], [each[ROW] for each in told], settings.blank)
+    verdicts = judgements(said_in(told), [each[ROW] for each in told], settings.blank)
     for each in told:
         each["row_id"], each["stratum_rows"] = whole_number(each["row_id"]), whole_number(each["stratum_rows"])
         if each["row_id"] is None or not each["stratum_rows"]:
@@ -212,7 +214,7 @@ def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _
         file.tasks.setdefault(stratum, str(each.get("task") or "answers"))
         if right is None:
             continue
-        if ids[place] != row or row in seen or ("text" in each and not _same(each["text"], _answer(shown[row]))):
+        if ids[place] != row or row in seen or ("text" in each and not same_text(each["text"], _answer(shown[row]))):
             stale += 1
             continue
         seen.add(row)
@@ -231,12 +233,6 @@ def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _
     if left := len(told) - len(file.judged) - stale:
         found.notes.append(f"{left} of {len(told)} clips are not judged")
     return file
-
-
-def _same(written: Any, answer: Any) -> bool:
-    """Whether an answer is the one in the file, whose spaces and first apostrophe a spreadsheet may have changed."""
-    texts = ["" if each is None else str(plain_cell(each)).lstrip("'") for each in (written, answer)]
-    return texts[0].split() == texts[1].split()
 
 
 def _threshold(file: _File, confidence: np.ndarray | None, target: float) -> Threshold | None:

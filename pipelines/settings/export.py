@@ -63,13 +63,13 @@ class SampleSettings(Settings):
     where: str | None = Field(None, description="Draw only from rows for which this holds: SQL over the run's columns.")
     overwrite: Overwrite = False
     judge: str | None = Field(
-        None, description="File of an earlier draw whose column `right` is filled in: say how many answers are right."
+        None, description="File of an earlier draw whose column `correct` is filled in: say how many answers are right."
     )
     target: float = Field(
         0.95, gt=0, lt=1, description="Find the confidence from which on this share of the answers is right."
     )
     blank: Literal["skip", "wrong"] | None = Field(
-        None, description="What an empty `right` means: skip (not judged yet; the default), or wrong."
+        None, description="What an empty `correct` means: skip (not judged yet; the default), or wrong."
     )
 
     @model_validator(mode="after")

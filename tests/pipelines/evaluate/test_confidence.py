@@ -42,6 +42,7 @@ def test_confidence_has_metrics_pictures_and_a_gate(model: Any, data: str, tmp_p
     first = [row for row in rows if row["benchmark"] == "soundworld_choice" and row["order"] == 0]
     assert [row["confidence"] for row in first[:5]] == pytest.approx([0.95, 0.94, 0.93, 0.92, 0.3])
     assert [row["correct"] for row in first] == [True] * 4 + [False] * 3 + [None]
+    assert {row["judged_by"] for row in first} == {"the true one is named"}
     page = (tmp_path / "good" / "report.html").read_text()
     for words in ("Reliability", "Risk and coverage", "95 % right: keep 57 %", "names no wrong sound"):
         assert words in page, words

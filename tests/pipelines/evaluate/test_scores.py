@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mats_core.scoring import Item, Kind, LabelSet, Scores
+from mats_core.scoring import Item, Kind, LabelSet, Scores, score
+from mats_core.scoring.sureness import LABELS_RIGHT
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
 from pipelines.evaluate.datasets.definition import EvaluationSet
-from pipelines.evaluate.scores import SetResult, modality_gap, score_answers, truths
+from pipelines.evaluate.scores import SetResult, modality_gap, right_of, score_answers, truths
 
 
 @pytest.mark.parametrize(
@@ -68,3 +69,17 @@ def test_what_is_right_is_of_the_kind_that_was_asked_for() -> None:
     kinds = {"caption": ["It rains."], "chat": ["It rains."], "label": ["rain", "wind"], "labels": ["rain", "wind"]}
     assert {kind: truths(item, kind) for kind in kinds} == kinds  # type: ignore[arg-type]
     assert truths(item, "choice") == ["yes"]
+
+
+def test_what_is_right_is_told_by_sounds_by_kind_or_by_a_metric() -> None:
+    item = Item("a", "a.wav", "caption", references=("It rains.",), labels=("rain", "wind"))
+    world = LoadedSet(load_evaluation_set("soundworld"), [item] * 4, labels=LabelSet(("rain", "wind", "bell")))
+    said = ["Rain falls.", "A bell tolls.", "", None]
+    assert right_of(world, said, Scores()) == ([True, False, False, None], LABELS_RIGHT)
+    scores = score("caption", [item] * 4, said, metrics=["bleu_1"])
+    values = scores.metrics["bleu_1"].values
+    expected = [None if text is None else bool((value or 0.0) >= 0.2) for text, value in zip(said, values, strict=True)]
+    assert right_of(world, said, scores, "bleu_1", 0.2) == (expected, "bleu_1 is at least 0.2")
+    single = LoadedSet(load_evaluation_set("esc50"), [Item("a", "a.wav", "cla_label", labels=("rain",))] * 3)
+    scores = score("label", single.items, ["rain", "wind", None], labels=["rain", "wind"], metrics=["accuracy"])
+    assert right_of(single, ["rain", "wind", None], scores) == ([True, False, None], "the true one is named")
