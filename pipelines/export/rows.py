@@ -16,7 +16,7 @@ from pipelines.compact import in_order, read_part
 from pipelines.data import generations
 from pipelines.data.results import pruned_rows
 from pipelines.data.schemas import with_column
-from pipelines.output.corrections import ADDED, Correction, corrected
+from pipelines.output.corrections import ADDED, OF_OWN_TEXT, Correction, corrected
 from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
 
@@ -75,10 +75,6 @@ def _tables(run: str, where: str | None, marked: bool, said: Said) -> Iterator[p
         yield table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
 
 
-OF_WHOLE = ("logprob", "clap_score", "confidence", "text_unsure")
-"""What is told of a row's text, and of none of its windows."""
-
-
 def _corrected(table: pa.Table, said: Said) -> pa.Table:
     rows = corrected(table, said)
     if rows is table or "segments" not in rows.schema.names:
@@ -110,7 +106,7 @@ def windows_of(row: Row) -> list[Row]:
     if not told:
         return [row]
     times = ((each, each["end_s"] - each["start_s"]) for each in told)
-    whole = {name: None for name in OF_WHOLE if name in row}
+    whole = {name: None for name in OF_OWN_TEXT if name in row}
     return [
         {
             **row,
@@ -136,7 +132,7 @@ def joined(chunks: list[Row]) -> Row:
         told = [row[name] for row in chunks if row.get(name) is not None]
         if name in whole:
             whole[name] = "\n".join(told) if told else None
-    for name in OF_WHOLE[:3]:  # a file is as sure as the least sure of its answers
+    for name in OF_OWN_TEXT[:3]:  # a file is as sure as the least sure of its answers
         known = [row[name] for row in chunks if row.get(name) is not None]
         if name in whole:
             whole[name] = min(known) if known else None
