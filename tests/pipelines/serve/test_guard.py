@@ -9,9 +9,10 @@ from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
-from pipelines.serve.guard import COOKIE, HEADERS, Guard
+from pipelines.serve.guard import HEADERS, Guard
 
 TOKEN = "0123456789abcdef-ü"
+COOKIE = Guard(FastAPI(), TOKEN, (), 0).cookie
 
 
 def client(token: str | None = None, hosts: tuple[str, ...] = (), base: str = "http://127.0.0.1:8000") -> TestClient:
@@ -75,10 +76,32 @@ def test_the_token_in_an_address_becomes_a_cookie_and_leaves_the_address() -> No
 
 
 def test_programs_send_the_token_in_a_header() -> None:
-    headers = {"authorization": f"Bearer {TOKEN}".encode()}
-    asked = TestClient(client("0123456789abcdef").app, base_url="http://127.0.0.1")
-    assert asked.get("/", headers={"authorization": "Bearer 0123456789abcdef"}).status_code == 200
-    assert asked.get("/", headers=headers).status_code == 401
+    for token in ("0123456789abcdef", TOKEN):
+        for sent in {f"Bearer {token}".encode(), f"bearer  {token}".encode("latin-1")}:  # as curl, as Python's urllib
+            assert client(token).get("/", headers={"authorization": sent}).status_code == 200
+            assert client(f"{token}x").get("/", headers={"authorization": sent}).status_code == 401
+            assert client("0123456789abcdef-Ã¼").get("/", headers={"authorization": sent}).status_code == (
+                200 if sent.endswith("ü".encode()) else 401
+            )
+
+
+def test_the_printed_address_works_as_often_as_it_is_opened() -> None:
+    asked = client(TOKEN)
+    for _ in range(2):
+        answer = asked.get("/", params={"token": TOKEN, "q": "x"})
+        assert answer.status_code == 200 and TOKEN not in answer.text and "set-cookie" in answer.headers
+    wrong = asked.get("/", params={"token": "another"})
+    assert wrong.status_code == 401 and "another" not in wrong.text
+    assert client(TOKEN).post("/", params={"token": TOKEN}, json={}).status_code == 401, "nothing was written"
+
+
+def test_two_servers_of_a_host_do_not_log_each_other_out() -> None:
+    """Cookies know no ports."""
+    one, two = client(TOKEN), client("fedcba9876543210", base="http://127.0.0.1:9000")
+    two.cookies = one.cookies
+    one.get("/", params={"token": TOKEN})
+    two.get("/", params={"token": "fedcba9876543210"})
+    assert one.get("/").json() == {} and two.get("/").json() == {}
 
 
 def test_an_address_never_leads_to_another_server() -> None:
