@@ -1,6 +1,7 @@
 """The MATS model: a CLAP embedding becomes vectors in an LLM's prompt, and the LLM answers.
 
     asking     sound → clips → answers: what `mats ask`, the pipelines and Python share
+    hearing    what was heard of a sound, before it is asked
     model      `MatsModel`: embedding → mapper → loss or text; `load_model`
     directory  the model directory: what is in it, where its parts are, writing one (no torch)
     places     where its parts may lie: inside, in the hub, or where the user said (no torch)
