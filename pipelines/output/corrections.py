@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -41,7 +42,8 @@ ADDED: dict[str, pa.DataType] = {
     "corrected_at": pa.string(),
 }
 """Columns that `corrected` adds: the run's own text where another one was given, the mark, labels, who and when."""
-OF_OWN_TEXT = ("logprob", "clap_score", "confidence", "text_unsure")
+SCORES = ("logprob", "clap_score", "confidence")
+OF_OWN_TEXT = (*SCORES, "text_unsure")
 """Columns that are told of a run's own text for the row, and of no other text."""
 _NAME = re.compile(r"(\d{12,})-(\d{6,})\.parquet")
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -263,34 +265,30 @@ def read_corrections(output: str) -> dict[int, Correction]:
 
 
 def corrected(rows: pa.Table, said: Mapping[int, Correction]) -> pa.Table:
-    """Rows with corrected texts in place of the run's own, without what is told of those (OF_OWN_TEXT), and the columns
-    ADDED; as they are where nothing was said of any row of the run."""
+    """Rows with corrected texts in place of the run's own, without what is told of those (OF_OWN_TEXT, segments), and
+    the columns ADDED; as they are where nothing was said of any row of the run."""
     if not said or not {"row_id", "uri"} <= set(rows.schema.names):
         return rows
-    at = pc.index_in(pa.array(sorted(said), pa.int64()), rows["row_id"].combine_chunks()).to_pylist()
+    places = pc.drop_null(pc.index_in(pa.array(sorted(said), pa.int64()), rows["row_id"].combine_chunks()))
     names = ("row_id", "chunk_id", "uri", "start_s", "task", "question", "text", "text_unsure")
-    some = rows.select([name for name in names if name in rows.schema.names])
-    texts: dict[int, str] = {}
-    added: dict[str, list[Any]] = {name: [None] * len(rows) for name in ADDED}
-    for place in filter(lambda each: each is not None, at):
-        row = some.slice(place, 1).to_pylist()[0]
-        each = said[row["row_id"]]
-        if not each.belongs_to(row):
-            continue
-        if each.text is not None:
-            texts[place] = each.text
-        values = (own_text(row) if each.text is not None else None, each.mark, each.labels, each.by, each.when)
-        for name, value in zip(ADDED, values, strict=True):
-            added[name][place] = value
-    if texts and "text" in rows.schema.names:
-        own = rows["text"].to_pylist()
-        rows = with_column(rows, "text", [texts.get(place, text) for place, text in enumerate(own)], pa.string())
-        kept = pa.array([place not in texts for place in range(len(rows))])
-        for name in (each for each in OF_OWN_TEXT if each in rows.schema.names):
+    found = rows.select([name for name in names if name in rows.schema.names]).take(places).to_pylist()
+    mine = [(place, row) for place, row in zip(places.to_pylist(), found, strict=True)
+            if said[row["row_id"]].belongs_to(row)]  # fmt: skip
+    number = np.full(len(rows), -1)
+    number[[place for place, _ in mine]] = np.arange(len(mine))
+    which = pa.array(number, mask=number < 0)
+    made = [said[row["row_id"]] for _, row in mine]
+    text = pa.array([each.text for each in made], pa.string()).take(which)
+    if text.null_count < len(text) and "text" in rows.schema.names:
+        rows = with_column(rows, "text", pc.coalesce(text, rows["text"].cast(pa.string())), pa.string())
+        for name in {*OF_OWN_TEXT, "segments"} & set(rows.schema.names):
             kind = rows.schema.field(name).type
-            rows = with_column(rows, name, pc.if_else(kept, rows[name], pa.scalar(None, kind)), kind)
-    for name, kind in ADDED.items():
-        rows = with_column(rows, name, added[name], kind)
+            kept = pc.if_else(pc.is_null(text), rows[name], pa.scalar(None, kind))
+            rows = with_column(rows, name, kept, kind)
+    own = [None if each.text is None else own_text(row) for each, (_, row) in zip(made, mine, strict=True)]
+    told = (own, *([getattr(each, name) for each in made] for name in ("mark", "labels", "by", "when")))
+    for (name, kind), values in zip(ADDED.items(), told, strict=True):
+        rows = with_column(rows, name, pa.array(values, kind).take(which), kind)
     return rows
 
 

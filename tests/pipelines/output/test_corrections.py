@@ -166,6 +166,9 @@ def test_rows_show_what_was_said_of_them_and_not_of_others(tmp_path: Path) -> No
     ]
     assert told == [[None] * 4, ["A dog.", None, ["cat"], "Ann"], [None, "right", None, "Ann"], [None] * 4]
     assert found[1]["corrected_at"].endswith("Z") and found[0]["corrected_at"] is None
+    elsewhere = corrected(pa.Table.from_pylist([row(2)]), read_corrections(str(tmp_path)))
+    assert elsewhere.schema.names[-len(ADDED) :] == list(ADDED), "parts of a run have the same columns"
+    assert elsewhere["text"].to_pylist() == ["A dog."] and elsewhere["corrected_by"].to_pylist() == [None]
     plain = pa.Table.from_pylist(rows)
     assert corrected(plain, {}) is plain and not set(ADDED) & set(plain.schema.names)
 
