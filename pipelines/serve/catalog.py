@@ -73,10 +73,8 @@ def parts_of(run: str) -> dict[str, int]:
     """Part files of a run's answers → their sizes. Raises SettingsError where there are none."""
     parts = {info.path: info.size for info in generations.files(storage.join(run, "answers"))}
     if not parts:
-        problem = (
-            f"{storage.public_uri(run)} {'holds no answers' if storage.is_dir(run) else 'is no folder that exists'}"
-        )
-        raise SettingsError("runs", problem, "give the OUTPUT of `mats caption`")
+        lacks = "holds no answers" if storage.is_dir(run) else "is no folder that exists"
+        raise SettingsError("runs", f"{storage.public_uri(run)} {lacks}", "give the OUTPUT of `mats caption`")
     return parts
 
 

@@ -15,7 +15,7 @@ import html
 import ipaddress
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 COOKIE = "mats_serve"
 KINDS = ("application/json", "application/octet-stream")
@@ -108,7 +108,7 @@ class Guard:
         A page of ours leads on, since a redirect after a link from elsewhere would not send the cookie.
         """
         rest = urlencode([(name, value) for name, value in asked.items() if name != "token"])
-        path = scope["path"] if not scope["path"].startswith("//") else "/"
+        path = quote(scope["path"]) if not scope["path"].startswith("//") else "/"  # of \\ browsers make a /
         to = html.escape(path + (f"?{rest}" if rest else ""), quote=True)
         page = f'<!doctype html><meta http-equiv="refresh" content="0;url={to}"><a href="{to}">Go on</a>'
         secure = "; Secure" if scope.get("scheme") == "https" else ""

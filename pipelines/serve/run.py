@@ -110,7 +110,7 @@ def open_state(settings: ServeSettings, progress: Callable[[Progress], None] | N
 
 def check_model_and_runs(settings: ServeSettings) -> None:
     """SettingsError for a model or run that was named and is not there: before the catalogs, which take minutes."""
-    if settings.model not in (None, NONE):
+    if settings.model is not None and settings.model != NONE:
         check_hears(settings.model, settings)
     if settings.address is not None:
         from pipelines.serve.replicas import ray_serve
@@ -120,11 +120,11 @@ def check_model_and_runs(settings: ServeSettings) -> None:
         parts_of(anchored(run))
 
 
-def check_hears(model: str | None, settings: ServeSettings) -> None:
+def check_hears(model: str, settings: ServeSettings) -> None:
     """SettingsError for a model that is not there, or has no encoder."""
-    config = check_model_dir(model or "", settings.allow_parts)
+    config = check_model_dir(model, settings.allow_parts)
     if config.encoder is None:
-        problem = f'"{storage.public_uri(model or "")}" has no encoder'
+        problem = f'"{storage.public_uri(model)}" has no encoder'
         raise SettingsError("model", problem, "choose one with an encoder, or say --model none")
 
 
@@ -186,7 +186,9 @@ def _open_indices(runs: list[Served], settings: ServeSettings, answerer: Answere
         try:
             opened = open_run(served.run)
             model = settings.model or opened.model
-            asker = askers.setdefault(model, Asker(model, settings.device, tuple(settings.allow_parts)))
+            if model not in askers:
+                askers[model] = Asker(model, settings.device, tuple(settings.allow_parts))
+            asker = askers[model]
             asker.check(opened.encoder, storage.public_uri(served.run))
         except Exception as error:
             why = error.problem if isinstance(error, SettingsError) else first_line(error)

@@ -107,6 +107,9 @@ def test_two_servers_of_a_host_do_not_log_each_other_out() -> None:
 def test_an_address_never_leads_to_another_server() -> None:
     first = client(TOKEN).get("http://127.0.0.1:8000//evil.example/", params={"token": TOKEN}, follow_redirects=False)
     assert "evil.example" not in first.text
+    for path in ("/%5Cevil.example", "/a%3Fb%22%3E"):  # a backslash is a slash to browsers
+        answer = client(TOKEN).get(path, params={"token": TOKEN, "q": "x"})
+        assert f'url={path}?q=x"' in answer.text, "the same place, as it was written"
 
 
 @pytest.mark.parametrize(
