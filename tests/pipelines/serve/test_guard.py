@@ -62,6 +62,11 @@ def test_without_the_token_nothing_is_told() -> None:
         assert answer.status_code == 401 and "set-cookie" not in answer.headers
         assert TOKEN not in answer.text
     assert asked.post("/", json={}).status_code == 401
+    plain = "0123456789abcdef"
+    for name in (COOKIE, Guard(FastAPI(), plain, (), 0).cookie, "token"):
+        assert client(plain).get("/", headers={"cookie": f"{name}={plain}"}).status_code == 401, (
+            "no cookie is the token"
+        )
 
 
 def test_the_token_in_an_address_becomes_a_cookie_and_leaves_the_address() -> None:
