@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from mats_core import storage
-from mats_core.storage.uris import local_path, public_uri
+from mats_core.storage.uris import local_path, public_uri, redacted
 from pipelines.data import parquet
 from pipelines.export.places import shown
 from pipelines.output.corrections import Correction, Corrections
@@ -32,7 +32,10 @@ DETAILS = (
     *("logprob", "clap_score", "tag"),
 )
 """Columns that are read from the part file when one row is looked at."""
-_PATH = re.compile(r"(?<=\")(?:file://)?/[^\"]+(?=\")|(?:file://)?(?<![\w/…])/[^\s'\",;)]+")
+_PATH = re.compile(
+    r"(?i)(?<=\")(?:[a-z][a-z0-9+.-]*:/)?/[^\"]+(?=\")|(?:\b[a-z][a-z0-9+.-]*:/|(?<![\w/…]))/[^\s'\",;)]+"
+)
+"""An absolute path, or a URI, in a text."""
 
 
 @dataclass
@@ -141,11 +144,11 @@ class Served:
 
 
 def plain_message(message: str | None, folders: Collection[str] = ()) -> str:
-    """A message without a path of this machine: of what lies below one of `folders` it tells the rest."""
-    told = public_uri(message or "")
+    """A message without a path or a secret: of what lies below one of `folders` it tells the rest."""
+    told = redacted(message or "")
     for folder in sorted(folders, key=len, reverse=True):
         if len(folder) > 1:
-            told = re.sub(rf"(?:file://)?(?<![\w/.-]){re.escape(folder)}", "…/", told)
+            told = re.sub(rf"(?:file://|(?<![\w/.-])){re.escape(folder)}", "…/", told)
     return _PATH.sub("…", told)
 
 

@@ -156,13 +156,15 @@ def test_names_are_told_below_the_common_folder_never_above(tmp_path: Path) -> N
         ('"/home/me/two words/x.wav" is none', '"…" is none'),
         ("/data/archive/a/1.wav: it ends at file:///data/archive/b/2.wav", "…/a/1.wav: it ends at …/b/2.wav"),
         ("/data/archived/x.wav or /old/data/archive/x", "… or …"),
-        ("s3://key:secret@bucket/x.wav?token=1 and 3/4 of it", "s3://bucket/x.wav and 3/4 of it"),
+        ("s3://key:secret@bucket/x.wav?token=1 and 3/4 of it", "… and 3/4 of it"),
+        ("s3://bucket/a/x.wav?X-Amz-Signature=abc is gone", "…/x.wav is gone"),
+        ("tar+file:///mnt/a.tar!512+99/x.wav: torn", "… torn"),
         ("file:///etc/passwd", "…"),
         (None, ""),
     ],
 )
 def test_a_message_names_what_is_served_and_no_other_place(message: str | None, told: str) -> None:
-    assert plain_message(message, ["/data/archive/", "/"]) == told
+    assert plain_message(message, ["/data/archive/", "s3://bucket/a/", "/"]) == told
 
 
 def test_what_another_server_says_is_seen_in_a_while_and_of_this_sound_alone(tmp_path: Path) -> None:
