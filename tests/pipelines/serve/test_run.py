@@ -155,13 +155,15 @@ def test_sounds_are_searched_with_one_encoder_a_model(
 
 def test_what_cannot_be_served_is_refused_before_anything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catalogs take minutes: a model or a second run that is not there is told of before the first is made."""
+    ended = threading.Event()
+    ended.set()  # what is served by mistake is no server that goes on
     with pytest.raises(SettingsError, match="holds no answers"):
-        run_serve(runs=[str(tmp_path)], port=0)
+        run_serve(runs=[str(tmp_path)], port=0, stop=ended)
     with pytest.raises(SettingsError, match="model"):
-        run_serve(demo=True, model=str(tmp_path / "none"), port=0)
+        run_serve(demo=True, model=str(tmp_path / "none"), port=0, stop=ended)
     run = write_run(tmp_path / "run", [row(0, "/in/a.wav")])
     monkeypatch.setattr("pipelines.serve.run.open_served", lambda *_: pytest.fail("a catalog is made"))
     with pytest.raises(SettingsError, match="model"):
-        run_serve(runs=[run], model=str(tmp_path / "none"), port=0)
+        run_serve(runs=[run], model=str(tmp_path / "none"), port=0, stop=ended)
     with pytest.raises(SettingsError, match="gone is no folder that exists"):
-        run_serve(runs=[run, str(tmp_path / "gone")], model="none", port=0)
+        run_serve(runs=[run, str(tmp_path / "gone")], model="none", port=0, stop=ended)
