@@ -20,9 +20,10 @@
     soundworld   the embedded world of synthesised sounds, and the model shipped with it
 
 `errors`, `device`, `pretrained` (directories of transformers, before they are loaded), `spread` (whether vectors tell
-anything apart) and `weights` are for all rooms; `packages` is how the command `mats` finds all of them. The names below
-are the Python API (`mats_core.load_model`); the modules that hold them may move. A room's own text says what is public
-in it and who may import it. Nothing of pipelines and jobs is imported here.
+anything apart), `weights`, `batches` (one item that fails costs no other), `child` (programs of ours in processes
+apart) and `variables` (of the environment) are for all rooms; `packages` is how the command `mats` finds all of them.
+The names below are the Python API (`mats_core.load_model`); the modules that hold them may move. A room's own text says
+what is public in it and who may import it. Nothing of pipelines and jobs is imported here.
 """
 
 from __future__ import annotations

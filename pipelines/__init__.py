@@ -10,10 +10,12 @@ A job is a function of this name: `run_` and what `mats` calls it. It takes its 
 and `progress`, a function that is told how far it is; what cannot work raises SettingsError before any work starts.
 
 settings                   one pydantic model a job
+published                  data sets as their publishers ship them
 data                       what INPUT may be, corpora, columns of Parquet
 output                     an OUTPUT and its life: identity, lease, part files
 cluster                    a Ray for a run, its stages, its counters
 archive                    sounds → manifest, audio embeddings, answers; compact: many part files → few
+corpus                     published labels, captions and questions → a corpus
 text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory
 adapt                      sentences and a model → a model that knows their words

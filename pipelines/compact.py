@@ -139,9 +139,10 @@ def read_part(uri: str) -> Part:
     try:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
-            firsts = [file.metadata.row_group(i).column(at).statistics.min for i in range(file.num_row_groups)]
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            firsts = [group.column(at).statistics.min for group in groups if group.num_rows]
             schema = parquet.with_partition(file.schema_arrow.empty_table(), uri).schema
-            return Part(min(firsts), uri, file.metadata.num_rows, schema)
+            return Part(min(firsts, default=0), uri, file.metadata.num_rows, schema)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None

@@ -346,6 +346,17 @@ def unlabelled(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:
                 yield f"{name}.{node.name} has no docstring"
 
 
+def unmapped(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:
+    """Modules and rooms that the map of their room, the docstring of its `__init__`, does not name."""
+    for path in known.values():
+        place = path.parent if path.name == "__init__.py" else path
+        init = place.parent / "__init__.py"
+        if place.stem.startswith("_") or not init.is_file():
+            continue
+        if not re.search(rf"\b{re.escape(place.stem)}\b", ast.get_docstring(parsed(init)) or ""):
+            yield f"{init.relative_to(root).as_posix()} does not name {place.name}"
+
+
 def foreign_files(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:
     """Places where a package reaches for files that lie in another, as far as the text tells.
 

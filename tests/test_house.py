@@ -46,6 +46,10 @@ def test_every_room_and_every_public_name_says_what_it_is() -> None:
     assert_lawful(house.unlabelled(KNOWN))
 
 
+def test_every_map_names_what_is_in_its_room() -> None:
+    assert_lawful(house.unmapped(KNOWN))
+
+
 def test_no_package_reaches_for_files_of_another() -> None:
     assert_lawful(house.foreign_files(KNOWN))
 
@@ -200,6 +204,16 @@ def test_a_room_or_a_function_without_a_docstring_is_found(build: Build, tmp_pat
         "jobs has no __init__.py with a docstring",
         "jobs.a.untold has no docstring",
         "jobs.a.Untold has no docstring",
+    ]
+
+
+def test_what_a_map_does_not_name_is_found(build: Build, tmp_path: Path) -> None:
+    known = build(
+        {"jobs/__init__.py": '"""Has `told`."""', "jobs/told.py": "", "jobs/retold.py": "", "jobs/room/__main__.py": ""}
+    )
+    assert sorted(house.unmapped(known, tmp_path)) == [
+        "jobs/__init__.py does not name retold.py",
+        "jobs/__init__.py does not name room",
     ]
 
 

@@ -45,7 +45,7 @@ def text_files(text: Sequence[str]) -> list[storage.FileInfo]:
     """
     found: list[storage.FileInfo] = []
     for uri in text:
-        if storage.is_dir(storage.join(uri, CORRECTIONS)):
+        if _is_run(uri):
             said = sorted(info.path for info in storage.list_files(storage.join(uri, CORRECTIONS)))
             found.append(storage.FileInfo(uri, uri, len(said), hash_settings(said)[:16]))
             continue
@@ -71,7 +71,7 @@ def new_records(
     for info in files:
         report = FileReport(info.uri)
         reports.append(report)
-        if storage.is_dir(storage.join(info.uri, CORRECTIONS)):
+        if _is_run(info.uri):
             rows = _corrected(info.uri, report)
         else:
             rows = _lines(info.uri, report) if ending(info.uri) == SENTENCES else _rows(info.uri, report, columns, task)
@@ -80,6 +80,12 @@ def new_records(
                 report.add(report.line, "missing_output" if record["instruction"] else "missing_instruction")
                 continue
             yield {name: record[name] for name in FIELDS} | {"output": record["output"] or record["caption"]}
+
+
+def _is_run(uri: str) -> bool:
+    """Whether something was put right there. note: of a file nothing is asked, since a store may allow no more than to
+    read it."""
+    return ending(uri) not in {SENTENCES, *CORPUS_ENDINGS} and storage.is_dir(storage.join(uri, CORRECTIONS))
 
 
 def _rows(uri: str, report: FileReport, columns: dict[str, str], task: str) -> Iterator[Record]:

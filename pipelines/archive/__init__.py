@@ -9,6 +9,8 @@
     work_list      the frozen list of what was asked, row by row, and its shards
     presence       whether the files of INPUT are still there
     by_file        an answer a file: its chunks are heard one after the other
+    model_spec     what the model actors of a run must know
+    decode_stage   the stages that a run begins with: a shard → rows with their sound, or with stored embeddings
     stages         a shard → rows with their sound, or with stored embeddings → answers, or audio embeddings
 
 A uri passes headers, work_list and stages on its way to its answer. Public are run_caption,

@@ -9,6 +9,7 @@ json_stream     a JSON text walked piece by piece
 embeddings      a table of embeddings: its facts (`_embeddings.json`) and its parts
 generations     which files of an OUTPUT count, and what is said of it: a fence against writers that were frozen
 parquet         the one reader and writer of Parquet files at any URI
+results         what a job has written, as tables; rows that were pruned
 schemas         every column of the manifest, the work list, answers and embeddings
 private_uris    URIs that hold a secret, handed to the decoders of a run and to nobody else
 

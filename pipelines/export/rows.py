@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mats_core import storage
 from mats_core.audio.levels import Levels, joined_levels
@@ -15,8 +14,7 @@ from mats_core.errors import SettingsError
 from pipelines.compact import in_order, read_part
 from pipelines.data import generations
 from pipelines.data.results import pruned_rows
-from pipelines.data.schemas import with_column
-from pipelines.output.corrections import ADDED, Correction, corrected
+from pipelines.output.corrections import ADDED, OF_OWN_TEXT, SCORES, Correction, corrected
 from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
 
@@ -70,22 +68,9 @@ def _tables(run: str, where: str | None, marked: bool, said: Said) -> Iterator[p
     parts = sorted(read_part(info.uri) for info in generations.files(rows_folder(run)))
     for table in in_order(parts, pruned_rows(run)):
         table = table.drop_columns([name for name in LEFT_OUT if name in table.schema.names])
-        table = _corrected(table, said)
+        table = corrected(table, said)
         chosen = np.ones(len(table), bool) if where is None else rows_where(table, where)
         yield table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
-
-
-OF_WHOLE = ("logprob", "clap_score", "confidence", "text_unsure")
-"""What is told of a row's text, and of none of its windows."""
-
-
-def _corrected(table: pa.Table, said: Said) -> pa.Table:
-    rows = corrected(table, said)
-    if rows is table or "segments" not in rows.schema.names:
-        return rows
-    own = pc.is_null(rows["corrected_from"])
-    kind = rows.schema.field("segments").type
-    return with_column(rows, "segments", pc.if_else(own, rows["segments"], pa.scalar(None, kind)), kind)
 
 
 def by_file(chunks: Iterator[Row]) -> Iterator[list[Row]]:
@@ -110,7 +95,7 @@ def windows_of(row: Row) -> list[Row]:
     if not told:
         return [row]
     times = ((each, each["end_s"] - each["start_s"]) for each in told)
-    whole = {name: None for name in OF_WHOLE if name in row}
+    whole = {name: None for name in OF_OWN_TEXT if name in row}
     return [
         {
             **row,
@@ -136,7 +121,7 @@ def joined(chunks: list[Row]) -> Row:
         told = [row[name] for row in chunks if row.get(name) is not None]
         if name in whole:
             whole[name] = "\n".join(told) if told else None
-    for name in OF_WHOLE[:3]:  # a file is as sure as the least sure of its answers
+    for name in SCORES:  # a file is as sure as the least sure of its answers
         known = [row[name] for row in chunks if row.get(name) is not None]
         if name in whole:
             whole[name] = min(known) if known else None

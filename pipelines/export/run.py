@@ -50,7 +50,7 @@ def run_export(settings: ExportSettings, progress: Callable[[Progress], None] | 
         identity = {name: getattr(settings, name) for name in ("to", "per", "where", "items")}
         identity["run"] = storage.public_uri(settings.run)
         if said:
-            identity["corrections"] = sorted((each.row_id, each.version) for each in said.values())
+            identity["corrections"] = sorted([each.row_id, each.version] for each in said.values())
         rows = read_rows(settings.run, settings.where, settings.per, said=said)
         count, left_out = write_files(settings.place(), rows, identity, settings.overwrite, tell)
     elif settings.to in WRITERS:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -41,6 +42,9 @@ ADDED: dict[str, pa.DataType] = {
     "corrected_at": pa.string(),
 }
 """Columns that `corrected` adds: the run's own text where another one was given, the mark, labels, who and when."""
+SCORES = ("logprob", "clap_score", "confidence")
+OF_OWN_TEXT = (*SCORES, "text_unsure")
+"""Columns that are told of a run's own text for the row, and of no other text."""
 _NAME = re.compile(r"(\d{12,})-(\d{6,})\.parquet")
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _READERS = 16
@@ -128,6 +132,14 @@ class Corrections:
         with self._lock:
             return [each for _, each in sorted(self._history.get(row_id, {}).items())]
 
+    def about(self, row: Row) -> list[Correction]:
+        """What was said of what this row asks about its sound, the oldest first, since anything was said of another
+        sound in its place."""
+        found: list[Correction] = []
+        for each in self.history(row["row_id"]):
+            found = [*found, each] if each.belongs_to(row) else []
+        return found
+
     def standing(self) -> dict[int, Correction]:
         """Row → what counts for it, where that is anything."""
         with self._lock:
@@ -137,8 +149,8 @@ class Corrections:
     def correct(self, row: Row, seen: int, by: str, change: Mapping[str, Any]) -> Correction:
         """Say something of a row as it was at version `seen` (0: nothing was said yet); `change` has text, labels,
         mark, or some of them. Raises Conflict, and ValueError for what nobody can say."""
-        now = self.newest(row["row_id"])
-        stands = {name: getattr(now, name) if now else None for name in ("text", "labels", "mark")}
+        own = self.about(row)
+        stands = {name: getattr(own[-1], name) if own else None for name in ("text", "labels", "mark")}
         wanted = stands | {name: _checked(name, value) for name, value in change.items()}
         if wanted["text"] == row.get("text"):
             wanted["text"] = None
@@ -148,11 +160,11 @@ class Corrections:
         """Take back the newest thing that was said and not taken back yet. Raises Conflict; ValueError where there is
         none."""
         standing: list[Correction] = []
-        for each in self.history(row["row_id"]):
-            if each.action == "undo":
-                standing.pop()
-            else:
+        for each in self.about(row):
+            if each.action == "correct":
                 standing.append(each)
+            elif standing:
+                standing.pop()
         if not standing:
             raise ValueError("there is nothing to undo")
         before = standing[-2] if len(standing) > 1 else None
@@ -253,30 +265,30 @@ def read_corrections(output: str) -> dict[int, Correction]:
 
 
 def corrected(rows: pa.Table, said: Mapping[int, Correction]) -> pa.Table:
-    """Rows with corrected texts in place of the run's own, and the columns ADDED; as they are where nothing was said
-    of any row of the run."""
+    """Rows with corrected texts in place of the run's own, without what is told of those (OF_OWN_TEXT, segments), and
+    the columns ADDED; as they are where nothing was said of any row of the run."""
     if not said or not {"row_id", "uri"} <= set(rows.schema.names):
         return rows
-    at = pc.index_in(pa.array(sorted(said), pa.int64()), rows["row_id"].combine_chunks()).to_pylist()
-    names = ("row_id", "chunk_id", "uri", "start_s", "task", "question", "text")
-    some = rows.select([name for name in names if name in rows.schema.names])
-    texts: dict[int, str] = {}
-    added: dict[str, list[Any]] = {name: [None] * len(rows) for name in ADDED}
-    for place in filter(lambda each: each is not None, at):
-        row = some.slice(place, 1).to_pylist()[0]
-        each = said[row["row_id"]]
-        if not each.belongs_to(row):
-            continue
-        if each.text is not None:
-            texts[place] = each.text
-        values = (row.get("text") if each.text is not None else None, each.mark, each.labels, each.by, each.when)
-        for name, value in zip(ADDED, values, strict=True):
-            added[name][place] = value
-    if texts and "text" in rows.schema.names:
-        own = rows["text"].to_pylist()
-        rows = with_column(rows, "text", [texts.get(place, text) for place, text in enumerate(own)], pa.string())
-    for name, kind in ADDED.items():
-        rows = with_column(rows, name, added[name], kind)
+    places = pc.drop_null(pc.index_in(pa.array(sorted(said), pa.int64()), rows["row_id"].combine_chunks()))
+    names = ("row_id", "chunk_id", "uri", "start_s", "task", "question", "text", "text_unsure")
+    found = rows.select([name for name in names if name in rows.schema.names]).take(places).to_pylist()
+    mine = [(place, row) for place, row in zip(places.to_pylist(), found, strict=True)
+            if said[row["row_id"]].belongs_to(row)]  # fmt: skip
+    number = np.full(len(rows), -1)
+    number[[place for place, _ in mine]] = np.arange(len(mine))
+    which = pa.array(number, mask=number < 0)
+    made = [said[row["row_id"]] for _, row in mine]
+    text = pa.array([each.text for each in made], pa.string()).take(which)
+    if text.null_count < len(text) and "text" in rows.schema.names:
+        rows = with_column(rows, "text", pc.coalesce(text, rows["text"].cast(pa.string())), pa.string())
+        for name in {*OF_OWN_TEXT, "segments"} & set(rows.schema.names):
+            kind = rows.schema.field(name).type
+            kept = pc.if_else(pc.is_null(text), rows[name], pa.scalar(None, kind))
+            rows = with_column(rows, name, kept, kind)
+    own = [None if each.text is None else own_text(row) for each, (_, row) in zip(made, mine, strict=True)]
+    told = (own, *([getattr(each, name) for each in made] for name in ("mark", "labels", "by", "when")))
+    for (name, kind), values in zip(ADDED.items(), told, strict=True):
+        rows = with_column(rows, name, pa.array(values, kind).take(which), kind)
     return rows
 
 

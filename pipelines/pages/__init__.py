@@ -5,6 +5,7 @@
     everything  all files packed into the page, for its search
     truth     what an archive of the embedded world truly holds, beside what was answered
     media     spectrograms and short sounds to listen to, from the originals
+    cells     values as a spreadsheet may hold them
     render    templates → a page; whether one can be written there
     charts    curves and histories as SVG, and as text for a terminal
 

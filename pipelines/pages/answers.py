@@ -67,11 +67,12 @@ class Answers:
 
     def __init__(self, folder: str, pruned: Ranges = (), said: Mapping[int, Correction] | None = None) -> None:
         tables = [
-            pa.Table.from_batches([batch])
+            parquet.with_partition(pa.Table.from_batches([batch]), info.uri)
             for info in generations.files(folder)
             for batch in parquet.batches(info.uri, 8192, COLUMNS)
         ]
         table = pa.concat_tables(tables, promote_options="permissive")
+        table = table.select([name for name in COLUMNS if name in table.column_names])
         if "row_id" in table.column_names:
             table = without_rows(table.sort_by("row_id"), pruned)
         table = corrected(table, said or {})

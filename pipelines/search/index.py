@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -127,11 +126,6 @@ class Index:
     def windows_of(self, rows: np.ndarray) -> np.ndarray:
         """bool [rows] → bool [windows]."""
         return np.repeat(rows, np.diff(self.first))
-
-    @cached_property
-    def text(self) -> pa.ChunkedArray | None:
-        """The rows' captions, where the run has some."""
-        return self.rows["text"] if "text" in self.rows.schema.names else None
 
     def times(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(start, end) of windows in their files, in seconds, each float64 [N]."""

@@ -22,6 +22,8 @@ from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
 from pipelines.data.embeddings import SIDECAR
 from pipelines.data.results import kept_rows, pruned_rows
+from pipelines.data.schemas import with_column
+from pipelines.output.corrections import corrected, read_corrections
 from pipelines.output.record import read_run
 from pipelines.search.asking import Asker, echoed, unit
 from pipelines.search.build import Found, bring_up
@@ -81,7 +83,8 @@ def run_search(settings: SearchSettings, progress: Callable[[Progress], None] | 
 
 
 class OpenRun:
-    """A run with its index: what is searched, and which rows may be found (`there`, None: all)."""
+    """A run with its index: what is searched, and which rows may be found (`there`, None: all). rows: those of the
+    index, with what was put right in place of the run's own."""
 
     def __init__(self, run: str, found: Found, encoder: str, model: str) -> None:
         self.run, self.encoder, self.model = run, encoder, model
@@ -93,11 +96,16 @@ class OpenRun:
         alike = float(np.square(self.index.mean, dtype=np.float64).sum())
         if self.index.windows >= LEAST_ROWS and alike >= ROWS_ALIKE:
             self.notes.append(f"the windows' vectors are all alike (mean cosine {alike:.4f}): a search tells nothing")
-        self.captions = self.index.text
+        self.rows = corrected(self.index.rows, read_corrections(run))
         pruned = pruned_rows(run)
         self.there: np.ndarray | None = None
         if pruned and "row_id" in self.index.rows.schema.names:
             self.there = kept_rows(self.index.rows["row_id"].to_numpy(), pruned)
+
+    @property
+    def captions(self) -> pa.ChunkedArray | None:
+        """The rows' captions; None where the run has none."""
+        return self.rows["text"] if "text" in self.rows.schema.names else None
 
     def take_captions(self, answers: str) -> None:
         """Let the answers of another run over the same chunks be the captions. Raises SettingsError."""
@@ -105,21 +113,21 @@ class OpenRun:
         shown = storage.public_uri(answers)
         if not files:
             raise SettingsError("answers", f"{shown} holds no answers", "give the OUTPUT of `mats caption`")
-        told = pa.concat_tables([parquet.read(info.uri, ["chunk_id", "text"]) for info in files]).combine_chunks()
+        told = pa.concat_tables([_answers_in(info.uri) for info in files], promote_options="permissive")
+        told = corrected(told, read_corrections(answers)).combine_chunks()
         where = pc.index_in(self.index.rows["chunk_id"], value_set=told["chunk_id"].combine_chunks())
         if where.null_count == len(where):
             problem = f"{shown} answers other sounds than those of {storage.public_uri(self.run)}"
             raise SettingsError("answers", problem, "give a run of `mats caption` over these embeddings or their files")
-        self.captions = told["text"].take(where)
+        self.rows = with_column(self.rows, "text", told["text"].take(where), pa.string())
+        if "segments" in self.rows.schema.names:
+            self.rows = self.rows.drop_columns(["segments"])
 
     def allowed(self, where: str | None) -> np.ndarray | None:
         """bool [rows]: which may be found; None for all."""
         mask = self.there
         if where is not None:
-            rows = self.index.rows
-            if self.captions is not None and self.captions is not self.index.text:
-                rows = rows.append_column("text", self.captions)
-            chosen = rows_where(rows, where)
+            chosen = rows_where(self.rows, where)
             mask = chosen if mask is None else chosen & mask
         return mask
 
@@ -131,7 +139,7 @@ class OpenRun:
         uris = self.index.rows["uri"].take(chosen).to_pylist()
         ids = self.index.rows["row_id"].take(chosen).to_pylist()
         texts = [None] * len(rows) if self.captions is None else self.captions.take(chosen).to_pylist()
-        told = self._segments(chosen)
+        told = self.rows["segments"].take(chosen).to_pylist() if "segments" in self.rows.schema.names else []
         for at, segments in enumerate(told):
             middle = (starts[at] + ends[at]) / 2
             own = [each["text"] for each in segments or () if each["start_s"] <= middle <= each["end_s"]]
@@ -142,11 +150,12 @@ class OpenRun:
             for at in range(len(rows))
         ]  # fmt: skip
 
-    def _segments(self, chosen: pa.Array) -> list[Any]:
-        if self.captions is not self.index.text or "segments" not in self.index.rows.schema.names:
-            return []
-        found: list[Any] = self.index.rows["segments"].take(chosen).to_pylist()
-        return found
+
+def _answers_in(uri: str) -> pa.Table:
+    """Of the answers in a part file, what tells of which sound and question they are. Raises NotParquet."""
+    needed, older = ("row_id", "uri", "start_s", "chunk_id", "text"), ("task", "question", "text_unsure")
+    table = parquet.with_partition(parquet.read(uri, needed, older), uri)
+    return table.select([name for name in (*needed, *older) if name in table.schema.names])
 
 
 def open_run(run: str, address: str | None = None, progress: Callable[[Progress], None] | None = None) -> OpenRun:

@@ -19,12 +19,12 @@ from pydantic import BaseModel, Field
 
 from mats_core.audio.file import AudioError
 from mats_core.errors import SettingsError, StorageError
-from pipelines.output.corrections import Conflict, Correction, own_text
+from pipelines.output.corrections import OF_OWN_TEXT, Conflict, Correction, own_text
 from pipelines.pages.media import SAMPLE_RATE, spectrogram_webp
 from pipelines.serve import finding
 from pipelines.serve.answering import Answerer, Asked, Busy, check_asked
 from pipelines.serve.finding import Finder
-from pipelines.serve.runs import Served
+from pipelines.serve.runs import Served, plain_message
 from pipelines.serve.sounds import LONGEST_S, Sounds
 
 _ENDING = re.compile(r"[a-z0-9]{1,5}")
@@ -53,6 +53,10 @@ class State:
         if served is None or found is None:
             raise HTTPException(404, "there is no such row")
         return served, found
+
+    def plain(self, message: str) -> str:
+        """A message as anybody may read it."""
+        return plain_message(message, [folder for served in self.runs for folder in served.folders])
 
 
 class Change(BaseModel, extra="forbid"):
@@ -89,13 +93,17 @@ def described(number: int, served: Served, row: dict[str, Any], window: dict[str
     said = newest if newest is not None and newest.says_something and newest.belongs_to(row) else None
     where = f"{number}/{row['row_id']}"
     told = {name: value for name, value in row.items() if name != "uri"}
-    told["error_message"] = served.plain_message(row["error_message"]) if row["error_message"] else None
+    told["error_message"] = plain_message(row["error_message"], served.folders) if row["error_message"] else None
+    if said and said.text is not None:
+        told |= {name: None for name in OF_OWN_TEXT if name in told}
+    seconds = row["decoded_s"] or row["duration_s"]
     return told | {
         "run": number,
         "name": served.name(row["uri"]),
         "version": newest.version if newest else 0,
         "text": said.text if said and said.text is not None else row["text"],
         "answer": own_text(row),
+        "shown_s": min(seconds, LONGEST_S) if seconds else None,
         "correction": spoken(said) if said else None,
         "window": window and {name: window[name] for name in ("start_s", "end_s", "score", "by")},
         "audio": f"/audio/{where}.wav",
@@ -149,8 +157,9 @@ def routes(state: State) -> APIRouter:
         answerer = await ready(state)
         task, text = checked(answerer, question.task, question.question)
         start, seconds = stretch_of(found, question)
-        heard = await run_in_threadpool(partial(state.sounds.stretch, found["uri"], start, seconds, answerer.rate))
-        (answer,) = await answers(answerer, [Asked(heard.samples, start, task, text)])
+        stretch = partial(state.sounds.stretch, found["uri"], start, seconds, answerer.rate, found["only_channel"])
+        heard = await run_in_threadpool(stretch)
+        (answer,) = await answers(state, answerer, [Asked(heard.samples, start, task, text)])
         return answer | {"task": task, "question": text, "start_s": start, "end_s": start + heard.decoded_s}
 
     if state.upload is not None:
@@ -164,9 +173,10 @@ _CONFLICT = {"description": "Somebody else changed the row since it was looked a
 def whole(state: State, run: int, row: int) -> dict[str, Any]:
     """A row with its details and history."""
     served, _ = state.find(run, row)
+    served.said()  # what other servers wrote
     found = served.whole(row)
     assert found is not None
-    history = [spoken(each) for each in served.corrections.history(row)]
+    history = [spoken(each) for each in served.corrections.about(found)]
     return described(run, served, found) | {"history": history}
 
 
@@ -182,19 +192,20 @@ def write(state: State, run: int, row: int, say: Any) -> dict[str, Any]:
         raise HTTPException(409, described(run, served, found)) from None
     except ValueError as error:
         raise HTTPException(422, str(error)) from None
-    served.look()
+    served.take(row)
     return described(run, served, found)
 
 
 def stretch_of(row: dict[str, Any], question: Question) -> tuple[float, float]:
-    """(start, seconds) of what is asked about, within the row. HTTPException 422 for what lies outside."""
+    """(start, seconds) of what is asked about, within the row and no longer than LONGEST_S. HTTPException 422 for what
+    lies outside."""
     first = row.get("start_s") or 0.0
     last = first + (row.get("decoded_s") or row.get("duration_s") or LONGEST_S)
     start = first if question.start_s is None else question.start_s
     end = last if question.end_s is None else min(question.end_s, last)
     if not first <= start < end:
         raise HTTPException(422, f"the row is heard from {first:g} to {last:g} s")
-    return start, end - start
+    return start, min(end - start, LONGEST_S)
 
 
 async def ready(state: State) -> Answerer:
@@ -206,7 +217,7 @@ async def ready(state: State) -> Answerer:
         await asyncio.shield(asyncio.wrap_future(waiting))
     except Exception as error:
         problem = error.problem if isinstance(error, SettingsError) else type(error).__name__
-        raise HTTPException(503, f"the model cannot be loaded: {problem}") from None
+        raise HTTPException(503, state.plain(f"the model cannot be loaded: {problem}")) from None
     return state.answerer
 
 
@@ -218,7 +229,7 @@ def checked(answerer: Answerer, task: str, question: str | None) -> tuple[str, s
         raise HTTPException(422, str(error)) from None
 
 
-async def answers(answerer: Answerer, asked: list[Asked]) -> list[dict[str, Any]]:
+async def answers(state: State, answerer: Answerer, asked: list[Asked]) -> list[dict[str, Any]]:
     """The answers to all. HTTPException 503 where too much waits, 422 for a question that no prompt can hold."""
     try:
         waiting = [answerer.ask(each) for each in asked]
@@ -226,7 +237,7 @@ async def answers(answerer: Answerer, asked: list[Asked]) -> list[dict[str, Any]
     except Busy:
         raise HTTPException(503, "too many questions wait already; ask again in a moment") from None
     except SettingsError as error:
-        raise HTTPException(422, f"{error.problem}; {error.remedy}") from None
+        raise HTTPException(422, state.plain(f"{error.problem}; {error.remedy}")) from None
 
 
 def _add_demo(api: APIRouter, state: State, most_s: float) -> None:
@@ -240,7 +251,7 @@ def _add_demo(api: APIRouter, state: State, most_s: float) -> None:
                 file.write(block)
             file.flush()
             asked, heard, picture = await run_in_threadpool(hear, state.sounds, file.name, answerer, most_s)
-        said = await answers(answerer, [Asked(samples, start, task, text) for start, samples in asked])
+        said = await answers(state, answerer, [Asked(samples, start, task, text) for start, samples in asked])
         told = [{"start_s": start, **answer} for (start, _), answer in zip(asked, said, strict=True)]
         seconds, complete = heard
         return {"task": task, "question": text, "answers": told, "heard_s": seconds, "complete": complete,
@@ -278,8 +289,7 @@ def hear(
 def refused(error: Exception, state: State) -> tuple[int, dict[str, Any]]:
     """(status, body) of an error of ours, without a path of this machine."""
     if isinstance(error, SettingsError):
-        return 422, {"detail": error.problem, "remedy": error.remedy}
+        return 422, {"detail": state.plain(error.problem), "remedy": state.plain(error.remedy)}
     code = error.code if isinstance(error, (AudioError, StorageError)) else "io_error"
     message = error.message if isinstance(error, AudioError) else "it cannot be read"
-    plain = state.runs[0].plain_message(message) if state.runs else re.sub(r"/\S+", "…", message)
-    return (404 if code == "not_found" else 422), {"detail": f"{code}: {plain}", "code": code}
+    return (404 if code == "not_found" else 422), {"detail": f"{code}: {state.plain(message)}", "code": code}

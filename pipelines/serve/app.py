@@ -10,14 +10,14 @@ from urllib.parse import quote, urlencode
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, StreamingResponse
 
-from mats_core import __version__, storage
+from mats_core import __version__
 from mats_core.audio.file import AudioError
 from mats_core.errors import SettingsError, StorageError
 from pipelines.pages.render import TEMPLATES, template_environment
 from pipelines.serve import finding
 from pipelines.serve.api import State, described, refused, routes, whole
 from pipelines.serve.guard import MOST_JSON, Guard
-from pipelines.serve.sounds import PLAYED, byte_range, file_blocks
+from pipelines.serve.sounds import PLAYED, byte_range, file_blocks, file_size
 
 OURS = Path(__file__).parent / "templates"
 STATIC = {
@@ -63,7 +63,7 @@ def _add_pages(app: FastAPI, state: State) -> None:
         try:
             found = state.finder.page(query)
         except SettingsError as error:
-            problem = f"{error.problem}; {error.remedy}"
+            problem = state.plain(f"{error.problem}; {error.remedy}")
         rows = [described(number, state.runs[number], row, window) for number, row, window in found.rows]
         asked = {name: value for name, value in query.model_dump(exclude_defaults=True).items() if name != "after"}
         following = "/?" + urlencode({**asked, "after": found.next}) if found.next else ""
@@ -130,9 +130,8 @@ def _add_sounds(app: FastAPI, state: State) -> None:
         kind = PLAYED.get(str(found["format"]), "application/octet-stream")
         name = quote(served.name(uri).rpartition("/")[2].replace("\n", " "), safe="")
         how = "inline" if str(found["format"]) in PLAYED else "attachment"
-        size = storage.stat(uri).size
         extra = {"content-disposition": f"{how}; filename*=UTF-8''{name}"}
-        return _ranged(request, size, kind, lambda first, last: file_blocks(uri, first, last), extra)
+        return _ranged(request, file_size(uri), kind, lambda first, last: file_blocks(uri, first, last), extra)
 
 
 def _ranged(request: Request, size: int, kind: str, read: Any, extra: dict[str, str] | None = None) -> Response:

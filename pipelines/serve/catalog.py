@@ -15,6 +15,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ BLOCK = 65_536
 """Rows that are indexed together: as many as two bytes tell apart."""
 LISTED: dict[str, pa.DataType] = {
     "row_id": pa.int64(),
+    "chunk_id": pa.string(),
     "uri": pa.string(),
     "start_s": pa.float64(),
     "duration_s": pa.float64(),
@@ -46,6 +48,7 @@ LISTED: dict[str, pa.DataType] = {
     "format": pa.string(),
     "sample_rate": pa.int64(),
     "channels": pa.int64(),
+    "only_channel": pa.int64(),
     "task": pa.string(),
     "question": pa.string(),
     "text": pa.string(),
@@ -58,6 +61,7 @@ LISTED: dict[str, pa.DataType] = {
 }
 """Columns of a row that pages list and filter; null where an older run has none."""
 MEMORY = "2GB"
+READERS = 16
 SPLITS = " .,;:!?()[]{}\"'’“”«»/\\|-–—_*#&+=<>~^%$@`\t\n\r"
 """Between words."""
 _SPACED = str.maketrans(SPLITS, " " * len(SPLITS))
@@ -65,29 +69,37 @@ _SPACED = str.maketrans(SPLITS, " " * len(SPLITS))
 Tell = Callable[[int, int], None]
 
 
+def parts_of(run: str) -> dict[str, int]:
+    """Part files of a run's answers → their sizes. Raises SettingsError where there are none."""
+    parts = {info.path: info.size for info in generations.files(storage.join(run, "answers"))}
+    if not parts:
+        lacks = "holds no answers" if storage.is_dir(run) else "is no folder that exists"
+        raise SettingsError("runs", f"{storage.public_uri(run)} {lacks}", "give the OUTPUT of `mats caption`")
+    return parts
+
+
 def open_catalog(run: str, tell: Tell | None = None) -> Catalog:
     """The catalog of a run, brought up to its part files. tell: told of rows done and in all. Raises SettingsError."""
-    folder = storage.join(run, "answers")
-    parts = {info.path: info.size for info in generations.files(folder)}
-    if not parts:
-        problem = f"{storage.public_uri(run)} holds no answers"
-        raise SettingsError("runs", problem, "give the OUTPUT of `mats caption`")
-    pruned = pruned_rows(run)
-    named = hashlib.blake2b(
-        repr((FORMAT, list(LISTED), run)).encode("utf-8", "surrogatepass"), digest_size=12
-    ).hexdigest()
-    place = cache_folder("serve") / f"{named}.duckdb"
-    state = hashlib.blake2b(repr((sorted(parts.items()), pruned)).encode(), digest_size=12).hexdigest()
+    parts, pruned = parts_of(run), pruned_rows(run)
+    place = cache_folder("serve") / f"{_digest((FORMAT, list(LISTED), run))}.duckdb"
+    state = _digest((sorted(parts.items()), pruned))
     with FileLock(f"{place}.lock"):
         if _state_of(place) != state:
             draft = place.with_suffix(".partial")
-            draft.unlink(missing_ok=True)
+            _drop(draft)
             try:
+                folder = storage.join(run, "answers")
                 _make(place, draft, folder, parts, pruned, state, tell or (lambda done, of: None))
                 os.replace(draft, place)
             finally:
-                draft.unlink(missing_ok=True)
+                _drop(draft)
         return Catalog(place)
+
+
+def _drop(draft: Path) -> None:
+    """Remove what a killed process left. note: DuckDB replays a log that lies there into the next file of the name."""
+    for each in (draft, draft.with_name(f"{draft.name}.wal")):
+        each.unlink(missing_ok=True)
 
 
 def _digest(told: object) -> str:
@@ -132,7 +144,9 @@ def _make(place: Path, draft: Path, folder: str, parts: dict[str, int], pruned: 
             database.execute("CREATE TABLE made (state VARCHAR)")
         before = dict(known or {}) if kept else {}
         places = {path: storage.join(folder, *path.split("/")) for path in sorted(set(parts) - set(before))}
-        new = sorted((read_part(uri), path) for path, uri in places.items() if parquet.row_count(uri))
+        with ThreadPoolExecutor(READERS) as pool:
+            read = zip(pool.map(read_part, places.values()), places, strict=True)
+            new = sorted((part, path) for part, path in read if part.rows)
         numbers = {path: number for number, (_, path) in enumerate(new, len(before))}
         total = sum(part.rows for part, _ in new)
         first, done = int(database.execute("SELECT count(*) FROM rows").fetchall()[0][0]), 0
@@ -161,9 +175,9 @@ def _blocks(folder: str, numbers: dict[str, int], pruned: Any) -> Iterator[pa.Ta
     """Rows as the catalog has them, about BLOCK at a time."""
     waiting = pa.table({})
     for path, number in numbers.items():
-        at = 0
-        for batch in parquet.batches(storage.join(folder, *path.split("/")), BLOCK, list(LISTED)):
-            table = pa.Table.from_batches([batch])
+        at, uri = 0, storage.join(folder, *path.split("/"))
+        for batch in parquet.batches(uri, BLOCK, list(LISTED)):
+            table = parquet.with_partition(pa.Table.from_batches([batch]), uri)
             columns = {
                 name: table[name].cast(kind) if name in table.schema.names else pa.nulls(len(table), kind)
                 for name, kind in LISTED.items()

@@ -91,6 +91,8 @@ class Finder:
         chosen = range(len(self.runs)) if query.run is None else [query.run]
         if query.run is not None and query.run >= len(self.runs):
             raise SettingsError("run", f"there is no run {query.run}", f"choose one of 0 … {len(self.runs) - 1}")
+        for number in chosen:
+            self.runs[number].said()  # what other servers wrote, before anything is looked up by `changes`
         if query.q.strip() and query.by != "words":
             return self._ranked(query, list(chosen), most)
         masks = {number: self._mask(query, number) for number in chosen}
@@ -124,9 +126,8 @@ class Finder:
         if not query.filters and not query.q.strip():
             return None
         served = self.runs[number]
-        said = served.said()
-        key = (number, query.key, served.changes)
-        return self._masks.get(key, lambda: mask_of(query, served, said))
+        key = (number, query.key, served.changes)  # note: read first, so that no older mask stands under a newer key
+        return self._masks.get(key, lambda: mask_of(query, served, served.said()))
 
     def _ranked(self, query: Query, chosen: list[int], most: int) -> Found:
         changes = tuple(self.runs[number].changes for number in chosen)
@@ -211,7 +212,7 @@ def heard(query: Query, served: Served, opened: OpenRun, asker: Asker) -> list[d
 def mask_of(query: Query, served: Served, said: Mapping[int, Correction]) -> np.ndarray:
     """bool [rows]: which rows of a run the query means."""
     catalog = served.catalog
-    condition, values = condition_of(query)
+    condition, values = condition_of(query, served.prefixes)
     mask = np.ones(catalog.rows, bool) if condition == "true" else catalog.where(condition, values)
     if query.q.strip():
         asked = search_words(query.q)
@@ -233,8 +234,9 @@ def mask_of(query: Query, served: Served, said: Mapping[int, Correction]) -> np.
     return mask
 
 
-def condition_of(query: Query) -> tuple[str, list[Any]]:
-    """What a query asks of the catalog's columns, as SQL with its values."""
+def condition_of(query: Query, prefixes: Sequence[str] = ()) -> tuple[str, list[Any]]:
+    """What a query asks of the catalog's columns, as SQL with its values. prefixes: what URIs begin with and names do
+    not, the longest first."""
     parts: list[str] = []
     values: list[Any] = []
 
@@ -243,7 +245,10 @@ def condition_of(query: Query) -> tuple[str, list[Any]]:
         values.extend(given)
 
     if query.name:
-        add("contains(lower(uri), lower(?))", query.name)
+        cut = "".join(f"WHEN starts_with(uri, ?) THEN substr(uri, {len(each) + 1}) " for each in prefixes)
+        name = "regexp_extract(uri, '[^/]*$')"  # as `Served.name` has it
+        name = f"CASE {cut}ELSE {name} END" if cut else name
+        add(f"contains(lower({name}), lower(?))", *prefixes, query.name)
     for name in ("task", "format"):
         if getattr(query, name):
             add(f"{name} = ?", getattr(query, name))

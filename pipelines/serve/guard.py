@@ -2,7 +2,8 @@
 
 Host      a page of elsewhere whose name leads here (DNS rebinding) names itself: addresses, localhost and names that
           were allowed are taken, others are not
-token     in the address at first, then in a cookie that scripts do not see and other sites do not send
+token     in the address at first, then in a cookie that scripts do not see and other sites do not send; the cookie is
+          named by its token, since those of all ports of a host are one
 changes   POSTs come from our own pages: their Origin is our Host, and their kind is one that no form can send
 """
 
@@ -14,7 +15,7 @@ import html
 import ipaddress
 from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 COOKIE = "mats_serve"
 KINDS = ("application/json", "application/octet-stream")
@@ -46,6 +47,7 @@ class Guard:
         self.app, self.token, self.upload = app, token, upload
         self.hosts = {host.lower().strip("[]") for host in (*hosts, "localhost")}
         self.proof = hmac.new((token or "").encode(), b"mats serve", hashlib.sha256).hexdigest()
+        self.cookie = f"{COOKIE}_{self.proof[:8]}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -60,8 +62,8 @@ class Guard:
             await _say(guarded, 400, "This server is not known by that name; see --allow-host.")
             return
         asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
-        if self.token is not None and not self._proven(headers):
-            if _same(asked.get("token"), self.token):
+        if self.token is not None and ("token" in asked or not self._proven(headers)):
+            if scope["method"] in ("GET", "HEAD") and _same(asked.get("token"), self.token):
                 await self._let_in(scope, asked, guarded)
             else:
                 await _say(guarded, 401, *_ASK_TOKEN)
@@ -89,11 +91,14 @@ class Guard:
 
     def _proven(self, headers: dict[str, str]) -> bool:
         kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and _same(given.strip(), self.token):
+        told = given.strip()  # latin-1 by the standard; what curl sends is UTF-8
+        if kind.lower() == "bearer" and any(
+            _same(each, self.token) for each in (told, told.encode("latin-1").decode("utf-8", "replace"))
+        ):
             return True
         for each in headers.get("cookie", "").split(";"):
             name, _, value = each.strip().partition("=")
-            if name == COOKIE and _same(value, self.proof):
+            if name == self.cookie and _same(value, self.proof):
                 return True
         return False
 
@@ -103,11 +108,11 @@ class Guard:
         A page of ours leads on, since a redirect after a link from elsewhere would not send the cookie.
         """
         rest = urlencode([(name, value) for name, value in asked.items() if name != "token"])
-        path = scope["path"] if not scope["path"].startswith("//") else "/"
+        path = quote(scope["path"]) if not scope["path"].startswith("//") else "/"  # of \\ browsers make a /
         to = html.escape(path + (f"?{rest}" if rest else ""), quote=True)
         page = f'<!doctype html><meta http-equiv="refresh" content="0;url={to}"><a href="{to}">Go on</a>'
         secure = "; Secure" if scope.get("scheme") == "https" else ""
-        cookie = f"{COOKIE}={self.proof}; HttpOnly; SameSite=Strict; Path=/{secure}"
+        cookie = f"{self.cookie}={self.proof}; HttpOnly; SameSite=Strict; Path=/{secure}"
         await _say(send, 200, page, [(b"set-cookie", cookie.encode())], b"text/html; charset=utf-8")
 
     def _refused(self, scope: Scope, headers: dict[str, str], host: str) -> tuple[int, str] | None:

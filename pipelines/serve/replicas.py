@@ -57,7 +57,7 @@ class Replicas:
         self._stack = ExitStack()
         resources = self._stack.enter_context(ray_session(address))
         try:
-            self._serve: Any = _ray_serve()
+            self._serve: Any = ray_serve()
             gpus = 1.0 if resources.gpus and device != "cpu" else 0.0
             self._handle = self._deploy(model, count, device, allow_parts, gpus)
             self.rate, self.chunk_s, self.tasks = self._handle.facts.remote().result(timeout_s=PATIENCE_S)
@@ -112,7 +112,8 @@ class Replicas:
         self._stack.close()
 
 
-def _ray_serve() -> Any:
+def ray_serve() -> Any:
+    """The package `ray.serve`. Raises SettingsError where it is not installed."""
     try:
         from ray import serve
     except ImportError as error:

@@ -17,7 +17,9 @@ from pipelines.search.asking import Asker
 from pipelines.search.reading import vectors_folder
 from pipelines.search.run import open_run
 from pipelines.serve.answering import Answerer, Here
-from pipelines.serve.runs import Served, open_served
+from pipelines.serve.catalog import parts_of
+from pipelines.serve.runs import Served, open_served, plain_message
+from pipelines.settings.base import anchored
 from pipelines.settings.calling import by_name
 from pipelines.settings.serve import ServeSettings
 
@@ -94,6 +96,7 @@ def open_state(settings: ServeSettings, progress: Callable[[Progress], None] | N
         if progress is not None:
             progress(Progress("run", done, of))
 
+    check_model_and_runs(settings)
     runs: list[Served] = []
     for run in settings.runs:
         runs.append(open_served(run, tell))
@@ -103,6 +106,26 @@ def open_state(settings: ServeSettings, progress: Callable[[Progress], None] | N
     state.loading = threading.Thread(target=_open_indices, args=(runs, settings, state.answerer), daemon=True)
     state.loading.start()
     return state
+
+
+def check_model_and_runs(settings: ServeSettings) -> None:
+    """SettingsError for a model or run that was named and is not there: before the catalogs, which take minutes."""
+    if settings.model is not None and settings.model != NONE:
+        check_hears(settings.model, settings)
+    if settings.address is not None:
+        from pipelines.serve.replicas import ray_serve
+
+        ray_serve()
+    for run in settings.runs[1:]:  # of the first, the catalog is made next
+        parts_of(anchored(run))
+
+
+def check_hears(model: str, settings: ServeSettings) -> None:
+    """SettingsError for a model that is not there, or has no encoder."""
+    config = check_model_dir(model, settings.allow_parts)
+    if config.encoder is None:
+        problem = f'"{storage.public_uri(model)}" has no encoder'
+        raise SettingsError("model", problem, "choose one with an encoder, or say --model none")
 
 
 def close_state(state: State) -> None:
@@ -129,18 +152,17 @@ def _user() -> str:
 
 
 def _answerer(settings: ServeSettings, runs: list[Served]) -> tuple[Answerer | None, str]:
-    """Who answers; or None, and why. A model that was named must be there, that of a run need not."""
+    """Who answers; or None, and why. A model that was named is there, that of a run need not be."""
     model = settings.model or (runs[0].model if runs else "builtin")
     if model == NONE:
         return None, "the server was started with --model none"
-    try:
-        config = check_model_dir(model, settings.allow_parts)
-        if config.encoder is None:
-            raise SettingsError("model", f'"{storage.public_uri(model)}" has no encoder', "choose one with an encoder")
-    except SettingsError:
-        if settings.model is not None or not runs:
-            raise
-        return None, "the model of the run is not here; name one with --model"
+    if settings.model is None:
+        try:
+            check_hears(model, settings)
+        except SettingsError:
+            if not runs:
+                raise
+            return None, "the model of the run is not here; name one with --model"
     if settings.address is not None:
         from pipelines.serve.replicas import Replicas
 
@@ -149,9 +171,13 @@ def _answerer(settings: ServeSettings, runs: list[Served]) -> tuple[Answerer | N
 
 
 def _open_indices(runs: list[Served], settings: ServeSettings, answerer: Answerer | None) -> None:
-    """Open the runs' indices, building them first where need be; until then their sounds cannot be searched."""
+    """Open the runs' indices, building them first where need be; until then their sounds cannot be searched, nor where
+    no model is to be loaded."""
+    if settings.model == NONE:
+        return
     if answerer is not None:
         answerer.ready.exception()  # transformers is not to be imported by two threads at once
+    askers: dict[str, Asker] = {}
     for served in runs:
         try:
             vectors_folder(served.run)
@@ -159,13 +185,16 @@ def _open_indices(runs: list[Served], settings: ServeSettings, answerer: Answere
             continue
         try:
             opened = open_run(served.run)
-            asker = Asker(settings.model or opened.model, settings.device, tuple(settings.allow_parts))
+            model = settings.model or opened.model
+            if model not in askers:
+                askers[model] = Asker(model, settings.device, tuple(settings.allow_parts))
+            asker = askers[model]
             asker.check(opened.encoder, storage.public_uri(served.run))
         except Exception as error:
             why = error.problem if isinstance(error, SettingsError) else first_line(error)
-            served.notes.append(f"its sounds cannot be searched ({served.plain_message(why)})")
+            served.notes.append(f"its sounds cannot be searched ({plain_message(why, served.folders)})")
             continue
-        served.notes += map(served.plain_message, opened.notes)
+        served.notes += [plain_message(note, served.folders) for note in opened.notes]
         served.asker, served.opened = asker, opened
 
 

@@ -9,12 +9,13 @@ import os
 import re
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from mats_core import storage
-from mats_core.storage.uris import local_path, public_uri
+from mats_core.storage.uris import local_path, public_uri, redacted
 from pipelines.data import parquet
 from pipelines.export.places import shown
 from pipelines.output.corrections import Correction, Corrections
@@ -27,11 +28,14 @@ from pipelines.settings.base import anchored
 REFRESHED_S = 2.0
 """How long what others wrote may stay unseen."""
 DETAILS = (
-    *("segments", "neighbors", "chunk_id", "run_id", "model_fingerprint", "lost_s", "peak_dbfs"),
-    *("rms_dbfs", "logprob", "clap_score", "tag"),
+    *("segments", "neighbors", "run_id", "model_fingerprint", "lost_s", "peak_dbfs", "rms_dbfs"),
+    *("logprob", "clap_score", "tag"),
 )
 """Columns that are read from the part file when one row is looked at."""
-_PATH = re.compile(r"(?:file://)?(?<![\w/])/[^\s'\",;)]+")
+_PATH = re.compile(
+    r"(?i)(?<=\")(?:[a-z][a-z0-9+.-]*:/)?/[^\"]+(?=\")|(?:\b[a-z][a-z0-9+.-]*:/|(?<![\w/…]))/[^\s'\",;)]+"
+)
+"""An absolute path, or a URI, in a text."""
 
 
 @dataclass
@@ -57,21 +61,34 @@ class Served:
         with self._lock:
             began = time.monotonic()
             if began - self._seen_at > self._rest:
-                self._renew(self.corrections.refresh())
+                changed, first = self.corrections.refresh(), self._seen_at < 0
+                if changed or first:
+                    self._renew(None if first else changed)
+                self._seen_at = time.monotonic()
                 self._rest = max(REFRESHED_S, 20 * (time.monotonic() - began))  # a store may take long to list
             return self._said
 
     def look(self) -> None:
-        """See at once what was written."""
+        """See at once what others wrote."""
         with self._lock:
             self.corrections.refresh()
-            self._renew([-1])
+            self._renew()
+            self._seen_at = time.monotonic()
 
-    def _renew(self, changed: list[int]) -> None:
-        if changed or self._seen_at < 0:
-            self._said = self.corrections.standing()
-            self.changes += 1
-        self._seen_at = time.monotonic()
+    def take(self, row_id: int) -> None:
+        """See what was just written here of a row."""
+        with self._lock:
+            self._renew([row_id])
+
+    def _renew(self, changed: Collection[int] | None = None) -> None:
+        """Take over what counts of some rows (None: all), where it was said of the sound that is there now."""
+        standing = self.corrections.standing()
+        kept = {} if changed is None else {row: each for row, each in self._said.items() if row not in changed}
+        asked = [row for row in (standing if changed is None else changed) if row in standing]
+        rows = self.catalog.by_ids(asked)
+        mine = {row: standing[row] for row in asked if row in rows and standing[row].belongs_to(rows[row])}
+        self._said = kept | mine
+        self.changes += 1
 
     def row(self, row_id: int) -> dict[str, Any] | None:
         """A row as the catalog has it; None where there is none."""
@@ -83,13 +100,15 @@ class Served:
         if row is None or place is None:
             return None
         path, at = place
-        with parquet.opened(storage.join(self.run, "answers", *path.split("/")), parquet.READ_AHEAD) as file:
+        uri = storage.join(self.run, "answers", *path.split("/"))
+        with parquet.opened(uri, parquet.READ_AHEAD) as file:
             for number in range(file.num_row_groups):
                 size = file.metadata.row_group(number).num_rows
                 if at < size:
                     names = [name for name in DETAILS if name in file.schema_arrow.names]
-                    told = file.read_row_group(number, columns=names, use_threads=False).slice(at, 1).to_pylist()
-                    return row | dict.fromkeys(DETAILS) | told[0]
+                    table = file.read_row_group(number, columns=names, use_threads=False).slice(at, 1)
+                    (told,) = parquet.with_partition(table, uri).to_pylist()
+                    return row | {name: told.get(name) for name in DETAILS}
                 at -= size
         return row | dict.fromkeys(DETAILS)
 
@@ -107,9 +126,30 @@ class Served:
         far = [shown(root) for root in self.catalog.roots if local_path(root) is None]
         return [root for root in (common[: common.rfind("/") + 1], *far) if root]
 
-    def plain_message(self, message: str | None) -> str:
-        """An error's message without a path of this machine."""
-        return _PATH.sub("…", public_uri(message or ""))
+    @cached_property
+    def prefixes(self) -> list[str]:
+        """What `name` leaves away of a URI, as the catalog has it, the longest first."""
+        found = []
+        for root in self.catalog.roots:
+            name = shown(root) if local_path(root) is None else shown(root).rstrip("/") + "/"
+            left = max((each for each in self.roots if name.startswith(each)), key=len, default="")
+            below = name[len(left) :].count("/")
+            found.append(root.rstrip("/").rsplit("/", below)[0] + "/" if below else root)
+        return sorted(filter(None, found), key=len, reverse=True)
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders of this machine below which names may be told: the run's, and that of its sounds."""
+        return [shown(self.run).rstrip("/") + "/", *self.roots]
+
+
+def plain_message(message: str | None, folders: Collection[str] = ()) -> str:
+    """A message without a path or a secret: of what lies below one of `folders` it tells the rest."""
+    told = redacted(message or "")
+    for folder in sorted(folders, key=len, reverse=True):
+        if len(folder) > 1:
+            told = re.sub(rf"(?:file://|(?<![\w/.-])){re.escape(folder)}", "…/", told)
+    return _PATH.sub("…", told)
 
 
 def open_served(run: str, tell: Tell | None = None) -> Served:

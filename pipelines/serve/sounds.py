@@ -22,7 +22,7 @@ from pipelines.serve.remembering import Remembering
 
 DECODERS = 2
 LONGEST_S = 120.0
-"""Of one stretch: a row is about a minute."""
+"""Of one stretch. A row of `--per file` may be hours long."""
 RATES = (8_000, 48_000)
 """Hz, of WAV that is sent to a browser."""
 KEPT_SOUNDS, KEPT_PICTURES = 24, 1000
@@ -112,6 +112,17 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
     if start > end or start >= size:
         raise ValueError("no such range")
     return start, end
+
+
+def file_size(uri: str) -> int:
+    """The bytes of a file, also where its store does not tell: of a row of Parquet, of HTTP without a length.
+
+    Raises StorageError.
+    """
+    if size := storage.stat(uri).size:
+        return size
+    with storage.open_binary(uri, read_ahead=BLOCK) as file:
+        return file.seek(0, io.SEEK_END)
 
 
 def file_blocks(uri: str, first: int, last: int) -> Iterator[bytes]:

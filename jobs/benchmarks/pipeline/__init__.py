@@ -4,4 +4,5 @@ caption      the Ray pipeline beside `plain` processes without Ray, on the same 
 plain        one such process
 score        the same answers with their scores and without
 evaluate     `mats evaluate` beside `mats caption`
+serve        pages of `mats serve` over a made-up run of many rows
 """

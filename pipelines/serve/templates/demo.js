@@ -22,6 +22,7 @@
     ending = /\.([A-Za-z0-9]{1,5})$/.test(called) ? RegExp.$1.toLowerCase() : "";
     shown.textContent = called + ", " + (blob.size / 1e6).toFixed(2) + " MB";
     go.disabled = false;
+    go.textContent = "Listen";
     form.requestSubmit();
   }
   file.addEventListener("change", function () { if (file.files[0]) { take(file.files[0], file.files[0].name); } });
@@ -62,12 +63,14 @@
     fail("");
     go.disabled = true;
     go.textContent = "Listening …";
+    var mine = sound;  // an answer is shown, and the button given back, where no other sound was taken since
+    function still(what) { return function (told) { if (sound === mine) { what(told); } }; }
     var asked = new URLSearchParams({task: task.value, ending: ending});
     if (task.value === "QA") { asked.set("question", question.value.trim()); }
     fetch("/api/demo?" + asked, {method: "POST", headers: {"Content-Type": "application/octet-stream"}, body: sound})
       .then(function (answer) { return answer.json().then(function (told) { if (!answer.ok) { throw new Error(typeof told.detail === "string" ? told.detail : "That was not taken."); } return told; }); })
-      .then(show, function (error) { fail(error.message); })
-      .then(function () { go.disabled = false; go.textContent = "Listen"; });
+      .then(still(show), still(function (error) { fail(error.message); }))
+      .then(still(function () { go.disabled = false; go.textContent = "Listen"; }));
   });
   function show(told) {
     urls.splice(0).forEach(URL.revokeObjectURL);

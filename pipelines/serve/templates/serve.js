@@ -78,12 +78,13 @@
     part(row, '[data-do="undo"]').hidden = !now.version;
     var chips = part(row, ".chips");
     each(chips.querySelectorAll(".said"), function (old) { old.remove(); });
+    each(chips.querySelectorAll(".sure"), function (sure) { sure.hidden = now.confidence === null; });
     if (said) {
       if (said.mark) { chips.appendChild(make("li", "chip said " + said.mark, said.mark === "right" ? "✓ right" : "✗ wrong")); }
       (said.labels || []).forEach(function (label) { chips.appendChild(make("li", "chip said label", label)); });
       chips.appendChild(make("li", "said by", (said.text === null ? "seen by " : "corrected by ") + said.by + ", " + said.at.replace("T", " ").replace("Z", " UTC")));
     }
-    var details = part(row, ".details");
+    var details = part(row, ".words > .details");
     details.dataset.loaded = "";
     if (details.open) { details.open = false; details.open = true; }
   }
@@ -248,7 +249,7 @@
     var row = here && {" ": function () { play(here); }, r: function () { act(here, "right"); }, w: function () { act(here, "wrong"); },
                        e: function () { act(here, "edit"); }, u: function () { act(here, "undo"); }, a: function () { act(here, "ask"); },
                        x: function () { pick(here); },
-                       o: function () { var more = part(here, ".details"); if (more) { more.open = !more.open; } }}[event.key];
+                       o: function () { var more = part(here, ".words > .details"); if (more) { more.open = !more.open; } }}[event.key];
     if (event.key === " " && event.target.closest("button, summary, a")) { return; }
     if (on || row) { event.preventDefault(); (on || row)(); }
   });

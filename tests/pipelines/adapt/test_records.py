@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, StorageError
 from mats_core.model.model import MatsModel, load_model
 from pipelines.adapt.records import AT_ONCE, QUESTIONS, answer_memory, new_records, text_files
 from pipelines.data.corpus import FileReport
@@ -74,6 +74,24 @@ def test_what_was_put_right_in_a_run(tmp_path: Path) -> None:
     said.correct(row, 1, "Bob", {"text": "A saw."})
     (after,) = text_files([str(tmp_path / "out")])
     assert before.version != after.version, "what is said later is another text"
+
+
+def test_of_a_file_it_is_not_asked_whether_it_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may allow reading its objects and nothing else."""
+    (tmp_path / "s.txt").write_text("A dog.")
+    (tmp_path / "r.jsonl").write_text(json.dumps({"caption": "A cat.", "output": "A cat.", "task": "caption"}))
+    asked: list[str] = []
+
+    def denied(uri: str) -> bool:
+        asked.append(uri)
+        raise StorageError("access_denied", "no")
+
+    monkeypatch.setattr("pipelines.adapt.records.storage.is_dir", denied)
+    for name in ("s.txt", "r.jsonl"):
+        assert len(records(tmp_path / name)[0]) == 1
+    assert asked == []
+    with pytest.raises(StorageError):
+        text_files([str(tmp_path / "run")])
 
 
 def test_whole_records_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -78,6 +78,25 @@ def test_what_was_put_right_is_exported_with_who_and_when(tmp_path: Path) -> Non
     assert (whole["text"], whole["corrected_from"], whole["corrected_by"]) == ("better", "x", "=Ann")
 
 
+def test_what_was_told_of_the_models_words_is_not_told_of_others(tmp_path: Path) -> None:
+    """An answer that was held back as unsure is one that was corrected, too: its segments go."""
+    segments = [[{"start_s": 0.0, "end_s": 1.0, "text": "old"}], None]
+    facts = {"text_unsure": ["old", None], "confidence": [0.2, 0.9], "logprob": [-3.0, -0.1], "clap_score": [0.1, 0.4]}
+    rows = answer_rows(["a.wav", "b.wav"], [None, "y"], segments=pa.array(segments, SEGMENTS_TYPE), **facts)
+    run = write_answers(tmp_path / "run", rows)
+    first, second = read_rows(str(run))
+    said = Corrections(str(run))
+    said.correct(first, 0, "Ann", {"text": "better"})
+    said.correct(second, 0, "Ann", {"mark": "right"})
+    run_export(run=run, output=tmp_path / "a.jsonl", to="jsonl")
+    one, other = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert (one["text"], one["corrected_from"], one["segments"]) == ("better", "old", None)
+    assert [one[name] for name in facts] == [None] * 4
+    assert [other[name] for name in facts] == [None, 0.9, -0.1, 0.4], "a mark changes no text"
+    run_export(run=run, output=tmp_path / "b.jsonl", to="jsonl", uncorrected=True)
+    assert json.loads((tmp_path / "b.jsonl").read_text().splitlines()[0])["confidence"] == 0.2
+
+
 @pytest.mark.processes
 def test_a_data_set_that_was_begun_before_a_correction_is_not_gone_on_with(tmp_path: Path) -> None:
     wav(tmp_path / "a.wav", tone(300, 1.0))
@@ -90,3 +109,6 @@ def test_a_data_set_that_was_begun_before_a_correction_is_not_gone_on_with(tmp_p
     (part,) = (tmp_path / "hf").rglob("*.parquet")
     (row,) = pq.read_table(part).to_pylist()
     assert row["text"] == "better" and row["corrected_by"] == "Ann"
+    before = part.stat().st_mtime_ns
+    assert run_export(run=run, output=tmp_path / "hf", to="hf").rows == 1, "and it goes on where nothing was said since"
+    assert part.stat().st_mtime_ns == before

@@ -166,6 +166,9 @@ def test_rows_show_what_was_said_of_them_and_not_of_others(tmp_path: Path) -> No
     ]
     assert told == [[None] * 4, ["A dog.", None, ["cat"], "Ann"], [None, "right", None, "Ann"], [None] * 4]
     assert found[1]["corrected_at"].endswith("Z") and found[0]["corrected_at"] is None
+    elsewhere = corrected(pa.Table.from_pylist([row(2)]), read_corrections(str(tmp_path)))
+    assert elsewhere.schema.names[-len(ADDED) :] == list(ADDED), "parts of a run have the same columns"
+    assert elsewhere["text"].to_pylist() == ["A dog."] and elsewhere["corrected_by"].to_pylist() == [None]
     plain = pa.Table.from_pylist(rows)
     assert corrected(plain, {}) is plain and not set(ADDED) & set(plain.schema.names)
 
@@ -175,6 +178,25 @@ def test_another_question_at_the_same_row_is_not_corrected(tmp_path: Path) -> No
     said.correct(row(3, task="QA", question="Rain?", text="yes"), 0, "Ann", {"text": "no"})
     asked = pa.Table.from_pylist([row(3, task="QA", question="Wind?", text="yes")])
     assert corrected(asked, read_corrections(str(tmp_path)))["text"].to_pylist() == ["yes"]
+
+
+def test_another_sound_in_the_same_row_starts_anew(tmp_path: Path) -> None:
+    """--overwrite leaves corrections: row 3 may be another chunk, whose mark takes no text of the old one along."""
+    said = Corrections(str(tmp_path))
+    said.correct(row(), 0, "Ann", {"text": "A cat.", "labels": ["cat"]})
+    other = row(chunk_id="other", uri="/a/other.wav", text="Rain.")
+    with pytest.raises(ValueError, match="nothing to undo"):
+        said.undo(other, 1, "Bob")
+    with pytest.raises(Conflict):
+        said.correct(other, 0, "Bob", {"mark": "right"})
+    made = said.correct(other, 1, "Bob", {"mark": "right"})
+    assert (made.text, made.labels, made.mark, made.chunk_id) == (None, None, "right", "other")
+    assert [each.by for each in said.about(other)] == ["Bob"] and said.about(row()) == []
+    assert [each["output"] for each in corrected_records(str(tmp_path))] == ["Rain."]
+    back = said.undo(other, 2, "Bob")
+    assert (back.text, back.mark) == (None, None)
+    with pytest.raises(ValueError, match="nothing to undo"):
+        said.undo(other, 3, "Bob")
 
 
 def test_what_is_known_to_be_right_becomes_records(tmp_path: Path) -> None:

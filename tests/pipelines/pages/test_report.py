@@ -14,8 +14,11 @@ import pytest
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.output.corrections import Corrections
+from pipelines.compact import run_compact
+from pipelines.output.corrections import Corrections, read_corrections
+from pipelines.pages.answers import Answers
 from pipelines.pages.report import write_report
+from pipelines.settings.compact import CompactSettings
 from tests.pipelines.pages.made_up import Page, error, row, tone, wav, write_run
 
 HOSTILE = '"><script>alert(1)<script><img src=x onerror=alert(2)>.wav'
@@ -159,6 +162,17 @@ def test_a_full_page_shows_answers_without_pictures(tmp_path: Path) -> None:
     assert bare.previews == 0
     assert not page.all("img")
     assert all(f"answer {i}" in page.text for i in range(3))
+
+
+def test_a_run_that_was_compacted_into_folders_is_shown_with_their_column(tmp_path: Path) -> None:
+    rows = [row(0, "/in/a.wav", task="QA", question="Rain?"), row(1, "/in/b.wav")]
+    run = write_run(tmp_path / "run", rows, {"job": "caption", "status": "complete"})
+    run_compact(CompactSettings(input=run, output=str(tmp_path / "few"), partition_by="task"))
+    assert len(list((tmp_path / "few" / "answers").iterdir())) == 2
+    Corrections(str(tmp_path / "few")).correct(rows[0], 0, "Ann", {"text": "Never."})
+    shown = Answers(str(tmp_path / "few" / "answers"), said=read_corrections(str(tmp_path / "few")))
+    (first, second) = (each["parts"][0] for each in shown.files(shown.uris))
+    assert (first["task"], first["text"], second["task"]) == ("QA", "Never.", "caption")
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

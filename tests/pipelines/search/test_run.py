@@ -14,6 +14,8 @@ from mats_core.errors import SettingsError
 from mats_core.model.directory import encoder_uri
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
+from pipelines.data.schemas import SEGMENTS_TYPE, with_column
+from pipelines.output.corrections import Corrections
 from pipelines.output.folder import open_output
 from pipelines.search.run import file_and_moment, find, open_run, run_search
 from pipelines.settings.search import SearchSettings
@@ -79,6 +81,29 @@ def test_conditions_prune_and_captions_of_another_run(tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", chunk_rows(vectors, first=500, answers=True), job="caption")
     with pytest.raises(SettingsError, match="answers other sounds"):
         opened.take_captions(str(other))
+
+
+def test_what_was_put_right_is_what_is_searched_and_shown(tmp_path: Path) -> None:
+    """Of a corrected row the model's words find nothing, nor do its segments; nor are they asked by --where."""
+    vectors = windows_of(unit_vectors(20))
+    segments = [[{"start_s": 0.0, "end_s": 300.0, "text": f"heard {at}"}] for at in range(len(vectors))]
+    rows = with_column(chunk_rows(vectors, answers=True), "segments", segments, SEGMENTS_TYPE)
+    run = write_run(tmp_path / "run", rows, job="caption")
+    sounds = write_run(tmp_path / "sounds", chunk_rows(vectors))
+    row = rows.slice(3, 1).to_pylist()[0]
+    assert row["text"] == "a siren wails"
+    Corrections(str(run)).correct(row, 0, "Ann", {"text": "a kettle whistles"})
+    (hit,) = _find(run, vectors[3][0], query="kettle", by="words")
+    assert (hit["row_id"], hit["caption"]) == (3, "a kettle whistles")
+    assert [hit["row_id"] for hit in _find(run, vectors[3][0], query="siren", by="words")] == [8]
+    found = _find(run, vectors[3][0], query="x", where="text like '%kettle%'", most=1)
+    assert [(hit["row_id"], hit["caption"]) for hit in found] == [(3, "a kettle whistles")]
+    assert _find(run, vectors[8][0], query="x", where="row_id = 8", most=1)[0]["caption"] == "heard 8"
+    opened = open_run(str(sounds))
+    assert opened.captions is None
+    opened.take_captions(str(run))
+    assert opened.captions is not None
+    assert opened.captions.to_pylist()[2:4] == ["dogs bark while it rains", "a kettle whistles"]
 
 
 def test_sounds_that_are_all_alike_are_searched_and_that_is_said(tmp_path: Path) -> None:

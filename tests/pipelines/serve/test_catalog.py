@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from pipelines.compact import run_compact
 from pipelines.serve import catalog
 from pipelines.serve.catalog import open_catalog
+from pipelines.settings.compact import CompactSettings
 from tests.pipelines.pages.made_up import error, row
 
 
@@ -110,6 +114,45 @@ def test_a_catalog_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     assert open_catalog(str(tmp_path)).rows == 1
 
 
+def test_a_log_that_a_killed_server_left_doubles_nothing(tmp_path: Path) -> None:
+    """As when it was killed while it added rows: its copy is there, with DuckDB's log beside it."""
+    write_part(tmp_path, "p0.parquet", rows(0, "one", "two"))
+    found = open_catalog(str(tmp_path))
+    found.close()
+    draft = found.place.with_suffix(".partial")
+    killed = tmp_path / "killed"
+    shutil.copyfile(found.place, killed)
+    with duckdb.connect(str(killed)) as database:
+        database.execute("SET wal_autocheckpoint = '1GB'")
+        database.execute("INSERT INTO rows SELECT * FROM rows")
+        shutil.copyfile(found.place, draft)
+        shutil.copyfile(f"{killed}.wal", f"{draft}.wal")
+    write_part(tmp_path, "p1.parquet", rows(2, "three"))
+    again = open_catalog(str(tmp_path))
+    assert texts_of(again, np.ones(again.rows, bool)) == ["one", "two", "three"]
+    assert [path.suffix for path in found.place.parent.iterdir() if path.suffix in (".partial", ".wal")] == []
+
+
+@pytest.mark.parametrize("column", ["task", "format", "only_channel"])
+def test_the_column_that_folders_of_a_compaction_are_named_by_is_there_again(tmp_path: Path, column: str) -> None:
+    facts = {"task": ["QA", "caption"], "format": ["a/b=c", "flac"], "only_channel": [1, None]}[column]
+    table = [row(at, f"/in/{at}.wav") | {"only_channel": 0, column: value} for at, value in enumerate(facts)]
+    write_part(tmp_path / "run", "p.parquet", table)
+    (tmp_path / "run" / "_run.json").write_text(json.dumps({"job": "caption", "status": "complete"}))
+    run_compact(CompactSettings(input=str(tmp_path / "run"), output=str(tmp_path / "few"), partition_by=column))
+    found = open_catalog(str(tmp_path / "few"))
+    assert [found.by_ids([at])[at][column] for at in range(2)] == facts
+
+
+def test_parts_are_looked_into_once_and_empty_ones_add_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_part(tmp_path, "p0.parquet", rows(0, "one"))
+    pq.write_table(pa.Table.from_pylist(rows(0, "x")).slice(0, 0), tmp_path / "answers" / "p1.parquet")
+    monkeypatch.setattr("pipelines.data.parquet.row_count", lambda uri: pytest.fail("its footer is read twice"))
+    assert open_catalog(str(tmp_path)).rows == 1
+
+
 def test_a_folder_without_answers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="holds no answers"):
         open_catalog(str(tmp_path))
+    with pytest.raises(SettingsError, match=r"none is no folder that exists; give the OUTPUT of `mats caption`"):
+        open_catalog(str(tmp_path / "none"))

@@ -11,7 +11,7 @@ from mats_core.errors import SettingsError
 from pipelines.search.run import open_run
 from pipelines.serve.finding import Finder, Found, Query
 from pipelines.serve.remembering import Remembering
-from pipelines.serve.runs import Served, open_served
+from pipelines.serve.runs import Served, open_served, plain_message
 from tests.pipelines.pages.made_up import error, row, write_run
 from tests.pipelines.search.made_up import chunk_rows, unit_vectors, windows_of
 from tests.pipelines.search.made_up import write_run as write_heard
@@ -65,7 +65,8 @@ def everything(finder: Finder, **asked: Any) -> list[tuple[int, int]]:
         ({"silent": "yes"}, lambda at: at == 4),
         ({"silent": "no", "error": "none"}, lambda at: at != 4 and at % 7 != 6),
         ({"low": 0.25, "high": 0.5}, lambda at: 15 <= at <= 30 and at % 7 != 6),
-        ({"name": "IN/0"}, lambda at: at < 10),
+        ({"name": "0.WAV"}, lambda at: at % 10 == 0),
+        ({"name": "in/0"}, lambda at: False),
         ({"name": "'; DROP TABLE rows; --"}, lambda at: False),
         ({"task": "QA"}, lambda at: False),
         ({"q": "!?"}, lambda at: False),
@@ -133,7 +134,7 @@ def test_sounds_are_found_through_the_index_and_joined_with_words(tmp_path: Path
     assert len(set(ids(found))) == 5 and found.next == "5"
     first = ids(finder.page(Query(q="a siren wails", by="both"), 40))
     assert set(ids(finder.page(Query(q="siren", by="words"), 40))) <= set(first)
-    narrow = finder.page(Query(q="anything", by="sound", name=served.row(7)["uri"]), 5)  # type: ignore[index]
+    narrow = finder.page(Query(q="anything", by="sound", name=served.name(served.row(7)["uri"])), 5)  # type: ignore[index]
     assert ids(narrow) == [7]
 
 
@@ -142,7 +143,64 @@ def test_names_are_told_below_the_common_folder_never_above(tmp_path: Path) -> N
     served = open_served(write_run(tmp_path / "run", [row(at, uri) for at, uri in enumerate(uris)]))
     assert [served.name(uri) for uri in uris] == ["a/1.wav", "b/2.wav", "b/%FF.wav", "3.wav"]
     assert served.name("/etc/passwd") == "passwd"
-    assert served.plain_message("no file /home/me/x.wav here") == "no file … here"
+    asked = ("1", "A/", "archive", "data/", "/", "%ff", "b/", "bucket", "x", ".wav", "file:")
+    for part in asked:  # and nobody finds out what is above by looking for it
+        told = [at for at, uri in enumerate(uris) if part.lower() in served.name(uri).lower()]
+        assert ids(Finder([served]).page(Query(name=part))) == told, part
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("no file /home/me/x.wav here", "no file … here"),
+        ('"/home/me/two words/x.wav" is none', '"…" is none'),
+        ("/data/archive/a/1.wav: it ends at file:///data/archive/b/2.wav", "…/a/1.wav: it ends at …/b/2.wav"),
+        ("/data/archived/x.wav or /old/data/archive/x", "… or …"),
+        ("s3://key:secret@bucket/x.wav?token=1 and 3/4 of it", "… and 3/4 of it"),
+        ("s3://bucket/a/x.wav?X-Amz-Signature=abc is gone", "…/x.wav is gone"),
+        ("tar+file:///mnt/a.tar!512+99/x.wav: torn", "… torn"),
+        ("file:///etc/passwd", "…"),
+        (None, ""),
+    ],
+)
+def test_a_message_names_what_is_served_and_no_other_place(message: str | None, told: str) -> None:
+    assert plain_message(message, ["/data/archive/", "s3://bucket/a/", "/"]) == told
+
+
+def test_what_another_server_says_is_seen_in_a_while_and_of_this_sound_alone(tmp_path: Path) -> None:
+    one, two = made(tmp_path / "run", 12), open_served(str(tmp_path / "run"))
+    finder = Finder([two])
+    assert finder.page(Query(said="any")).total == 0
+    whole = one.whole(3)
+    assert whole is not None
+    one.corrections.correct(whole, 0, "Ann", {"text": "A cat purrs."})
+    one.corrections.correct({**whole, "row_id": 5, "uri": "/in/another.wav"}, 0, "Ann", {"text": "A cow."})
+    assert finder.page(Query(said="any")).total == 0, "the folder is not listed for every page"
+    two._seen_at -= 100
+    assert ids(finder.page(Query(q="cat"))) == [3] and ids(finder.page(Query(said="any"))) == [3]
+    assert ids(finder.page(Query(q="cow"))) == [] and finder.page(Query(said="none")).total == 11
+
+
+def test_what_is_said_while_a_page_is_made_is_on_the_next(tmp_path: Path) -> None:
+    """Two people at once: no rows of before are kept under what was said after."""
+    served = made(tmp_path / "run", 12)
+    finder, said, whole = Finder([served]), served.said, served.whole(3)
+    assert whole is not None
+    for most in (1, 2):  # between any two looks at what was said
+
+        def looked(most: int = most, seen: list[int] = []) -> Any:  # noqa: B006 (counts its calls)
+            found, _ = said(), seen.append(1)
+            if len(seen) == most:
+                newest = served.corrections.newest(3)
+                change = {"text": f"A cat{most}."}
+                served.corrections.correct(whole, newest.version if newest else 0, "Ann", change)
+                served.take(3)
+            return found
+
+        served.said = looked  # type: ignore[method-assign]
+        finder.page(Query(q=f"cat{most}"))
+        served.said = said  # type: ignore[method-assign]
+        assert ids(finder.page(Query(q=f"cat{most}"))) == [3]
 
 
 @pytest.mark.parametrize("wrong", [{"by": "magic"}, {"low": 2}, {"q": "x" * 600}, {"path": "/etc"}])

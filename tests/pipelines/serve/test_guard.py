@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from fastapi import FastAPI, Request
 from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
-from pipelines.serve.guard import COOKIE, HEADERS, Guard
+from pipelines.serve.guard import HEADERS, Guard
 
 TOKEN = "0123456789abcdef-ü"
+COOKIE = Guard(FastAPI(), TOKEN, (), 0).cookie
 
 
 def client(token: str | None = None, hosts: tuple[str, ...] = (), base: str = "http://127.0.0.1:8000") -> TestClient:
@@ -61,6 +63,11 @@ def test_without_the_token_nothing_is_told() -> None:
         assert answer.status_code == 401 and "set-cookie" not in answer.headers
         assert TOKEN not in answer.text
     assert asked.post("/", json={}).status_code == 401
+    plain = "0123456789abcdef"
+    for name in (COOKIE, Guard(FastAPI(), plain, (), 0).cookie, "token"):
+        assert client(plain).get("/", headers={"cookie": f"{name}={plain}"}).status_code == 401, (
+            "no cookie is the token"
+        )
 
 
 def test_the_token_in_an_address_becomes_a_cookie_and_leaves_the_address() -> None:
@@ -74,16 +81,63 @@ def test_the_token_in_an_address_becomes_a_cookie_and_leaves_the_address() -> No
     assert asked.post("/", json={}).status_code == 200
 
 
-def test_programs_send_the_token_in_a_header() -> None:
-    headers = {"authorization": f"Bearer {TOKEN}".encode()}
-    asked = TestClient(client("0123456789abcdef").app, base_url="http://127.0.0.1")
-    assert asked.get("/", headers={"authorization": "Bearer 0123456789abcdef"}).status_code == 200
-    assert asked.get("/", headers=headers).status_code == 401
+def status_with(token: str, authorization: bytes) -> int:
+    """Of a request with this header, as its bytes came over the wire."""
+    told: list[Any] = []
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def asked() -> None:
+        headers = [(b"host", b"127.0.0.1"), (b"authorization", authorization)]
+        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
+
+        async def receive() -> Any:
+            raise AssertionError("a GET has no body")
+
+        async def send(message: Any) -> None:
+            told.append(message)
+
+        await Guard(answer, token, (), 0)(scope, receive, send)
+
+    asyncio.run(asked())
+    return int(told[0]["status"])
+
+
+@pytest.mark.parametrize("token", ["0123456789abcdef", TOKEN])
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])  # of curl, of Python's urllib
+def test_programs_send_the_token_in_a_header(token: str, encoding: str) -> None:
+    sent = token.encode(encoding)
+    assert status_with(token, b"Bearer " + sent) == status_with(token, b"bearer  " + sent) == 200
+    for wrong in (b"Bearer " + sent + b"x", b"Bearer " + sent[:-1], b"Basic " + sent, b"Bearer", b"Bearer \xff"):
+        assert status_with(token, wrong) == 401, wrong
+
+
+def test_the_printed_address_works_as_often_as_it_is_opened() -> None:
+    asked = client(TOKEN)
+    for _ in range(2):
+        answer = asked.get("/", params={"token": TOKEN, "q": "x"})
+        assert answer.status_code == 200 and TOKEN not in answer.text and "set-cookie" in answer.headers
+    wrong = asked.get("/", params={"token": "another"})
+    assert wrong.status_code == 401 and "another" not in wrong.text
+    assert client(TOKEN).post("/", params={"token": TOKEN}, json={}).status_code == 401, "nothing was written"
+
+
+def test_two_servers_of_a_host_do_not_log_each_other_out() -> None:
+    """Cookies know no ports."""
+    one, two = client(TOKEN), client("fedcba9876543210", base="http://127.0.0.1:9000")
+    two.cookies = one.cookies
+    one.get("/", params={"token": TOKEN})
+    two.get("/", params={"token": "fedcba9876543210"})
+    assert one.get("/").json() == {} and two.get("/").json() == {}
 
 
 def test_an_address_never_leads_to_another_server() -> None:
     first = client(TOKEN).get("http://127.0.0.1:8000//evil.example/", params={"token": TOKEN}, follow_redirects=False)
     assert "evil.example" not in first.text
+    for path in ("/%5Cevil.example", "/a%3Fb%22%3E"):  # a backslash is a slash to browsers
+        answer = client(TOKEN).get(path, params={"token": TOKEN, "q": "x"})
+        assert f'url={path}?q=x"' in answer.text, "the same place, as it was written"
 
 
 @pytest.mark.parametrize(

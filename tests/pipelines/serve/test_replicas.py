@@ -77,7 +77,7 @@ def test_without_ray_serve_it_is_said_what_to_install(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(builtins, "__import__", imported)
     with pytest.raises(SettingsError, match=r'grpc_reflection is not installed; pip install "ray\[serve\]"'):
-        replicas._ray_serve()
+        replicas.ray_serve()
 
 
 @pytest.mark.long

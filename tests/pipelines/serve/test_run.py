@@ -8,14 +8,16 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from mats_core.errors import SettingsError
 from pipelines import run_serve
-from pipelines.serve.run import check_packages
+from pipelines.serve.run import _open_indices, check_packages
+from pipelines.serve.runs import open_served
 from pipelines.settings.base import build
 from pipelines.settings.serve import TOKEN, ServeSettings
 from tests.pipelines.pages.made_up import row, write_run
@@ -112,21 +114,56 @@ def test_a_server_answers_until_it_is_stopped(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.processes
-def test_a_run_with_embeddings_is_searched_by_sound_once_its_index_is_there(tmp_path: Path) -> None:
-    """Of an encoder that is not here it is told, and the pages are served all the same."""
-    run = write_heard(
-        tmp_path / "run", chunk_rows(windows_of(unit_vectors(20)), answers=True), job="caption", fingerprint="other"
-    )
-    server = Running(runs=[str(run)], model="none")
-    try:
-        assert json.loads(server.get("api/rows?q=siren")[1])["total"] > 0
-    finally:
-        server.end()
+@dataclass
+class Encoder:
+    """As `Asker`, without a model: one named "other" has not made the embeddings."""
+
+    model: str
+    device: str
+    allow_parts: tuple[str, ...]
+    made: ClassVar[list[str]] = []
+
+    def __post_init__(self) -> None:
+        self.made.append(self.model)
+
+    def check(self, made_with: str, shown: str) -> None:
+        """See `Asker`."""
+        if self.model == "other":
+            raise SettingsError("run", f"{shown} is of another encoder than /models/other", "name the model")
 
 
-def test_what_cannot_be_served_is_refused_before_anything_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [None, "builtin", "other", "none"])
+def test_sounds_are_searched_with_one_encoder_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str | None
+) -> None:
+    """Of an encoder that is not here it is told, and pages are served all the same; without a model none is loaded."""
+    monkeypatch.setattr("pipelines.serve.run.Asker", Encoder)
+    monkeypatch.setattr(Encoder, "made", [])
+    heard = chunk_rows(windows_of(unit_vectors(20)), answers=True)
+    runs = [open_served(str(write_heard(tmp_path / name, heard, job="caption"))) for name in ("one", "two")]
+    runs.append(open_served(write_run(tmp_path / "words", [row(0, "/in/a.wav")])))
+    _open_indices(runs, build(ServeSettings, {"runs": ["x"], "model": model, "device": "cpu"}), None)
+    if model in (None, "builtin"):
+        assert Encoder.made == ["builtin"] and runs[0].asker is runs[1].asker is not None
+        assert [each.opened is not None for each in runs] == [True, True, False] and runs[2].notes == []
+    else:
+        assert Encoder.made == (["other"] if model == "other" else [])
+        assert all(each.opened is None for each in runs)
+        told = "its sounds cannot be searched (… is of another encoder than …)"
+        assert [each.notes for each in runs] == ([[told], [told], []] if model == "other" else [[], [], []])
+
+
+def test_what_cannot_be_served_is_refused_before_anything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catalogs take minutes: a model or a second run that is not there is told of before the first is made."""
+    ended = threading.Event()
+    ended.set()  # what is served by mistake is no server that goes on
     with pytest.raises(SettingsError, match="holds no answers"):
-        run_serve(runs=[str(tmp_path)], port=0)
+        run_serve(runs=[str(tmp_path)], port=0, stop=ended)
     with pytest.raises(SettingsError, match="model"):
-        run_serve(demo=True, model=str(tmp_path / "none"), port=0)
+        run_serve(demo=True, model=str(tmp_path / "none"), port=0, stop=ended)
+    run = write_run(tmp_path / "run", [row(0, "/in/a.wav")])
+    monkeypatch.setattr("pipelines.serve.run.open_served", lambda *_: pytest.fail("a catalog is made"))
+    with pytest.raises(SettingsError, match="model"):
+        run_serve(runs=[run], model=str(tmp_path / "none"), port=0, stop=ended)
+    with pytest.raises(SettingsError, match="gone is no folder that exists"):
+        run_serve(runs=[run, str(tmp_path / "gone")], model="none", port=0, stop=ended)

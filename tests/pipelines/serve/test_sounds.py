@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from PIL import Image
 
 from mats_core.audio.file import AudioError
-from pipelines.serve.sounds import Sounds, byte_range, file_blocks
+from mats_core.storage.uris import row_uri
+from pipelines.serve.sounds import Sounds, byte_range, file_blocks, file_size
 from tests.pipelines.pages.made_up import row, tone
 
 pytestmark = pytest.mark.processes
@@ -68,6 +71,13 @@ def test_ranges(header: str | None, found: tuple[int, int] | None) -> None:
 def test_ranges_that_there_are_not(header: str) -> None:
     with pytest.raises(ValueError):
         byte_range(header, 100)
+
+
+def test_the_size_of_what_a_store_does_not_tell(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"audio": [b"x" * 12_345]}), tmp_path / "a.parquet")
+    assert file_size(row_uri(tmp_path / "a.parquet", 0, "audio", "both.wav")) == 12_345
+    (tmp_path / "f").write_bytes(b"y" * 7)
+    assert file_size(str(tmp_path / "f")) == 7
 
 
 def test_a_stretch_of_a_file_comes_in_blocks(tmp_path: Path) -> None:
