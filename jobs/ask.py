@@ -21,7 +21,8 @@ from mats_core.soundworld.doubts import doubt
 from pipelines.settings.base import ALLOW_PARTS, ENCODER_DTYPE, LLM_DTYPE, MAPPER_DTYPE, NumberTypes, build
 
 if TYPE_CHECKING:
-    from mats_core.model.asking import Clip, Request
+    from mats_core.model.asking import Request
+    from mats_core.model.hearing.clips import Clip
     from mats_core.model.model import MatsModel
 
 
@@ -99,7 +100,8 @@ def ask(
     import_transformers()
     from mats_core import load_model
     from mats_core.audio.file import AudioError
-    from mats_core.model.asking import Request, embed_sound
+    from mats_core.model.asking import Request
+    from mats_core.model.hearing.clips import embed_sound
     from mats_core.model.hearing.grouping import regrouped
 
     loaded = load_model(

@@ -51,8 +51,12 @@ def calibrate(settings: CalibrateSettings) -> int:
     from pipelines.calibrate.run import ENOUGH, run_calibrate
     from pipelines.cluster.progress import Progress
 
-    with RunDisplay("clips") as display:
-        result = run_calibrate(settings, lambda done, of: display(Progress("ask", done, of)))
+    with RunDisplay("clips", "asking") as display:
+        result = run_calibrate(
+            settings,
+            progress=lambda done, of: display(Progress("run", done, of)),
+            say=lambda what: display.show(what, None, None, ""),
+        )
     for why, count in result.left_out.most_common():
         typer.echo(f"mats: {count} judged clips are left out: {why}", err=True)
     if result.judged < ENOUGH:

@@ -26,6 +26,7 @@ if "MATS_CACHE" not in os.environ:  # what a test downloads, and the parts it na
 # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ("tests.browser",)
 _HERE = Path(__file__).parent
 _STARTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn"}
 _PROBES = {"lscpu", "uname", "ldconfig", "/sbin/ldconfig", "gcc", "cc", "ld"}

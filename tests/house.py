@@ -74,6 +74,7 @@ COVERED_BY = {
     "mats_core.encoders.load": "tests/mats_core/encoders/test_clap.py",
     "mats_core.generation.beams": "tests/mats_core/generation/test_beam_search.py",
     "mats_core.generation.tree_cache": "tests/mats_core/generation/test_beam_search.py",
+    "mats_core.model.hearing.clips": "tests/mats_core/model/test_asking.py",
     "mats_core.model.places": "tests/mats_core/model/test_hostile_directories.py",
     "mats_core.pretrained": "tests/mats_core/model/test_hostile_directories.py",
     "mats_core.scoring.aac": "tests/mats_core/scoring/test_captions.py",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from numbers import Integral
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -22,25 +23,38 @@ from mats_core.storage.uris import to_uri
 
 _BLOCK = 1 << 20
 _MOST_CHANNELS = 64
+_ROUNDED_S = 1e-3  # by so much a table may have rounded where a chunk begins
 _SOUNDS = "give a path, a URI, an open file, (waveform, sample_rate), or a list of them"
 
 
+class Stretch(NamedTuple):
+    """What of a sound is meant: from where to where, in seconds, and which channel of a file, from 0 (None: the mean).
+
+    Without a start it is all of the sound. Without an end it is the chunk that begins there, and where none does, the
+    sound from there on, as long as a chunk.
+    """
+
+    start_s: float | None = None
+    end_s: float | None = None
+    channel: int | None = None
+
+
 def decoded_chunks(
-    source: Any, rate: int, window_seconds: float, sample_rate: int | None = None
+    source: Any, rate: int, window_seconds: float, sample_rate: int | None = None, stretch: Stretch | None = None
 ) -> list[tuple[float, Decoded]]:
-    """(start in seconds, its sound at `rate`) of each chunk that has sound in it."""
-    chunk_s = chunk_seconds(window_seconds)
+    """(start in seconds, its sound at `rate`) of each chunk that has sound in it; of a stretch, where one is given, of
+    which nothing else is decoded. Its channel is one of a file."""
+    chunk_s, stretch = chunk_seconds(window_seconds), stretch or Stretch()
     given = samples_of(source, sample_rate)
     if given is not None:
         samples = _resampled(*given, rate)
-        size = round(chunk_s * rate)
-        chunks = []
-        for start, length in chunk_starts(len(samples) / rate, chunk_s):
-            first = round(start * rate)
-            chunks.append((start, samples[first : None if length is None else first + size]))
+        parts = [
+            (start, samples[round(start * rate) : None if length is None else round((start + length) * rate)])
+            for start, length in _heard(len(samples) / rate, chunk_s, stretch)
+        ]
         return [
             (start, Decoded(chunk, len(chunk) / rate, True, levels=levels_of(chunk)))
-            for start, chunk in chunks
+            for start, chunk in parts
             if len(chunk)
         ]
     found: list[tuple[float, Decoded]] = []
@@ -48,13 +62,33 @@ def decoded_chunks(
         uri = to_uri(place)
         decoder = warm_decoder()  # a file may end the process it is decoded in
         (info,) = raised(decoder.probe_many([uri]))
-        asked = [DecodeRequest(uri, start, length) for start, length in chunk_starts(info.duration_s, chunk_s)]
+        asked = [
+            DecodeRequest(uri, start, length, channel=stretch.channel)
+            for start, length in _heard(info.duration_s, chunk_s, stretch)
+        ]
         for request, decoded in zip(asked, raised(decoder.decode_many(asked, rate)), strict=True):
             if len(decoded.samples):
                 found.append((request.start_s, decoded))
             elif found:  # the header promised more than there is
                 found[-1] = (found[-1][0], replace(found[-1][1], complete=False))
     return found
+
+
+def _heard(duration_s: float | None, chunk_s: float, stretch: Stretch) -> Sequence[tuple[float, float | None]]:
+    """(start, length) in seconds of what is decoded; no length: to the end of the sound."""
+    start, end, _ = stretch
+    if start is None and end is None:
+        return chunk_starts(duration_s, chunk_s)
+    start = start or 0.0
+    if end is None:
+        chunks = chunk_starts(duration_s, chunk_s)
+        return [next((chunk for chunk in chunks if abs(chunk[0] - start) < _ROUNDED_S), (start, chunk_s))]
+    if duration_s is not None and duration_s > start:
+        end = min(end, duration_s)
+    if math.isinf(end):
+        return [(start, None)]
+    lengths = chunk_starts(end - start, chunk_s)
+    return [(start + at, end - start - at if length is None else length) for at, length in lengths]
 
 
 def samples_of(source: Any, sample_rate: int | None = None) -> tuple[np.ndarray, int] | None:

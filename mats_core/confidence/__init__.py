@@ -3,8 +3,7 @@
     scores       log-probability, CLAP's view of the answer, and the signs that a calibration weighs
     calibration  `calibration.json` of a model directory: signs → confidence (numpy alone)
     fitting      judged answers → a calibration, with figures of held-out folds (scikit-learn)
-    reliability  calibration error, AUROC, bins of a reliability picture, risk and coverage
 
-Public: `score_answers`, `Calibration`, `read_calibration`, `fit_calibration`, `Judged` and the figures. Rooms from
-`model` up may import it; it knows no LLM.
+Public: `score_answers`, `Calibration`, `read_calibration`, `fit_calibration`, `Judged`. Rooms from `model` up may
+import it; it knows no LLM.
 """

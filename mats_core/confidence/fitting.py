@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mats_core.confidence.calibration import ALL, Calibration, Curve, Signs, value_of, with_centred
-from mats_core.confidence.reliability import auroc, brier, calibration_error
+from mats_core.scoring import compute
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.1, 1.0)
@@ -56,7 +56,7 @@ def fit_calibration(
     tasks = sorted({each.task for each in judged})
     curves: dict[str, Curve] = {}
     held_out: dict[str, list[tuple[float, bool]]] = {}
-    for task in [*tasks, ALL]:
+    for task in [*tasks, *([ALL] if len(tasks) > 1 else [])]:
         own = [each for each in judged if task in (each.task, ALL)]
         curves[task], chances = fit_curve(own, with_words=task != ALL)  # words are those of a task
         if task != ALL:
@@ -119,14 +119,15 @@ def fit_curve(judged: Sequence[Judged], with_words: bool = True) -> tuple[Curve,
     if _log_loss(stepped, right) < loss - 1e-4:
         chances, steps = stepped, _steps(odds, right)
     means, scales, weights, bias = _fit(values, right, strength)
-    told = ([float(chance) for chance in chances], [bool(true) for true in right])
+    rows = np.stack([chances, right], axis=1).tolist()
     curve = Curve(
         signs=names, means=_short(means), scales=_short(scales), weights=_short(weights), bias=bias,
         centres={name: _short(centre) for name, centre in centres.items()}, steps=steps,
         answers=len(right), right=float(right.mean()),
-        ece=calibration_error(*told), auroc=auroc(*told), brier=brier(*told),
+        ece=compute("calibration_error", rows), auroc=compute("auroc", rows),
+        brier=float(np.mean((chances - right) ** 2)),
     )  # fmt: skip
-    return curve, told[0]
+    return curve, [float(chance) for chance in chances]
 
 
 def _centres(judged: Sequence[Judged]) -> dict[str, np.ndarray]:
@@ -153,7 +154,8 @@ def _table(known: Sequence[Mapping[str, float | None]], names: Sequence[str]) ->
 
 
 def _folds(right: np.ndarray, sounds: Sequence[str]) -> list[np.ndarray]:
-    """Masks of answers that are held out in turn, right and wrong ones in each; none where there are too few."""
+    """Masks of answers that are held out in turn; none where there are too few: what any two of them leave must hold
+    right and wrong ones, for the steps of one fold are fitted on what the others leave."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     count = min(FOLDS, int(right.sum()), int((~right).sum()))
@@ -167,7 +169,8 @@ def _folds(right: np.ndarray, sounds: Sequence[str]) -> list[np.ndarray]:
         warnings.simplefilter("ignore")  # of a class with fewer groups than folds
         for _, test in StratifiedGroupKFold(count, shuffle=True, random_state=0).split(right, right, groups):
             masks.append(np.isin(np.arange(len(right)), test))
-    return masks if all(len(set(right[~mask])) == 2 and mask.any() for mask in masks) else []
+    both = all(len(set(right[~(one | other)].tolist())) == 2 for one in masks for other in masks)
+    return masks if both and all(mask.any() for mask in masks) else []
 
 
 def _fit(values: np.ndarray, right: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

@@ -1,7 +1,7 @@
 """The MATS model: a CLAP embedding becomes vectors in an LLM's prompt, and the LLM answers.
 
-    asking     sound → clips → answers: what `mats ask`, the pipelines and Python share
-    hearing    what was heard of a sound, before it is asked
+    hearing    sound → clips, as CLAP hears it; grouped as they are to be asked
+    asking     clips → answers: what `mats ask`, the pipelines and Python share
     model      `MatsModel`: embedding → mapper → loss or text; `load_model`
     directory  the model directory: what is in it, where its parts are, writing one (no torch)
     places     where its parts may lie: inside, in the hub, or where the user said (no torch)
@@ -14,6 +14,6 @@
     needs      how much memory a model takes, and whether a GPU has it (no torch)
     release    the authors' checkpoint → a model directory
 
-Public: what `mats_core` exports, `facts`, `prompts`, `config`, and `asking.embed_clips` and `ask_clips` for pipelines.
+Public: what `mats_core` exports, `facts`, `prompts`, `config`, `hearing.clips` and `asking.ask_clips` for pipelines.
 `training`, `soundworld`, pipelines and jobs may import it.
 """

@@ -22,7 +22,6 @@ from mats_core.generation.beam_search import Written
 from mats_core.generation.writer import Writer
 from mats_core.memory.bridges import Bridge, BridgeSettings, prompt_with_captions
 from mats_core.memory.santa import SantaMemory
-from mats_core.model import asking
 from mats_core.model.asking import Answering, Reply, Request
 from mats_core.model.config import (
     PACKED,
@@ -35,6 +34,7 @@ from mats_core.model.config import (
     TaskPrompt,
 )
 from mats_core.model.directory import PARTS, model_fingerprint, part_uri, read_config, recorded_uri, resolve, save_model
+from mats_core.model.hearing import clips
 from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm, merge_lora, pack_weights
 from mats_core.model.mapper import build_mapper
 from mats_core.model.needs import check_card
@@ -287,7 +287,7 @@ class MatsModel(Answering):
 
         One shorter than the encoder's is padded by its own rule. Safe in a thread, while the model is at other work.
         """
-        encoder = asking.model_encoder(self)
+        encoder = clips.model_encoder(self)
         return stack_windows(windows, encoder.pad, pinned=self.device.type == "cuda")
 
     def embed_windows(self, windows: Sequence[np.ndarray] | torch.Tensor) -> np.ndarray:
@@ -295,7 +295,7 @@ class MatsModel(Answering):
 
         Raises SettingsError where the model has no encoder.
         """
-        encoder = asking.model_encoder(self)
+        encoder = clips.model_encoder(self)
         if not len(windows):
             return np.zeros((0, encoder.dim), np.float32)
         stacked = windows if isinstance(windows, torch.Tensor) else self.stack_windows(windows)  # [W, T]

@@ -21,4 +21,4 @@ from mats_core.scoring.bootstrap import OF_SET, STATISTICS, compute, interval, p
 from mats_core.scoring.items import KINDS, Answers, Item, Kind, Metric, Scores, Unavailable
 from mats_core.scoring.matching import LabelSet
 from mats_core.scoring.score import METRICS, score
-from mats_core.scoring.sureness import labels_right, right_answers, score_confidence
+from mats_core.scoring.sureness import labels_right, reached, reliability_bins, right_answers, score_confidence

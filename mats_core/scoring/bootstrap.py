@@ -13,7 +13,10 @@ from functools import partial
 import numpy as np
 
 Row = Sequence[float] | np.ndarray
-Statistic = Callable[[np.ndarray, np.ndarray], float]
+OfWeights = Callable[[np.ndarray], float]
+Statistic = Callable[[np.ndarray], OfWeights]
+"""Rows [N, k] → a function of weights [N], how often each counts; what weights do not change is done once."""
+_OfBoth = Callable[[np.ndarray, np.ndarray], float]
 DRAWS = 1000
 
 
@@ -21,7 +24,7 @@ def _mean(rows: np.ndarray, weights: np.ndarray) -> float:
     return float(weights @ rows[:, 0] / weights.sum())
 
 
-def _bleu(order: int) -> Statistic:
+def _bleu(order: int) -> _OfBoth:
     """Corpus BLEU of order 1 to 4 from rows (correct 1–4, guessed 1–4, candidate length, reference length)."""
 
     def statistic(rows: np.ndarray, weights: np.ndarray) -> float:
@@ -60,16 +63,19 @@ def _macro_f1_sets(rows: np.ndarray, weights: np.ndarray) -> float:
     return float((2 * hits[occurs] / (there + said)[occurs]).mean()) if occurs.any() else 0.0
 
 
-def _auroc(rows: np.ndarray, weights: np.ndarray) -> float:
+def _auroc(rows: np.ndarray) -> OfWeights:
     """The chance that a right answer is more confident than a wrong one, ties counting half, from rows (confidence, 1
     where right). 1 where there is no such pair: a model that answers all right is no worse than one that does not."""
-    _, place = np.unique(rows[:, 0], return_inverse=True)
-    size = int(place.max()) + 1
-    right = np.bincount(place, weights * rows[:, 1], size)
-    wrong = np.bincount(place, weights * (1 - rows[:, 1]), size)
-    pairs = right.sum() * wrong.sum()
-    below = np.cumsum(wrong) - wrong
-    return float(right @ (below + wrong / 2) / pairs) if pairs else 1.0
+    levels, place = np.unique(rows[:, 0], return_inverse=True)
+    is_right, is_wrong, size = rows[:, 1], 1 - rows[:, 1], len(levels)
+
+    def of(weights: np.ndarray) -> float:
+        right, wrong = (np.bincount(place, weights * each, size) for each in (is_right, is_wrong))
+        pairs = right.sum() * wrong.sum()
+        below = np.cumsum(wrong) - wrong
+        return float(right @ (below + wrong / 2) / pairs) if pairs else 1.0
+
+    return of
 
 
 BINS = 10
@@ -91,30 +97,42 @@ def _calibration_error(rows: np.ndarray, weights: np.ndarray) -> float:
 def risk_at(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(confidence, rows kept, wrong ones among them), each [K], when all below a confidence are thrown away, from rows
     (confidence, 1 where right); the highest confidence first."""
+    return _risk_curve(rows)(weights)
+
+
+def _risk_curve(rows: np.ndarray) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]:
     levels, place = np.unique(-rows[:, 0], return_inverse=True)
-    kept = np.cumsum(np.bincount(place, weights, len(levels)))
-    wrong = np.cumsum(np.bincount(place, weights * (1 - rows[:, 1]), len(levels)))
-    return -levels, kept, wrong
+    is_wrong = 1 - rows[:, 1]
+
+    def of(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        kept, wrong = (np.cumsum(np.bincount(place, each, len(levels))) for each in (weights, weights * is_wrong))
+        return -levels, kept, wrong
+
+    return of
 
 
-def _risk_area(rows: np.ndarray, weights: np.ndarray) -> float:
+def _risk_area(rows: np.ndarray) -> OfWeights:
     """Area under the risk–coverage curve: the mean share of wrong answers over all shares that may be kept, the most
     confident first (Geifman and El-Yaniv, "Selective Classification for Deep Neural Networks", 2017). Of equal
     confidence, what is kept first is wrong as often as all of them are."""
-    _, kept, wrong = risk_at(rows, weights)
-    ends, bad = np.r_[0.0, kept], np.r_[0.0, wrong]
-    sizes, slope = np.diff(ends), np.diff(bad) / np.maximum(np.diff(ends), 1e-12)
-    # note: between two ends k the share is (bad + slope · (k − start)) / k, whose integral has a logarithm
-    constant = bad[:-1] - slope * ends[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.where(ends[:-1] > 0, np.log(ends[1:] / ends[:-1]), 0.0)  # from 0 on the constant is 0
-    return float((slope * sizes + constant * logs)[sizes > 0].sum() / kept[-1])
+    curve = _risk_curve(rows)
+
+    def of(weights: np.ndarray) -> float:
+        _, kept, wrong = curve(weights)
+        ends, bad = np.r_[0.0, kept], np.r_[0.0, wrong]
+        sizes, slope = np.diff(ends), np.diff(bad) / np.maximum(np.diff(ends), 1e-12)
+        # note: between two ends k the share is (bad + slope · (k − start)) / k, whose integral has a logarithm
+        constant = bad[:-1] - slope * ends[:-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.where(ends[:-1] > 0, np.log(ends[1:] / ends[:-1]), 0.0)  # from 0 on the constant is 0
+        return float((slope * sizes + constant * logs)[sizes > 0].sum() / kept[-1])
+
+    return of
 
 
-def _average_precision(rows: np.ndarray) -> Callable[[np.ndarray], float]:
-    """Mean over labels that occur of average precision, from rows of C scores and C truths, as a function of weights:
-    sorted once for many of them. Equal scores are one threshold, as in scikit-learn: many items may have the very same
-    answer."""
+def _average_precision(rows: np.ndarray) -> OfWeights:
+    """Mean over labels that occur of average precision, from rows of C scores and C truths. Equal scores are one
+    threshold, as in scikit-learn: many items may have the very same answer."""
     scores, truth = np.split(rows, 2, axis=1)
     best_first = np.argsort(-scores, axis=0, kind="stable")  # [N, C]
     ranked = np.take_along_axis(scores, best_first, axis=0)
@@ -145,39 +163,36 @@ def _average_precision(rows: np.ndarray) -> Callable[[np.ndarray], float]:
     return of
 
 
+def _unprepared(of: _OfBoth) -> Statistic:
+    return lambda rows: partial(of, rows)
+
+
 STATISTICS: dict[str, Statistic] = {
-    "mean": _mean,
-    "mean_of_set": _mean,
-    **{f"bleu_{n}": _bleu(n) for n in (1, 2, 3, 4)},
-    "micro_f1": _micro_f1,
-    "macro_f1": _macro_f1,
-    "macro_f1_sets": _macro_f1_sets,
+    "mean": _unprepared(_mean),
+    "mean_of_set": _unprepared(_mean),
+    **{f"bleu_{n}": _unprepared(_bleu(n)) for n in (1, 2, 3, 4)},
+    "micro_f1": _unprepared(_micro_f1),
+    "macro_f1": _unprepared(_macro_f1),
+    "macro_f1_sets": _unprepared(_macro_f1_sets),
     "auroc": _auroc,
-    "calibration_error": _calibration_error,
+    "calibration_error": _unprepared(_calibration_error),
     "risk_area": _risk_area,
-    "mean_average_precision": lambda rows, weights: _average_precision(rows)(weights),
+    "mean_average_precision": _average_precision,
 }
 
 OF_SET = frozenset({"mean_of_set"})
 """Statistics whose rows two runs can compare only over the same items."""
 
 
-def prepared(statistic: str, rows: np.ndarray) -> Callable[[np.ndarray], float]:
-    """The statistic of fixed rows as a function of weights [N], with what does not change done once."""
-    if statistic == "mean_average_precision":
-        return _average_precision(rows)
-    return partial(STATISTICS[statistic], rows)
-
-
 def compute(statistic: str, rows: Sequence[Row]) -> float:
     """A statistic of rows, every row counted once."""
-    return prepared(statistic, _table(rows))(np.ones(len(rows)))
+    return STATISTICS[statistic](_table(rows))(np.ones(len(rows)))
 
 
 def interval(statistic: str, rows: Sequence[Row], seed: int = 0, draws: int | None = None) -> tuple[float, float]:
     """95 % bootstrap interval over items (percentile method) of a statistic of rows [N, k]."""
     table = _table(rows)
-    of = prepared(statistic, table)
+    of = STATISTICS[statistic](table)
     return _middle([of(weights) for weights in _resamples(len(table), seed, draws or _draws(table))])
 
 
@@ -202,7 +217,7 @@ def paired_bootstrap(
     if not both:
         raise ValueError("no item counts in both runs")
     first = _table([x for x, _ in both])
-    of_first, of_second = prepared(statistic, first), prepared(statistic, _table([y for _, y in both]))
+    of_first, of_second = (STATISTICS[statistic](each) for each in (first, _table([y for _, y in both])))
     ones = np.ones(len(both))
     difference = of_second(ones) - of_first(ones)
     count = draws or _draws(first)

@@ -18,6 +18,7 @@ TARGETS = (0.9, 0.95, 0.99)
 MOST_POINTS = 200
 CAPTION_RIGHT: Mapping[str, float] = {"cider_d": 0.5, "spider": 0.3, "fense": 0.5}
 """The leading metric of captions → from which value on one counts as right. A convention: captions are no yes or no."""
+_WHOLLY = ("accuracy", "accuracy_exact", "accuracy_normalised", "macro_f1")
 LABELS_RIGHT = "names no wrong sound and at least half of the true ones"
 
 
@@ -36,10 +37,22 @@ def right_answers(kind: Kind, items: Sequence[Item], scores: Scores) -> tuple[li
         return [taken == right if told and right else None for told, right, taken in facts], "the true one is named"
     if kind == "labels" and (metric := scores.metrics.get("micro_f1")) is not None:
         return [None if row is None else labels_right(*row) for row in metric.rows], LABELS_RIGHT
-    for name, least in CAPTION_RIGHT.items() if kind == "caption" else ():
+    for name in CAPTION_RIGHT if kind == "caption" else ():
         if (metric := scores.metrics.get(name)) is not None and metric.value is not None:
-            return [None if v is None else v >= least for v in metric.values], f"{name} is at least {least}"
+            return reached(name, metric.values)
     return [None] * len(items), ""
+
+
+def reached(
+    metric: str, values: Sequence[float | None], at_least: float | None = None
+) -> tuple[list[bool | None], str]:
+    """Whether each answer's value in a metric makes it right (None: it has none), and what that means, in words.
+
+    at_least: what it must reach; by default as CAPTION_RIGHT has it, 1 where an answer is right or wrong, else 0.5.
+    """
+    usual = 1.0 if metric in _WHOLLY else CAPTION_RIGHT.get(metric, 0.5)
+    least = usual if at_least is None else at_least
+    return [None if value is None else bool(value >= least) for value in values], f"{metric} is at least {least:g}"
 
 
 def labels_right(hits: float, named: float, true: float) -> bool:
@@ -75,15 +88,22 @@ def score_confidence(
     return metrics, {"confidence": {"meaning": meaning, **_pictures(counted)}}
 
 
+def reliability_bins(rows: np.ndarray) -> list[list[float]]:
+    """[mean confidence, share right, answers] of each stretch of confidence that is not empty, from rows [N, 2]
+    (confidence, 1 where right)."""
+    places = bin_of(rows[:, 0])
+    groups = [rows[places == each] for each in np.unique(places)]
+    return [[float(own[:, 0].mean()), float(own[:, 1].mean()), len(own)] for own in groups]
+
+
 def _pictures(rows: np.ndarray) -> dict[str, Any]:
     levels, kept, wrong = risk_at(rows, np.ones(len(rows)))
     share, risk = kept / kept[-1], wrong / kept
     places = np.unique(np.linspace(0, len(share) - 1, MOST_POINTS).astype(int))
-    groups = [rows[bin_of(rows[:, 0]) == each] for each in np.unique(bin_of(rows[:, 0]))]
     best = {target: np.flatnonzero(1 - risk >= target - 1e-12) for target in TARGETS}
     return {
         "n": len(rows), "mean": float(rows[:, 0].mean()), "right": float(rows[:, 1].mean()),
-        "bins": [[float(own[:, 0].mean()), float(own[:, 1].mean()), len(own)] for own in groups],
+        "bins": reliability_bins(rows),
         "curve": [[float(share[at]), float(risk[at]), float(levels[at])] for at in places],
         "kept": {
             f"{target:g}": {"share": float(share[at[-1]]), "confidence": float(levels[at[-1]])} if len(at) else None

@@ -37,7 +37,7 @@ from pipelines.data.schemas import (
 if TYPE_CHECKING:
     import torch
 
-    from mats_core.model.asking import Clip
+    from mats_core.model.hearing.clips import Clip
 
 WINDOW_BATCH = 64
 """Windows the encoder takes at once."""
@@ -90,7 +90,7 @@ class ModelStage:
 
         Raises SettingsError when the model could not be loaded.
         """
-        from mats_core.model.asking import Clip, embed_clips
+        from mats_core.model.hearing.clips import Clip, embed_clips
 
         if self._refusal is not None:
             raise self._refusal
@@ -114,7 +114,7 @@ class ModelStage:
         return clips, {index: each for index, each in found.items() if isinstance(each, Exception)}
 
     def _stored_clip(self, start_s: float, windows: list[dict[str, Any]], seconds: float) -> Clip:
-        from mats_core.model.asking import Clip
+        from mats_core.model.hearing.clips import Clip
 
         return Clip(
             np.array([window["embedding"] for window in windows], np.float32),

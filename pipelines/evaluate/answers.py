@@ -33,8 +33,16 @@ from pipelines.settings.base import build
 from pipelines.settings.evaluate import RUN_FIELDS, Cell, EvaluateSettings
 
 ASKED_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("uri", "task", "question", "tag", "benchmark", "item")] + [("order", pa.int32())]
+    [
+        *((name, pa.string()) for name in ("uri", "task", "question", "tag", "benchmark", "item")),
+        ("order", pa.int32()),
+        *((name, pa.float64()) for name in ("start_s", "end_s")),
+    ]
 )
+SOUNDS_SCHEMA = pa.schema(
+    [("uri", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("sound", pa.int64())]
+)
+"""The stretches that are embedded; `sound` numbers them, and goes with what is heard of each."""
 _ANSWER_COLUMNS = [
     *("benchmark", "item", "order", "uri", "version", "start_s"),
     *("text", "decoded_s", "embedding", "error_code", "error_message"),
@@ -62,7 +70,8 @@ class ItemAnswer:
 
 
 def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[dict[str, Any]]:
-    """One row an item, and of items with options one for each order they are shown in."""
+    """One row an item, and of items with options one for each order they are shown in; `start_s` and `end_s` where not
+    all of the sound is meant."""
     rows = []
     for data in data_sets:
         for item in data.items:
@@ -73,8 +82,14 @@ def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[d
                 uri = item.uri if "://" in item.uri else os.path.abspath(item.uri)
                 asked = {"uri": uri, "task": item.task, "question": question or None}
                 of = {"tag": item.tag or None, "benchmark": data.name, "item": item.item_id, "order": order}
-                rows.append({**asked, **of})
+                stretch = {"start_s": item.start_s or None, "end_s": item.end_s}
+                rows.append({**asked, **of, **{name: at for name, at in stretch.items() if at is not None}})
     return rows
+
+
+def _sound_of(row: dict[str, Any]) -> tuple[str, float | None, float | None]:
+    """What of which file a row asks about."""
+    return row["uri"], row.get("start_s"), row.get("end_s")
 
 
 def make_answers(
@@ -87,14 +102,15 @@ def make_answers(
     """
     rows = asked_rows(data_sets, settings.orders, settings.seed)
     schemes = sorted({storage.scheme(row["uri"]) or "file" for row in rows})
-    once = len({row["uri"] for row in rows}) == len(rows)
+    distinct = list(dict.fromkeys(map(_sound_of, rows)))
     shifted = any(cell.changes.get("bridge", settings.bridge) == "mean-shift" for cell in grid)
     asked = storage.join(settings.out, "asked.parquet")
-    if once and len(grid) == 1 and not shifted:
+    if len(distinct) == len(rows) and len(grid) == 1 and not shifted:
         parquet.write(asked, pa.Table.from_pylist(rows, schema=ASKED_SCHEMA))
     else:
         sounds, heard = storage.join(settings.out, "sounds.parquet"), storage.join(settings.out, HEARD)
-        parquet.write(sounds, pa.table({"uri": list(dict.fromkeys(row["uri"] for row in rows))}))
+        listed = [dict(zip(SOUNDS_SCHEMA.names, (*each, number), strict=True)) for number, each in enumerate(distinct)]
+        parquet.write(sounds, pa.Table.from_pylist(listed, schema=SOUNDS_SCHEMA))
         wanted = {*RUN_FIELDS, "model", "allow_parts", "overwrite"}
         shared = settings.model_dump(include=wanted & set(EmbedSettings.model_fields))
         embed = build(EmbedSettings, {**shared, "input": sounds, "output": heard, "schemes": schemes})
@@ -102,7 +118,7 @@ def make_answers(
         if done.status not in ("complete", "complete_before"):
             return {HEARD: done}
         asked = storage.join(settings.out, "asked")
-        _ask_embeddings(heard, asked, rows)
+        _ask_embeddings(heard, asked, rows, {each: number for number, each in enumerate(distinct)})
     results: dict[str, RunResult] = {}
     for cell in grid:
         given = settings.caption_settings(
@@ -119,11 +135,17 @@ def cell_folder(out: str, cell: Cell) -> str:
     return storage.join(out, "cells", cell.name)
 
 
-def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
-    """Put every question to its sound's stored embeddings: a data set of embeddings that `mats caption` takes."""
-    by_uri: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def _ask_embeddings(
+    heard: str, asked: str, rows: list[dict[str, Any]], numbers: dict[tuple[str, float | None, float | None], int]
+) -> None:
+    """Put every question to its sound's stored embeddings: a data set of embeddings that `mats caption` takes.
+
+    numbers: the `sound` of what rows ask about, as the list of sounds had it.
+    """
+    by_sound: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        by_uri[storage.public_uri(row["uri"])].append(row)
+        by_sound[numbers[_sound_of(row)]].append(row)
+    added = [name for name in ASKED_SCHEMA.names if name not in SOUNDS_SCHEMA.names]
     storage.remove_tree(asked)
     waiting: list[pa.Table] = []
     parts = 0
@@ -137,15 +159,14 @@ def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]]) -> None:
 
     for info in list_parts(heard):
         table = parquet.read(info.uri)
-        own = ("task", "question", "tag", "row_id", "run_id")
+        pairs = [(place, row) for place, sound in enumerate(table["sound"].to_pylist()) for row in by_sound[sound]]
+        own = ("task", "question", "tag", "row_id", "run_id", "sound")
         table = table.drop_columns([name for name in own if name in table.schema.names])
-        uris = enumerate(table["uri"].to_pylist())
-        pairs = [(place, row) for place, uri in uris for row in by_uri.get(uri, [])]
         for start in range(0, len(pairs), QUESTION_ROWS):
             places, questions = zip(*pairs[start : start + QUESTION_ROWS], strict=True)
             put = pa.Table.from_pylist(questions, schema=ASKED_SCHEMA)
             part = table.take(pa.array(places, pa.int64()))
-            for name in ASKED_SCHEMA.names[1:]:
+            for name in added:
                 part = part.append_column(name, put[name])
             waiting.append(part)
             write(QUESTION_ROWS)

@@ -38,7 +38,8 @@ SURE = ("confidence_a", "confidence_b", "weight")
 @dataclass
 class Comparison:
     """Totals, and where page and table are. median, p95, largest: of the changed answers' distances. sure: mean
-    confidence of A and of B over the answers that have one in both, and how many those are; None where none has."""
+    confidence of A and of B over the answers that have one in both, and how many those are; None where none has.
+    weighed: whether a confidence decides the order of the changes."""
 
     rows: int = 0
     same: int = 0
@@ -54,6 +55,7 @@ class Comparison:
     table: str = ""
     models: tuple[str, str] = ("", "")
     sure: tuple[float, float, int] | None = None
+    weighed: bool = False
     metrics: list[tuple[str, float | None, float | None]] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
@@ -103,6 +105,7 @@ def compare_answers(
     if len(known):
         found.sure = (float(known[:, 0].mean()), float(known[:, 1].mean()), len(known))
     _measure(changes, model, facts, device)
+    found.weighed = any(change["weight"] != change["distance"] for change in changes)
     changes.sort(key=lambda change: (-change["weight"], -change["distance"], change["key"]))
     distances = np.array([change["distance"] for change in changes] or [0.0])
     found.median, found.p95 = (float(v) for v in (np.median(distances), np.percentile(distances, 95)))

@@ -40,6 +40,8 @@ PREDICTIONS_COLUMNS: Columns = {
     "run_id": (_TEXT, "Which run this is."),
     "confidence": (pa.float64(), "The chance that the answer is right, as the model has it; null without calibration."),
     "correct": (pa.bool_(), "Whether the first answer to the item is right; null where that is not told."),
+    "judged_by": (_TEXT, "What makes it right."),
+    "start_s": (pa.float64(), "Where in the sound what was asked about begins; null where that is all of it."),
 }
 PREDICTIONS_SCHEMA = schema_of(PREDICTIONS_COLUMNS)
 
@@ -59,10 +61,10 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
             common = {
                 "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
                 "question": item.question or None, "category": item.category or None, "truth": right,
-                "seconds": answer.seconds, "error": answer.error or None, **of_run,
+                "seconds": answer.seconds, "error": answer.error or None, "start_s": item.start_s, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
-            of_first["correct"] = result.right[index] if result.right else None
+            of_first |= {"correct": result.right[index] if result.right else None, "judged_by": result.judged_by}
             for order, text in enumerate(answer.texts or [None]):
                 shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None
                 sure = answer.confidence[order] if order < len(answer.confidence) else None

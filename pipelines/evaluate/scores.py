@@ -13,14 +13,14 @@ import numpy as np
 from mats_core import storage
 from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Item, Kind, Metric, Scores, labels_right, right_answers, score, score_confidence
+from mats_core.scoring import Item, Kind, Metric, Scores, labels_right, reached, right_answers, score, score_confidence
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
 from mats_core.scoring.sureness import LABELS_RIGHT
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.spread import refuse_collapsed
 from pipelines.data.results import Rows
 from pipelines.evaluate.answers import ItemAnswer
-from pipelines.evaluate.datasets import LoadedSet
+from pipelines.evaluate.datasets import EvaluationSet, LoadedSet
 from pipelines.evaluate.datasets.loading import SOUNDWORLD
 from pipelines.evaluate.gate import Verdict
 from pipelines.settings.evaluate import Cell
@@ -45,9 +45,8 @@ class Gap:
 class SetResult:
     """One data set in one cell: an answer an item, in the order of its items, and what they are worth.
 
-    right: whether each item's first answer is, None where that is not told. baselines: name → scores of answers that
-    take no hearing. judge_file: the file that the publisher's own judge
-    takes, relative to OUT; "" where there is none.
+    right, judged_by: see `right_of`. baselines: name → scores of answers that take no hearing. judge_file: the file
+    that the publisher's own judge takes, relative to OUT; "" where there is none.
     """
 
     data: LoadedSet
@@ -57,6 +56,7 @@ class SetResult:
     gap: Gap | None = None
     judge_file: str = ""
     right: list[bool | None] = field(default_factory=list, repr=False)
+    judged_by: str = ""
 
     @property
     def texts(self) -> list[Any]:
@@ -208,23 +208,40 @@ def score_answers(
     if kind != "chat" and len(items) > 1:
         result.baselines["shuffled answers"] = scored(shuffled(kind, items, result.texts, seed))
     result.scores = scored(result.texts)
-    result.right, meaning = _right(result)
-    own, details = score_confidence(items, result.confidence, result.right, seed, meaning)
+    result.right, result.judged_by = right_of(
+        data, [each.texts[0] if each.texts else None for each in answers], result.scores
+    )
+    own, details = score_confidence(items, result.confidence, result.right, seed, result.judged_by)
     result.scores.metrics.update(own)
     result.scores.details.update(details)
     return result
 
 
-def _right(result: SetResult) -> tuple[list[bool | None], str]:
-    """Whether each item's first answer is right, and what that means. A caption of the embedded world is by its
-    sounds."""
-    definition = result.data.definition
-    if definition.kind != "caption" or definition.reader != SOUNDWORLD:
-        return right_answers(definition.kind, result.data.items, result.scores)
-    named = [None if text is None else {WORDS[kind].label for kind in parse_kinds(text)} for text in result.texts]
-    pairs = [(said, set(item.labels)) for said, item in zip(named, result.data.items, strict=True)]
-    right = [None if said is None else labels_right(len(said & true), len(said), len(true)) for said, true in pairs]
-    return right, LABELS_RIGHT
+def by_its_sounds(definition: EvaluationSet) -> bool:
+    """Whether answers are right by the sounds that they name: captions of the embedded world."""
+    return definition.kind == "caption" and definition.reader == SOUNDWORLD
+
+
+def right_of(
+    data: LoadedSet, first: Sequence[str | None], scores: Scores, metric: str = "", at_least: float | None = None
+) -> tuple[list[bool | None], str]:
+    """Whether the first answer to each item is right, and what that means, in words ("": nothing does). None where
+    there is no answer, or it is not told.
+
+    What is right is told by its sounds, or by `right_answers`; where a `metric` is named, one of the scores, by what
+    an answer reaches in that (`at_least`: see `reached`).
+    """
+    definition = data.definition
+    if metric:
+        right, meaning = reached(metric, scores.metrics[metric].values, at_least)
+    elif by_its_sounds(definition):
+        named = [{WORDS[kind].label for kind in parse_kinds(text or "")} for text in first]
+        pairs = [(said, set(item.labels)) for said, item in zip(named, data.items, strict=True)]
+        right = [labels_right(len(said & true), len(said), len(true)) for said, true in pairs]
+        meaning = LABELS_RIGHT
+    else:
+        right, meaning = right_answers(definition.kind, data.items, scores)
+    return [None if text is None else told for text, told in zip(first, right, strict=True)], meaning
 
 
 def truths(item: Item, kind: Kind) -> list[str]:

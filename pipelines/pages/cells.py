@@ -19,3 +19,10 @@ def plain_cell(value: Any) -> Any:
     text = _UNFIT.sub("�", value)
     text = f"'{text}" if _FORMULA.match(text) else text
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
+
+
+def of_cell(value: Any) -> Any:
+    """What `plain_cell` wrote as this value: without the apostrophe that stands before what looks like a formula."""
+    if isinstance(value, str) and value.startswith("'") and plain_cell(value[1:]) == value:
+        return value[1:]
+    return value

@@ -98,7 +98,7 @@ def curve_svg(title: str, lines: Mapping[str, Line], x_label: str = "step") -> s
 def reliability_svg(title: str, tasks: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
     """Confidence against the share of answers that was right, as SVG; on the diagonal they are the same.
 
-    tasks: name → bins (mean confidence, share right, answers), as `mats_core.confidence.reliability_bins` makes them; a
+    tasks: name → bins (mean confidence, share right, answers), as `mats_core.scoring.reliability_bins` makes them; a
     dot's size tells how many answers it stands for, and the line leaves out those of fewer than FEWEST.
     """
     picture = _Picture(title, (560, 400), (0.0, 1.0), (0.0, 1.0))

@@ -16,7 +16,10 @@ from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
 
 FACTS = ("row_id", "task", "confidence", "text", "text_unsure")
-SHOWN = ("uri", "start_s", "duration_s", "decoded_s", "task", "question", "text", "text_unsure", "confidence")
+SHOWN = (
+    "uri", "start_s", "duration_s", "decoded_s", "only_channel", "task", "question", "text", "text_unsure",
+    "confidence",
+)  # fmt: skip
 MOST_STRATA, LEAST_DRAWN = 10, 2
 """Strata of one task, and clips drawn of one."""
 OWN = 71_177

@@ -13,16 +13,15 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.export import tables
-from pipelines.pages.cells import plain_cell
 from pipelines.sample import draw
 from pipelines.sample.estimate import Share, stratified
-from pipelines.sample.judgements import ROW, judgements, read_judged, whole_number
+from pipelines.sample.judgements import ROW, judgements, read_judged, said_in, same_text, whole_number
 from pipelines.settings.calling import by_name
 from pipelines.settings.export import SampleSettings
 
 COLUMNS = [
-    "uri", "start_s", "end_s", "task", "question", "text", "right", "confidence", "stratum", "stratum_rows", "weight",
-    "row_id",
+    "uri", "start_s", "end_s", "task", "question", "text", "correct", "confidence", "stratum", "stratum_rows",
+    "weight", "row_id",
 ]  # fmt: skip
 LEAST_ABOVE = 10
 """Judgements above a confidence, for it to be found."""
@@ -92,9 +91,8 @@ def _draw(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Samp
     shown = draw.shown_rows(settings.run, every)
     of = {int(each): stratum for own, stratum in zip(ids, strata, strict=True) for each in own}
     weights = {stratum.name: len(stratum.rows) / count for stratum, count in zip(strata, counts, strict=True)}
-    order = np.random.default_rng([settings.seed, len(every), draw.OWN]).permutation(
-        every
-    )  # strata are not told by their place
+    # strata are not told by their place
+    order = np.random.default_rng([settings.seed, len(every), draw.OWN]).permutation(every)
 
     def lines() -> Iterator[dict[str, Any]]:
         for each in order.tolist():
@@ -102,10 +100,12 @@ def _draw(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Samp
             yield {**_line(row), "stratum": stratum.name, "stratum_rows": len(stratum.rows),
                    "weight": round(weights[stratum.name], 6), "row_id": each}  # fmt: skip
 
+    channels = any(row.get("only_channel") is not None for row in shown.values())
+    columns = [*COLUMNS, "only_channel"] if channels else COLUMNS
     writers: dict[str, Callable[..., int]] = {"csv": tables.write_csv, "xlsx": tables.write_xlsx}
     write = writers.get(found.output.lower().rpartition(".")[2], tables.write_jsonl)
     with storage.whole_file(found.output) as file:
-        write(file, lines(), COLUMNS)
+        write(file, lines(), columns)
     return found
 
 
@@ -115,8 +115,9 @@ def _line(row: dict[str, Any]) -> dict[str, Any]:
     confidence = row.get("confidence")
     return {
         "uri": row["uri"], "start_s": start, "end_s": None if long is None else start + long, "task": row.get("task"),
-        "question": row.get("question"), "text": _answer(row), "right": None,
+        "question": row.get("question"), "text": _answer(row), "correct": None,
         "confidence": None if confidence is None else round(float(confidence), 4),
+        "only_channel": row.get("only_channel"),
     }  # fmt: skip
 
 
@@ -149,6 +150,18 @@ class _File:
         chosen = [name for name in sorted(self.sizes) if task in (None, self.tasks.get(name))]
         return stratified([(self.sizes[each], [j.right for j in self.judged if j.stratum == each]) for each in chosen])
 
+    @property
+    def drawn_from(self) -> int:
+        """How many answers the clips were drawn from."""
+        return sum(self.sizes.values())
+
+    def mean_of(self, values: Callable[[_Judged], float]) -> float:
+        """The mean of a figure over the answers drawn from, by the judged ones that have it, not NaN."""
+        known = [(each.stratum, value) for each in self.judged if not np.isnan(value := values(each))]
+        of = Counter(stratum for stratum, _ in known)
+        total = sum(self.sizes[stratum] for stratum in of)
+        return sum(self.sizes[stratum] / of[stratum] * value for stratum, value in known) / total
+
     def share_of(self, some: Sequence[_Judged]) -> Share | None:
         """The share of answers like `some` of the judged ones: their part of a stratum is estimated by its judged."""
         whole, own = Counter(each.stratum for each in self.judged), Counter(each.stratum for each in some)
@@ -165,7 +178,7 @@ def _judge(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Sam
     file = _matched(settings, rows, found)
     found.judged = file.share()
     if found.judged is None:
-        remedy = "write yes or no into the column `right`"
+        remedy = "write yes or no into the column `correct`"
         raise SettingsError("judge", f"nothing is judged in {storage.public_uri(found.output)}", remedy)
     tasks = sorted(set(file.tasks.values()))
     parts = {task: file.share(task) for task in tasks} if len(tasks) > 1 else {}
@@ -175,35 +188,37 @@ def _judge(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Sam
     found.parts = {name: share for name, share in parts.items() if share is not None}
     confidence = rows["confidence"].to_numpy().astype(np.float64)
     if any(np.isfinite(each.confidence) for each in file.judged):
-        found.says = float(np.nanmean(confidence))
-        found.threshold = _threshold(file, confidence, settings.target)
+        whole = file.drawn_from == len(rows)  # else the run's mean would be of other answers than the share right
+        found.says = float(np.nanmean(confidence)) if whole else file.mean_of(lambda each: each.confidence)
+        found.threshold = _threshold(file, confidence if whole else None, settings.target)
     return found
 
 
 def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _File:
     """The judged rows of the file, each with the run's own row; what cannot be used goes into the notes."""
     told, shown_name, file = read_judged(found.output), storage.public_uri(found.output), _File()
-    verdicts = judgements([each.get("right") for each in told], [each[ROW] for each in told], settings.blank)
+    verdicts = judgements(said_in(told), [each[ROW] for each in told], settings.blank)
     for each in told:
         each["row_id"], each["stratum_rows"] = whole_number(each["row_id"]), whole_number(each["stratum_rows"])
         if each["row_id"] is None or not each["stratum_rows"]:
             problem = f"row {each[ROW]} of {shown_name} has no row_id or no stratum_rows"
             raise SettingsError("judge", problem, "leave these columns as --out wrote them")
     shown = draw.shown_rows(settings.run, np.array([each["row_id"] for each in told], np.int64))
-    place = {row: at for at, row in enumerate(rows["row_id"].to_pylist())}
+    ids, wanted = rows["row_id"].to_numpy(), [each["row_id"] for each in told]
+    places = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     seen: set[int] = set()
     stale = 0
-    for each, right in zip(told, verdicts, strict=True):
+    for each, right, place in zip(told, verdicts, places.tolist(), strict=True):
         row, stratum = each["row_id"], str(each["stratum"])
         file.sizes[stratum] = each["stratum_rows"]
         file.tasks.setdefault(stratum, str(each.get("task") or "answers"))
         if right is None:
             continue
-        if row not in place or row in seen or ("text" in each and not _same(each["text"], _answer(shown[row]))):
+        if ids[place] != row or row in seen or ("text" in each and not same_text(each["text"], _answer(shown[row]))):
             stale += 1
             continue
         seen.add(row)
-        own = rows.slice(place[row], 1).to_pylist()[0]
+        own = rows.slice(place, 1).to_pylist()[0]
         confidence = float("nan") if own["confidence"] is None else own["confidence"]
         file.judged.append(_Judged(stratum, right, file.tasks[stratum], confidence, own["given"]))
     if stale and not file.judged:
@@ -212,26 +227,28 @@ def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _
     if stale:
         why = "the run has another answer there, or none, or they repeat"
         found.notes.append(f"{stale} judged rows are left out: {why}")
-    if (drawn_from := sum(file.sizes.values())) != len(rows):
-        found.notes.append(f"the clips were drawn from {drawn_from:,} answers, and the run has {len(rows):,}")
+    if file.drawn_from != len(rows):
+        why = f"the clips were drawn from {file.drawn_from:,} answers, and the run has {len(rows):,}"
+        found.notes.append(f"{why}: all figures are of the former")
     if left := len(told) - len(file.judged) - stale:
         found.notes.append(f"{left} of {len(told)} clips are not judged")
     return file
 
 
-def _same(written: Any, answer: Any) -> bool:
-    """Whether an answer is the one in the file, whose spaces and first apostrophe a spreadsheet may have changed."""
-    texts = ["" if each is None else str(plain_cell(each)).lstrip("'") for each in (written, answer)]
-    return texts[0].split() == texts[1].split()
+def _threshold(file: _File, confidence: np.ndarray | None, target: float) -> Threshold | None:
+    """The lowest confidence of a judged clip above which at least `target` are right, by LEAST_ABOVE judgements.
 
-
-def _threshold(file: _File, confidence: np.ndarray, target: float) -> Threshold | None:
-    """The lowest confidence of a judged clip above which at least `target` are right, by LEAST_ABOVE judgements."""
+    confidence: of all answers that the clips were drawn from; without it, what is kept is estimated by the judged.
+    """
     known = sorted({each.confidence for each in file.judged if np.isfinite(each.confidence)}, reverse=True)
-    best = None
-    for least in known[:: max(1, len(known) // MOST_TRIED)]:
+    best: tuple[float, Share] | None = None
+    for least in known[:: max(1, -(-len(known) // MOST_TRIED))]:
         above = [each for each in file.judged if each.confidence >= least]
         share = file.share_of(above) if len(above) >= LEAST_ABOVE else None
         if share is not None and share.value >= target - 1e-9:
-            best = Threshold(float(least), float(np.mean(confidence >= least)), share)
-    return best
+            best = float(least), share
+    if best is None:
+        return None
+    least, share = best
+    kept = file.mean_of(lambda each: each.confidence >= least) if confidence is None else np.mean(confidence >= least)
+    return Threshold(least, float(kept), share)

@@ -93,7 +93,8 @@ class Asker:
         """
         from mats_core.audio.file import AudioError
         from mats_core.audio.windows import pool_windows
-        from mats_core.model.asking import embed_clips, embed_sound, raised
+        from mats_core.model.asking import raised
+        from mats_core.model.hearing.clips import embed_clips, embed_sound
 
         hearing: Any = _Hearing(self.encoder)
         try:

@@ -69,7 +69,8 @@ def check_asked(task: str, question: str | None, tasks: Sequence[str]) -> tuple[
 
 def answer_all(model: Any, asked: Sequence[Asked]) -> list[dict[str, Any] | Exception]:
     """The answers of a model, in order; the exception it ended with in the place of one."""
-    from mats_core.model.asking import Request, ask_clips, embed_clips
+    from mats_core.model.asking import Request, ask_clips
+    from mats_core.model.hearing.clips import embed_clips
 
     clips = embed_clips(model, [(each.start_s, each.samples) for each in asked], AT_ONCE)
     good = [at for at, clip in enumerate(clips) if not isinstance(clip, Exception)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -135,11 +135,14 @@ class CalibrateSettings(Settings):
     model: str = Field("builtin", description='Model directory, or "builtin"; the calibration is written into it.')
     data: str = Field(
         description="What is judged: an evaluation data set (a name, or a YAML file), predictions of `mats evaluate`, "
-        "or a table (CSV, JSONL, Parquet) with uri, task, question and right (true or false)."
+        "or a table (CSV, JSONL, XLSX, Parquet) with uri, task, question and correct (true or false)."
+    )
+    blank: Literal["skip", "wrong"] | None = Field(
+        None, description="What an empty `correct` means: skip (not judged; the default), or wrong."
     )
     root: str = Field("", description="Where the data set's folder is (default: $MATS_BENCHMARKS, else the cache).")
-    metric: str = Field("", description="Metric that judges answers (default: by the kind of the data set).")
-    at_least: float | None = Field(None, description="What a right answer reaches in it (default: 1 or 0.5).")
+    metric: str = Field("", description="Metric that judges answers (default: as `mats evaluate` does).")
+    at_least: float | None = Field(None, description="What a right answer reaches in it (default: by the metric).")
     rerank: int = Field(0, ge=0, le=64, description="Calibrate answers that are the best of so many beams.")
     limit: int | None = Field(None, gt=0, description="The first so many clips.")
     batch_size: int = Field(16, gt=0, description="Clips that are asked at once.")

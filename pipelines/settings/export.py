@@ -63,13 +63,13 @@ class SampleSettings(Settings):
     where: str | None = Field(None, description="Draw only from rows for which this holds: SQL over the run's columns.")
     overwrite: Overwrite = False
     judge: str | None = Field(
-        None, description="File of an earlier draw whose column `right` is filled in: say how many answers are right."
+        None, description="File of an earlier draw whose column `correct` is filled in: say how many answers are right."
     )
     target: float = Field(
         0.95, gt=0, lt=1, description="Find the confidence from which on this share of the answers is right."
     )
     blank: Literal["skip", "wrong"] | None = Field(
-        None, description="What an empty `right` means: skip (not judged yet; the default), or wrong."
+        None, description="What an empty `correct` means: skip (not judged yet; the default), or wrong."
     )
 
     @model_validator(mode="after")
@@ -77,6 +77,9 @@ class SampleSettings(Settings):
         if (self.judge is None) == (self.out is None):
             problem = "neither --out nor --judge is given" if self.judge is None else "--judge writes no clips"
             raise SettingsError("out", problem, "draw with --out FILE, then judge with --judge FILE")
+        if self.judge is not None and self.where is not None:
+            problem = "--judge says how many answers are right among those that the clips were drawn from"
+            raise SettingsError("where", problem, "leave out --where, or draw with it (--out), and judge that file")
         if self.out is not None and not self.out.lower().endswith(DRAWN_AS):
             raise SettingsError("out", f'"{self.out}" is none of {", ".join(DRAWN_AS)}', "name the file by its kind")
         return self

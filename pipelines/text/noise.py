@@ -135,7 +135,7 @@ def _listed(given: Input, encoder: Any, left_out: list[str]) -> Iterator[tuple[s
     """Pairs of a list, heard here: all windows of a sound as one, float32 [D]."""
     from mats_core.audio.file import AudioError
     from mats_core.audio.windows import pool_windows
-    from mats_core.model.asking import embed_sound
+    from mats_core.model.hearing.clips import embed_sound
 
     for entry in given.entries:
         caption = entry.own.get(CAPTION)

@@ -10,10 +10,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import yaml
 
+from mats_core.soundworld.kinds import SAMPLE_RATE as RATE
+from mats_core.soundworld.recipe import clip_recipe
+from mats_core.soundworld.synth import render
+from pipelines.archive.caption import run_caption
+from pipelines.evaluate.run import run_evaluate
+from pipelines.output.corrections import Corrections
+from pipelines.settings.archive import CaptionSettings
+from pipelines.settings.evaluate import EvaluateSettings
 from tests.e2e.conftest import ENV, ROOT
 
 CONFIGS = ROOT / "jobs" / "configs"
@@ -81,6 +91,28 @@ def test_a_scheduled_run_then_a_worse_model_and_the_gate_closes(
     assert page.count("data:audio/mpeg;base64,") == CLIPS
     assert "before the bridge" in page.lower()
     assert "http" not in re.sub(r"http-equiv|https://www\.w3\.org\S*", "", page).split("<main>")[0]
+
+
+@pytest.mark.e2e
+@pytest.mark.long
+def test_what_was_put_right_in_the_second_minute_is_judged_by_that_minute(shared_ray: str, tmp_path: Path) -> None:
+    """Answered at once, and out of stored embeddings where two things are asked of the minute."""
+    minutes = [np.resize(render(clip_recipe("validation", index)), 60 * RATE) for index in (0, 1)]
+    soundfile.write(tmp_path / "long.wav", np.concatenate(minutes), RATE)
+    soundfile.write(tmp_path / "second.wav", minutes[1], RATE)
+    given = {"input": str(tmp_path / "second.wav"), "address": shared_ray, "actors": 1}
+    place = {"uri": str(tmp_path / "long.wav"), "start_s": 60.0, "decoded_s": 60.0}
+    alone, said = {}, Corrections(str(tmp_path / "run"))
+    for row_id, task in enumerate(("caption", "cla_label")):
+        done = run_caption(CaptionSettings(**given, output=str(tmp_path / task), task=task))
+        (alone[task],) = [row["text"] for row in pq.read_table(Path(done.output) / "answers").to_pylist()]
+        said.correct({**place, "row_id": row_id, "task": task, "text": "?"}, 0, "Ann", {"text": alone[task]})
+    for names in ("corrections", "corrections,corrections_labels"):
+        settings = {"benchmarks": names, "data": [str(tmp_path / "run")], "out": str(tmp_path / f"eval-{len(names)}")}
+        found = run_evaluate(EvaluateSettings(**settings, address=shared_ray, actors=1))
+        for result, task in zip(found.cells[0].results, alone, strict=False):
+            (answer,) = result.answers
+            assert (answer.texts, answer.seconds) == ([alone[task]], 60.0)
 
 
 def test_the_schedules_for_kubernetes_and_ci_run_the_same_command() -> None:

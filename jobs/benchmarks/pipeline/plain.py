@@ -23,7 +23,8 @@ def answer_files(model: Any, files: list[str], out: Path, batch_size: int) -> di
     """Answer `files` into one Parquet file; seconds of each stage, and of audio."""
     from mats_core.audio.decode import decode
     from mats_core.batches import raised
-    from mats_core.model.asking import Request, ask_clips, embed_clips
+    from mats_core.model.asking import Request, ask_clips
+    from mats_core.model.hearing.clips import embed_clips
 
     stage = dict.fromkeys(("decode_s", "embed_s", "answer_s", "write_s", "audio_s"), 0.0)
     rows: list[dict[str, Any]] = []

@@ -42,7 +42,8 @@ def measure(clips: Path, model: str, task: str) -> dict[str, Any]:
     from mats_core import load_model
     from mats_core.audio.decode import decode
     from mats_core.batches import raised
-    from mats_core.model.asking import Clip, Request, ask_clips, embed_clips
+    from mats_core.model.asking import Request, ask_clips
+    from mats_core.model.hearing.clips import Clip, embed_clips
 
     loaded = load_model(model, device="cpu")
     encoder = loaded.encoder

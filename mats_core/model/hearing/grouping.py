@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +12,14 @@ from mats_core.audio.levels import joined_levels
 from mats_core.audio.windows import TAIL_S
 from mats_core.errors import SettingsError
 
+if TYPE_CHECKING:  # a pipeline that is set up needs no torch
+    from mats_core.model.hearing.clips import Clip
+
 PER = ("minute", "file", "window")
 
 
-def regrouped(clips: Sequence[Any], per: str) -> list[Any]:
-    """The clips of one sound (`mats_core.model.asking.Clip`), in order, as they are to be asked.
+def regrouped(clips: Sequence[Clip], per: str) -> list[Clip]:
+    """The clips of one sound, in order, as they are to be asked.
 
     per: minute (as they are), file (one clip with all windows, so that its pooled embedding weighs each by its seconds)
     or window. Raises SettingsError for another word.
@@ -28,7 +31,7 @@ def regrouped(clips: Sequence[Any], per: str) -> list[Any]:
     return [_whole(clips)] if per == "file" else [each for clip in clips for each in _windows(clip)]
 
 
-def _whole(clips: Sequence[Any]) -> Any:
+def _whole(clips: Sequence[Clip]) -> Clip:
     first = clips[0]
     levels = [(clip.levels, clip.seconds) for clip in clips if clip.levels is not None]
     return replace(
@@ -43,7 +46,7 @@ def _whole(clips: Sequence[Any]) -> Any:
     )
 
 
-def _windows(clip: Any) -> list[Any]:
+def _windows(clip: Clip) -> list[Clip]:
     stops = [*range(1, len(clip.starts)), len(clip.starts)]
     if has_tail(clip.starts):  # a rest belongs to the window before it
         stops = [*stops[:-2], len(clip.starts)]

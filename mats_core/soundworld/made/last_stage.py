@@ -81,7 +81,8 @@ class Truth:
                     told.append((row, _PITCH, _INDEX[sound.kind], int(sound.pitch == "high")))
                 if sound.rate:
                     told.append((row, _RATE, _INDEX[sound.kind], int(sound.rate == "fast")))
-        return cls(there, torch.tensor(pairs).view(-1, 3), torch.tensor(told).view(-1, 4))
+        columns = ((pairs, 3), (told, 4))
+        return cls(there, *(torch.tensor(rows, dtype=torch.long).view(-1, wide) for rows, wide in columns))
 
 
 def margins(logits: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
@@ -93,10 +94,12 @@ def margins(logits: Tensor, truth: Truth) -> tuple[Tensor, Tensor]:
 
 
 def facts_loss(logits: Tensor, truth: Truth) -> Tensor:
-    """How badly logits [B, 4, kinds] say the facts. Kinds weigh most: nothing else can be said without them."""
+    """How badly logits [B, 4, kinds] say the facts, of which there may be none but the kinds. Kinds weigh most: nothing
+    else can be said without them."""
     there = binary_cross_entropy_with_logits(logits[:, _THERE], truth.there)
     order, told = margins(logits, truth)
-    return 4 * there + softplus(-order).mean() + 0.7 * softplus(-told).mean()
+    of_order, of_told = (softplus(-each).sum() / max(1, len(each)) for each in (order, told))
+    return 4 * there + of_order + 0.7 * of_told
 
 
 def turned_round(content: Content, rng: np.random.Generator) -> Content | None:
@@ -187,10 +190,10 @@ def teach_facts(
             clap.logit_scale_a.clamp_(max=float(np.log(50)))
             now = {"captions": right, "cosine": 1 - apart.item()}
             for name, logits, truth in (("sound", of_audio, heard), ("text", of_text, read)):
-                first, much = margins(logits, truth)
-                now[f"{name} order"] = (first > 0).float().mean().item()
-                now[f"{name} pitch and rate"] = (much > 0).float().mean().item()
-        recent = {name: 0.95 * recent.get(name, value) + 0.05 * value for name, value in now.items()}
+                for fact, clear in zip(("order", "pitch and rate"), margins(logits, truth), strict=True):
+                    if len(clear):  # a small batch may tell none
+                        now[f"{name} {fact}"] = (clear > 0).float().mean().item()
+        recent |= {name: 0.95 * recent.get(name, value) + 0.05 * value for name, value in now.items()}
         if (step + 1) % 50 == 0:
             log(f"clap facts, step {step + 1}/{steps} " + " ".join(f"{k} {v:.3f}" for k, v in recent.items()))
     with torch.no_grad():

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from mats_core.batches import raised
-from mats_core.model.asking import Clip, Request, ask_clips
+from mats_core.model.asking import Request, ask_clips
+from mats_core.model.hearing.clips import Clip
 from mats_core.model.model import MatsModel
 from mats_core.scoring import Item, interval, score
 from mats_core.scoring.bootstrap import compute, paired_bootstrap

@@ -12,7 +12,8 @@ import numpy as np
 
 from mats_core.audio.levels import SILENCE_DBFS
 from mats_core.batches import raised
-from mats_core.model.asking import SILENCE, Answer, Request, ask_clips, embed_clips
+from mats_core.model.asking import SILENCE, Answer, Request, ask_clips
+from mats_core.model.hearing.clips import embed_clips
 from mats_core.model.model import MatsModel
 from mats_core.scoring import interval
 from mats_core.scoring.labels import label_f1

@@ -17,9 +17,10 @@ from mats_core.audio.levels import levels_of
 from mats_core.batches import raised
 from mats_core.confidence.calibration import Calibration
 from mats_core.confidence.fitting import Fitted, Judged, fit_calibration
-from mats_core.confidence.reliability import auroc, auroc_interval, calibration_error, reliability_bins
-from mats_core.model.asking import Clip, Request, ask_clips, embed_clips
+from mats_core.model.asking import Request, ask_clips
+from mats_core.model.hearing.clips import Clip, embed_clips
 from mats_core.model.model import MatsModel, load_model
+from mats_core.scoring import compute, interval, labels_right, reliability_bins
 from mats_core.soundworld.language import QUESTION_KINDS, Content, parse_kinds, question
 from mats_core.soundworld.made.measure import accuracy
 from mats_core.soundworld.made.spectrograms import waveforms
@@ -108,22 +109,22 @@ def is_right(text: str, truth: str | Recipe) -> bool:
     if isinstance(truth, str):
         return accuracy([text], [truth]) == 1.0
     named, there = set(parse_kinds(text)), set(truth.labels())
-    return named <= there and 2 * len(named) >= len(there)
+    return labels_right(len(named & there), len(named), len(there))
 
 
 def trust_numbers(judged: Sequence[Judged], calibration: Calibration) -> dict[str, dict[str, Any]]:
-    """Task → calibration error, AUROC with its 95 % interval, share right, number of answers, and the bins of a
-    reliability picture (confidence, share right, answers)."""
+    """Task → calibration error, AUROC with its 95 % interval (both None where all are right, or all wrong), share
+    right, number of answers, and the bins of a reliability picture (confidence, share right, answers)."""
     numbers: dict[str, dict[str, Any]] = {}
     for task in TASKS:
-        own = [each for each in judged if each.task == task]
-        pairs = [(calibration.confidence(task, each.signs), each.right) for each in own]
-        sure = [confidence for confidence, _ in pairs if confidence is not None]
-        right = [true for confidence, true in pairs if confidence is not None]
-        if sure:
+        chances = ((calibration.confidence(task, each.signs), each.right) for each in judged if each.task == task)
+        rows = np.array([pair for pair in chances if pair[0] is not None], np.float64).reshape(-1, 2)
+        if len(rows):
+            told, share = rows.tolist(), float(rows[:, 1].mean())
+            both = 0 < share < 1
             numbers[task] = {
-                "ece": calibration_error(sure, right), "auroc": auroc(sure, right),
-                "auroc_interval": auroc_interval(sure, right), "right": float(np.mean(right)), "answers": len(right),
-                "bins": [[each.confidence, each.right, each.count] for each in reliability_bins(sure, right)],
+                "ece": compute("calibration_error", told), "auroc": compute("auroc", told) if both else None,
+                "auroc_interval": list(interval("auroc", told)) if both else None, "right": share,
+                "answers": len(rows), "bins": reliability_bins(rows),
             }  # fmt: skip
     return numbers

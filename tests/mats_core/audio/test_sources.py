@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from mats_core.audio.file import AudioError
-from mats_core.audio.sources import on_disk, samples_of
+from mats_core.audio.sources import Stretch, decoded_chunks, on_disk, samples_of
 from mats_core.errors import SettingsError
 
 STAIRS = np.linspace(-0.5, 0.5, 101, dtype=np.float32)
@@ -63,6 +64,48 @@ def test_what_is_no_number_is_silence_before_channels_are_averaged() -> None:
 def test_what_is_no_waveform_is_refused(source: Any, told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         samples_of(source)
+
+
+LONG = np.random.default_rng(3).integers(-9000, 9000, 2000 * 150).astype(np.int16)
+"""150 s at 2 kHz."""
+
+
+@pytest.mark.parametrize(
+    ("stretch", "heard"),
+    [
+        (None, [(0, 60), (60, 120), (120, 150)]),
+        ((60.0, None), [(60, 120)]),
+        ((120.0, None), [(120, 150)]),
+        ((60.0004, None), [(60, 120)]),
+        ((70.0, None), [(70, 130)]),
+        ((0.0, 60.0), [(0, 60)]),
+        ((7.5, 12.25), [(7.5, 12.25)]),
+        ((10.0, 140.0), [(10, 70), (70, 130), (130, 140)]),
+        ((130.0, 500.0), [(130, 150)]),
+        ((130.0, 1e15), [(130, 150)]),
+        ((None, 9.0), [(0, 9)]),
+        ((None, None), [(0, 60), (60, 120), (120, 150)]),
+        ((150.0, 151.0), []),
+    ],
+)
+@pytest.mark.parametrize("as_file", [False, pytest.param(True, marks=pytest.mark.processes)])
+def test_a_stretch_is_decoded_alone(
+    tmp_path: Path, stretch: tuple[float | None, float | None] | None, heard: list[tuple[float, float]], as_file: bool
+) -> None:
+    soundfile.write(tmp_path / "long.wav", LONG, 2000)
+    source = tmp_path / "long.wav" if as_file else (LONG, 2000)
+    found = decoded_chunks(source, 2000, 10.0, stretch=Stretch(*stretch) if stretch else None)
+    assert [start for start, _ in found] == pytest.approx([start for start, _ in heard], abs=1e-3)
+    for (_, decoded), (start, end) in zip(found, heard, strict=True):
+        np.testing.assert_array_equal(decoded.samples, LONG[round(start * 2000) : round(end * 2000)])
+
+
+@pytest.mark.processes
+def test_one_channel_of_a_file_is_decoded_alone(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "two.wav", np.stack([LONG, -LONG // 2], axis=1), 2000)
+    ((start, decoded),) = decoded_chunks(tmp_path / "two.wav", 2000, 10.0, stretch=Stretch(7.0, 9.0, 1))
+    assert start == 7.0
+    np.testing.assert_array_equal(decoded.samples, (-LONG // 2)[14000:18000])
 
 
 def test_other_sources_are_no_samples() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from mats_core.confidence.calibration import ALL, Calibration, Signs
 from mats_core.confidence.fitting import Judged, figures_table, fit_calibration, fit_curve
-from mats_core.confidence.reliability import auroc, calibration_error
+from mats_core.scoring import compute
 
 RNG = np.random.default_rng(7)
 
@@ -27,9 +28,8 @@ def answers(
 
 def unseen(calibration: Calibration, own: list[Judged]) -> tuple[float, float]:
     """Calibration error and AUROC on other answers."""
-    sure = [calibration.confidence(each.task, each.signs) or 0.0 for each in own]
-    right = [each.right for each in own]
-    return calibration_error(sure, right), auroc(sure, right) or 0.0
+    rows = [(calibration.confidence(each.task, each.signs) or 0.0, float(each.right)) for each in own]
+    return compute("calibration_error", rows), compute("auroc", rows)
 
 
 def test_two_hundred_judged_answers_are_enough() -> None:
@@ -41,6 +41,14 @@ def test_two_hundred_judged_answers_are_enough() -> None:
     assert (fitted.calibration.data, fitted.calibration.judged_by) == ("200 clips", "a person")
     assert len(fitted.held_out["caption"]) == 200
     assert "| caption | 200 |" in figures_table(fitted)
+
+
+def test_the_figures_are_scikit_learns_of_the_chances_that_folds_got() -> None:
+    judged = answers(150)
+    curve, chances = fit_curve(judged)
+    right = [each.right for each in judged]
+    assert curve.auroc == pytest.approx(roc_auc_score(right, chances))
+    assert curve.brier == pytest.approx(brier_score_loss(right, chances))
 
 
 def test_a_word_that_is_often_wrong_becomes_a_sign() -> None:
@@ -87,12 +95,35 @@ def test_each_task_has_its_own_curve_and_all_have_one() -> None:
     assert chances == sorted(chances) and chances[2] - chances[0] > 0.4
 
 
+def test_of_one_judged_task_nothing_is_said_of_others() -> None:
+    calibration = fit_calibration(answers(60), "m").calibration
+    assert list(calibration.tasks) == ["caption"]
+    assert calibration.confidence("QA", Signs({"logprob": 0.0})) is None
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_answers_that_are_all_right_or_all_wrong_have_their_share(right: bool) -> None:
     judged = [Judged(each.task, each.signs, right, each.sound) for each in answers(98)]
     curve, chances = fit_curve(judged)
     assert curve.chance(Signs({"logprob": 5.0})) == pytest.approx(0.99 if right else 0.01)
     assert chances == pytest.approx([curve.chance(Signs({}))] * 98) and curve.auroc is None
+
+
+@pytest.mark.parametrize("rare", [True, False])
+@pytest.mark.parametrize("sounds", [1, 2])
+@pytest.mark.parametrize("count", range(5))
+def test_where_two_folds_hold_all_that_are_of_one_kind_the_share_is_said(rare: bool, sounds: int, count: int) -> None:
+    """40 answers, `count` of them of a kind: of one to a sound each, and of all of them to one or two sounds."""
+    made = [Judged(each.task, each.signs, (at < count) is rare, each.sound) for at, each in enumerate(answers(40))]
+    grouped = [
+        Judged(e.task, e.signs, e.right, f"#{at % sounds}" if at < count else e.sound) for at, e in enumerate(made)
+    ]
+    for judged in (made, grouped):
+        curve, chances = fit_curve(judged)
+        assert len(chances) == 40 and all(0 < chance < 1 for chance in chances)
+        if count < 3 or judged is grouped:
+            share = (sum(each.right for each in judged) + 1) / 42
+            assert not curve.signs and chances == pytest.approx([share] * 40)
 
 
 def test_what_tells_nothing_is_not_believed() -> None:

@@ -16,18 +16,11 @@ import soundfile
 import torch
 
 import mats_core
+from mats_core.audio.sources import Stretch
 from mats_core.encoders.base import as_float
 from mats_core.errors import SettingsError
-from mats_core.model.asking import (
-    Clip,
-    Request,
-    Segment,
-    ask_about,
-    ask_clips,
-    embed_clips,
-    embed_sound,
-    in_batches,
-)
+from mats_core.model.asking import Request, ask_about, ask_clips, in_batches
+from mats_core.model.hearing.clips import Clip, Segment, embed_clips, embed_sound
 from mats_core.model.model import MatsModel
 from tests.recordings import clicks, encode
 from tests.tiny import SAMPLE_RATE
@@ -145,6 +138,16 @@ def test_a_long_sound_is_answered_a_minute_at_a_time(model: MatsModel) -> None:
     assert model.answer((waveform, SAMPLE_RATE), task="QA", question="Is there a dog ?").count("\n") == 2
 
 
+def test_a_part_of_a_sound_is_heard_alone(model: MatsModel) -> None:
+    (_, waveform), *_ = tones(130.0)
+    minutes = embed_sound(model, (waveform, SAMPLE_RATE))
+    (second,) = embed_sound(model, (waveform, SAMPLE_RATE), stretch=Stretch(60.0))
+    assert (second.start_s, second.seconds) == (60.0, 60.0)
+    np.testing.assert_allclose(second.embeddings, minutes[1].embeddings, atol=1e-5)
+    (part,) = embed_sound(model, (waveform, SAMPLE_RATE), stretch=Stretch(61.0, 63.5))
+    assert (part.start_s, part.seconds) == (61.0, 2.5)
+
+
 def test_clips_and_their_answers_do_not_depend_on_the_batch(model: MatsModel) -> None:
     sounds = tones(0.3, 5.0, 13.0, 7.5)
     requests = [Request("caption"), Request("QA", "Is there a dog ?"), Request("cla_label"), Request("caption")]
@@ -159,6 +162,24 @@ def test_clips_and_their_answers_do_not_depend_on_the_batch(model: MatsModel) ->
         answers = ask_clips(model, again, requests, segments=True, batch_size=size)
         assert [a.text for a in answers] == [a.text for a in found]
         assert [a.segments for a in answers] == [a.segments for a in found]
+
+
+@pytest.mark.parametrize("task", ["caption", "cla_label", "music_caption"])
+def test_a_tasks_own_words_are_no_question(model: MatsModel, task: str) -> None:
+    (clip,) = embed_clips(model, tones(5.0))
+    own = model.config.tasks[task].instruction
+    requests = [
+        Request(task),
+        Request(task, own),
+        Request(task, f" {own} "),
+        Request(task, " "),
+        Request(task, "Is there a dog ?"),
+    ]
+    plain, *same, other = ask_clips(model, [clip] * len(requests), requests)
+    for each in same:
+        assert each.text == plain.text and each.signs.values.keys() == plain.signs.values.keys()
+        assert each.signs.values["clap_question"] is None and sorted(each.signs.vectors) == ["answer", "sound"]
+    assert "question:dog" in other.signs.values and "question" in other.signs.vectors
 
 
 def test_a_minute_with_one_sound_in_it_is_the_sound_and_silence_is_not_the_models_to_name(model: MatsModel) -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, f1_score
 
-from mats_core.scoring import compute, interval, paired_bootstrap
-from mats_core.scoring.bootstrap import prepared
+from mats_core.scoring import STATISTICS, bootstrap, compute, interval, paired_bootstrap
 
 
 def test_interval_of_a_mean_is_that_of_theory() -> None:
@@ -50,7 +49,29 @@ def test_a_resample_counts_an_item_as_often_as_it_is_drawn() -> None:
     rows = np.concatenate([rng.random((12, 2)), rng.integers(0, 2, (12, 2))], axis=1)
     weights = np.array([0, 2, 1, 3, 1, 0, 1, 1, 2, 1, 0, 1.0])
     drawn = np.repeat(rows, weights.astype(int), axis=0)
-    assert prepared("mean_average_precision", rows)(weights) == pytest.approx(compute("mean_average_precision", drawn))
+    of = STATISTICS["mean_average_precision"](rows)
+    assert of(weights) == pytest.approx(compute("mean_average_precision", drawn))
+
+
+@pytest.mark.parametrize("statistic", STATISTICS)
+def test_rows_are_sorted_once_however_many_draws_there_are(statistic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(6)
+    width = {"micro_f1": 3, "macro_f1_sets": 4, "mean_average_precision": 4}
+    width |= {f"bleu_{n}": 10 for n in (1, 2, 3, 4)}
+    rows = rng.integers(0, 2, (40, width.get(statistic, 2))).astype(np.float64)
+    prepare, prepared = STATISTICS[statistic], []
+    monkeypatch.setitem(STATISTICS, statistic, lambda rows: prepared.append(len(rows)) or prepare(rows))
+    interval(statistic, rows, draws=50)
+    paired_bootstrap(rows, rows, statistic=statistic, draws=50)
+    assert len(prepared) == 3, "one run, and two"
+
+    def refused(*given: object, **named: object) -> None:
+        raise AssertionError("sorts again")
+
+    of, first = prepare(rows), prepare(rows)(np.ones(len(rows)))
+    for name in ("unique", "sort", "argsort", "lexsort", "searchsorted"):
+        monkeypatch.setattr(bootstrap.np, name, refused)
+    assert of(np.ones(len(rows))) == first
 
 
 def test_a_clear_difference_is_told_from_none() -> None:

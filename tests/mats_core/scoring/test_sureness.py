@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from mats_core.confidence.reliability import auroc, calibration_error
-from mats_core.scoring import Item, Scores, compute, interval, labels_right, paired_bootstrap, right_answers, score
+from mats_core.scoring import (
+    Item,
+    Scores,
+    compute,
+    interval,
+    labels_right,
+    paired_bootstrap,
+    reached,
+    reliability_bins,
+    right_answers,
+    score,
+)
 from mats_core.scoring.sureness import score_confidence
 
 RNG = np.random.default_rng(0)
@@ -22,15 +32,21 @@ def made_up(n: int, ties: bool = False, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_auroc_is_scikit_learns_and_the_calibrations(ties: bool) -> None:
+def test_auroc_is_scikit_learns(ties: bool) -> None:
     rows = made_up(500, ties)
     assert compute("auroc", rows.tolist()) == pytest.approx(roc_auc_score(rows[:, 1], rows[:, 0]), abs=1e-12)
-    assert compute("auroc", rows.tolist()) == pytest.approx(auroc(rows[:, 0].tolist(), (rows[:, 1] > 0).tolist()))
-    error = calibration_error(rows[:, 0].tolist(), (rows[:, 1] > 0).tolist())
-    assert compute("calibration_error", rows.tolist()) == pytest.approx(error)
     assert compute("auroc", [(0.3, 1.0), (0.9, 1.0)]) == 1.0  # no wrong one to be told apart
     all_right = np.stack([rows[:, 0], np.ones(len(rows))], axis=1)
     assert paired_bootstrap(rows, all_right, statistic="auroc", draws=50)[0] > 0  # and the gate stays open
+
+
+def test_bins_hold_what_they_should_and_the_calibration_error_is_their_weighted_distance() -> None:
+    """Three near 0.95, of which two are right, and one at 0.05 that is wrong."""
+    rows = np.array([(0.05, 0.0), (0.95, 1.0), (1.0, 1.0), (0.91, 0.0)])
+    low, high = reliability_bins(rows)
+    assert low == [0.05, 0.0, 1] and high == pytest.approx([(0.95 + 1.0 + 0.91) / 3, 2 / 3, 3])
+    assert compute("calibration_error", rows) == pytest.approx(0.75 * (2.86 / 3 - 2 / 3) + 0.25 * 0.05)
+    assert compute("calibration_error", [(1.0, 1.0), (0.0, 0.0)]) == 0.0
 
 
 def test_weights_are_copies() -> None:
@@ -39,7 +55,7 @@ def test_weights_are_copies() -> None:
     rows, weights = made_up(60, ties=True), np.random.default_rng(1).integers(0, 4, 60).astype(np.float64)
     copies = np.repeat(rows, weights.astype(int), axis=0)
     for name in ("auroc", "calibration_error", "risk_area"):
-        assert STATISTICS[name](rows, weights) == pytest.approx(STATISTICS[name](copies, np.ones(len(copies))))
+        assert STATISTICS[name](rows)(weights) == pytest.approx(STATISTICS[name](copies)(np.ones(len(copies))))
 
 
 def test_risk_area_is_the_mean_share_of_wrong_answers_over_what_is_kept() -> None:
@@ -98,3 +114,18 @@ def test_what_is_right_of_each_kind() -> None:
     scores = score("choice", asked, [["yes", "no"], ["no", "yes"], [None, None]], metrics=["accuracy"])
     assert right_answers("choice", asked, scores)[0] == [True, False, None]
     assert right_answers("chat", asked, Scores()) == ([None] * 3, "")
+
+
+@pytest.mark.parametrize(
+    ("metric", "at_least", "right", "told"),
+    [
+        ("cider_d", None, [False, True, True, None], "cider_d is at least 0.5"),
+        ("spider", None, [True, True, True, None], "spider is at least 0.3"),
+        ("accuracy", None, [False, False, True, None], "accuracy is at least 1"),
+        ("meteor", None, [False, True, True, None], "meteor is at least 0.5"),
+        ("cider_d", 0.0, [True, True, True, None], "cider_d is at least 0"),
+        ("accuracy", 0.5, [False, True, True, None], "accuracy is at least 0.5"),
+    ],
+)
+def test_what_a_metric_must_reach(metric: str, at_least: float | None, right: list[bool | None], told: str) -> None:
+    assert reached(metric, [0.3, 0.5, 1.0, None], at_least) == (right, told)

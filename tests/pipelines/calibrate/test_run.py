@@ -7,19 +7,26 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 import mats_core
+from jobs.cli import app
+from mats_core.audio import sources
 from mats_core.confidence.calibration import FILE, Calibration
 from mats_core.confidence.scores import CLAP_WEIGHT
+from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.model.directory import BUILTIN
+from mats_core.scoring.sureness import LABELS_RIGHT
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.made.trust import is_right
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines import run_calibrate, run_caption
+from pipelines.settings.evaluate import CalibrateSettings
 
 pytestmark = pytest.mark.processes
 CLIPS = 30
@@ -45,17 +52,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(sounds: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table that a person might have made: captions, some of them called wrong; two rows of no use."""
+    """A table that a person might have made: captions, some of them called wrong; three rows of no use."""
     loaded = mats_core.load_model(str(model), device="cpu", dtype="float32")
     table = tmp_path_factory.mktemp("judged") / "judged.csv"
     files = sorted(sounds.iterdir())
     with table.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["uri", "task", "right", "text"])
+        writer.writerow(["uri", "task", "correct", "text"])
         for at, text in enumerate(loaded.answer([str(path) for path in files])):
             said = is_right(text, clip_recipe("validation", at)) and at % 4 > 0
             writer.writerow([files[at], "caption", "true" if said else "false", text])
         writer.writerow([files[0], "caption", "true", "something else"])
+        writer.writerow([files[1], "caption", "", ""])
         writer.writerow([sounds / "none.wav", "caption", "true", ""])
     return table
 
@@ -90,9 +98,9 @@ def test_judged_clips_make_a_confidence_that_sorts_answers_out(
 ) -> None:
     before = mats_core.load_model(str(model), device="cpu", dtype="float32").fingerprint
     result = run_calibrate(model=model, data=judged, device="cpu")
-    assert result.judged == CLIPS and Path(result.where) == model / FILE and sum(result.left_out.values()) == 2
+    assert result.judged == CLIPS and Path(result.where) == model / FILE and sum(result.left_out.values()) == 3
     assert {why.partition(" (")[0] for why in result.left_out} == {
-        "the model answers something else now than what was judged", "the sound cannot be read",
+        "the model answers something else now than what was judged", "the sound cannot be read", "not judged",
     }  # fmt: skip
     assert "| caption | 30 |" in result.table and result.fitted.calibration.judged_by == "a person"
     loaded = mats_core.load_model(str(model), device="cpu", dtype="float32")
@@ -140,10 +148,98 @@ def test_a_calibration_of_another_model_is_left_alone_and_told(sounds: Path, mod
         caption(sounds, other, tmp_path / "bounded", min_confidence=0.5)
 
 
-def test_too_few_and_remote_models_are_refused(model: Path, judged: Path, tmp_path: Path) -> None:
+def test_too_few_are_refused_before_a_model_is_loaded(
+    model: Path, judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(mats_core, "load_model", load, raising=False)
     few = tmp_path / "few.csv"
     few.write_text("\n".join(judged.read_text().splitlines()[:6]) + "\n")
     with pytest.raises(SettingsError, match="5 judged answers, of which at least 20 are needed"):
         run_calibrate(model=model, data=few, device="cpu")
+    empty = tmp_path / "empty.csv"
+    empty.write_text("uri,correct\n" + "a.wav,\n" * 30 + "a.wav,yes\n" * 19)
+    with pytest.raises(SettingsError, match=r"19 judged answers, .*\(30: not judged\)"):
+        run_calibrate(model=model, data=empty, device="cpu")
+    with pytest.raises(SettingsError, match="12 judged answers"):
+        run_calibrate(model=model, data=judged, limit=12)
+    with pytest.raises(SettingsError, match="3 judged answers"):
+        run_calibrate(model=model, data="soundworld_labels", root=str(tmp_path), limit=3)
     with pytest.raises(SettingsError, match="the model has 4 beams, not 9"):
         run_calibrate(model=model, data=judged, rerank=9)
+
+
+PARTS = 12
+"""Stretches of one file that are judged, each as a caption and as labels."""
+
+
+def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
+    sounds: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of clips 11 s apart, whose stretches are answered as the clips by themselves are."""
+    clips = [soundfile.read(path, dtype="int16")[0] for path in sorted(sounds.iterdir())[:PARTS]]
+    whole = np.zeros(11 * SAMPLE_RATE * PARTS, np.int16)
+    for at, clip in enumerate(clips):
+        whole[11 * SAMPLE_RATE * at :][: len(clip)] = clip
+    soundfile.write(tmp_path / "long.wav", whole, SAMPLE_RATE, subtype="PCM_16")
+    loaded = mats_core.load_model(str(model), device="cpu", dtype="float32")
+    lines = ["uri;task;start_s;end_s;correct;text"]
+    for turn, task in enumerate(("caption", "cla_label")):
+        for at, clip in enumerate(clips):
+            text = loaded.answer((clip, SAMPLE_RATE), task)
+            end = str(11 * at + len(clip) / SAMPLE_RATE).replace(".", ",")
+            lines.append(f"{tmp_path / 'long.wav'};{task};{11 * at};{end};{'ja' if (at + turn) % 3 else 'nein'};{text}")
+    (tmp_path / "judged.csv").write_text("\n".join(lines) + "\n")
+    heard: list[tuple[float, float | None]] = []
+    decoder = sources.warm_decoder()
+
+    class Recorded:
+        probe_many = decoder.probe_many
+
+        def decode_many(self, asked: list[Any], rate: int) -> Any:
+            heard.extend((each.start_s, each.duration_s) for each in asked)
+            return decoder.decode_many(asked, rate)
+
+    monkeypatch.setattr(sources, "warm_decoder", Recorded)
+    said: list[str] = []
+    told: list[tuple[int, int]] = []
+    result = run_calibrate(
+        CalibrateSettings(model=str(model), data=str(tmp_path / "judged.csv"), device="cpu"),
+        lambda done, of: told.append((done, of)),
+        said.append,
+    )
+    assert result.judged == 2 * PARTS and not result.left_out
+    assert [start for start, _ in heard] == [11.0 * at for at in range(PARTS)]
+    assert [length for _, length in heard] == pytest.approx([len(clip) / SAMPLE_RATE for clip in clips])
+    assert said == ["24 judged answers about 1 files: the model hears and answers each again"]
+    assert told == sorted(told) and told[-1] == (24, 24)
+
+
+def test_a_data_set_is_judged_as_an_evaluation_does_with_the_models_own_encoder(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+
+    def load(*given: Any, **named: Any) -> Any:
+        loads.append(given)
+        return load_encoder(*given, **named)
+
+    monkeypatch.setattr("mats_core.encoders.load.load_encoder", load)
+    monkeypatch.setattr("mats_core.model.model.load_encoder", load)
+    result = run_calibrate(model=model, data="soundworld_labels", root=str(tmp_path), limit=24, device="cpu")
+    assert len(loads) == 1
+    assert result.judged == 24 and result.fitted.calibration.judged_by == LABELS_RIGHT
+
+
+def test_the_command_says_what_it_does_and_what_came_of_it(model: Path, judged: Path) -> None:
+    done = CliRunner().invoke(app, ["calibrate", "--model", str(model), "--data", str(judged), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    for words in (
+        "32 judged answers about 31 files",
+        "asking: ",
+        "1 judged clips are left out: not judged",
+        "right: a person",
+    ):
+        assert words in done.output, words

@@ -51,7 +51,8 @@ class StandIn:
         self.captioned: list[CaptionSettings] = []
 
     def embed_audio(self, settings: EmbedSettings, progress: Callable[[Progress], None]) -> RunResult:
-        uris = pq.read_table(settings.input)["uri"].to_pylist()
+        sounds = pq.read_table(settings.input).to_pylist()
+        uris = [sound["uri"] for sound in sounds]
         self.heard += uris
         windows = [[{"start_s": 0.0, "weight": 5.0, "embedding": vector(uri, self.dim).tolist()}] for uri in uris]
         table = pa.table(
@@ -59,6 +60,8 @@ class StandIn:
                 "row_id": range(len(uris)),
                 "chunk_id": [str(i) for i in range(len(uris))],
                 "uri": uris,
+                "start_s": [sound["start_s"] or 0.0 for sound in sounds],
+                "sound": [sound["sound"] for sound in sounds],
                 "decoded_s": [5.0] * len(uris),
                 "task": pa.nulls(len(uris), pa.string()),
                 "windows": pa.array(windows, WINDOWS_TYPE),
@@ -80,7 +83,7 @@ class StandIn:
             if self.sure is not None:
                 row["confidence"] = None if failed else self.sure(row)
             row.update(error_code="decode_failed" if failed else None, error_message="broken" if failed else None)
-            row.update(start_s=0.0, decoded_s=5.0, embedding=vector(row["uri"], self.dim).tolist())
+            row.update(start_s=row["start_s"] or 0.0, decoded_s=5.0, embedding=vector(row["uri"], self.dim).tolist())
             row.pop("windows", None)
         folder = Path(settings.output) / "answers"
         folder.mkdir(parents=True, exist_ok=True)

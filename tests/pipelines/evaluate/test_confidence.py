@@ -42,6 +42,7 @@ def test_confidence_has_metrics_pictures_and_a_gate(model: Any, data: str, tmp_p
     first = [row for row in rows if row["benchmark"] == "soundworld_choice" and row["order"] == 0]
     assert [row["confidence"] for row in first[:5]] == pytest.approx([0.95, 0.94, 0.93, 0.92, 0.3])
     assert [row["correct"] for row in first] == [True] * 4 + [False] * 3 + [None]
+    assert {row["judged_by"] for row in first} == {"the true one is named"}
     page = (tmp_path / "good" / "report.html").read_text()
     for words in ("Reliability", "Risk and coverage", "95 % right: keep 57 %", "names no wrong sound"):
         assert words in page, words
@@ -97,12 +98,20 @@ def test_changes_weigh_by_the_confidence_of_the_surer_answer(tmp_path: Path) -> 
     assert "90 %" in page and "36.7 %" in page and "confidence of the surer answer" in page
     compare_answers(a, b, str(tmp_path / "page.html"))  # over its own table
 
+    plain = run(tmp_path / "plain", after, None)  # one of the two has confidence, and sorts by it
+    half = compare_answers(a, plain, str(tmp_path / "half.html"))
+    assert half.sure is None and half.weighed
+    rows = pq.read_table(tmp_path / "half.parquet").to_pylist()
+    assert [row["weight"] for row in rows] == pytest.approx([distance, 0.9 * distance, 0.2 * distance])
+    assert "confidence of the surer answer" in (tmp_path / "half.html").read_text()
+
 
 def test_runs_without_confidence_are_compared_as_before(tmp_path: Path) -> None:
     a = run(tmp_path / "a", ["A dog barks.", "Rain falls."], None)
     b = run(tmp_path / "b", ["A loud dog barks.", "A siren wails."], None)
     found = compare_answers(a, b, str(tmp_path / "page.html"))
     rows = pq.read_table(tmp_path / "page.parquet").to_pylist()
+    assert not found.weighed and "surer answer" not in (tmp_path / "page.html").read_text()
     assert found.sure is None and [row["weight"] for row in rows] == [row["distance"] for row in rows]
     assert rows[0]["distance"] > rows[1]["distance"]
     older = pq.read_table(tmp_path / "page.parquet").drop_columns(["confidence_a", "confidence_b", "weight"])

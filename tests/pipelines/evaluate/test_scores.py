@@ -1,16 +1,19 @@
-"""The modality gap, on vectors one can check by hand."""
+"""What is right, and the modality gap on vectors one can check by hand."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mats_core.scoring import Item, LabelSet, Scores
+from mats_core.scoring import Item, Kind, LabelSet, Scores, score
+from mats_core.scoring.sureness import LABELS_RIGHT
 from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
-from pipelines.evaluate.scores import SetResult, modality_gap, truths
+from pipelines.evaluate.datasets.definition import EvaluationSet
+from pipelines.evaluate.scores import SetResult, modality_gap, right_of, score_answers, truths
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,26 @@ def test_the_gap_is_to_the_true_caption_or_the_labels_where_there_is_none(
     assert gap.distance == pytest.approx({"audio": 2**0.5, "moved": (2 - 2**0.5) ** 0.5})
 
 
+@pytest.mark.parametrize("kind", ["caption", "label", "labels", "choice", "chat"])
+def test_where_nothing_was_answered_first_nothing_is_right_or_wrong(kind: Kind) -> None:
+    metrics = {"caption": ["cider_d"], "labels": ["micro_f1"], "chat": ["answered"]}
+    captions = ("a dog barks in the yard", "rain falls on a roof", "a siren wails far away")
+    own = {
+        "label": {"labels": ("dog",)},
+        "labels": {"labels": ("dog",)},
+        "choice": {"choices": ("dog", "rain"), "answer": "dog"},
+    }
+    facts: list[dict[str, Any]] = [own.get(kind, {"references": (text,)}) for text in captions]
+    items = [Item(str(n), f"{n}.wav", "caption", "What?", **each) for n, each in enumerate(facts)]
+    values = {"name": "mine", "kind": kind, "reader": "table", "metrics": metrics.get(kind, ["accuracy"])}
+    said = "dog" if kind in own else captions[0]
+    answers = [ItemAnswer([said, said]), ItemAnswer([None, said], error="broken"), ItemAnswer(error="broken")]
+    data = LoadedSet(EvaluationSet.model_construct(**values), items, LabelSet(("dog", "rain")))
+    encoder = SimpleNamespace(dim=2, embed_text=lambda texts: np.eye(2, dtype=np.float32)[[len(t) % 2 for t in texts]])
+    right = score_answers(data, answers, encoder, 0, {"no baseline": Scores()}).right  # type: ignore[arg-type]
+    assert right == [None if kind == "chat" else True, None, None]
+
+
 def test_what_is_right_is_of_the_kind_that_was_asked_for() -> None:
     item = Item(
         "a", "a.wav", "QA", references=("It rains.",), labels=("rain", "wind"), choices=("yes", "no"), answer="yes"
@@ -46,3 +69,17 @@ def test_what_is_right_is_of_the_kind_that_was_asked_for() -> None:
     kinds = {"caption": ["It rains."], "chat": ["It rains."], "label": ["rain", "wind"], "labels": ["rain", "wind"]}
     assert {kind: truths(item, kind) for kind in kinds} == kinds  # type: ignore[arg-type]
     assert truths(item, "choice") == ["yes"]
+
+
+def test_what_is_right_is_told_by_sounds_by_kind_or_by_a_metric() -> None:
+    item = Item("a", "a.wav", "caption", references=("It rains.",), labels=("rain", "wind"))
+    world = LoadedSet(load_evaluation_set("soundworld"), [item] * 4, labels=LabelSet(("rain", "wind", "bell")))
+    said = ["Rain falls.", "A bell tolls.", "", None]
+    assert right_of(world, said, Scores()) == ([True, False, False, None], LABELS_RIGHT)
+    scores = score("caption", [item] * 4, said, metrics=["bleu_1"])
+    values = scores.metrics["bleu_1"].values
+    expected = [None if text is None else bool((value or 0.0) >= 0.2) for text, value in zip(said, values, strict=True)]
+    assert right_of(world, said, scores, "bleu_1", 0.2) == (expected, "bleu_1 is at least 0.2")
+    single = LoadedSet(load_evaluation_set("esc50"), [Item("a", "a.wav", "cla_label", labels=("rain",))] * 3)
+    scores = score("label", single.items, ["rain", "wind", None], labels=["rain", "wind"], metrics=["accuracy"])
+    assert right_of(single, ["rain", "wind", None], scores) == ([True, False, None], "the true one is named")

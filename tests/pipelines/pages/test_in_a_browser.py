@@ -1,43 +1,19 @@
-"""The page in a real browser: a click on a segment plays from there, and nothing is wider than the screen.
-
-Where chromium, its driver or selenium is not installed (`apt-get install chromium-driver`, `pip install selenium`)
-these are skipped.
-"""
+"""The page in a real browser: a click on a segment plays from there, and nothing is wider than the screen."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.pages.report import write_report
+from tests.browser import PALE, WIDER, of_screen, wait
 from tests.pipelines.pages.made_up import error, row, tone, wav, write_run
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"),
-]
+pytestmark = pytest.mark.processes
 SECONDS = 24.0
 SEGMENT_S = 7.0
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless, without a sandbox as in containers, and silent."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield found
-    found.quit()
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +37,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = root / "report.html"
     write_report(write_run(root / "out", rows, {"settings": {"input": "in"}}), out)
     return out
-
-
-def wait(browser: Any, what: Callable[[Any], Any]) -> None:
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    WebDriverWait(browser, 20, poll_frequency=0.05).until(what)
 
 
 def test_a_click_on_a_segment_plays_from_there(browser: Any, report: Path) -> None:
@@ -120,48 +90,9 @@ def test_nothing_is_wider_than_the_screen_and_all_can_be_read(
 
 def show(browser: Any, page: Path, width: int, scheme: str) -> None:
     """Open a page as a screen of that width has it, with segments and the like unfolded."""
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    of_screen(browser, width, scheme)
     browser.get(page.as_uri())
     browser.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
-
-
-WIDER = """
-function scrolls(e) {
-  return e && e !== document.body
-    && (/auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
-}
-return [...document.body.querySelectorAll('*')].filter(e => {
-  const box = e.getBoundingClientRect();
-  return box.width && box.right > innerWidth + 1 && !scrolls(e);
-}).map(e => e.outerHTML.slice(0, 120));
-"""
-PALE = r"""
-function parts(text) {
-  const n = text.match(/[\d.]+/g).map(Number);
-  return [n[0], n[1], n[2], n.length > 3 ? n[3] : 1];
-}
-const over = (c, under) => [0, 1, 2].map(i => c[i] * c[3] + under[i] * (1 - c[3]));
-function behind(e) {
-  const own = parts(getComputedStyle(e).backgroundColor);
-  return own[3] === 1 || !e.parentElement ? over(own, [255, 255, 255]) : over(own, behind(e.parentElement));
-}
-function light(colour) {
-  const [r, g, b] = colour.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-}
-const written = e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())
-  && e.getClientRects().length && !e.closest('script, style, .picture, svg')
-  && getComputedStyle(e).visibility === 'visible';
-return [...document.body.querySelectorAll('*')].filter(written).map(e => {
-  const style = getComputedStyle(e), back = behind(e);
-  const [a, b] = [light(over(parts(style.color), back)), light(back)].sort((x, y) => y - x);
-  const size = parseFloat(style.fontSize), large = size >= 24 || size >= 18.66 && style.fontWeight >= 700;
-  return [(a + 0.05) / (b + 0.05), large ? 3 : 4.5, e];
-}).filter(([ratio, least]) => ratio < least).map(([ratio, _, e]) => ratio.toFixed(2) + ' ' + e.outerHTML.slice(0, 120));
-"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.sample.judgements import judgements, read_judged, whole_number, word_of
+from pipelines.sample.judgements import (
+    ROW,
+    judgements,
+    number_of,
+    read_judged,
+    said_in,
+    same_text,
+    whole_number,
+    word_of,
+)
 
 
 def judged(values: list[Any], blank: str | None = None) -> list[bool | None]:
@@ -73,11 +85,13 @@ def test_a_csv_that_went_through_a_spreadsheet(tmp_path: Path, encoding: str, fi
 @pytest.mark.parametrize(
     ("name", "data", "why"),
     [
-        ("a.csv", b"uri,right\n/a,yes\n", "no column row_id, stratum, stratum_rows"),
+        ("a.csv", b"uri,correct\n/a,yes\n", "no column row_id, stratum, stratum_rows"),
         ("a.csv", b"", "has no rows"),
         ("a.jsonl", b"{", "cannot be read"),
         ("a.xlsx", b"no workbook", "cannot be read"),
-        ("a.txt", b"", "is no .csv, .jsonl or .xlsx"),
+        ("a.parquet", b"no table", "cannot be read"),
+        ("a.csv.gz", b"not packed", "cannot be read"),
+        ("a.txt", b"", "is no .csv, .jsonl, .xlsx or .parquet"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, name: str, data: bytes, why: str) -> None:
@@ -86,3 +100,46 @@ def test_files_that_are_none(tmp_path: Path, name: str, data: bytes, why: str) -
         read_judged(str(tmp_path / name))
     with pytest.raises(SettingsError, match="cannot be read"):
         read_judged(str(tmp_path / "absent.csv"))
+
+
+@pytest.mark.parametrize("name", ["URI", "uri", '"Uri"'])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_is_the_one_that_the_column_asked_for_stands_between(
+    tmp_path: Path, name: str, separator: str
+) -> None:
+    """A heading may hold more of another: "a;b;c" is one column's name here."""
+    head, line = separator.join([name, '"a;b;c,d,e"', "Correct"]), separator.join(["/x.wav", "-", "yes"])
+    (tmp_path / "a.csv").write_text(f"{head}\n{line}\n")
+    (row,) = read_judged(str(tmp_path / "a.csv"), ("uri",))
+    assert (row["uri"], row["correct"], row["a;b;c,d,e"], row[ROW]) == ("/x.wav", "yes", "-", 2)
+
+
+def test_every_kind_of_file_says_the_same(tmp_path: Path) -> None:
+    text = "uri,correct\n/a.wav,true\n/b.wav,false\n"
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))
+    pq.write_table(pa.table({"URI": ["/a.wav", "/b.wav"], "Correct": [True, False]}), tmp_path / "a.parquet")
+    (tmp_path / "a.jsonl").write_text('{"uri": "/a.wav", "correct": true}\n{"uri": "/b.wav", "correct": false}\n')
+    for name in ("a.csv", "a.csv.gz", "a.parquet", "a.jsonl"):
+        rows = read_judged(str(tmp_path / name), ("uri",))
+        assert [row["uri"] for row in rows] == ["/a.wav", "/b.wav"]
+        assert judged(said_in(rows)) == [True, False], name
+
+
+def test_the_columns_for_judgements_are_read_under_both_names() -> None:
+    assert said_in([{"correct": "y"}, {"correct": ""}]) == ["y", ""]
+    assert said_in([{"right": False}, {"right": None}]) == [False, None]
+    assert said_in([{"correct": None, "right": "no"}, {"correct": None, "right": ""}]) == ["no", ""]
+    assert said_in([{"correct": True, "right": "no"}, {"correct": True, "right": ""}]) == ["no", ""], "a person's"
+    assert said_in([{"uri": "a"}]) == [None]
+
+
+def test_an_answer_is_the_one_in_the_file_whatever_a_spreadsheet_did_to_it() -> None:
+    same = [("'-3 dB", "-3 dB"), ("a  dog\nbarks ", "a dog barks"), (None, ""), ("", None), (7, "7")]
+    assert all(same_text(*each) for each in same)
+    assert not same_text("A dog.", "a dog.") and not same_text("", "a dog")
+
+
+def test_seconds_as_spreadsheets_write_them() -> None:
+    assert [number_of(each) for each in (7.5, "7.5", "7,5", " 0 ", "'9", 60)] == [7.5, 7.5, 7.5, 0.0, 9.0, 60.0]
+    assert [number_of(each) for each in (None, "", "soon", -1, "nan", "inf")] == [None] * 6

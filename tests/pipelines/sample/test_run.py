@@ -13,13 +13,15 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines import run_sample
-from pipelines.calibrate.judging import read_judged
+from pipelines.calibrate.judging import read_questions
 from pipelines.data import parquet
+from pipelines.sample import run as sampling
 from pipelines.sample.draw import allotted, drawn_of, strata_of
 from pipelines.sample.estimate import stratified
+from pipelines.settings.evaluate import CalibrateSettings
 from tests.pipelines.export.made_up import HOSTILE, answer_rows
 
-FIRST = ("uri", "start_s", "end_s", "task", "question", "text", "right", "confidence", "stratum", "stratum_rows")
+FIRST = ("uri", "start_s", "end_s", "task", "question", "text", "correct", "confidence", "stratum", "stratum_rows")
 Lines = list[dict[str, Any]]
 
 
@@ -70,7 +72,7 @@ def write(path: Path, rows: Lines) -> None:
 def judge(path: Path, right: np.ndarray, words: tuple[Any, Any] = ("yes", "no")) -> None:
     rows = read(path)
     for row in rows:
-        row["right"] = words[0] if right[int(row["row_id"])] else words[1]
+        row["correct"] = words[0] if right[int(row["row_id"])] else words[1]
     write(path, rows)
 
 
@@ -81,7 +83,7 @@ def test_draw_judge_and_estimate(tmp_path: Path, ending: str) -> None:
     drawn = run_sample(run=run, n=200, out=file, seed=3)
     assert (drawn.drawn, drawn.rows, drawn.strata, drawn.by_confidence) == (200, 1000, 20, True)
     rows = read(file)
-    assert tuple(rows[0])[:10] == FIRST and all(row["right"] in ("", None) for row in rows)
+    assert tuple(rows[0])[:10] == FIRST and all(row["correct"] in ("", None) for row in rows)
     assert sum(float(row["weight"]) for row in rows) == pytest.approx(1000, abs=0.01)
     for row in rows:
         assert row["text"] == f"answer {row['row_id']}"
@@ -127,7 +129,7 @@ def test_without_confidence_it_is_a_plain_draw_of_each_task(tmp_path: Path) -> N
     assert found.says is None and found.threshold is None
     by_hand: dict[str, list[bool]] = {"QA": [], "caption": []}
     for row in read(out):
-        by_hand["QA" if int(row["row_id"]) % 4 == 0 else "caption"].append(row["right"] == "yes")
+        by_hand["QA" if int(row["row_id"]) % 4 == 0 else "caption"].append(row["correct"] == "yes")
     for task, share in found.parts.items():
         assert share.value == pytest.approx(np.mean(by_hand[task]))
     assert found.judged is not None
@@ -185,13 +187,13 @@ def test_what_is_not_judged_is_left_out_of_its_stratum_and_told(tmp_path: Path) 
     judge(file, right)
     rows = read(file)
     for row in rows[:60]:
-        row["right"] = ""
+        row["correct"] = ""
     write(file, rows)
     found = run_sample(run=run, judge=file)
     assert found.notes == ["60 of 200 clips are not judged"]
     assert found.judged is not None and (found.judged.judged, found.judged.rows) == (140, 1000)
     for row in rows:
-        row["right"] = ""
+        row["correct"] = ""
     write(file, rows)
     with pytest.raises(SettingsError, match="nothing is judged"):
         run_sample(run=run, judge=file)
@@ -211,6 +213,42 @@ def test_another_run_and_changed_answers_are_noticed(tmp_path: Path) -> None:
     parquet.write(str(tmp_path / "other" / "answers" / "part-0.parquet"), other)
     with pytest.raises(SettingsError, match="are not those of this run"):
         run_sample(run=str(tmp_path / "other"), judge=file)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
+def test_figures_of_a_filtered_draw_are_of_the_answers_it_was_drawn_from(tmp_path: Path, ending: str) -> None:
+    """Of all questions, which are sure of themselves, and all are judged: every figure is known."""
+    rows = answer_rows([f"/s/{n}.wav" for n in range(400)], [f"answer {n}" for n in range(400)])
+    asked = np.arange(400) % 4 == 0
+    sure = np.where(asked, 0.6 + np.arange(400) / 1000, 0.1)
+    tasks = pa.array(np.where(asked, "QA", "caption").tolist())
+    rows = rows.set_column(rows.schema.get_field_index("task"), "task", tasks)
+    rows = rows.append_column("confidence", pa.array(sure, pa.float32()))
+    parquet.write(str(tmp_path / "run" / "answers" / "part-0.parquet"), rows)
+    file = tmp_path / f"s.{ending}"
+    run_sample(run=str(tmp_path / "run"), n=100, out=file, where="task = 'QA'")
+    judge(file, np.arange(400) >= 40)
+    found = run_sample(run=str(tmp_path / "run"), judge=file, target=1 - 1e-6)
+    assert found.judged is not None and (found.judged.value, found.judged.rows) == (pytest.approx(0.9), 100)
+    assert found.says == pytest.approx(sure[asked].mean())
+    least = found.threshold
+    assert least is not None and least.confidence == pytest.approx(0.64) and least.kept == pytest.approx(0.9)
+    assert found.notes == ["the clips were drawn from 100 answers, and the run has 400: all figures are of the former"]
+
+
+def test_the_confidences_that_are_tried_are_no_more_than_most_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, right = make_run(tmp_path / "run", 100)
+    run_sample(run=run, n=100, out=tmp_path / "s.csv")
+    judge(tmp_path / "s.csv", right)
+    tried: list[int] = []
+    share_of = sampling._File.share_of
+    monkeypatch.setattr(sampling._File, "share_of", lambda file, some: tried.append(len(some)) or share_of(file, some))
+    monkeypatch.setattr(sampling, "MOST_TRIED", 40)
+    monkeypatch.setattr(sampling, "LEAST_ABOVE", 0)
+    run_sample(run=run, judge=tmp_path / "s.csv")
+    assert 20 < len(tried) <= 40
 
 
 def test_answers_that_were_held_back_are_estimated_apart(tmp_path: Path) -> None:
@@ -243,6 +281,7 @@ def test_answers_that_were_held_back_are_estimated_apart(tmp_path: Path) -> None
         ({"out": "a.csv", "run": "absent"}, "holds no answers"),
         ({"out": "RUN/a.csv"}, "lies in the run"),
         ({"out": "a.csv", "where": "row_id < 0"}, "holds no answer of these"),
+        ({"judge": "b.csv", "where": "row_id < 9"}, "leave out --where, or draw with it"),
         ({"out": "a.csv", "n": 1}, "too few"),
     ],
 )
@@ -255,15 +294,33 @@ def test_what_cannot_work_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.glob("a.*"))
 
 
-def test_a_judged_sample_is_what_a_calibration_is_fitted_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "xlsx"])
+def test_a_judged_sample_is_what_a_calibration_is_fitted_on(tmp_path: Path, ending: str) -> None:
     run, right = make_run(tmp_path / "run")
-    for ending in ("csv", "jsonl"):
+    file = tmp_path / f"s.{ending}"
+    run_sample(run=run, n=30, out=file)
+    judge(file, right, ("✓", "nein"))
+    rows = read(file)
+    rows[7]["correct"], rows[8]["correct"] = "", "?"
+    write(file, rows)
+    found, how = read_questions(str(file), CalibrateSettings(data=str(file)))
+    assert how == "a person" and len(found) == 30
+    for at, each in enumerate(found):
+        number = int(str(each.text).split()[1])
+        assert (each.right, each.uri) == (None if at in (7, 8) else right[number], f"/sounds/{number}.wav")
+        assert each.stretch == (0.0, 2.0, None)
+        assert each.task == ("QA" if number % 4 == 0 else "caption")
+
+
+def test_a_clip_of_one_channel_is_drawn_and_judged_as_such(tmp_path: Path) -> None:
+    rows = answer_rows([f"/sounds/{n}.wav" for n in range(4)], [f"answer {n}" for n in range(4)])
+    rows = rows.append_column("only_channel", pa.array([0, 1, None, 1], pa.int64()))
+    parquet.write(str(tmp_path / "run" / "answers" / "part-0.parquet"), rows)
+    for ending in ("csv", "jsonl", "xlsx"):
         file = tmp_path / f"s.{ending}"
-        run_sample(run=run, n=30, out=file)
-        judge(file, right)
-        found, how = read_judged(str(file))
-        assert how == "a person" and len(found) == 30
-        for each in found:
-            number = int(str(each.text).split()[1])
-            assert (each.right, each.uri, each.start_s) == (right[number], f"/sounds/{number}.wav", 0.0)
-            assert each.task == ("QA" if number % 4 == 0 else "caption")
+        run_sample(run=str(tmp_path / "run"), n=4, out=file)
+        judge(file, np.array([True, False, True, False]))
+        found, _ = read_questions(str(file), CalibrateSettings(data=str(file)))
+        assert {each.uri: each.stretch.channel for each in found} == {
+            "/sounds/0.wav": 0, "/sounds/1.wav": 1, "/sounds/2.wav": None, "/sounds/3.wav": 1,
+        }  # fmt: skip

@@ -1,7 +1,4 @@
-"""The pages in a real browser: find, listen, ask, put right, reload, two windows; the page to drop a sound on.
-
-Skipped where chromium, its driver or selenium is not installed, as the browser tests of `pages`.
-"""
+"""The pages in a real browser: find, listen, ask, put right, reload, two windows; the page to drop a sound on."""
 
 from __future__ import annotations
 
@@ -15,29 +12,12 @@ from typing import Any
 import pytest
 import soundfile
 
+from tests.browser import PALE, WIDER, of_screen, wait
 from tests.pipelines.pages.made_up import tone, wav, write_run
-from tests.pipelines.pages.test_in_a_browser import CHROMIUM, DRIVER, PALE, WIDER, wait, webdriver
 from tests.pipelines.serve.made_up import HOSTILE, made_rows
 from tests.pipelines.serve.test_run import Running
 
-pytestmark = [
-    pytest.mark.processes,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Headless, silent, with a microphone that beeps."""
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    usual = ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "mute-audio")
-    for flag in (*usual, "use-fake-device-for-media-stream", "use-fake-ui-for-media-stream"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield found
-    found.quit()
+pytestmark = pytest.mark.processes
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +42,7 @@ def page(browser: Any, server: Running) -> Iterator[Callable[[str], Any]]:
     """Opens a page; no error and nothing that the policy blocked may be in the browser's log at the end."""
 
     def opened(path: str = "", width: int = 1280, scheme: str = "light") -> Any:
-        screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        of_screen(browser, width, scheme)
         browser.get(server.url + path)
         return browser
 

@@ -8,7 +8,7 @@ import pytest
 from mats_core.audio.levels import Levels
 from mats_core.audio.windows import pool_windows
 from mats_core.errors import SettingsError
-from mats_core.model.asking import Clip
+from mats_core.model.hearing.clips import Clip
 from mats_core.model.hearing.grouping import has_tail, regrouped
 
 

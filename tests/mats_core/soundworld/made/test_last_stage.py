@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer, ClapModel
@@ -26,7 +27,7 @@ from mats_core.soundworld.made.last_stage import (
     turned_round,
 )
 from mats_core.soundworld.made.spectrograms import log_mel
-from mats_core.soundworld.recipe import clip_recipe
+from mats_core.soundworld.recipe import Recipe, clip_recipe
 from mats_core.soundworld.synth import render
 
 ENCODER = Path(BUILTIN) / "encoder"
@@ -58,6 +59,32 @@ def test_margins_are_positive_where_the_facts_are_right_and_the_loss_falls_with_
     assert facts_loss(right, truth) < 0.01 < 9 < facts_loss(-right, truth)
 
 
+def test_a_batch_without_order_or_told_facts_teaches_the_kinds_alone() -> None:
+    """One sound a clip, and neither its pitch nor its rate."""
+    logits = torch.zeros(2, 4, len(KINDS), requires_grad=True)
+    loss = facts_loss(logits, Truth.of([Content("single", (Sound("rain"),)), Content("single", (Sound("dog"),))]))
+    loss.backward()
+    assert loss.item() == pytest.approx(4 * np.log(2))
+    assert logits.grad is not None and torch.isfinite(logits.grad).all() and logits.grad[:, 0].abs().sum() > 0
+
+
+def test_batches_without_facts_leave_weights_and_shares_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All captions are of single sounds of which nothing is told, in the last of two steps."""
+    of, made = Content.of, []
+
+    def plain(recipe: Recipe, rng: np.random.Generator, **how: float) -> Content:
+        made.append(of(recipe, rng, **how))
+        return made[-1] if len(made) <= 8 else Content("single", (Sound(made[-1].kinds[0]),))
+
+    monkeypatch.setattr(Content, "of", plain)
+    recent = teach_facts(mels(8), ENCODER, tmp_path, AutoTokenizer.from_pretrained(ENCODER), steps=2, batch=4)
+    assert "sound order" in recent and np.isfinite(list(recent.values())).all()
+    weights = ClapModel.from_pretrained(tmp_path, dtype=torch.float32).state_dict().values()
+    assert all(torch.isfinite(each).all() for each in weights)
+
+
 def test_one_told_fact_is_turned_round_and_nothing_else() -> None:
     content = Content("sequence", (Sound("dog", "low", "fast"), Sound("rain")))
     made = {turned_round(content, np.random.default_rng(seed)) for seed in range(20)}
@@ -84,7 +111,9 @@ def test_what_is_taught_on_is_a_clap_whose_early_stages_are_as_before(tmp_path: 
     assert set(recent) == {
         "captions", "cosine", "sound order", "sound pitch and rate", "text order", "text pitch and rate",
     }  # fmt: skip
+    assert np.isfinite(list(recent.values())).all()
     before, after = (ClapModel.from_pretrained(each, dtype=torch.float32).state_dict() for each in (ENCODER, tmp_path))
+    assert all(torch.isfinite(value).all() for value in after.values())
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert all("layers.2" in name or "audio_encoder.layers" not in name for name in changed)
     assert any("audio_encoder.layers.2" in name for name in changed) and any("text_model" in name for name in changed)
