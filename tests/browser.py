@@ -46,10 +46,10 @@ def of_screen(browser: Any, width: int, scheme: str) -> None:
 
 
 def wait(browser: Any, what: Callable[[Any], Any]) -> None:
-    """Wait until something holds, 20 s at most."""
+    """Wait until something holds, 60 s at most: the first answer loads a model."""
     from selenium.webdriver.support.wait import WebDriverWait
 
-    WebDriverWait(browser, 20, poll_frequency=0.05).until(what)
+    WebDriverWait(browser, 60, poll_frequency=0.05).until(what)
 
 
 WIDER = """
