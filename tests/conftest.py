@@ -33,6 +33,10 @@ _PROBES = {"lscpu", "uname", "ldconfig", "/sbin/ldconfig", "gcc", "cc", "ld"}
 """What libraries ask a machine once, when they are imported; over at once."""
 _started: list[str] = []
 """Processes that the current test has started, by what starts them (Ray starts its own through subprocess)."""
+_sharing: set[Path] = set()
+"""Test files that use the shared Ray."""
+_shared: list[str] = []
+"""Its address while it runs."""
 
 
 def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
@@ -53,18 +57,28 @@ BaseProcess.start = _start_and_note  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs commands as a user does starts processes, and long tests may; others say so with the mark."""
+    """What runs commands as a user does starts processes, and long tests may; others say so with the mark. Files that
+    share a Ray come first: an idle one costs a fifth of two cores, and is ended after the last of them."""
     for item in items:
         if "store" in getattr(item, "fixturenames", ()):
             item.add_marker("store")
-        of_ray = "shared_ray" in getattr(item, "fixturenames", ())
+        of_ray = _shares_ray(item)
+        if of_ray:
+            _sharing.add(item.path)
         if of_ray or (_HERE / "e2e") in item.path.parents or any(map(item.get_closest_marker, ("e2e", "long"))):
             item.add_marker("processes")
+    items.sort(key=lambda item: item.path not in _sharing)
+
+
+def _shares_ray(item: pytest.Item) -> bool:
+    return "shared_ray" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, None, None]:
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
     """Count from here, so that what a fixture starts counts too."""
+    if item.path not in _sharing:
+        _end_shared_ray()
     _started.clear()
     yield
 
@@ -85,19 +99,34 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_tiny_model(tmp_path_factory.mktemp("tiny")))
 
 
-@pytest.fixture(scope="session")
-def shared_ray() -> Iterator[str]:
-    """A Ray that in-process runs find and use, and commands can join, and its address: starting one costs ten seconds.
+@pytest.fixture(scope="module")
+def shared_ray() -> str:
+    """A Ray that in-process runs find and use, and commands can join, and its address: starting one costs ten seconds,
+    so one serves module after module.
 
     It takes everybody, as that of a run does not (tests/e2e/test_closed.py).
     """
     import ray
 
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    sizes = {"num_cpus": 2 * max(4, os.cpu_count() or 1) + 4, "object_store_memory": 500_000_000}
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **sizes)
-    yield ray.get_runtime_context().gcs_address
-    ray.shutdown()
+    if not _shared:
+        os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        sizes = {"num_cpus": 2 * max(4, os.cpu_count() or 1) + 4, "object_store_memory": 500_000_000}
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **sizes)
+        _shared.append(ray.get_runtime_context().gcs_address)
+    return _shared[0]
+
+
+def _end_shared_ray() -> None:
+    if _shared:
+        import ray
+
+        ray.shutdown()
+        _shared.clear()
+
+
+def pytest_sessionfinish() -> None:
+    """Nothing is left running."""
+    _end_shared_ray()
 
 
 @pytest.fixture(

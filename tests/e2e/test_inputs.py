@@ -40,6 +40,7 @@ def test_own_columns_of_every_arrow_type_come_out_of_run_and_compaction_as_they_
         assert wrong == []
 
 
+@pytest.mark.long  # a minute
 def test_a_run_whose_folder_is_moved_away_stops_and_goes_on_when_it_is_back(shared_ray: str, tmp_path: Path) -> None:
     archive, out, files = tmp_path / "archive", tmp_path / "out", 320
     archive.mkdir()

@@ -46,6 +46,7 @@ def everything_written(folder: Path) -> Iterator[tuple[Path, bytes]]:
                 yield path, repr(pq.read_table(path).to_pylist()).encode()
 
 
+@pytest.mark.long  # a minute
 def test_signed_urls_are_read_and_their_secrets_are_nowhere(
     moto: MotoStore, tmp_path: Path, tiny_model_dir: str, shared_ray: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from pipelines import run_caption, run_embed_audio
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.long  # a minute
 def test_rows_of_silence_say_so_and_embeddings_are_answered_as_their_sounds(tmp_path: Path) -> None:
     archive = tmp_path / "archive"
     archive.mkdir()

@@ -53,6 +53,7 @@ def test_a_second_command_finds_it_done(world: Path, undisturbed: TrainResult) -
     assert again.status == "complete_before"
 
 
+@pytest.mark.long  # two minutes; tests/pipelines/train kills a worker at any step
 def test_killed_with_9_and_started_again(
     world: Path, undisturbed: TrainResult, tmp_path: Path, shared_ray: str
 ) -> None:

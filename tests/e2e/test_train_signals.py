@@ -69,6 +69,7 @@ def check_stopped(out: Path, ended: tuple[int, str]) -> int:
     return int(run["step"])
 
 
+@pytest.mark.long  # a minute
 def test_a_closed_terminal_leaves_a_checkpoint_though_two_signals_reach_all_processes(
     world: Path, tmp_path: Path
 ) -> None:

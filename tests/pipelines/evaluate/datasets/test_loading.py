@@ -284,6 +284,7 @@ def test_what_was_put_right_in_a_run_is_a_data_set(tmp_path: Path) -> None:
     assert labels.labels == ("rain", "wind")
     (asked,) = load_items(load_evaluation_set("corrections_qa"), root).items
     assert (asked.question, asked.labels) == ("Is it loud?", ("yes",))
-    said.undo({"row_id": 5, "uri": uri}, 1, "Ann")
+    row = {"row_id": 5, "uri": uri, "start_s": 56.0, "task": "QA", "question": "Is it loud?"}
+    said.undo(row, 1, "Ann")
     with pytest.raises(SettingsError, match="none that can be asked"):
         load_items(load_evaluation_set("corrections_qa"), root)
