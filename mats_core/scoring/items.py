@@ -17,7 +17,8 @@ class Item:
     """One question about one sound, with its truth.
 
     item_id: unique within its benchmark, and the same from run to run.
-    uri: the audio; ``start_s`` and ``end_s`` (seconds) name a part of it, None means all.
+    uri: the audio; ``start_s`` and ``end_s`` (seconds) name a part of it, None means all. ``only_channel``:
+        from 0; None means the mean of all.
     task, question, tag: what the model is asked; an empty question leaves the task's own instruction.
     references: captions or free answers, any of which is right (kinds ``caption`` and ``chat``).
     labels: what is true (kind ``label``: exactly one; kind ``labels``: a set).
@@ -38,6 +39,7 @@ class Item:
     category: str = ""
     start_s: float | None = None
     end_s: float | None = None
+    only_channel: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 

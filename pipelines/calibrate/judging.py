@@ -165,5 +165,6 @@ def _of_item(item: Item) -> Question:
     if item.choices:
         question = choices.ask(item.question, choices.order(item.choices, 0, item.item_id))
     whole = not item.start_s and item.end_s is None
-    stretch = Stretch() if whole else Stretch(item.start_s, math.inf if item.end_s is None else item.end_s)
+    end = None if whole else math.inf if item.end_s is None else item.end_s
+    stretch = Stretch(None if whole else item.start_s, end, item.only_channel)
     return Question(item.uri, item.task, question, item.tag or None, stretch)

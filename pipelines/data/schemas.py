@@ -122,6 +122,7 @@ CORRECTION_COLUMNS: Columns = {
     "question": (pa.string(), "The question of QA."),
     "run_id": (pa.string(), "Which run wrote the answer."),
     "model_fingerprint": (pa.string(), "Which model answered."),
+    "only_channel": (pa.int64(), "The only channel that was heard; null: the mean of all."),
 }
 """What `pipelines.output.corrections` writes beside answers."""
 

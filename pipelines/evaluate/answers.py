@@ -37,11 +37,11 @@ ASKED_SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("uri", "task", "question", "tag", "benchmark", "item")),
         ("order", pa.int32()),
         *((name, pa.float64()) for name in ("start_s", "end_s")),
+        ("only_channel", pa.int64()),
     ]
 )
-SOUNDS_SCHEMA = pa.schema(
-    [("uri", pa.string()), ("start_s", pa.float64()), ("end_s", pa.float64()), ("sound", pa.int64())]
-)
+_STRETCH = ("uri", "start_s", "end_s", "only_channel")
+SOUNDS_SCHEMA = pa.schema([*map(ASKED_SCHEMA.field, _STRETCH), ("sound", pa.int64())])
 """The stretches that are embedded; `sound` numbers them, and goes with what is heard of each."""
 _ANSWER_COLUMNS = [
     *("benchmark", "item", "order", "uri", "version", "start_s"),
@@ -70,8 +70,8 @@ class ItemAnswer:
 
 
 def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[dict[str, Any]]:
-    """One row an item, and of items with options one for each order they are shown in; `start_s` and `end_s` where not
-    all of the sound is meant."""
+    """One row an item, and of items with options one for each order they are shown in; `start_s`, `end_s` and
+    `only_channel` where not all of the sound is meant."""
     rows = []
     for data in data_sets:
         for item in data.items:
@@ -82,14 +82,14 @@ def asked_rows(data_sets: Sequence[LoadedSet], orders: int, seed: int) -> list[d
                 uri = item.uri if "://" in item.uri else os.path.abspath(item.uri)
                 asked = {"uri": uri, "task": item.task, "question": question or None}
                 of = {"tag": item.tag or None, "benchmark": data.name, "item": item.item_id, "order": order}
-                stretch = {"start_s": item.start_s or None, "end_s": item.end_s}
+                stretch = {"start_s": item.start_s or None, "end_s": item.end_s, "only_channel": item.only_channel}
                 rows.append({**asked, **of, **{name: at for name, at in stretch.items() if at is not None}})
     return rows
 
 
-def _sound_of(row: dict[str, Any]) -> tuple[str, float | None, float | None]:
-    """What of which file a row asks about."""
-    return row["uri"], row.get("start_s"), row.get("end_s")
+def _sound_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What of which file a row asks about: its _STRETCH."""
+    return tuple(map(row.get, _STRETCH))
 
 
 def make_answers(
@@ -135,9 +135,7 @@ def cell_folder(out: str, cell: Cell) -> str:
     return storage.join(out, "cells", cell.name)
 
 
-def _ask_embeddings(
-    heard: str, asked: str, rows: list[dict[str, Any]], numbers: dict[tuple[str, float | None, float | None], int]
-) -> None:
+def _ask_embeddings(heard: str, asked: str, rows: list[dict[str, Any]], numbers: dict[tuple[Any, ...], int]) -> None:
     """Put every question to its sound's stored embeddings: a data set of embeddings that `mats caption` takes.
 
     numbers: the `sound` of what rows ask about, as the list of sounds had it.

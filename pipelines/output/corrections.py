@@ -31,6 +31,7 @@ from pipelines.data.schemas import CORRECTION_COLUMNS, schema_of, with_column
 
 FOLDER = "corrections"
 SCHEMA = schema_of(CORRECTION_COLUMNS)
+_NEWER = ("only_channel",)  # columns that older corrections lack
 MARKS = ("right", "wrong")
 MOST_TEXT, MOST_NAME, MOST_LABELS = 10_000, 80, 50
 """Characters of a text, of a name or label, and labels of a row."""
@@ -73,6 +74,7 @@ class Correction:
     question: str | None
     run_id: str | None
     model_fingerprint: str | None
+    only_channel: int | None = None
 
     @property
     def says_something(self) -> bool:
@@ -86,7 +88,9 @@ class Correction:
 
     def belongs_to(self, row: Row) -> bool:
         """Whether it was said of what this row asks about this sound."""
-        same = ("chunk_id",) if self.chunk_id and row.get("chunk_id") else ("uri", "start_s")
+        if not (known := self.chunk_id and row.get("chunk_id")) and self.only_channel != row.get("only_channel"):
+            return False
+        same = ("chunk_id",) if known else ("uri", "start_s")
         return all((getattr(self, name) or "") == (row.get(name) or "") for name in (*same, "task", "question"))
 
 
@@ -182,7 +186,8 @@ class Corrections:
             at=_now(), answer=own_text(row), uri=row["uri"],
             start_s=row.get("start_s") or 0.0, duration_s=row.get("decoded_s") or row.get("duration_s"),
             chunk_id=row.get("chunk_id"), task=row.get("task"), question=row.get("question"),
-            run_id=row.get("run_id"), model_fingerprint=row.get("model_fingerprint"), **wanted,
+            run_id=row.get("run_id"), model_fingerprint=row.get("model_fingerprint"),
+            only_channel=row.get("only_channel"), **wanted,
         )  # fmt: skip
         buffer = io.BytesIO()
         pq.write_table(pa.Table.from_pylist([asdict(made)], SCHEMA), buffer)
@@ -209,7 +214,7 @@ def _now() -> datetime.datetime:
 
 def _read(uri: str) -> Correction:
     try:
-        (values,) = parquet.read(uri, SCHEMA.names).to_pylist()
+        (values,) = parquet.read(uri, [name for name in SCHEMA.names if name not in _NEWER], _NEWER).to_pylist()
         return Correction(**values)
     except (parquet.NotParquet, ValueError) as error:
         problem = f"{storage.public_uri(uri)} is no whole correction ({error})"

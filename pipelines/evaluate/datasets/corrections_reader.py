@@ -10,7 +10,7 @@ from mats_core import storage
 from mats_core.errors import StorageError
 from mats_core.scoring import Item
 from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, FoundItems
-from pipelines.output.corrections import Correction, read_corrections, truths
+from pipelines.output.corrections import read_corrections, truths
 from pipelines.settings.base import Settings
 
 
@@ -41,10 +41,9 @@ def read(folder: Folder) -> FoundItems:
         found.labels += [label for label in labels if label not in found.labels]
         facts: dict[str, Any] = {"labels": labels} if labels else {"references": (truth,)}
         question = (each.question or "") if options.question else definition.question
-        start, end = _stretch(each)
-        found.items.append(
-            Item(item_id, each.uri, definition.task, question, definition.tag, start_s=start, end_s=end, **facts)
-        )
+        facts |= {"only_channel": each.only_channel, "start_s": each.start_s}
+        facts["end_s"] = each.start_s + each.duration_s if each.duration_s else None
+        found.items.append(Item(item_id, each.uri, definition.task, question, definition.tag, **facts))
     found.labels.sort()
     return found
 
@@ -53,7 +52,3 @@ def _labels(kind: str, truth: str) -> tuple[str, ...]:
     if kind == "labels":
         return tuple(dict.fromkeys(label for each in truth.split(",") if (label := each.strip(" .").lower())))
     return (truth.strip(" .").lower(),) if kind == "label" else ()
-
-
-def _stretch(each: Correction) -> tuple[float, float | None]:
-    return each.start_s, each.start_s + each.duration_s if each.duration_s else None

@@ -202,9 +202,11 @@ def test_data_sets_are_judged_by_kinds_labels_or_choices() -> None:
         ({"start_s": 7.5, "end_s": 12.25}, (7.5, 12.25, None)),
         ({"end_s": 30.0}, (None, 30.0, None)),
         ({"start_s": 90.0}, (90.0, float("inf"), None)),
+        ({"start_s": 90.0, "only_channel": 1}, (90.0, float("inf"), 1)),
+        ({"only_channel": 0}, (None, None, 0)),
     ],
 )
-def test_an_items_stretch_is_asked(place: dict[str, float], stretch: tuple[Any, ...]) -> None:
+def test_an_items_stretch_is_asked(place: dict[str, Any], stretch: tuple[Any, ...]) -> None:
     data = data_set("soundworld")
     data.items = [dataclasses.replace(item, **place) for item in data.items]
     asked, _ = of_data_set(data, CalibrateSettings(data="x"))

@@ -66,7 +66,7 @@ def test_what_was_put_right_is_asked_of_its_stretch_alone(
     assert len(model.heard) == embedded, "one stretch, heard once"
     listed = pq.read_table(tmp_path / "eval" / ("sounds.parquet" if embedded else "asked.parquet"))
     assert {each.name: each.type for each in listed.schema if each.name in PLACES} == {
-        name: kind for name, (kind, _) in PLACES.items() if name != "only_channel"
+        name: kind for name, (kind, _) in PLACES.items()
     }
     assert (listed["start_s"].to_pylist(), listed["end_s"].to_pylist()) == ([60.0], [120.0])
     told = pq.read_table(tmp_path / "eval" / "predictions" / "run.parquet").to_pylist()
@@ -85,3 +85,24 @@ def test_two_stretches_of_a_file_are_two_sounds(monkeypatch: pytest.MonkeyPatch,
     assert [answer.texts for answer in captions.answers] == [["From 60."], ["From 0."]]
     assert [answer.texts for answer in labels.answers] == [["From 60."]]
     assert len(model.heard) == 2
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("embedded", [False, True])
+def test_each_channel_that_was_put_right_is_asked_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, embedded: bool
+) -> None:
+    model = install(StandIn(lambda row: f"Of channel {row.get('only_channel')}."), monkeypatch)
+    run = put_right(tmp_path, [("caption", "Rain."), *([("cla_label", "rain")] if embedded else [])])
+    for channel in (0, 1):
+        row = {"row_id": 7 + channel, "uri": str(tmp_path / "long.wav"), "start_s": 60.0, "decoded_s": 60.0}
+        of = {"task": "caption", "text": "A dog.", "only_channel": channel}
+        Corrections(run).correct({**row, **of}, 0, "Ann", {"mark": "right"})
+    done = evaluate(run, tmp_path / "eval", benchmarks="corrections" + ",corrections_labels" * embedded)
+    listed = pq.read_table(tmp_path / "eval" / ("sounds.parquet" if embedded else "asked.parquet"))
+    assert listed["only_channel"].to_pylist() == [None, 0, 1]
+    if embedded:
+        assert len(model.heard) == 3
+    else:
+        texts = [answer.texts for answer in done.cells[0].results[0].answers]
+        assert texts == [["Of channel None."], ["Of channel 0."], ["Of channel 1."]]

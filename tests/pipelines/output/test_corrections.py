@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import textwrap
@@ -178,6 +179,18 @@ def test_another_question_at_the_same_row_is_not_corrected(tmp_path: Path) -> No
     said.correct(row(3, task="QA", question="Rain?", text="yes"), 0, "Ann", {"text": "no"})
     asked = pa.Table.from_pylist([row(3, task="QA", question="Wind?", text="yes")])
     assert corrected(asked, read_corrections(str(tmp_path)))["text"].to_pylist() == ["yes"]
+
+
+def test_of_a_row_without_an_id_the_channel_counts_too_and_older_corrections_tell_none(tmp_path: Path) -> None:
+    said = Corrections(str(tmp_path))
+    left = row(chunk_id=None, only_channel=0)
+    made = said.correct(left, 0, "Ann", {"mark": "right"})
+    assert made.only_channel == 0 and made.belongs_to(left)
+    assert not made.belongs_to({**left, "only_channel": None}) and not made.belongs_to({**left, "only_channel": 1})
+    (file,) = (tmp_path / "corrections").iterdir()
+    pq.write_table(pq.read_table(file).drop_columns(["only_channel"]), file)
+    (older,) = read_corrections(str(tmp_path)).values()
+    assert older == dataclasses.replace(made, only_channel=None)
 
 
 def test_another_sound_in_the_same_row_starts_anew(tmp_path: Path) -> None:

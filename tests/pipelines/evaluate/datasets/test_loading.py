@@ -269,15 +269,15 @@ def test_what_was_put_right_in_a_run_is_a_data_set(tmp_path: Path) -> None:
         said.correct(row, 0, "Ann", change)
 
     say(0, "caption", "A dog.", {"text": "A cat."})
-    say(1, "caption", "A horn.", {"mark": "right"})
+    say(1, "caption", "A horn.", {"mark": "right"}, only_channel=1)
     say(2, "caption", "A bell.", {"mark": "wrong"})
     say(3, "caption", "Rain.", {"mark": "right"}, uri=str(tmp_path / "gone.wav"))
     say(4, "cla_label", "rain", {"text": "Rain, wind, rain."})
     say(5, "QA", "no", {"text": "Yes."}, question="Is it loud?")
     root = str(tmp_path / "out")
     captions = load_items(load_evaluation_set("corrections"), root)
-    assert [(i.item_id, i.references, i.start_s, i.end_s) for i in captions.items] == [
-        ("0", ("A cat.",), 56.0, 60.0), ("1", ("A horn.",), 56.0, 60.0),
+    assert [(i.item_id, i.references, i.start_s, i.end_s, i.only_channel) for i in captions.items] == [
+        ("0", ("A cat.",), 56.0, 60.0, None), ("1", ("A horn.",), 56.0, 60.0, 1),
     ]  # fmt: skip
     assert captions.left_out[0][0] == "3" and captions.left_out[0][1].startswith("audio not found")
     (labels,) = load_items(load_evaluation_set("corrections_labels"), root).items
