@@ -21,7 +21,7 @@ def sample(settings: SampleSettings) -> int:
         how = f"in {found.strata} strata by confidence" if found.by_confidence else "at random: they have no confidence"
         failed = f"; {found.failed:,} rows have none" if found.failed else ""
         typer.echo(f"{found.drawn:,} of {found.rows:,} answers to {public_uri(found.output)}, {how}{failed}")
-        typer.echo('next    write yes or no into the column "right", then')
+        typer.echo('next    write yes or no into the column "correct", then')
         typer.echo(f"        mats sample {public_uri(settings.run)} --judge {public_uri(found.output)}")
         return 0
     for note in found.notes:
@@ -33,7 +33,7 @@ def sample(settings: SampleSettings) -> int:
         typer.echo(f"confidence   says {found.says:.1%} on average")
         least = found.threshold
         if least is None:
-            typer.echo(f"             from none on {settings.target:.0%} are right")
+            typer.echo(f"             there is no confidence from which on {settings.target:.0%} are right")
         else:
             typer.echo(f"             from {least.confidence:.3f} on {least.share}: {least.kept:.0%} of the answers")
     return 0

@@ -15,6 +15,7 @@ import numpy as np
 
 from mats_core import storage
 from mats_core.batches import raised
+from mats_core.confidence.calibration import read_calibration
 from mats_core.confidence.fitting import Fitted, Judged, figures_table, fit_calibration
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
@@ -69,6 +70,10 @@ def run_calibrate(
     """
     facts = read_model_facts(settings.model, settings.allow_parts, settings.trust_remote_code)
     folder = _writable_folder(settings.model)
+    known = None if settings.overwrite else read_calibration(folder, facts.fingerprint)[0]
+    if known is not None:
+        problem = f"{settings.model} is calibrated already, by {known.data}"
+        raise SettingsError("model", problem, "give --overwrite to replace that, or calibrate a copy of the model")
     left_out: Counter[str] = Counter()
     questions, judge, judged_by = _questions(settings)
     if judge is None:

@@ -152,12 +152,15 @@ class Corrections:
 
     def correct(self, row: Row, seen: int, by: str, change: Mapping[str, Any]) -> Correction:
         """Say something of a row as it was at version `seen` (0: nothing was said yet); `change` has text, labels,
-        mark, or some of them. Raises Conflict, and ValueError for what nobody can say."""
+        mark, or some of them. A mark is of the text it was given to: another text begins without one. Raises Conflict,
+        and ValueError for what nobody can say."""
         own = self.about(row)
         stands = {name: getattr(own[-1], name) if own else None for name in ("text", "labels", "mark")}
         wanted = stands | {name: _checked(name, value) for name, value in change.items()}
         if wanted["text"] == row.get("text"):
             wanted["text"] = None
+        if wanted["text"] != stands["text"] and "mark" not in change:
+            wanted["mark"] = None
         return self._write(row, seen, by, "correct", wanted)
 
     def undo(self, row: Row, seen: int, by: str) -> Correction:

@@ -132,7 +132,7 @@ def data_roots(data: list[str], names: list[str]) -> dict[str, str]:
 class CalibrateSettings(Settings):
     """Judged answers + a model → its calibration."""
 
-    model: str = Field("builtin", description='Model directory, or "builtin"; the calibration is written into it.')
+    model: str = Field(description='Model directory, or "builtin"; the calibration is written into it.')
     data: str = Field(
         description="What is judged: an evaluation data set (a name, or a YAML file), predictions of `mats evaluate`, "
         "or a table (CSV, JSONL, XLSX, Parquet) with uri, task, question and correct (true or false)."
@@ -144,6 +144,7 @@ class CalibrateSettings(Settings):
     metric: str = Field("", description="Metric that judges answers (default: as `mats evaluate` does).")
     at_least: float | None = Field(None, description="What a right answer reaches in it (default: by the metric).")
     rerank: int = Field(0, ge=0, le=64, description="Calibrate answers that are the best of so many beams.")
+    overwrite: bool = Field(False, description="Replace the calibration that the model has.")
     limit: int | None = Field(None, gt=0, description="The first so many clips.")
     batch_size: int = Field(16, gt=0, description="Clips that are asked at once.")
     device: Device = Field("auto", description="auto, cpu, cuda.")

@@ -51,7 +51,7 @@ caption sounds answers-{n} --dry-run
 caption embedded asked-{n} --task QA --question Which?
 caption broken broken-{n} => 3
 caption sounds unsure-{n} --model plain --min-confidence 0.5 => 2
-~ calibrate --model model --data judged.csv
+~ calibrate --model model --data judged.csv --overwrite
 calibrate --model model --data pairs.csv => 2
 caption nowhere answers-{n} => 2
 embed-audio sounds heard-{n}

@@ -43,7 +43,7 @@ def test_a_run_without_confidence_and_a_target_out_of_reach(tmp_path: Path) -> N
     assert mats(run, "--n", 60, "--out", tmp_path / "t.csv")[0] == 0
     judge(tmp_path / "t.csv", np.zeros(1000, bool))
     code, said = mats(run, "--judge", tmp_path / "t.csv")
-    assert code == 0 and "from none on 95% are right" in said
+    assert code == 0 and "there is no confidence from which on 95% are right" in said
     assert "all answers  0.0% right (0.0% to" in said
 
 

@@ -26,7 +26,7 @@ def no_text(texts: list[str]) -> np.ndarray:
 
 
 def read(data: str, **settings: Any) -> tuple[list[Question], str]:
-    return read_questions(data, CalibrateSettings(data=data, **settings))
+    return read_questions(data, CalibrateSettings(model="builtin", data=data, **settings))
 
 
 @pytest.mark.parametrize("column", ["correct", "right"])
@@ -180,7 +180,7 @@ def data_set(name: str, **changes: Any) -> LoadedSet:
 
 
 def test_data_sets_are_judged_by_kinds_labels_or_choices() -> None:
-    settings = CalibrateSettings(data="x")
+    settings = CalibrateSettings(model="builtin", data="x")
     asked, judge = of_data_set(data_set("soundworld"), settings)
     assert [each.uri for each in asked] == ["0.wav", "1.wav"]
     assert judge(["It is raining.", "Rain falls."], no_text) == ([True, False], LABELS_RIGHT)
@@ -190,7 +190,9 @@ def test_data_sets_are_judged_by_kinds_labels_or_choices() -> None:
     asked, judge = of_data_set(data_set("soundworld_choice"), settings)
     assert "Choose one of the following options" in (asked[0].question or "")
     assert judge(["yes", "yes"], no_text) == ([True, False], "the true one is named")
-    _, judge = of_data_set(data_set("soundworld_choice"), CalibrateSettings(data="x", metric="accuracy", at_least=0.0))
+    _, judge = of_data_set(
+        data_set("soundworld_choice"), CalibrateSettings(model="builtin", data="x", metric="accuracy", at_least=0.0)
+    )
     assert judge(["yes", "yes"], no_text) == ([True, True], "accuracy is at least 0")
 
 
@@ -209,12 +211,12 @@ def test_data_sets_are_judged_by_kinds_labels_or_choices() -> None:
 def test_an_items_stretch_is_asked(place: dict[str, Any], stretch: tuple[Any, ...]) -> None:
     data = data_set("soundworld")
     data.items = [dataclasses.replace(item, **place) for item in data.items]
-    asked, _ = of_data_set(data, CalibrateSettings(data="x"))
+    asked, _ = of_data_set(data, CalibrateSettings(model="builtin", data="x"))
     assert [each.stretch for each in asked] == [stretch] * 2
 
 
 def test_answers_that_no_metric_judges_are_refused() -> None:
     with pytest.raises(SettingsError, match="no metric judges the answers of soundworld"):
-        of_data_set(data_set("soundworld", kind="chat", reader="table"), CalibrateSettings(data="x"))
+        of_data_set(data_set("soundworld", kind="chat", reader="table"), CalibrateSettings(model="builtin", data="x"))
     with pytest.raises(SettingsError, match="no metric accuracy"):
-        of_data_set(data_set("soundworld"), CalibrateSettings(data="x", metric="accuracy"))
+        of_data_set(data_set("soundworld"), CalibrateSettings(model="builtin", data="x", metric="accuracy"))

@@ -97,7 +97,7 @@ def test_judged_clips_make_a_confidence_that_sorts_answers_out(
     sounds: Path, model: Path, judged: Path, tmp_path: Path
 ) -> None:
     before = mats_core.load_model(str(model), device="cpu", dtype="float32").fingerprint
-    result = run_calibrate(model=model, data=judged, device="cpu")
+    result = run_calibrate(model=model, overwrite=True, data=judged, device="cpu")
     assert result.judged == CLIPS and Path(result.where) == model / FILE and sum(result.left_out.values()) == 3
     assert {why.partition(" (")[0] for why in result.left_out} == {
         "the model answers something else now than what was judged", "the sound cannot be read", "not judged",
@@ -158,17 +158,17 @@ def test_too_few_are_refused_before_a_model_is_loaded(
     few = tmp_path / "few.csv"
     few.write_text("\n".join(judged.read_text().splitlines()[:6]) + "\n")
     with pytest.raises(SettingsError, match="5 judged answers, of which at least 20 are needed"):
-        run_calibrate(model=model, data=few, device="cpu")
+        run_calibrate(model=model, overwrite=True, data=few, device="cpu")
     empty = tmp_path / "empty.csv"
     empty.write_text("uri,correct\n" + "a.wav,\n" * 30 + "a.wav,yes\n" * 19)
     with pytest.raises(SettingsError, match=r"19 judged answers, .*\(30: not judged\)"):
-        run_calibrate(model=model, data=empty, device="cpu")
+        run_calibrate(model=model, overwrite=True, data=empty, device="cpu")
     with pytest.raises(SettingsError, match="12 judged answers"):
-        run_calibrate(model=model, data=judged, limit=12)
+        run_calibrate(model=model, overwrite=True, data=judged, limit=12)
     with pytest.raises(SettingsError, match="3 judged answers"):
-        run_calibrate(model=model, data="soundworld_labels", root=str(tmp_path), limit=3)
+        run_calibrate(model=model, overwrite=True, data="soundworld_labels", root=str(tmp_path), limit=3)
     with pytest.raises(SettingsError, match="the model has 4 beams, not 9"):
-        run_calibrate(model=model, data=judged, rerank=9)
+        run_calibrate(model=model, overwrite=True, data=judged, rerank=9)
 
 
 PARTS = 12
@@ -206,7 +206,7 @@ def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
     said: list[str] = []
     told: list[tuple[int, int]] = []
     result = run_calibrate(
-        CalibrateSettings(model=str(model), data=str(tmp_path / "judged.csv"), device="cpu"),
+        CalibrateSettings(model=str(model), data=str(tmp_path / "judged.csv"), device="cpu", overwrite=True),
         lambda done, of: told.append((done, of)),
         said.append,
     )
@@ -228,13 +228,16 @@ def test_a_data_set_is_judged_as_an_evaluation_does_with_the_models_own_encoder(
 
     monkeypatch.setattr("mats_core.encoders.load.load_encoder", load)
     monkeypatch.setattr("mats_core.model.model.load_encoder", load)
-    result = run_calibrate(model=model, data="soundworld_labels", root=str(tmp_path), limit=24, device="cpu")
+    result = run_calibrate(
+        model=model, overwrite=True, data="soundworld_labels", root=str(tmp_path), limit=24, device="cpu"
+    )
     assert len(loads) == 1
     assert result.judged == 24 and result.fitted.calibration.judged_by == LABELS_RIGHT
 
 
 def test_the_command_says_what_it_does_and_what_came_of_it(model: Path, judged: Path) -> None:
-    done = CliRunner().invoke(app, ["calibrate", "--model", str(model), "--data", str(judged), "--device", "cpu"])
+    given = ["calibrate", "--model", str(model), "--data", str(judged), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*given, "--overwrite"])
     assert done.exit_code == 0, done.output
     for words in (
         "32 judged answers about 31 files",
@@ -243,3 +246,13 @@ def test_the_command_says_what_it_does_and_what_came_of_it(model: Path, judged: 
         "right: a person",
     ):
         assert words in done.output, words
+    kept = (model / FILE).read_bytes()
+    again = CliRunner().invoke(app, given)
+    assert again.exit_code == 2 and "is calibrated already, by" in again.output and "--overwrite" in again.output
+    assert (model / FILE).read_bytes() == kept
+
+
+def test_no_model_is_calibrated_unless_it_is_named(judged: Path) -> None:
+    """The shipped one, say."""
+    done = CliRunner().invoke(app, ["calibrate", "--data", str(judged)])
+    assert done.exit_code != 0 and "model" in f"{done.output}{done.exception}"

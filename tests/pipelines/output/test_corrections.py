@@ -39,10 +39,10 @@ def test_each_is_a_file_and_the_newest_counts(tmp_path: Path) -> None:
     assert files == ["000000000003-000001.parquet", "000000000003-000002.parquet"]
     (stored,) = pq.read_table(tmp_path / "corrections" / files[1]).to_pylist()
     told = ("version", "text", "labels", "mark", "by", "answer", "uri", "duration_s", "run_id")
-    assert [stored[name] for name in told] == [2, "A cat.", ["cat"], "wrong", "Bob", "A dog.", "/a/3.wav", 5.0, "r"]
+    assert [stored[name] for name in told] == [2, "A cat.", ["cat"], None, "Bob", "A dog.", "/a/3.wav", 5.0, "r"]
     again = Corrections(str(tmp_path))
     newest = again.newest(3)
-    assert newest is not None and (newest.text, newest.mark, newest.by) == ("A cat.", "wrong", "Bob")
+    assert newest is not None and (newest.text, newest.mark, newest.by) == ("A cat.", None, "Bob")
     assert [each.by for each in again.history(3)] == ["Ann", "Bob"]
     assert again.newest(4) is None and list(again.standing()) == [3]
 
@@ -191,6 +191,19 @@ def test_of_a_row_without_an_id_the_channel_counts_too_and_older_corrections_tel
     pq.write_table(pq.read_table(file).drop_columns(["only_channel"]), file)
     (older,) = read_corrections(str(tmp_path)).values()
     assert older == dataclasses.replace(made, only_channel=None)
+
+
+def test_a_mark_is_of_its_text_and_of_who_gave_it(tmp_path: Path) -> None:
+    """What Ann called right, Bob replaced: he did not call his own text so. Labels of the sound stay."""
+    said = Corrections(str(tmp_path))
+    said.correct(row(), 0, "Ann", {"mark": "right", "labels": ["dog"]})
+    made = said.correct(row(), 1, "Bob", {"text": "A zebra."})
+    assert (made.text, made.mark, made.labels, made.by) == ("A zebra.", None, ["dog"], "Bob")
+    assert said.correct(row(), 2, "Bob", {"mark": "right"}).mark == "right"
+    assert said.correct(row(), 3, "Cy", {"labels": ["zebra"]}).mark == "right"
+    assert said.correct(row(), 4, "Cy", {"text": "A horse.", "mark": "right"}).mark == "right"
+    assert said.correct(row(), 5, "Di", {"text": "A dog."}).mark is None, "back to the run's own"
+    assert said.undo(row(), 6, "Di").mark == "right"
 
 
 def test_another_sound_in_the_same_row_starts_anew(tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_a_judged_sample_is_what_a_calibration_is_fitted_on(tmp_path: Path, endi
     rows = read(file)
     rows[7]["correct"], rows[8]["correct"] = "", "?"
     write(file, rows)
-    found, how = read_questions(str(file), CalibrateSettings(data=str(file)))
+    found, how = read_questions(str(file), CalibrateSettings(model="builtin", data=str(file)))
     assert how == "a person" and len(found) == 30
     for at, each in enumerate(found):
         number = int(str(each.text).split()[1])
@@ -320,7 +320,7 @@ def test_a_clip_of_one_channel_is_drawn_and_judged_as_such(tmp_path: Path) -> No
         file = tmp_path / f"s.{ending}"
         run_sample(run=str(tmp_path / "run"), n=4, out=file)
         judge(file, np.array([True, False, True, False]))
-        found, _ = read_questions(str(file), CalibrateSettings(data=str(file)))
+        found, _ = read_questions(str(file), CalibrateSettings(model="builtin", data=str(file)))
         assert {each.uri: each.stretch.channel for each in found} == {
             "/sounds/0.wav": 0, "/sounds/1.wav": 1, "/sounds/2.wav": None, "/sounds/3.wav": 1,
         }  # fmt: skip

@@ -158,14 +158,16 @@ def test_of_two_servers_over_a_run_the_second_to_write_is_told(state: State, tmp
     other = made_state(tmp_path)
     one, two = client(state), client(other)
     assert two.get("/api/rows", params={"said": "right"}).json()["total"] == 0
-    assert one.post("/api/rows/0/0/correct", json={"seen": 0, "by": "Ann", "mark": "right"}).status_code == 200
+    said = {"seen": 0, "by": "Ann", "mark": "right", "labels": ["rain"]}
+    assert one.post("/api/rows/0/0/correct", json=said).status_code == 200
     late = two.post("/api/rows/0/0/correct", json={"seen": 0, "by": "Bob", "text": "Mine."})
     assert late.status_code == 409
     now = late.json()["detail"]
     assert now["version"] == 1 and now["correction"]["by"] == "Ann" and now["correction"]["mark"] == "right"
     assert two.get("/api/rows", params={"said": "right"}).json()["total"] == 1, "and it is found from now on"
     again = two.post("/api/rows/0/0/correct", json={"seen": 1, "by": "Bob", "text": "Mine."}).json()
-    assert (again["text"], again["correction"]["mark"]) == ("Mine.", "right"), "what is not said stays"
+    assert (again["text"], again["correction"]["labels"]) == ("Mine.", ["rain"]), "what is not said stays"
+    assert again["correction"]["mark"] is None, "but nobody called Bob's text right"
     assert one.post("/api/rows/0/0/undo", json={"seen": 1, "by": "Ann"}).status_code == 409
     other.sounds.close()
 
