@@ -81,7 +81,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
         defaults=settings.model_dump(include=set(REQUEST_COLUMNS)),
         stages=_stages(settings, spec, facts, embeddings),
         check=check,
-        told={"generation": facts.generation, "calibration": calibration} | unused(facts),
+        told={"generation": facts.generation, "calibration": calibration} | unused(settings, facts, calibration),
         rows=Rowing(settings.per, facts.window_s, facts.sample_rate),
     )
     return job, inputs
@@ -112,9 +112,14 @@ def chosen_decoding(settings: CaptionSettings, facts: ModelFacts) -> tuple[dict[
     return decoding.model_dump(), santa.model_dump()
 
 
-def unused(facts: ModelFacts) -> dict[str, str]:
-    """Why the calibration that a model has is not used; nothing where it has none, or its own."""
-    return {} if facts.uncalibrated in ("", NONE) else {"calibration_unused": facts.uncalibrated}
+OTHERWISE = "the model was calibrated with other settings of decoding, Santa, bridge or --rerank"
+
+
+def unused(settings: CaptionSettings, facts: ModelFacts, calibration: str) -> dict[str, str]:
+    """Why the calibration that a model has is not used; nothing where it is, where there is none, or no score."""
+    if calibration or not settings.score or facts.uncalibrated == NONE:
+        return {}
+    return {"calibration_unused": facts.uncalibrated or OTHERWISE}
 
 
 def checked_calibration(
@@ -138,8 +143,7 @@ def checked_calibration(
         if facts.calibration is None:
             problem = f"answers have no confidence: of the model, {facts.uncalibrated}"
             raise SettingsError("min_confidence", problem, "calibrate it with `mats calibrate`")
-        problem = "the model was calibrated with other settings of decoding, Santa, bridge or --rerank"
-        raise SettingsError("min_confidence", problem, "leave those as they were, or --min-confidence out")
+        raise SettingsError("min_confidence", OTHERWISE, "leave those as they were, or --min-confidence out")
     return ""
 
 

@@ -19,7 +19,7 @@ from mats_core import storage
 from mats_core.model.needs import MemoryNeeds, read_needs
 from pipelines.archive.caption import caption_job
 from pipelines.archive.headers import ScanCounts
-from pipelines.archive.run import Job, scan_into
+from pipelines.archive.run import Job, refuse_in_place, scan_into
 from pipelines.archive.work_list import WorkList
 from pipelines.cluster.plan import Resources, free_memory, make_plan, usable_cores
 from pipelines.cluster.progress import Progress
@@ -102,6 +102,7 @@ def run_dry(settings: CaptionSettings, progress: Callable[[Progress], None] | No
     """Scan, measure a sample, and multiply. Raises SettingsError as the run itself would."""
     report = progress or (lambda _: None)
     job, inputs = caption_job(settings)
+    refuse_in_place(settings, inputs)
     folder = storage.join(settings.output, "_state", "work_list")
     before = done = 0
     if settings.overwrite or not storage.exists(settings.output):  # like a run that has not begun: nothing is there

@@ -34,7 +34,7 @@ from pipelines.data.private_uris import FindUris, share
 from pipelines.data.results import Rows
 from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import PartWriter, read_done, reread_if_changed
-from pipelines.settings.archive import RunSettings
+from pipelines.settings.archive import RunSettings, ScanSettings
 
 MOST_COMMIT_ROWS = 20_000
 COMMIT_S = 120.0
@@ -105,6 +105,16 @@ def check_not_empty(inputs: Input, uri: str) -> Input:
     return inputs
 
 
+def refuse_in_place(settings: RunSettings | ScanSettings, inputs: Input) -> None:
+    """Raises SettingsError where results would lie among what they are of. Among sounds, a run of before goes on."""
+    if not storage.same_place(settings.input, settings.output):
+        return
+    holds = inputs.kind if inputs.kind in ("embeddings", "manifest") else "sounds"
+    if holds != "sounds" or not storage.is_dir(storage.join(settings.output, "_state")):
+        shown = storage.public_uri(settings.output)
+        raise SettingsError("output", f"{shown} is INPUT too, which holds {holds}", "choose another folder")
+
+
 def run_rows(
     settings: RunSettings, job: Job, inputs: Input, progress: Callable[[Progress], None] | None = None
 ) -> RunResult:
@@ -117,9 +127,7 @@ def run_rows(
     started = time.time()
     check_stages(job.stages, work_schema(inputs.own_schema).names)
     session.check_device(settings.device, settings.address)
-    if inputs.kind in ("embeddings", "manifest") and storage.same_place(settings.input, settings.output):
-        shown = storage.public_uri(settings.output)
-        raise SettingsError("output", f"{shown} is INPUT too, which holds {inputs.kind}", "choose another folder")
+    refuse_in_place(settings, inputs)
     if settings.overwrite and job.check is not None:
         for entry in inputs.requests():  # before anything is removed
             job.check(entry)

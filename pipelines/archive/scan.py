@@ -37,6 +37,7 @@ class ScanResult(Rows):
 def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | None = None) -> ScanResult:
     """Write (or complete) the manifest data set at `settings.output`; raises SettingsError."""
     from mats_core.model.facts import read_model_facts
+    from pipelines.archive.run import refuse_in_place
     from pipelines.output.folder import open_output
 
     started = time.monotonic()
@@ -45,6 +46,7 @@ def run_scan(settings: ScanSettings, progress: Callable[[ScanCounts], None] | No
     if inputs.kind in ("manifest", "embeddings"):
         problem = f"{storage.public_uri(settings.input)} is a folder of {inputs.kind}, which has been scanned already"
         raise SettingsError("input", problem, "choose audio files or a list of them")
+    refuse_in_place(settings, inputs)
     identity = {"job": "scan", "chunk_seconds": facts.chunk_s}
     with open_output(settings.output, identity, results=MANIFEST, overwrite=settings.overwrite) as out:
         rows = WorkList(out.join(MANIFEST), inputs.own_schema, manifest_only=True, out=out)

@@ -99,8 +99,10 @@ def newest(output: str) -> Generation | None:
 
 
 def files(folder: str) -> list[storage.FileInfo]:
-    """The Parquet files that count in a folder of an OUTPUT, in the order of their names. Of any other folder: all."""
-    return counted(folder, parquet.files(folder))
+    """The Parquet files that count in a folder of an OUTPUT, in the order of their names. Of any other folder: all but
+    those in folders that begin with _, as Arrow and Spark have it: a work list in `_state` is no answers."""
+    found = parquet.files(folder)
+    return counted(folder, [each for each in found if not any(p.startswith("_") for p in each.path.split("/")[:-1])])
 
 
 def counted(folder: str, found: list[storage.FileInfo]) -> list[storage.FileInfo]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,14 +18,18 @@ def place_of(uri: str) -> str:
     return public_uri(uri) if path is None else os.path.abspath(os.fsdecode(path))
 
 
-def nemo(rows: Iterable[Row], text: str) -> Iterator[dict[str, Any]]:
+UNKNOWN = "unknown length or rate"
+
+
+def nemo(rows: Iterable[Row], text: str, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     """NeMo's manifest: audio_filepath, offset, duration, text, and what a list brought of its own.
 
-    Rows that were not heard have none.
+    Rows that were not heard have none, and are counted in `left_out`.
     """
     for row in rows:
         length = length_of(row)
         if row.get("error_code") or length is None:
+            left_out[row.get("error_code") or UNKNOWN] += 1
             continue
         yield {
             "audio_filepath": place_of(row["uri"]), "offset": row.get("start_s") or 0.0, "duration": length,
@@ -32,15 +37,18 @@ def nemo(rows: Iterable[Row], text: str) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def lhotse(files: Iterable[list[Row]], text: str, per: str) -> Iterator[dict[str, Any]]:
+def lhotse(files: Iterable[list[Row]], text: str, per: str, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     """Cuts of lhotse, with their recording and a supervision each: one a chunk, a file, or a window.
 
     files: all chunks of each, since a recording is told with its whole length; those that are not CHOSEN have no cut.
-    Files of which nothing was heard, or whose rate is not known, have none.
+    Chunks that were not heard, and files whose rate is not known, have none, and are counted in `left_out`.
     """
     for chunks in files:
-        heard = [row for row in chunks if row.get(CHOSEN, True) and not row.get("error_code") and length_of(row)]
-        if not heard or not heard[0].get("sample_rate"):
+        chosen = [row for row in chunks if row.get(CHOSEN, True)]
+        heard = [row for row in chosen if not row.get("error_code") and length_of(row)]
+        known = bool(heard and heard[0].get("sample_rate"))
+        left_out.update(row.get("error_code") or UNKNOWN for row in chosen if not known or row not in heard)
+        if not known:
             continue
         recording = _recording(heard[0], max(_end(row) for row in chunks))
         if per == "file":

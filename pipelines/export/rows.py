@@ -14,6 +14,7 @@ from mats_core.errors import SettingsError
 from pipelines.compact import in_order, read_part
 from pipelines.data import generations
 from pipelines.data.results import pruned_rows
+from pipelines.data.schemas import with_column
 from pipelines.output.corrections import ADDED, OF_OWN_TEXT, SCORES, Correction, corrected
 from pipelines.search.reading import LEFT_OUT
 from pipelines.search.where import rows_where
@@ -70,7 +71,16 @@ def _tables(run: str, where: str | None, marked: bool, said: Said) -> Iterator[p
         table = table.drop_columns([name for name in LEFT_OUT if name in table.schema.names])
         table = corrected(table, said)
         chosen = np.ones(len(table), bool) if where is None else rows_where(table, where)
-        yield table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
+        table = table.append_column(CHOSEN, pa.array(chosen)) if marked else table.filter(pa.array(chosen))
+        yield _as_written(table)
+
+
+def _as_written(table: pa.Table) -> pa.Table:
+    """Numbers in float32 as the shortest ones that they may stand for: 0.996, and not 0.9959999918937683."""
+    for name in table.schema.names:
+        if pa.types.is_float32(table.schema.field(name).type):
+            table = with_column(table, name, table[name].cast(pa.string()).cast(pa.float64()), pa.float64())
+    return table
 
 
 def by_file(chunks: Iterator[Row]) -> Iterator[list[Row]]:

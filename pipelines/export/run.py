@@ -54,9 +54,9 @@ def run_export(settings: ExportSettings, progress: Callable[[Progress], None] | 
         rows = read_rows(settings.run, settings.where, settings.per, said=said)
         count, left_out = write_files(settings.place(), rows, identity, settings.overwrite, tell)
     elif settings.to in WRITERS:
-        count = _texts(settings, said, tell)
+        count = _texts(settings, said, tell, left_out)
     else:
-        count = _one_file(settings, columns, said, tell)
+        count = _one_file(settings, columns, said, tell, left_out)
     return ExportResult(settings.place(), count, dict(left_out), round(time.monotonic() - began, 2))
 
 
@@ -68,7 +68,9 @@ def _telling(progress: Callable[[Progress], None] | None) -> Callable[[int], Non
     return tell
 
 
-def _one_file(settings: ExportSettings, columns: list[str], said: Said, tell: Callable[[int], None]) -> int:
+def _one_file(
+    settings: ExportSettings, columns: list[str], said: Said, tell: Callable[[int], None], left_out: Counter[str]
+) -> int:
     output = settings.place()
     if storage.is_dir(output):
         raise SettingsError(
@@ -87,10 +89,10 @@ def _one_file(settings: ExportSettings, columns: list[str], said: Said, tell: Ca
         if settings.to == "json":
             return tables.write_records(file, rows, settings.text)
         if settings.to == "nemo":
-            lines = manifests.nemo(rows, settings.text)
+            lines = manifests.nemo(rows, settings.text, left_out)
         else:
             files = by_file(_counted(read_rows(settings.run, settings.where, marked=True, said=said), tell))
-            lines = manifests.lhotse(files, settings.text, settings.per)
+            lines = manifests.lhotse(files, settings.text, settings.per, left_out)
         count = 0
         packed = output.endswith(".gz")
         out = gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if packed else file
@@ -102,8 +104,9 @@ def _one_file(settings: ExportSettings, columns: list[str], said: Said, tell: Ca
         return count
 
 
-def _texts(settings: ExportSettings, said: Said, tell: Callable[[int], None]) -> int:
-    """A file of subtitles or labels for each sound file, below OUTPUT as they lie in the archive."""
+def _texts(settings: ExportSettings, said: Said, tell: Callable[[int], None], left_out: Counter[str]) -> int:
+    """A file of subtitles or labels for each sound file, below OUTPUT as they lie in the archive; none, and counted,
+    for one of which nothing is told."""
     ending, write = WRITERS[settings.to]
     names = Names(common_root(row["uri"] for row in read_rows(settings.run, settings.where, said=said)))
     count = 0
@@ -115,6 +118,8 @@ def _texts(settings: ExportSettings, said: Said, tell: Callable[[int], None]) ->
             )
             count += 1
             tell(count)
+        else:
+            left_out[chunks[0].get("error_code") or "no text"] += 1
     return count
 
 

@@ -58,7 +58,9 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
         if generations.files(folder):
             return folder, read_run(output) or {}
     problem = f"there are none in {public_uri(answers)}"
-    raise SettingsError("answers", problem, "give the OUTPUT of `mats caption`, with answers in it")
+    raise SettingsError(
+        "answers", problem, "give the OUTPUT of `mats caption` with answers in it; run again, it goes on"
+    )
 
 
 class Answers:

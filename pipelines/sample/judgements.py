@@ -74,6 +74,8 @@ def read_judged(
     lacking = [name for name in needed if not any(name in row for row in rows)]
     if lacking:
         problem = f"{shown} has no column {', '.join(lacking)}" if rows else f"{shown} has no rows"
+        if not rows and ending == "xlsx":
+            problem = f"no sheet of {shown} has rows and a column `{SAID[-1]}`"
         raise SettingsError(setting, problem, remedy)
     return rows
 

@@ -15,7 +15,7 @@ from mats_core.errors import SettingsError
 from pipelines.export import tables
 from pipelines.sample import draw
 from pipelines.sample.estimate import Share, stratified
-from pipelines.sample.judgements import ROW, judgements, read_judged, said_in, same_text, whole_number
+from pipelines.sample.judgements import ROW, SAID, judgements, read_judged, said_in, same_text, whole_number
 from pipelines.settings.calling import by_name
 from pipelines.settings.export import SampleSettings
 
@@ -197,6 +197,8 @@ def _judge(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> Sam
 def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _File:
     """The judged rows of the file, each with the run's own row; what cannot be used goes into the notes."""
     told, shown_name, file = read_judged(found.output), storage.public_uri(found.output), _File()
+    if not any(name in row for row in told for name in SAID):
+        raise SettingsError("judge", f"{shown_name} has no column `correct`", "write yes or no into one, a clip each")
     verdicts = judgements(said_in(told), [each[ROW] for each in told], settings.blank)
     for each in told:
         each["row_id"], each["stratum_rows"] = whole_number(each["row_id"]), whole_number(each["stratum_rows"])

@@ -11,6 +11,9 @@ import pytest
 import soundfile
 
 from mats_core.errors import SettingsError
+from pipelines.archive.caption import run_caption
+from pipelines.archive.dry_run import run_dry
+from pipelines.archive.embed_audio import run_embed_audio
 from pipelines.archive.scan import run_scan
 from pipelines.output.lease import Lease, LeaseHeld
 from pipelines.settings.archive import ScanSettings
@@ -20,6 +23,15 @@ def tone(path: Path, seconds: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(round(seconds * 8000)) / 8000
     soundfile.write(path, 0.3 * np.sin(2 * np.pi * 440 * time), 8000)
+
+
+def test_results_do_not_go_among_the_sounds(tmp_path: Path, tiny_model_dir: str) -> None:
+    tone(tmp_path / "few" / "a.wav", 1.0)
+    given = {"input": tmp_path / "few", "output": f"{tmp_path}/few/", "model": tiny_model_dir}
+    for run in (run_scan, run_caption, run_dry, run_embed_audio):
+        with pytest.raises(SettingsError, match=r"few/? is INPUT too, which holds sounds; choose another folder"):
+            run(**given)
+    assert [path.name for path in (tmp_path / "few").iterdir()] == ["a.wav"]
 
 
 @pytest.mark.processes

@@ -89,3 +89,10 @@ def test_the_place_of_a_folder() -> None:
     assert place_of("out/_state/work_list") == ("out", "_state/work_list")
     assert place_of("_state/work_list") == (".", "_state/work_list")
     assert place_of("answers") == (".", "answers")
+
+
+def test_what_lies_in_a_folder_of_an_underscore_is_no_answer(tmp_path: Path) -> None:
+    """The work list of a run that was stopped before its first part, say."""
+    for name in ("_state/work_list/part-000000.parquet", "a/_temporary/0.parquet", "a/b_c/_own.parquet"):
+        part(tmp_path, name)
+    assert counted(tmp_path) == ["a/b_c/_own.parquet"]

@@ -44,6 +44,26 @@ def test_an_empty_choice_is_an_empty_table(tmp_path: Path) -> None:
         assert run_export(run=run, output=tmp_path / f"a.{kind}", to=kind, where="false").rows == 0
 
 
+@pytest.mark.parametrize("kind", ["vtt", "srt", "audacity", "nemo", "lhotse"])
+def test_what_has_no_sound_is_left_out_and_counted(tmp_path: Path, kind: str) -> None:
+    rows = answer_rows(["a.wav", "b.wav", "c.wav", "d.wav"], ["x", None, "y", None])
+    codes = pa.array([None, "not_audio", None, "timeout"], pa.string())
+    rows = rows.set_column(rows.schema.get_field_index("error_code"), "error_code", codes)
+    result = run_export(run=write_answers(tmp_path / "run", rows), output=tmp_path / "out", to=kind)
+    assert (result.rows, result.left_out) == (2, {"not_audio": 1, "timeout": 1})
+
+
+def test_numbers_have_the_digits_that_they_were_written_with(tmp_path: Path) -> None:
+    told = [0.996, -0.5, 1e-9, float("inf"), None]
+    sure = pa.array(told, pa.float32())
+    run = write_answers(tmp_path / "run", answer_rows([f"{at}.wav" for at in range(5)], ["x"] * 5, confidence=sure))
+    assert [row["confidence"] for row in read_rows(str(run))] == told
+    assert [row["confidence"] for row in read_rows(str(run), "confidence > 0.9959")] == [0.996, float("inf")]
+    run_export(run=run, output=tmp_path / "a.csv", to="csv", where="confidence < 1")
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [each["confidence"] for each in csv.DictReader(file)] == ["0.996", "-0.5", "1e-09"]
+
+
 def test_without_an_output_it_lies_beside_the_run(tmp_path: Path) -> None:
     run = write_answers(tmp_path / "run", answer_rows(["a.wav"], ["x"]))
     for kind, place in (("csv", "run.csv"), ("vtt", "run-vtt"), ("lhotse", "run-lhotse.jsonl.gz")):

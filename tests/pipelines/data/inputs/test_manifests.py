@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ def test_nemos_manifest_of_our_own_export_comes_back(tmp_path: Path) -> None:
 
     write(tmp_path / "a.wav", 3.0)
     row = {"uri": str(tmp_path / "a.wav"), "start_s": 1.0, "decoded_s": 2.0, "text": "rain", "row_id": 7}
-    (tmp_path / "m.json").write_text("\n".join(json.dumps(line) for line in nemo([row], "text")))
+    (tmp_path / "m.json").write_text("\n".join(json.dumps(line) for line in nemo([row], "text", Counter())))
     (entry,) = open_input(str(tmp_path / "m.json")).entries
     assert (entry.uri, entry.start_s, entry.end_s) == (str(tmp_path / "a.wav"), 1.0, 3.0)
     assert entry.own == {"own_text": "rain", "own_row_id": 7}
