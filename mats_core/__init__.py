@@ -43,11 +43,11 @@ if TYPE_CHECKING:  # for editors and type checkers; below, each name is imported
     from mats_core.model.asking import Answer as Answer
     from mats_core.model.asking import Reply as Reply
     from mats_core.model.asking import Request as Request
+    from mats_core.model.asking import Segment as Segment
     from mats_core.model.config import AdapterConfig as AdapterConfig
     from mats_core.model.config import MapperConfig as MapperConfig
     from mats_core.model.config import ModelConfig as ModelConfig
     from mats_core.model.directory import check_model_dir as check_model_dir
-    from mats_core.model.hearing.clips import Segment as Segment
     from mats_core.model.model import MatsModel as MatsModel
     from mats_core.model.model import load_model as load_model
     from mats_core.model.release import import_reference as import_reference
@@ -68,7 +68,7 @@ _WHERE = {
     "Request": "mats_core.model.asking",
     "Reply": "mats_core.model.asking",
     "Answer": "mats_core.model.asking",
-    "Segment": "mats_core.model.hearing.clips",
+    "Segment": "mats_core.model.asking",
     "AudioError": "mats_core.audio.file",
     "SettingsError": "mats_core.errors",
     "inject_noise": "mats_core.memory.noise",

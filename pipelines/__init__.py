@@ -14,7 +14,7 @@ published                  data sets as their publishers ship them
 data                       what INPUT may be, corpora, columns of Parquet
 output                     an OUTPUT and its life: identity, lease, part files
 cluster                    a Ray for a run, its stages, its counters
-archive                    sounds → manifest, audio embeddings, answers; compact: many part files → few
+archive                    sounds → manifest, audio embeddings, answers; `compact`: many part files → few
 corpus                     published labels, captions and questions → a corpus
 text                       corpora → caption embeddings → memory
 train                      embeddings and corpora → model directory

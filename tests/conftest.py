@@ -35,8 +35,8 @@ _started: list[str] = []
 """Processes that the current test has started, by what starts them (Ray starts its own through subprocess)."""
 _sharing: set[Path] = set()
 """Test files that use the shared Ray."""
-_shared: list[str] = []
-"""Its address while it runs."""
+_shared: set[str] = set()
+"""Its address, while it runs."""
 
 
 def _note_start(event: str, arguments: tuple[Any, ...]) -> None:
@@ -56,17 +56,22 @@ def _start_and_note(process: BaseProcess) -> None:
 BaseProcess.start = _start_and_note  # type: ignore[method-assign]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """What runs commands as a user does starts processes, and long tests may; others say so with the mark. Files that
-    share a Ray come first: an idle one costs a fifth of two cores, and is ended after the last of them."""
+    share a Ray come first: an idle one costs a fifth of two cores, and is ended after the last of them.
+
+    Marks are given before -m and -k choose, and which files share a Ray is asked of what they leave: one whose tests
+    that want it are all left out needs none.
+    """
     for item in items:
         if "store" in getattr(item, "fixturenames", ()):
             item.add_marker("store")
-        of_ray = _shares_ray(item)
-        if of_ray:
-            _sharing.add(item.path)
-        if of_ray or (_HERE / "e2e") in item.path.parents or any(map(item.get_closest_marker, ("e2e", "long"))):
+        in_e2e = (_HERE / "e2e") in item.path.parents
+        if _shares_ray(item) or in_e2e or any(map(item.get_closest_marker, ("e2e", "long"))):
             item.add_marker("processes")
+    yield
+    _sharing.update(item.path for item in items if _shares_ray(item))
     items.sort(key=lambda item: item.path not in _sharing)
 
 
@@ -112,15 +117,17 @@ def shared_ray() -> str:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         sizes = {"num_cpus": 2 * max(4, os.cpu_count() or 1) + 4, "object_store_memory": 500_000_000}
         ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="CRITICAL", **sizes)
-        _shared.append(ray.get_runtime_context().gcs_address)
-    return _shared[0]
+        _shared.add(ray.get_runtime_context().gcs_address)
+    (address,) = _shared
+    return address
 
 
 def _end_shared_ray() -> None:
     if _shared:
         import ray
 
-        ray.shutdown()
+        if ray.is_initialized():  # a test may have ended it
+            ray.shutdown()
         _shared.clear()
 
 

@@ -347,14 +347,25 @@ def unlabelled(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:
 
 
 def unmapped(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:
-    """Modules and rooms that the map of their room, the docstring of its `__init__`, does not name."""
+    """Modules and rooms that the map of their room, the docstring of its `__init__`, does not name.
+
+    A map names them in backticks, or, alone or with others, at the head of a line that says behind two spaces what they
+    are. A word of a sentence that is spelled like a module names none.
+    """
     for path in known.values():
         place = path.parent if path.name == "__init__.py" else path
         init = place.parent / "__init__.py"
         if place.stem.startswith("_") or not init.is_file():
             continue
-        if not re.search(rf"\b{re.escape(place.stem)}\b", ast.get_docstring(parsed(init)) or ""):
+        if place.stem not in _mapped(ast.get_docstring(parsed(init)) or ""):
             yield f"{init.relative_to(root).as_posix()} does not name {place.name}"
+
+
+def _mapped(text: str) -> set[str]:
+    """The names that a map has in backticks (`name`, `name/`, `name.part`) or at the heads of its lines."""
+    heads = re.findall(r"^ *((?:\w+/?, )*\w+/?)  ", text, re.MULTILINE)
+    listed = {name.strip().rstrip("/") for head in heads for name in head.split(",")}
+    return listed | set(re.findall(r"`(\w+)(?:/|\.\w+)?`", text))
 
 
 def foreign_files(known: dict[str, Path], root: Path = ROOT) -> Iterator[str]:

@@ -217,6 +217,28 @@ def test_what_a_map_does_not_name_is_found(build: Build, tmp_path: Path) -> None
     ]
 
 
+MAP = """A page for all, with room in it.
+
+first, second  two of them: a page and what is on it; `fourth`
+third/         a room; `fifth/` and `sixth.part`, of which one has room
+page is a word here, and so is room, page, and the-room.
+It runs `mats search`.
+"""
+
+
+def test_a_map_names_modules_at_the_heads_of_lines_and_in_backticks_and_not_in_its_sentences(
+    build: Build, tmp_path: Path
+) -> None:
+    named = ("first", "second", "fourth", "sixth")
+    files = {f"jobs/{name}.py": "" for name in (*named, "page", "search", "mats", "part")}
+    rooms = {f"jobs/{name}/a.py": "" for name in ("third", "fifth", "room")}
+    inits = {f"jobs/{name}/__init__.py": '"""`a`"""' for name in ("third", "fifth", "room")}
+    known = build({"jobs/__init__.py": f'"""{MAP}"""', **files, **rooms, **inits})
+    assert sorted(house.unmapped(known, tmp_path)) == [
+        f"jobs/__init__.py does not name {name}" for name in ("mats.py", "page.py", "part.py", "room", "search.py")
+    ]
+
+
 @pytest.mark.parametrize(
     ("package", "text", "broken"),
     [

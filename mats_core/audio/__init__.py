@@ -5,7 +5,7 @@ Public: `decode`, `probe`, `DecodeLimits` (decode), `IsolatedDecoder`, `DecodeRe
 Rooms above may import these; this room imports `mats_core.storage` and `mats_core.errors` alone.
 
     decode           which reader opens a file, what its header says, and a stretch of it as int16 mono
-    windows          chunks of a file, windows of a chunk, the mean of windows
+    windows          chunks of a file or of a stretch of it, windows of a chunk, the mean of windows
     file             a file that C decoders may read, an opened source, AudioInfo, AudioError
     sources          what a program may give as a sound: a path, an open file, samples
     levels           how loud a stretch is, what is clipped, what is silence

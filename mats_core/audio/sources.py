@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from mats_core.audio.decode import Decoded, DecodeLimits
 from mats_core.audio.file import as_audio_error
 from mats_core.audio.levels import levels_of
 from mats_core.audio.sandbox import DecodeRequest, warm_decoder
-from mats_core.audio.windows import chunk_seconds, chunk_starts
+from mats_core.audio.windows import chunk_seconds, chunk_starts, stretch_starts
 from mats_core.batches import raised
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import to_uri
@@ -28,10 +27,12 @@ _SOUNDS = "give a path, a URI, an open file, (waveform, sample_rate), or a list 
 
 
 class Stretch(NamedTuple):
-    """What of a sound is meant: from where to where, in seconds, and which channel of a file, from 0 (None: the mean).
+    """The part of a sound that is heard: from `start_s` to `end_s`, in seconds, and of which channel.
 
-    Without a start it is all of the sound. Without an end it is the chunk that begins there, and where none does, the
-    sound from there on, as long as a chunk.
+    start_s and end_s: neither: all of the sound; no start: from the beginning; an end of infinity: to the end of the
+    sound. A start alone means one chunk, as answers of `mats caption` have it: the one that begins there when the sound
+    is cut into chunks, or else as much sound from there on as a chunk has. channel: the only one that is heard, counted
+    from 0; None: the mean of all.
     """
 
     start_s: float | None = None
@@ -43,9 +44,10 @@ def decoded_chunks(
     source: Any, rate: int, window_seconds: float, sample_rate: int | None = None, stretch: Stretch | None = None
 ) -> list[tuple[float, Decoded]]:
     """(start in seconds, its sound at `rate`) of each chunk that has sound in it; of a stretch, where one is given, of
-    which nothing else is decoded. Its channel is one of a file."""
+    which nothing else is decoded. Raises AudioError for what cannot be decoded, SettingsError for what is no sound, and
+    for a channel that samples do not have (that of a file is an AudioError)."""
     chunk_s, stretch = chunk_seconds(window_seconds), stretch or Stretch()
-    given = samples_of(source, sample_rate)
+    given = samples_of(source, sample_rate, stretch.channel)
     if given is not None:
         samples = _resampled(*given, rate)
         parts = [
@@ -77,38 +79,33 @@ def decoded_chunks(
 def _heard(duration_s: float | None, chunk_s: float, stretch: Stretch) -> Sequence[tuple[float, float | None]]:
     """(start, length) in seconds of what is decoded; no length: to the end of the sound."""
     start, end, _ = stretch
-    if start is None and end is None:
-        return chunk_starts(duration_s, chunk_s)
-    start = start or 0.0
-    if end is None:
-        chunks = chunk_starts(duration_s, chunk_s)
-        return [next((chunk for chunk in chunks if abs(chunk[0] - start) < _ROUNDED_S), (start, chunk_s))]
-    if duration_s is not None and duration_s > start:
-        end = min(end, duration_s)
-    if math.isinf(end):
-        return [(start, None)]
-    lengths = chunk_starts(end - start, chunk_s)
-    return [(start + at, end - start - at if length is None else length) for at, length in lengths]
+    if start is None or end is not None:
+        return stretch_starts(duration_s, chunk_s, start or 0.0, end)
+    chunks = chunk_starts(duration_s, chunk_s)
+    return [next((chunk for chunk in chunks if abs(chunk[0] - start) < _ROUNDED_S), (start, chunk_s))]
 
 
-def samples_of(source: Any, sample_rate: int | None = None) -> tuple[np.ndarray, int] | None:
+def samples_of(
+    source: Any, sample_rate: int | None = None, channel: int | None = None
+) -> tuple[np.ndarray, int] | None:
     """A waveform, float32 [T] in [-1, 1], and its rate in Hz; None for a source that is no samples.
 
     source: (waveform, rate) or, as SciPy gives them, (rate, waveform); a waveform alone where `sample_rate` says its
-    rate. A waveform is [T], or of two axes, of which the shorter one is the channels, which are averaged: what NumPy
-    makes an array of, a tensor too. Whole numbers are samples of their width (int16 ÷ 32768). Raises SettingsError.
+    rate. A waveform is [T], or of two axes, of which the shorter one is the channels, which are averaged, but for
+    `channel`, where one is given: what NumPy makes an array of, a tensor too. Whole numbers are samples of their width
+    (int16 ÷ 32768). Raises SettingsError, for a channel that there is not too.
     """
     if isinstance(source, tuple) and len(source) == 2:
         waveform, rate = reversed(source) if isinstance(source[0], Integral) else source
         if not isinstance(rate, (Integral, float)) or rate < 1:
             raise SettingsError("source", f"its sample rate is {rate!r}", "give (waveform, samples a second)")
-        return _mono(waveform), int(rate)
+        return _mono(waveform, channel), int(rate)
     if not hasattr(source, "__array__"):
         return None
     if sample_rate is None:
         kind = type(source).__name__
         raise SettingsError("source", f"it is of type {kind}, without a rate", f"{_SOUNDS}, or say sample_rate=")
-    return _mono(source), int(sample_rate)
+    return _mono(source, channel), int(sample_rate)
 
 
 @contextmanager
@@ -142,7 +139,7 @@ def _copy(source: Any, copy: BinaryIO) -> None:
         length += copy.write(block)
 
 
-def _mono(waveform: Any) -> np.ndarray:
+def _mono(waveform: Any, channel: int | None) -> np.ndarray:
     if hasattr(waveform, "detach"):  # a tensor, wherever it is and of whatever type
         waveform = waveform.detach().cpu()
         waveform = waveform.float() if waveform.is_floating_point() else waveform
@@ -157,11 +154,18 @@ def _mono(waveform: Any) -> np.ndarray:
         samples = (samples / float(2 ** (8 * samples.dtype.itemsize - 1))).astype(np.float32)
     samples = np.nan_to_num(samples.astype(np.float32, copy=False), nan=0.0, posinf=0.0, neginf=0.0)
     if samples.ndim == 2 and (min(samples.shape) == 1 or min(samples.shape) <= _MOST_CHANNELS < max(samples.shape)):
-        samples = samples.mean(axis=int(samples.shape[0] > samples.shape[1]), dtype=np.float32)
-    if samples.ndim != 1:
+        by_channel = samples if samples.shape[0] <= samples.shape[1] else samples.T
+    elif samples.ndim == 1:
+        by_channel = samples[None]
+    else:
         remedy = "give samples [T], or channels beside them, [C, T] or [T, C]"
         raise SettingsError("source", f"a waveform of shape {list(samples.shape)} is not mono", remedy)
-    return samples
+    if channel is None:
+        return samples if samples.ndim == 1 else by_channel.mean(axis=0, dtype=np.float32)
+    if not 0 <= channel < len(by_channel):
+        problem = f"channel {channel} is asked for, and the samples have {len(by_channel)}"
+        raise SettingsError("channel", problem, "channels are counted from 0; without one the mean of all is heard")
+    return np.ascontiguousarray(by_channel[channel])
 
 
 def _resampled(waveform: np.ndarray, given: int, rate: int) -> np.ndarray:

@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 TAIL_S = 0.05  # a rest shorter than this belongs to the chunk before it
+MOST_CUT_S = 1e7
+"""What is said to be longer than this, 116 days, is not cut into chunks: the largest file that is read (8 GiB) does not
+last so long, and an end so far away means "to the end"."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,31 @@ def chunk_seconds(window_seconds: float) -> float:
 def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
     """(start, length) in seconds of a file's chunks. The last has no length: it reads to the end of the file.
 
-    A rest shorter than 50 ms belongs to the chunk before it: headers round.
+    A rest shorter than 50 ms belongs to the chunk before it: headers round. A file whose length is not known (None), or
+    cannot be true (MOST_CUT_S), is one chunk.
     """
-    if duration_s is None:
+    if duration_s is None or duration_s > MOST_CUT_S:
         return [(0.0, None)]
     count = max(1, math.ceil((duration_s - TAIL_S) / chunk_s))
     return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
+
+
+def stretch_starts(
+    duration_s: float | None, chunk_s: float, start_s: float = 0.0, end_s: float | None = None
+) -> list[tuple[float, float | None]]:
+    """(start, length) in seconds of the chunks of what lies between `start_s` and `end_s` of a sound.
+
+    duration_s: how long all of the sound is said to be, None where that is not known. Without an end (None, infinity)
+    the last chunk has no length: it reads to the end of the sound. An end behind that of the sound is the sound's; one
+    of which that cannot be told, and which is more than MOST_CUT_S away, counts as none.
+    """
+    end = math.inf if end_s is None else end_s
+    # note: behind the end that a header tells there may be sound all the same, and reading finds it
+    stop = min(end, duration_s) if duration_s is not None and duration_s > start_s else end
+    chunks = [(start_s + at, length) for at, length in chunk_starts(stop - start_s, chunk_s)]
+    if math.isinf(end) or stop - start_s > MOST_CUT_S:
+        return chunks
+    return [*chunks[:-1], (chunks[-1][0], stop - chunks[-1][0])]
 
 
 def window_starts(length_s: float, sample_rate: int, window_seconds: float) -> list[tuple[float, float]]:

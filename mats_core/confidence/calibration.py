@@ -130,6 +130,10 @@ class Calibration(BaseModel):
         """Which calibration it is."""
         return hash_settings(self.model_dump(mode="json"))
 
+    def knows(self, task: str) -> bool:
+        """Whether answers of a task get a confidence."""
+        return task in self.tasks or ALL in self.tasks
+
     def confidence(self, task: str, signs: Signs) -> float | None:
         """The chance that an answer with these signs is right; None where nothing of the kind was judged."""
         curve = self.tasks.get(task) or self.tasks.get(ALL)

@@ -16,7 +16,7 @@ import torch
 
 from mats_core.batches import in_batches, raised
 from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, best_beams, score_answers
-from mats_core.model.hearing.clips import Clip, HearingModel, Segment, Sound, embed_sound
+from mats_core.model.hearing.clips import Clip, HearingModel, Sound, embed_sound
 from mats_core.model.hearing.grouping import regrouped
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ class Reply:
     neighbors: list[dict[str, Any]] | None = None
     beams: tuple[Beam, ...] = field(default=(), repr=False, compare=False)  # their last digits depend on the batch
     moved: float | None = field(default=None, compare=False)
+
+
+@dataclass
+class Segment:
+    """The answer about one window; start and end in seconds of the file."""
+
+    start_s: float
+    end_s: float
+    text: str
 
 
 @dataclass
@@ -260,7 +269,7 @@ def ask_clips(
         if error is not None:
             found.append(error)
             continue
-        said = [clip.segment(at, reply.text) for at, reply in enumerate(own[1:])] if segments else None
+        said = [Segment(*at, part.text) for at, part in zip(clip.times, own[1:], strict=True)] if segments else None
         tokens = sum(reply.tokens for reply in own)
         start, seconds = clip.start_s, clip.seconds
         facts = (said, own[0].neighbors, tokens, clip.complete, clip.lost_s, clip.silent, clip.levels)

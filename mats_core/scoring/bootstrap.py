@@ -44,21 +44,31 @@ def _micro_f1(rows: np.ndarray, weights: np.ndarray) -> float:
     return float(2 * hits / (guessed + there)) if guessed + there else 0.0
 
 
-def _macro_f1(rows: np.ndarray, weights: np.ndarray) -> float:
+def _macro_f1(rows: np.ndarray) -> OfWeights:
     """Mean F1 of the labels that occur, from rows (index of the true label, index of the answer's or −1)."""
     true, guessed = rows[:, 0].astype(int), rows[:, 1].astype(int)
     size = int(max(true.max(), guessed.max())) + 1
-    there = np.bincount(true, weights, size)
-    said = np.bincount(guessed[guessed >= 0], weights[guessed >= 0], size)
-    hits = np.bincount(true[true == guessed], weights[true == guessed], size)
-    occurs = there > 0
-    return float((2 * hits[occurs] / (there + said)[occurs]).mean())
+    named, right = np.flatnonzero(guessed >= 0), np.flatnonzero(true == guessed)
+    guesses, found = guessed[named], true[right]
+
+    def of(weights: np.ndarray) -> float:
+        there = np.bincount(true, weights, size)
+        said = np.bincount(guesses, weights[named], size)
+        hits = np.bincount(found, weights[right], size)
+        return _mean_f1(hits, there, said)
+
+    return of
 
 
-def _macro_f1_sets(rows: np.ndarray, weights: np.ndarray) -> float:
+def _macro_f1_sets(rows: np.ndarray) -> OfWeights:
     """Mean F1 of the labels that occur, from rows of 2·C indicators (true, then guessed)."""
     true, guessed = np.split(rows, 2, axis=1)
-    there, said, hits = weights @ true, weights @ guessed, weights @ (true * guessed)
+    both = true * guessed
+    return lambda weights: _mean_f1(weights @ both, weights @ true, weights @ guessed)
+
+
+def _mean_f1(hits: np.ndarray, there: np.ndarray, said: np.ndarray) -> float:
+    """Mean F1 of the labels that occur, of what was counted of each, [C]; 0 where none occurs."""
     occurs = there > 0
     return float((2 * hits[occurs] / (there + said)[occurs]).mean()) if occurs.any() else 0.0
 
@@ -87,11 +97,11 @@ def bin_of(confidence: np.ndarray) -> np.ndarray:
     return np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
 
 
-def _calibration_error(rows: np.ndarray, weights: np.ndarray) -> float:
+def _calibration_error(rows: np.ndarray) -> OfWeights:
     """Expected calibration error from rows (confidence, 1 where right): the distance of mean confidence and share right
     in BINS of equal width, each by its rows (Guo et al., "On Calibration of Modern Neural Networks", 2017)."""
-    apart = np.bincount(bin_of(rows[:, 0]), weights * (rows[:, 0] - rows[:, 1]), BINS)
-    return float(np.abs(apart).sum() / weights.sum())
+    places, apart = bin_of(rows[:, 0]), rows[:, 0] - rows[:, 1]
+    return lambda weights: float(np.abs(np.bincount(places, weights * apart, BINS)).sum() / weights.sum())
 
 
 def risk_at(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -172,10 +182,10 @@ STATISTICS: dict[str, Statistic] = {
     "mean_of_set": _unprepared(_mean),
     **{f"bleu_{n}": _unprepared(_bleu(n)) for n in (1, 2, 3, 4)},
     "micro_f1": _unprepared(_micro_f1),
-    "macro_f1": _unprepared(_macro_f1),
-    "macro_f1_sets": _unprepared(_macro_f1_sets),
+    "macro_f1": _macro_f1,
+    "macro_f1_sets": _macro_f1_sets,
     "auroc": _auroc,
-    "calibration_error": _unprepared(_calibration_error),
+    "calibration_error": _calibration_error,
     "risk_area": _risk_area,
     "mean_average_precision": _average_precision,
 }
@@ -184,13 +194,15 @@ OF_SET = frozenset({"mean_of_set"})
 """Statistics whose rows two runs can compare only over the same items."""
 
 
-def compute(statistic: str, rows: Sequence[Row]) -> float:
-    """A statistic of rows, every row counted once."""
+def compute(statistic: str, rows: Sequence[Row] | np.ndarray) -> float:
+    """A statistic of rows [N, k], a list or an array, every row counted once."""
     return STATISTICS[statistic](_table(rows))(np.ones(len(rows)))
 
 
-def interval(statistic: str, rows: Sequence[Row], seed: int = 0, draws: int | None = None) -> tuple[float, float]:
-    """95 % bootstrap interval over items (percentile method) of a statistic of rows [N, k]."""
+def interval(
+    statistic: str, rows: Sequence[Row] | np.ndarray, seed: int = 0, draws: int | None = None
+) -> tuple[float, float]:
+    """95 % bootstrap interval over items (percentile method) of a statistic of rows [N, k], a list or an array."""
     table = _table(rows)
     of = STATISTICS[statistic](table)
     return _middle([of(weights) for weights in _resamples(len(table), seed, draws or _draws(table))])
@@ -226,7 +238,7 @@ def paired_bootstrap(
     return float(difference), *_middle(drawn), min(1.0, max(2 * share, 1 / count))
 
 
-def _table(rows: Sequence[float | Row]) -> np.ndarray:
+def _table(rows: Sequence[float | Row] | np.ndarray) -> np.ndarray:
     return np.asarray(rows, dtype=np.float64).reshape(len(rows), -1)
 
 

@@ -39,8 +39,9 @@ def of_rows(
     counted = [row for row in rows if row is not None]
     low = high = value = None
     if counted:
-        value = compute(statistic, counted)
-        low, high = interval(statistic, counted, seed)
+        table = np.asarray(counted, np.float64)
+        value = compute(statistic, table)
+        low, high = interval(statistic, table, seed)
     return Metric(
         name=name, value=value, low=low, high=high, n=len(counted), values=tuple(values),
         rows=tuple(row if row is None or isinstance(row, np.ndarray) else tuple(row) for row in rows),

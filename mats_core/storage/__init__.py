@@ -11,7 +11,7 @@ uris, fetch and fingerprint. Every room may import it; it imports `mats_core.err
     writing      write, create, remove
     names        names that others gave, before one becomes a path
     hosts        hosts that no file and no redirect may lead to
-    descriptions JSON and safetensors headers of others, within bounds
+    descriptions  JSON and safetensors headers of others, within bounds
     fetch        model files by URI or hub name, as local files in a cache
     fingerprint  hashes of model files and settings
     archives/    members of tar archives, rows of Parquet files

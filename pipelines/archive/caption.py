@@ -52,6 +52,7 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     def check(entry: Entry) -> None:
         task, question, tag = (entry.request.get(name) or getattr(settings, name) for name in REQUEST_COLUMNS)
         validate_request(task, question, tasks, tag)
+        check_confidence(settings, facts, task)
 
     inputs = check_not_empty(
         open_input(settings.input, settings.schemes, settings.columns, settings.all_files, settings.per == "file"),
@@ -71,6 +72,8 @@ def caption_job(settings: CaptionSettings) -> tuple[Job, Input]:
     if settings.rerank > beams:
         raise SettingsError("rerank", f"there are {beams} beams, not {settings.rerank}", "choose more --beams as well")
     calibration = checked_calibration(settings, facts, decoding, santa, bridge)
+    if inputs.kind != "list":
+        check_confidence(settings, facts, settings.task)
     spec = model_spec(settings, facts, decoding=decoding, santa=santa, bridge=bridge)
     job = Job(
         name="caption",
@@ -145,6 +148,15 @@ def checked_calibration(
             raise SettingsError("min_confidence", problem, "calibrate it with `mats calibrate`")
         raise SettingsError("min_confidence", OTHERWISE, "leave those as they were, or --min-confidence out")
     return ""
+
+
+def check_confidence(settings: CaptionSettings, facts: ModelFacts, task: str) -> None:
+    """SettingsError where --min-confidence is to decide on answers of a task whose confidence nobody knows."""
+    known = facts.calibration
+    if settings.min_confidence and known is not None and not known.knows(task):
+        problem = f"answers of {task} have no confidence: the model was calibrated for {', '.join(sorted(known.tasks))}"
+        remedy = f"judge answers of {task} as well and calibrate anew with `mats calibrate`, or leave it out"
+        raise SettingsError("min_confidence", problem, remedy)
 
 
 def chosen_bridge(settings: CaptionSettings, facts: ModelFacts, embeddings: str | None) -> dict[str, Any]:

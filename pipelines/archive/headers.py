@@ -59,18 +59,24 @@ class Rowing:
     window_s: float = 0.0
     sample_rate: int = 0
 
-    def starts(self, length_s: float | None, chunk_s: float) -> list[tuple[float, float | None]]:
-        """(start, length) in seconds of the rows of a stretch of sound, as `windows.chunk_starts` has them of chunks
+    def starts(
+        self, duration_s: float | None, chunk_s: float, start_s: float = 0.0, end_s: float | None = None
+    ) -> list[tuple[float, float | None]]:
+        """(start, length) in seconds of the rows of a stretch of sound, as `windows.stretch_starts` has them of chunks
         of `chunk_s`."""
-        from mats_core.audio.windows import chunk_starts
+        from mats_core.audio.windows import MOST_CUT_S, stretch_starts
 
-        if self.per == "file" or length_s is None:
-            return [(0.0, None)]
-        chunks = chunk_starts(length_s, chunk_s)
+        chunks = stretch_starts(duration_s, chunk_s, start_s, end_s)
+        at, length = chunks[-1]
         if self.per == "minute":
             return chunks
-        cut = [(at + start, long) for at, own in chunks for start, long in self.windows(own or length_s - at)]
-        return [*cut[:-1], (cut[-1][0], None)]
+        if self.per == "file":
+            return [(start_s, None if length is None else at + length - start_s)]
+        rest = duration_s - at if length is None and duration_s is not None else length
+        if rest is None or rest > MOST_CUT_S:
+            return chunks
+        cut = [(begin + start, own) for begin, long in chunks for start, own in self.windows(long or rest)]
+        return [*cut[:-1], (cut[-1][0], None if length is None else at + length - cut[-1][0])]
 
     def windows(self, length_s: float) -> list[tuple[float, float]]:
         """(start, length) of the windows in a chunk."""
@@ -103,6 +109,7 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float, rows: Rowing) -> list[di
     base.update(uri=storage.public_uri(entry.uri), size_bytes=entry.size, version=entry.version)
     base["size_bytes"] = entry.size or getattr(info, "size_bytes", 0)
     chunks: list[tuple[float, float | None]] = [(entry.start_s, None)]
+    to_end = entry.end_s is None
     code, message = getattr(info, "code", None), str(getattr(info, "message", "") or info)
     length = getattr(info, "duration_s", None)
     if code is None and length is not None and 0 < length <= entry.start_s:
@@ -111,18 +118,18 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float, rows: Rowing) -> list[di
         base.update(duration_source="unknown", error_code=code, error_message=message)
     else:
         base.update(error_code=None, error_message=None)
-        end = length if entry.end_s is None else min(entry.end_s, length or entry.end_s)
-        starts = rows.starts(None if end is None else end - entry.start_s, chunk_s)
-        chunks = [(entry.start_s + start, duration) for start, duration in starts]
-        if end is not None:
-            chunks[-1] = (chunks[-1][0], end - chunks[-1][0])
+        chunks = rows.starts(length, chunk_s, entry.start_s, entry.end_s)
+        at, own = chunks[-1]
+        to_end = own is None
+        if to_end and length is not None:
+            chunks[-1] = (at, max(0.0, length - at))
     return [
         {
             **base,
             "chunk_id": chunk_id(entry.path, entry.version, start, entry.end_s),
             "start_s": start,
             "duration_s": duration,
-            "last": start == chunks[-1][0] and entry.end_s is None,
+            "last": start == chunks[-1][0] and to_end,
         }
         for start, duration in chunks
     ]

@@ -3,7 +3,7 @@
     session    start or join a Ray for the time of a run; RunFailed; errors of actors as a user can read them
     limits     what the user may take (ulimit, temporary files), checked before a Ray is started
     own_ray    the Ray that a run starts for itself, closed to everybody else
-               ray_program: its workers' program; rendezvous: how its training workers meet
+               `ray_program`: its workers' program; `rendezvous`: how its training workers meet
     doors      whether a cluster of somebody else's takes anybody, and the token where it wants one
     plan       CPUs, GPUs and memory (Resources) → actors, threads and rows of a batch (Plan)
     stages     a run as a list of stages, declared as data, and checked

@@ -8,7 +8,7 @@ asking     words or a sound → a vector to search with; the ways across CLAP's 
 words      captions searched as text, and two rankings joined
 where      --where: a condition over the run's columns, by a DuckDB that reaches nothing else
 novel      windows that are far from all others
-results    what was found as a table, a file, a page
+results    what was found as a table or a file; `page`: to look at and listen to
 run        `run_search`: all of it, in order
 
 The index lies in OUTPUT/_state/index and is state as any other: it counts by generation (`data.generations`), and

@@ -27,8 +27,6 @@ def test_files_that_are_gone_are_counted_and_may_be_left_out(tmp_path: Path, tin
         result = run_caption(settings)
         report = write_report(out, tmp_path / "report.html", max_media_bytes=0)
         assert len({*result.to_arrow()["uri"].to_pylist()}) == report.totals.files, "in Python as on the page"
-        same = compare_answers(out, out, tmp_path / "compare.html", model=tiny_model_dir, device="cpu")
-        assert same.rows == result.to_arrow().num_rows
         return result.status, result.run["gone"], report.totals.files
 
     assert again() == ("complete", 0, 4)
@@ -37,6 +35,8 @@ def test_files_that_are_gone_are_counted_and_may_be_left_out(tmp_path: Path, tin
     assert again() == ("complete_before", 2, 4)
     assert again(prune=True) == ("complete_before", 2, 2)
     assert again() == ("complete_before", 2, 2), "it stays as it was asked for"
+    same = compare_answers(out, out, tmp_path / "compare.html", model=tiny_model_dir, device="cpu")
+    assert (same.rows, same.same) == (2, 2), "nor is it compared"
     (tmp_path / "1.wav").rename(folder / "1.wav")
     assert again() == ("complete_before", 1, 3), "a file that is back is there again"
     wav(folder / "3.wav", tone(900.0, 2.0))

@@ -24,15 +24,6 @@ Sound: TypeAlias = str | bytes | os.PathLike[str] | BinaryIO | tuple[Waveform, i
 """A path or URI, an open file, samples and their rate in either order, or samples alone."""
 
 
-@dataclass
-class Segment:
-    """The answer about one window; start and end in seconds of the file."""
-
-    start_s: float
-    end_s: float
-    text: str
-
-
 @dataclass(frozen=True)
 class Clip:
     """A chunk of sound as CLAP hears it, to be asked as often as one likes.
@@ -65,10 +56,11 @@ class Clip:
 
         return pool_windows(self.embeddings, np.ones_like(self.weights) if self.silent else self.weights)
 
-    def segment(self, window: int, text: str) -> Segment:
-        """The answer about one window, with its times in the file."""
-        start = float(self.starts[window])
-        return Segment(self.start_s + start, self.start_s + min(start + self.window_s, self.seconds), text)
+    @property
+    def times(self) -> list[tuple[float, float]]:
+        """(start, end) of each window, in seconds of the file."""
+        starts = (float(start) for start in self.starts)
+        return [(self.start_s + at, self.start_s + min(at + self.window_s, self.seconds)) for at in starts]
 
 
 class HearingModel(Protocol):

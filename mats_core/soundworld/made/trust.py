@@ -1,7 +1,8 @@
 """How far the embedded model's confidence can be trusted: calibrating it on validation clips, measuring it on others.
 
-An answer is right where it names no wrong kind of sound and misses at most half of those that are there; to a question,
-where it is the answer (letter case and a final full stop aside).
+What counts as right: a caption or a list of labels, if every kind of sound that it names is in the clip, and it names
+at least half of the kinds that are; the answer to a question, if it is the one that the clip's recipe gives, whatever
+the case of its letters and whether it ends with a full stop.
 """
 
 from __future__ import annotations

@@ -69,9 +69,44 @@ def test_rows_are_sorted_once_however_many_draws_there_are(statistic: str, monke
         raise AssertionError("sorts again")
 
     of, first = prepare(rows), prepare(rows)(np.ones(len(rows)))
-    for name in ("unique", "sort", "argsort", "lexsort", "searchsorted"):
+    for name in ("unique", "sort", "argsort", "lexsort", "searchsorted", "split"):
         monkeypatch.setattr(bootstrap.np, name, refused)
+    monkeypatch.setattr(bootstrap, "bin_of", refused)
     assert of(np.ones(len(rows))) == first
+
+
+def test_labels_and_bins_are_told_apart_once_however_many_draws_there_are() -> None:
+    """What changes in the rows once they are prepared changes nothing."""
+    rng = np.random.default_rng(12)
+    rows, weights = rng.integers(0, 3, (40, 2)).astype(np.float64), rng.integers(0, 3, 40).astype(np.float64)
+    for statistic in ("macro_f1", "calibration_error"):
+        given = rows.copy() if statistic == "macro_f1" else rows / 3
+        of = STATISTICS[statistic](given)
+        before = of(weights)
+        given[:] = 1.0
+        assert of(weights) == before
+
+
+LITERAL = {
+    "macro_f1": (0.1655228758169935, 0.03333333333333333, 0.28696527123435184),
+    "macro_f1_sets": (0.5386363636363636, 0.40610467610467615, 0.6318852134622484),
+    "calibration_error": (0.33160861775782224, 0.2531214739865202, 0.5050674713329082),
+}
+"""Value, low and high of `rows` below, as they were when every draw went over the rows anew."""
+
+
+def test_values_are_what_they_were_of_lists_and_of_arrays() -> None:
+    rng = np.random.default_rng(11)
+    rows = {
+        "macro_f1": np.stack([rng.integers(0, 4, 40), rng.integers(-1, 5, 40)], axis=1).astype(float),
+        "macro_f1_sets": rng.integers(0, 2, (40, 6)).astype(float),
+        "calibration_error": np.stack([rng.random(40), rng.integers(0, 2, 40)], axis=1),
+    }
+    for name, table in rows.items():
+        for given in (table, table.tolist(), [tuple(row) for row in table], list(table)):
+            assert (compute(name, given), *interval(name, given, 3)) == pytest.approx(LITERAL[name], rel=1e-12)
+    difference, low, high, p = paired_bootstrap(rows["macro_f1"], rows["macro_f1"][::-1], 3, "macro_f1")
+    assert (difference, low, high, p) == pytest.approx((0.0, -0.17755146514907671, 0.18223645227321694, 0.99))
 
 
 def test_a_clear_difference_is_told_from_none() -> None:

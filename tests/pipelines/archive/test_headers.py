@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mats_core.audio.windows import chunk_starts
-from pipelines.archive.headers import Rowing, chunk_id
+from pipelines.archive.headers import Rowing, chunk_id, chunk_rows
+from pipelines.data.inputs import Entry
 
 
 @pytest.mark.parametrize("seconds", [0.3, 59.99, 60.0, 60.04, 60.06, 119.0, 180.0, 3601.0])
@@ -36,6 +39,32 @@ def test_rows_are_minutes_files_or_the_windows_of_their_chunks() -> None:
     assert windows.starts(66.0, 56.0) == [*full, (56.0, 7.0), (59.0, None)]  # moved back to end with its chunk
     assert windows.starts(56.03, 56.0) == [*full[:-1], (49.0, None)]  # a rest belongs to the window before
     assert windows.starts(3.0, 56.0) == windows.starts(None, 56.0) == [(0.0, None)]
+
+
+@pytest.mark.parametrize(
+    ("per", "end_s", "expected"),
+    [
+        ("minute", 30.0, [(2.0, 28.0)]),
+        ("minute", 1e9, [(2.0, 56.0), (58.0, 8.0)]),
+        ("file", 30.0, [(2.0, 28.0)]),
+        ("file", None, [(2.0, None)]),
+        ("window", 18.0, [(2.0, 7.0), (9.0, 7.0), (11.0, 7.0)]),
+        ("window", 16.03, [(2.0, 7.0), (9.0, pytest.approx(7.03))]),
+        ("window", None, [*((2.0 + 7.0 * at, 7.0) for at in range(8)), (58.0, 7.0), (59.0, None)]),
+    ],
+)
+def test_the_rows_of_a_stretch(per: str, end_s: float | None, expected: list[tuple[float, float | None]]) -> None:
+    assert Rowing(per, 7.0, 48_000).starts(66.0, 56.0, 2.0, end_s) == expected
+
+
+@pytest.mark.parametrize("per", ["minute", "file", "window"])
+@pytest.mark.parametrize("end_s", [None, 1e9])
+def test_an_end_far_away_makes_one_row_of_a_sound_whose_length_nobody_knows(per: str, end_s: float | None) -> None:
+    """And no list of sixteen million."""
+    info = SimpleNamespace(duration_s=None, format="aac", sample_rate=8000, channels=1, duration_source="unknown")
+    entry = Entry("/a.aac", "a.aac", 1, "v", start_s=2.0, end_s=end_s)
+    (row,) = chunk_rows(entry, info, 60.0, Rowing(per, 7.0, 48_000))
+    assert (row["start_s"], row["duration_s"], row["last"], row["error_code"]) == (2.0, None, True, None)
 
 
 def test_the_windows_of_a_known_chunk_are_rows_of_their_own() -> None:

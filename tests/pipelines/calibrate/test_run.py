@@ -15,17 +15,20 @@ from typer.testing import CliRunner
 import mats_core
 from jobs.cli import app
 from mats_core.audio import sources
-from mats_core.confidence.calibration import FILE, Calibration
+from mats_core.confidence.calibration import ALL, FILE, Calibration, read_calibration
 from mats_core.confidence.scores import CLAP_WEIGHT
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.model.directory import BUILTIN
+from mats_core.model.facts import read_model_facts
 from mats_core.scoring.sureness import LABELS_RIGHT
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.made.trust import is_right
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines import run_calibrate, run_caption
+from pipelines.archive.caption import caption_job
+from pipelines.settings.archive import CaptionSettings
 from pipelines.settings.evaluate import CalibrateSettings
 
 pytestmark = pytest.mark.processes
@@ -254,5 +257,37 @@ def test_the_command_says_what_it_does_and_what_came_of_it(model: Path, judged: 
 
 def test_no_model_is_calibrated_unless_it_is_named(judged: Path) -> None:
     """The shipped one, say."""
+    before = (BUILTIN / FILE).read_bytes()
     done = CliRunner().invoke(app, ["calibrate", "--data", str(judged)])
-    assert done.exit_code != 0 and "model" in f"{done.output}{done.exception}"
+    assert done.exit_code == 2 and "model: it is missing" in done.output
+    assert (BUILTIN / FILE).read_bytes() == before
+
+
+def test_a_bound_on_confidence_is_refused_for_a_task_of_which_nothing_was_judged(
+    sounds: Path, model: Path, tmp_path: Path
+) -> None:
+    """Else no answer would be held against it."""
+    one = tmp_path / "model"
+    shutil.copytree(model, one)
+    found, _ = read_calibration(BUILTIN, read_model_facts(str(BUILTIN)).fingerprint)
+    assert found is not None
+    curve = found.tasks["caption"]
+    own = Calibration(model=read_model_facts(str(one)).fingerprint, tasks={"caption": curve})
+    own.save(one)
+    told = "min_confidence: answers of cla_label have no confidence: the model was calibrated for caption; judge"
+    with pytest.raises(SettingsError, match=told):
+        caption(sounds, one, tmp_path / "labels", task="cla_label", min_confidence=0.5)
+    assert not (tmp_path / "labels").exists()
+    few = tmp_path / "few.csv"
+    few.write_text(f"uri,task\n{sounds / '00.wav'},caption\n{sounds / '01.wav'},cla_label\n")
+    with pytest.raises(SettingsError, match=told):
+        caption(few, one, tmp_path / "listed", min_confidence=0.5)
+    assert not list((tmp_path / "listed").rglob("*.parquet"))
+    rows = caption(few, one, tmp_path / "free").to_pandas()
+    assert rows["confidence"].notna().tolist() == [True, False]
+    given = {"input": str(sounds), "output": str(tmp_path / "all"), "model": str(one), "min_confidence": 0.5}
+    job, _ = caption_job(CaptionSettings(**given))
+    assert job.identity["min_confidence"] == 0.5
+    own.model_copy(update={"tasks": {"caption": curve, ALL: curve}}).save(one)
+    job, _ = caption_job(CaptionSettings(**given, task="QA", question="Is there rain?"))
+    assert job.identity["min_confidence"] == 0.5, "the curve of all tasks is for what was not judged by itself"

@@ -68,6 +68,7 @@ def test_captions_of_the_embedded_world_are_right_by_their_sounds(model: Any, da
     model.sure = lambda row: 0.5
     done = evaluate(data, tmp_path / "out", benchmarks="soundworld", limit=6)
     (result,) = done.cells[0].results
+    assert set(result.right) == {True, False}
     for item, right, answer in zip(result.data.items, result.right, result.answers, strict=True):
         named = {"rain"} if answer.texts[0] == "Rain falls." else {"saw", "cat", "bell"}
         assert right == (named <= set(item.labels) and 2 * len(named) >= len(item.labels))
