@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from jobs.cli import app
 from tests.e2e.conftest import read_answers, without, write_tones
 
 
@@ -40,7 +43,7 @@ def test_few_files_need_no_ray_and_tell_the_same(
         run = json.loads((out / "_run.json").read_text())
         assert (run["ray"] is None) == (name == "here")
     assert found["here"] == found["ray"]
-    again = mats(*command, str(tmp_path / "here"), *options)
+    again = CliRunner().invoke(app, [*command, str(tmp_path / "here"), *options])
     assert again.stdout.startswith("done already: 13 clips")
     shutil.copy(tmp_path / "in" / "0003.wav", tmp_path / "in" / "more.wav")
     more_done = mats(*command, str(tmp_path / "here"), *options)
