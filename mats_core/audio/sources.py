@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
-from mats_core.audio.file import as_audio_error
+from mats_core.audio.file import AudioInfo, as_audio_error
 from mats_core.audio.levels import levels_of
 from mats_core.audio.sandbox import DecodeRequest, warm_decoder
 from mats_core.audio.windows import chunk_seconds, chunk_starts
@@ -40,10 +40,15 @@ class Stretch(NamedTuple):
 
 
 def decoded_chunks(
-    source: Any, rate: int, window_seconds: float, sample_rate: int | None = None, stretch: Stretch | None = None
+    source: Any,
+    rate: int,
+    window_seconds: float,
+    sample_rate: int | None = None,
+    stretch: Stretch | None = None,
+    info: AudioInfo | None = None,
 ) -> list[tuple[float, Decoded]]:
     """(start in seconds, its sound at `rate`) of each chunk that has sound in it; of a stretch, where one is given, of
-    which nothing else is decoded. Its channel is one of a file."""
+    which nothing else is decoded. Its channel is one of a file. info: the header of a file, where it is known."""
     chunk_s, stretch = chunk_seconds(window_seconds), stretch or Stretch()
     given = samples_of(source, sample_rate)
     if given is not None:
@@ -61,7 +66,8 @@ def decoded_chunks(
     with on_disk(source) as place:
         uri = to_uri(place)
         decoder = warm_decoder()  # a file may end the process it is decoded in
-        (info,) = raised(decoder.probe_many([uri]))
+        if info is None:
+            (info,) = raised(decoder.probe_many([uri]))
         asked = [
             DecodeRequest(uri, start, length, channel=stretch.channel)
             for start, length in _heard(info.duration_s, chunk_s, stretch)

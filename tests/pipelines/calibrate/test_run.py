@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mats_core
 from jobs.cli import app
-from mats_core.audio import sources
+from mats_core.audio import sandbox, sources
 from mats_core.confidence.calibration import FILE, Calibration
 from mats_core.confidence.scores import CLAP_WEIGHT
 from mats_core.encoders.load import load_encoder
@@ -26,6 +26,7 @@ from mats_core.soundworld.made.trust import is_right
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines import run_calibrate, run_caption
+from pipelines.calibrate.run import LONG
 from pipelines.settings.evaluate import CalibrateSettings
 
 pytestmark = pytest.mark.processes
@@ -191,18 +192,24 @@ def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
             text = loaded.answer((clip, SAMPLE_RATE), task)
             end = str(11 * at + len(clip) / SAMPLE_RATE).replace(".", ",")
             lines.append(f"{tmp_path / 'long.wav'};{task};{11 * at};{end};{'ja' if (at + turn) % 3 else 'nein'};{text}")
+    short = sorted(sounds.iterdir())[0]
+    lines += [f"{short};caption;;;ja;{loaded.answer(str(short))}", f"{tmp_path / 'long.wav'};caption;;;ja;"]
     (tmp_path / "judged.csv").write_text("\n".join(lines) + "\n")
     heard: list[tuple[float, float | None]] = []
+    probed: list[str] = []
     decoder = sources.warm_decoder()
 
     class Recorded:
-        probe_many = decoder.probe_many
+        def probe_many(self, uris: list[str]) -> Any:
+            probed.extend(uris)
+            return decoder.probe_many(uris)
 
         def decode_many(self, asked: list[Any], rate: int) -> Any:
-            heard.extend((each.start_s, each.duration_s) for each in asked)
+            heard.extend((each.start_s, each.duration_s) for each in asked if each.uri.endswith("long.wav"))
             return decoder.decode_many(asked, rate)
 
     monkeypatch.setattr(sources, "warm_decoder", Recorded)
+    monkeypatch.setattr(sandbox, "warm_decoder", Recorded)
     said: list[str] = []
     told: list[tuple[int, int]] = []
     result = run_calibrate(
@@ -210,11 +217,12 @@ def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
         lambda done, of: told.append((done, of)),
         said.append,
     )
-    assert result.judged == 2 * PARTS and not result.left_out
+    assert result.judged == 2 * PARTS + 1 and result.left_out == {LONG: 1}
+    assert len(probed) == PARTS + 2, "a header is read once for each sound that is asked about"
     assert [start for start, _ in heard] == [11.0 * at for at in range(PARTS)]
     assert [length for _, length in heard] == pytest.approx([len(clip) / SAMPLE_RATE for clip in clips])
-    assert said == ["24 judged answers about 1 files: the model hears and answers each again"]
-    assert told == sorted(told) and told[-1] == (24, 24)
+    assert said == ["26 judged answers about 2 files: the model hears and answers each again"]
+    assert told == sorted(told) and told[-1] == (26, 26)
 
 
 def test_a_data_set_is_judged_as_an_evaluation_does_with_the_models_own_encoder(
