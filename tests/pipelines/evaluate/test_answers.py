@@ -100,7 +100,8 @@ def test_each_channel_that_was_put_right_is_asked_alone(
         row = {"row_id": 7 + channel, "uri": str(tmp_path / "long.wav"), "start_s": 60.0, "decoded_s": 60.0}
         of = {"task": "caption", "text": "A dog.", "only_channel": channel}
         Corrections(run).correct({**row, **of}, 0, "Ann", {"mark": "right"})
-    done = evaluate(run, tmp_path / "eval", benchmarks="corrections" + ",corrections_labels" * embedded)
+    names = "corrections" + ",corrections_labels" * embedded
+    done = evaluate(run, tmp_path / "eval", benchmarks=names, players=8)
     listed = pq.read_table(tmp_path / "eval" / ("sounds.parquet" if embedded else "asked.parquet"))
     assert listed["only_channel"].to_pylist() == [None, 0, 1]
     told = pq.read_table(tmp_path / "eval" / "predictions" / "run.parquet")
