@@ -20,12 +20,14 @@ from mats_core.confidence.scores import CLAP_WEIGHT
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.model.directory import BUILTIN
+from mats_core.scoring import score
 from mats_core.scoring.sureness import LABELS_RIGHT
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.made.trust import is_right
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines import run_calibrate, run_caption
+from pipelines.calibrate import judging
 from pipelines.calibrate.run import LONG
 from pipelines.settings.evaluate import CalibrateSettings
 
@@ -236,10 +238,17 @@ def test_a_data_set_is_judged_as_an_evaluation_does_with_the_models_own_encoder(
 
     monkeypatch.setattr("mats_core.encoders.load.load_encoder", load)
     monkeypatch.setattr("mats_core.model.model.load_encoder", load)
+    embedded: list[np.ndarray] = []
+
+    def scored(*given: Any, embed_text: Any, **named: Any) -> Any:
+        embedded.append(embed_text(["rain"]))
+        return score(*given, embed_text=embed_text, **named)
+
+    monkeypatch.setattr(judging, "score", scored)
     result = run_calibrate(
         model=model, overwrite=True, data="soundworld_labels", root=str(tmp_path), limit=24, device="cpu"
     )
-    assert len(loads) == 1
+    assert len(loads) == 1 and [each.shape for each in embedded] == [(1, 128)]
     assert result.judged == 24 and result.fitted.calibration.judged_by == LABELS_RIGHT
 
 
