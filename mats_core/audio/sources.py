@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
-from mats_core.audio.file import as_audio_error
+from mats_core.audio.file import AudioInfo, as_audio_error
 from mats_core.audio.levels import levels_of
 from mats_core.audio.sandbox import DecodeRequest, warm_decoder
 from mats_core.audio.windows import chunk_seconds, chunk_starts, stretch_starts
@@ -41,11 +41,17 @@ class Stretch(NamedTuple):
 
 
 def decoded_chunks(
-    source: Any, rate: int, window_seconds: float, sample_rate: int | None = None, stretch: Stretch | None = None
+    source: Any,
+    rate: int,
+    window_seconds: float,
+    sample_rate: int | None = None,
+    stretch: Stretch | None = None,
+    info: AudioInfo | None = None,
 ) -> list[tuple[float, Decoded]]:
     """(start in seconds, its sound at `rate`) of each chunk that has sound in it; of a stretch, where one is given, of
-    which nothing else is decoded. Raises AudioError for what cannot be decoded, SettingsError for what is no sound, and
-    for a channel that samples do not have (that of a file is an AudioError)."""
+    which nothing else is decoded. info: the header of a file, where it is known. Raises AudioError for what cannot be
+    decoded, SettingsError for what is no sound, and for a channel that samples do not have (that of a file is an
+    AudioError)."""
     chunk_s, stretch = chunk_seconds(window_seconds), stretch or Stretch()
     given = samples_of(source, sample_rate, stretch.channel)
     if given is not None:
@@ -63,7 +69,8 @@ def decoded_chunks(
     with on_disk(source) as place:
         uri = to_uri(place)
         decoder = warm_decoder()  # a file may end the process it is decoded in
-        (info,) = raised(decoder.probe_many([uri]))
+        if info is None:
+            (info,) = raised(decoder.probe_many([uri]))
         asked = [
             DecodeRequest(uri, start, length, channel=stretch.channel)
             for start, length in _heard(info.duration_s, chunk_s, stretch)

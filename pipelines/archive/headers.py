@@ -16,7 +16,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.data.inputs import Entry
+from pipelines.data.inputs import CHANNEL, Entry
 from pipelines.settings.archive import INPUT_NAMES, LimitSettings
 
 PROBE_BATCH = 256
@@ -43,12 +43,16 @@ def make_decoder(workers: int, sample_rate: int, limits: LimitSettings) -> Any:
     return IsolatedDecoder(workers=workers, sample_rate=sample_rate, limits=chosen)
 
 
-def chunk_id(path: str, version: str, start_s: float, end_s: float | None = None) -> str:
+def chunk_id(path: str, version: str, start_s: float, end_s: float | None = None, channel: int | None = None) -> str:
     """Hash of (path relative to the input root, version, start): the same wherever the root lies. end_s: of the
-    stretch that a list means, where it does not mean all to the end of the file."""
-    stretch = [] if end_s is None else [round(end_s, 3)]
-    text = json.dumps([path, version, round(start_s, 3), *stretch]).encode()
-    return hashlib.blake2b(text, digest_size=16).hexdigest()
+    stretch that a list means, where it does not mean all to the end of the file. channel: the only one that it
+    means."""
+    told = [path, version, round(start_s, 3)]
+    if end_s is not None or channel is not None:  # note: without both, an id is what it was before there were any
+        told.append(None if end_s is None else round(end_s, 3))
+    if channel is not None:
+        told.append(channel)
+    return hashlib.blake2b(json.dumps(told).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def chunk_rows(entry: Entry, info: Any, chunk_s: float, rows: Rowing) -> list[di
     return [
         {
             **base,
-            "chunk_id": chunk_id(entry.path, entry.version, start, entry.end_s),
+            "chunk_id": chunk_id(entry.path, entry.version, start, entry.end_s, entry.own.get(CHANNEL)),
             "start_s": start,
             "duration_s": duration,
             "last": start == chunks[-1][0] and to_end,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,10 +25,13 @@ from pipelines.evaluate.scores import by_its_sounds, right_of
 from pipelines.sample.judgements import ROW, SAID, judgements, number_of, read_judged, said_in, whole_number
 from pipelines.settings.evaluate import CalibrateSettings
 
+Number = TypeVar("Number", int, float)
 USUAL: dict[Kind, str] = {"caption": "cider_d", "label": "accuracy", "labels": "micro_f1", "choice": "accuracy"}
 """The metric that is computed to judge answers of a kind."""
 A_PERSON = "a person"
 _REMEDY = "give a table with the columns `uri` and `correct`, true or false"
+_TYPED = (".parquet", ".jsonl", ".jsonl.gz")
+"""Endings of tables in which a list is a list, and false is no word."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,11 @@ def read_questions(data: str, settings: CalibrateSettings) -> tuple[list[Questio
             raise SettingsError("data", f"{storage.public_uri(data)} holds {told}", remedy)
         data = files[0]
     rows = read_judged(data, ("uri",), "data", _REMEDY)
-    if any("metrics" in row for row in rows) and not any(row.get("right") not in (None, "") for row in rows):
+    if any("metrics" in row for row in rows) and all(_empty(row.get("right")) for row in rows):
+        if not (shown := storage.public_uri(data)).lower().endswith(_TYPED):
+            problem = f"{shown} is a copy of predictions as text, which no longer tells what was found right"
+            by_ear = "to judge them by ear, write yes or no into a column `right`"
+            raise SettingsError("data", problem, f"give the Parquet file itself, or a copy in JSONL; {by_ear}")
         return _predictions(rows, settings)
     if not any(name in row for row in rows for name in SAID):
         problem = f"{storage.public_uri(data)} has neither a column `correct` nor is it predictions of `mats evaluate`"
@@ -108,31 +115,37 @@ def _question(row: Mapping[str, Any], right: bool | None) -> Question:
     uri, question = str(row["uri"] or ""), row.get("question") or None
     if not uri and right is not None:
         raise SettingsError("data", f"row {row[ROW]} names no file", "give its path or address in the column `uri`")
+    if isinstance(row.get("choices"), str) and row["choices"]:
+        problem = f"row {row[ROW]} holds its options as text in `choices`"
+        raise SettingsError("data", problem, "give the Parquet file of the predictions, or a copy in JSONL")
     if row.get("choices"):
         question = choices.ask(question or "", row["choices"])
     task = task_name(row.get("task") or ("QA" if question else "caption"))
-    text = None if row.get("text") in (None, "") else str(row["text"])
+    text = None if _empty(row.get("text")) else str(row["text"])
     return Question(uri, task, question, row.get("tag") or None, _stretch(row), right, text)
 
 
 def _stretch(row: Mapping[str, Any]) -> Stretch:
-    """What of its file a row means. Predictions say where a stretch begins, and how much of it was heard."""
+    """What of its file a row means."""
 
-    def place(name: str) -> float | None:
+    def told(name: str, read: Callable[[Any], Number | None], remedy: str) -> Number | None:
         value = row.get(name)
-        found = None if value in (None, "") or value != value else number_of(value)
-        if found is None and value not in (None, "") and value == value:
-            raise SettingsError("data", f"row {row[ROW]} says {value!r:.40} in `{name}`", "give seconds, 0 or more")
+        found = None if _empty(value) else read(value)
+        if found is None and not _empty(value):
+            raise SettingsError("data", f"row {row[ROW]} says {value!r:.40} in `{name}`", remedy)
         return found
 
-    start, end = place("start_s"), place("end_s")
-    if end is None and start is not None and "metrics" in row and row.get("seconds"):
-        end = start + row["seconds"]
+    start, end = (told(name, number_of, "give seconds, 0 or more") for name in ("start_s", "end_s"))
+    channel = told("only_channel", whole_number, "give the number of a channel, from 0 on, or leave it empty")
     if end is not None and end <= (start or 0.0):
         problem = f"row {row[ROW]} is of a stretch that ends at {end:g} s and begins at {start or 0.0:g} s"
         raise SettingsError("data", problem, "give an end_s above start_s, or leave it empty")
-    channel = row.get("only_channel")
-    return Stretch(start, end, None if channel in (None, "") or channel != channel else whole_number(channel))
+    return Stretch(start, end, channel)
+
+
+def _empty(value: Any) -> bool:
+    """Whether a cell says nothing."""
+    return value in (None, "") or value != value
 
 
 def of_data_set(data: LoadedSet, settings: CalibrateSettings) -> tuple[list[Question], Judge]:

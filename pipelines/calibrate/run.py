@@ -6,12 +6,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from mats_core import storage
 from mats_core.batches import raised
@@ -20,11 +17,10 @@ from mats_core.confidence.fitting import Fitted, Judged, figures_table, fit_cali
 from mats_core.errors import SettingsError
 from mats_core.model.facts import read_model_facts
 from mats_core.model.prompts import validate_request
-from mats_core.spread import refuse_collapsed
 from mats_core.storage.uris import path_of, to_uri
 from pipelines.calibrate.judging import Judge, Question, is_table, of_data_set, read_questions
 from pipelines.evaluate.datasets import load_evaluation_set, load_items
-from pipelines.evaluate.scores import TEXT_BATCH
+from pipelines.evaluate.scores import EncoderAndMemory
 from pipelines.sample.judgements import same_text
 from pipelines.settings.calling import by_name
 from pipelines.settings.evaluate import CalibrateSettings, data_roots
@@ -90,6 +86,7 @@ def run_calibrate(
         files = len({each.uri for each in questions})
         say(f"{len(questions)} judged answers about {files} files: the model hears and answers each again")
     from mats_core import load_model
+    from mats_core.model.hearing.clips import model_encoder
 
     model = load_model(
         settings.model, settings.device, trust_remote_code=settings.trust_remote_code, allow_parts=settings.allow_parts
@@ -98,7 +95,8 @@ def run_calibrate(
     answers = _ask(model, questions, settings, left_out, progress)
     right = [each.right for each in questions]
     if judge is not None:
-        right, judged_by = judge([a[0] if a else None for a in answers], partial(_embed_text, model, settings.model))
+        texts = EncoderAndMemory(settings.model, facts, settings.device, model_encoder(model))
+        right, judged_by = judge([a[0] if a else None for a in answers], texts.embed_text)
     judged = []
     for question, answer, true in zip(questions, answers, right, strict=True):
         if answer is None:
@@ -146,16 +144,6 @@ def _questions(settings: CalibrateSettings) -> tuple[list[Question], Judge | Non
     root = data_roots([settings.root] if settings.root else [], [definition.name])[definition.name]
     questions, judge = of_data_set(load_items(definition, root, settings.limit), settings)
     return questions, judge, ""
-
-
-def _embed_text(model: MatsModel, named: str, texts: list[str]) -> np.ndarray:
-    """Texts → unit embeddings [N, D] of the model's own encoder."""
-    from mats_core.model.hearing.clips import model_encoder
-
-    encoder = model_encoder(model)
-    refuse_collapsed(encoder, storage.public_uri(named), "model")
-    parts = [encoder.embed_text(texts[at : at + TEXT_BATCH]).cpu().numpy() for at in range(0, len(texts), TEXT_BATCH)]
-    return np.concatenate([np.zeros((0, encoder.dim), np.float32), *parts])
 
 
 def _ask(
@@ -209,25 +197,19 @@ def _place(question: Question) -> tuple[str, tuple[float, ...]]:
 def _heard(model: MatsModel, question: Question, batch_size: int) -> Clip | str:
     """The clip that a question is about, of whose file nothing else is decoded; or why there is none."""
     from mats_core.audio.file import AudioError
-    from mats_core.model.hearing.clips import embed_sound
+    from mats_core.audio.sandbox import warm_decoder
+    from mats_core.audio.windows import chunk_seconds, chunk_starts
+    from mats_core.model.hearing.clips import embed_sound, model_encoder
     from mats_core.model.hearing.grouping import regrouped
 
+    chunk_s = chunk_seconds(model_encoder(model).window_seconds)
     try:
-        if question.stretch[:2] == (None, None) and _chunks(model, question.uri) > 1:
+        (info,) = raised(warm_decoder().probe_many([to_uri(question.uri)]))
+        if question.stretch[:2] == (None, None) and len(chunk_starts(info.duration_s, chunk_s)) > 1:
             return LONG
-        clips = embed_sound(model, question.uri, batch_size, stretch=question.stretch)
+        clips = embed_sound(model, question.uri, batch_size, stretch=question.stretch, info=info)
     except AudioError as error:
         return f"the sound cannot be read ({error.code})"
     if question.stretch.end_s is not None:  # of which there is one answer, however long it is
         clips = regrouped(clips, "file")
     return clips[0] if len(clips) == 1 else LONG
-
-
-def _chunks(model: MatsModel, uri: str) -> int:
-    """How many answers a whole file has, by its header."""
-    from mats_core.audio.sandbox import warm_decoder
-    from mats_core.audio.windows import chunk_seconds, chunk_starts
-    from mats_core.model.hearing.clips import model_encoder
-
-    (info,) = raised(warm_decoder().probe_many([to_uri(uri)]))
-    return len(chunk_starts(info.duration_s, chunk_seconds(model_encoder(model).window_seconds)))

@@ -99,7 +99,7 @@ def _csv(file: BinaryIO, uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:
         if not row:
             continue
         if header is None:
-            header = row
+            header = [name.strip() for name in row]
             _check_header(header, uri, wanted)
         elif len(row) != len(header):
             yield from _swallowed(line, reader.line_num, f"{len(row)} fields, the header has {len(header)}")

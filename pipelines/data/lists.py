@@ -113,22 +113,25 @@ def _csv(file: BinaryIO, small: bool, options: dict[str, int], separator: str) -
     from pyarrow import csv
 
     read: Any = csv.read_csv if small else csv.open_csv
-    reading = csv.ReadOptions(**options)
     lines = csv.ParseOptions(newlines_in_values=True, delimiter=separator)
-    header = csv.open_csv(file, read_options=reading, parse_options=lines).schema.names
+    header = csv.open_csv(file, read_options=csv.ReadOptions(**options), parse_options=lines).schema.names
     file.seek(0)
+    names = [name.strip() for name in header]
+    reading = csv.ReadOptions(**options, column_names=names, skip_rows_after_names=1)  # the row of the names
     # note: CSV has no types. What is guessed would change what is carried along: 007 into 7
-    text = csv.ConvertOptions(column_types=dict.fromkeys(header, pa.string()))
+    text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     return read(file, read_options=reading, parse_options=lines, convert_options=text)
 
 
 def separator_of(header: str, needed: str) -> str:
-    """What separates the fields of a CSV: a comma, unless its first line has the column `needed` with another only."""
+    """What separates the fields of a CSV: a comma, unless its first line has the column `needed` with another only.
+    Spaces around names do not count."""
 
     def names(separator: str) -> list[str]:
-        return next(plain_csv.reader([header.rstrip("\r\n")], delimiter=separator), [])
+        found = next(plain_csv.reader([header.rstrip("\r\n")], delimiter=separator), [])
+        return [name.strip() for name in found]
 
-    return next((each for each in SEPARATORS if needed in names(each)), SEPARATORS[0])
+    return next((each for each in SEPARATORS if needed.strip() in names(each)), SEPARATORS[0])
 
 
 def _json_lines(file: BinaryIO, small: bool, options: dict[str, int]) -> Any:

@@ -22,7 +22,11 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 
 MANIFEST_COLUMNS: Columns = {
-    "chunk_id": (pa.string(), "Hash of the path below INPUT, the version and the start: the same chunk, the same id."),
+    "chunk_id": (
+        pa.string(),
+        "Hash of the path below INPUT, the version, the start, and the end and channel that a list names: the same "
+        "chunk, the same id.",
+    ),
     "uri": (
         pa.string(),
         "The file, without query string; bytes that are no UTF-8 are percent-encoded. A member of an archive is "

@@ -149,7 +149,7 @@ def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]]
 
 def _rows(files: list[str], key: tuple[str, ...], name: str, pruned: Ranges) -> Iterator[dict[str, Any]]:
     wanted = [*key, "row_id", "uri", "text", "start_s", "duration_s", "seconds", "question", "error_code", "error"]
-    wanted += ["confidence", "text_unsure"]
+    wanted += ["confidence", "text_unsure", "only_channel"]
     for uri in files:
         present = parquet.schema(uri).names
         absent = [column for column in (*key, "text", "uri") if column not in present]
@@ -219,4 +219,5 @@ def _check_table(uri: str) -> None:
 def _case(change: dict[str, Any]) -> dict[str, Any]:
     before, uri = change["before"], change["after"]["uri"]
     part = {"start": before.get("start_s") or 0.0, "length": before.get("duration_s") or before.get("seconds")}
+    part["only_channel"] = before.get("only_channel")
     return {**change, "uri": uri, "name": storage.public_uri(uri).rsplit("/", 1)[-1], "parts": [part]}

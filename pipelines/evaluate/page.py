@@ -199,7 +199,10 @@ def _case(result: SetResult, index: int, value: float) -> dict[str, Any]:
     taken = matched[index] if index < len(matched) else None
     return {
         "uri": item.uri, "name": storage.public_uri(item.uri).rsplit("/", 1)[-1], "item": item, "value": value,
-        "truth": right, "text": text, "parts": [{"start": item.start_s or 0.0, "length": answer.seconds or None}],
+        "truth": right, "text": text,
+        "parts": [
+            {"start": item.start_s or 0.0, "length": answer.seconds or None, "only_channel": item.only_channel}
+        ],
         "confidence": answer.confidence[0] if answer.confidence else None,
         "others": [other for other in answer.texts[1:] if other is not None and other != text],
         "matched": taken if taken and text and taken.lower() != text.strip().rstrip(".").lower() else None,

@@ -41,7 +41,9 @@ PREDICTIONS_COLUMNS: Columns = {
     "confidence": (pa.float64(), "The chance that the answer is right, as the model has it; null without calibration."),
     "correct": (pa.bool_(), "Whether the first answer to the item is right; null where that is not told."),
     "judged_by": (_TEXT, "What makes it right."),
-    "start_s": (pa.float64(), "Where in the sound what was asked about begins; null where that is all of it."),
+    "start_s": (pa.float64(), "Where in the sound what was asked about begins; null: at its beginning."),
+    "end_s": (pa.float64(), "Where it ends; null: at the end of the sound."),
+    "only_channel": (pa.int64(), "The only channel that was asked about; null: the mean of all."),
 }
 PREDICTIONS_SCHEMA = schema_of(PREDICTIONS_COLUMNS)
 
@@ -58,10 +60,14 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
                 (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
             right = truths(item, result.data.definition.kind)
+            start, end = item.start_s or None, item.end_s
+            if start is not None and end is None and answer.seconds:
+                end = start + answer.seconds
             common = {
                 "benchmark": result.data.name, "item": item.item_id, "uri": item.uri, "task": item.task,
                 "question": item.question or None, "category": item.category or None, "truth": right,
-                "seconds": answer.seconds, "error": answer.error or None, "start_s": item.start_s, **of_run,
+                "seconds": answer.seconds, "error": answer.error or None,
+                "start_s": start, "end_s": end, "only_channel": item.only_channel, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
             of_first |= {"correct": result.right[index] if result.right else None, "judged_by": result.judged_by}

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from pipelines.evaluate.datasets import EvaluationSet, LoadedSet
 from pipelines.evaluate.datasets.loading import SOUNDWORLD
 from pipelines.evaluate.gate import Verdict
 from pipelines.settings.evaluate import Cell
+
+if TYPE_CHECKING:
+    from mats_core.encoders.base import ClapEncoder
 
 GAP_ITEMS = 600
 TEXT_BATCH = 128
@@ -151,21 +154,24 @@ def best_cell(cells: Sequence[CellResult]) -> CellResult:
 
 
 class EncoderAndMemory:
-    """A model's encoder and memory without its LLM, each loaded when first needed."""
+    """A model's encoder and memory without its LLM, each loaded when first needed. loaded: the encoder, where it is
+    there already."""
 
-    def __init__(self, model: str, facts: ModelFacts, device: str) -> None:
+    def __init__(self, model: str, facts: ModelFacts, device: str, loaded: ClapEncoder | None = None) -> None:
         self.dim = facts.dim
-        self._model, self._facts, self._device = model, facts, device
+        self._model, self._facts, self._device, self._loaded = model, facts, device, loaded
         self._embedded: dict[str, np.ndarray] = {}
 
     @cached_property
     def encoder(self) -> Any:
-        """The encoder, on its device."""
+        """The encoder, on its device. Raises SettingsError where it cannot tell texts apart."""
         from mats_core.device import pick_device
         from mats_core.encoders.load import load_encoder
 
-        uri = part_uri(resolve(self._model), self._facts.config.encoder)
-        found = load_encoder(str(uri), device=str(pick_device(self._device)))
+        found = self._loaded
+        if found is None:
+            uri = part_uri(resolve(self._model), self._facts.config.encoder)
+            found = load_encoder(str(uri), device=str(pick_device(self._device)))
         refuse_collapsed(found, storage.public_uri(self._model), "model")
         return found
 

@@ -168,10 +168,10 @@ def _value(value: Any) -> Any:
 
 
 _TYPES = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
-_KNOWN = {"row_id": "int64", "size_bytes": "int64", "sample_rate": "int64", "channels": "int64", "start_s": "float64",
-          "duration_s": "float64", "decoded_s": "float64", "lost_s": "float64", "complete": "bool",
-          "peak_dbfs": "float64", "rms_dbfs": "float64", "clipped": "float64", "silent": "bool",
-          "logprob": "float64", "clap_score": "float64", "confidence": "float64"}  # fmt: skip
+_KNOWN = {"row_id": "int64", "size_bytes": "int64", "sample_rate": "int64", "channels": "int64",
+          "only_channel": "int64", "start_s": "float64", "duration_s": "float64", "decoded_s": "float64",
+          "lost_s": "float64", "complete": "bool", "peak_dbfs": "float64", "rms_dbfs": "float64", "clipped": "float64",
+          "silent": "bool", "logprob": "float64", "clap_score": "float64", "confidence": "float64"}  # fmt: skip
 
 
 def _hub_schema(row: dict[str, Any]) -> pa.Schema:

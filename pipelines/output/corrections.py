@@ -88,10 +88,12 @@ class Correction:
 
     def belongs_to(self, row: Row) -> bool:
         """Whether it was said of what this row asks about this sound."""
-        if not (known := self.chunk_id and row.get("chunk_id")) and self.only_channel != row.get("only_channel"):
-            return False
-        same = ("chunk_id",) if known else ("uri", "start_s")
-        return all((getattr(self, name) or "") == (row.get(name) or "") for name in (*same, "task", "question"))
+        if self.chunk_id and row.get("chunk_id"):
+            same = self.chunk_id == row["chunk_id"]
+        else:
+            there = (row.get("uri"), row.get("start_s") or 0.0, row.get("only_channel"))
+            same = (self.uri, self.start_s, self.only_channel) == there
+        return same and all((getattr(self, name) or "") == (row.get(name) or "") for name in ("task", "question"))
 
 
 class Conflict(Exception):
@@ -278,7 +280,7 @@ def corrected(rows: pa.Table, said: Mapping[int, Correction]) -> pa.Table:
     if not said or not {"row_id", "uri"} <= set(rows.schema.names):
         return rows
     places = pc.drop_null(pc.index_in(pa.array(sorted(said), pa.int64()), rows["row_id"].combine_chunks()))
-    names = ("row_id", "chunk_id", "uri", "start_s", "task", "question", "text", "text_unsure")
+    names = ("row_id", "chunk_id", "uri", "start_s", "only_channel", "task", "question", "text", "text_unsure")
     found = rows.select([name for name in names if name in rows.schema.names]).take(places).to_pylist()
     mine = [(place, row) for place, row in zip(places.to_pylist(), found, strict=True)
             if said[row["row_id"]].belongs_to(row)]  # fmt: skip
@@ -332,4 +334,5 @@ def _truth(each: Correction) -> str | None:
 
 
 def _place(each: Correction) -> Sequence[Any]:
-    return each.uri, each.start_s
+    """What of which file was heard."""
+    return each.uri, each.start_s, each.duration_s, each.only_channel

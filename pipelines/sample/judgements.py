@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from mats_core import storage
 from mats_core.errors import SettingsError, first_line
+from pipelines.data import parquet
 from pipelines.data.lists import separator_of
 from pipelines.pages.cells import of_cell, plain_cell
 
@@ -40,6 +38,11 @@ NEEDED = ("row_id", "stratum", "stratum_rows")
 SAID = ("right", "correct")
 """Columns for judgements: as files were written once, and as they are. `correct` is also what `mats evaluate` found:
 beside it, `right` is a person's."""
+USED = frozenset([
+    *NEEDED, *SAID, "uri", "task", "question", "tag", "choices", "text", "start_s", "end_s", "only_channel", "order",
+    "metrics", "judged_by",
+])  # fmt: skip
+"""What is read of a Parquet file, which may have large columns besides."""
 ROW = "__row"
 """Key of a row's number in its file, as a spreadsheet counts where there is a heading."""
 _THOUSANDS = re.compile(r"\d{1,3}([.,'’ \u00a0\u202f]\d{3})+")
@@ -58,14 +61,16 @@ def read_judged(
     shown = storage.public_uri(uri)
     packed, ending = shown.lower().endswith(".gz"), shown.lower().removesuffix(".gz").rpartition(".")[2]
     readers: dict[str, Callable[[bytes], Iterator[dict[str, Any]]]] = {
-        "csv": partial(_csv_rows, needed=needed[0]), "xlsx": _sheet_rows,
-        "jsonl": _json_rows, "parquet": _parquet_rows,
+        "csv": partial(_csv_rows, needed=needed[0]), "xlsx": _sheet_rows, "jsonl": _json_rows,
     }  # fmt: skip
-    if ending not in readers:
+    if ending not in (*readers, "parquet"):
         raise SettingsError(setting, f"{shown} is no .csv, .jsonl, .xlsx or .parquet", remedy)
     try:
-        data = storage.read_bytes(uri)
-        rows = list(readers[ending](gzip.decompress(data) if packed else data))
+        if ending == "parquet":
+            rows = _parquet_rows(uri)
+        else:
+            data = storage.read_bytes(uri)
+            rows = list(readers[ending](gzip.decompress(data) if packed else data))
     except Exception as error:  # openpyxl raises anything
         problem = f"{shown} cannot be read ({type(error).__name__}: {first_line(error)})"
         raise SettingsError(setting, problem, remedy) from None
@@ -116,13 +121,18 @@ def _json_rows(data: bytes) -> Iterator[dict[str, Any]]:
             yield _lower(json.loads(line))
 
 
-def _parquet_rows(data: bytes) -> Iterator[dict[str, Any]]:
-    table = pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    yield from (_lower(row) for row in table.to_pylist())
+def _parquet_rows(uri: str) -> list[dict[str, Any]]:
+    used = [name for name in parquet.schema(uri).names if _plain(name) in USED]
+    # note: with none of them it is read whole, and its rows lack what they lack
+    return [_lower(row) for row in parquet.read(uri, used or None).to_pylist()]
 
 
 def _lower(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name).strip().lower(): value for name, value in row.items()}
+    return {_plain(name): value for name, value in row.items()}
+
+
+def _plain(name: Any) -> str:
+    return str(name or "").strip().lower()
 
 
 def _sheet_rows(data: bytes) -> Iterator[dict[str, Any]]:
@@ -140,7 +150,7 @@ def _named(lines: Any) -> Iterator[dict[str, Any]]:
     names: list[str] | None = None
     for line in lines:
         if names is None:
-            names = [str(name or "").strip().lower() for name in line]
+            names = list(map(_plain, line))
         else:
             yield dict(zip(names, map(of_cell, line), strict=False))
 

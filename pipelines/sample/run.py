@@ -156,7 +156,8 @@ class _File:
         return sum(self.sizes.values())
 
     def mean_of(self, values: Callable[[_Judged], float]) -> float:
-        """The mean of a figure over the answers drawn from, by the judged ones that have it, not NaN."""
+        """The mean of a figure over all answers that the clips were drawn from. A judged clip stands for its share of
+        its stratum; a clip whose figure is NaN, and a stratum of which no clip has one, do not count."""
         known = [(each.stratum, value) for each in self.judged if not np.isnan(value := values(each))]
         of = Counter(stratum for stratum, _ in known)
         total = sum(self.sizes[stratum] for stratum in of)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mats_core.batches import raised
 from mats_core.encoders.facts import refuse_other_encoder
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir, encoder_uri, part_uri, resolve
@@ -93,7 +94,6 @@ class Asker:
         """
         from mats_core.audio.file import AudioError
         from mats_core.audio.windows import pool_windows
-        from mats_core.model.asking import raised
         from mats_core.model.hearing.clips import embed_clips, embed_sound
 
         hearing: Any = _Hearing(self.encoder)
@@ -112,7 +112,6 @@ class Asker:
         """One window of a file, int16 [T] at the encoder's rate."""
         from mats_core.audio.file import AudioError
         from mats_core.audio.sandbox import DecodeRequest, warm_decoder
-        from mats_core.model.asking import raised
         from mats_core.storage.uris import to_uri
 
         request = DecodeRequest(to_uri(uri), start_s, self.encoder.window_seconds)

@@ -153,7 +153,10 @@ class OpenRun:
 
 def _answers_in(uri: str) -> pa.Table:
     """Of the answers in a part file, what tells of which sound and question they are. Raises NotParquet."""
-    needed, older = ("row_id", "uri", "start_s", "chunk_id", "text"), ("task", "question", "text_unsure")
+    needed, older = (
+        ("row_id", "uri", "start_s", "chunk_id", "text"),
+        ("task", "question", "text_unsure", "only_channel"),
+    )
     table = parquet.with_partition(parquet.read(uri, needed, older), uri)
     return table.select([name for name in (*needed, *older) if name in table.schema.names])
 

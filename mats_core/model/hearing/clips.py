@@ -15,6 +15,7 @@ from mats_core.batches import in_batches, raised
 from mats_core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from mats_core.audio.file import AudioInfo
     from mats_core.audio.levels import Levels
     from mats_core.audio.sources import Stretch
     from mats_core.encoders.base import ClapEncoder
@@ -116,17 +117,18 @@ def embed_sound(
     batch_size: int = 16,
     sample_rate: int | None = None,
     stretch: Stretch | None = None,
+    info: AudioInfo | None = None,
 ) -> list[Clip]:
     """Decode and embed a sound, about a minute a clip, to be asked with `ask_about` as often as one likes.
 
-    source, sample_rate: see `Answering.answers`. stretch: the part of it that is heard. Raises AudioError for what
-    cannot be decoded, SettingsError where the model has no encoder.
+    source, sample_rate: see `Answering.answers`. stretch: the part of it that is heard. info: its header, where that
+    was read already. Raises AudioError for what cannot be decoded, SettingsError where the model has no encoder.
     """
     from mats_core.audio.file import AudioError
     from mats_core.audio.sources import decoded_chunks
 
     encoder = model_encoder(model)
-    sounds = decoded_chunks(source, encoder.sample_rate, encoder.window_seconds, sample_rate, stretch)
+    sounds = decoded_chunks(source, encoder.sample_rate, encoder.window_seconds, sample_rate, stretch, info)
     if not sounds:
         raise AudioError("empty_audio", "there is no sound in it")
     clips = raised(embed_clips(model, [(start, heard.samples) for start, heard in sounds], batch_size))

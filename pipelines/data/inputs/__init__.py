@@ -7,10 +7,10 @@
     sounds      Parquet files with the sounds in them, as data sets on the Hub are
     manifests   the manifests of NeMo and lhotse, as rows of a list
 
-Public are `open_input`, `Entry`, `Input` and `entry_key`; the archive's pipelines import them.
+Public are `open_input`, `Entry`, `Input`, `entry_key` and `CHANNEL`; the archive's pipelines import them.
 """
 
 # ruff: noqa: F401 (imported here to be used from elsewhere)
 
-from pipelines.data.inputs.entries import Entry, Input, entry_key
+from pipelines.data.inputs.entries import CHANNEL, Entry, Input, entry_key
 from pipelines.data.inputs.opening import MANIFEST_SIDECAR, open_input

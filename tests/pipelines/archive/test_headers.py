@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mats_core.audio.file import AudioInfo
 from mats_core.audio.windows import chunk_starts
 from pipelines.archive.headers import Rowing, chunk_id, chunk_rows
 from pipelines.data.inputs import Entry
@@ -28,6 +29,18 @@ def test_a_chunk_id_knows_path_version_and_start_only() -> None:
     ids = {chunk_id(p, v, s) for p in ("a.wav", "b.wav") for v in ("1", "2") for s in (0.0, 60.0)}
     assert len(ids) == 8
     assert chunk_id("a.wav", "1", 60.0) == chunk_id("a.wav", "1", 60.0000001)
+
+
+def test_the_channel_that_a_list_means_is_in_the_id_and_ids_without_one_stay_as_they_were() -> None:
+    assert chunk_id("a.wav", "1", 60.0) == "327bf376259f8a440c5919913c21bd6d"
+    assert chunk_id("a.wav", "1", 60.0, 90.5) == "99a338d2d391446935e5ae9867a6d706"
+    ids = {chunk_id("a.wav", "1", 60.0, end, channel) for end in (None, 1.0, 90.5) for channel in (None, 0, 1)}
+    assert len(ids) == 9
+    info = AudioInfo("wav", 8000, 2, 90.0, "header", 10)
+    entries = [Entry("/in/a.wav", "a.wav", version="1", own=own) for own in ({}, {"only_channel": None})]
+    entries += [Entry("/in/a.wav", "a.wav", version="1", own={"only_channel": channel}) for channel in (0, 1)]
+    found = [chunk_rows(entry, info, 60.0, Rowing())[1]["chunk_id"] for entry in entries]
+    assert found == [chunk_id("a.wav", "1", 60.0, None, channel) for channel in (None, None, 0, 1)]
 
 
 def test_rows_are_minutes_files_or_the_windows_of_their_chunks() -> None:

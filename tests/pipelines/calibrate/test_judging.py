@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
-from mats_core.scoring import Item, LabelSet
+from mats_core.scoring import Item, LabelSet, Scores
 from mats_core.scoring.sureness import LABELS_RIGHT
 from pipelines.calibrate.judging import Question, is_table, of_data_set, read_questions
+from pipelines.evaluate.answers import ItemAnswer
 from pipelines.evaluate.datasets import LoadedSet, load_evaluation_set
 from pipelines.evaluate.records import PREDICTIONS_SCHEMA
+from pipelines.evaluate.records import predictions as written
+from pipelines.evaluate.scores import SetResult
 from pipelines.settings.evaluate import CalibrateSettings
 
 
@@ -54,6 +57,9 @@ def test_a_persons_table(tmp_path: Path, column: str) -> None:
         ("uri,correct\n,yes\n", "row 2 names no file"),
         ("uri,correct,start_s\na.wav,yes,soon\n", "row 2 says 'soon' in `start_s`"),
         ("uri,correct,start_s,end_s\na.wav,yes,9,9\n", "ends at 9 s and begins at 9 s"),
+        ("uri,correct,only_channel\na.wav,yes,left\n", "row 2 says 'left' in `only_channel`"),
+        ("uri,correct,only_channel\na.wav,yes,-1\n", "row 2 says '-1' in `only_channel`"),
+        ("uri,correct,choices\na.wav,yes,['dog' 'cat']\n", "row 2 holds its options as text"),
         ("uri,task\na.wav,caption\n", "neither a column `correct` nor is it predictions"),
         ("file,correct\na.wav,yes\n", "no column uri"),
     ],
@@ -127,15 +133,52 @@ def test_predictions_of_options_are_asked_as_they_were_shown_once(tmp_path: Path
 
 
 def test_predictions_of_a_stretch_are_of_it(tmp_path: Path) -> None:
-    schema = PREDICTIONS_SCHEMA
-    if "start_s" not in schema.names:
-        schema = schema.append(pa.field("start_s", pa.float64()))
-    row = {"task": "caption", "text": "x", "order": 0, "correct": True, "judged_by": "so it is", "metrics": []}
-    places = [{"start_s": 7.5, "seconds": 4.75}, {"start_s": None, "seconds": 60.0}]
-    rows = [{**row, "uri": "a", **place} for place in places]
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), tmp_path / "run.parquet")
-    found, _ = read(str(tmp_path / "run.parquet"))
-    assert [each.stretch for each in found] == [(7.5, 12.25, None), (None, None, None)]
+    place = predictions(
+        tmp_path / "run", uri=["a", "a"], text=["x", "y"], correct=[True, True], metrics=[[], []],
+        start_s=[7.5, None], end_s=[12.25, None], only_channel=[None, 1], seconds=[4.0, 60.0],
+        judged_by=["so it is"] * 2,
+    )  # fmt: skip
+    assert [each.stretch for each in read(place)[0]] == [(7.5, 12.25, None), (None, None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("place", "stretch"),
+    [
+        ({"start_s": 0.0}, (None, None, None)),
+        ({"start_s": 7.5, "end_s": 12.25, "only_channel": 1}, (7.5, 12.25, 1)),
+        ({"end_s": 30.0}, (None, 30.0, None)),
+        ({"start_s": 90.0}, (90.0, 94.5, None)),  # of what was heard
+    ],
+)
+def test_what_an_evaluation_writes_says_what_was_asked(
+    tmp_path: Path, place: dict[str, Any], stretch: tuple[Any, ...]
+) -> None:
+    data = data_set("soundworld")
+    data.items = [dataclasses.replace(item, **place) for item in data.items]
+    answers = [ItemAnswer(["x"], seconds=4.5) for _ in data.items]
+    done = SetResult(data, answers, Scores(), {}, right=[True, False], judged_by="so it is")
+    pq.write_table(written([done], "model", "run", 0), tmp_path / "run.parquet")
+    assert [each.stretch for each in read(str(tmp_path / "run.parquet"))[0]] == [stretch] * 2
+
+
+def test_a_copy_of_predictions_tells_what_is_right_in_jsonl_and_not_as_text(tmp_path: Path) -> None:
+    place = predictions(
+        tmp_path / "run", uri=["a", "b"], text=["x", "y"], order=[0, 0], correct=[True, False],
+        judged_by=["so it is"] * 2, metrics=[metrics(accuracy=1.0), metrics(accuracy=0.0)],
+    )  # fmt: skip
+    copy = pq.read_table(Path(place) / "run.parquet").to_pandas()
+    copy.to_json(tmp_path / "copy.jsonl", orient="records", lines=True)
+    assert [each.right for each in read(str(tmp_path / "copy.jsonl"))[0]] == [True, False]
+    assert [each.right for each in read(str(tmp_path / "copy.jsonl"), metric="accuracy")[0]] == [True, False]
+    copy.to_csv(tmp_path / "copy.csv", index=False)
+    copy.to_csv(tmp_path / "copy.csv.gz", index=False)
+    copy.to_excel(tmp_path / "copy.xlsx", index=False)
+    for name in ("copy.csv", "copy.csv.gz", "copy.xlsx"):
+        with pytest.raises(SettingsError, match=r"copy of predictions as text.*Parquet file itself"):
+            read(str(tmp_path / name))
+    copy.assign(right=["no", ""]).to_csv(tmp_path / "by_ear.csv", index=False)
+    found, judged_by = read(str(tmp_path / "by_ear.csv"))
+    assert [each.right for each in found] == [False, None] and judged_by == "a person"
 
 
 def test_the_cells_of_a_grid_are_not_answers_of_one_model(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from typer.testing import CliRunner
 
 import mats_core
 from jobs.cli import app
-from mats_core.audio import sources
+from mats_core.audio import sandbox, sources
 from mats_core.confidence.calibration import ALL, FILE, Calibration, read_calibration
 from mats_core.confidence.scores import CLAP_WEIGHT
 from mats_core.encoders.load import load_encoder
 from mats_core.errors import SettingsError
 from mats_core.model.directory import BUILTIN
 from mats_core.model.facts import read_model_facts
+from mats_core.scoring import score
 from mats_core.scoring.sureness import LABELS_RIGHT
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.made.trust import is_right
@@ -28,6 +29,8 @@ from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render
 from pipelines import run_calibrate, run_caption
 from pipelines.archive.caption import caption_job
+from pipelines.calibrate import judging
+from pipelines.calibrate.run import LONG
 from pipelines.settings.archive import CaptionSettings
 from pipelines.settings.evaluate import CalibrateSettings
 
@@ -194,18 +197,24 @@ def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
             text = loaded.answer((clip, SAMPLE_RATE), task)
             end = str(11 * at + len(clip) / SAMPLE_RATE).replace(".", ",")
             lines.append(f"{tmp_path / 'long.wav'};{task};{11 * at};{end};{'ja' if (at + turn) % 3 else 'nein'};{text}")
+    short = sorted(sounds.iterdir())[0]
+    lines += [f"{short};caption;;;ja;{loaded.answer(str(short))}", f"{tmp_path / 'long.wav'};caption;;;ja;"]
     (tmp_path / "judged.csv").write_text("\n".join(lines) + "\n")
     heard: list[tuple[float, float | None]] = []
+    probed: list[str] = []
     decoder = sources.warm_decoder()
 
     class Recorded:
-        probe_many = decoder.probe_many
+        def probe_many(self, uris: list[str]) -> Any:
+            probed.extend(uris)
+            return decoder.probe_many(uris)
 
         def decode_many(self, asked: list[Any], rate: int) -> Any:
-            heard.extend((each.start_s, each.duration_s) for each in asked)
+            heard.extend((each.start_s, each.duration_s) for each in asked if each.uri.endswith("long.wav"))
             return decoder.decode_many(asked, rate)
 
     monkeypatch.setattr(sources, "warm_decoder", Recorded)
+    monkeypatch.setattr(sandbox, "warm_decoder", Recorded)
     said: list[str] = []
     told: list[tuple[int, int]] = []
     result = run_calibrate(
@@ -213,11 +222,12 @@ def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
         lambda done, of: told.append((done, of)),
         said.append,
     )
-    assert result.judged == 2 * PARTS and not result.left_out
+    assert result.judged == 2 * PARTS + 1 and result.left_out == {LONG: 1}
+    assert len(probed) == PARTS + 2, "a header is read once for each sound that is asked about"
     assert [start for start, _ in heard] == [11.0 * at for at in range(PARTS)]
     assert [length for _, length in heard] == pytest.approx([len(clip) / SAMPLE_RATE for clip in clips])
-    assert said == ["24 judged answers about 1 files: the model hears and answers each again"]
-    assert told == sorted(told) and told[-1] == (24, 24)
+    assert said == ["26 judged answers about 2 files: the model hears and answers each again"]
+    assert told == sorted(told) and told[-1] == (26, 26)
 
 
 def test_a_data_set_is_judged_as_an_evaluation_does_with_the_models_own_encoder(
@@ -231,10 +241,17 @@ def test_a_data_set_is_judged_as_an_evaluation_does_with_the_models_own_encoder(
 
     monkeypatch.setattr("mats_core.encoders.load.load_encoder", load)
     monkeypatch.setattr("mats_core.model.model.load_encoder", load)
+    embedded: list[np.ndarray] = []
+
+    def scored(*given: Any, embed_text: Any, **named: Any) -> Any:
+        embedded.append(embed_text(["rain"]))
+        return score(*given, embed_text=embed_text, **named)
+
+    monkeypatch.setattr(judging, "score", scored)
     result = run_calibrate(
         model=model, overwrite=True, data="soundworld_labels", root=str(tmp_path), limit=24, device="cpu"
     )
-    assert len(loads) == 1
+    assert len(loads) == 1 and [each.shape for each in embedded] == [(1, 128)]
     assert result.judged == 24 and result.fitted.calibration.judged_by == LABELS_RIGHT
 
 

@@ -32,7 +32,7 @@ def test_csv_tells_the_line_a_record_begins_in(tmp_path: Path) -> None:
 
 def test_csv_may_separate_its_fields_otherwise(tmp_path: Path) -> None:
     path = tmp_path / "some.csv"
-    path.write_text("caption;output\nRain, and wind;yes\n")
+    path.write_text(" caption ; output\nRain, and wind;yes\n")
     assert [(record["caption"], record["output"]) for record in read(path)[0]] == [("Rain, and wind", "yes")]
 
 

@@ -29,9 +29,14 @@ def test_every_format_gives_its_schema_and_rows(tmp_path: Path, ending: str) -> 
     assert pa.Table.from_batches(batches).to_pylist() == [{"uri": "a", "take": "1"}, {"uri": "b", "take": "2"}]
 
 
+@pytest.mark.parametrize("name", ["uri", " uri "])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_a_list_may_separate_its_fields_otherwise(tmp_path: Path, separator: str) -> None:
-    lines = (("uri", '"title, long"'), ("a.wav", '"Rain; wind | sea, all"'))
+def test_a_list_may_separate_its_fields_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separator: str, name: str
+) -> None:
+    if name != "uri":
+        monkeypatch.setattr(lists, "_SMALL", 1)  # as a stream
+    lines = ((name, '"title, long"'), ("a.wav", '"Rain; wind | sea, all"'))
     (tmp_path / "list.csv").write_text("\ufeff" + "\n".join(separator.join(line) for line in lines), encoding="utf-8")
     _, batches = read_table(str(tmp_path / "list.csv"))
     found = [row for batch in batches for row in batch.to_pylist()]

@@ -70,7 +70,7 @@ def test_what_was_put_right_is_asked_of_its_stretch_alone(
     }
     assert (listed["start_s"].to_pylist(), listed["end_s"].to_pylist()) == ([60.0], [120.0])
     told = pq.read_table(tmp_path / "eval" / "predictions" / "run.parquet").to_pylist()
-    assert {row["start_s"] for row in told} == {60.0}
+    assert {(row["start_s"], row["end_s"], row["only_channel"]) for row in told} == {(60.0, 120.0, None)}
     assert shown and all(case["parts"][0]["start"] == 60.0 for case in shown), "the page plays it too"
 
 
@@ -93,14 +93,21 @@ def test_each_channel_that_was_put_right_is_asked_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, embedded: bool
 ) -> None:
     model = install(StandIn(lambda row: f"Of channel {row.get('only_channel')}."), monkeypatch)
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(page, "add_media", lambda cases, *_: shown.extend(cases))
     run = put_right(tmp_path, [("caption", "Rain."), *([("cla_label", "rain")] if embedded else [])])
     for channel in (0, 1):
         row = {"row_id": 7 + channel, "uri": str(tmp_path / "long.wav"), "start_s": 60.0, "decoded_s": 60.0}
         of = {"task": "caption", "text": "A dog.", "only_channel": channel}
         Corrections(run).correct({**row, **of}, 0, "Ann", {"mark": "right"})
-    done = evaluate(run, tmp_path / "eval", benchmarks="corrections" + ",corrections_labels" * embedded)
+    names = "corrections" + ",corrections_labels" * embedded
+    done = evaluate(run, tmp_path / "eval", benchmarks=names, players=8)
     listed = pq.read_table(tmp_path / "eval" / ("sounds.parquet" if embedded else "asked.parquet"))
     assert listed["only_channel"].to_pylist() == [None, 0, 1]
+    told = pq.read_table(tmp_path / "eval" / "predictions" / "run.parquet")
+    assert told["only_channel"].to_pylist() == [None, 0, 1, *([None] if embedded else [])]
+    played = {case["item"].item_id: part["only_channel"] for case in shown for part in case["parts"]}
+    assert played == {"0": None, "7": 0, "8": 1, **({"1": None} if embedded else {})}
     if embedded:
         assert len(model.heard) == 3
     else:

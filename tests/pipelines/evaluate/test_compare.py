@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from pipelines.evaluate.compare import figures, model_of
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.evaluate import compare
+from pipelines.evaluate.compare import CAPTION_KEY, EVALUATION_KEY, compare_answers, figures, model_of
 
 
 def test_a_run_is_told_by_its_model_and_its_figures(tmp_path: Path) -> None:
@@ -22,3 +28,24 @@ def test_a_run_is_told_by_its_model_and_its_figures(tmp_path: Path) -> None:
     assert figures(str(evaluation)) == {"clotho_v2/cider_d": 0.5, "clotho_v2/spider": None}
     (captions / "_run.json").write_text("no json")
     assert (model_of(str(captions)), figures(str(captions))) == ("", {})
+
+
+@pytest.mark.parametrize("key", [CAPTION_KEY, EVALUATION_KEY])
+def test_the_page_plays_the_channel_that_was_asked_about(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: tuple[str, ...]
+) -> None:
+    folder = "answers" if key == CAPTION_KEY else "predictions"
+    for run, text in (("old", "Rain."), ("new", "A dog.")):
+        rows = [
+            {**dict.fromkeys(key, str(at)), "uri": "/a.wav", "text": text, "start_s": 60.0, "only_channel": channel}
+            for at, channel in enumerate((0, 1, None))
+        ]
+        (tmp_path / run / folder).mkdir(parents=True)
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / run / folder / "part-0.parquet")
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(compare, "add_media", lambda cases, *_: shown.extend(cases))
+    compare_answers(tmp_path / "old", tmp_path / "new", tmp_path / "page.html", device="cpu")
+    parts = {case["key"][0]: case["parts"] for case in shown}
+    assert parts == {
+        str(at): [{"start": 60.0, "length": None, "only_channel": channel}] for at, channel in enumerate((0, 1, None))
+    }

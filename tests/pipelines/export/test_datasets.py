@@ -126,6 +126,10 @@ def test_a_row_of_one_channel_or_of_a_parquet_file_is_handed_on_as_it_was_heard(
         sounds = [tar.extractfile(name).read() for name in tar.getnames() if name.endswith("flac")]  # type: ignore[union-attr]
     for heard, wanted in zip(sounds, (right, left), strict=True):
         np.testing.assert_array_equal(soundfile.read(io.BytesIO(heard), dtype="int16")[0], wanted)
+    some = write_answers(tmp_path / "some", answer_rows(uris, ["a", "b"], only_channel=[None, 0]))
+    run_export(run=some, output=tmp_path / "hf", to="hf")
+    told = pq.read_table(tmp_path / "hf" / "data" / "train-00000.parquet")["only_channel"]
+    assert (told.type, told.to_pylist()) == (pa.int64(), [None, 0])
     run_export(run=run, output=tmp_path / "whole", to="webdataset", per="file")
     with tarfile.open(tmp_path / "whole" / "shard-000000.tar") as tar:
         whole = [tar.extractfile(name).read() for name in tar.getnames() if name.endswith("wav")]  # type: ignore[union-attr]

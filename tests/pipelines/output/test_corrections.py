@@ -191,6 +191,16 @@ def test_of_a_row_without_an_id_the_channel_counts_too_and_older_corrections_tel
     pq.write_table(pq.read_table(file).drop_columns(["only_channel"]), file)
     (older,) = read_corrections(str(tmp_path)).values()
     assert older == dataclasses.replace(made, only_channel=None)
+    with_id = dataclasses.replace(older, chunk_id="c3")
+    assert with_id.belongs_to({**left, "chunk_id": "c3"}) and not with_id.belongs_to({**left, "chunk_id": "c4"})
+
+
+@pytest.mark.parametrize("channel", [0, 1, None])
+def test_a_table_shows_what_was_said_of_its_channel(tmp_path: Path, channel: int | None) -> None:
+    Corrections(str(tmp_path)).correct(row(chunk_id=None, only_channel=0), 0, "Ann", {"text": "A cat."})
+    rows = pa.table({name: [value] for name, value in row(only_channel=channel).items()})
+    told = corrected(rows, read_corrections(str(tmp_path)))["text"].to_pylist()
+    assert told == ["A cat." if channel == 0 else "A dog."]
 
 
 def test_a_mark_is_of_its_text_and_of_who_gave_it(tmp_path: Path) -> None:
@@ -240,6 +250,18 @@ def test_what_is_known_to_be_right_becomes_records(tmp_path: Path) -> None:
         ("A dog.", "caption", "", "A dog."),
         ("A cat.", "QA", "Is there a dog?", "no"),  # of the sound whose caption is known; the other is not
     ]
+
+
+@pytest.mark.parametrize("other", [{"only_channel": 1}, {"decoded_s": 2.5}])
+def test_a_caption_is_of_its_channel_and_of_its_stretch(tmp_path: Path, other: dict[str, Any]) -> None:
+    """What it says of one of them is no caption of another that begins at the same moment of the file."""
+    heard = {"uri": "/a.wav", "only_channel": 0}
+    asked = {"task": "QA", "question": "Is there a dog?", "text": "yes"}
+    said = Corrections(str(tmp_path))
+    for number, facts in enumerate((heard, heard | asked, heard | asked | other)):
+        said.correct(row(number, **facts), 0, "Ann", {"mark": "right"})
+    told = [(each["caption"], each["task"]) for each in corrected_records(str(tmp_path))]
+    assert told == [("A dog.", "caption"), ("A dog.", "QA")]
 
 
 def test_what_was_said_goes_along_with_its_rows(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_files_that_are_none(tmp_path: Path, name: str, data: bytes, why: str) -
         read_judged(str(tmp_path / "absent.csv"))
 
 
-@pytest.mark.parametrize("name", ["URI", "uri", '"Uri"'])
+@pytest.mark.parametrize("name", ["URI", "uri", '"Uri"', " uri "])
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_the_separator_is_the_one_that_the_column_asked_for_stands_between(
     tmp_path: Path, name: str, separator: str
@@ -124,6 +124,16 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path) -> None:
         rows = read_judged(str(tmp_path / name), ("uri",))
         assert [row["uri"] for row in rows] == ["/a.wav", "/b.wav"]
         assert judged(said_in(rows)) == [True, False], name
+
+
+def test_of_a_parquet_file_no_more_is_read_than_is_used(tmp_path: Path) -> None:
+    columns = {" URI": ["/a.wav"], "Correct": [True], "embedding": [[0.5]], "Only_Channel": [1]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    (row,) = read_judged(str(tmp_path / "a.parquet"), ("uri",))
+    assert row == {"uri": "/a.wav", "correct": True, "only_channel": 1, ROW: 1}
+    pq.write_table(pa.table({"file": ["/a.wav"]}), tmp_path / "b.parquet")
+    with pytest.raises(SettingsError, match="has no column uri"):
+        read_judged(str(tmp_path / "b.parquet"), ("uri",))
 
 
 def test_the_columns_for_judgements_are_read_under_both_names() -> None:

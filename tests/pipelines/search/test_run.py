@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
 import torch
@@ -104,6 +105,22 @@ def test_what_was_put_right_is_what_is_searched_and_shown(tmp_path: Path) -> Non
     opened.take_captions(str(run))
     assert opened.captions is not None
     assert opened.captions.to_pylist()[2:4] == ["dogs bark while it rains", "a kettle whistles"]
+
+
+def test_captions_of_another_run_are_of_the_channel_that_was_heard(tmp_path: Path) -> None:
+    """Both channels of a file begin at one moment; what was put right of one, before rows had ids, is of that one."""
+    vectors = windows_of(unit_vectors(4))
+    both = {"uri": ["/sounds/0.wav"] * 2, "start_s": [0.0] * 2, "only_channel": [0, 1]}
+    sounds, rows = (chunk_rows(vectors, answers=answers) for answers in (False, True))
+    for name, values in both.items():
+        sounds, rows = (with_column(each, name, values, pa.array(values).type) for each in (sounds, rows))
+    run = write_run(tmp_path / "run", rows.take([1, 0]), job="caption")
+    row = rows.slice(1, 1).to_pylist()[0]
+    Corrections(str(run)).correct({**row, "chunk_id": None}, 0, "Ann", {"text": "a kettle whistles"})
+    opened = open_run(str(write_run(tmp_path / "sounds", sounds)))
+    opened.take_captions(str(run))
+    assert opened.captions is not None
+    assert opened.captions.to_pylist() == [CAPTIONS[0], "a kettle whistles"]
 
 
 def test_sounds_that_are_all_alike_are_searched_and_that_is_said(tmp_path: Path) -> None:
