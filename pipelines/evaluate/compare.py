@@ -207,11 +207,14 @@ def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str)
 def _check_table(uri: str) -> None:
     """Raise SettingsError where another file has the name of the table."""
     try:
-        names = parquet.schema(uri).names if storage.exists(uri) else None
+        if not storage.exists(uri):
+            return
+        with parquet.opened(uri) as file:
+            names = file.metadata.schema.names  # its own: the folder is whoever's
     except storage.StorageError:
         names = []
     ours = [[*key, *TABLE, *more] for key in (CAPTION_KEY, EVALUATION_KEY) for more in ((), SURE)]
-    if names is not None and names not in ours:
+    if names not in ours:
         problem = f"the table would replace {storage.public_uri(uri)}, which is not of `mats compare`"
         raise SettingsError("out", problem, "choose another name for the page")
 

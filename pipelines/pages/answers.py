@@ -69,7 +69,7 @@ class Answers:
 
     def __init__(self, folder: str, pruned: Ranges = (), said: Mapping[int, Correction] | None = None) -> None:
         tables = [
-            parquet.with_partition(pa.Table.from_batches([batch]), info.uri)
+            pa.Table.from_batches([batch])
             for info in generations.files(folder)
             for batch in parquet.batches(info.uri, 8192, COLUMNS)
         ]
