@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobs.terminal.options import settings_command
+from mats_core.errors import counted
 from mats_core.storage.uris import public_uri
 from pipelines.settings.search import SearchSettings
 

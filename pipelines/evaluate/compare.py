@@ -69,14 +69,16 @@ def compare_answers(
     allow_parts: Sequence[str] = (),
     top: int = 100,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
 
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
-    written at `out`, or a table that is none of this command's is beside it.
+    written at `out`, or it would replace a file that is no page of MATS (unless `overwrite`), or a table that is none
+    of this command's is beside it.
     """
     run_a, run_b, out, model = uri_text(run_a), uri_text(run_b), uri_text(out), uri_text(model)
-    check_page(out)
+    check_page(out, overwrite)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)
     facts = read_model_facts(model, allow_parts)

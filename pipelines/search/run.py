@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.spread import LEAST_ROWS, ROWS_ALIKE
 from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
@@ -66,6 +66,10 @@ class SearchResult:
 @by_name(SearchSettings)
 def run_search(settings: SearchSettings, progress: Callable[[Progress], None] | None = None) -> SearchResult:
     """Find windows of `settings.run`; builds or extends its index first. Raises SettingsError."""
+    if settings.page is not None:
+        from pipelines.pages.render import check_page
+
+        check_page(settings.page, settings.overwrite, "page")
     opened = open_run(settings.run, settings.address, progress)
     if settings.answers is not None:
         opened.take_captions(settings.answers)
@@ -95,8 +99,8 @@ class OpenRun:
         self.index = Index(run, found.standing)
         self.notes: list[str] = []
         if found.lacking:
-            parts = f"{len(found.lacking)} part files of {storage.public_uri(run)} are not in its index"
-            self.notes.append(f"{parts}, and were not searched: {found.why}")
+            parts = f"{counted(len(found.lacking), 'part file')} of {storage.public_uri(run)}"
+            self.notes.append(f"{parts} not in its index, and so not searched: {found.why}")
         alike = float(np.square(self.index.mean, dtype=np.float64).sum())
         if self.index.windows >= LEAST_ROWS and alike >= ROWS_ALIKE:
             self.notes.append(f"the windows' vectors are all alike (mean cosine {alike:.4f}): a search tells nothing")
@@ -175,9 +179,7 @@ def open_run(run: str, address: str | None = None, progress: Callable[[Progress]
     return OpenRun(run, found, str(told.get("encoder_fingerprint") or ""), str(model))
 
 
-def find(
-    settings: SearchSettings, opened: OpenRun, asker: Asker, rows: np.ndarray | None
-) -> list[dict[str, Any]]:
+def find(settings: SearchSettings, opened: OpenRun, asker: Asker, rows: np.ndarray | None) -> list[dict[str, Any]]:
     """The windows that are nearest to what is asked, of these rows (`OpenRun.allowed`)."""
     index = opened.index
     allowed = None if rows is None else index.windows_of(rows)
@@ -200,11 +202,11 @@ def find(
     chosen = list(places)[: settings.most]
     cosine = [known[each] for each in chosen]
     best = len(rankings) / (JOINED_AT + 1)
-    scores = cosine if settings.by == "sound" else [places[each] / best for each in chosen]
+    sorted_by = cosine if settings.by == "sound" else [places[each] / best for each in chosen]
     heard = set() if settings.by == "words" else set(ranked.tolist())
     said = set() if settings.by == "sound" else set(of_words)
     by = ["both" if each in heard and each in said else "words" if each in said else "sound" for each in chosen]
-    return opened.described(np.array(chosen, np.int64), scores, by, cosine)
+    return opened.described(np.array(chosen, np.int64), sorted_by, by, cosine)
 
 
 def query_vector(settings: SearchSettings, index: Index, asker: Asker, allowed: np.ndarray | None) -> np.ndarray:

@@ -88,7 +88,8 @@ class Question(BaseModel, extra="forbid"):
 
 
 def described(number: int, served: Served, row: dict[str, Any], window: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A row as the API tells it: as it counts now. `answer` and, with its details, `answer_segments` are the model's."""
+    """A row as the API tells it: as it counts now. The model's own are `answer` and, where it has its details,
+    `answer_segments`."""
     newest = served.corrections.newest(row["row_id"])
     said = newest if newest is not None and newest.says_something and newest.belongs_to(row) else None
     where = f"{number}/{row['row_id']}"

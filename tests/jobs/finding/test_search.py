@@ -26,6 +26,16 @@ def test_the_command_prints_windows(tmp_path: Path) -> None:
     assert "nothing of 0 windows" in none.stdout
 
 
+def test_a_page_replaces_no_file_of_another_unless_it_is_told_to(tmp_path: Path) -> None:
+    run, page = write_run(tmp_path / "run", chunk_rows(windows_of(unit_vectors(4)))), tmp_path / "page.html"
+    page.write_text("my letters")
+    words = ["-q", "search", str(run), "--novel", "--page", str(page)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "page: " in done.output and "--overwrite" in done.output
+    assert page.read_text() == "my letters" and not (run / "_state" / "index").exists(), "before any work"
+    assert [CliRunner().invoke(app, [*words, *more]).exit_code for more in (["--overwrite"], [])] == [0, 0]
+
+
 def test_the_number_that_is_shown_first_is_the_one_that_sorts(capsys: pytest.CaptureFixture[str]) -> None:
     """Words and sound together are sorted by their places: the cosine stands beside."""
     hit = {"uri": "/a.wav", "start_s": 0.0, "end_s": 5.0, "by": "both", "caption": "a dog", "row_id": 0}

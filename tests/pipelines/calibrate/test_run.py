@@ -213,7 +213,7 @@ def test_of_a_long_file_the_judged_stretches_alone_are_heard_once_each(
     assert result.judged == 2 * PARTS and not result.left_out
     assert [start for start, _ in heard] == [11.0 * at for at in range(PARTS)]
     assert [length for _, length in heard] == pytest.approx([len(clip) / SAMPLE_RATE for clip in clips])
-    assert said == ["24 judged answers about 1 files: the model hears and answers each again"]
+    assert said == ["24 judged answers about 1 file: the model hears and answers each again"]
     assert told == sorted(told) and told[-1] == (24, 24)
 
 
@@ -242,7 +242,7 @@ def test_the_command_says_what_it_does_and_what_came_of_it(model: Path, judged: 
     for words in (
         "32 judged answers about 31 files",
         "asking: ",
-        "1 judged clips are left out: not judged",
+        "1 judged clip left out: not judged",
         "right: a person",
     ):
         assert words in done.output, words
