@@ -197,12 +197,13 @@ def find(settings: SearchSettings, opened: OpenRun, asker: Asker, rows: np.ndarr
     ranked, cosines = windows[0][windows[0] >= 0], scores[0][windows[0] >= 0]
     known = dict(zip(ranked.tolist(), cosines.tolist(), strict=True))
     of_words = _best_windows(index, by_words, vector, known)
-    rankings = {"both": [ranked.tolist(), of_words], "sound": [ranked.tolist()], "words": [of_words]}[settings.by]
+    by_sound = text is None  # also where there are no words, or no captions
+    rankings = [of_words] if settings.by == "words" else [ranked.tolist()] + ([] if by_sound else [of_words])
     places = joined(rankings)
     chosen = list(places)[: settings.most]
     cosine = [known[each] for each in chosen]
     best = len(rankings) / (JOINED_AT + 1)
-    sorted_by = cosine if settings.by == "sound" else [places[each] / best for each in chosen]
+    sorted_by = cosine if by_sound else [places[each] / best for each in chosen]
     heard = set() if settings.by == "words" else set(ranked.tolist())
     said = set() if settings.by == "sound" else set(of_words)
     by = ["both" if each in heard and each in said else "words" if each in said else "sound" for each in chosen]

@@ -26,6 +26,7 @@ def test_the_command_prints_windows(tmp_path: Path) -> None:
     assert "nothing of 0 windows" in none.stdout
 
 
+@pytest.mark.processes
 def test_a_page_replaces_no_file_of_another_unless_it_is_told_to(tmp_path: Path) -> None:
     run, page = write_run(tmp_path / "run", chunk_rows(windows_of(unit_vectors(4)))), tmp_path / "page.html"
     page.write_text("my letters")
