@@ -9,6 +9,7 @@ import typer
 
 from jobs.terminal.commands import EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS
 from jobs.terminal.options import settings_command
+from mats_core.errors import counted
 from mats_core.storage.uris import public_uri
 from pipelines.settings.archive import CaptionSettings, EmbedSettings, RunSettings, ScanSettings
 from pipelines.settings.compact import CompactSettings
@@ -70,11 +71,11 @@ def scan(settings: ScanSettings) -> int:
     skipped = f"skipped: {skipped_endings(added.skipped)}\n" if added.skipped else ""
     rate = (added.files + result.known_files) / max(1e-9, result.wall_s)
     typer.echo(
-        f"{added.files} files new ({result.known_files} known), {added.chunks} chunks, "
+        f"{counted(added.files, 'file')} new ({result.known_files} known), {counted(added.chunks, 'chunk')}, "
         f"{added.seconds / 3600:.2f} h, {added.bytes / 1e6:.1f} MB\n"
         f"formats: {_counts(added.formats)}\nerrors: {_counts(added.errors)}\n{skipped}"
         f"time: {result.wall_s:.1f} s, {rate:.0f} files/s\n"
-        f"manifest: {public_uri(result.manifest)} ({result.total_rows} rows)"
+        f"manifest: {public_uri(result.manifest)} ({counted(result.total_rows, 'row')})"
     )
     return 0
 
@@ -139,16 +140,16 @@ def print_estimate(found: Estimate) -> int:
     seen = found.seen
     rows: list[tuple[str, Any]] = [
         ("files", f"{seen.files} new" + (f", {found.known_files} known to OUTPUT" if found.known_files else "")),
-        ("audio", f"{seen.seconds / 3600:.2f} h in {seen.chunks} chunks, {seen.bytes / 1e6:.1f} MB"),
+        ("audio", f"{seen.seconds / 3600:.2f} h in {counted(seen.chunks, 'chunk')}, {seen.bytes / 1e6:.1f} MB"),
         ("formats", _counts(seen.formats)),
         ("errors", _counts(seen.errors)),
         *([("skipped", skipped_endings(seen.skipped))] if seen.skipped else []),
-        ("to do", f"{found.rows} clips" + (f", {found.done} are done" if found.done else "")),
+        ("to do", counted(found.rows, "clip") + (f", {found.done} are done" if found.done else "")),
     ]
     rows += _memory(found)
     if found.per_row_s is not None and found.wall_s is not None and found.core_hours is not None:
         decode_ms, model_ms = (found.per_row_s[stage] * 1000 for stage in ("decode", "model"))
-        sample = f"{found.sample_rows} clips, {duration(found.sample_audio_s)} of audio"
+        sample = f"{counted(found.sample_rows, 'clip')}, {duration(found.sample_audio_s)} of audio"
         rows.append(("sample", f"{sample}: decode {decode_ms:.0f} ms and model {model_ms:.0f} ms a clip"))
         devices = f"{found.gpus} GPUs" if found.gpus else f"{found.cores} cores"
         machine = f"on this machine ({devices}, {found.actors} model processes)"

@@ -14,9 +14,9 @@ import typer
 
 from jobs.terminal.commands import EXIT_GATE_CLOSED, EXIT_INTERRUPTED, EXIT_TOO_MANY_ERRORS, command
 from jobs.terminal.options import settings_command
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.storage.uris import public_uri
-from pipelines.settings.base import ALLOW_PARTS
+from pipelines.settings.base import ALLOW_PARTS, OVERWRITE
 from pipelines.settings.evaluate import CalibrateSettings, EvaluateSettings
 
 app = typer.Typer()
@@ -32,13 +32,14 @@ def report(
         "200", metavar="N|all", help="Files with a picture and a player; the search has every file in any case."
     ),
     truth: str | None = typer.Option(None, help="JSON lines of what is true, a file each."),
+    overwrite: bool = typer.Option(False, "--overwrite", help=OVERWRITE),
 ) -> int:
     """Write a run as a self-contained HTML page: every answer to find, many of them to see and hear."""
     from pipelines.pages.report import write_report
 
     if files != "all" and not (files.isdecimal() and int(files) > 0):
         raise SettingsError("files", f'"{files}" is no number of files', 'give a whole number from 1 on, or "all"')
-    page = write_report(run, out, truth, max_files=None if files == "all" else int(files))
+    page = write_report(run, out, truth, max_files=None if files == "all" else int(files), overwrite=overwrite)
     more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
     typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
     return 0
@@ -58,9 +59,9 @@ def calibrate(settings: CalibrateSettings) -> int:
             say=lambda what: display.show(what, None, None, ""),
         )
     for why, count in result.left_out.most_common():
-        typer.echo(f"mats: {count} judged clips are left out: {why}", err=True)
+        typer.echo(f"mats: {counted(count, 'judged clip')} left out: {why}", err=True)
     if result.judged < ENOUGH:
-        typer.echo(f"mats: {result.judged} judged answers are few, and so the figures are rough", err=True)
+        typer.echo(f"mats: only {counted(result.judged, 'judged answer')}, and so the figures are rough", err=True)
     typer.echo(f"{result.table}\n\nright: {result.fitted.calibration.judged_by}\n{result.where}")
     return 0
 
@@ -168,7 +169,7 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         if result.data.shortfall:
             say(f"NOT ALL OF {result.data.name}: {result.data.shortfall}", soft_wrap=True)
     if done.failed:
-        console.print(f"{done.failed} of {done.rows} answers failed", markup=False)
+        console.print(f"{done.failed} of {counted(done.rows, 'answer')} failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):
         where = public_uri(storage.join(settings.out, result.judge_file))
         say(f"{result.data.name}: for its judge, {where}", soft_wrap=True)
@@ -204,11 +205,14 @@ def compare(
     top: int = typer.Option(100, min=1, help="Changes on the page, largest first."),
     device: str = typer.Option("auto", help="auto, cpu, cuda."),
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
+    overwrite: bool = typer.Option(False, "--overwrite", help=OVERWRITE),
 ) -> int:
     """Which answers changed between two runs, and by how much, as a page with players."""
     from pipelines.evaluate.compare import compare_answers
 
-    found = compare_answers(run_a, run_b, out, model=model, allow_parts=allow_parts or (), top=top, device=device)
+    found = compare_answers(
+        run_a, run_b, out, model=model, allow_parts=allow_parts or (), top=top, device=device, overwrite=overwrite
+    )
     for side, run, asked in zip("AB", (run_a, run_b), found.models, strict=True):
         typer.echo(f"{side}: {public_uri(run)}" + (f", model {asked}" if asked else ""))
     for name, a, b in found.metrics:
@@ -216,7 +220,7 @@ def compare(
         change = "" if a is None or b is None else f"  {b - a:+.4f}"
         typer.echo(f"{name:36} {values[0]:>8} {values[1]:>8}{change}")
     typer.echo(
-        f"{found.rows} answers in both: {found.same} the same, {found.changed} changed; "
+        f"{counted(found.rows, 'answer')} in both: {found.same} the same, {found.changed} changed; "
         f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"
     )
     if found.changed:
@@ -226,7 +230,7 @@ def compare(
         )
     if found.sure is not None:
         a, b, count = found.sure
-        typer.echo(f"confidence: {a:.1%} on average in A, {b:.1%} in B ({count} answers)")
+        typer.echo(f"confidence: {a:.1%} on average in A, {b:.1%} in B ({counted(count, 'answer')})")
     typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
     return 0
 
@@ -254,7 +258,7 @@ def show(
     from pipelines.pages.render import check_page
 
     if out:
-        check_page(out)
+        check_page(out, overwrite=True)
     past = _history(url)
     accepted, pinned = past.accepted(), past.pinned()
     rows = [row for row in past.runs() if row["cell"] == cell]

@@ -9,6 +9,7 @@ import typer
 
 from jobs.terminal.commands import EXIT_INTERRUPTED
 from jobs.terminal.options import settings_command
+from mats_core.errors import counted
 from mats_core.storage.uris import public_uri
 from pipelines.settings.corpus import CorpusSettings
 from pipelines.settings.text import BuildMemorySettings, EmbedTextSettings, NoiseSettings
@@ -144,7 +145,7 @@ def print_embedded(result: EmbedTextResult) -> None:
     run = result.run
     problems = ", ".join(f"{name} {count}" for name, count in sorted(run["problems"].items()))
     rows = [
-        ("records", f"{run['records']} in {run['files']} files"),
+        ("records", f"{run['records']} in {counted(run['files'], 'file')}"),
         ("unusable", f"{run['bad']}: {problems}; lines in _corpora.json" if run["bad"] else "none"),
         ("captions", f"{run['captions']} distinct"),
         ("time", duration(run["wall_s"])),

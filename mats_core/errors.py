@@ -25,6 +25,11 @@ class SettingsError(ValueError):
         return (type(self), (self.setting, self.problem, self.remedy))
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of what, for messages: "1 row", "2 rows", "12,000 judged clips"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of what an error says, cut to `most` characters; its type's name where it says nothing."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

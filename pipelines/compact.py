@@ -139,10 +139,9 @@ def read_part(uri: str) -> Part:
     try:
         with parquet.opened(uri) as file:
             at = file.metadata.schema.names.index("row_id")
-            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
             firsts = [group.column(at).statistics.min for group in groups if group.num_rows]
-            schema = parquet.with_partition(file.schema_arrow.empty_table(), uri).schema
-            return Part(min(firsts, default=0), uri, file.metadata.num_rows, schema)
+            return Part(min(firsts, default=0), uri, file.metadata.num_rows, file.schema_arrow)
     except (parquet.NotParquet, ValueError, AttributeError) as error:  # no Parquet, no row_id, no statistics
         problem = f"{storage.public_uri(uri)} is no whole part of a run ({first_line(error)})"
         raise SettingsError("input", problem, "move it away, and run the same command as before again") from None
@@ -154,7 +153,7 @@ def _count_values(parts: list[Part], column: str | None, pruned: Ranges) -> dict
         return {"": sum(part.rows for part in parts) - sum(last - first + 1 for first, last in pruned)}
     counts: Counter[str] = Counter()
     for part in parts:
-        schema = parquet.schema(part.uri)
+        schema = part.schema
         plain = [each.name for each in schema if _makes_folders(each.type) and each.name != "row_id"]
         if column not in plain:
             problem = f'there is no column "{column}" to make folders by'
@@ -195,11 +194,6 @@ def _partition_folder(column: str, value: Any) -> str:
     return f"{column.replace('%', '%25').replace('/', '%2F').replace('=', '%3D')}={text}"
 
 
-def read_rows(uri: str) -> pa.Table:
-    """All rows of a part, with the column that its folder is named by."""
-    return parquet.with_partition(parquet.read(uri), uri)
-
-
 def in_order(parts: list[Part], pruned: Ranges) -> Iterator[pa.Table]:
     """All rows but the pruned in order of row_id. Holds the rows of parts that overlap, no more."""
     waiting: pa.Table | None = None
@@ -207,7 +201,7 @@ def in_order(parts: list[Part], pruned: Ranges) -> Iterator[pa.Table]:
     # note: parts of an older version lack newer columns, which are null in their rows
     whole = pa.unify_schemas([part.schema.remove_metadata() for part in parts]) if parts else pa.schema([])
     for index, part in enumerate(parts):
-        table = pa.concat_tables([whole.empty_table(), read_rows(part.uri)], promote_options="default")
+        table = pa.concat_tables([whole.empty_table(), parquet.read(part.uri)], promote_options="default")
         waiting = table if waiting is None else pa.concat_tables([waiting, table])
         waiting = waiting.sort_by("row_id")
         ids = waiting["row_id"].to_numpy()

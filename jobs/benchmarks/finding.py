@@ -145,7 +145,8 @@ class _Ways:
         self.opened.there = allowed
         for name, given in self.own.items():
             settings = SearchSettings(run=self.opened.run, query=words, most=100, **given)  # type: ignore[arg-type]
-            found[name] = np.array([hit["row_id"] for hit in find(settings, self.opened, self.asker)], np.int64)
+            hits = find(settings, self.opened, self.asker, allowed)
+            found[name] = np.array([hit["row_id"] for hit in hits], np.int64)
         return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from jobs.terminal.options import settings_command
+from mats_core.errors import counted
 from mats_core.storage.uris import public_uri
 from pipelines.settings.export import SampleSettings
 
@@ -19,8 +20,8 @@ def sample(settings: SampleSettings) -> int:
     found = run_sample(settings)
     if settings.judge is None:
         how = f"in {found.strata} strata by confidence" if found.by_confidence else "at random: they have no confidence"
-        failed = f"; {found.failed:,} rows have none" if found.failed else ""
-        typer.echo(f"{found.drawn:,} of {found.rows:,} answers to {public_uri(found.output)}, {how}{failed}")
+        failed = f"; {counted(found.failed, 'row')} without one" if found.failed else ""
+        typer.echo(f"{found.drawn:,} of {counted(found.rows, 'answer')} to {public_uri(found.output)}, {how}{failed}")
         typer.echo('next    write yes or no into the column "correct", then')
         typer.echo(f"        mats sample {public_uri(settings.run)} --judge {public_uri(found.output)}")
         return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from jobs.terminal.options import settings_command
+from mats_core.errors import counted
 from mats_core.storage.uris import public_uri
 from pipelines.settings.search import SearchSettings
 
@@ -46,15 +47,19 @@ def print_hits(result: SearchResult) -> None:
     from pipelines.pages.render import at_time
 
     if not result.hits:
-        typer.echo(f"nothing of {result.windows} windows")
+        typer.echo(f"nothing of {counted(result.windows, 'window')}")
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (("score", "right"), ("by", "left"), ("at", "right"), ("file", "left"), ("caption", "left")):
+    placed = any(hit["cosine"] not in (None, hit["score"]) for hit in result.hits)  # else the score is the cosine
+    sides = {"score": "right"} | ({"cosine": "right"} if placed else {})
+    sides |= {"by": "left", "at": "right", "file": "left", "caption": "left"}
+    for name, side in sides.items():
         table.add_column(name, justify=side, overflow="fold")  # type: ignore[arg-type]
     for hit in result.hits:
         at = f"{at_time(hit['start_s'])}–{at_time(hit['end_s'])}"
         name = printable_path(path_text(hit["uri"]))
-        table.add_row(f"{hit['score']:.3f}", hit["by"], at, name, " ".join((hit["caption"] or "").split()))
+        numbers = [f"{hit[each]:.3f}" for each in ("score", "cosine") if each in sides]
+        table.add_row(*numbers, hit["by"], at, name, " ".join((hit["caption"] or "").split()))
     console = wide_console()
     console.print(table)
-    console.print(f"{len(result.hits)} of {result.windows} windows, {1000 * result.query_s:.0f} ms")
+    console.print(f"{len(result.hits)} of {counted(result.windows, 'window')}, {1000 * result.query_s:.0f} ms")

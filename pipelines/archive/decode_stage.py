@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -190,7 +191,7 @@ class FetchStage(ShardStage):
     def stored(self, part: str, at: int) -> dict[str, Any]:
         """What is stored in a row of a part: windows, start_s, SOUND and MORE, None for what older ones lack."""
         if self._part != part:
-            uri = storage.join(self._embeddings, FOLDER, part)
+            uri = storage.join(self._embeddings, FOLDER, *unquote(part).split("/"))
             newer = [name for name in SOUND if name != "decoded_s"]
             there = ["windows", "decoded_s", "start_s", *self.MORE]
             self._part, self._table = part, parquet.read(uri, there, newer=newer)

@@ -14,7 +14,7 @@ from mats_core import storage
 from mats_core.batches import raised
 from mats_core.confidence.calibration import read_calibration
 from mats_core.confidence.fitting import Fitted, Judged, figures_table, fit_calibration
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.model.facts import read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.storage.uris import path_of, to_uri
@@ -83,8 +83,8 @@ def run_calibrate(
     for each in questions:
         validate_request(each.task, each.question, tuple(facts.config.tasks), each.tag)
     if say is not None:
-        files = len({each.uri for each in questions})
-        say(f"{len(questions)} judged answers about {files} files: the model hears and answers each again")
+        files = counted(len({each.uri for each in questions}), "file")
+        say(f"{counted(len(questions), 'judged answer')} about {files}: the model hears and answers each again")
     from mats_core import load_model
     from mats_core.model.hearing.clips import model_encoder
 
@@ -119,7 +119,7 @@ def run_calibrate(
 def _refuse_few(count: int, left_out: Counter[str]) -> None:
     if count < LEAST:
         told = "; ".join(f"{n}: {why}" for why, n in (+left_out).most_common(3)) or "no more were given"
-        problem = f"{count} judged answers, of which at least {LEAST} are needed ({told})"
+        problem = f"{counted(count, 'judged answer')}, of which at least {LEAST} are needed ({told})"
         raise SettingsError("data", problem, f"judge more: {ENOUGH} are enough")
 
 

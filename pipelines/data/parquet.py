@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ def write(uri: str, table: pa.Table, row_group_size: int | None = None) -> None:
 
 
 @contextmanager
-def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
+def opened(uri: str, read_ahead: int | None = None) -> Iterator[Opened]:
     """A file to read from; `read_ahead` as `storage.open_binary` takes it.
 
     Raises, while it is open too, NotParquet, and StorageError for what cannot be read.
@@ -47,7 +48,7 @@ def opened(uri: str, read_ahead: int | None = None) -> Iterator[pq.ParquetFile]:
     with _told_apart(uri):
         far = storage.open_binary(uri) if read_ahead is None else storage.open_binary(uri, read_ahead=read_ahead)
         with far as file:
-            yield pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+            yield Opened(uri, file)
 
 
 def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = ()) -> pa.Table:
@@ -55,22 +56,20 @@ def read(uri: str, columns: Sequence[str] | None = None, newer: Sequence[str] = 
 
     Raises NotParquet (also where one of `columns` is missing), StorageError.
     """
-    with _told_apart(uri), storage.open_binary(uri) as file:
-        # note: not pq.read_table, whose threads may let go of a Python file after the interpreter has ended: code 134
-        parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+    with opened(uri) as file:
         if columns is None:
-            return parquet.read(use_threads=False)
-        there = parquet.schema_arrow.names
+            return file.read()
+        there = file.schema_arrow.names
         wanted = [*columns, *(name for name in newer if name in there)]
         if lacking := [name for name in wanted if name not in there]:
             raise NotParquet("io_error", f"it has no column {', '.join(lacking)}")
-        return parquet.read(columns=wanted, use_threads=False).select(wanted)
+        return file.read(wanted).select(wanted)
 
 
 def batches(uri: str, rows: int, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows in order, at most `rows` at once. Columns that the file lacks are left out. Raises as `opened`."""
     with opened(uri, READ_AHEAD) as file:
-        yield from file.iter_batches(rows, columns=None if columns is None else list(columns), use_threads=False)
+        yield from file.iter_batches(rows, columns=columns)
 
 
 def schema(uri: str) -> pa.Schema:
@@ -92,27 +91,59 @@ PARTITION_TYPE = b"mats_partition_type"
 _FOLDER = re.compile(r"(?s)([^=/]+)=([^/]*)")
 
 
-def partition_of(uri: str, schema: pa.Schema) -> pa.Scalar | None:
-    """The value that the folder of a file names (`column=value`), where the file has no such column; None else."""
+class Opened:
+    """An open file. A folder named `column=value` gives the rows of the files in it one more column, the last, where
+    they have none of that name, as Hive, Spark, DuckDB and pyarrow read them; text, or PARTITION_TYPE.
+
+    Where columns are named, those that there are not are left out. Reads in this thread: those of pyarrow may let go of
+    a Python file after the interpreter has ended (code 134).
+    """
+
+    def __init__(self, uri: str, file: BinaryIO) -> None:
+        self._file = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        self.metadata = self._file.metadata
+        self.schema_arrow: pa.Schema = self._file.schema_arrow
+        self._folder, self._value = "", None
+        if (found := _partition_of(uri, self.schema_arrow)) is not None:
+            self._folder, self._value = found
+            self.schema_arrow = self.schema_arrow.append(pa.field(self._folder, self._value.type))
+
+    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows."""
+        return self._whole(self._file.read(columns=_list(columns), use_threads=False), columns)
+
+    def read_row_group(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of a row group."""
+        return self._whole(self._file.read_row_group(number, columns=_list(columns), use_threads=False), columns)
+
+    def iter_batches(
+        self, rows: int, row_groups: Sequence[int] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows in order, at most `rows` at once."""
+        found = self._file.iter_batches(rows, row_groups=row_groups, columns=_list(columns), use_threads=False)
+        return (self._whole(batch, columns) for batch in found)
+
+    def _whole(self, rows: Any, columns: Sequence[str] | None) -> Any:
+        """Rows, a table or a batch, with the column of the folder where it is asked for."""
+        if self._value is None or (columns is not None and self._folder not in columns):
+            return rows
+        return rows.append_column(self._folder, pa.repeat(self._value, rows.num_rows))
+
+
+def _list(columns: Sequence[str] | None) -> list[str] | None:
+    return None if columns is None else list(columns)
+
+
+def _partition_of(uri: str, schema: pa.Schema) -> tuple[str, pa.Scalar] | None:
+    """(column, value) that the folder of a file names, where the file has no such column; None else."""
     found = _FOLDER.fullmatch(uri.rpartition("/")[0].rpartition("/")[2])
     if found is None or unquote(found[1]) in schema.names:
         return None
     kind = ((schema.metadata or {}).get(PARTITION_TYPE) or b"string").decode()
-    value = None if found[2] == NULL_PARTITION else unquote(found[2])
-    try:
-        kind = pa.type_for_alias(kind)
-        return pa.scalar(value, pa.string()).cast(kind)
-    except (pa.ArrowException, ValueError):
-        return pa.scalar(value, pa.string())
-
-
-def with_partition(table: pa.Table, uri: str) -> pa.Table:
-    """Rows of a file with the column that the name of its folder holds, where it holds one; it comes last."""
-    value = partition_of(uri, table.schema)
-    if value is None:
-        return table
-    name = unquote(uri.rpartition("/")[0].rpartition("/")[2].partition("=")[0])
-    return table.append_column(name, pa.array([value.as_py()] * len(table), value.type))
+    value = pa.scalar(None if found[2] == NULL_PARTITION else unquote(found[2]), pa.string())
+    with suppress(pa.ArrowException, ValueError):
+        value = value.cast(pa.type_for_alias(kind))
+    return unquote(found[1]), value
 
 
 @contextmanager

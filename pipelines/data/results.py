@@ -43,7 +43,7 @@ def read_rows(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
         with parquet.opened(info.uri, parquet.READ_AHEAD) as file:
             there = file.schema_arrow.names
             wanted = there if columns is None else [name for name in there if name in (*columns, "row_id")]
-            tables.append(file.read(columns=wanted))
+            tables.append(file.read(wanted))
     rows = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
     if "row_id" in rows.column_names:
         rows = without_rows(rows.sort_by("row_id"), pruned)

@@ -69,14 +69,16 @@ def compare_answers(
     allow_parts: Sequence[str] = (),
     top: int = 100,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> Comparison:
     """Compare two OUTPUTs of `mats caption`, or two of `mats evaluate`; writes a page, and a Parquet table beside it.
 
     Raises SettingsError where there are no answers, the two have no sound and question in common, or no page can be
-    written at `out`, or a table that is none of this command's is beside it.
+    written at `out`, or it would replace a file that is no page of MATS (unless `overwrite`), or a table that is none
+    of this command's is beside it.
     """
     run_a, run_b, out, model = uri_text(run_a), uri_text(run_b), uri_text(out), uri_text(model)
-    check_page(out)
+    check_page(out, overwrite)
     beside = out.removesuffix(".html") + ".parquet"
     _check_table(beside)
     facts = read_model_facts(model, allow_parts)
@@ -207,11 +209,14 @@ def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str)
 def _check_table(uri: str) -> None:
     """Raise SettingsError where another file has the name of the table."""
     try:
-        names = parquet.schema(uri).names if storage.exists(uri) else None
+        if not storage.exists(uri):
+            return
+        with parquet.opened(uri) as file:
+            names = file.metadata.schema.names  # its own: the folder is whoever's
     except storage.StorageError:
         names = []
     ours = [[*key, *TABLE, *more] for key in (CAPTION_KEY, EVALUATION_KEY) for more in ((), SURE)]
-    if names is not None and names not in ours:
+    if names not in ours:
         problem = f"the table would replace {storage.public_uri(uri)}, which is not of `mats compare`"
         raise SettingsError("out", problem, "choose another name for the page")
 

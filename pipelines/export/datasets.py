@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.export.audio import sounds
 from pipelines.export.places import shown
@@ -39,7 +39,7 @@ def write_files(
     kind, per, items = identity["to"], identity["per"], identity["items"]
     notes = _notes(output, identity, overwrite)
     schema = notes.setdefault("schema", None)
-    count, left_out, number = 0, Counter[str](), 0
+    count, left_out, said, number = 0, Counter[str](), Counter[str](), 0
     source = iter(rows)
     while group := list(islice(source, items)):
         name = f"shard-{number:06d}.tar" if kind == "webdataset" else f"data/train-{number:05d}.parquet"
@@ -48,19 +48,21 @@ def write_files(
         )
         known = notes["files"].get(name)
         uri = storage.join(output, *name.split("/"))
-        if not (known and known["rows"] == mark and storage.exists(uri)):
-            found = sounds(group, per)
+        if not (known and known["rows"] == mark and "checked" in known and storage.exists(uri)):
+            checked = Counter[str]()
+            found = _checked(sounds(group, per), checked)
             with storage.whole_file(uri) as file:
                 if kind == "webdataset":
                     written, lost = write_tar(file, found)
                 else:
                     written, lost, schema = write_parquet(file, found, _schema_of(schema))
                     notes["schema"] = schema
-            known = {"rows": mark, "sounds": written, "left_out": dict(lost)}
+            known = {"rows": mark, "sounds": written, "left_out": dict(lost), "checked": dict(checked)}
             notes["files"][name] = known
             _write_notes(output, notes)
         count += known["sounds"]
         left_out.update(known["left_out"])
+        said.update(known["checked"])
         number += 1
         tell(count)
     for name in [each for each in notes["files"] if _number(each) >= number]:  # of a run that has become shorter
@@ -68,8 +70,17 @@ def write_files(
         del notes["files"][name]
     _write_notes(output, notes)
     if kind == "hf":
-        storage.write_bytes(storage.join(output, "README.md"), card(identity, count).encode())
+        storage.write_bytes(storage.join(output, "README.md"), card(identity, count, said).encode())
     return count, left_out
+
+
+def _checked(found: Iterable[Sound], said: Counter[str]) -> Iterator[Sound]:
+    """The sounds; counts those of which a person said something: `checked`, `corrected`, and by mark."""
+    for row, data, ending in found:
+        if data is not None and row.get("corrected_by"):
+            kinds = ("checked", "corrected" if row.get("corrected_from") is not None else None, row["corrected_mark"])
+            said.update(filter(None, kinds))
+        yield row, data, ending
 
 
 def _number(name: str) -> int:
@@ -209,10 +220,20 @@ def _fit(value: Any, kind: pa.DataType) -> Any:
         return None
 
 
-def card(identity: dict[str, Any], count: int) -> str:
-    """The card of a `datasets` folder."""
+def card(identity: dict[str, Any], count: int, said: Mapping[str, int]) -> str:
+    """The card of a `datasets` folder of so many sounds; said: what `_checked` counted."""
     size = next(name for most, name in _SIZES if count < most)
     what = "files" if identity["per"] == "file" else "parts of files, about a minute each"
+    checked = "`text` is the answer of a model, not checked by a person."
+    if said.get("checked"):
+        told = (
+            ", ".join(f"{said[kind]} {how}" for kind, how in _CHECKED.items() if said.get(kind)) or "with labels alone"
+        )
+        part = ", at least in part" if identity["per"] == "file" else ""
+        checked = (
+            f"`text` is the answer of a model. Of {said['checked']} a person has said something{part} "
+            f"(`corrected_by`): {told}. The others are not checked."
+        )
     return f"""---
 configs:
 - config_name: default
@@ -230,7 +251,7 @@ tags:
 
 # Sounds and what a model says of them
 
-{count} sounds ({what}), exported by `mats export --to hf`. `text` is the answer of a model, not checked by a person.
+{counted(count, "sound")} ({what}), exported by `mats export --to hf`. {checked}
 
 ```python
 from datasets import load_dataset
@@ -242,4 +263,9 @@ Whether the recordings may be passed on is for whoever holds the rights in them 
 """
 
 
+_CHECKED = {
+    "corrected": "with a text of theirs in place of the model's",
+    "right": "marked right",
+    "wrong": "marked wrong",
+}
 _SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**99, "n>1M"))

@@ -44,7 +44,7 @@ ADDED: dict[str, pa.DataType] = {
 }
 """Columns that `corrected` adds: the run's own text where another one was given, the mark, labels, who and when."""
 SCORES = ("logprob", "clap_score", "confidence")
-OF_OWN_TEXT = (*SCORES, "text_unsure")
+OF_OWN_TEXT = (*SCORES, "text_unsure", "segments")
 """Columns that are told of a run's own text for the row, and of no other text."""
 _NAME = re.compile(r"(\d{12,})-(\d{6,})\.parquet")
 _UNFIT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -275,7 +275,7 @@ def read_corrections(output: str) -> dict[int, Correction]:
 
 
 def corrected(rows: pa.Table, said: Mapping[int, Correction]) -> pa.Table:
-    """Rows with corrected texts in place of the run's own, without what is told of those (OF_OWN_TEXT, segments), and
+    """Rows with corrected texts in place of the run's own, without what is told of those (OF_OWN_TEXT), and
     the columns ADDED; as they are where nothing was said of any row of the run."""
     if not said or not {"row_id", "uri"} <= set(rows.schema.names):
         return rows
@@ -291,7 +291,7 @@ def corrected(rows: pa.Table, said: Mapping[int, Correction]) -> pa.Table:
     text = pa.array([each.text for each in made], pa.string()).take(which)
     if text.null_count < len(text) and "text" in rows.schema.names:
         rows = with_column(rows, "text", pc.coalesce(text, rows["text"].cast(pa.string())), pa.string())
-        for name in {*OF_OWN_TEXT, "segments"} & set(rows.schema.names):
+        for name in set(OF_OWN_TEXT) & set(rows.schema.names):
             kind = rows.schema.field(name).type
             kept = pc.if_else(pc.is_null(text), rows[name], pa.scalar(None, kind))
             rows = with_column(rows, name, kept, kind)

@@ -52,15 +52,21 @@ class Totals:
 
 
 def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
-    """The folder of the answers, and `_run.json` (empty when there is none). Raises SettingsError for no answers."""
-    parent = answers.rstrip("/").rpartition("/")[0] or "."
-    for folder, output in ((storage.join(answers, "answers"), answers), (answers, parent)):
-        if generations.files(folder):
-            return folder, read_run(output) or {}
-    problem = f"there are none in {public_uri(answers)}"
-    raise SettingsError(
-        "answers", problem, "give the OUTPUT of `mats caption` with answers in it; run again, it goes on"
-    )
+    """The folder of the answers, and `_run.json` (empty when there is none), of an OUTPUT or of its folder of answers.
+
+    Raises SettingsError for no answers.
+    """
+    shown, run, inside = public_uri(answers), read_run(answers), storage.join(answers, "answers")
+    if generations.files(inside):
+        return inside, run or {}
+    if run is None and generations.files(answers):
+        return answers, read_run(answers.rstrip("/").rpartition("/")[0] or ".") or {}
+    if run is not None and run.get("job") == "caption" and run.get("status") != "complete":
+        problem = f"the run in {shown} is {run.get('status')}, and none of its answers is finished yet"
+        source = (run.get("settings") or {}).get("input") or "INPUT"
+        remedy = f"let it go on: `mats caption {source} {shown}`, with the settings as before"
+        raise SettingsError("answers", problem, remedy)
+    raise SettingsError("answers", f"there are none in {shown}", "give the OUTPUT of `mats caption` with answers in it")
 
 
 class Answers:
@@ -69,7 +75,7 @@ class Answers:
 
     def __init__(self, folder: str, pruned: Ranges = (), said: Mapping[int, Correction] | None = None) -> None:
         tables = [
-            parquet.with_partition(pa.Table.from_batches([batch]), info.uri)
+            pa.Table.from_batches([batch])
             for info in generations.files(folder)
             for batch in parquet.batches(info.uri, 8192, COLUMNS)
         ]

@@ -12,12 +12,15 @@ import jinja2
 import numpy as np
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.storage.clients import READ_ONLY
 from mats_core.storage.uris import Uri, local_path, printable, public_uri, scheme, uri_text
 from pipelines.pages.media import height_of
 
 TEMPLATES = Path(__file__).parent / "templates"
+MARK = '<meta name="generator" content="MATS">'
+"""Stands at the beginning of every page of ours: only such a page is replaced without being asked to."""
+HEAD_BYTES = 4096
 PITCHES = ((300.0, "300 Hz"), (1000.0, "1 kHz"), (4000.0, "4 kHz"))
 """Frequencies that are marked beside a spectrogram."""
 
@@ -42,6 +45,8 @@ def template_environment(*folders: Path) -> jinja2.Environment:
     environment.filters["clock"] = clock
     environment.filters["at_time"] = at_time
     environment.filters["ticks"] = _ticks
+    environment.filters["counted"] = counted
+    environment.globals["generator"] = MARK
     environment.globals["pitches"] = [(height_of(hertz), label) for hertz, label in PITCHES]
     return environment
 
@@ -72,12 +77,27 @@ def _ticks(shown_s: float, start_s: float = 0.0) -> list[tuple[float, str]]:
     return [(float(t / shown_s), f"{start_s + t:g}" + (" s" if i == 0 else "")) for i, t in enumerate(times)]
 
 
-def check_page(out: Uri) -> None:
-    """Raise SettingsError where no page can be written. Leaves nothing there. A store is only asked what it has."""
+def check_page(out: Uri, overwrite: bool = False, setting: str = "out") -> None:
+    """Raise SettingsError, named after `setting`, where no page can be written, or a file is that is no page of ours.
+
+    overwrite: whatever is there may be replaced. Leaves nothing there. A store is only asked what it has.
+    """
     out = uri_text(out)
     why = _unwritable(out)
     if why:
-        raise SettingsError("out", f"no page can be written to {public_uri(out)}: {why}", "choose another file")
+        raise SettingsError(setting, f"no page can be written to {public_uri(out)}: {why}", "choose another file")
+    if not overwrite and storage.exists(out) and not is_ours(out):
+        problem = f"{public_uri(out)} is there, and is no page that MATS has written"
+        raise SettingsError(setting, problem, "choose another file, or replace this one with --overwrite")
+
+
+def is_ours(uri: str) -> bool:
+    """Whether a file is a page that `render_page` made; False for one that cannot be read."""
+    try:
+        with storage.open_binary(uri, read_ahead=HEAD_BYTES) as file:
+            return MARK.encode() in file.read(HEAD_BYTES)
+    except (storage.StorageError, OSError):
+        return False
 
 
 def _unwritable(out: str) -> str:

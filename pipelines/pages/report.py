@@ -20,7 +20,7 @@ from pipelines.output.corrections import read_corrections
 from pipelines.pages.answers import Answers, Totals, find_answers, path_text, printable_path
 from pipelines.pages.everything import packed
 from pipelines.pages.media import GONE, PREVIEW_SECONDS, add_media
-from pipelines.pages.render import check_page, render_page
+from pipelines.pages.render import check_page, is_ours, render_page
 from pipelines.pages.truth import LabelCounts, Truth, compare_labels, load_truth, truth_of
 
 FILES = 200
@@ -97,11 +97,12 @@ def write_report(
     preview_seconds: float = PREVIEW_SECONDS,
     max_media_bytes: int = 50_000_000,
     workers: int = 1,
+    overwrite: bool = False,
 ) -> ReportResult:
     """Write the report of any caption run: a URI of its OUTPUT, or of its ``answers`` folder, → a page at ``out_path``.
 
     Raises SettingsError, before anything is decoded, where there are no answers, ``truth`` is not what it should be, or
-    no page can be written.
+    no page can be written, or would replace a file that is no page of MATS.
 
     Args:
         truth: rows of ``mats_core.soundworld.archive``, or the path of their ``truth.jsonl``.
@@ -111,10 +112,11 @@ def write_report(
         preview_seconds: how much of a chunk can be listened to.
         max_media_bytes: pictures and players of one page together, as they weigh in it; later rows go without.
         workers: decoding processes.
+        overwrite: replace whatever file is at ``out_path``.
     """
     answers, out_path = uri_text(answers), uri_text(out_path)
     folder, run = find_answers(answers)
-    check_page(out_path)
+    check_page(out_path, overwrite)
     facts = load_truth(truth)
     said = read_corrections(folder.rpartition("/")[0] or ".")
     found = Answers(folder, run.get("pruned") or (), said)
@@ -127,6 +129,8 @@ def write_report(
     pages = list(_pages(found, [uri for uri in found.uris if uri in shown], several=len(sample) > FILES))
     page_of = {uri: number for number, uris in reversed(list(enumerate(pages))) for uri in uris}
     names = [out_path, *(_page_uri(out_path, number) for number in range(1, len(pages)))]
+    for name in names[1:]:
+        check_page(name, overwrite)
 
     def everything() -> Iterator[dict[str, Any]]:
         for file in found.files(found.uris):
@@ -205,7 +209,7 @@ def _pages_folder(out: str) -> str:
 def _remove_older(out: str, pages: int) -> None:
     """Remove the further pages that an earlier, longer report of this name had."""
     number = pages if pages > 1 else 1
-    while storage.exists(uri := _page_uri(out, number)):
+    while storage.exists(uri := _page_uri(out, number)) and is_ours(uri):
         storage.remove_tree(uri)
         number += 1
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from pipelines.export import tables
 from pipelines.sample import draw
 from pipelines.sample.estimate import Share, stratified
@@ -229,12 +229,12 @@ def _matched(settings: SampleSettings, rows: pa.Table, found: SampleResult) -> _
         raise SettingsError("judge", problem, "give the run that the clips were drawn from")
     if stale:
         why = "the run has another answer there, or none, or they repeat"
-        found.notes.append(f"{stale} judged rows are left out: {why}")
+        found.notes.append(f"{counted(stale, 'judged row')} left out: {why}")
     if file.drawn_from != len(rows):
-        why = f"the clips were drawn from {file.drawn_from:,} answers, and the run has {len(rows):,}"
+        why = f"the clips were drawn from {counted(file.drawn_from, 'answer')}, and the run has {len(rows):,}"
         found.notes.append(f"{why}: all figures are of the former")
     if left := len(told) - len(file.judged) - stale:
-        found.notes.append(f"{left} of {len(told)} clips are not judged")
+        found.notes.append(f"{left} of {counted(len(told), 'clip')} not judged")
     return file
 
 

@@ -50,7 +50,7 @@ def read_windows(uri: str, folder: str, window_s: float) -> Iterator[tuple[pa.Ta
     without sound have none. N is how many windows all rows of the batch have. Raises StorageError.
     """
     for batch in parquet.batches(uri, ROWS_AT_ONCE):
-        table = parquet.with_partition(pa.Table.from_batches([batch]), uri)
+        table = pa.Table.from_batches([batch])
         kept = table.drop_columns([name for name in LEFT_OUT if name in table.schema.names])
         starts = _numbers(table, "start_s", 0.0)  # of chunks, in their files
         heard = _numbers(table, "decoded_s", np.nan)

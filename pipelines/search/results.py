@@ -19,6 +19,7 @@ COLUMNS = pa.schema(
         "start_s": pa.float64(),
         "end_s": pa.float64(),
         "score": pa.float64(),
+        "cosine": pa.float64(),
         "by": pa.string(),
         "caption": pa.string(),
         "row_id": pa.int64(),

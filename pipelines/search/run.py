@@ -7,7 +7,7 @@ index up to date ─ condition ─ query ─ nearest windows ─┐
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.spread import LEAST_ROWS, ROWS_ALIKE
 from pipelines.cluster.progress import Progress
 from pipelines.data import generations, parquet
@@ -33,7 +33,7 @@ from pipelines.search.reading import vectors_folder
 from pipelines.search.results import COLUMNS, write_table
 from pipelines.search.shards import Source
 from pipelines.search.where import rows_where
-from pipelines.search.words import joined, rank_captions
+from pipelines.search.words import JOINED_AT, joined, rank_captions
 from pipelines.settings.base import anchored
 from pipelines.settings.calling import by_name
 from pipelines.settings.search import SearchSettings
@@ -46,9 +46,11 @@ CANDIDATES = 200
 class SearchResult:
     """What was found, the best first.
 
-    hits: a dict a window: uri, start_s, end_s, score (cosine; of --novel 1 − cosine; null where words alone found it),
-    by (sound, words, both or novel), caption, row_id. windows: of the run; notes: what to know about the result, such
-    as parts of the run that are not in the index; query_s: seconds of the search itself.
+    hits: a dict a window: uri, start_s, end_s, score, cosine (to the query; null with --novel), by (sound, words, both
+    or novel), caption, row_id. They are sorted by score: the cosine where sounds alone are searched, 1 − cosine with
+    --novel, else places, where 1 is the first place by all that was searched. windows: how many were searched, which
+    are those of the run for whose rows `where` holds; notes: what to know about the result, such as parts of the run
+    that are not in the index; query_s: seconds of the search itself.
     """
 
     hits: list[dict[str, Any]]
@@ -64,6 +66,10 @@ class SearchResult:
 @by_name(SearchSettings)
 def run_search(settings: SearchSettings, progress: Callable[[Progress], None] | None = None) -> SearchResult:
     """Find windows of `settings.run`; builds or extends its index first. Raises SettingsError."""
+    if settings.page is not None:
+        from pipelines.pages.render import check_page
+
+        check_page(settings.page, settings.overwrite, "page")
     opened = open_run(settings.run, settings.address, progress)
     if settings.answers is not None:
         opened.take_captions(settings.answers)
@@ -71,8 +77,10 @@ def run_search(settings: SearchSettings, progress: Callable[[Progress], None] | 
     if not settings.novel:
         asker.check(opened.encoder, storage.public_uri(opened.run))
     began = time.monotonic()
-    hits = _novel(settings, opened, progress) if settings.novel else find(settings, opened, asker)
-    result = SearchResult(hits, opened.index.windows, opened.notes, round(time.monotonic() - began, 3))
+    rows = opened.allowed(settings.where)
+    hits = _novel(settings, opened, rows, progress) if settings.novel else find(settings, opened, asker, rows)
+    windows = opened.index.windows if rows is None else int(opened.index.windows_of(rows).sum())
+    result = SearchResult(hits, windows, opened.notes, round(time.monotonic() - began, 3))
     if settings.out is not None:
         write_table(settings.out, result.to_arrow())
     if settings.page is not None:
@@ -91,8 +99,8 @@ class OpenRun:
         self.index = Index(run, found.standing)
         self.notes: list[str] = []
         if found.lacking:
-            parts = f"{len(found.lacking)} part files of {storage.public_uri(run)} are not in its index"
-            self.notes.append(f"{parts}, and were not searched: {found.why}")
+            parts = f"{counted(len(found.lacking), 'part file')} of {storage.public_uri(run)}"
+            self.notes.append(f"{parts} not in its index, and so not searched: {found.why}")
         alike = float(np.square(self.index.mean, dtype=np.float64).sum())
         if self.index.windows >= LEAST_ROWS and alike >= ROWS_ALIKE:
             self.notes.append(f"the windows' vectors are all alike (mean cosine {alike:.4f}): a search tells nothing")
@@ -131,7 +139,9 @@ class OpenRun:
             mask = chosen if mask is None else chosen & mask
         return mask
 
-    def described(self, windows: np.ndarray, scores: np.ndarray, by: list[str]) -> list[dict[str, Any]]:
+    def described(
+        self, windows: np.ndarray, scores: Sequence[float], by: Sequence[str], cosines: Sequence[float | None]
+    ) -> list[dict[str, Any]]:
         """Windows as `SearchResult.hits`."""
         rows = self.index.row_of(windows)
         chosen = pa.array(rows)
@@ -146,7 +156,7 @@ class OpenRun:
             texts[at] = own[0] if own else texts[at]
         return [
             {"uri": uris[at], "start_s": float(starts[at]), "end_s": float(ends[at]), "score": float(scores[at]),
-             "by": by[at], "caption": texts[at], "row_id": ids[at]}
+             "cosine": cosines[at], "by": by[at], "caption": texts[at], "row_id": ids[at]}
             for at in range(len(rows))
         ]  # fmt: skip
 
@@ -157,8 +167,7 @@ def _answers_in(uri: str) -> pa.Table:
         ("row_id", "uri", "start_s", "chunk_id", "text"),
         ("task", "question", "text_unsure", "only_channel"),
     )
-    table = parquet.with_partition(parquet.read(uri, needed, older), uri)
-    return table.select([name for name in (*needed, *older) if name in table.schema.names])
+    return parquet.read(uri, needed, older)
 
 
 def open_run(run: str, address: str | None = None, progress: Callable[[Progress], None] | None = None) -> OpenRun:
@@ -173,10 +182,9 @@ def open_run(run: str, address: str | None = None, progress: Callable[[Progress]
     return OpenRun(run, found, str(told.get("encoder_fingerprint") or ""), str(model))
 
 
-def find(settings: SearchSettings, opened: OpenRun, asker: Asker) -> list[dict[str, Any]]:
-    """The windows that are nearest to what is asked."""
+def find(settings: SearchSettings, opened: OpenRun, asker: Asker, rows: np.ndarray | None) -> list[dict[str, Any]]:
+    """The windows that are nearest to what is asked, of these rows (`OpenRun.allowed`)."""
     index = opened.index
-    rows = opened.allowed(settings.where)
     allowed = None if rows is None else index.windows_of(rows)
     if not index.windows or (allowed is not None and not allowed.any()):
         return []
@@ -192,12 +200,17 @@ def find(settings: SearchSettings, opened: OpenRun, asker: Asker) -> list[dict[s
     ranked, cosines = windows[0][windows[0] >= 0], scores[0][windows[0] >= 0]
     known = dict(zip(ranked.tolist(), cosines.tolist(), strict=True))
     of_words = _best_windows(index, by_words, vector, known)
-    rankings = {"both": [ranked.tolist(), of_words], "sound": [ranked.tolist()], "words": [of_words]}[settings.by]
-    chosen = list(joined(rankings))[: settings.most]
+    by_sound = text is None  # also where there are no words, or no captions
+    rankings = [of_words] if settings.by == "words" else [ranked.tolist()] + ([] if by_sound else [of_words])
+    places = joined(rankings)
+    chosen = list(places)[: settings.most]
+    cosine = [known[each] for each in chosen]
+    best = len(rankings) / (JOINED_AT + 1)
+    sorted_by = cosine if by_sound else [places[each] / best for each in chosen]
     heard = set() if settings.by == "words" else set(ranked.tolist())
     said = set() if settings.by == "sound" else set(of_words)
     by = ["both" if each in heard and each in said else "words" if each in said else "sound" for each in chosen]
-    return opened.described(np.array(chosen, np.int64), np.array([known[each] for each in chosen]), by)
+    return opened.described(np.array(chosen, np.int64), sorted_by, by, cosine)
 
 
 def query_vector(settings: SearchSettings, index: Index, asker: Asker, allowed: np.ndarray | None) -> np.ndarray:
@@ -242,7 +255,7 @@ def _best_windows(index: Index, rows: np.ndarray, vector: np.ndarray, known: dic
 
 
 def _novel(
-    settings: SearchSettings, opened: OpenRun, progress: Callable[[Progress], None] | None
+    settings: SearchSettings, opened: OpenRun, rows: np.ndarray | None, progress: Callable[[Progress], None] | None
 ) -> list[dict[str, Any]]:
     """The windows furthest from all others, or from those of the reference."""
     reference = None
@@ -254,8 +267,7 @@ def _novel(
             raise SettingsError("reference", problem, "choose a run of the same model")
         reference = other.index
     index = opened.index
-    rows = opened.allowed(settings.where)
     windows = np.arange(index.windows) if rows is None else np.flatnonzero(index.windows_of(rows))
     far = distances_to_others(index, windows, reference, progress)
     order = np.argsort(-far, kind="stable")[: settings.most]
-    return opened.described(windows[order], far[order], ["novel"] * len(order))
+    return opened.described(windows[order], far[order].tolist(), ["novel"] * len(order), [None] * len(order))

@@ -88,11 +88,14 @@ class Question(BaseModel, extra="forbid"):
 
 
 def described(number: int, served: Served, row: dict[str, Any], window: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A row as the API tells it."""
+    """A row as the API tells it: as it counts now. The model's own are `answer` and, where it has its details,
+    `answer_segments`."""
     newest = served.corrections.newest(row["row_id"])
     said = newest if newest is not None and newest.says_something and newest.belongs_to(row) else None
     where = f"{number}/{row['row_id']}"
     told = {name: value for name, value in row.items() if name != "uri"}
+    if "segments" in row:
+        told["answer_segments"] = row["segments"]
     told["error_message"] = plain_message(row["error_message"], served.folders) if row["error_message"] else None
     if said and said.text is not None:
         told |= {name: None for name in OF_OWN_TEXT if name in told}

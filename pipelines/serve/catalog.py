@@ -177,7 +177,7 @@ def _blocks(folder: str, numbers: dict[str, int], pruned: Any) -> Iterator[pa.Ta
     for path, number in numbers.items():
         at, uri = 0, storage.join(folder, *path.split("/"))
         for batch in parquet.batches(uri, BLOCK, list(LISTED)):
-            table = parquet.with_partition(pa.Table.from_batches([batch]), uri)
+            table = pa.Table.from_batches([batch])
             columns = {
                 name: table[name].cast(kind) if name in table.schema.names else pa.nulls(len(table), kind)
                 for name, kind in LISTED.items()

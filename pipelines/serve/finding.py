@@ -199,7 +199,8 @@ def heard(query: Query, served: Served, opened: OpenRun, asker: Asker) -> list[d
     scores, windows = index.search(vector[None], 2 * MOST_HEARD, allowed)
     there = windows[0] >= 0
     hits: dict[int, dict[str, Any]] = {}
-    for hit in opened.described(windows[0][there], scores[0][there], ["sound"] * int(there.sum())):
+    cosines = scores[0][there].tolist()
+    for hit in opened.described(windows[0][there], cosines, ["sound"] * len(cosines), cosines):
         hits.setdefault(hit["row_id"], hit)
     ranked = list(hits)[:MOST_HEARD]
     if query.by == "both":

@@ -6,6 +6,7 @@ import getpass
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -98,18 +99,25 @@ def open_state(settings: ServeSettings, progress: Callable[[Progress], None] | N
 
     check_model_and_runs(settings)
     runs: list[Served] = []
-    for run in settings.runs:
-        runs.append(open_served(run, tell))
     upload = (settings.upload_mb * 10**6, settings.upload_s) if settings.demo else None
-    state = State(runs, Finder(runs), Sounds(), upload=upload, user=_user() if settings.local else "")
-    state.answerer, state.silent_why = _answerer(settings, runs)
+    with ExitStack() as opened:
+        for run in settings.runs:
+            runs.append(open_served(run, tell))
+            opened.callback(runs[-1].catalog.close)
+        state = State(runs, Finder(runs), Sounds(), upload=upload, user=_user() if settings.local else "")
+        opened.callback(state.sounds.close)
+        state.answerer, state.silent_why = _answerer(settings, runs)  # may fail, as Ray Serve may
+        opened.pop_all()  # from here on `close_state` closes them
     state.loading = threading.Thread(target=_open_indices, args=(runs, settings, state.answerer), daemon=True)
     state.loading.start()
     return state
 
 
 def check_model_and_runs(settings: ServeSettings) -> None:
-    """SettingsError for a model or run that was named and is not there: before the catalogs, which take minutes."""
+    """SettingsError where the model or a run that was named is not there, or Ray Serve is not installed.
+
+    It takes a moment, so it comes first: to make the catalogs of the runs takes minutes.
+    """
     if settings.model is not None and settings.model != NONE:
         check_hears(settings.model, settings)
     if settings.address is not None:

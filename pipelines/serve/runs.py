@@ -83,8 +83,9 @@ class Served:
     def _renew(self, changed: Collection[int] | None = None) -> None:
         """Take over what counts of some rows (None: all), where it was said of the sound that is there now."""
         standing = self.corrections.standing()
-        kept = {} if changed is None else {row: each for row, each in self._said.items() if row not in changed}
-        asked = [row for row in (standing if changed is None else changed) if row in standing]
+        again = set(standing if changed is None else changed)
+        kept = {} if changed is None else {row: each for row, each in self._said.items() if row not in again}
+        asked = sorted(again & standing.keys())
         rows = self.catalog.by_ids(asked)
         mine = {row: standing[row] for row in asked if row in rows and standing[row].belongs_to(rows[row])}
         self._said = kept | mine
@@ -102,12 +103,11 @@ class Served:
         path, at = place
         uri = storage.join(self.run, "answers", *path.split("/"))
         with parquet.opened(uri, parquet.READ_AHEAD) as file:
-            for number in range(file.num_row_groups):
+            for number in range(file.metadata.num_row_groups):
                 size = file.metadata.row_group(number).num_rows
                 if at < size:
                     names = [name for name in DETAILS if name in file.schema_arrow.names]
-                    table = file.read_row_group(number, columns=names, use_threads=False).slice(at, 1)
-                    (told,) = parquet.with_partition(table, uri).to_pylist()
+                    (told,) = file.read_row_group(number, names).slice(at, 1).to_pylist()
                     return row | {name: told.get(name) for name in DETAILS}
                 at -= size
         return row | dict.fromkeys(DETAILS)

@@ -48,6 +48,7 @@ ChosenLlmDtype = Annotated[LlmDtype, Field(description=LLM_DTYPE)]
 EncoderDtype = Annotated[Dtype, Field(description=ENCODER_DTYPE)]
 MapperDtype = Annotated[Dtype, Field(description=MAPPER_DTYPE)]
 Overwrite = Annotated[bool, Field(description="Start anew: remove what OUTPUT holds.")]
+OVERWRITE = "Replace what is at the page's place, also where it is no page of MATS."
 Several = BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 """A list that YAML may give as one value."""
 ALLOW_PARTS = "Place (folder or URL) outside the model directory that a part named in its mats.json may lie at."

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from mats_core.errors import SettingsError
-from pipelines.settings.base import Address, AllowParts, Device, Settings
+from pipelines.settings.base import OVERWRITE, Address, AllowParts, Device, Settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "What to find": ("like", "where", "novel", "reference", "most"),
     "How": ("by", "bridge", "answers", "model", "allow_parts", "device", "address"),
-    "Where to": ("out", "page", "json_"),
+    "Where to": ("out", "page", "overwrite", "json_"),
 }
 
 
@@ -48,6 +48,7 @@ class SearchSettings(Settings):
     address: Address = None
     out: str | None = Field(None, description="Write the windows to this file: .parquet, .csv or .jsonl.")
     page: str | None = Field(None, description="Write a page with players to this file.")
+    overwrite: bool = Field(False, description=OVERWRITE)
     json_: bool = Field(False, description="One JSON object a window.")
 
     @model_validator(mode="after")

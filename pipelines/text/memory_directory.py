@@ -133,4 +133,4 @@ def _write_captions(parts: list[str], target: Path) -> None:
     schema = schema_of(MEMORY_COLUMNS)
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
         for uri in parts:
-            writer.write_table(parquet.read(uri).cast(schema))
+            writer.write_table(parquet.read(uri, schema.names).cast(schema))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -99,7 +100,8 @@ def _table_input(
 ) -> Input:
     """Rows of our own data sets (`mats scan`, `mats embed-audio`): manifest columns are taken as they are. Those that
     `--prune` left out are."""
-    parts = [info.uri for info in generations.files(folder)]
+    files = generations.files(folder)
+    parts = [info.uri for info in files]
     if not parts:
         problem = f"{storage.public_uri(folder)} has no rows"
         raise SettingsError("input", problem, f"give {'a manifest' if kind == 'manifest' else kind} with rows in it")
@@ -108,7 +110,9 @@ def _table_input(
     own, _ = own_columns(table, storage.public_uri(folder), columns, ("uri",))
     pruned = pruned_rows(folder.rpartition("/")[0])
     rows = _rows_in_order(parts, pruned) if in_order else _rows_of_parts(parts, pruned)
-    entries = _table_entries(rows, own.names, allowed)
+    # note: as text without a space, which `part` has between two of them
+    names = {info.uri: quote(info.path, safe="/=") for info in files}
+    entries = _table_entries(rows, names, own.names, allowed)
     return Input(kind, entries, own, parts if kind == "embeddings" else [])
 
 
@@ -148,11 +152,11 @@ _PARTS_HELD = 8
 
 
 def _table_entries(
-    rows: Iterator[tuple[str, int, Row]], own: list[str], allowed: frozenset[str] | None
+    rows: Iterator[tuple[str, int, Row]], names: dict[str, str], own: list[str], allowed: frozenset[str] | None
 ) -> Iterator[Entry]:
     for part, at, row in rows:
         chunk = {name: row.get(name) for name in MANIFEST_SCHEMA.names}
-        chunk["part"], chunk["part_row"] = part.rsplit("/", 1)[-1], at
+        chunk["part"], chunk["part_row"] = names[part], at
         chunk["last"], chunk["decoded_s"] = bool(row.get("last", False)), row.get("decoded_s")
         chunk["uri"] = storage.public_uri(row["uri"])
         reason = refusal(row["uri"], allowed)

@@ -93,7 +93,7 @@ class SoundFile:
         if not wanted:
             yield from ({} for _ in range(file.metadata.row_group(group).num_rows))
             return
-        for batch in file.iter_batches(_ROWS, row_groups=[group], columns=wanted, use_threads=False):
+        for batch in file.iter_batches(_ROWS, row_groups=[group], columns=wanted):
             if (found := large_cell(batch)) is not None:
                 raise too_large(self.uri, f"row {found[0]} of row group {group} of", found[1], found[2])
             yield from rows_of(batch)
@@ -104,7 +104,7 @@ class SoundFile:
             yield from (None for _ in range(file.metadata.row_group(group).num_rows))
             return
         paths = [f"{self.column}.path"]
-        for batch in file.iter_batches(_ROWS, row_groups=[group], columns=paths, use_threads=False):
+        for batch in file.iter_batches(_ROWS, row_groups=[group], columns=paths):
             column = batch.column(0)
             while isinstance(column, pa.ExtensionArray):
                 column = column.storage
@@ -120,7 +120,7 @@ class SoundFile:
             yield from (nulls == 0 for _ in range(told.num_rows))
             return
         path = own[0].path_in_schema if own else self.column
-        for batch in file.iter_batches(16, row_groups=[group], columns=[path], use_threads=False):
+        for batch in file.iter_batches(16, row_groups=[group], columns=[path]):
             yield from bytes_of(batch.column(0)).is_valid().to_pylist()
 
 

@@ -93,8 +93,8 @@
     found.slice(0, limit).forEach(function (e) { nodes.appendChild(e.card || (e.card = build(e))); });
     list.textContent = "";
     list.appendChild(nodes);
-    shown.textContent = found.length === entries.length ? found.length.toLocaleString("en") + " files"
-      : found.length.toLocaleString("en") + " of " + entries.length.toLocaleString("en") + " files";
+    var files = entries.length.toLocaleString("en") + (entries.length === 1 ? " file" : " files");
+    shown.textContent = found.length === entries.length ? files : found.length.toLocaleString("en") + " of " + files;
     none.hidden = found.length > 0;
     more.hidden = found.length <= limit;
     more.textContent = "Show more of the " + (found.length - limit).toLocaleString("en") + " others";

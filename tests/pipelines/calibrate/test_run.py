@@ -262,7 +262,7 @@ def test_the_command_says_what_it_does_and_what_came_of_it(model: Path, judged: 
     for words in (
         "32 judged answers about 31 files",
         "asking: ",
-        "1 judged clips are left out: not judged",
+        "1 judged clip left out: not judged",
         "right: a person",
     ):
         assert words in done.output, words

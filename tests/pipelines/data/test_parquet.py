@@ -29,7 +29,7 @@ def test_what_is_written_is_read_whole_and_by_columns(uri: str) -> None:
     assert parquet.schema(uri) == TABLE.schema
     assert parquet.row_count(uri) == 5
     with parquet.opened(uri) as file:
-        assert file.num_row_groups == 3
+        assert file.metadata.num_row_groups == 3
         assert file.metadata.row_group(0).column(0).compression == "ZSTD"
 
 
@@ -37,6 +37,42 @@ def test_batches_come_in_order_and_leave_out_what_the_file_lacks(uri: str) -> No
     found = list(parquet.batches(uri, 4, ["a", "none"]))
     assert pa.Table.from_batches(found) == TABLE.select(["a"])
     assert max(len(batch) for batch in found) <= 4
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "value"),
+    [
+        ("year=2024", "year", "2024"),
+        ("a b=c%2Fd", "a b", "c/d"),
+        ("year=__HIVE_DEFAULT_PARTITION__", "year", None),
+        ("year=2024/below", None, None),
+        ("a=2024", None, None),  # the file has a column of this name
+    ],
+)
+def test_a_folder_named_by_a_column_gives_it_to_the_rows(
+    tmp_path: Path, folder: str, name: str | None, value: str | None
+) -> None:
+    uri = str(tmp_path / folder / "part.parquet")
+    parquet.write(uri, TABLE, row_group_size=2)
+    more = {} if name is None else {name: [value] * 5}
+    assert parquet.read(uri).to_pydict() == TABLE.to_pydict() | more
+    assert parquet.schema(uri).names == [*TABLE.schema.names, *more] == parquet.read(uri).schema.names
+    assert pa.Table.from_batches(parquet.batches(uri, 2)).to_pydict() == TABLE.to_pydict() | more
+    with parquet.opened(uri) as file:
+        assert file.read_row_group(1).to_pydict() == {"a": [3, 4], "b": ["z", "u"]} | {key: [value] * 2 for key in more}
+    if name is not None:
+        assert parquet.read(uri, [name, "b"]).schema.names == [name, "b"]
+        assert parquet.read(uri, ["b"], newer=[name]).to_pydict() == {"b": TABLE["b"].to_pylist()} | more
+        assert parquet.read(uri, ["b"]).schema.names == ["b"]
+        assert pa.Table.from_batches(parquet.batches(uri, 5, [name])).to_pydict() == more
+
+
+def test_a_column_that_a_folder_gives_has_the_type_that_the_file_tells(tmp_path: Path) -> None:
+    for kind, value in (("int16", 7), ("no type", "7")):
+        uri = str(tmp_path / "n=7" / f"{value!r}.parquet")
+        parquet.write(uri, TABLE.replace_schema_metadata({parquet.PARTITION_TYPE: kind}))
+        assert parquet.read(uri, ["n"])["n"].to_pylist() == [value] * 5
+        assert str(parquet.schema(uri).field("n").type) == {"no type": "string"}.get(kind, kind)
 
 
 @pytest.mark.processes

@@ -42,6 +42,14 @@ def test_rows_come_in_their_order(written: Written) -> None:
         written.to_arrow(["confidence"])
 
 
+def test_the_columns_that_folders_are_named_by_are_there(tmp_path: Path) -> None:
+    for number, kind in enumerate(("dog", "bird")):
+        (tmp_path / f"kind={kind}").mkdir()
+        pq.write_table(pa.table({"row_id": [number], "text": ["a"]}), tmp_path / f"kind={kind}" / "part-0.parquet")
+    assert read_rows(str(tmp_path)).to_pydict() == {"row_id": [0, 1], "text": ["a", "a"], "kind": ["dog", "bird"]}
+    assert read_rows(str(tmp_path), ["kind"]).to_pydict() == {"kind": ["dog", "bird"]}
+
+
 def test_rows_without_an_id_stay_as_they_lie(tmp_path: Path) -> None:
     assert read_rows(str(tmp_path)).num_rows == 0
     pq.write_table(pa.table({"caption": ["b"]}), tmp_path / "1.parquet")

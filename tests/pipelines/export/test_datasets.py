@@ -14,7 +14,9 @@ import soundfile
 
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import row_uri
+from pipelines.export.rows import read_rows
 from pipelines.export.run import run_export
+from pipelines.output.corrections import Corrections
 from tests.pipelines.export.made_up import HOSTILE, RATE, answer_rows, archive, write_answers
 
 
@@ -72,6 +74,34 @@ def test_datasets_reads_the_folder(
         np.testing.assert_array_equal(heard, samples[row["file"]][start : start + 2 * RATE])
     assert bare["text"][:3] == list(HOSTILE[:3])
     assert "9 sounds" in (tmp_path / "hf" / "README.md").read_text()
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("per", ["chunk", "file"])
+def test_the_card_counts_what_a_person_checked(
+    run: tuple[Path, dict[str, np.ndarray]], tmp_path: Path, per: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, _ = run
+    assert run_export(run=output, output=tmp_path / "bare", to="hf", items=4).rows == 9
+    assert "9 sounds" in (card := (tmp_path / "bare" / "README.md").read_text()) and "not checked by a person" in card
+    said, rows = Corrections(str(output)), {row["row_id"]: row for row in read_rows(str(output))}
+    said.correct(rows[0], 0, "Ann", {"text": "better", "mark": "right"})
+    said.correct(rows[1], 0, "Ann", {"mark": "right"})
+    said.correct(rows[5], 0, "Ann", {"mark": "wrong"})
+    said.correct(rows[10], 0, "Ann", {"mark": "wrong"})  # its file is gone: it is not in the data set
+    run_export(run=output, output=tmp_path / "hf", to="hf", items=4, per=per)
+    told = {
+        "chunk": "Of 3 a person has said something (`corrected_by`): 1 with a text of theirs in place of the model's, "
+        "2 marked right, 1 marked wrong. The others are not checked.",
+        "file": "Of 2 a person has said something, at least in part (`corrected_by`): "
+        "1 with a text of theirs in place of the model's, 1 marked right. The others are not checked.",
+    }[per]
+    card = tmp_path / "hf" / "README.md"
+    assert told in card.read_text()
+    monkeypatch.setattr("pipelines.export.datasets.sounds", lambda *_: pytest.fail("a file is made again"))
+    card.unlink()
+    run_export(run=output, output=tmp_path / "hf", to="hf", items=4, per=per)
+    assert told in card.read_text()
 
 
 @pytest.mark.processes

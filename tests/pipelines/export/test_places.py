@@ -28,6 +28,7 @@ def test_no_name_leads_out_of_the_output(names: list[str]) -> None:
         ("con.wav", ["_con.wav"]),
         ("-rf", ["_-rf"]),
         ("...", ["_"]),
+        ('a "bell".wav', ["a _bell_.wav"]),  # docs/finding.md says so
         ("a\n\x00b", ["a__b"]),
     ],
 )

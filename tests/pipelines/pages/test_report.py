@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pytest
 
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.compact import run_compact
+from pipelines.data import parquet
 from pipelines.output.corrections import Corrections, read_corrections
 from pipelines.pages.answers import Answers
 from pipelines.pages.report import write_report
@@ -182,6 +184,32 @@ def test_settings_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "truth.jsonl").write_text("not json")
     with pytest.raises(SettingsError, match="truth"):
         write_report(output, str(tmp_path / "r.html"), str(tmp_path / "truth.jsonl"))
+
+
+def test_a_page_is_replaced_where_it_is_of_mats(tmp_path: Path) -> None:
+    output, page = write_run(tmp_path / "out", [error(0, "a.wav", "not_found", "gone")]), tmp_path / "r.html"
+    page.write_text("my letters")
+    with pytest.raises(SettingsError, match=r"^out: .*r.html is there, and is no page that MATS has written"):
+        write_report(output, page)
+    assert page.read_text() == "my letters"
+    write_report(output, page, overwrite=True)
+    assert "my letters" not in page.read_text()
+    page.write_text(page.read_text() + "an older page")
+    write_report(output, page)
+    assert "an older page" not in page.read_text()
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted"])
+def test_a_run_of_which_nothing_is_finished_is_said_to_be_so(tmp_path: Path, status: str) -> None:
+    """What it has are other tables: its work list, what was said of the answers before."""
+    parquet.write(str(tmp_path / "out" / "_state" / "work_list" / "rows.parquet"), pa.table({"uri": ["a.wav"] * 120}))
+    parquet.write(str(tmp_path / "out" / "corrections" / "rows.parquet"), pa.table({"uri": ["a.wav"] * 120}))
+    run = {"job": "caption", "status": status, "settings": {"input": "in/"}}
+    (tmp_path / "out" / "_run.json").write_text(json.dumps(run))
+    told = f"out is {status}, and none of its answers is finished yet; let it go on: `mats caption in/ {tmp_path}/out`"
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        write_report(tmp_path / "out", tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
 
 
 @pytest.fixture

@@ -51,6 +51,20 @@ def test_answers_are_all_that_have_words_and_older_runs_have_no_confidence(tmp_p
         answered(str(tmp_path))
 
 
+def test_the_column_that_folders_of_a_compaction_are_named_by_is_there_too(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for number, kind in enumerate(("dog", "bird")):
+        rows = answer_rows([f"/{kind}/{at}.wav" for at in range(2)], ["a", "b"])
+        rows = rows.set_column(rows.schema.names.index("row_id"), "row_id", pa.array([2 * number, 2 * number + 1]))
+        write(run, rows.drop_columns(["task"]))
+        (run / "answers" / f"task={kind}").mkdir()
+        (run / "answers" / "part-0.parquet").rename(run / "answers" / f"task={kind}" / "part-0.parquet")
+    found, _ = answered(str(run))
+    assert found["task"].to_pylist() == ["dog", "dog", "bird", "bird"]
+    assert answered(str(run), where="task = 'bird'")[0]["row_id"].to_pylist() == [2, 3]
+    assert shown_rows(str(run), np.array([3]))[3]["task"] == "bird"
+
+
 def test_strata_are_tenths_by_confidence_also_where_many_are_the_same() -> None:
     confidence = np.random.default_rng(0).permutation(np.linspace(0, 1, 1000))
     strata = strata_of(table(confidence), 200)

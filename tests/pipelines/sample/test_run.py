@@ -190,7 +190,7 @@ def test_what_is_not_judged_is_left_out_of_its_stratum_and_told(tmp_path: Path) 
         row["correct"] = ""
     write(file, rows)
     found = run_sample(run=run, judge=file)
-    assert found.notes == ["60 of 200 clips are not judged"]
+    assert found.notes == ["60 of 200 clips not judged"]
     assert found.judged is not None and (found.judged.judged, found.judged.rows) == (140, 1000)
     for row in rows:
         row["correct"] = ""
@@ -208,7 +208,7 @@ def test_another_run_and_changed_answers_are_noticed(tmp_path: Path) -> None:
     rows[0]["text"] = "another"
     write(file, [*rows, rows[1]])
     found = run_sample(run=run, judge=file)
-    assert found.notes == ["2 judged rows are left out: the run has another answer there, or none, or they repeat"]
+    assert found.notes == ["2 judged rows left out: the run has another answer there, or none, or they repeat"]
     other = answer_rows([f"/s/{n}.wav" for n in range(1000)], [f"other {n}" for n in range(1000)])
     parquet.write(str(tmp_path / "other" / "answers" / "part-0.parquet"), other)
     with pytest.raises(SettingsError, match="are not those of this run"):

@@ -17,6 +17,7 @@ HITS = [
         "start_s": 0.0,
         "end_s": 5.0,
         "score": 0.5,
+        "cosine": 0.75,
         "by": "both",
         "caption": "=HYPERLINK(1)",
         "row_id": 3,
@@ -26,6 +27,7 @@ HITS = [
         "start_s": 5.0,
         "end_s": 9.0,
         "score": -0.25,
+        "cosine": None,
         "by": "sound",
         "caption": None,
         "row_id": 4,
@@ -42,8 +44,8 @@ def test_files_are_read_back_by_their_own_readers(tmp_path: Path) -> None:
     with (tmp_path / "hits.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {
-        "uri": "/sounds/=1+1.wav", "start_s": "0.0", "end_s": "5.0", "score": "0.5", "by": "both",
-        "caption": "'=HYPERLINK(1)", "row_id": "3",
+        "uri": "/sounds/=1+1.wav", "start_s": "0.0", "end_s": "5.0", "score": "0.5", "cosine": "0.75",
+        "by": "both",        "caption": "'=HYPERLINK(1)", "row_id": "3",
     }  # fmt: skip
     assert rows[1]["uri"] == 'a,"b"\n.wav' and rows[1]["score"] == "-0.25"  # a number stays one
 

@@ -40,7 +40,8 @@ def _find(run: Path, vector: np.ndarray, **settings: Any) -> list[dict[str, Any]
     opened = open_run(str(run))
     moved = vector - opened.index.mean
     asked = SearchSettings(run=str(run), **{"bridge": "none", **settings})
-    return find(asked, opened, Given((moved / np.linalg.norm(moved)).astype(np.float32)))  # type: ignore[arg-type]
+    given = Given((moved / np.linalg.norm(moved)).astype(np.float32))
+    return find(asked, opened, given, opened.allowed(asked.where))  # type: ignore[arg-type]
 
 
 def test_windows_come_with_file_times_score_and_caption(tmp_path: Path) -> None:
@@ -59,6 +60,10 @@ def test_captions_are_searched_too_and_the_two_joined(tmp_path: Path) -> None:
     pooled = vectors[:2].mean(axis=0)  # of row 0, "a dog barks"
     both = _find(run, pooled, query="barking dog", most=5)
     assert both[0]["uri"] == "/sounds/0000.wav" and both[0]["by"] == "both" and both[0]["caption"] == CAPTIONS[0]
+    assert (both[0]["score"], both[0]["cosine"]) == (1.0, pytest.approx(0.979, abs=1e-3)), "the first of both"
+    for by in ("both", "words", "sound"):
+        scores = [hit["score"] for hit in _find(run, unit_vectors(3)[2], query="dog bark", by=by)]
+        assert len(scores) > 3 and scores == sorted(scores, reverse=True), by
     words = _find(run, pooled, query="siren", by="words")
     assert {hit["caption"] for hit in words} == {"a siren wails"} and len(words) == 4
     assert {hit["by"] for hit in words} == {"words"}
@@ -77,7 +82,7 @@ def test_conditions_prune_and_captions_of_another_run(tmp_path: Path) -> None:
     opened = open_run(str(run))
     opened.take_captions(str(answers))
     asked = SearchSettings(run=str(run), query="dog barks", where="text like '%dog%'", bridge="none")
-    found = find(asked, opened, Given(unit_vectors(1)[0]))  # type: ignore[arg-type]
+    found = find(asked, opened, Given(unit_vectors(1)[0]), opened.allowed(asked.where))  # type: ignore[arg-type]
     assert {hit["row_id"] for hit in found} == {0, 2} and found[0]["caption"] in (CAPTIONS[0], CAPTIONS[2])
     other = write_run(tmp_path / "other", chunk_rows(vectors, first=500, answers=True), job="caption")
     with pytest.raises(SettingsError, match="answers other sounds"):

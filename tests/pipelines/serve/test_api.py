@@ -100,6 +100,21 @@ def test_a_row_is_told_with_all_that_is_known_and_no_path(state: State, tmp_path
     assert asked.get("/api/runs").json()[0]["values"]["task"] == {"caption": 3, "QA": 1}
 
 
+def test_of_a_corrected_row_the_segments_are_told_as_the_models(state: State) -> None:
+    asked = client(state)
+    before = asked.get("/api/rows/0/0").json()
+    assert before["segments"] == before["answer_segments"]
+    now = asked.post("/api/rows/0/0/correct", json={"seen": 0, "by": "Ann", "text": "A hum."}).json()
+    for told in (now, asked.get("/api/rows/0/0").json()):
+        assert (told["text"], told["segments"]) == ("A hum.", None)
+        assert (told["answer"], told["answer_segments"]) == (before["text"], before["segments"])
+    details = Page(asked.get("/clip/0/0").text).text
+    assert 0 <= details.index("The model said:") < details.index("Its segments") < details.index("a low tone")
+    asked.post("/api/rows/0/0/correct", json={"seen": 1, "by": "Ann", "text": None, "mark": "right"})
+    assert asked.get("/api/rows/0/0").json()["segments"] == before["segments"], "a mark is no other text"
+    assert "The model said:" not in asked.get("/clip/0/0").text
+
+
 def test_sounds_come_by_row_and_by_range(state: State) -> None:
     asked = client(state)
     whole = asked.get("/audio/0/0.wav")

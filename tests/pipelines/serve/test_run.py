@@ -16,7 +16,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines import run_serve
-from pipelines.serve.run import _open_indices, check_packages
+from pipelines.serve.run import _open_indices, check_packages, open_state
 from pipelines.serve.runs import open_served
 from pipelines.settings.base import build
 from pipelines.settings.serve import TOKEN, ServeSettings
@@ -151,6 +151,21 @@ def test_sounds_are_searched_with_one_encoder_a_model(
         assert all(each.opened is None for each in runs)
         told = "its sounds cannot be searched (… is of another encoder than …)"
         assert [each.notes for each in runs] == ([[told], [told], []] if model == "other" else [[], [], []])
+
+
+def test_catalogs_are_closed_where_the_answerer_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Serve on a cluster that is not there, say: after the catalogs are open."""
+
+    def fails(*_: Any) -> None:
+        raise SettingsError("address", "there is no cluster", "start one")
+
+    closed: list[Path] = []
+    monkeypatch.setattr("pipelines.serve.run._answerer", fails)
+    monkeypatch.setattr("pipelines.serve.catalog.Catalog.close", lambda self: closed.append(self.place))
+    runs = [write_run(tmp_path / name, [row(0, "/in/a.wav")]) for name in ("one", "two")]
+    with pytest.raises(SettingsError, match="there is no cluster"):
+        open_state(build(ServeSettings, {"runs": runs, "model": "none"}))
+    assert len(set(closed)) == len(closed) == 2
 
 
 def test_what_cannot_be_served_is_refused_before_anything_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,11 @@ import pytest
 from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.storage import errors
+from pipelines.archive.decode_stage import FetchStage
+from pipelines.cluster.stages import StageContext
+from pipelines.data import parquet
 from pipelines.data.inputs import open_input
+from pipelines.data.schemas import WINDOWS_TYPE
 
 
 def test_a_folder_gives_its_audio_files_by_name_and_nothing_else(tmp_path: Path) -> None:
@@ -241,3 +245,38 @@ def test_rows_of_a_list_keep_their_place_wherever_the_run_goes_on(
     monkeypatch.chdir(tmp_path)
     (entry,) = open_input("list.csv").entries
     assert (entry.path, entry.uri) == ("a.wav", str(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_embeddings_that_were_compacted_into_folders_keep_their_column_and_are_found(
+    tmp_path: Path, in_order: bool
+) -> None:
+    (tmp_path / "_embeddings.json").write_text("{}")
+    for number, kind in enumerate(("a bird", "dog")):
+        uri = str(tmp_path / f"{kind}.wav")
+        window = {"start_s": 0.0, "weight": 1.0, "embedding": [float(number)]}
+        row = {"row_id": number, "chunk_id": kind, "uri": uri, "start_s": 0.0, "decoded_s": 1.0, "windows": [window]}
+        row |= {"size_bytes": 1, "version": "v", "error_code": None}
+        part = pa.table({name: [value] for name, value in row.items() if name != "windows"})
+        part = part.append_column("windows", pa.array([row["windows"]], WINDOWS_TYPE))
+        parquet.write(str(tmp_path / "embeddings" / f"kind={kind}" / "part-0.parquet"), part)
+    source = open_input(str(tmp_path), in_order=in_order)
+    assert source.own_schema.names == ["kind"]
+    found = list(source.entries)
+    assert [entry.own for entry in found] == [{"kind": "a bird"}, {"kind": "dog"}]
+    stage = FetchStage(StageContext(str(tmp_path / "work")), str(tmp_path))
+    parts = [(entry.chunk or {})["part"] for entry in found]
+    assert [stage.stored(part, 0)["windows"][0]["embedding"] for part in parts] == [[0.0], [1.0]]
+    assert not any(" " in part for part in parts), "whole files name several, with spaces between"
+
+
+def test_a_list_or_sounds_in_a_folder_named_by_a_column_have_it(tmp_path: Path) -> None:
+    (tmp_path / "one.wav").write_bytes(b"12345")
+    (tmp_path / "year=2024").mkdir()
+    pq.write_table(pa.table({"uri": [str(tmp_path / "one.wav")]}), tmp_path / "year=2024" / "list.parquet")
+    (entry,) = open_input(str(tmp_path / "year=2024" / "list.parquet")).entries
+    assert entry.own == {"year": "2024"}
+    sounds = pa.table({"audio": pa.array([{"bytes": b"12345", "path": "one.wav"}])})
+    pq.write_table(sounds, tmp_path / "year=2024" / "list.parquet")
+    (entry,) = open_input(str(tmp_path / "year=2024")).entries
+    assert entry.own == {"year": "2024"}
