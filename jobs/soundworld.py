@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-WORK_FOLDERS = ("encoder", "encoder-kinds", "llm", "llm-ordered", "llm-words", "memory", "runs", "world")
+WORK_FOLDERS = ("encoder", "encoder-kinds", "llm", "llm-once", "llm-read", "llm-words", "memory", "runs", "world")
 """What `mats soundworld build` makes in its folder."""
 
 
@@ -50,7 +50,7 @@ def build(
 @command(app, "corpus")
 def corpus(
     out: Annotated[Path, typer.Argument(help="JSONL file of records to write")],
-    records: Annotated[int, typer.Option(min=1, help="recipes of the text split")] = 16_000,
+    records: Annotated[int, typer.Option(min=1, help="recipes of the text split")] = 48_000,
     rounds: Annotated[int, typer.Option(min=1, help="times each is written up, in other words")] = 2,
 ) -> int:
     """Write the text the embedded model is trained on, for `mats embed-text` and `mats train`. No sound is made."""

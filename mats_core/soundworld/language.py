@@ -221,17 +221,26 @@ ASKED = {
 QUESTION_KINDS = ("which", "count", "first", "last", "presence", "group", "overlap", "pitch", "rate")
 
 
-def question(content: Content, rng: np.random.Generator, only: str | None = None) -> tuple[str, str, str]:
+def question(
+    content: Content, rng: np.random.Generator, only: str | None = None, shares: dict[str, float] | None = None
+) -> tuple[str, str, str]:
     """A question about a clip, its answer, and its kind (one of ``QUESTION_KINDS``).
 
     Yes and no are asked for equally often. ``only`` asks for one kind; where the clip cannot be asked that
-    (no order, no attribute told), the next kind that it can be asked is taken.
+    (no order, no attribute told), another kind that it can be asked is taken. ``shares``: how often each kind is
+    asked for, of those that a clip can be asked; equally often by default.
     """
     kinds, ordered = content.kinds, content.in_order
     told = {name: [s for s in content.sounds if getattr(s, name)] for name in ("pitch", "rate")}
     possible = ["which", "count", "presence", "group", *(["first", "last"] if ordered else [])]
     possible += [*(["overlap"] if len(kinds) == 2 else []), *(name for name, sounds in told.items() if sounds)]
-    kind = only if only in possible else _pick(rng, possible)
+    if only in possible:
+        kind = only
+    elif shares is None:
+        kind = _pick(rng, possible)
+    else:
+        weights = np.array([shares[each] for each in possible])
+        kind = str(rng.choice(possible, p=weights / weights.sum()))
     if kind in told:
         sound = told[kind][int(rng.integers(len(told[kind])))]
         name = WORDS[sound.kind].label
@@ -259,11 +268,35 @@ def question(content: Content, rng: np.random.Generator, only: str | None = None
     return f"Is {asked} heard?", "yes" if yes else "no", kind
 
 
-def corpus_record(content: Content, rng: np.random.Generator, task: str) -> dict[str, str]:
-    """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task."""
+def question_kind(asked: str) -> str:
+    """Which of ``QUESTION_KINDS`` a question is, by its wording."""
+    for kind, wordings in ASKED.items():
+        if asked in wordings:
+            return kind
+    if asked.endswith(" low or high?"):
+        return "pitch"
+    if asked.endswith(" slow or fast?"):
+        return "rate"
+    return "group" if asked.endswith(" heard?") and asked.startswith("Is ") else "presence"
+
+
+def facts_list(content: Content) -> str:
+    """All that is told of a clip as a list in few words, in order: "one after another: high dog, slow bell"."""
+    how = {"single": "alone", "together": "together", "sequence": "one after another", "background": "over the last"}
+    sounds = [" ".join(filter(None, (s.pitch, s.rate, WORDS[s.kind].label))) for s in content.sounds]
+    return f"{how[content.layout]}: {', '.join(sounds)}"
+
+
+def corpus_record(
+    content: Content, rng: np.random.Generator, task: str, asked: dict[str, float] | None = None
+) -> dict[str, str]:
+    """One training record (DESIGN.md): the caption that stands for the audio, the question, the answer, the task.
+
+    asked: shares of the kinds of question, see ``question``.
+    """
     text, instruction = caption(content, rng), ""
     if task == "QA":
-        instruction, output, _ = question(content, rng)
+        instruction, output, _ = question(content, rng, shares=asked)
     elif task == "cla_label":
         output = label_text(content.kinds)
     else:

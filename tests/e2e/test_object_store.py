@@ -153,6 +153,7 @@ def run_through_faults(moto: MotoStore, tmp_path: Path, model: str, files: int, 
     }
 
 
+@pytest.mark.usefixtures("shared_ray")
 def test_a_bucket_behind_a_failing_network_gives_every_row(
     moto: MotoStore, tmp_path: Path, tiny_model_dir: str
 ) -> None:

@@ -45,11 +45,10 @@ def test_interrupted_then_killed_then_finished(
     shared_ray: str, tones: Path, tmp_path: Path, tiny_model_dir: str
 ) -> None:
     """Ctrl-C after the first part, kill -9 after the next, then to the end; on a cluster that was joined."""
-    out, rows_asked = tmp_path / "out", 160
+    out, rows_asked = tmp_path / "out", 240
     asked = tmp_path / "asked.jsonl"  # two questions a file: a fast machine must not be done before the kill
     questions = [f"Is there sound number {number}?" for number in range(2)]
-    files = sorted(tones.iterdir())[: rows_asked // 2]
-    lines = [{"uri": str(file), "task": "QA", "question": q} for q in questions for file in files]
+    lines = [{"uri": str(file), "task": "QA", "question": q} for q in questions for file in sorted(tones.iterdir())]
     asked.write_text("".join(json.dumps(line) + "\n" for line in lines))
     command = ["caption", str(asked), str(out), "--model", tiny_model_dir, "--commit-rows", "8", "--actors", "1"]
     command += ["--deterministic", "--beams", "6", "--address", shared_ray]

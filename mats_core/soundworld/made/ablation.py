@@ -43,7 +43,7 @@ from mats_core.soundworld.made.text_training import (
 Log = Callable[[str], None]
 Result = dict[str, Any]
 
-NOISE_VARIANCES = (0.01, 0.003)
+NOISE_VARIANCES = (0.003, 0.001)
 NOISE_GRID = (0.0, 0.001, 0.003, 0.01, 0.03)
 NOISE_PAIRS = 30
 """As many as the paper's."""

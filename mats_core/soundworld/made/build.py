@@ -32,7 +32,15 @@ from mats_core.soundworld.made.measure import (
     question_numbers,
     split_recipes,
 )  # fmt: skip
-from mats_core.soundworld.made.pretrain import as_transformers, pretrain_clap, pretrain_llm, pretrain_reading, train_bpe
+from mats_core.soundworld.made.pretrain import (
+    READING_SEED,
+    as_transformers,
+    pretrain_clap,
+    pretrain_llm,
+    pretrain_reading,
+    teach_naming_once,
+    train_bpe,
+)  # fmt: skip
 from mats_core.soundworld.made.spectrograms import cached_mels
 from mats_core.soundworld.made.trust import hear, judged_answers, trust_numbers
 from mats_core.soundworld.recipe import clip_recipe
@@ -71,21 +79,26 @@ def build_parts(work: Path, log: Log = print) -> tuple[Path, Path]:
 
 
 def _build_llm(work: Path, times: Times, log: Log) -> None:
-    """First on captions in words, then on what a throw-away mapper makes of their embeddings."""
+    """First on what is heard in words, then on what a throw-away mapper makes of embeddings of captions."""
+    words = as_transformers(_bpe(work, "llm"), ends=False, length=512)
     if not (work / "llm-words" / "model.safetensors").exists():
         with times("llm, words"):
-            words = as_transformers(_bpe(work, "llm"), ends=False, length=512)
-            pretrain_llm(work / "llm-ordered", words, log=log)
-            pretrain_llm(
-                work / "llm-words", words, start=work / "llm-ordered", steps=250, learning_rate=4e-3, shuffled=0.5,
-                first_record=100_000, log=log,
-            )  # fmt: skip
+            pretrain_llm(work / "llm-words", words, log=log)
     from mats_core.encoders.clap import HfClapEncoder
 
     with times("text embeddings"):
         corpus = saved_text_corpus(work, HfClapEncoder(str(work / "encoder"), device="cpu"))
+    # First what questions ask, which captions would drown; then captions, to a mapper that again starts from nothing.
     with times("llm, reading vectors"):
-        pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm", log=log)
+        if not (work / "llm-read" / "model.safetensors").exists():
+            pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm-read", log=log)
+    with times("llm, captions"):
+        if not (work / "llm-once" / "model.safetensors").exists():
+            teach_naming_once(work / "llm-read", work / "llm-once", words, log=log)
+        pretrain_reading(
+            corpus, work / "encoder", work / "llm-once", work / "llm", steps=1200, power=1.0, seed=READING_SEED + 1,
+            learning_rate=3e-3, log=log,
+        )  # fmt: skip
 
 
 def evaluate(model: MatsModel, clips: int = 1000, scenes: int = 20, log: Log = print) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def model_card(
     if ablation:
         by_noise, by_mix = (_rounded(ablation[f"validation_by_{name}"], 3) for name in ("noise", "mix"))
         chosen = (
-            f"\nNoise variance {ablation['noise_variance']:g} and Santa's mix {ablation['mix']:g} were chosen on "
+            f"\nAblation{', ' + ablation['of'] if 'of' in ablation else ''}: "
+            f"noise variance {ablation['noise_variance']:g} and Santa's mix {ablation['mix']:g} were chosen on "
             f"{ablation['validation_clips']} validation clips (by noise: {by_noise}; "
             f"by mix: {by_mix}). The upper bound is trained with noise "
             f"{ablation['upper_bound_noise']:g}, chosen the same way. Every run of the ablation is {ABLATION_STEPS} "
@@ -38,9 +39,10 @@ trying the tools, for tests, and for measuring the method. Real audio needs a re
 
 - {len(KINDS)} kinds of sound: {"; ".join(f"{g}: {', '.join(k)}" for g, k in groups.items())}.
 - CLAP: a `transformers` `ClapModel`, 5 s windows at 16 kHz, 128 dimensions, pretrained here on \
-{PRETRAIN_CLIPS:,} synthesised clips with captions. The only part that ever met audio.
-- LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with captions in words, at the
-  end in any order; then with vectors in their place, which a throw-away mapper makes of text embeddings.
+{PRETRAIN_CLIPS:,} synthesised clips with captions; then its last audio stage and its text tower alone, until order,
+  pitch and rate can be read from both. The only part that ever met audio.
+- LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with what is heard in words, at
+  first in lists; then with vectors in their place, which throw-away mappers make of text embeddings.
 - MATS mapper and LoRA adapter: {STEPS} steps of {training_settings(0.0, 0).batch_size} on text alone \
 ({RECORDS * ROUNDS:,} records), by `mats train soundworld`.
 - Santa's memory: {MEMORY_ENTRIES:,} captions of that text.
@@ -75,7 +77,7 @@ def measured_table(numbers: dict[str, Any], ablation: dict[str, Any] | None) -> 
     """The table that `mats soundworld evaluate` prints: a row a measure, its value, and what it is compared with.
 
     numbers: of ``build.evaluate``.
-    ablation: of ``ablation.run_ablation``, or None.
+    ablation: of ``ablation.run_ablation``, or None; ``of``, where it is there, says of which parts it was measured.
     """
     c, gap, scenes = numbers["captions"], numbers["gap"], numbers.get("scenes")
     low, high = c["label_f1_interval"]
@@ -109,6 +111,7 @@ def measured_table(numbers: dict[str, Any], ablation: dict[str, Any] | None) -> 
     for name, row in table.items():
         share = row["label_f1"] / table["audio (upper bound)"]["label_f1"]
         told = f"{len(row['seeds'])} seeds; {share:.3f} of the upper bound; order {row['order']:.3f}"
+        told += f"; {ablation['of']}" if ablation and "of" in ablation else ""
         rows.append((f"ablation: {name}", f"{row['label_f1']:.3f} ± {row['spread']:.3f}", told))
     shown = [f"| {a} | {b if isinstance(b, str) else format(b, '.3f')} | {c} |" for a, b, c in rows]
     return "\n".join(["| measure | value | |", "|---|---|---|", *shown])

@@ -6,18 +6,21 @@ turned round (contrastive); and which kinds of sound are there (a linear layer t
 towers of released CLAPs are pretrained on labels).
 
 The LLM stands for Vicuna: a language model that can already describe, label and answer once it knows what there is to
-hear. First the caption stands in the prompt in words, where the MATS mapper's vectors will stand later; then vectors
-do, and all its weights are trained with a mapper that is thrown away, on embeddings of text. An LLM of billions of
-weights needs no such thing, LoRA gives it room enough; this one has half a million, and a mapper and LoRA alone take it
-1 400 steps to name two sounds of three. After this, a mapper and adapter that start from nothing need 400. It never
-meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
+hear. First what is heard stands in the prompt in words, where the MATS mapper's vectors will stand later: at first as
+lists, which are told apart sooner than sentences, then as captions. Then vectors do, and all its weights are trained
+with a mapper that is thrown away, on embeddings of text. An LLM of billions of weights needs no such thing, LoRA gives
+it room enough; this one has 0.7 million, and a mapper and LoRA alone take it 1 400 steps to name two sounds of three.
+It goes on to vectors when it can answer every kind of question: of vectors alone it never learns what comes first.
+Every record counts alike in its loss, for most answers to questions are one word, and captions would drown them.
+It never meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,16 +43,14 @@ from transformers import (
 from mats_core.model.config import MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
-from mats_core.soundworld.corpus import text_record
+from mats_core.soundworld.corpus import text_content_and_record
 from mats_core.soundworld.kinds import KINDS
-from mats_core.soundworld.language import Content, caption
+from mats_core.soundworld.language import Content, caption, facts_list
 from mats_core.soundworld.made.spectrograms import MELS, feature_extractor_config
-from mats_core.soundworld.made.text_training import MAPPER, Corpus
+from mats_core.soundworld.made.text_training import MAPPER, Corpus, asked_for
 from mats_core.soundworld.recipe import clip_recipe
-from mats_core.training.loop import drawn_batches, train
 from mats_core.training.muon import Muon
-from mats_core.training.schedule import TrainingSettings
-from mats_core.training.step import StepResult
+from mats_core.training.schedule import sample_batch
 
 Log = Callable[[str], None]
 BOS, PAD, EOS, UNK = "<s>", "<pad>", "</s>", "<unk>"
@@ -269,72 +270,140 @@ def llm_config(vocabulary: int) -> LlamaConfig:
     )  # fmt: skip
 
 
+class Answers:
+    """Running shares of answers whose every token is right, of each kind of question and each task."""
+
+    def __init__(self) -> None:
+        self._shares: dict[str, float] = {}
+
+    def add(self, names: Sequence[str], right: Sequence[bool]) -> None:
+        """What the records of a batch ask for, and whether each answer is right."""
+        for name, good in zip(names, right, strict=True):
+            before = self._shares.get(name, float(good))
+            self._shares[name] = 0.99 * before + 0.01 * good
+
+    def __str__(self) -> str:
+        return " ".join(f"{name} {share:.2f}" for name, share in sorted(self._shares.items()))
+
+
 def pretrain_llm(
     out: Path,
     tokenizer: PreTrainedTokenizerFast,
-    start: Path | None = None,
-    steps: int = 600,
+    steps: int = 3000,
     batch: int = 64,
     learning_rate: float = 8e-3,
-    shuffled: float = 0.0,
-    first_record: int = 0,
     seed: int = 0,
     log: Log = print,
 ) -> float:
-    """Train a ``LlamaForCausalLM`` on prompts with captions in words; save it in float16.
+    """Train a ``LlamaForCausalLM`` on prompts with what is heard in words; save it in float16.
 
-    start: an LLM to go on from; from scratch by default.
-    shuffled: share of captions whose words stand in any order. Copying them one after another no longer
-        serves then: the LLM learns to say each sound once, which it needs when vectors hold all at the same time.
-    first_record: where in the text corpus training begins.
-    Returns the loss over answer tokens, averaged over the last steps.
+    The first tenth of the steps has lists (``facts_list``) in the captions' place, the rest for 3 records of 10.
+    Returns the loss over answer tokens, every record counting alike, averaged over the last steps.
     """
     torch.manual_seed(seed)
-    if start is None:
-        model = LlamaForCausalLM(llm_config(len(tokenizer)))
-    else:
-        model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
-    down = Steps(model, _of_the_llm, decay=0.01, rate=learning_rate, steps=steps, warmup=60, last=0.02)
-    answer_loss = 0.0
-    for step in range(steps):
-        first = first_record + step * batch
-        ids, weights = _llm_batch(tokenizer, range(first, first + batch), shuffled)  # [B, T], [B, T]
-        logits = model(input_ids=ids[:, :-1], attention_mask=(ids[:, :-1] != 1).long()).logits  # [B, T-1, vocabulary]
-        losses = cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-        w = weights[:, 1:].flatten()  # [B * (T-1)], as losses
-        loss = (losses * w).sum() / w.sum()
-        down.take(loss)
-        answers = (losses * (w == 1)).sum().item() / max(1.0, (w == 1).sum().item())
-        answer_loss = answers if step == 0 else 0.95 * answer_loss + 0.05 * answers
-        if (step + 1) % 50 == 0:
-            log(f"llm step {step + 1}/{steps} answer loss {answer_loss:.3f}")
+    model = LlamaForCausalLM(llm_config(len(tokenizer)))
+
+    def records(step: int) -> WordsBatch:
+        listed = 1.0 if step < steps // 10 else 0.3
+        return _words_batch(tokenizer, range(step * batch, (step + 1) * batch), listed)
+
+    loss = _teach_words(model, records, steps, learning_rate, log)
     save(model, tokenizer, out)
+    return loss
+
+
+def teach_naming_once(
+    start: Path,
+    out: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    steps: int = 400,
+    batch: int = 64,
+    learning_rate: float = 4e-3,
+    first_record: int = 200_000,
+    log: Log = print,
+) -> float:
+    """Train the LLM of ``start`` on with the words of half the captions in any order; save it in float16 as ``out``.
+
+    Who copies one word after another names every sound once without knowing it. Here that does not serve, nor does it
+    with vectors, which hold all sounds at the same time. Questions keep their captions: of shuffled words nobody can
+    tell what comes first. Returns the loss over answer tokens, averaged over the last steps.
+    """
+    model = LlamaForCausalLM.from_pretrained(start, dtype=torch.float32)
+
+    def records(step: int) -> WordsBatch:
+        first = first_record + step * batch
+        return _words_batch(tokenizer, range(first, first + batch), listed=0.0, shuffled=0.5)
+
+    loss = _teach_words(model, records, steps, learning_rate, log)
+    save(model, tokenizer, out)
+    return loss
+
+
+def _teach_words(
+    model: LlamaForCausalLM, records: Callable[[int], WordsBatch], steps: int, learning_rate: float, log: Log
+) -> float:
+    """Steps on prompts in words. Returns the loss over answer tokens, every record counting alike."""
+    down = Steps(model, _of_the_llm, decay=0.01, rate=learning_rate, steps=steps, warmup=60, last=0.02)
+    answer_loss, answers = 0.0, Answers()
+    for step in range(steps):
+        words = records(step)
+        ids, weights = words.ids, words.weights[:, 1:]  # [B, T], [B, T-1]
+        logits = model(input_ids=ids[:, :-1], attention_mask=(ids[:, :-1] != 1).long()).logits  # [B, T-1, vocabulary]
+        losses = cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")  # [B, T-1]
+        down.take((losses * weights).sum() / len(ids))
+        of_answer = words.of_answer[:, 1:]  # [B, T-1]
+        now = ((losses * of_answer).sum(dim=1) / of_answer.sum(dim=1)).mean().item()
+        answer_loss = now if step == 0 else 0.95 * answer_loss + 0.05 * now
+        wrong = (logits.argmax(-1) != ids[:, 1:]) & of_answer  # [B, T-1]
+        answers.add(words.names, (~wrong.any(dim=1)).tolist())
+        if (step + 1) % 50 == 0:
+            log(f"llm step {step + 1}/{steps} answer loss {answer_loss:.3f}; right: {answers}")
     return answer_loss
 
 
-def _llm_batch(
-    tokenizer: PreTrainedTokenizerFast, indices: range, shuffled: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [B, T] padded right, and loss weights: 1 on the answer, 0.2 on the caption as it reads, 0 elsewhere."""
-    rows = []
+@dataclass
+class WordsBatch:
+    """Prompts with what is heard in words: token ids [B, T] padded right, the loss weight of each token [B, T] (the
+    answer weighs 1 in all, what is heard 0.2), whether it is the answer's [B, T], and what each record
+    asks for."""
+
+    ids: Tensor
+    weights: Tensor
+    of_answer: Tensor
+    names: list[str]
+
+
+def _words_batch(
+    tokenizer: PreTrainedTokenizerFast, indices: range, listed: float, shuffled: float = 0.0
+) -> WordsBatch:
+    """Records of the text corpus. listed: the share of them that has a list in its caption's place; shuffled: the share
+    of those that are no questions whose captions' words stand in any order."""
+    ids: list[Tensor] = []
+    weights: list[Tensor] = []
+    of_answer: list[Tensor] = []
+    names: list[str] = []
     for index in indices:
-        record = text_record(index)
-        prompt = training_prompt(record["task"], record["instruction"], "", index)
-        before, after = prompt.split(SPEECH)
-        caption, share = record["caption"], 0.2
+        content, record = text_content_and_record(index)
         rng = np.random.default_rng([29, index])
-        if rng.random() < shuffled:
-            caption, share = " ".join(rng.permutation(caption.split())), 0.0
-        weighted = [(before, 0.0), (" " + caption, share), (after, 0.0), (" " + record["output"], 1.0)]
-        ids, weights = [tokenizer.bos_token_id], [0.0]
-        for text, weight in weighted:
+        heard = facts_list(content) if rng.random() < listed else record["caption"]
+        if record["task"] != "QA" and rng.random() < shuffled:
+            heard = " ".join(rng.permutation(heard.split()))
+        before, after = training_prompt(record["task"], record["instruction"], "", index).split(SPEECH)
+        row, shares = [tokenizer.bos_token_id], [0.0]
+        for text, share in ((before, 0.0), (" " + heard, 0.2), (after, 0.0), (" " + record["output"], 1.0)):
             new = tokenizer(text, add_special_tokens=False)["input_ids"]
-            ids += new
-            weights += [weight] * len(new)
-        rows.append(([*ids, tokenizer.eos_token_id], [*weights, 1.0]))
-    ids_out, weights_out = ([torch.tensor(each) for each in column] for column in zip(*rows, strict=True))
+            ending = [tokenizer.eos_token_id] if share == 1.0 else []
+            row += new + ending
+            shares += [share / len(new + ending)] * len(new + ending)
+        answer = len(new) + 1
+        ids.append(torch.tensor(row))
+        weights.append(torch.tensor(shares))
+        of_answer.append(torch.arange(len(row)) >= len(row) - answer)
+        names.append(asked_for(record))
     pad = float(tokenizer.pad_token_id)
-    return pad_sequence(ids_out, True, pad), pad_sequence(weights_out, True)
+    return WordsBatch(
+        pad_sequence(ids, True, pad), pad_sequence(weights, True), pad_sequence(of_answer, True), names
+    )  # fmt: skip
 
 
 def pretrain_reading(
@@ -342,33 +411,38 @@ def pretrain_reading(
     encoder: Path,
     llm: Path,
     out: Path,
-    steps: int = 1200,
-    learning_rate: float = 8e-3,
+    steps: int = 2500,
+    power: float = 0.5,
+    seed: int = READING_SEED,
+    batch: int = 64,
+    learning_rate: float = 5e-3,
     mapper: MapperConfig = MAPPER,
     log: Log = print,
 ) -> float:
     """Train the LLM of ``llm`` to read vectors made of text embeddings, and save it in float16 as ``out``.
-    Returns the loss over answer tokens, averaged over the last steps.
+
+    power: a record counts by the length of its answer to this power: at 0 all alike, at 1 every token alike.
+    Returns the loss over answer tokens, every record counting alike, averaged over the last steps.
     """
     model = MatsModel.new(
-        str(llm), encoder=str(encoder), mapper=mapper, adapter=None, seed=READING_SEED, device="cpu", dtype="float32"
+        str(llm), encoder=str(encoder), mapper=mapper, adapter=None, seed=seed, device="cpu", dtype="float32"
     )
     model.llm.requires_grad_(True)
-    weights = [*model.llm.named_parameters(), *model.mapper.named_parameters()]
-    optimizer = muon(weights, _of_the_llm, 0.01, learning_rate)
-    settings = TrainingSettings(
-        steps=steps, batch_size=48, learning_rate=learning_rate, warmup_steps=50, warmup_start=1e-5,
-        clip_norm=1.0, noise_variance=0.0, seed=READING_SEED,
-    )  # fmt: skip
-    loss = 0.0
-
-    def show(done: StepResult) -> None:
-        nonlocal loss
-        loss = done.loss if done.step == 0 else 0.95 * loss + 0.05 * done.loss
-        if (done.step + 1) % 50 == 0:
-            log(f"llm reading step {done.step + 1}/{steps} loss {loss:.3f} token accuracy {done.token_accuracy:.3f}")
-
-    batches = drawn_batches(model, settings, corpus.embeddings, corpus.prompts, corpus.outputs)
-    train(model, optimizer, settings, batches, show)
+    model.mapper.requires_grad_(True)
+    trained = nn.ModuleDict({"llm": model.llm, "mapper": model.mapper})
+    down = Steps(trained, _of_the_llm, decay=0.01, rate=learning_rate, steps=steps, warmup=50, last=0.02)
+    answer_loss, answers = 0.0, Answers()
+    for step in range(steps):
+        drawn = sample_batch(seed, step, batch, [len(corpus.prompts)], [1.0])
+        rows = [row for _, row in drawn]
+        prompts, outputs = [corpus.prompts[row] for row in rows], [corpus.outputs[row] for row in rows]
+        prefix = model.prefix(corpus.embeddings[rows])  # [B, vectors, width of the LLM]
+        scores = model.score(prefix, model.tokens.for_loss(prompts, outputs, model.device))  # of each record, [B]
+        shares = scores.tokens**power  # [B]
+        down.take((scores.loss * shares).sum() / shares.sum())
+        answer_loss = scores.loss.mean().item() if step == 0 else 0.95 * answer_loss + 0.05 * scores.loss.mean().item()
+        answers.add([corpus.asked[row] for row in rows], (scores.correct == scores.tokens).tolist())
+        if (step + 1) % 50 == 0:
+            log(f"llm reading step {step + 1}/{steps} loss {answer_loss:.3f}; right: {answers}")
     save(model.causal_lm, model.tokenizer, out)
-    return loss
+    return answer_loss

@@ -17,6 +17,7 @@ from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import training_prompt
 from mats_core.soundworld.corpus import RECORDS, ROUNDS, text_record
+from mats_core.soundworld.language import question_kind
 from mats_core.training.loop import drawn_batches, train
 from mats_core.training.schedule import TrainingSettings
 from mats_core.training.step import StepResult, make_optimizer
@@ -28,7 +29,7 @@ MAPPER = MapperConfig(kind="mlp", vectors=12, width=256)
 _PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ADAPTER = AdapterConfig(rank=16, alpha=32, dropout=0.0, target_modules=_PROJECTIONS)
 DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
-STEPS, ABLATION_STEPS = 1000, 500
+STEPS, ABLATION_STEPS = 2000, 500
 """Of the shipped model, and of every run of the ablation, which compares runs with one another."""
 
 
@@ -42,12 +43,18 @@ def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_ST
 
 @dataclass
 class Corpus:
-    """What a model is trained on: unit embeddings [N, D] and, row by row, prompt and answer."""
+    """What a model is trained on: unit embeddings [N, D] and, row by row, prompt, answer and what is asked for."""
 
     embeddings: Tensor
     prompts: list[str]
     outputs: list[str]
     captions: list[str]
+    asked: list[str]
+
+
+def asked_for(record: dict[str, str]) -> str:
+    """What a record asks for: its kind of question, or its task."""
+    return question_kind(record["instruction"]) if record["task"] == "QA" else record["task"]
 
 
 def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROUNDS) -> Corpus:
@@ -63,7 +70,8 @@ def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROU
 def corpus_of(rows: Sequence[dict[str, str]], embeddings: Tensor) -> Corpus:
     """Records and their embeddings [N, D], each record in the next wording of its prompt."""
     prompts = [training_prompt(row["task"], row["instruction"], "", i) for i, row in enumerate(rows)]
-    return Corpus(embeddings, prompts, [row["output"] for row in rows], [row["caption"] for row in rows])
+    outputs, captions = [row["output"] for row in rows], [row["caption"] for row in rows]
+    return Corpus(embeddings, prompts, outputs, captions, [asked_for(row) for row in rows])
 
 
 def train_mats(

@@ -9,16 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mats_core.soundworld.corpus import QUESTION_SHARES, TASK_SHARES, text_content_and_record, text_record
 from mats_core.soundworld.language import (
     NUMBERS,
+    QUESTION_KINDS,
     Content,
     Sound,
     caption,
     corpus_record,
+    facts_list,
     label_text,
     parse_kinds,
     parse_order,
     question,
+    question_kind,
 )
 from mats_core.soundworld.recipe import sample_recipe
 
@@ -69,6 +73,50 @@ def test_a_training_record_never_asks_for_what_its_caption_does_not_tell() -> No
         if "slow or fast" in record["instruction"]:
             told = ("slow", "unhurried", "fast", "rapid", "quick")
             assert any(w in record["caption"].lower() for w in told), record
+
+
+def test_a_question_tells_its_kind() -> None:
+    met = set()
+    for seed in range(3000):
+        rng = np.random.default_rng(seed)
+        asked, _, kind = question(Content.of(sample_recipe([6, seed]), rng, attributes=1.0), rng)
+        assert question_kind(asked) == kind, asked
+        met.add(kind)
+    assert met == set(QUESTION_KINDS)
+
+
+def test_kinds_of_question_are_asked_as_often_as_they_are_given() -> None:
+    content = Content("sequence", (Sound("dog", pitch="low", rate="fast"), Sound("rain")))  # which all can be asked of
+    shares = dict.fromkeys(QUESTION_KINDS, 0.0) | {"presence": 3.0, "last": 1.0}
+    rng = np.random.default_rng(0)
+    asked = [question(content, rng, shares=shares)[2] for _ in range(2000)]
+    assert set(asked) == {"presence", "last"}
+    assert 0.7 < asked.count("presence") / len(asked) < 0.8
+    alone = Content("single", (Sound("dog"),))
+    shares["count"] = 1.0
+    assert {question(alone, rng, shares=shares)[2] for _ in range(200)} == {"presence", "count"}  # it has no last
+    assert question(alone, rng, "which", shares)[1:] == ("dog", "which")
+
+
+def test_the_corpus_asks_what_its_shares_say() -> None:
+    assert set(QUESTION_SHARES) == set(QUESTION_KINDS)
+    records = [text_record(index) for index in range(3000)]
+    for task, share in TASK_SHARES.items():
+        assert abs(sum(record["task"] == task for record in records) / len(records) - share) < 0.03
+    kinds = [question_kind(record["instruction"]) for record in records if record["task"] == "QA"]
+    assert all(kinds.count(kind) > 60 for kind in QUESTION_KINDS)
+    assert kinds.count("presence") > 1.5 * kinds.count("which")
+
+
+def test_a_list_of_facts_tells_all_that_a_record_may_ask() -> None:
+    sounds = (Sound("dog", pitch="high", rate="slow"), Sound("rain"))
+    assert facts_list(Content("sequence", sounds)) == "one after another: high slow dog, rain"
+    assert facts_list(Content("background", (*sounds, Sound("wind")))) == "over the last: high slow dog, rain, wind"
+    for index in range(200):
+        content, record = text_content_and_record(index)
+        assert record == text_record(index)
+        assert parse_kinds(facts_list(content)) == content.kinds
+        assert set(parse_kinds(record["caption"])) == set(content.kinds)
 
 
 @pytest.mark.processes
