@@ -39,8 +39,9 @@ trying the tools, for tests, and for measuring the method. Real audio needs a re
 
 - {len(KINDS)} kinds of sound: {"; ".join(f"{g}: {', '.join(k)}" for g, k in groups.items())}.
 - CLAP: a `transformers` `ClapModel`, 5 s windows at 16 kHz, 128 dimensions, pretrained here on \
-{PRETRAIN_CLIPS:,} synthesised clips with captions; then its last audio stage and its text tower alone, until order,
-  pitch and rate can be read from both. The only part that ever met audio.
+{PRETRAIN_CLIPS:,} synthesised clips with captions;
+  then its last audio stage and its text tower alone, until order, pitch and rate can be read from both. The only part
+  that ever met audio.
 - LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with what is heard in words, at
   first in lists; then with vectors in their place, which throw-away mappers make of text embeddings.
 - MATS mapper and LoRA adapter: {STEPS} steps of {training_settings(0.0, 0).batch_size} on text alone \
