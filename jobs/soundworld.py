@@ -186,7 +186,7 @@ def _shipped_parts(work: Path) -> None:
 @command(app, "calibrate")
 def calibrate(
     model: Annotated[str, typer.Option(help='"builtin", or a model directory of the embedded world')],
-    clips: Annotated[int, typer.Option(min=50, help="validation clips")] = 2500,
+    clips: Annotated[int, typer.Option(min=50, help="validation clips")] = 6000,
     rerank: Annotated[int, typer.Option(min=0, max=64, help="for answers that are the best of so many beams")] = 0,
     allow_parts: Annotated[list[str] | None, typer.Option(help=ALLOW_PARTS)] = None,
 ) -> int:

@@ -29,7 +29,7 @@ from mats_core.soundworld.recipe import Recipe, clip_recipe
 
 TASKS = {"caption": "captions", "cla_label": "labels", "QA": "questions"}
 """What is judged, and as what it is told."""
-CLIPS = 2500
+CLIPS = 6000
 QUESTIONS = 2
 """Questions about each clip that a calibration is fitted on."""
 JUDGED_BY = "right: names no wrong kind of sound and misses at most half; to a question, the answer itself"
