@@ -15,7 +15,6 @@ fitted on text reads from sound, text-only training can hope for.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -198,8 +197,7 @@ def teach_facts(
             log(f"clap facts, step {step + 1}/{steps} " + " ".join(f"{k} {v:.3f}" for k, v in recent.items()))
     with torch.no_grad():
         clap.logit_scale_t.copy_(clap.logit_scale_a)
-    save(clap.eval(), tokenizer, out)
-    (out / "preprocessor_config.json").write_text(json.dumps(feature_extractor_config(), indent=1) + "\n")
+    save(clap.eval(), tokenizer, out, feature_extractor_config())
     return recent
 
 

@@ -11,7 +11,8 @@ lists, which are told apart sooner than sentences, then as captions. Then vector
 with a mapper that is thrown away, on embeddings of text. An LLM of billions of weights needs no such thing, LoRA gives
 it room enough; this one has 0.7 million, and a mapper and LoRA alone take it 1 400 steps to name two sounds of three.
 It goes on to vectors when it can answer every kind of question: of vectors alone it never learns what comes first.
-Every record counts alike in its loss, for most answers to questions are one word, and captions would drown them.
+Most answers to questions are one word, and captions would drown them: in words every record counts alike, with vectors
+by the root of its answer's length, and by all of it in a last pass, which is for captions.
 It never meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,11 +124,20 @@ def _of_the_llm(name: str) -> bool:
     return "embed" not in name
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """A directory of `transformers`, its weights in float16."""
-    out.mkdir(parents=True, exist_ok=True)
-    model.half().save_pretrained(out)
-    tokenizer.save_pretrained(out)
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path, extractor: dict[str, object] | None = None
+) -> None:
+    """A directory of `transformers`, its weights in float16; whole, or not there at all. extractor: the settings of a
+    feature extractor, where it has one."""
+    draft = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    model.half().save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    if extractor is not None:
+        (draft / "preprocessor_config.json").write_text(json.dumps(extractor, indent=1) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    draft.rename(out)
 
 
 def clap_config(vocabulary: int) -> ClapConfig:
@@ -224,8 +235,7 @@ def pretrain_clap(
             log(f"clap step {step + 1}/{steps} " + " ".join(f"{k} {v:.3f}" for k, v in recent.items()))
     with torch.no_grad():
         tower.clap.logit_scale_t.copy_(tower.clap.logit_scale_a)
-    save(tower.clap.eval(), tokenizer, out)
-    (out / "preprocessor_config.json").write_text(json.dumps(feature_extractor_config(), indent=1) + "\n")
+    save(tower.clap.eval(), tokenizer, out, feature_extractor_config())
     return recent
 
 
@@ -287,14 +297,9 @@ class Answers:
 
 
 def pretrain_llm(
-    out: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    steps: int = 3000,
-    batch: int = 64,
-    learning_rate: float = 8e-3,
-    seed: int = 0,
-    log: Log = print,
-) -> float:
+    out: Path, tokenizer: PreTrainedTokenizerFast, steps: int = 3000, batch: int = 64, learning_rate: float = 8e-3,
+    seed: int = 0, log: Log = print,
+) -> float:  # fmt: skip
     """Train a ``LlamaForCausalLM`` on prompts with what is heard in words; save it in float16.
 
     The first tenth of the steps has lists (``facts_list``) in the captions' place, the rest for 3 records of 10.
@@ -307,21 +312,13 @@ def pretrain_llm(
         listed = 1.0 if step < steps // 10 else 0.3
         return _words_batch(tokenizer, range(step * batch, (step + 1) * batch), listed)
 
-    loss = _teach_words(model, records, steps, learning_rate, log)
-    save(model, tokenizer, out)
-    return loss
+    return _teach_words(model, tokenizer, out, records, steps, learning_rate, log)
 
 
 def teach_naming_once(
-    start: Path,
-    out: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    steps: int = 400,
-    batch: int = 64,
-    learning_rate: float = 4e-3,
-    first_record: int = 200_000,
-    log: Log = print,
-) -> float:
+    start: Path, out: Path, tokenizer: PreTrainedTokenizerFast, steps: int = 400, batch: int = 64,
+    learning_rate: float = 4e-3, first_record: int = 200_000, log: Log = print,
+) -> float:  # fmt: skip
     """Train the LLM of ``start`` on with the words of half the captions in any order; save it in float16 as ``out``.
 
     Who copies one word after another names every sound once without knowing it. Here that does not serve, nor does it
@@ -334,15 +331,14 @@ def teach_naming_once(
         first = first_record + step * batch
         return _words_batch(tokenizer, range(first, first + batch), listed=0.0, shuffled=0.5)
 
-    loss = _teach_words(model, records, steps, learning_rate, log)
-    save(model, tokenizer, out)
-    return loss
+    return _teach_words(model, tokenizer, out, records, steps, learning_rate, log)
 
 
 def _teach_words(
-    model: LlamaForCausalLM, records: Callable[[int], WordsBatch], steps: int, learning_rate: float, log: Log
-) -> float:
-    """Steps on prompts in words. Returns the loss over answer tokens, every record counting alike."""
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, records: Callable[[int], WordsBatch],
+    steps: int, learning_rate: float, log: Log,
+) -> float:  # fmt: skip
+    """Steps on prompts in words, saved as ``out``. Returns the loss over answer tokens, every record counting alike."""
     down = Steps(model, _of_the_llm, decay=0.01, rate=learning_rate, steps=steps, warmup=60, last=0.02)
     answer_loss, answers = 0.0, Answers()
     for step in range(steps):
@@ -358,14 +354,14 @@ def _teach_words(
         answers.add(words.names, (~wrong.any(dim=1)).tolist())
         if (step + 1) % 50 == 0:
             log(f"llm step {step + 1}/{steps} answer loss {answer_loss:.3f}; right: {answers}")
+    save(model, tokenizer, out)
     return answer_loss
 
 
 @dataclass
 class WordsBatch:
     """Prompts with what is heard in words: token ids [B, T] padded right, the loss weight of each token [B, T] (the
-    answer weighs 1 in all, what is heard 0.2), whether it is the answer's [B, T], and what each record
-    asks for."""
+    answer weighs 1 in all, what is heard 0.2), whether it is the answer's [B, T], and what each record asks for."""
 
     ids: Tensor
     weights: Tensor
@@ -440,7 +436,8 @@ def pretrain_reading(
         scores = model.score(prefix, model.tokens.for_loss(prompts, outputs, model.device))  # of each record, [B]
         shares = scores.tokens**power  # [B]
         down.take((scores.loss * shares).sum() / shares.sum())
-        answer_loss = scores.loss.mean().item() if step == 0 else 0.95 * answer_loss + 0.05 * scores.loss.mean().item()
+        now = scores.loss.mean().item()
+        answer_loss = now if step == 0 else 0.95 * answer_loss + 0.05 * now
         answers.add([corpus.asked[row] for row in rows], (scores.correct == scores.tokens).tolist())
         if (step + 1) % 50 == 0:
             log(f"llm reading step {step + 1}/{steps} loss {answer_loss:.3f}; right: {answers}")

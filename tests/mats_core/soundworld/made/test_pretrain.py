@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBas
 
 from mats_core.model.directory import BUILTIN
 from mats_core.soundworld.corpus import text_record
-from mats_core.soundworld.made.pretrain import Answers, _words_batch, pretrain_llm, teach_naming_once
+from mats_core.soundworld.made.pretrain import Answers, _words_batch, pretrain_llm, save, teach_naming_once
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,26 @@ def test_naming_once_is_taught_to_an_llm_that_is_there(tokenizer: PreTrainedToke
     )
     assert not torch.equal(before, after)
     assert torch.cosine_similarity(before.flatten(), after.flatten(), dim=0) > 0.9, "not an LLM from nothing"
+
+
+def test_a_part_is_whole_or_not_there(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    """`mats soundworld build` takes a part for finished by its weights, which are not the last that is written."""
+    model = LlamaForCausalLM.from_pretrained(BUILTIN / "llm")
+
+    class Interrupted(Exception):
+        pass
+
+    def interrupted(*_: object) -> None:
+        raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(tokenizer), "save_pretrained", interrupted)
+        with pytest.raises(Interrupted):
+            save(model, tokenizer, tmp_path / "llm")
+    assert not (tmp_path / "llm").exists()
+    save(model, tokenizer, tmp_path / "llm", {"a": 1})
+    assert {"model.safetensors", "tokenizer.json", "preprocessor_config.json"} <= set(os.listdir(tmp_path / "llm"))
+    assert os.listdir(tmp_path) == ["llm"]
 
 
 def test_shares_right_are_told_apart() -> None:
