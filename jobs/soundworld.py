@@ -259,7 +259,7 @@ def rerank(
     if beams > most:
         raise SettingsError("beams", f"the model has {most} beams, not {beams}", f"choose at most {most}")
     from mats_core import load_model
-    from mats_core.soundworld.made.rerank import rerank_numbers, rerank_table
+    from mats_core.soundworld.made.trust import rerank_numbers, rerank_table
 
     loaded = load_model(model, device="cpu", dtype="float32")
     typer.echo(rerank_table(rerank_numbers(loaded, clips, beams, _say)))

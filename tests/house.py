@@ -88,7 +88,6 @@ COVERED_BY = {
     "mats_core.soundworld.kinds": "tests/mats_core/soundworld/test_synth.py",
     "mats_core.soundworld.made.ablation": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.soundworld.made.card": "tests/mats_core/soundworld/made/test_build.py",
-    "mats_core.soundworld.made.rerank": "tests/mats_core/soundworld/made/test_trust.py",
     "mats_core.soundworld.made.text_training": "tests/mats_core/soundworld/made/test_build.py",
     "mats_core.storage.archives.rows": "tests/pipelines/data/inputs/test_sounds.py",
     "mats_core.storage.stores.abilities": "tests/mats_core/storage/stores/test_s3.py",

@@ -287,6 +287,11 @@ def facts_list(content: Content) -> str:
     return f"{how[content.layout]}: {', '.join(sounds)}"
 
 
+def named_once(text: str, rng: np.random.Generator) -> str:
+    """The sounds that a text names, each once, in any order and by any of its nouns: "rain, a barking dog"."""
+    return ", ".join(_pick(rng, WORDS[kind].nouns) for kind in rng.permutation(parse_kinds(text)))
+
+
 def corpus_record(
     content: Content, rng: np.random.Generator, task: str, asked: dict[str, float] | None = None
 ) -> dict[str, str]:

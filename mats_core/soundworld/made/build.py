@@ -22,6 +22,7 @@ from mats_core.scoring.labels import label_f1
 from mats_core.soundworld.kinds import SAMPLE_RATE
 from mats_core.soundworld.language import Content, corpus_record, parse_kinds
 from mats_core.soundworld.made.ablation import saved_text_corpus
+from mats_core.soundworld.made.clap import pretrain_clap
 from mats_core.soundworld.made.last_stage import teach_facts
 from mats_core.soundworld.made.measure import (
     Clips,
@@ -34,11 +35,10 @@ from mats_core.soundworld.made.measure import (
 )  # fmt: skip
 from mats_core.soundworld.made.pretrain import (
     READING_SEED,
+    add_layer,
     as_transformers,
-    pretrain_clap,
     pretrain_llm,
     pretrain_reading,
-    teach_naming_once,
     train_bpe,
 )  # fmt: skip
 from mats_core.soundworld.made.spectrograms import cached_mels
@@ -88,16 +88,15 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
 
     with times("text embeddings"):
         corpus = saved_text_corpus(work, HfClapEncoder(str(work / "encoder"), device="cpu"))
-    # First what questions ask, which captions would drown; then captions, to a mapper that again starts from nothing.
+    # First what questions ask, which captions would drown; then captions, with a mapper that again starts from nothing.
     with times("llm, reading vectors"):
         if not (work / "llm-read" / "model.safetensors").exists():
             pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm-read", log=log)
     with times("llm, captions"):
-        if not (work / "llm-once" / "model.safetensors").exists():
-            teach_naming_once(work / "llm-read", work / "llm-once", words, log=log)
+        add_layer(work / "llm-read", work / "llm-deeper", words)
         pretrain_reading(
-            corpus, work / "encoder", work / "llm-once", work / "llm", steps=1200, power=1.0, seed=READING_SEED + 1,
-            learning_rate=3e-3, log=log,
+            corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=1.0, lists=0.3,
+            seed=READING_SEED + 1, learning_rate=3e-3, log=log,
         )  # fmt: skip
 
 

@@ -28,8 +28,9 @@ from mats_core.encoders.clap import HfClapEncoder
 from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import Content, Sound, caption
 from mats_core.soundworld.made.ablation import audio_embeddings
+from mats_core.soundworld.made.clap import contrastive
 from mats_core.soundworld.made.measure import split_recipes
-from mats_core.soundworld.made.pretrain import Steps, contrastive, save
+from mats_core.soundworld.made.pretrain import Steps, save
 from mats_core.soundworld.made.spectrograms import feature_extractor_config
 from mats_core.soundworld.recipe import Recipe, clip_recipe
 

@@ -19,6 +19,7 @@ from mats_core.soundworld.language import (
     corpus_record,
     facts_list,
     label_text,
+    named_once,
     parse_kinds,
     parse_order,
     question,
@@ -130,3 +131,11 @@ def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert len((tmp_path / "text.jsonl").read_text().splitlines()) == 3
+
+
+def test_sounds_are_named_once_in_any_order() -> None:
+    rng = np.random.default_rng(0)
+    said = [named_once("Rain falls while a low dog barks and a rapid barking dog is heard.", rng) for _ in range(60)]
+    assert all(sorted(parse_kinds(text)) == ["dog", "rain"] and text.count(", ") == 1 for text in said)
+    assert {parse_kinds(text)[0] for text in said} == {"dog", "rain"}
+    assert len(set(said)) > 6

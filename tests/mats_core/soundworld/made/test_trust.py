@@ -14,8 +14,7 @@ from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import label_text
 from mats_core.soundworld.made.build import evaluate
 from mats_core.soundworld.made.card import measured_table
-from mats_core.soundworld.made.rerank import rerank_numbers, rerank_table
-from mats_core.soundworld.made.trust import calibrate, is_right
+from mats_core.soundworld.made.trust import calibrate, is_right, rerank_numbers, rerank_table
 from mats_core.soundworld.recipe import clip_recipe
 
 
