@@ -41,8 +41,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from mats_core.model.config import MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
+from mats_core.model.tokens import target_scores
 from mats_core.soundworld.corpus import text_content_and_record
-from mats_core.soundworld.language import facts_list, named_once
+from mats_core.soundworld.language import WORDS, facts_list, named_once
 from mats_core.soundworld.made.text_training import MAPPER, Corpus, asked_for
 from mats_core.training.muon import Muon
 from mats_core.training.schedule import sample_batch
@@ -257,6 +258,28 @@ def add_layer(llm: Path, out: Path, tokenizer: PreTrainedTokenizerFast, seed: in
     save(model, tokenizer, out)
 
 
+class Repeats:
+    """What an LLM loses by giving a chance to sounds that its answer has named already (unlikelihood training, Welleck
+    et al., 2020). Told by the tokens that are in the words of one kind of sound alone."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
+        tells = torch.zeros(vocabulary, len(WORDS))  # [vocabulary, kinds]
+        for kind, words in enumerate(WORDS.values()):
+            for text in (words.label, *words.nouns, *words.clauses):
+                for written in (f" {text}", text[0].upper() + text[1:]):
+                    tells[tokenizer(written, add_special_tokens=False)["input_ids"], kind] = 1
+        self._tells = tells * (tells.sum(dim=1, keepdim=True) == 1)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """[B, K, vocabulary], int64 [B, K] (-100: none) → the mean over the targets of each sample, [B]."""
+        there = targets != -100  # [B, K]
+        told = self._tells[targets.clamp(min=0)] * there[..., None]  # [B, K, kinds]
+        said = (told.cumsum(dim=1) > 0) & (told == 0)  # a kind may be told by several tokens on end
+        chances = logits.softmax(dim=-1) @ self._tells  # [B, K, kinds]
+        again = (chances * said).sum(dim=-1).clamp(max=1 - 1e-4)  # [B, K]
+        return -(torch.log1p(-again) * there).sum(dim=1) / there.sum(dim=1)
+
+
 def pretrain_reading(
     corpus: Corpus,
     encoder: Path,
@@ -265,6 +288,7 @@ def pretrain_reading(
     steps: int = 2500,
     power: float = 0.5,
     lists: float = 0.0,
+    repeats: float = 0.0,
     seed: int = READING_SEED,
     batch: int = 64,
     learning_rate: float = 5e-3,
@@ -275,7 +299,7 @@ def pretrain_reading(
 
     power: a record counts by the length of its answer to this power: at 0 all alike, at 1 every token alike.
     lists: the share of records, falling to none at the last step, that ask for the sounds of their caption instead,
-    each once and in any order.
+    each once and in any order. repeats: how much `Repeats` weighs.
     Returns the loss over answer tokens, every record counting alike, averaged over the last steps.
     """
     model = MatsModel.new(
@@ -285,6 +309,7 @@ def pretrain_reading(
     model.mapper.requires_grad_(True)
     trained = nn.ModuleDict({"llm": model.llm, "mapper": model.mapper})
     down = Steps(trained, _hidden, decay=0.01, rate=learning_rate, steps=steps, warmup=50, last=0.02)
+    named = Repeats(model.tokenizer, model.causal_lm.config.vocab_size)
     answer_loss, answers = 0.0, Answers()
     for step in range(steps):
         rng = np.random.default_rng([seed, 37, step])
@@ -295,15 +320,17 @@ def pretrain_reading(
                 asked = training_prompt("QA", LIST, "", row), named_once(corpus.captions[row], rng), "list"
             records.append((row, *asked))
         records.sort(key=lambda r: len(model.tokens.prompt(r[1])[0]) + len(model.tokens.answer(r[2])))
-        scores = []
+        scores, again = [], []
         for half in (records[: batch // 2], records[batch // 2 :]):  # short and long apart: a fifth less padding
             rows, prompts, outputs, names = zip(*half, strict=True)
             prefix = model.prefix(corpus.embeddings[list(rows)])  # [B / 2, vectors, width of the LLM]
-            scores.append(model.score(prefix, model.tokens.for_loss(prompts, outputs, model.device)))
+            told = model.target_logits(prefix, model.tokens.for_loss(prompts, outputs, model.device))
+            scores.append(target_scores(*told))
+            again.append(named.loss(*told))
             answers.add(names, (scores[-1].correct == scores[-1].tokens).tolist())
         losses = torch.cat([each.loss for each in scores])  # [B]
         shares = torch.cat([each.tokens for each in scores]) ** power  # [B]
-        down.take((losses * shares).sum() / shares.sum())
+        down.take(((losses + repeats * torch.cat(again)) * shares).sum() / shares.sum())
         now = losses.mean().item()
         answer_loss = now if step == 0 else 0.95 * answer_loss + 0.05 * now
         if (step + 1) % 50 == 0:
