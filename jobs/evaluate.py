@@ -166,8 +166,8 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
     for result in first.results:
-        if result.data.shortfall:
-            say(f"NOT ALL OF {result.data.name}: {result.data.shortfall}", soft_wrap=True)
+        if result.data.partial:
+            say(f"NOT ALL OF {result.data.name}: {result.data.partial}", soft_wrap=True)
     if done.failed:
         console.print(f"{done.failed} of {counted(done.rows, 'answer')} failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):

@@ -49,12 +49,14 @@ def test_a_set_of_which_little_is_there_says_so_and_where_one_looked(tmp_path: P
     assert load_items(definition, root).shortfall == (
         f"2 of 2,000 items were found in {root}/esc50 (not there, for one: audio/2.wav); figures are of these alone"
     )
-    assert load_items(definition, root, limit=2).shortfall == "", "no more were asked for"
+    asked = load_items(definition, root, limit=2)
+    assert asked.shortfall == "", "no more were asked for"
+    assert asked.partial == "the first 2 of 2,000 items (--limit); figures are of these alone"
     few = definition.model_copy(update={"expected": 0})
     assert load_items(few, root).shortfall.startswith("2 of 1,500 items")
     whole = esc50(tmp_path / "all", "0.wav,1,0,dog,True,1,A\n", "0.wav")
     assert load_items(definition, whole).shortfall.startswith("1 of 2,000 items")
-    assert load_items(few, whole).shortfall == ""
+    assert load_items(few, whole).partial == load_items(few, whole, limit=9).partial == ""
 
 
 def test_what_nobody_has_counted_is_about_so_many(tmp_path: Path) -> None:
