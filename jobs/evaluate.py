@@ -72,10 +72,12 @@ def evaluate(settings: EvaluateSettings) -> int:
     if settings.list_:
         return _list(settings)
     if settings.settings_:
-        from jobs.terminal.template import template
-        from pipelines.evaluate.datasets.definition import EvaluationSet
+        from jobs.terminal.template import commented, template
+        from pipelines.evaluate.datasets import OPTIONS, EvaluationSet
 
         typer.echo(template(EvaluationSet), nl=False)
+        for name, kind in OPTIONS.items():
+            typer.echo(f"\n## What `reader: {name}` takes:\n#options:\n{commented(kind)}", nl=False)
         return 0
     if not settings.history and os.environ.get("MATS_HISTORY"):
         settings = settings.model_copy(update={"history": os.environ["MATS_HISTORY"]})

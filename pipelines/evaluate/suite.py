@@ -148,8 +148,8 @@ def what_is_there(settings: EvaluateSettings) -> tuple[EvaluateSettings, dict[st
 
 
 class Tables:
-    """The tables of a suite, with what an evaluation came to; `absent`: data set → why it was not run; `origin`: run and
-    model that our figures are of. A figure of a part of its data set has a mark in all of them (PARTIAL)."""
+    """The tables of a suite, with what an evaluation came to; `absent`: data set → why it was not run; `origin`: the
+    run and model that our figures are of. A figure of a part of its data set has a mark in all of them (PARTIAL)."""
 
     def __init__(self, suite: Suite, done: Evaluation, absent: dict[str, str], origin: str) -> None:
         self.suite, self.absent, self.origin = suite, absent, origin

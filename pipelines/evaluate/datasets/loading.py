@@ -17,6 +17,8 @@ from pipelines.evaluate.datasets import corrections_reader, readers
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, FoundItems
 from pipelines.published.folder import AS_PUBLISHED, list_folder
+from pipelines.published.layouts import NameLayout
+from pipelines.settings.base import Settings
 
 READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "table": readers.read_table,
@@ -24,6 +26,12 @@ READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "records": readers.read_records,
     "corrections": corrections_reader.read,
 }
+OPTIONS: dict[str, type[Settings]] = {
+    "table": readers.TableOptions,
+    "records": readers.RecordOptions,
+    "names": NameLayout,
+}
+"""What the readers that a data set of one's own can have take as `options`."""
 SOUNDWORLD = "soundworld"
 
 
@@ -105,7 +113,9 @@ def _limited(found: FoundItems, asked: int) -> str:
     named = len(found.items) + len(found.left_out)
     if asked >= max(len(found.items), found.folder.definition.expected - len(found.left_out)):
         return ""
-    return f"the first {asked:,} of {_whole(found.folder.definition, named)} items (--limit); figures are of these alone"
+    return (
+        f"the first {asked:,} of {_whole(found.folder.definition, named)} items (--limit); figures are of these alone"
+    )
 
 
 def _whole(definition: EvaluationSet, named: int) -> str:
