@@ -217,6 +217,8 @@ def compare(
     )
     for side, run, asked in zip("AB", (run_a, run_b), found.models, strict=True):
         typer.echo(f"{side}: {public_uri(run)}" + (f", model {asked}" if asked else ""))
+    for name, a, b in found.apart:
+        typer.echo(f"{name}: {_said(a)} in A, {_said(b)} in B")
     for name, a, b in found.metrics:
         values = ["–" if value is None else f"{value:.4f}" for value in (a, b)]
         change = "" if a is None or b is None else f"  {b - a:+.4f}"
@@ -235,6 +237,10 @@ def compare(
         typer.echo(f"confidence: {a:.1%} on average in A, {b:.1%} in B ({counted(count, 'answer')})")
     typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
     return 0
+
+
+def _said(value: Any) -> str:
+    return "not given" if value in (None, "", []) else public_uri(str(value))
 
 
 def _history(url: str) -> Any:
