@@ -164,6 +164,8 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         if sure := result.scores.details.get("confidence"):
             found = sure["kept"]["0.95"]
             told = f"{found['share']:.0%} of them, from confidence {found['confidence']:.3f} on" if found else "none"
+            if sure["right"] in (0.0, 1.0) and (metric := result.scores.metrics.get("auroc")):
+                say(f"auroc: {metric.note}", soft_wrap=True)
             say(f"answers of which 95 % are right: {told} (right: {sure['meaning']})", soft_wrap=True)
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
