@@ -1,7 +1,9 @@
 """A DAG for Airflow 2.4 or newer: once a day, what is new in a bucket is captioned on a Ray cluster.
 
-Copy it to `dags/`. `mats` must be installed where the worker runs; code 3 (too many bad files) and 1
-fail the task, and a retry continues.
+Copy it to `dags/`. `mats` must be installed where the worker runs, and RAY_AUTH_TOKEN be in its environment where the
+cluster is closed. Any code but 0 fails the task, and a retry continues: 1 (what went wrong is in the log), 2 (a setting
+that cannot work, or another run still writes into OUTPUT), 3 (more bad files than --max-error-rate allows). A task that
+Airflow ends leaves its job running on the cluster; the log says how to stop that.
 """
 
 from __future__ import annotations

@@ -72,10 +72,12 @@ def evaluate(settings: EvaluateSettings) -> int:
     if settings.list_:
         return _list(settings)
     if settings.settings_:
-        from jobs.terminal.template import template
-        from pipelines.evaluate.datasets.definition import EvaluationSet
+        from jobs.terminal.template import commented, template
+        from pipelines.evaluate.datasets import OPTIONS, EvaluationSet
 
         typer.echo(template(EvaluationSet), nl=False)
+        for name, kind in OPTIONS.items():
+            typer.echo(f"\n## What `reader: {name}` takes:\n#options:\n{commented(kind)}", nl=False)
         return 0
     if not settings.history and os.environ.get("MATS_HISTORY"):
         settings = settings.model_copy(update={"history": os.environ["MATS_HISTORY"]})
@@ -162,12 +164,14 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         if sure := result.scores.details.get("confidence"):
             found = sure["kept"]["0.95"]
             told = f"{found['share']:.0%} of them, from confidence {found['confidence']:.3f} on" if found else "none"
+            if sure["right"] in (0.0, 1.0) and (metric := result.scores.metrics.get("auroc")):
+                say(f"auroc: {metric.note}", soft_wrap=True)
             say(f"answers of which 95 % are right: {told} (right: {sure['meaning']})", soft_wrap=True)
         for each in result.scores.unavailable:
             say(f"{each.name}: not computed, {each.why}")
     for result in first.results:
-        if result.data.shortfall:
-            say(f"NOT ALL OF {result.data.name}: {result.data.shortfall}", soft_wrap=True)
+        if result.data.partial:
+            say(f"NOT ALL OF {result.data.name}: {result.data.partial}", soft_wrap=True)
     if done.failed:
         console.print(f"{done.failed} of {counted(done.rows, 'answer')} failed", markup=False)
     for result in (result for each in done.cells for result in each.results if result.judge_file):
@@ -215,6 +219,8 @@ def compare(
     )
     for side, run, asked in zip("AB", (run_a, run_b), found.models, strict=True):
         typer.echo(f"{side}: {public_uri(run)}" + (f", model {asked}" if asked else ""))
+    for name, a, b in found.apart:
+        typer.echo(f"{name}: {_said(a)} in A, {_said(b)} in B")
     for name, a, b in found.metrics:
         values = ["–" if value is None else f"{value:.4f}" for value in (a, b)]
         change = "" if a is None or b is None else f"  {b - a:+.4f}"
@@ -233,6 +239,10 @@ def compare(
         typer.echo(f"confidence: {a:.1%} on average in A, {b:.1%} in B ({counted(count, 'answer')})")
     typer.echo(f"{out} ({found.size_bytes / 1e6:.1f} MB), {found.table}")
     return 0
+
+
+def _said(value: Any) -> str:
+    return "not given" if value in (None, "", []) else public_uri(str(value))
 
 
 def _history(url: str) -> Any:

@@ -22,6 +22,10 @@ JOBS = ("caption", "embed-audio", "embed-text", "build-memory", "train", "evalua
 LEFT_HERE = [".git", ".venv*", ".mypy_cache", ".pytest_cache", ".ruff_cache", "demo", "**/__pycache__"]
 """What of a checkout does not travel: Ray refuses a working directory over 100 MiB."""
 
+RAYS_LOG = ", last available logs"
+"""What Ray's message about a job that failed goes on with: the end of its log."""
+REACHED = "Give a URL, or a path from / on that all nodes share."
+
 app = typer.Typer()
 
 
@@ -80,6 +84,13 @@ def environment(working_dir: str | None, env: list[str]) -> dict[str, Any]:
     return found
 
 
+def left_behind(job: list[str], folder: str | None) -> list[str]:
+    """Words of a command that are relative paths here, and not in the folder that travels, in which the job runs."""
+    paths = [word for word in job[1:] if not word.startswith("-") and not os.path.isabs(word) and "://" not in word]
+    there = folder if folder is not None and "://" not in folder else None
+    return [w for w in paths if os.path.exists(w) and (there is None or not os.path.exists(os.path.join(there, w)))]
+
+
 @command(app, "submit", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 def submit(
     job: list[str] = typer.Argument(..., help="The command without `mats`: caption INPUT OUTPUT …"),
@@ -102,6 +113,8 @@ def submit(
     if not where.startswith(("http://", "https://")):
         problem = f'"{where}" is not the URL of a dashboard'
         raise SettingsError("address", problem, f"give one such as {DEFAULT_ADDRESS}")
+    for word in left_behind(job, runtime_env.get("working_dir")):
+        _tell(f'warning: "{word}" is a path here; the cluster has none of that name. {REACHED}')
     client = dashboard_client(where)
     job_id = submit_when_ready(client, command, runtime_env)
     shown = public_uri(where)
@@ -159,7 +172,9 @@ def exit_code(client: Any, job_id: str) -> int:
     """The driver's own exit code: Ray's status says only that it failed."""
     info = client.get_job_info(job_id)
     status = str(getattr(info.status, "value", info.status))
-    _tell(f"{job_id}: {status.lower()}" + (f" ({info.message})" if status != "SUCCEEDED" and info.message else ""))
+    # Ray appends the end of the log to its message; that was shown as it was written
+    message = (info.message or "").partition(RAYS_LOG)[0].strip()
+    _tell(f"{job_id}: {status.lower()}" + (f" ({message})" if status != "SUCCEEDED" and message else ""))
     ended = max(1, int(info.driver_exit_code or 1))
     return {"SUCCEEDED": 0, "STOPPED": EXIT_INTERRUPTED}.get(status, ended)
 

@@ -19,6 +19,11 @@ def template(kind: type[BaseModel]) -> str:
     return "\n".join(_lines(kind, "", True)) + "\n"
 
 
+def commented(kind: type[BaseModel]) -> str:
+    """As `template`, of a model that goes below another setting, all of it behind `#`."""
+    return "\n".join(_lines(kind, "  ", False)) + "\n"
+
+
 def _lines(kind: type[BaseModel], pad: str, stands: bool) -> Iterator[str]:
     for name, field in kind.model_fields.items():
         key = name.rstrip("_")

@@ -81,6 +81,9 @@ def score_confidence(
         "ece": ("calibration_error", False, "how far confidence is from the share that is right"),
         "risk_area": ("risk_area", False, "share of wrong answers, over all shares kept, the most confident first"),
     }
+    if one_sided := {0.0: "wrong", 1.0: "right"}.get(float(counted[:, 1].mean())):
+        none = f"1 says nothing here: all answers are {one_sided}, and there is no pair of a right and a wrong one"
+        notes["auroc"] = ("auroc", True, none)
     metrics = {}
     for name, (statistic, up, note) in notes.items():
         note = f"{note} (right: {meaning})"

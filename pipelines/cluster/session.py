@@ -28,6 +28,7 @@ from mats_core.errors import SettingsError, first_line
 from pipelines.cluster import own_ray
 from pipelines.cluster.limits import check_limits
 from pipelines.cluster.plan import Resources, free_memory, usable_cores
+from pipelines.output.folder import IN_A_JOB
 
 STORE_SHARE, STORE_BYTES = 0.2, 1e9
 """An own Ray's object store: of the free memory at most this share, and bytes for an actor."""
@@ -35,10 +36,6 @@ START_TRIES = 2
 START_PATIENCE_S = 150.0
 """How long a node of a Ray of our own may take to register on a busy machine."""
 QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets this environment variable for the entry point of a job."""
-
-
 TOKEN_REMEDY = "set RAY_AUTH_TOKEN_PATH to a file with its token (on its head: ray get-auth-token)"
 
 

@@ -27,6 +27,13 @@ from pipelines.pages.render import check_page, render_page
 
 MEDIA_BYTES = 12_000_000
 BINS = 20
+NO_MATTER = {
+    *("model", "allow_parts", "input", "output", "out", "data", "history", "benchmarks", "suite"),
+    *("actors", "decoders", "batch_size", "address", "commit_rows", "commit_seconds", "overwrite", "retry_errors"),
+    *("prune", "dry_run", "max_error_rate", "accept", "against", "tolerance", "ungated", "players"),
+    *("list_", "settings_"),
+}
+"""Settings of a run that change no answer, or say what is told of both runs anyway."""
 CAPTION_KEY = ("chunk_id", "task", "question", "tag")
 EVALUATION_KEY = ("benchmark", "item", "order")
 REMEDY = "give the OUTPUT of `mats caption` or the OUT of `mats evaluate`"
@@ -39,7 +46,8 @@ SURE = ("confidence_a", "confidence_b", "weight")
 class Comparison:
     """Totals, and where page and table are. median, p95, largest: of the changed answers' distances. sure: mean
     confidence of A and of B over the answers that have one in both, and how many those are; None where none has.
-    weighed: whether a confidence decides the order of the changes."""
+    weighed: whether a confidence decides the order of the changes. apart: settings and versions that are others in B,
+    with both values."""
 
     rows: int = 0
     same: int = 0
@@ -54,6 +62,7 @@ class Comparison:
     size_bytes: int = 0
     table: str = ""
     models: tuple[str, str] = ("", "")
+    apart: list[tuple[str, Any, Any]] = field(default_factory=list)
     sure: tuple[float, float, int] | None = None
     weighed: bool = False
     metrics: list[tuple[str, float | None, float | None]] = field(default_factory=list)
@@ -99,6 +108,7 @@ def compare_answers(
         only_b=len(new) - len(both), failed_b=sum(after["text"] is None for _, _, after in both),
     )  # fmt: skip
     found.models = (model_of(run_a), model_of(run_b))
+    found.apart = apart(run_a, run_b)
     if key_a == EVALUATION_KEY:
         figures_a, figures_b = figures(run_a), figures(run_b)
         found.metrics = [(n, figures_a.get(n), figures_b.get(n)) for n in dict.fromkeys([*figures_a, *figures_b])]
@@ -181,6 +191,17 @@ def model_of(run: str) -> str:
             fingerprint = said.get("model_fingerprint") or (said.get("identity") or {}).get("model") or ""
             return f"{storage.public_uri(str(model))} {str(fingerprint)[:8]}".strip()
     return ""
+
+
+def apart(run_a: str, run_b: str) -> list[tuple[str, Any, Any]]:
+    """What the records of two runs say differently and may change answers: (setting or package, in A, in B)."""
+    told = []
+    for run in (run_a, run_b):
+        said = _record(run, "metrics.json") or _record(run, "_run.json")
+        settings = {name: value for name, value in (said.get("settings") or {}).items() if name not in NO_MATTER}
+        told.append(settings | (said.get("versions") or {}))
+    a, b = told
+    return [(name, a[name], b[name]) for name in a if name in b and a[name] != b[name]]
 
 
 def figures(run: str) -> dict[str, float | None]:

@@ -152,7 +152,7 @@ def _set_facts(result: SetResult) -> dict[str, Any]:
         **{name: getattr(definition, name) for name in ("title", "kind", "split")},
         "prompt": {"tag": definition.tag, "question": definition.question},
         "items": len(result.data.items), "answered": sum(result.answered),
-        "left_out": [list(pair) for pair in result.data.left_out], "shortfall": result.data.shortfall,
+        "left_out": [list(pair) for pair in result.data.left_out], "shortfall": result.data.partial,
         **result.scores.as_dict(),
         "baselines": {name: scores.as_dict() for name, scores in result.baselines.items()},
         "judge_file": result.judge_file or None, "words": result.lengths,

@@ -103,7 +103,8 @@ def run_evaluate(
         write_page(settings, done, history)
         done.seconds["page"] = time.time() - scored
         if settings.suite:
-            tables = Tables(load_suite(settings.suite), done, absent)
+            model = f"{storage.public_uri(settings.model)}, fingerprint {facts.fingerprint[:12]}"
+            tables = Tables(load_suite(settings.suite), done, absent, f"run {run_id}, begun {began}, model {model}")
             tables.write(settings.out)
             done.tables = tables.markdown()
         write_metrics(settings, facts, done, began)

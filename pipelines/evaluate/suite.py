@@ -26,6 +26,8 @@ FOLDER = Path(__file__).parent / "suites"
 TABLES = "tables"
 """Folder in OUT that receives the tables."""
 GAP = "–"
+PARTIAL = "*"
+"""Stands behind a figure that is of a part of its data set alone."""
 SHOWN = {
     "cider_d": "CIDEr-D", "spice": "SPICE", "spider": "SPIDEr", "fense": "FENSE", "meteor": "METEOR",
     "rouge_l": "ROUGE-L", **{f"bleu_{n}": f"BLEU-{n}" for n in range(1, 5)}, "map": "mAP", "micro_f1": "micro F1",
@@ -146,10 +148,12 @@ def what_is_there(settings: EvaluateSettings) -> tuple[EvaluateSettings, dict[st
 
 
 class Tables:
-    """The tables of a suite, with what an evaluation came to; `absent`: data set → why it was not run."""
+    """The tables of a suite, with what an evaluation came to; `absent`: data set → why it was not run; `origin`: the
+    run and model that our figures are of. A figure of a part of its data set has a mark in all of them (PARTIAL)."""
 
-    def __init__(self, suite: Suite, done: Evaluation, absent: dict[str, str]) -> None:
-        self.suite, self.absent = suite, absent
+    def __init__(self, suite: Suite, done: Evaluation, absent: dict[str, str], origin: str) -> None:
+        self.suite, self.absent, self.origin = suite, absent, origin
+        self.partial = {r.data.name: r.data.partial for r in done.cells[0].results if r.data.partial}
         self.ours: dict[str, dict[str, SetResult]] = {}
         for each in done.cells:
             name = each.cell.name if len(done.cells) > 1 else "ours"
@@ -176,10 +180,13 @@ class Tables:
             head = ["data set", "metric", *self.ours, *self.suite.models, "items"]
             rows = [head, ["---"] * len(head)]
             for row, metric, own, known in self._lines(part):
-                figures = [*(_interval(each) for each in own), *(_plain(each) for each in known)]
+                figures = [_interval(each) + self._mark(row, each) for each in own]
+                figures += [_plain(each) for each in known]
                 items = str(own[0].n) if own and own[0] is not None else GAP
                 rows.append([load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *figures, items])
             told.append(f"## {part.title}\n\n" + "\n".join(f"| {' | '.join(each)} |" for each in rows))
+            told += [rf"\{line}" for line in self._notes(part)]
+        told.append(f"Ours: {self.origin}.")
         for cite in (self.suite.cite, *self.suite.cites.values()):
             told.append(f"Published: {cite.text} {cite.url}")
         if sources := [f"{row.benchmark}: {row.where}" for row in self.suite.rows if row.where]:
@@ -194,7 +201,7 @@ class Tables:
         """For a paper; needs `booktabs`."""
         columns = [*self.ours, *self.suite.models]
         cites = (self.suite.cite, *self.suite.cites.values())
-        told = [f"% {cite.key}: {_tex(cite.text)} {cite.url}" for cite in cites]
+        told = [f"% ours: {self.origin}", *(f"% {cite.key}: {_tex(cite.text)} {cite.url}" for cite in cites)]
         for part in self.suite.tables:
             heads = ["Data set", "Metric", *map(_tex, self.ours)]
             heads += [rf"{_tex(model)}~\cite{{{self.suite.cited(model).key}}}" for model in self.suite.models]
@@ -204,10 +211,13 @@ class Tables:
                 " & ".join(heads) + r" \\", r"\midrule",
             ]  # fmt: skip
             for row, metric, own, known in self._lines(part):
-                figures = [None if each is None else each.value for each in own] + known
-                cells = [load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *map(_plain, figures)]
+                figures = [_plain(None if each is None else each.value) + self._mark(row, each) for each in own]
+                figures += [_plain(each) for each in known]
+                cells = [load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *figures]
                 told.append(" & ".join(map(_tex, cells)) + r" \\")
-            told += [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+            told += [r"\bottomrule", r"\end{tabular}"]
+            told += [rf"\par{{\footnotesize {_tex(line)}}}" for line in self._notes(part)]
+            told += [r"\end{table}", ""]
         return "\n".join(told)
 
     def csv(self) -> str:
@@ -220,11 +230,25 @@ class Tables:
                 begin = [part.title, row.benchmark, metric]
                 for name, each in zip(self.ours, own, strict=True):
                     value = ["", "", "", ""] if each is None else [each.value, each.low, each.high, each.n]
-                    out.writerow([*begin, name, *value, "" if each else self.absent.get(row.benchmark, "")])
+                    out.writerow([*begin, name, *value, self._source(row, each)])
                 for name, figure in zip(self.suite.models, known, strict=True):
                     source = f"{self.suite.cited(name).key}, {row.where}" if figure is not None else ""
                     out.writerow([*begin, name, "" if figure is None else figure, "", "", "", source])
         return file.getvalue()
+
+    def _mark(self, row: Row, figure: Metric | None) -> str:
+        return PARTIAL if figure is not None and row.benchmark in self.partial else ""
+
+    def _notes(self, part: Part) -> list[str]:
+        """What the marks of a table mean."""
+        names = dict.fromkeys(row.benchmark for row in part.rows if row.benchmark in self.partial)
+        return [f"{PARTIAL} {load_evaluation_set(name).title}: {self.partial[name]}." for name in names]
+
+    def _source(self, row: Row, figure: Metric | None) -> str:
+        """Where a figure of ours is from, or why there is none."""
+        if figure is None:
+            return self.absent.get(row.benchmark, "")
+        return "; ".join(filter(None, (self.origin, self.partial.get(row.benchmark))))
 
     def write(self, out: str) -> None:
         """Write all three below OUT/tables. Raises StorageError."""

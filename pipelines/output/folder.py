@@ -36,6 +36,8 @@ OUR_NAMES = (
 )
 """What scan, embed-audio, caption and compact write, in the order in which it goes: first what says that the rest is
 whole."""
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this environment variable for the entry point of a job: JSON, with the job's `runtime_env`."""
 REMOVERS = 16
 _OURS = re.compile(r"(part|rows|step)-.*\.(parquet|ckpt|faiss|arrow)(\.damaged)?")
 _PARTIALS = {
@@ -223,6 +225,9 @@ def prepare_output(uri: str) -> None:
     if not uri.strip():
         raise SettingsError("output", "no folder is named", "name one (. is the folder you are in)")
     shown = storage.public_uri(uri)
+    if in_job_folder(uri):
+        problem = f"{shown} would lie in the copy of your folder that Ray made for this job, and removes after it"
+        raise SettingsError("output", problem, "give a URL, or a path from / on on storage that all nodes share")
     try:
         if storage.exists(uri) and not storage.is_dir(uri):
             raise SettingsError("output", f"{shown} is a file", "choose a folder")
@@ -235,6 +240,20 @@ def prepare_output(uri: str) -> None:
     except (OSError, storage.StorageError) as error:
         problem = f"{shown} cannot be written ({error})"
         raise SettingsError("output", problem, "choose a folder that can, or change its permissions") from None
+
+
+def in_job_folder(uri: str) -> bool:
+    """Whether a place lies in the folder that travelled to the cluster with the Ray job that this process is the driver
+    of. Ray runs the driver in its copy of that folder, and removes the copy when it wants the room."""
+    path = storage.local_path(uri)
+    if path is None or IN_A_JOB not in os.environ:
+        return False
+    try:
+        travelled = json.loads(os.environ[IN_A_JOB])["runtime_env"]["working_dir"]
+    except (ValueError, LookupError, TypeError):
+        return False  # nothing travelled: the driver runs in a folder of its node
+    copy = os.path.realpath(os.getcwd())
+    return bool(travelled) and os.path.commonpath([copy, os.path.realpath(os.fsdecode(path))]) == copy
 
 
 def _write_trial(uri: str) -> None:

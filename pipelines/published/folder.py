@@ -117,7 +117,10 @@ def list_folder(definition: PublishedSet, root: Uri) -> tuple[str, dict[str, str
         listed = list(storage.list_files(uri))
     except StorageError as error:
         remedy = f"get its files ({definition.source}), and name the folder that its folder is in with --data"
-        problem = f"its folder {storage.public_uri(uri)} cannot be listed ({error.code})"
+        shown = storage.public_uri(uri)
+        problem = f"its folder {shown} cannot be listed ({error.code})"
+        if error.code == "not_found":
+            problem = f"there is no folder {shown}"
         raise SettingsError(f"{definition.SETTING}: {definition.name}", problem, remedy) from None
     return uri, {info.path: info.uri for info in listed}, {info.uri: info.version for info in listed}
 

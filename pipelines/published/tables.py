@@ -10,10 +10,11 @@ from typing import Any
 
 from mats_core import storage
 from pipelines.data.json_stream import JsonStream
-from pipelines.published.folder import Folder
+from pipelines.published.folder import AS_PUBLISHED, Folder
 
 Row = dict[str, str]
 """A line of a table by its columns."""
+SEPARATORS = ";\t|,"
 MOST_CELL = 16 << 20
 READ_AHEAD = 8 << 20
 
@@ -23,11 +24,11 @@ def lines(
 ) -> Iterator[tuple[int, list[str]]]:
     """(line, cells) of a CSV file or one with another separator. Empty lines are passed over.
 
-    quotes: whether cells may stand in quotes (default: where a comma separates them).
+    quotes: whether cells may stand in quotes (default: where comma or semicolon separates them).
 
     Raises SettingsError for what is no text in that encoding and for broken quoting, by line.
     """
-    quoted = separator == "," if quotes is None else quotes
+    quoted = separator in ",;" if quotes is None else quotes
     quoting: Any = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     csv.field_size_limit(MOST_CELL)
     with folder.reading(path), storage.open_binary(folder.found[path], read_ahead=READ_AHEAD) as file:
@@ -67,7 +68,10 @@ def table(
             names = [name.strip() for name in row]
             absent = [name for name in needed if name not in names]
             if absent:
-                raise folder.wrong(path, f"no column {', '.join(absent)} among {', '.join(names)}")
+                remedy = AS_PUBLISHED
+                if len(names) == 1 and (other := next((mark for mark in SEPARATORS if mark in names[0]), None)):
+                    remedy = f"its separator seems to be {other!r}: options: {{separator: {json.dumps(other)}}}"
+                raise folder.wrong(path, f"no column {', '.join(absent)} among {', '.join(names)}", remedy)
             continue
         while len(row) > len(names) and not row[-1].strip():
             row.pop()  # note: TUT's lists end their lines with a separator

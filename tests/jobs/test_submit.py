@@ -95,6 +95,26 @@ def test_the_exit_code_is_the_drivers(status: str, code: int | None, ended: int)
     assert exit_code(client, "job") == ended
 
 
+def test_the_log_that_was_shown_is_not_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "Job entrypoint command failed with exit code 2, last available logs (truncated to 20,000 chars):\nmats: x\n"
+    client: Any = SimpleNamespace(
+        get_job_info=lambda _: SimpleNamespace(status="FAILED", message=said, driver_exit_code=2)
+    )
+    assert exit_code(client, "job") == 2
+    assert capsys.readouterr().err == "mats: job: failed (Job entrypoint command failed with exit code 2)\n"
+
+
+def test_a_path_that_only_this_machine_has_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths are looked for in the folder that travels; what is not there, the job will not find."""
+    monkeypatch.chdir(tmp_path)
+    checkout = tmp_path / "checkout"
+    for folder in (tmp_path / "snd", tmp_path / "caption", checkout / "docs", tmp_path / "docs"):
+        folder.mkdir(parents=True)
+    job = ["caption", "snd", "docs", str(tmp_path / "snd"), "--question", "Is there a dog? " * 40, "s3://b/snd", "new"]
+    assert submit.left_behind(job, str(checkout)) == ["snd"]
+    assert submit.left_behind(job, None) == ["snd", "docs"]
+
+
 def test_cluster_yaml_is_what_rays_launcher_takes() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from pipelines.evaluate.datasets.asked import asked_ids
 from pipelines.evaluate.datasets.definition import EvaluationSet, list_evaluation_sets, load_evaluation_set
-from pipelines.evaluate.datasets.loading import LoadedSet, load_items, missing
+from pipelines.evaluate.datasets.loading import OPTIONS, LoadedSet, load_items, missing
 
 __all__ = [
+    "OPTIONS",
     "EvaluationSet",
     "LoadedSet",
     "asked_ids",

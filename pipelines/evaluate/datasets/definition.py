@@ -30,7 +30,10 @@ class EvaluationSet(PublishedSet):
         description="What is asked of every item (default: the item's own question, which its file holds; else the "
         "instruction that the model has for the task).",
     )
-    metrics: list[str] = Field(description="Metrics of its kind, in the order they are shown; the first leads.")
+    metrics: list[str] = Field(
+        description="Metrics of its kind, in the order they are shown; the first leads. "
+        + " ".join(f"{kind}: {', '.join(names)}." for kind, names in METRICS.items())
+    )
     label_prompt: str = Field("This is a sound of {label}.", description="Text that stands for a label in CLAP.")
     audio: list[str] = Field(
         default_factory=list, description="Where an item's audio is, tried in turn; {…} are the reader's fields."
@@ -51,7 +54,8 @@ class EvaluationSet(PublishedSet):
             raise ValueError(f"task {self.task}: one of {', '.join(TASKS)}")
         unknown = [name for name in self.metrics if name not in METRICS[self.kind]]
         if unknown or not self.metrics:
-            raise ValueError(f"metrics {', '.join(unknown) or 'none'}: {', '.join(METRICS[self.kind])}")
+            problem = f"{self.kind} has no metric {', '.join(unknown)}" if unknown else "no metric is named"
+            raise ValueError(f"{problem}; choose of {', '.join(METRICS[self.kind])}")
         if "{label}" not in self.label_prompt:
             raise ValueError("label_prompt: a text with {label}")
         repeated = {*AIR_BENCH_FIELDS} - {"response"} - {*self.options.get("extra", [])}

@@ -17,6 +17,8 @@ from pipelines.evaluate.datasets import corrections_reader, readers
 from pipelines.evaluate.datasets.definition import AIR_BENCH, MMAU, EvaluationSet
 from pipelines.evaluate.datasets.folder import NO_AUDIO, Folder, FoundItems
 from pipelines.published.folder import AS_PUBLISHED, list_folder
+from pipelines.published.layouts import NameLayout
+from pipelines.settings.base import Settings
 
 READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "table": readers.read_table,
@@ -24,6 +26,12 @@ READERS: dict[str, Callable[[Folder], FoundItems]] = {
     "records": readers.read_records,
     "corrections": corrections_reader.read,
 }
+OPTIONS: dict[str, type[Settings]] = {
+    "table": readers.TableOptions,
+    "records": readers.RecordOptions,
+    "names": NameLayout,
+}
+"""What the readers that a data set of one's own can have take as `options`."""
 SOUNDWORLD = "soundworld"
 
 
@@ -34,7 +42,8 @@ class LoadedSet:
     versions: of each item's audio, as listed. labels: the label set (kinds ``label`` and ``labels``), else empty.
     left_out: (item id, why) of items that the files name but that cannot be asked; a reason is its kind, and after a
     colon what is peculiar to the item. records: (item id, the publisher's record), where a file to submit repeats all.
-    shortfall: how many items were found, of how many, and where one looked; empty where all are there.
+    shortfall: how many items were found, of how many, and where one looked; empty where all are there, and where no
+    more were asked for. limited: how many of how many those are; empty where all are asked.
     """
 
     definition: EvaluationSet
@@ -44,6 +53,12 @@ class LoadedSet:
     left_out: list[tuple[str, str]] = field(default_factory=list)
     records: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     shortfall: str = ""
+    limited: str = ""
+
+    @property
+    def partial(self) -> str:
+        """What must stand beside figures that are of a part of the data set alone; empty where they are of all."""
+        return self.shortfall or self.limited
 
     @property
     def name(self) -> str:
@@ -89,7 +104,23 @@ def load_items(definition: EvaluationSet, root: Uri, limit: int | None = None) -
     missed = _shortfall(found) if limit is None or len(found.items) < limit else ""
     items = found.items[:limit]
     versions = [folder.versions[item.uri] for item in items]
-    return LoadedSet(definition, items, versions, labels, found.left_out, found.records, missed)
+    limited = "" if missed else _limited(found, len(items))
+    return LoadedSet(definition, items, versions, labels, found.left_out, found.records, missed, limited)
+
+
+def _limited(found: FoundItems, asked: int) -> str:
+    """What there is to say where `asked` items are fewer than there are, since no more were wanted."""
+    named = len(found.items) + len(found.left_out)
+    if asked >= max(len(found.items), found.folder.definition.expected - len(found.left_out)):
+        return ""
+    return (
+        f"the first {asked:,} of {_whole(found.folder.definition, named)} items (--limit); figures are of these alone"
+    )
+
+
+def _whole(definition: EvaluationSet, named: int) -> str:
+    """How many items a data set has, in words; named: by its files."""
+    return f"{named:,}" if named >= definition.expected else definition.size
 
 
 def _shortfall(found: FoundItems) -> str:
@@ -97,7 +128,7 @@ def _shortfall(found: FoundItems) -> str:
     definition, where = found.folder.definition, storage.public_uri(found.folder.uri)
     silent = [pair for pair in found.left_out if pair[1].startswith(NO_AUDIO)]
     named = len(found.items) + len(found.left_out)
-    whole = f"{named:,}" if named >= definition.expected else definition.size
+    whole = _whole(definition, named)
     if not silent and named >= definition.expected:
         return ""
     why = f"not there, for one: {silent[0][1].partition(': ')[2]}" if silent else "its files name no more"

@@ -8,8 +8,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from jobs.terminal.template import template
-from pipelines.evaluate.datasets.definition import EvaluationSet
+from jobs.terminal.template import commented, template
+from pipelines.evaluate.datasets import OPTIONS, EvaluationSet
 from pipelines.settings.train import TrainSettings
 
 GIVEN = {"output": "out", "llm": "builtin", "encoder": "builtin", "embeddings": "e"}
@@ -42,3 +42,10 @@ def test_what_is_uncommented_and_filled_in_is_a_run() -> None:
     assert settings.training == usual.training
     assert settings.decoding == usual.decoding
     assert "##     Instead of both: OUTPUT of" in template(TrainSettings)
+
+
+@pytest.mark.parametrize("kind", OPTIONS.values())
+def test_what_goes_below_another_setting_is_all_behind_a_mark(kind: type[BaseModel]) -> None:
+    text = commented(kind)
+    assert all(line.startswith("#") for line in text.splitlines())
+    assert list(uncommented("options:\n" + text)["options"]) == list(kind.model_fields)

@@ -101,6 +101,15 @@ def test_score_confidence_leaves_out_what_has_none_and_says_what_may_be_kept() -
     assert bad["confidence"]["kept"]["0.95"] is None
 
 
+@pytest.mark.parametrize(("right", "told"), [(True, "all answers are right"), (False, "all answers are wrong")])
+def test_an_auroc_without_a_pair_says_that_it_says_nothing(right: bool, told: str) -> None:
+    items = [Item(str(n), f"{n}.wav", "caption") for n in range(3)]
+    metrics, _ = score_confidence(items, [0.9, 0.8, 0.7], [right] * 3, 0, "so it is")
+    assert metrics["auroc"].note.startswith(f"1 says nothing here: {told}")
+    some, _ = score_confidence(items, [0.9, 0.8, 0.7], [right, not right, right], 0, "so it is")
+    assert some["auroc"].note.startswith("how often")
+
+
 def test_what_is_right_of_each_kind() -> None:
     labels = [Item(str(n), "a", "cla_label", labels=("dog", "rain", "bell")) for n in range(5)]
     said = ["dog, rain, bell", "dog, rain", "dog", "dog, rain, siren", None]

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.evaluate import compare
-from pipelines.evaluate.compare import CAPTION_KEY, EVALUATION_KEY, compare_answers, figures, model_of
+from pipelines.evaluate.compare import CAPTION_KEY, EVALUATION_KEY, apart, compare_answers, figures, model_of
 
 
 def test_a_run_is_told_by_its_model_and_its_figures(tmp_path: Path) -> None:
@@ -28,6 +28,18 @@ def test_a_run_is_told_by_its_model_and_its_figures(tmp_path: Path) -> None:
     assert figures(str(evaluation)) == {"clotho_v2/cider_d": 0.5, "clotho_v2/spider": None}
     (captions / "_run.json").write_text("no json")
     assert (model_of(str(captions)), figures(str(captions))) == ("", {})
+
+
+def test_what_two_runs_of_one_model_were_asked_differently_is_told(tmp_path: Path) -> None:
+    """Not where they lie or how many processes they had; what only one of them knows is another version's."""
+    for name, bridge, torch in (("a", "santa", "2.12"), ("b", "none", "2.13")):
+        settings = {"model": "builtin", "out": name, "actors": len(name), "seed": 0, "bridge": bridge, f"new_{name}": 1}
+        said = {"settings": settings, "versions": {"torch": torch, "numpy": "1"}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(said))
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert apart(a, b) == [("bridge", "santa", "none"), ("torch", "2.12", "2.13")]
+    assert apart(a, a) == apart(a, str(tmp_path / "nowhere")) == []
 
 
 @pytest.mark.parametrize("key", [CAPTION_KEY, EVALUATION_KEY])

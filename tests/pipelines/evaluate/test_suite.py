@@ -55,7 +55,7 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     told = (out / "tables" / "own.md").read_text()
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in told.splitlines() if line[:1] == "|"]
     assert lines[0] == ["data set", "metric", "ours", "A_1", "B", "items"]
-    assert re.fullmatch(r"0\.500 \(0\.\d{3} to 1?0?\.\d{3}\)", lines[2][2]) and lines[2][3:] == ["0.750", "–", "4"]
+    assert re.fullmatch(r"0\.500 \(0\.\d{3} to 1?0?\.\d{3}\)\*", lines[2][2]) and lines[2][3:] == ["0.750", "–", "4"]
     assert lines[3][:2] == ["ESC-50", "macro F1"] and lines[3][3:5] == ["–", "–"]
     assert lines[6] == ["AudioCaps, test", "CIDEr-D", "–", "–", "–", "–"]
     assert (
@@ -70,11 +70,17 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     ours, theirs = (next(r for r in rows if r["model"] == m and r["metric"] == "accuracy") for m in ("ours", "A_1"))
     assert (ours["value"], ours["items"], theirs["value"]) == ("0.5", "4", "0.75")
     assert theirs["source"] == "wang2025mats, Table 1"
-    assert "cannot be listed" in next(r for r in rows if r["benchmark"] == "audiocaps")["source"]
+    assert "there is no folder" in next(r for r in rows if r["benchmark"] == "audiocaps")["source"]
+
+    origin = f"run {done.run_id}, begun "
+    part = "4 of 2,000 items were found in "
+    assert origin in ours["source"] and "model builtin, fingerprint " in ours["source"] and part in ours["source"]
+    assert f"Ours: {origin}" in told and rf"\* ESC-50: {part}" in told
 
     tex = (out / "tables" / "own.tex").read_text()
+    assert f"% ours: {origin}" in tex and rf"\par{{\footnotesize * ESC-50: {part}" in tex
     assert r"\caption{Labels \& more}" in tex and r"A\_1~\cite{wang2025mats} & B~\cite{b2024}" in tex
-    assert r"ESC-50 & accuracy & 0.500 & 0.750 & -- \\" in tex
+    assert r"ESC-50 & accuracy & 0.500* & 0.750 & -- \\" in tex
     assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 2 and "–" not in tex
 
     jobs.evaluate.print_evaluation(settings, done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mats_core.errors import SettingsError
 from pipelines.archive.caption import run_caption
 from pipelines.archive.scan import run_scan
 from pipelines.data.generations import Generation, generation_uri
-from pipelines.output.folder import Output, open_output, prepare_output
+from pipelines.output.folder import IN_A_JOB, Output, open_output, prepare_output
 from pipelines.output.lease import Lease, LeaseHeld, LeaseLost
 from pipelines.settings.archive import CaptionSettings, ScanSettings
 
@@ -141,3 +142,19 @@ def test_an_output_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     for place in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "", " "):
         with pytest.raises(SettingsError, match="output"):
             prepare_output(place)
+
+
+def test_an_output_in_rays_copy_of_a_jobs_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mats submit caption s3://sounds/ out`: Ray removes its copy of the folder, and the answers would go with it."""
+    copy = tmp_path / "working_dir_files" / "_ray_pkg_1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv(IN_A_JOB, json.dumps({"runtime_env": {"working_dir": "gcs://_ray_pkg_1.zip"}, "metadata": {}}))
+    for inside in ("out", "./a/../out", str(copy / "out"), (copy / "out").as_uri()):
+        with pytest.raises(SettingsError, match="removes after it; give a URL"):
+            prepare_output(inside)
+    assert not list(copy.iterdir())
+    prepare_output(str(tmp_path / "shared"))
+    for nothing_travelled in ({}, {"runtime_env": {"env_vars": {}}}, {"runtime_env": None}):
+        monkeypatch.setenv(IN_A_JOB, json.dumps(nothing_travelled))
+        prepare_output("out")

@@ -49,12 +49,14 @@ def test_a_set_of_which_little_is_there_says_so_and_where_one_looked(tmp_path: P
     assert load_items(definition, root).shortfall == (
         f"2 of 2,000 items were found in {root}/esc50 (not there, for one: audio/2.wav); figures are of these alone"
     )
-    assert load_items(definition, root, limit=2).shortfall == "", "no more were asked for"
+    asked = load_items(definition, root, limit=2)
+    assert asked.shortfall == "", "no more were asked for"
+    assert asked.partial == "the first 2 of 2,000 items (--limit); figures are of these alone"
     few = definition.model_copy(update={"expected": 0})
     assert load_items(few, root).shortfall.startswith("2 of 1,500 items")
     whole = esc50(tmp_path / "all", "0.wav,1,0,dog,True,1,A\n", "0.wav")
     assert load_items(definition, whole).shortfall.startswith("1 of 2,000 items")
-    assert load_items(few, whole).shortfall == ""
+    assert load_items(few, whole).partial == load_items(few, whole, limit=9).partial == ""
 
 
 def test_what_nobody_has_counted_is_about_so_many(tmp_path: Path) -> None:
@@ -288,3 +290,22 @@ def test_what_was_put_right_in_a_run_is_a_data_set(tmp_path: Path) -> None:
     said.undo(row, 1, "Ann")
     with pytest.raises(SettingsError, match="none that can be asked"):
         load_items(load_evaluation_set("corrections_qa"), root)
+
+
+def test_a_set_of_ones_own_as_the_document_has_it(tmp_path: Path) -> None:
+    """With another separator the message says which; a metric that its kind has not is called that."""
+    text = (Path(__file__).parents[4] / "docs" / "evaluation.md").read_text().split("```yaml\n")[1].split("```")[0]
+    own = tmp_path / "mine.yaml"
+    own.write_text(text)
+    (tmp_path / "mine" / "sound").mkdir(parents=True)
+    (tmp_path / "mine" / "sound" / "a b.wav").touch()
+    lines = '\ufeffFile Name;Ref 1;Ref 2\na b.wav;"A dog; then a bell.";A dog.\n'
+    (tmp_path / "mine" / "refs.csv").write_text(lines)
+    (item,) = load_items(load_evaluation_set(own), tmp_path).items
+    assert (item.item_id, item.references) == ("a b.wav", ("A dog; then a bell.", "A dog."))
+    own.write_text(text.replace('separator: ";", ', ""))
+    with pytest.raises(SettingsError, match=r"its separator seems to be .;.: options: \{separator: .;.\}"):
+        load_items(load_evaluation_set(own), tmp_path)
+    own.write_text(text.replace("cider_d", "cider"))
+    with pytest.raises(SettingsError, match="caption has no metric cider; choose of cider_d"):
+        load_evaluation_set(own)
