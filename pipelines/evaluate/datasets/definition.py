@@ -51,7 +51,8 @@ class EvaluationSet(PublishedSet):
             raise ValueError(f"task {self.task}: one of {', '.join(TASKS)}")
         unknown = [name for name in self.metrics if name not in METRICS[self.kind]]
         if unknown or not self.metrics:
-            raise ValueError(f"metrics {', '.join(unknown) or 'none'}: {', '.join(METRICS[self.kind])}")
+            wrong = ", ".join(unknown) or "none"
+            raise ValueError(f"metrics {wrong} cannot judge {self.kind}; choose {', '.join(METRICS[self.kind])}")
         if "{label}" not in self.label_prompt:
             raise ValueError("label_prompt: a text with {label}")
         repeated = {*AIR_BENCH_FIELDS} - {"response"} - {*self.options.get("extra", [])}

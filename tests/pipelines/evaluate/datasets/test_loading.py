@@ -219,7 +219,7 @@ def test_a_date_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"metrics": ["cider_d"]}, "cider_d"),
+        ({"metrics": ["cider_d"]}, "cider_d cannot judge label; choose accuracy"),
         ({"task": "sing"}, "sing"),
         ({"colour": 1}, "colour"),
         ({"kind": "song"}, "kind"),
