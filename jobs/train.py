@@ -169,7 +169,7 @@ def finish(result: TrainResult, config: str) -> int:
         print(f"done already: {result.step} steps, {result.model}")
         return 0
     if result.status != "complete":
-        stopped = f"interrupted after step {result.step}; to continue: mats train {config} …"
+        stopped = f"interrupted after step {result.step}; to continue, give the same command again"
         print(f"mats: {stopped if result.status == 'interrupted' else result.message}", file=sys.stderr)
         return EXIT_INTERRUPTED if result.status == "interrupted" else 1
     run = result.run

@@ -131,7 +131,9 @@ def read_yaml(setting: str, path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: bytes that are no text, 2026-02-30
-        problem = f'"{path}" cannot be read as YAML ({first_line(error)})'
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else first_line(error)  # type: ignore[union-attr]
+        problem = f'"{path}" cannot be read as YAML ({where})'
         raise SettingsError(setting, problem, "correct the file, or name another one") from None
     if not isinstance(values, dict):
         raise SettingsError(setting, f'"{path}" holds no settings', "write a line `setting: value` for each")

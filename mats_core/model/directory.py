@@ -62,7 +62,9 @@ def read_config(folder: Path, uri: str, allow_parts: Sequence[str] = ()) -> Mode
     """The settings of a local model directory whose files are all there and whose parts lie where they may; `uri` is
     its name in a SettingsError."""
     if not (folder / "mats.json").is_file():
-        raise SettingsError("model", f"there is no mats.json in {uri}", "give a model directory")
+        inside = (folder / "model" / "mats.json").is_file()  # the OUTPUT of a training
+        remedy = f"give the one in it, {uri.rstrip('/')}/model" if inside else "give a model directory"
+        raise SettingsError("model", f"there is no mats.json in {uri}", remedy)
     config: ModelConfig = checked(
         ModelConfig, read_json(folder / "mats.json", "model", f"mats.json in {uri}"), "mats.json"
     )

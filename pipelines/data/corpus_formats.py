@@ -20,6 +20,9 @@ READ_AHEAD = 8 << 20
 MOST_ROW_LINES = 100
 """Lines a row of CSV may be written over; one that takes more was opened by a stray quote."""
 
+REMEDY = (
+    "say which column holds the captions: --columns caption=NAME, or in YAML, below the set, `columns: {caption: NAME}`"
+)
 _PARQUET_BATCH = 4096
 
 
@@ -121,7 +124,7 @@ def _check_header(names: list[str], uri: str, wanted: Mapping[str, str]) -> None
     theirs = wanted.get("caption", "caption")
     if theirs not in names:
         problem = f"{storage.public_uri(uri)} has no column `{theirs}`, but {', '.join(names) or 'none at all'}"
-        raise SettingsError("corpus", problem, "say which column holds the captions: --column caption=NAME")
+        raise SettingsError("corpus", problem, REMEDY)
 
 
 def _parquet(uri: str, wanted: Mapping[str, str]) -> Iterator[Raw]:

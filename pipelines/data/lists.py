@@ -124,14 +124,15 @@ def _csv(file: BinaryIO, small: bool, options: dict[str, int], separator: str) -
 
 
 def separator_of(header: str, needed: str) -> str:
-    """What separates the fields of a CSV: a comma, unless its first line has the column `needed` with another only.
-    Spaces around names do not count."""
+    """What separates the fields of a CSV: a comma, unless its first line has the column `needed` with another only;
+    where none has it, what makes most names, to tell them. Spaces around names do not count."""
 
     def names(separator: str) -> list[str]:
         found = next(plain_csv.reader([header.rstrip("\r\n")], delimiter=separator), [])
         return [name.strip() for name in found]
 
-    return next((each for each in SEPARATORS if needed.strip() in names(each)), SEPARATORS[0])
+    most = max(SEPARATORS, key=lambda each: len(names(each)))
+    return next((each for each in SEPARATORS if needed.strip() in names(each)), most)
 
 
 def _json_lines(file: BinaryIO, small: bool, options: dict[str, int]) -> Any:

@@ -145,6 +145,13 @@ def compare_answers(
 
 def _answers(run: str, name: str) -> tuple[dict[tuple[Any, ...], dict[str, Any]], tuple[str, ...]]:
     """Answers by what was asked, and the columns of that key; of several rows with one key the first."""
+    for model in (run, storage.join(run, "model")):
+        if storage.exists(storage.join(model, "mats.json")):
+            problem = f"{storage.public_uri(model)} is a model, and what is compared is answers"
+            remedy = (
+                "let both models answer the same sounds (`mats caption --model`, `mats evaluate --model`), and compare"
+            )
+            raise SettingsError(name, problem, remedy)
     for folder, key in (("predictions", EVALUATION_KEY), ("answers", CAPTION_KEY), ("", CAPTION_KEY)):
         files = [info.uri for info in generations.files(storage.join(run, folder) if folder else run)]
         if folder == "predictions" and len(files) > 1:

@@ -173,12 +173,15 @@ def open_output(
     overwrite: bool = False,
     written: Sequence[str] = OUR_NAMES,
     waiting: Callable[[str], None] | None = None,
+    barren: Callable[[], bool] = lambda: False,
 ) -> Iterator[Output]:
     """Hold OUTPUT for one run.
 
     identity: the job (`job`) and the settings that must stay the same in one OUTPUT; None for a folder that keeps no
     such record. results: name of the folder where results go. written: what runs of this job write, in the order in
     which --overwrite removes it. waiting: told who holds the lease, while a holder that went silent is watched.
+    barren: asked, once OUTPUT is held, whether nothing came of the run of this job that began it; then its settings
+    bind nobody.
     Raises SettingsError for a folder that cannot be written, that another run is writing into (LeaseHeld), or that
     belongs to another job or to other settings.
     """
@@ -195,6 +198,8 @@ def open_output(
         emptied = check_emptying(uri, asked, identity["job"], written)
         asked, output.begun = Generation(0, "", identity), True
     elif identity is not None:
+        if (asked.identity or {}).get("job") == identity.get("job") and asked.identity != identity and barren():
+            asked = Generation(0, "", files=asked.files)
         output.begun = record.check_identity(uri, asked.identity, identity, results)
         asked = replace(asked, identity=identity)
     output.lease.begin(before, asked)

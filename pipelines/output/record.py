@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -31,14 +32,24 @@ def check_identity(output: str, before: dict[str, Any] | None, identity: dict[st
             raise SettingsError("output", problem, f"choose another OUTPUT, or move `{results}` away")
         return True
     now = json.loads(json.dumps(identity))
-    different = [name for name in sorted(set(before) | set(now)) if before.get(name) != now.get(name)]
-    if different:
-        changes = "; ".join(f"{n} was {_show(before.get(n))}, is {_show(now.get(n))}" for n in different)
-        remedy = "choose another OUTPUT"
-        if "job" not in different:
-            remedy = f"use the settings it was begun with, {remedy}, or start anew with --overwrite"
+    if before.get("job") != now.get("job"):
+        problem = f"{shown} was begun by another job (job was {_show(before.get('job'))}, is {_show(now.get('job'))})"
+        raise SettingsError("output", problem, "choose another OUTPUT")
+    if changes := "; ".join(_changes(before, now)):
+        remedy = "use the settings it was begun with, choose another OUTPUT, or start anew with --overwrite"
         raise SettingsError("output", f"{shown} was begun with other settings ({changes})", remedy)
     return False
+
+
+def _changes(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What is not the same, each by its own name (`training.warmup_steps was 100, is 5`), however deep it lies."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = (dict(zip(map(str, range(len(each))), each, strict=True)) for each in (before, now))
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            yield from _changes(before.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif before != now:
+        yield f"{name} was {_show(before)}, is {_show(now)}"
 
 
 def _show(value: Any) -> str:

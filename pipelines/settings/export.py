@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mats_core.errors import SettingsError
 from pipelines.settings.base import Overwrite, Settings
@@ -12,6 +12,10 @@ from pipelines.settings.base import Overwrite, Settings
 Kind = Literal[
     "csv", "xlsx", "jsonl", "json", "vtt", "srt", "audacity", "webdataset", "hf", "nemo", "lhotse"
 ]  # fmt: skip
+KINDS_SAID = (
+    "csv, xlsx, jsonl: tables; vtt, srt, audacity: subtitles and label tracks, a file a sound; webdataset, hf: with "
+    "the audio; nemo, lhotse: manifests; json: records as `mats train` and the authors' code read them"
+)
 DRAWN_AS = (".csv", ".jsonl", ".xlsx")
 
 
@@ -29,9 +33,7 @@ class ExportSettings(Settings):
         "webdataset, hf); default: beside RUN, named after it.",
     )
     to: Kind = Field(
-        description="csv, xlsx, jsonl: tables; vtt, srt, audacity: subtitles and label tracks, a file a sound; "
-        "webdataset, hf: with the audio; nemo, lhotse: manifests; json: records "
-        "as `mats train` and the authors' code read them."
+        None, validate_default=True, description=f"{KINDS_SAID} (default: by the ending of a table's OUTPUT)."
     )
     per: Literal["chunk", "file", "window"] = Field(
         "chunk", description="One row a chunk, a file, or a window where the run has segments (`--segments`)."
@@ -41,6 +43,16 @@ class ExportSettings(Settings):
     uncorrected: bool = Field(False, description="The run's own answers, also where `mats serve` put others right.")
     items: int = Field(1000, ge=1, description="Of webdataset and hf: sounds in one file of the data set.")
     overwrite: Overwrite = False
+
+    @field_validator("to", mode="before")
+    @classmethod
+    def _by_ending(cls, to: Any, info: ValidationInfo) -> Any:
+        if to is not None:
+            return to
+        ending = str(info.data.get("output") or "").lower().rpartition(".")[2]
+        if ending not in ("csv", "xlsx", "jsonl"):
+            raise ValueError(f"it is missing, and OUTPUT does not tell by its ending; choose {KINDS_SAID}")
+        return ending
 
     def place(self) -> str:
         """Where to write."""

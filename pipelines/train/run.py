@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,8 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
     checked = check_settings(settings)
     tell = progress or (lambda _: None)
     found = {**identity(settings), "data_files": store_key(settings), **checked.fingerprints}
-    with open_output(settings.output, found, overwrite=settings.overwrite, written=OUR_NAMES) as out:
+    barren = partial(nothing_came_of, settings.output)
+    with open_output(settings.output, found, overwrite=settings.overwrite, written=OUR_NAMES, barren=barren) as out:
         model = out.join(MODEL)
         before = out.read_run()
         done = before is not None and before.get("status") == "complete" and _exported_as(settings, before)
@@ -99,9 +101,15 @@ def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None]
 def _as_begun(settings: TrainSettings) -> tuple[TrainSettings, list[str]]:
     """`as_begun` of the run in OUTPUT that goes on; the settings themselves where none does."""
     begun = None if settings.overwrite else newest(settings.output)
-    if begun is None or (begun.identity or {}).get("job") != "train":
+    if begun is None or (begun.identity or {}).get("job") != "train" or nothing_came_of(settings.output):
         return settings, []
     return as_begun(settings, begun.identity or {})
+
+
+def nothing_came_of(output: str) -> bool:
+    """Whether the training that began OUTPUT has left neither a checkpoint nor a model."""
+    kept = list_checkpoints(storage.join(output, "_state", "checkpoints"))
+    return not kept and not storage.exists(storage.join(output, MODEL, "mats.json"))
 
 
 def _exported_as(settings: TrainSettings, before: dict[str, Any]) -> bool:

@@ -87,6 +87,7 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "changes", "said"),
     [
         ("data: [", [], "CONFIG: .* cannot be read as YAML"),
+        ("output: x\n\tdata: 3", [], r"cannot be read as YAML \(line 2, column 1: "),
         ("just text", [], "setting: value"),
         ("output: 2026-02-30", [], "CONFIG: .* cannot be read as YAML"),
         ("output: x", ["training"], 'set: "training" changes nothing; write name=value'),

@@ -222,9 +222,17 @@ def test_broken_weights_found_while_loading(copy: Path, case: str) -> None:
     assert says in str(caught.value)
 
 
-def test_missing_directory_and_wrong_device(tiny_model_dir: str) -> None:
+def _as_trained(out: Path, model: str) -> Path:
+    """The OUTPUT of a training, with its model in it."""
+    (out / "model").symlink_to(model)
+    return out
+
+
+def test_missing_directory_and_wrong_device(tiny_model_dir: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="model"):
         check_model_dir("/nowhere/at/all")
+    with pytest.raises(SettingsError, match=r"no mats.json in .*; give the one in it, .*/model$"):
+        mats_core.load_model(str(_as_trained(tmp_path, tiny_model_dir)))
     for options in ({"device": "gpu7"}, {"dtype": "int3"}):
         with pytest.raises(SettingsError):
             mats_core.load_model(tiny_model_dir, **options)

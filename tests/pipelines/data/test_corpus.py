@@ -127,7 +127,9 @@ def test_column_mapping_and_default_task(tmp_path: Path) -> None:
         ("A cat", "no", "cla_label"),
     ]
     assert read(path, columns=names)[1].problems == {"duplicate_id": 1}
-    with pytest.raises(SettingsError, match=r"no column `caption`, but text, answer, id; .* --column caption=NAME$"):
+    with pytest.raises(
+        SettingsError, match=r"no column `caption`, but text, answer, id; .* --columns caption=NAME, or in YAML"
+    ):
         read(path)
     with pytest.raises(SettingsError, match="our fields are"):
         read(path, columns={"cap": "text"})
@@ -162,3 +164,10 @@ def test_too_many_bad_records_name_the_worst_file() -> None:
         SettingsError, match=r"2 of 100 .*bad.jsonl, first in line 2: missing_caption \(it has output\)"
     ):
         check_error_rate([fine, bad], 0.01)
+
+
+def test_the_columns_of_a_csv_without_captions_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text("Caption;Output\nA dog;yes\n")
+    with pytest.raises(SettingsError, match="no column `caption`, but Caption, Output;"):
+        read(path)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from mats_core.errors import SettingsError
 from pipelines.evaluate import compare
 from pipelines.evaluate.compare import CAPTION_KEY, EVALUATION_KEY, apart, compare_answers, figures, model_of
 
@@ -61,3 +62,11 @@ def test_the_page_plays_the_channel_that_was_asked_about(
     assert parts == {
         str(at): [{"start": 60.0, "length": None, "only_channel": channel}] for at, channel in enumerate((0, 1, None))
     }
+
+
+@pytest.mark.parametrize("place", ["", "model"])
+def test_a_model_and_a_training_are_called_what_they_are(tmp_path: Path, place: str) -> None:
+    (tmp_path / place / "memory").mkdir(parents=True)
+    (tmp_path / place / "mats.json").write_text("{}")
+    with pytest.raises(SettingsError, match="is a model, and what is compared is answers; let both models answer"):
+        compare._answers(str(tmp_path), "RUN_A")

@@ -77,3 +77,23 @@ def test_a_wrong_setting_undoes_the_beginning_where_that_is_asked_for(tmp_path: 
     refused = nullcontext() if undo else pytest.raises(SettingsError, match="rate was 1, is 2")
     with refused, open_output(given, {"job": "caption", "rate": 2}):
         pass
+
+
+def test_settings_that_differ_are_told_by_name_and_no_others(tmp_path: Path) -> None:
+    was = {"job": "train", "training": {"steps": 60, "warmup": 100, "betas": [0.9, 0.999]}, "data": [{"corpus": "a"}]}
+    now = {"job": "train", "training": {"steps": 60, "warmup": 5, "betas": [0.9, 0.99]}, "data": [{"corpus": "b"}]}
+    with open_output(str(tmp_path), was):
+        pass
+    told = r"\(data.0.corpus was a, is b; training.betas.1 was 0.999, is 0.99; training.warmup was 100, is 5\)"
+    with pytest.raises(SettingsError, match=told), open_output(str(tmp_path), now):
+        pass
+
+
+def test_of_an_output_of_another_job_the_jobs_are_told_and_no_settings(tmp_path: Path) -> None:
+    with open_output(str(tmp_path), {"job": "embed-text", "batch_size": 128}):
+        pass
+    with (
+        pytest.raises(SettingsError, match=r"another job \(job was embed-text, is adapt\); choose another OUTPUT$"),
+        open_output(str(tmp_path), {"job": "adapt", "steps": 3}),
+    ):
+        pass

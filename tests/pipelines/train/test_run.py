@@ -27,10 +27,32 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_world(tmp_path_factory.mktemp("world"))
 
 
+def leave_a_model(output: str) -> None:
+    """What binds those that come after a training."""
+    model = Path(output) / "model"
+    model.mkdir(parents=True, exist_ok=True)
+    (model / "mats.json").write_text("{}")
+
+
+def test_what_nothing_came_of_may_be_begun_with_other_settings(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wrong column, a warm-up too long: put right, the same command goes on, without --overwrite."""
+    begun: list[tuple[int, bool]] = []
+    monkeypatch.setattr(TrainDriver, "run", lambda self: begun.append((self.settings.training.steps, self.out.begun)))
+    run_train(settings(world, tmp_path / "out", training={"steps": 2}))
+    run_train(settings(world, tmp_path / "out", training={"steps": 2}))
+    run_train(settings(world, tmp_path / "out", training={"steps": 3}))
+    assert begun == [(2, True), (2, False), (3, True)]
+    leave_a_model(str(tmp_path / "out"))
+    with pytest.raises(SettingsError, match=r"other settings \(training.steps was 3, is 4\); use the settings"):
+        run_train(settings(world, tmp_path / "out", training={"steps": 4}))
+
+
 def test_an_output_begun_with_other_parts_is_refused(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TrainDriver, "run", lambda self: None)
+    monkeypatch.setattr(TrainDriver, "run", lambda self: leave_a_model(self.settings.output))
     mine = tmp_path / "world"
     shutil.copytree(world, mine)
     chosen = settings(mine, tmp_path / "one")
@@ -43,7 +65,7 @@ def test_an_output_begun_with_other_parts_is_refused(
     monkeypatch.undo()
 
     train(settings(world, tmp_path / "first", training={"steps": 1}))
-    monkeypatch.setattr(TrainDriver, "run", lambda self: None)
+    monkeypatch.setattr(TrainDriver, "run", lambda self: leave_a_model(self.settings.output))
     second = settings(world, tmp_path / "second", model=str(tmp_path / "first" / "model"))
     run_train(second)
     train(settings(world, tmp_path / "other", training={"steps": 1, "seed": 1}))
@@ -61,6 +83,7 @@ def test_a_run_begun_by_an_older_version_goes_on_with_its_own_defaults(
     monkeypatch.setattr(TrainDriver, "run", lambda self: driven.append((self.settings, self.kept)))
     before = settings(world, tmp_path, training={"warmup_steps": 3000})
     run_train(before)
+    leave_a_model(before.output)
     given = values(world, tmp_path)
     del given["training"]["warmup_steps"]
     run_train(build(TrainSettings, given))

@@ -221,7 +221,7 @@ def test_a_date_that_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"metrics": ["cider_d"]}, "cider_d"),
+        ({"metrics": ["cider_d"]}, "label has no metric cider_d; choose of accuracy"),
         ({"task": "sing"}, "sing"),
         ({"colour": 1}, "colour"),
         ({"kind": "song"}, "kind"),
