@@ -26,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
 )
 
-WORK_FOLDERS = ("encoder", "encoder-kinds", "llm", "llm-once", "llm-read", "llm-words", "memory", "runs", "world")
+WORK_FOLDERS = ("encoder", "encoder-kinds", "llm", "llm-deeper", "llm-read", "llm-words", "memory", "runs", "world")
 """What `mats soundworld build` makes in its folder."""
 
 

@@ -8,8 +8,8 @@ it room enough; this one has 0.9 million, and a mapper and LoRA alone take it 1 
 It goes on to vectors when it can answer every kind of question: of vectors alone it never learns what comes first.
 Most answers to questions are one word, and captions would drown them: in words every record counts alike, with vectors
 by the root of its answer's length, and by all of it in a last pass, which is for captions. In that pass it has one more
-layer, and is asked for lists as well: who lists sounds in any order has to know which have been named, and in a caption
-three tokens of twenty tell that.
+layer, is asked for lists as well (who lists sounds in any order has to know which have been named; three tokens of a
+caption's twenty tell that), and pays for the chance that it gives to a sound named before (`Repeats`).
 It never meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
 """
 
