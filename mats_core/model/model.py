@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -38,12 +39,21 @@ from mats_core.model.llm import add_adapter, check_rank, load_adapter, load_llm,
 from mats_core.model.mapper import build_mapper
 from mats_core.model.needs import check_card
 from mats_core.model.prompts import clean_answer, format_prompt, validate_request
-from mats_core.model.tokens import PromptTokens, Sequences, TargetScores, target_scores
+from mats_core.model.tokens import PromptTokens, Sequences
 from mats_core.storage.fetch import local_directory
 from mats_core.storage.uris import Uri, uri_text
 from mats_core.weights import load_weights, outline, read_tensors
 
 LORA = AdapterConfig()
+
+
+@dataclass
+class TargetScores:
+    """What the LLM makes of each sample's target. All [B]: mean loss a token, tokens right, tokens."""
+
+    loss: torch.Tensor
+    correct: torch.Tensor
+    tokens: torch.Tensor
 
 
 class MatsModel(Answering):
@@ -189,23 +199,26 @@ class MatsModel(Answering):
         return words.masked_scatter(sound[..., None], prefix.to(words.dtype))
 
     @exact_float32()
-    def target_logits(self, prefix: torch.Tensor, batch: Sequences) -> tuple[torch.Tensor, torch.Tensor]:
-        """What is predicted where targets stand, and the targets; prefix as from `prefix`, batch of `for_loss`.
-
-        Returns logits [B, K, vocabulary] and targets int64 [B, K] (-100: none), of the last K columns of the batch.
-        """
+    def score(self, prefix: torch.Tensor, batch: Sequences) -> TargetScores:
+        """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`, batch of `for_loss`."""
         assert batch.targets is not None
         inputs: dict[str, Any] = {"inputs_embeds": self._embed(batch.ids, batch.sound, prefix)}
         # Causal attention and right padding: no mask needed, and none is faster.
         keep = batch.ids.shape[1] - batch.first_target + 1  # the position before a token predicts it
         if self._takes_logits_to_keep:
             inputs["logits_to_keep"] = keep
-        logits = self.causal_lm(**inputs, use_cache=False).logits[:, -keep:-1]  # [B, K, vocabulary]
-        return logits, batch.targets[:, batch.first_target :]
-
-    def score(self, prefix: torch.Tensor, batch: Sequences) -> TargetScores:
-        """Loss and accuracy of each sample's target after its prompt; prefix as from `prefix`, batch of `for_loss`."""
-        return target_scores(*self.target_logits(prefix, batch), pad_row=self.config.pad_row)
+        logits = self.causal_lm(**inputs, use_cache=False).logits[:, -keep:-1]  # [B, keep − 1, vocabulary]
+        targets = batch.targets[:, batch.first_target :]  # [B, keep − 1]
+        rows, columns = torch.nonzero(targets != -100, as_tuple=True)  # both [N], target tokens of the batch
+        wanted = targets[rows, columns]  # [N]
+        picked = logits[rows, columns].float()  # [N, vocabulary]
+        if self.config.pad_row:
+            picked = F.pad(picked, (0, 1))
+        each = F.cross_entropy(picked, wanted, reduction="none")  # [N]
+        zeros = torch.zeros(len(targets), device=each.device)  # [B]
+        tokens = zeros.index_add(0, rows, torch.ones_like(each))
+        correct = zeros.index_add(0, rows, (picked.detach().argmax(-1) == wanted).float())
+        return TargetScores(zeros.index_add(0, rows, each) / tokens, correct, tokens)
 
     def loss(self, embedding: torch.Tensor, prompts: Sequence[str], outputs: Sequence[str]) -> torch.Tensor:
         """Mean cross-entropy of each sample's answer and end token: [B]. Adds no noise.

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import SPEECH
@@ -35,32 +34,6 @@ class Sequences:
     lengths: list[int]
     targets: torch.Tensor | None = None
     first_target: int = 0
-
-
-@dataclass
-class TargetScores:
-    """What the LLM makes of each sample's target. All [B]: mean loss a token, tokens right, tokens."""
-
-    loss: torch.Tensor
-    correct: torch.Tensor
-    tokens: torch.Tensor
-
-
-def target_scores(logits: torch.Tensor, targets: torch.Tensor, pad_row: bool = False) -> TargetScores:
-    """Loss and accuracy of each sample's target: logits [B, K, vocabulary], targets int64 [B, K] (-100: none).
-
-    pad_row: the vocabulary has one more token, whose logit is always 0.
-    """
-    rows, columns = torch.nonzero(targets != -100, as_tuple=True)  # both [N], target tokens of the batch
-    wanted = targets[rows, columns]  # [N]
-    picked = logits[rows, columns].float()  # [N, vocabulary]
-    if pad_row:
-        picked = F.pad(picked, (0, 1))
-    each = F.cross_entropy(picked, wanted, reduction="none")  # [N]
-    zeros = torch.zeros(len(targets), device=each.device)  # [B]
-    tokens = zeros.index_add(0, rows, torch.ones_like(each))
-    correct = zeros.index_add(0, rows, (picked.detach().argmax(-1) == wanted).float())
-    return TargetScores(zeros.index_add(0, rows, each) / tokens, correct, tokens)
 
 
 class PromptTokens:

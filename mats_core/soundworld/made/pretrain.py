@@ -8,8 +8,8 @@ it room enough; this one has 0.9 million, and a mapper and LoRA alone take it 1 
 It goes on to vectors when it can answer every kind of question: of vectors alone it never learns what comes first.
 Most answers to questions are one word, and captions would drown them: in words every record counts alike, with vectors
 by the root of its answer's length, and by all of it in a last pass, which is for captions. In that pass it has one more
-layer, is asked for lists as well (who lists sounds in any order has to know which have been named; three tokens of a
-caption's twenty tell that), and pays for the chance that it gives to a sound named before (`Repeats`).
+layer, and is asked for lists as well: who lists sounds in any order has to know which have been named, and in a caption
+three tokens of twenty tell that.
 It never meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
 """
 
@@ -41,9 +41,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from mats_core.model.config import MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
-from mats_core.model.tokens import target_scores
 from mats_core.soundworld.corpus import text_content_and_record
-from mats_core.soundworld.language import WORDS, facts_list, named_once
+from mats_core.soundworld.language import facts_list, named_once
 from mats_core.soundworld.made.text_training import MAPPER, Corpus, asked_for
 from mats_core.training.muon import Muon
 from mats_core.training.schedule import sample_batch
@@ -258,28 +257,6 @@ def add_layer(llm: Path, out: Path, tokenizer: PreTrainedTokenizerFast, seed: in
     save(model, tokenizer, out)
 
 
-class Repeats:
-    """What an LLM loses by giving a chance to sounds that its answer has named already (unlikelihood training, Welleck
-    et al., 2020). Told by the tokens that are in the words of one kind of sound alone."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> None:
-        tells = torch.zeros(vocabulary, len(WORDS))  # [vocabulary, kinds]
-        for kind, words in enumerate(WORDS.values()):
-            for text in (words.label, *words.nouns, *words.clauses):
-                for written in (f" {text}", text[0].upper() + text[1:]):
-                    tells[tokenizer(written, add_special_tokens=False)["input_ids"], kind] = 1
-        self._tells = tells * (tells.sum(dim=1, keepdim=True) == 1)
-
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """[B, K, vocabulary], int64 [B, K] (-100: none) → the mean over the targets of each sample, [B]."""
-        there = targets != -100  # [B, K]
-        told = self._tells[targets.clamp(min=0)] * there[..., None]  # [B, K, kinds]
-        said = (told.cumsum(dim=1) > 0) & (told == 0)  # a kind may be told by several tokens on end
-        chances = logits.softmax(dim=-1) @ self._tells  # [B, K, kinds]
-        again = (chances * said).sum(dim=-1).clamp(max=1 - 1e-4)  # [B, K]
-        return -(torch.log1p(-again) * there).sum(dim=1) / there.sum(dim=1)
-
-
 def pretrain_reading(
     corpus: Corpus,
     encoder: Path,
@@ -288,7 +265,6 @@ def pretrain_reading(
     steps: int = 2500,
     power: float = 0.5,
     lists: float = 0.0,
-    repeats: float = 0.0,
     seed: int = READING_SEED,
     batch: int = 64,
     learning_rate: float = 5e-3,
@@ -299,7 +275,7 @@ def pretrain_reading(
 
     power: a record counts by the length of its answer to this power: at 0 all alike, at 1 every token alike.
     lists: the share of records, falling to none at the last step, that ask for the sounds of their caption instead,
-    each once and in any order. repeats: how much `Repeats` weighs.
+    each once and in any order.
     Returns the loss over answer tokens, every record counting alike, averaged over the last steps.
     """
     model = MatsModel.new(
@@ -309,7 +285,6 @@ def pretrain_reading(
     model.mapper.requires_grad_(True)
     trained = nn.ModuleDict({"llm": model.llm, "mapper": model.mapper})
     down = Steps(trained, _hidden, decay=0.01, rate=learning_rate, steps=steps, warmup=50, last=0.02)
-    named = Repeats(model.tokenizer, model.causal_lm.config.vocab_size)
     answer_loss, answers = 0.0, Answers()
     for step in range(steps):
         rng = np.random.default_rng([seed, 37, step])
@@ -320,17 +295,15 @@ def pretrain_reading(
                 asked = training_prompt("QA", LIST, "", row), named_once(corpus.captions[row], rng), "list"
             records.append((row, *asked))
         records.sort(key=lambda r: len(model.tokens.prompt(r[1])[0]) + len(model.tokens.answer(r[2])))
-        scores, again = [], []
+        scores = []
         for half in (records[: batch // 2], records[batch // 2 :]):  # short and long apart: a fifth less padding
             rows, prompts, outputs, names = zip(*half, strict=True)
             prefix = model.prefix(corpus.embeddings[list(rows)])  # [B / 2, vectors, width of the LLM]
-            told = model.target_logits(prefix, model.tokens.for_loss(prompts, outputs, model.device))
-            scores.append(target_scores(*told))
-            again.append(named.loss(*told))
+            scores.append(model.score(prefix, model.tokens.for_loss(prompts, outputs, model.device)))
             answers.add(names, (scores[-1].correct == scores[-1].tokens).tolist())
         losses = torch.cat([each.loss for each in scores])  # [B]
         shares = torch.cat([each.tokens for each in scores]) ** power  # [B]
-        down.take(((losses + repeats * torch.cat(again)) * shares).sum() / shares.sum())
+        down.take((losses * shares).sum() / shares.sum())
         now = losses.mean().item()
         answer_loss = now if step == 0 else 0.95 * answer_loss + 0.05 * now
         if (step + 1) % 50 == 0:

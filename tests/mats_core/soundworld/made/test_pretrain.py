@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -18,7 +17,6 @@ from mats_core.soundworld.language import parse_kinds
 from mats_core.soundworld.made.pretrain import (
     LIST,
     Answers,
-    Repeats,
     _words_batch,
     add_layer,
     pretrain_llm,
@@ -146,38 +144,3 @@ def test_shares_right_are_told_apart() -> None:
     answers = Answers()
     answers.add(["first", "last", "last"], [True, False, True])
     assert str(answers) == "first 1.00 last 0.01"
-
-
-def test_a_sound_that_was_named_costs_what_it_is_given(tokenizer: PreTrainedTokenizerBase) -> None:
-    vocabulary = 1000
-    repeats = Repeats(tokenizer, vocabulary)
-
-    def ids(text: str) -> list[int]:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    def lost(said: str, at: int, next_up: str) -> float:
-        """Every token of `said` is foreseen, but in place of one `next_up` is given half of the chance."""
-        targets = torch.tensor([ids(said)])
-        logits = torch.full((1, targets.shape[1], vocabulary), -30.0)
-        logits[0, torch.arange(targets.shape[1]), targets[0]] = 30.0
-        logits[0, at, ids(next_up)[0]] = 30.0
-        return float(repeats.loss(logits, targets)[0]) * targets.shape[1]
-
-    said = "A dog while rain falls"
-    rain = ids(said).index(ids(" rain")[0])
-    assert lost(said, rain, " dog") == pytest.approx(np.log(2), abs=1e-3), "it was named before"
-    assert lost(said, rain, " wind") == pytest.approx(0, abs=1e-3), "another sound is wrong, and no repetition"
-    assert lost(said, rain, " and") == pytest.approx(0, abs=1e-3)
-    assert lost(said, ids(said).index(ids(" dog")[0]), " dog") == pytest.approx(0, abs=1e-3), "the first time"
-    barks = "A barking dog"
-    assert lost(barks, len(ids(barks)) - 1, " dog") == pytest.approx(0, abs=1e-3), "one sound in two words"
-
-
-def test_padding_is_no_repetition(tokenizer: PreTrainedTokenizerBase) -> None:
-    repeats = Repeats(tokenizer, 1000)
-    answer = list(tokenizer("A dog and a dog", add_special_tokens=False)["input_ids"])
-    targets = torch.tensor([[*answer, -100, -100], [*answer, *answer[:2]]])
-    logits = torch.zeros(2, targets.shape[1], 1000)
-    alone = repeats.loss(logits[:1, : len(answer)], targets[:1, : len(answer)])
-    assert repeats.loss(logits, targets)[0] == pytest.approx(float(alone[0]))
-    assert repeats.loss(logits, targets)[1] > 0
