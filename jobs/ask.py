@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 app = typer.Typer()
+_ENDING = re.compile(r"\.\w+$")
 
 
 @command(app, "ask")
@@ -64,6 +66,10 @@ def ask(
     if question is None and not interactive and is_question(files):
         *files, question = files
         task = "QA"
+    if len(words := trailing_words(files)) > 1:
+        told = ", ".join(f'"{word}"' for word in words)
+        quoted = '"' + " ".join(words).replace('"', "'") + '"'
+        raise SettingsError("FILE", f"there are no files {told}", f"put a question in quotes: {quoted}")
 
     chosen = {"llm_dtype": llm_dtype, "mapper_dtype": mapper_dtype, "encoder_dtype": encoder_dtype}
     types = build(NumberTypes, chosen)
@@ -135,6 +141,16 @@ def is_question(files: list[str]) -> bool:
     """Whether the last of some files is none, but a question about the others."""
     last = files[-1]
     return len(files) > 1 and " " in last.strip() and "://" not in last and not storage.exists(last)
+
+
+def trailing_words(files: list[str]) -> list[str]:
+    """What stands behind the first file and is neither a file nor written like one: words that a shell has split."""
+    words: list[str] = []
+    for each in reversed(files[1:]):
+        if "/" in each or _ENDING.search(each) or storage.exists(each):
+            break
+        words.insert(0, each)
+    return words
 
 
 def _print_json(told: dict[str, Any]) -> None:

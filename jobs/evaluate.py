@@ -127,10 +127,12 @@ def _list(settings: EvaluateSettings) -> int:
     """Every data set, whether it can be evaluated, and what is missing where it cannot."""
     from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set, missing
 
-    names = list_evaluation_sets()
-    roots = settings.roots(names)
-    for name in names:
-        definition = load_evaluation_set(name)
+    asked = settings.names() if settings.benchmarks else []
+    known = list_evaluation_sets()
+    own = [name for name in asked if name not in known]
+    definitions = {each.name: each for each in map(load_evaluation_set, [*known, *own])}
+    roots = settings.roots(list(definitions))
+    for name, definition in definitions.items():
         lacking = "; ".join(missing(definition, roots[name]))
         items = definition.size if definition.expected else "?"
         typer.echo(f"{name:18} {definition.kind:8} {items:>11} {f'missing: {lacking}' if lacking else 'ready'}")

@@ -29,33 +29,32 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 app = typer.Typer()
 
 
-def _print_template(asked: bool) -> None:
-    if asked:
-        from jobs.terminal.template import template
-        from pipelines.settings.train import TrainSettings
-
-        typer.echo(template(TrainSettings), nl=False)
-        raise typer.Exit
-
-
 @command(app, "train")
 def train(
-    config: str = typer.Argument(
-        ..., help="YAML of settings; or ours: soundworld, mats_stage1, mats_stage2, mats_gpt2, mats_audio."
+    config: str | None = typer.Argument(
+        None, help="YAML of settings; or ours: soundworld, mats_stage1, mats_stage2, mats_gpt2, mats_audio."
     ),
     output: str | None = typer.Option(None, help="Over the config's: folder for model, checkpoints and curves."),
     set_: list[str] = typer.Option([], "--set", help="Over the config's: name=value, such as training.steps=100."),
     address: str | None = typer.Option(None, help="Join this Ray cluster; default: a Ray of its own."),
     device: str | None = typer.Option(None, help="auto, cpu, cuda."),
     overwrite: bool = typer.Option(False, "--overwrite", help="Start anew: remove what OUTPUT holds."),
-    template: bool = typer.Option(
-        False, "--settings", is_eager=True, callback=_print_template, help="Print a commented file of all settings."
-    ),
+    settings_: bool = typer.Option(False, "--settings", help="Print a commented file of all settings."),
 ) -> int:
     """Train mapper and adapter on stored embeddings into OUTPUT/model. Run again to continue."""
     from pipelines.settings.base import build
     from pipelines.settings.train import TrainSettings
 
+    if settings_:
+        from jobs.terminal.template import template
+
+        if config is not None:
+            remedy = f"leave out CONFIG; what it sets is in {config_file(config)}"
+            raise SettingsError("settings", f'it shows all settings there are, and nothing of "{config}"', remedy)
+        typer.echo(template(TrainSettings), nl=False)
+        return 0
+    if config is None:
+        raise SettingsError("CONFIG", "it is missing", f"name {_which()}; --settings prints one to fill in")
     values = read_config(config)
     for change in set_:
         change_setting(values, change)
@@ -74,13 +73,22 @@ def read_config(path: str) -> dict[str, Any]:
 
     `${NAME}` and `${NAME:-default}` in it stand for variables of the environment.
     """
+    found: dict[str, Any] = _with_variables(read_yaml("CONFIG", config_file(path)))
+    return found
+
+
+def config_file(path: str) -> Path:
+    """The file that CONFIG names, one of ours or another. Raises SettingsError where there is none."""
     ours = CONFIGS / f"train_{path}.yaml"
     file = Path(path) if Path(path).is_file() or not ours.is_file() else ours
     if not file.exists():
-        names = ", ".join(sorted(f.stem.removeprefix("train_") for f in CONFIGS.glob("train_*.yaml")))
-        raise SettingsError("CONFIG", f'there is no file "{path}"', f"name a YAML file, or one of ours: {names}")
-    found: dict[str, Any] = _with_variables(read_yaml("CONFIG", file))
-    return found
+        raise SettingsError("CONFIG", f'there is no file "{path}"', f"name {_which()}")
+    return file
+
+
+def _which() -> str:
+    names = ", ".join(sorted(file.stem.removeprefix("train_") for file in CONFIGS.glob("train_*.yaml")))
+    return f"a YAML file, or one of ours: {names}"
 
 
 def _with_variables(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -25,9 +26,24 @@ class SettingsError(ValueError):
         return (type(self), (self.setting, self.problem, self.remedy))
 
 
-def counted(number: int, noun: str) -> str:
-    """How many of what, for messages: "1 row", "2 rows", "12,000 judged clips"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str = "") -> str:
+    """How many of what, for messages: "1 row", "2 rows", "12,000 judged clips"; several: where it is not noun + s."""
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
+def choice(wrong: str, names: Iterable[str]) -> str:
+    """What to do about a name that there is not: "did you mean steps? The others are seed, beams" where one of `names`
+    is nearly it, else "choose one of steps, seed, beams"; "leave it out" where there are none."""
+    there = list(names)
+    near = next(iter(difflib.get_close_matches(wrong, there, 1, NEAR)), None)
+    if near is None:
+        return f"choose one of {', '.join(there)}" if there else "leave it out"
+    others = ", ".join(name for name in there if name != near)
+    return f"did you mean {near}?" + (f" The others are {others}" if others else "")
+
+
+NEAR = 0.7
+"""How alike two names are, of which one is taken for a slip of the other: difflib's ratio, 1 for the same."""
 
 
 def first_line(error: BaseException, most: int = 200) -> str:
@@ -63,8 +79,7 @@ def _sentence(detail: Mapping[str, Any], shown: str, fields: Iterable[str]) -> t
     """
     kind, context = str(detail["type"]), detail.get("ctx", {})
     if kind == "extra_forbidden":
-        names = ", ".join(fields)
-        return "there is no such setting", f"choose one of {names}" if names else "leave it out"
+        return "there is no such setting", choice(str(detail["loc"][-1]), fields)
     if kind == "missing":
         return "nothing is given", "give a value"
     if kind in _BOUNDS:

@@ -19,7 +19,8 @@ def sample(settings: SampleSettings) -> int:
 
     found = run_sample(settings)
     if settings.judge is None:
-        how = f"in {found.strata} strata by confidence" if found.by_confidence else "at random: they have no confidence"
+        strata = counted(found.strata, "stratum", "strata")
+        how = f"in {strata} by confidence" if found.by_confidence else "at random: they have no confidence"
         failed = f"; {counted(found.failed, 'row')} without one" if found.failed else ""
         typer.echo(f"{found.drawn:,} of {counted(found.rows, 'answer')} to {public_uri(found.output)}, {how}{failed}")
         typer.echo('next    write yes or no into the column "correct", then')

@@ -103,6 +103,7 @@ _STAGES = {
     "wait": "waiting whether another run that holds OUTPUT is still alive",
     "scan": "reading the input",
     "start": "starting the model",
+    "replay": "answering the model's own text",
     "train": "k-means",
     "merge": "merging",
     "done": "done",

@@ -100,7 +100,7 @@ def _parameter(name: str, field: FieldInfo, positional: bool, heading: str | Non
     else:
         flag = "--" + name.rstrip("_").replace("_", "-")  # note: list_, since `list` is a type where it stands
         flag += f"/--no-{flag[2:]}" if field.default is True else ""
-        unsaid = field.is_required() or field.default_factory or field.default in (None, False)
+        unsaid = field.is_required() or field.default_factory or field.default in (None, False, "")
         text += "" if unsaid else f" (default: {field.default})"
         default = typer.Option(None, flag, help=text, show_default=False, rich_help_panel=heading)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)

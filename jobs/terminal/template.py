@@ -24,28 +24,42 @@ def commented(kind: type[BaseModel]) -> str:
     return "\n".join(_lines(kind, "  ", False)) + "\n"
 
 
-def _lines(kind: type[BaseModel], pad: str, stands: bool) -> Iterator[str]:
-    for name, field in kind.model_fields.items():
+def _lines(kind: type[BaseModel], pad: str, stands: bool, item: bool = False) -> Iterator[str]:
+    """The lines of a model; item: it is one of a list, whose dash stands before the first setting."""
+    fields = list(kind.model_fields.items())
+    if item:  # note: the dash must stand where the item does, and so a setting that must be given carries it
+        fields.sort(key=lambda each: not each[1].is_required())
+    for at, (name, field) in enumerate(fields):
         key = name.rstrip("_")
         for line in textwrap.wrap(_told(field), WIDTH - len(pad)):
             yield f"##{pad} {line}"
-        given = stands and field.is_required()
-        mark = "" if given else "#"
+        first = item and at == 0
+        given = stands and (field.is_required() or first)
+        begin = f"{'' if given else '#'}{pad[:-2] + '- ' if first else pad}{key}:"
         inner, several = _model(field.annotation)
         if inner is None:
-            yield f"{mark}{pad}{key}: {_shown(field)}"
+            yield f"{begin} {_shown(field)}"
             continue
-        yield f"{mark}{pad}{key}:"
-        if several:
-            yield f"{mark}{pad}  -"
-        yield from _lines(inner, pad + ("    " if several else "  "), given)
+        yield begin
+        yield from _lines(inner, pad + ("    " if several else "  "), given, several)
 
 
 def _told(field: FieldInfo) -> str:
-    choices = [str(each) for each in _choices(field.annotation)]
+    """The description, and what may be chosen where it does not say so."""
+    choices = ['""' if each == "" else str(each).lower() if isinstance(each, bool) else str(each)
+               for each in _choices(field.annotation)]  # fmt: skip
     told = field.description or ""
-    missing = [each for each in choices if each not in told]
-    return " ".join(filter(None, [told, f"One of {', '.join(choices)}." if missing else ""]))
+    if all(each in told for each in choices):
+        return told
+    kinds = get_args(field.annotation)
+    other = get_origin(field.annotation) is not Literal and any(
+        each is not type(None) and not _choices(each) for each in kinds
+    )
+    words = [*(["or"] if other else []), *(["one of"] if len(choices) > 1 else [] if other else ["only"])]
+    more = " ".join([*words, ", ".join(choices)])
+    if told and not told.endswith("."):
+        return f"{told}; {more}"
+    return f"{told} {more[0].upper()}{more[1:]}.".strip()
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

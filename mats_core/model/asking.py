@@ -158,8 +158,9 @@ class Answering:
         waveform alone whose rate `sample_rate` says; or a list of these. A waveform is an array or tensor [T], or
         [C, T] or [T, C], whose channels are averaged: float32 in [-1, 1], or whole numbers as int16. task: caption,
         cla_label, music_caption or QA; by default QA where there is a question, and caption else. tag: in the prompt,
-        in place of the task's own. segments=True also answers every window. decoding, santa, explain: see
-        `answer_embeddings`. batch_size: windows heard, and answers written, at once; no answer depends on it.
+        in place of the task's own. segments=True also answers every window. decoding: settings such as {"beams": 1};
+        santa, explain: see `answer_embeddings`. batch_size: windows heard, and answers written, at once; no answer
+        depends on it.
 
         Raises AudioError for what cannot be decoded, SettingsError for what cannot be asked. Many files, of which some
         may be broken, are a job for `pipelines.run_caption`.

@@ -43,6 +43,8 @@ from pipelines.train.run import TrainProgress, run_train
 
 OF_A_MODEL = ("mats.json", "mapper.safetensors", "adapter", "MODEL_CARD.md", "curves", *PARTS)
 """What OUT receives, besides `_run.json`; mats.json last, without which no directory counts as a model."""
+FEWEST_STEPS = 25
+"""Between two validations, each of which ends with a checkpoint; a run that is shorter is validated at its end."""
 WORK = "work"
 OUR_NAMES = ("_run.json", *OF_A_MODEL, f"_state/{WORK}")
 NEW, REPLAY = "sentences", "replay"
@@ -194,7 +196,7 @@ class _Adaptation:
                 folder.mkdir(exist_ok=True)
 
                 def tell(done: int, of: int) -> None:
-                    self.tell(TrainProgress(f"answering the model's own text, {done}/{of}"))
+                    self.tell(Progress("replay", done, of))
 
                 write_records(path, answer_memory(model, folder, count, self.settings.seed, tell))
         with path.open("rb") as file:
@@ -236,7 +238,7 @@ class _Adaptation:
             "embeddings": str(self.work / "embedded"), "allow_parts": settings.allow_parts,
             "include": sorted({*inside, *(["memory"] if config.memory else [])}),
             "workers": settings.workers, "device": settings.device.partition(":")[0],
-            "checkpoint_every": 50, "validate_every": max(1, settings.steps // 4),
+            "checkpoint_every": 50, "validate_every": max(FEWEST_STEPS, settings.steps // 4),
             "training": {
                 "steps": settings.steps, "batch_size": settings.batch_size, "seed": settings.seed,
                 "learning_rate": settings.learning_rate or default_learning_rate(config.hidden_size),

@@ -35,9 +35,9 @@ LABELS = {"errors": "code", "stage_seconds": "stage"}
 class Progress:
     """Where a run is; a pipeline calls its `progress` argument with one whenever that changes.
 
-    stage: wait (another run holds the lease of OUTPUT), scan, start (Ray and the models), run, done. done: rows that
-    are finished, `before` of them by earlier runs, `errors` of them with an error code; total: rows there are, 0 while
-    they are still being counted. seconds: of audio in the finished rows.
+    stage: wait (another run holds the lease of OUTPUT), scan, start (Ray and the models), replay (`mats adapt`), run,
+    done. done: rows that are finished, `before` of them by earlier runs, `errors` of them with an error code; total:
+    rows there are, 0 while they are still being counted. seconds: of audio in the finished rows.
     """
 
     stage: str

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from mats_core.errors import choice
 from pipelines.data import generations, parquet
 
 if TYPE_CHECKING:
@@ -38,13 +39,17 @@ class Rows:
 def read_rows(folder: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of all files that count in a folder, by `row_id` where they have one. See `Rows.to_arrow`."""
     pruned = pruned_rows(folder.rstrip("/").rpartition("/")[0])
-    tables = []
+    tables, every = [], dict[str, None]()
     for info in generations.files(folder):
         with parquet.opened(info.uri, parquet.READ_AHEAD) as file:
             there = file.schema_arrow.names
+            every.update(dict.fromkeys(there))
             wanted = there if columns is None else [name for name in there if name in (*columns, "row_id")]
             tables.append(file.read(wanted))
     rows = pa.concat_tables(tables, promote_options="default") if tables else pa.table({})
+    for name in columns or ():
+        if name not in rows.column_names:
+            raise KeyError(f'there is no column "{name}"; {choice(name, every) if every else "there are no rows"}')
     if "row_id" in rows.column_names:
         rows = without_rows(rows.sort_by("row_id"), pruned)
     return rows if columns is None else rows.select(list(columns))

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from pipelines.data import generations, parquet
 from pipelines.data.results import pruned_rows, without_rows
 from pipelines.search.reading import LEFT_OUT
@@ -101,7 +101,8 @@ def allotted(strata: list[Stratum], n: int) -> list[int]:
     n = min(n, int(sizes.sum()))
     given = np.minimum(sizes, LEAST_DRAWN)
     if given.sum() > n:
-        problem = f"{n} clips are too few for {len(strata)} tasks or kinds of rows"
+        kinds = counted(len(strata), "task or kind of rows", "tasks or kinds of rows")
+        problem = f"{counted(n, 'clip')} {'is' if n == 1 else 'are'} too few for {kinds}"
         raise SettingsError("n", problem, f"draw at least {given.sum()}, or from fewer (--where)")
     for _ in range(n - int(given.sum())):
         lacking = n * sizes / sizes.sum() - given

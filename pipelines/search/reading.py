@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.data import generations, parquet
+from pipelines.output.record import read_run
 
 FOLDERS = {"embeddings": "windows", "answers": "embedding"}
 """Folder of rows → the column of their vectors: every window's own, or one a chunk."""
@@ -29,9 +31,18 @@ def vectors_folder(run: str) -> str:
         if found:
             if column in parquet.schema(found[0].uri).names:
                 return folder
-            raise SettingsError("run", f"{shown} holds answers without their embeddings", remedy)
+            raise SettingsError("run", f"{shown} holds answers without their embeddings", _to_embed(run))
     lacks = "holds no embeddings of sounds" if storage.is_dir(run) else "is no folder that exists"
     raise SettingsError("run", f"{shown} {lacks}", remedy)
+
+
+def _to_embed(run: str) -> str:
+    """The command that embeds the sounds that a run has answered, into a folder beside it."""
+    told = (read_run(run) or {}).get("settings") or {}
+    there = f"{storage.public_uri(run).rstrip('/')}-embedded"
+    words = ["mats", "embed-audio", str(told.get("input") or "INPUT"), there]
+    words += ["--model", model] if (model := str(told.get("model") or "builtin")) != "builtin" else []
+    return f"embed its sounds with `{shlex.join(words)}` and search {there}"
 
 
 def windows_in(uri: str, folder: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.settings.base import OVERWRITE, Address, AllowParts, Device, Settings
 
@@ -57,6 +58,9 @@ class SearchSettings(Settings):
         if self.novel and asked:
             raise SettingsError("novel", "it asks for no words and no sound", "leave out QUERY and --like, or --novel")
         if not self.novel and not asked:
+            if not storage.is_dir(self.run):  # words, given where the run belongs
+                problem = f"{storage.public_uri(self.run)} is no folder that exists"
+                raise SettingsError("run", problem, 'give a run, and behind it what to find: mats search RUN "rain"')
             raise SettingsError("query", "nothing is asked", "give words, --like with a sound, or both, or --novel")
         if self.reference is not None and not self.novel:
             raise SettingsError("reference", "it is for --novel", "add --novel, or leave it out")

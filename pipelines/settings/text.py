@@ -59,7 +59,9 @@ class BuildMemorySettings(Settings):
     PATHS = ("embeddings", "output")
     embeddings: str = Field(description="OUT of `mats embed-text`.")
     output: str = Field(description="Folder that receives the memory; a memory in it is replaced.")
-    clusters: Count = Field(None, description="k-means centroids, Santa's clusters (default: √rows).")
+    clusters: Count = Field(
+        None, description="k-means centroids, Santa's clusters (default: √rows, but at least 39 rows each)."
+    )
     storage: Literal["float32", "float16", "int8"] = Field("float16", description="Numbers a stored vector is made of.")
     sources: list[str] | None = Field(None, description="Take captions of these sources only; once for each.")
     cap: Count = Field(None, description="Take at most so many captions, drawn by --seed.")

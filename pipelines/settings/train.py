@@ -106,7 +106,9 @@ class TrainSettings(_Settings):
     validation: int = Field(
         256, ge=0, description="Records held out a data set, by caption unless its captions are labels; 0: none."
     )
-    sample_answers: int = Field(4, ge=0, description="Held-out records answered in the log at every validation.")
+    sample_answers: int = Field(
+        4, ge=0, description="Held-out records answered in the log at every validation, the next ones each time."
+    )
     log_every: int = Field(10, ge=1, description="Steps a point of the curves is the mean of.")
     loggers: list[Literal["wandb", "mlflow"]] = Field(
         default_factory=list, description="Besides TensorBoard, which always is."

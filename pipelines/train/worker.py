@@ -284,14 +284,18 @@ class TrainWorker:
             self.reporter.report("validated", answers=answers, **point)
 
     def _sample_answers(self) -> list[dict[str, str]]:
-        """What the model now says to a few held-out captions, as they are (no noise, no Santa)."""
+        """What the model now says to a few held-out captions, as they are (no noise, no Santa); the next ones at every
+        validation, and the first ones again behind the last."""
         names, records = [], []
+        shown = sum("validation" in point for point in self.state.history) - 1  # validations before this one
+        begin = shown * -(-self.settings.sample_answers // len(self.sets))
         for turn in range(self.settings.sample_answers):
             pool = [each for each in self.sets if turn // len(self.sets) < len(each.validation)]
             if pool:
                 chosen = pool[turn % len(pool)]
                 names.append(chosen.name)
-                records.append(chosen.record(int(chosen.validation[turn // len(self.sets)])))
+                at = (begin + turn // len(self.sets)) % len(chosen.validation)
+                records.append(chosen.record(int(chosen.validation[at])))
         if not records:
             return []
         prompts = [self.word(record, 0) for record in records]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mats_core
 from jobs.ask import ask as ask_files
-from jobs.ask import is_question
+from jobs.ask import is_question, trailing_words
 from jobs.cli import app
 from mats_core.errors import SettingsError
 from tests.tiny import SAMPLE_RATE
@@ -160,3 +160,14 @@ def test_what_stands_behind_the_files_may_be_a_question(sounds: list[str], tiny_
     assert not is_question([sounds[0], str(there)])
     assert not is_question(["Is there rain?"])
     assert not is_question([sounds[0], "https://host/a b.wav"])
+
+
+def test_words_without_quotes_are_refused_before_loading(
+    sounds: list[str], tiny_model_dir: str, loads: list[str]
+) -> None:
+    done = ask(tiny_model_dir, sounds[0], "Is", "there", "a", "siren?")
+    assert (done.exit_code, done.stdout, loads) == (2, "", [])
+    assert 'FILE: there are no files "Is", "there", "a", "siren?"; ' in done.stderr
+    assert 'put a question in quotes: "Is there a siren?"' in done.stderr
+    assert trailing_words([sounds[0], "missing.wav", "sounds/missing", "https://host/a"]) == []
+    assert trailing_words([sounds[0], "Is", sounds[1]]) == []

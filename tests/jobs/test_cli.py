@@ -45,6 +45,7 @@ def test_every_command_explains_itself() -> None:
         done = run(app, [*words, "--help"])
         assert done.exit_code == 0, words
         assert f"Usage: mats {' '.join(words)}" in done.output
+        assert "default: )" not in done.output and "default: ]" not in done.output, words
         assert len(done.output.splitlines()[3].strip(" │")) > 20, words  # the sentence that says what it does
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from jobs.text import print_embedded
+from mats_core.memory.faiss_index import ROWS_A_CLUSTER, default_clusters
+from pipelines.settings.text import BuildMemorySettings
 from pipelines.text.embed_text import EmbedTextResult
 
 
@@ -34,3 +36,8 @@ def test_what_was_read_and_what_could_not_be(capsys: pytest.CaptureFixture[str])
 def test_a_run_that_had_nothing_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     print_embedded(result("complete_before", bad=0, new=0))
     assert capsys.readouterr().out == "done already: 4 captions in ftp://host/out\n"
+
+
+def test_the_help_says_how_many_clusters_a_small_memory_has() -> None:
+    told = BuildMemorySettings.model_fields["clusters"].description or ""
+    assert f"√rows, but at least {ROWS_A_CLUSTER} rows each" in told and default_clusters(64) == 1

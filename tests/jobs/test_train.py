@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from jobs.train import TrainDisplay, finish, read_config, train, validation_text
+from jobs.cli import app
+from jobs.train import AdaptDisplay, TrainDisplay, finish, read_config, train, validation_text
 from mats_core.errors import SettingsError
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.training.schedule import TrainingSettings
+from pipelines.cluster.progress import Progress
 from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 from pipelines.train.run import TrainProgress, TrainResult
@@ -105,7 +108,7 @@ def test_a_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_configs(tmp_path: Path, text: str, changes: list[str], said: str) -> None:
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(SettingsError, match=said):
-        train(str(tmp_path / "run.yaml"), None, changes, None, None, False)
+        train(str(tmp_path / "run.yaml"), None, changes, None, None, False, False)
 
 
 def test_a_config_that_is_not_there_names_ours(tmp_path: Path) -> None:
@@ -125,6 +128,24 @@ def test_the_display_says_loss_rate_and_time_left(
         display(TrainProgress("training", 40, 100, workers=2, point=point))
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == "training: step 40/100, loss 1.250, 1,234 tokens/s, 30 s left, 2 workers"
+
+
+def test_answers_to_replay_are_a_line_where_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    with AdaptDisplay() as display:
+        for done in range(0, 4001, 64):
+            display(Progress("replay", done, 4000))
+    assert capsys.readouterr().err == "answering the model's own text: 0/4000 records, 0 errors\n"
+
+
+def test_a_config_beside_settings_is_refused_and_its_file_named() -> None:
+    run = CliRunner().invoke
+    assert run(app, ["train", "--settings"]).output.startswith("## Folder for the model")
+    done = run(app, ["train", "soundworld", "--settings"])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert 'settings: it shows all settings there are, and nothing of "soundworld"; leave out CONFIG; ' in done.stderr
+    assert done.stderr.rstrip().endswith("configs/train_soundworld.yaml")
+    done = run(app, ["train"])
+    assert done.exit_code == 2 and "CONFIG: it is missing; name a YAML file, or one of ours: mats_audio" in done.stderr
 
 
 def test_warnings_and_unusable_records_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from mats_core.errors import SettingsError, checked, checked_field, first_line
+from mats_core.errors import SettingsError, checked, checked_field, choice, counted, first_line
 
 
 class Box(BaseModel, extra="forbid"):
@@ -48,3 +48,21 @@ def test_the_first_line_of_an_error() -> None:
     assert first_line(ValueError("\n  one \ntwo")) == "one"
     assert first_line(ValueError()) == "ValueError"
     assert first_line(ValueError("x" * 300), most=5) == "xxxxx"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "names", "said"),
+    [
+        ("batchsize", ["seed", "batch_size", "steps"], "did you mean batch_size? The others are seed, steps"),
+        ("lerning_rate", ["learning_rate"], "did you mean learning_rate?"),
+        ("colour", ["seed", "columns"], "choose one of seed, columns"),
+        ("colour", [], "leave it out"),
+    ],
+)
+def test_of_names_the_nearest_comes_first(wrong: str, names: list[str], said: str) -> None:
+    assert choice(wrong, names) == said
+
+
+def test_how_many_of_what() -> None:
+    assert [counted(n, "stratum", "strata") for n in (0, 1, 2)] == ["0 strata", "1 stratum", "2 strata"]
+    assert [counted(n, "row") for n in (1, 12_000)] == ["1 row", "12,000 rows"]

@@ -35,6 +35,14 @@ def test_it_draws_says_what_is_next_and_then_how_many_are_right(tmp_path: Path) 
     assert "% of the answers" in lines[4]
 
 
+def test_one_of_a_thing_is_told_as_one(tmp_path: Path) -> None:
+    run, _ = make_run(tmp_path / "run", 40)
+    code, said = mats(run, "--n", 4, "--where", "task = 'QA'", "--out", tmp_path / "s.csv")
+    assert code == 0 and "4 of 10 answers to" in said and "in 1 stratum by confidence" in said
+    code, said = mats(run, "--n", 1, "--out", tmp_path / "t.csv")
+    assert code == 2 and "n: 1 clip is too few for 2 tasks or kinds of rows" in said
+
+
 def test_a_run_without_confidence_and_a_target_out_of_reach(tmp_path: Path) -> None:
     run, _ = make_run(tmp_path / "plain", confident=False)
     _, said = mats(run, "--n", 20, "--out", tmp_path / "s.csv")

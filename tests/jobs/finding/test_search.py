@@ -57,6 +57,10 @@ def test_the_number_that_is_shown_first_is_the_one_that_sorts(capsys: pytest.Cap
     [
         (["run"], "query: nothing is asked; give words, --like with a sound"),
         (["nowhere", "rain"], "is no folder that exists"),
+        (
+            ["rain"],
+            'run: rain is no folder that exists; give a run, and behind it what to find: mats search RUN "rain"',
+        ),
         (["run", "rain", "--by", "smell"], "by"),
     ],
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from jobs.terminal.template import commented, template
 from pipelines.evaluate.datasets import OPTIONS, EvaluationSet
@@ -49,3 +49,34 @@ def test_what_goes_below_another_setting_is_all_behind_a_mark(kind: type[BaseMod
     text = commented(kind)
     assert all(line.startswith("#") for line in text.splitlines())
     assert list(uncommented("options:\n" + text)["options"]) == list(kind.model_fields)
+
+
+class Item(BaseModel):
+    """One of a list."""
+
+    note: str | None = None
+    name: str
+
+
+class Choices(BaseModel):
+    """Settings that hold one of some values."""
+
+    probe: int | Literal["all"] = Field(1, description="clusters searched")
+    never: Literal[False] = Field(False, description="it is never so")
+    kind: Literal["a", "b"] = Field("a", description="It is so.")
+    judge: Literal["", "one"] = Field("", description="Whose judge.")
+    plain: Literal["a", "b"] = "a"
+    items: list[Item]
+    more: list[Item] = []
+
+
+def test_choices_are_told_in_whole_sentences_and_a_dash_stands_before_a_setting() -> None:
+    text = template(Choices)
+    assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("##")] == [
+        "clusters searched; or all", "it is never so; only false", "It is so. One of a, b.",
+        'Whose judge. One of "", one.', "One of a, b.",
+    ]  # fmt: skip
+    assert not any(line.strip("# ") == "-" for line in text.splitlines())
+    item = {"name": "TO BE GIVEN", "note": None}
+    assert uncommented(text)["items"] == uncommented(text)["more"] == [item]
+    assert yaml.safe_load(text) == {"items": [{"name": "TO BE GIVEN"}]}

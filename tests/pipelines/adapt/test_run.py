@@ -88,11 +88,14 @@ def test_a_model_directory_comes_out(
     model: Path, sentences: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs, out = Jobs(monkeypatch), tmp_path / "m2"
-    result = run_adapt(settings(model, sentences, out))
+    told: list[Any] = []
+    result = run_adapt(settings(model, sentences, out), told.append)
+    assert [(each.stage, each.done, each.total) for each in told[:2]] == [("replay", 0, 20), ("replay", 20, 20)]
     assert (result.status, result.run["sentences"]) == ("complete", 3)
     assert 10 <= result.run["replayed"] <= 20  # random weights may have nothing to say
     (training,) = jobs.trained
     assert [(each.name, each.ratio) for each in training.data] == [("sentences", 0.5), ("replay", 0.5)]
+    assert training.validate_every > training.training.steps  # at the end of so short a run, and not at every step
     assert training.include == ["encoder", "llm", "memory"] and training.training.train == "mapper+adapter"
     adapted = load_model(out, device="cpu")  # whole: nothing of it lies in the work folder, which is gone
     assert not (out / "_state" / "work").exists()

@@ -38,8 +38,14 @@ def test_rows_come_in_their_order(written: Written) -> None:
     }  # fmt: skip
     assert written.to_pandas(["text", "lost_s"]).columns.tolist() == ["text", "lost_s"]
     assert written.to_pandas(["text"]).text.tolist() == ["a", "b", "c", "d"]
-    with pytest.raises(KeyError, match="confidence"):
-        written.to_arrow(["confidence"])
+    for wanted, told in (
+        ("confidence", "choose one of row_id, text, lost_s"),
+        ("txt", r"did you mean text\? The others"),
+    ):
+        with pytest.raises(KeyError, match=f'there is no column "{wanted}"; {told}'):
+            written.to_pandas([wanted])
+    with pytest.raises(KeyError, match='there is no column "text"; there are no rows'):
+        Written(written.place / "none").to_arrow(["text"])
 
 
 def test_the_columns_that_folders_are_named_by_are_there(tmp_path: Path) -> None:

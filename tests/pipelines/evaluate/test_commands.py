@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+import yaml
 from typer.testing import CliRunner
 
 from jobs.cli import app
-from pipelines.evaluate.datasets import list_evaluation_sets
+from pipelines.evaluate.datasets import list_evaluation_sets, load_evaluation_set
 from pipelines.evaluate.history import History
 from tests.pipelines.evaluate.datasets.test_readers import write
 from tests.pipelines.evaluate.test_history import run_rows
@@ -33,6 +34,15 @@ def test_the_list_says_what_is_ready_and_what_is_missing(tmp_path: Path) -> None
     assert lines["esc50"].split() == ["esc50", "label", "2,000", "ready"]
     assert lines["soundworld"].endswith("ready")
     assert "missing: no folder gtzan/. Get it: http://marsyas.info" in lines["gtzan"]
+
+
+def test_the_list_has_a_benchmark_of_ones_own_and_knows_its_folder(tmp_path: Path) -> None:
+    own = load_evaluation_set("esc50").model_dump(exclude_unset=True) | {"name": "mine"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    said = mats("evaluate", "--list", "--benchmarks", f"{tmp_path}/mine.yaml,esc50", "--data", f"mine={tmp_path}")
+    lines = [line.split()[0] for line in said.splitlines()]
+    assert lines == [*list_evaluation_sets(), "mine"] and "missing" in said.splitlines()[-1]
+    mats("evaluate", "--list", "--data", f"mine={tmp_path}", code=2)
 
 
 def test_runs_are_shown_accepted_pinned_and_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.data import generations
+from pipelines.output.folder import open_output
 from pipelines.search.reading import read_windows, vectors_folder, windows_in
 from tests.pipelines.search.made_up import WINDOW_S, chunk_rows, unit_vectors, windows_of, write_run
 
@@ -43,7 +44,15 @@ def test_answers_with_embeddings_are_a_window_a_chunk(tmp_path: Path) -> None:
 def test_a_run_without_embeddings_is_refused_by_name(tmp_path: Path) -> None:
     rows = chunk_rows(windows_of(unit_vectors(4)), answers=True).drop_columns(["embedding"])
     run = write_run(tmp_path / "run", rows, job="caption")
-    with pytest.raises(SettingsError, match="answers without their embeddings"):
+    with pytest.raises(SettingsError, match="answers without their embeddings") as caught:
+        vectors_folder(f"{run}/")
+    assert (
+        caught.value.remedy
+        == f"embed its sounds with `mats embed-audio INPUT {run}-embedded` and search {run}-embedded"
+    )
+    with open_output(str(run), {"job": "caption"}, results="answers") as out:
+        out.write_run({"job": "caption", "settings": {"input": "my sounds", "model": "m"}})
+    with pytest.raises(SettingsError, match=f"`mats embed-audio 'my sounds' {run}-embedded --model m`"):
         vectors_folder(str(run))
     with pytest.raises(SettingsError, match="no embeddings"):
         vectors_folder(str(tmp_path))

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
@@ -302,3 +303,25 @@ def test_a_wrong_setting_that_a_worker_finds_ends_the_run(
     (report,) = reports
     assert (report["kind"], type(report["error"])) == ("refused", SettingsError)
     assert "no_such_layer" in str(report["error"])
+
+
+def test_every_validation_answers_other_records() -> None:
+    """Two sets, the smaller of two records: four answers at a time, none twice, the next ones each time."""
+
+    def data(name: str, count: int) -> Any:
+        def record(row: int) -> Any:
+            return SimpleNamespace(vector=np.zeros(2, np.float32), output=f"{name}{row}")
+
+        return SimpleNamespace(name=name, validation=np.arange(count), record=record)
+
+    history: list[dict[str, Any]] = [{"step": 1}]
+    of: Any = SimpleNamespace(
+        settings=SimpleNamespace(sample_answers=4), sets=[data("a", 5), data("b", 2)], device="cpu",
+        state=SimpleNamespace(history=history), word=lambda record, _: record.output,
+        model=SimpleNamespace(generate=lambda vectors, prompts, _: prompts),
+    )  # fmt: skip
+    said = []
+    for step in (5, 10, 15):
+        history.append({"step": step, "validation": {}})
+        said.append([each["target"] for each in TrainWorker._sample_answers(of)])
+    assert said == [["a0", "b0", "a1", "b1"], ["a2", "b0", "a3", "b1"], ["a4", "b0", "a0", "b1"]]
