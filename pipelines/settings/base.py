@@ -115,8 +115,9 @@ def build(kind: type[Model], values: Mapping[str, Any]) -> Model:
     not shown: the value of a setting that there is not, or that is called like one. What a template left to be given
     is no value, of whatever type the setting is."""
     if unfilled := list(_unfilled(values)):
-        others = f"; so {'is' if len(unfilled) == 2 else 'are'} {', '.join(unfilled[1:])}" if unfilled[1:] else ""
-        raise SettingsError(unfilled[0], f"is still to be filled in ({TO_BE_GIVEN})", f"put its value there{others}")
+        name, *others = unfilled
+        more = f", and so {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
+        raise SettingsError(name, f"is still to be filled in ({TO_BE_GIVEN}){more}", "put a value there")
     try:
         return kind(**values)
     except ValidationError as error:

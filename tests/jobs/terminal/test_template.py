@@ -48,13 +48,13 @@ def test_what_is_uncommented_and_filled_in_is_a_run() -> None:
 
 def test_what_is_not_yet_filled_in_is_named() -> None:
     """Whatever its type: a text would pass for a value."""
-    with pytest.raises(SettingsError, match=r"^output: is still to be filled in \(TO BE GIVEN\); put its value there$"):
+    with pytest.raises(SettingsError, match=r"^output: is still to be filled in \(TO BE GIVEN\); put a value there$"):
         build(TrainSettings, {**GIVEN, "data": [{"name": "a", "corpus": "c"}], "output": "TO BE GIVEN"})
     given = {"data": [{"name": "a", "corpus": ["TO BE GIVEN"]}], "output": "TO BE GIVEN"}
-    with pytest.raises(SettingsError, match=r"^data\.0\.corpus\.0: is still .*; so is output$"):
+    with pytest.raises(SettingsError, match=r"^output: is still .*, and so is data\.0\.corpus\.0; put"):
         build(TrainSettings, {**GIVEN, **given})
     left = yaml.safe_load(template(EvaluationSet))
-    with pytest.raises(SettingsError, match=r"^name: is still to be .*; so are title, "):
+    with pytest.raises(SettingsError, match=r"^name: is still to be .*, and so are title, "):
         build(EvaluationSet, left)
 
 
