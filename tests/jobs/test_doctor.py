@@ -84,7 +84,7 @@ def test_into_a_pipe_lines_are_short_and_paths_whole(
     )
     assert doctor.doctor() == 1
     lines = capsys.readouterr().out.splitlines()
-    assert all(len(line.rstrip()) <= 120 for line in lines if path not in line)
+    assert all(len(line.replace(path, "").rstrip()) <= 120 for line in lines)
     assert sum(path in line for line in lines) == 1
 
 
