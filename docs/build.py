@@ -24,6 +24,7 @@ def tables() -> str:
     """The page of tables, each out of the code that it describes."""
     from jobs.terminal.commands import EXIT_CODES
     from mats_core.errors import ERROR_CODES
+    from mats_core.scoring import MEANINGS, METRICS
     from mats_core.variables import VARIABLES
     from pipelines.corpus.writing.records import RECORD
     from pipelines.data.schemas import CORRECTION_COLUMNS, MANIFEST_COLUMNS, OUTPUT_COLUMNS, PLACES, REQUESTS
@@ -41,6 +42,10 @@ def tables() -> str:
 
     def option(setting: str) -> str:
         return "--" + setting.replace("_", "-")
+
+    def metrics() -> list[tuple[object, ...]]:
+        kinds = {name: ", ".join(kind for kind, own in METRICS.items() if name in own) for name in MEANINGS}
+        return [(name, kinds[name] or "confidence", meaning) for name, meaning in MEANINGS.items()]
 
     captions = columns(CAPTION_COLUMNS)
     captions.insert(2, ("embedding", "fixed_size_list<halffloat>", EMBEDDING))
@@ -76,6 +81,10 @@ def tables() -> str:
         "## Predictions: `mats evaluate`",
         "`OUT/predictions/CELL.parquet`, a row an item and order of its options.",
         table(("column", "type", "what stands in it"), columns(PREDICTIONS_COLUMNS)),
+        "## Metrics: `mats evaluate`",
+        "All reach one at best, but for CIDEr-D (ten) and SPIDEr. More is better where nothing else is said. Kinds are "
+        "those of data sets; `confidence`: of every kind, where a calibrated model tells how sure it is.",
+        table(("metric", "kinds", "what it is"), metrics()),
         "## History: `mats history`",
         "`HISTORY/runs/RUN.parquet`, a row a metric.",
         table(("column", "type", "what stands in it"), columns(HISTORY)),

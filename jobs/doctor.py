@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ app = typer.Typer()
 DISTRIBUTION = "mats-audio"
 GIB = 1024**3
 OK, NOTE, MISSING = "ok", "note", "missing"
+PIPED = 100
 
 # What the main job cannot do without: distribution → the module that is imported to see that it works.
 CORE = {
@@ -40,7 +42,7 @@ OPTIONAL = (
     ("msclap", "Microsoft CLAP weights (msclap:…)", 'pip install msclap==1.3.4 "pyarrow<26" (numpy 1)'),
     ("s3fs", "archives at s3://", "pip install s3fs"),
     ("gcsfs", "archives at gs://", "pip install gcsfs"),
-    ("adlfs", "archives at abfs:// (Azure)", "pip install adlfs"),
+    ("adlfs", "archives at az:// (Azure)", "pip install adlfs"),
     ("torchao", "an LLM in 8 or 4 bits (--llm-dtype int8, int4)", 'pip install "mats-audio[lowbit]"'),
     ("aiohttp-cors", "`ray job submit` and the dashboard", 'pip install "ray[default]"'),
     *((name, "make test", 'pip install -e ".[dev]"') for name in ("pytest", "hypothesis", "ruff", "mypy")),
@@ -354,6 +356,11 @@ def store_findings(uri: str) -> Iterator[Finding]:
             yield Finding(area, name, MISSING if problem else OK, problem or OK)
 
 
+def _piped(text: str) -> str:
+    """Text in lines of PIPED letters, as no terminal breaks those of a pipe: between words; paths stay whole."""
+    return "\n".join(textwrap.wrap(text, PIPED, break_long_words=False, break_on_hyphens=False))
+
+
 @command(app, "doctor")
 def doctor(
     store: Annotated[
@@ -393,7 +400,8 @@ def doctor(
         for finding in findings:
             if finding.area == area:
                 mark, style = marks[finding.state]
-                table.add_row(Text(mark, style=style), finding.name, Text(finding.detail))
+                detail = finding.detail if sys.stdout.isatty() else _piped(finding.detail)
+                table.add_row(Text(mark, style=style), finding.name, Text(detail))
         console.print()
         console.print(table)
     console.print()
@@ -402,7 +410,7 @@ def doctor(
         asked = all(finding.area.startswith("cluster ") for finding in missing)
         said = "not as asked" if asked else "mats caption cannot run here yet"
         names = ", ".join(finding.name for finding in missing)
-        console.print(Text(f"{said}; see ✗ above: {names}", style="bold red"))
+        console.print(Text(_piped(f"{said}; see ✗ above: {names}"), style="bold red"))
         return 1
     console.print(Text("mats caption can run here.", style="bold green"))
     return 0

@@ -169,8 +169,11 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
             if sure["right"] in (0.0, 1.0) and (metric := result.scores.metrics.get("auroc")):
                 say(f"auroc: {metric.note}", soft_wrap=True)
             say(f"answers of which 95 % are right: {told} (right: {sure['meaning']})", soft_wrap=True)
+        absent: dict[str, list[str]] = {}
         for each in result.scores.unavailable:
-            say(f"{each.name}: not computed, {each.why}")
+            absent.setdefault(each.why, []).append(each.name)
+        for why, names in absent.items():
+            say(f"{', '.join(names)}: not computed, {why}", soft_wrap=True)
     for result in first.results:
         if result.data.partial:
             say(f"NOT ALL OF {result.data.name}: {result.data.partial}", soft_wrap=True)
@@ -194,7 +197,7 @@ def print_evaluation(settings: EvaluateSettings, done: Any) -> None:
         console.print("accepted", markup=False)
     if done.tables:
         say(f"\n{done.tables}", soft_wrap=True)
-        say(f"{public_uri(settings.out).rstrip('/')}/tables/ (Markdown, LaTeX, CSV)", soft_wrap=True)
+        say(f"{public_uri(settings.out).rstrip('/')}/tables/ (Markdown, LaTeX with BibTeX, CSV)", soft_wrap=True)
     say(f"{public_uri(settings.out).rstrip('/')}/report.html", soft_wrap=True)
 
 
@@ -258,7 +261,9 @@ def _history(url: str) -> Any:
 
 @command(history, "show")
 def show(
-    metric: str = typer.Argument("", help="BENCHMARK/METRIC to draw (default: list runs and metrics)."),
+    metric: str = typer.Argument(
+        "", help="BENCHMARK/METRIC to draw, METRIC where one data set has it (default: list all)."
+    ),
     url: str = _URL,
     out: str = typer.Option("", help="Also write the picture there (SVG)."),
     last: int = typer.Option(60, min=1, help="The last so many runs."),
@@ -284,7 +289,11 @@ def show(
         return 0
     known = sorted({f"{row['benchmark']}/{row['metric']}" for row in rows})
     if metric not in known:
-        raise SettingsError("metric", f'no run measured "{metric}"', f"choose {', '.join(known)}")
+        meant = [name for name in known if name.rpartition("/")[2] == metric]
+        if len(meant) != 1:
+            problem = f'"{metric}" was measured of {len(meant)} data sets' if meant else f'no run measured "{metric}"'
+            raise SettingsError("metric", problem, f"choose {', '.join(meant or known)}")
+        (metric,) = meant
     points = series(rows, metric, ids)
     for point in points:
         mark = marks[point.run_id]

@@ -148,7 +148,9 @@ class TrainDisplay(Display):
         self.show(progress.stage, progress.step, progress.steps, self._figures(progress, now))
 
     def _figures(self, progress: TrainProgress, now: float) -> str:
-        if progress.stage not in ("training", "stopping after this step"):
+        from pipelines.train.run import STOPPING
+
+        if progress.stage not in ("training", STOPPING):
             return ""
         text = f"step {progress.step}/{progress.steps}"
         if "loss" in progress.point:

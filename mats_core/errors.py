@@ -52,6 +52,9 @@ def first_line(error: BaseException, most: int = 200) -> str:
     return text[:most] or type(error).__name__
 
 
+TO_BE_GIVEN = "TO BE GIVEN"
+"""What a template of settings has in the place of a value that only its reader knows."""
+
 _BOUNDS = {
     "greater_than": ("too small", "greater than", "gt"),
     "greater_than_equal": ("too small", "of at least", "ge"),
@@ -129,6 +132,10 @@ class CodedError(Exception):
 class StorageError(CodedError):
     """A path or URL that cannot be used; `code` is not_found, access_denied, io_error, refused or what is wrong with an
     archive there (not_audio, decode_failed, too_large)."""
+
+
+class DiskFull(StorageError):
+    """Nothing more goes onto a disk; the message names the place and says what to do."""
 
 
 def checked(kind: type[Any], values: Any, where: str) -> Any:

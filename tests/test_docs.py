@@ -13,8 +13,11 @@ import pytest
 
 import mats_core
 import pipelines
+from mats_core.scoring import METRICS
+from mats_core.scoring.sureness import SURENESS
 from mats_core.variables import VARIABLES
 from pipelines.data.schemas import OUTPUT_COLUMNS
+from pipelines.evaluate.history import ANSWERED
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "jobs" / "SCALE.md"]
@@ -53,6 +56,14 @@ def build() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def test_every_metric_of_an_evaluation_is_explained() -> None:
+    told = (ROOT / "docs" / "reference" / "tables.md").read_text(encoding="utf-8")
+    part = told.partition("## Metrics: `mats evaluate`")[2].partition("\n## ")[0]
+    explained = re.findall(r"^\| `(\w+)` \| `[\w, ]+` \| \S.{20,} \|$", part, re.M)
+    names = {*(name for own in METRICS.values() for name in own), *SURENESS, ANSWERED}
+    assert sorted(explained) == sorted(names)
 
 
 def test_the_tables_are_those_of_the_code() -> None:

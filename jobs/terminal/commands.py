@@ -59,12 +59,21 @@ def guarded(body: Callable[[], int]) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:
-        told = output_lost(error)
+        told = output_lost(error) or _full(error)
         if told is not None:
             return _ended(told, 1)
         if os.environ.get("MATS_DEBUG"):
             print(redacted(traceback.format_exc()), file=sys.stderr)
         return _ended(f"{type(error).__name__}: {first_line(error, 1000)} (MATS_DEBUG=1 shows where)", 1)
+
+
+def _full(error: Exception) -> str | None:
+    """What to do where a disk is full, as a store says it or the system."""
+    from mats_core.errors import DiskFull
+    from mats_core.storage.errors import full_disk
+
+    full = error if isinstance(error, DiskFull) else full_disk(error, "what this command writes")
+    return full.message if full is not None else None
 
 
 def output_lost(error: Exception) -> str | None:

@@ -11,6 +11,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mats_core.errors import TO_BE_GIVEN
+
 WIDTH = 110
 
 
@@ -84,7 +86,7 @@ def _model(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 def _shown(field: FieldInfo) -> str:
     if field.is_required():
-        return "TO BE GIVEN"
+        return TO_BE_GIVEN
     default = field.get_default(call_default_factory=True)
     if default is None:
         return "null"

@@ -20,5 +20,5 @@ model, and torch only where `aac-metrics` does.
 from mats_core.scoring.bootstrap import OF_SET, STATISTICS, compute, interval, paired_bootstrap
 from mats_core.scoring.items import KINDS, Answers, Item, Kind, Metric, Scores, Unavailable
 from mats_core.scoring.matching import LabelSet
-from mats_core.scoring.score import METRICS, score
+from mats_core.scoring.score import MEANINGS, METRICS, score
 from mats_core.scoring.sureness import labels_right, reached, reliability_bins, right_answers, score_confidence

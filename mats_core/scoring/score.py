@@ -21,6 +21,34 @@ METRICS: dict[Kind, tuple[str, ...]] = {
     "chat": ("answered",),
 }  # fmt: skip
 
+_LETTERS = "Share of items whose answer is the true label"
+_BLEU = "of all answers together, less for answers shorter than the references."
+MEANINGS: dict[str, str] = {
+    "cider_d": "CIDEr-D: n-grams shared with the references, rare ones more. Depends on which items there are.",
+    "spider": "SPIDEr: the mean of CIDEr-D and SPICE.",
+    "fense": "FENSE: sentences close in meaning to the references, less for broken ones.",
+    "spice": "SPICE: what is said, as a graph of things, properties and relations, beside that of the references.",
+    "meteor": "METEOR: words shared with the references: the same, stems, synonyms, paraphrases.",
+    "rouge_l": "ROUGE-L: the longest sequence of words shared with a reference.",
+    "bleu_1": f"BLEU-1: share of words that a reference has, {_BLEU}",
+    **{f"bleu_{n}": f"BLEU-{n}: the same of sequences of one to {n} words, their geometric mean." for n in (2, 3, 4)},
+    "accuracy": "Share of items answered right. Of labels: an answer that names none is taken for the one nearest "
+    "to it by CLAP. Of options: the mean over the orders in which they were shown.",
+    "accuracy_exact": f"{_LETTERS}, letter for letter but for the case of the first one and a final full stop.",
+    "accuracy_normalised": f"{_LETTERS}, but for case, punctuation and articles; CLAP takes no part.",
+    "macro_f1": "F1 of each label, then the mean over labels: rare ones count as much as frequent ones.",
+    "micro_f1": "F1 of all pairs of item and label together: frequent labels count more.",
+    "map": "mAP: mean over labels of average precision, items ranked by how near the answer is to the label by CLAP.",
+    "matched": "Share of answers that name a label or option themselves, right or wrong, without CLAP. Of sets of "
+    "labels: of an answer's parts. Of options: of answers that choose one, in whatever way.",
+    "answered": "Share of questions that got an answer, whatever it says; the history has it of every data set.",
+    "auroc": "How often a right answer is more confident than a wrong one; 0.5 is a guess.",
+    "ece": "Expected calibration error: how far confidence is from the share that is right. Less is better.",
+    "risk_area": "Share of wrong answers among those kept, the most confident first, as a mean over all shares that "
+    "may be kept. Less is better.",
+}
+"""What every metric of an evaluation is: those of METRICS and of `sureness.SURENESS`."""
+
 
 def score(
     kind: Kind,

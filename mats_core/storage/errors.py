@@ -7,6 +7,7 @@ switched off where they allow it (`clients.open_client`).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import time
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 from urllib.parse import parse_qs
 
-from mats_core.errors import StorageError
+from mats_core.errors import DiskFull, StorageError
 from mats_core.storage.uris import Uri, local_path, public_uri, redacted, scheme, uri_text, web_parts
 
 TRIES = 8  # with the pauses below, a call outlasts about twelve seconds
@@ -177,8 +178,24 @@ def error_from(error: BaseException, uri: Uri) -> StorageError:
         return StorageError("access_denied", f"access to {name} is denied: {said}")
     if isinstance(error, NotImplementedError):
         return StorageError("refused", f"{name}: {scheme(uri)}:// is read-only")
+    full = full_disk(error, name)
+    if full is not None:
+        return full
     reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno and not words else said
     return StorageError("io_error", f"{name} cannot be read or written: {reason}")
+
+
+def full_disk(error: BaseException, place: str) -> StorageError | None:
+    """What to do, where `error` is that nothing more goes onto a disk or into a quota of it; None else.
+
+    place: what could not be written, unless the error names a file itself.
+    """
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    what = public_uri(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else place
+    which = "your quota of that disk" if error.errno == errno.EDQUOT else "that disk, or your quota of it,"
+    remedy = "make room (df -h and df -i show what is left there), or choose another place"
+    return DiskFull("io_error", f"{what} cannot be written: {os.strerror(error.errno)}; {which} is full: {remedy}")
 
 
 def _signature_ended(uri: str) -> str | None:

@@ -28,7 +28,7 @@ def train(
     """Train on `batches`, a step each; returns whether it ended early because a worker asked for it.
 
     after_step: called with what each step did: records, validates, writes checkpoints. sum_gradients: see `train_step`.
-    stop_asked: whether this worker is to stop after the step at hand; all workers then stop after the same one.
+    stop_asked: whether this worker is to stop after the step at hand, asked near its end; all then stop after the same.
     Raises NotFiniteError, and what a batch or `after_step` raises.
     """
     following = iter(batches)
@@ -38,7 +38,7 @@ def train(
         if batch is None:
             return False
         waited = time.perf_counter() - began
-        result = train_step(model, optimizer, settings, batch, sum_gradients, stop_asked())
+        result = train_step(model, optimizer, settings, batch, sum_gradients, stop_asked)
         result.seconds, result.wait_seconds = time.perf_counter() - began, waited
         after_step(result)
         if result.stop:

@@ -223,13 +223,14 @@ def train_step(
     settings: TrainingSettings,
     batch: StepBatch,
     sum_gradients: SumGradients = sum_here,
-    stop: bool = False,
+    stop_asked: Callable[[], bool] = lambda: False,
 ) -> StepResult:
     """The gradient of every micro-batch, summed, then one `update`.
 
-    sum_gradients: sums the weights' gradients in place, and some numbers, over all workers. stop: this worker's wish to
-    end the run, which all of them hear of in the result. Raises NotFiniteError, in every worker, before any weight
-    changes. Only `seconds` and `wait_seconds` of the result are left to the loop.
+    sum_gradients: sums the weights' gradients in place, and some numbers, over all workers. stop_asked: whether this
+    worker wishes to end the run, asked as late in the step as all of them can still hear of it in the result. Raises
+    NotFiniteError, in every worker, before any weight changes. Only `seconds` and `wait_seconds` of the result are left
+    to the loop.
     """
     optimizer.zero_grad(set_to_none=True)
     loss = torch.zeros((), device=model.device)
@@ -239,7 +240,7 @@ def train_step(
         if samples.counts:
             loss, correct = loss + sums.loss, correct + sums.correct
     tokens = sum(samples.tokens for samples in batch.micro_batches)
-    counted = torch.tensor([tokens, stop], dtype=torch.float32, device=model.device)  # [2]
+    counted = torch.tensor([tokens, stop_asked()], dtype=torch.float32, device=model.device)  # [2]
     weights = trained_weights(optimizer)
     agreed = _agree(weights, sum_gradients(weights, torch.cat([torch.stack([loss, correct]), counted])))
     if agreed is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.model.facts import ModelFacts, read_model_facts
 from mats_core.model.prompts import validate_request
 from mats_core.scoring import METRICS
@@ -191,6 +191,7 @@ def _begin(
     marked |= {"model": facts.fingerprint, "benchmarks": settings.names(), "grid": [*settings.grid, *settings.axes]}
     marked["asked"] = [{**row, "uri": storage.public_uri(row["uri"])} for row in rows]
     mark = hash_settings({**marked, "versions": [data.versions for data in data_sets]})
+    made_of = _made_of(settings, data_sets, facts)
     known = out.lease.generation.told.get(RECORD)
     if known is not None:
         same = known.get("mark") == mark
@@ -200,14 +201,55 @@ def _begin(
                 storage.remove_tree(out.join(name))
         elif not same:
             of = "of another model, of other settings or of other items (their sounds, questions or tags)"
+            if apart := _apart(known.get("made_of") or {}, made_of):
+                of = f"begun otherwise: {', '.join(apart)}"
             problem = f"{storage.public_uri(settings.out)} holds an evaluation {of}"
             raise SettingsError("out", problem, "choose another folder, or --overwrite")
         if same:
             return str(known["run_id"]), str(known["started"])
     run_id, began = uuid.uuid4().hex[:12], utc(time.time())
     record = {"format": FORMAT, "run_id": run_id, "started": began, "mark": mark, "model": facts.fingerprint}
-    out.tell(RECORD, record)
+    out.tell(RECORD, {**record, "made_of": made_of})
     return run_id, began
+
+
+def _made_of(settings: EvaluateSettings, data_sets: Sequence[LoadedSet], facts: ModelFacts) -> dict[str, Any]:
+    """What the mark of an evaluation is of, so that a difference can be told: of each data set the number of its items
+    and hashes of what is asked of them."""
+    given: dict[str, Any] = settings.model_dump(include={"limit", "bridge", "orders", "seed"})
+    items = {}
+    for data in data_sets:
+        where = [(storage.public_uri(i.uri), i.start_s, i.end_s, i.only_channel) for i in data.items]
+        asked = [(i.item_id, i.task, i.question, i.choices, i.tag) for i in data.items]
+        hashes = {"sounds": where, "questions or tags": asked, "contents of its sound files": data.versions}
+        items[data.name] = {"items": len(data.items), **{name: hash_settings(each) for name, each in hashes.items()}}
+    given["benchmarks"] = ",".join(map(storage.public_uri, settings.names()))
+    given["grid"] = " ".join([*settings.grid, *settings.axes])
+    model = {"at": storage.public_uri(settings.model), "fingerprint": facts.fingerprint[:12]}
+    return {"model": model, "settings": given, "items": items}
+
+
+def _apart(known: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what two of `_made_of` differ, as a person can read it; nothing where `known` is of a run that told none."""
+    if not known:
+        return []
+    was, new, found = known["settings"], now["settings"], []
+    if known["model"]["fingerprint"] != now["model"]["fingerprint"]:
+        before, after = ("{at} (fingerprint {fingerprint})".format(**each["model"]) for each in (known, now))
+        found.append(f"model {before}, now {after}")
+    for name in new:
+        if was.get(name) != new[name]:
+            before, after = ("not given" if each.get(name) in (None, "") else each[name] for each in (was, new))
+            found.append(f"--{name} {before}, now {after}")
+    if was.get("limit") != new["limit"]:
+        return found  # note: other items follow from it
+    for name in sorted(known["items"].keys() & now["items"].keys()):
+        old, own = known["items"][name], now["items"][name]
+        if old["items"] != own["items"]:
+            found.append(f"{name} of {counted(old['items'], 'item')}, now {own['items']:,}")
+            continue
+        found += [f"other {what} of {name}" for what in own if old.get(what) != own[what]]
+    return found
 
 
 @contextmanager
@@ -242,10 +284,11 @@ def _score(
     found = []
     for cell in grid:
         folder = cell_folder(settings.out, cell)
-        answers = read_answers(folder, data_sets)
+        answers, run = read_answers(folder, data_sets), read_run(folder) or {}
+        unsure = run.get("calibration_unused") or facts.uncalibrated
         results = []
         for data in data_sets:
-            result = score_answers(data, answers[data.name], encoder, settings.seed, fixed[data.name])
+            result = score_answers(data, answers[data.name], encoder, settings.seed, fixed[data.name], unsure)
             result.gap = modality_gap(result, encoder.embed_text, partial(_move, settings, cell, facts, encoder))
             judged = data.judge_file(result.texts, settings.seed)
             if judged is not None:
@@ -254,7 +297,7 @@ def _score(
             results.append(result)
         rows = predictions(results, facts.fingerprint, run_id, settings.seed)
         parquet.write(storage.join(settings.out, "predictions", f"{cell.name}.parquet"), rows)
-        found.append(CellResult(cell, results, read_run(folder) or {}))
+        found.append(CellResult(cell, results, run))
     return found
 
 

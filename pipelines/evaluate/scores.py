@@ -13,9 +13,20 @@ import numpy as np
 from mats_core import storage
 from mats_core.model.directory import part_uri, resolve
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Item, Kind, Metric, Scores, labels_right, reached, right_answers, score, score_confidence
+from mats_core.scoring import (
+    Item,
+    Kind,
+    Metric,
+    Scores,
+    Unavailable,
+    labels_right,
+    reached,
+    right_answers,
+    score,
+    score_confidence,
+)
 from mats_core.scoring.baselines import majority, shuffled, zero_shot
-from mats_core.scoring.sureness import LABELS_RIGHT
+from mats_core.scoring.sureness import LABELS_RIGHT, SURENESS
 from mats_core.soundworld.language import WORDS, parse_kinds
 from mats_core.spread import refuse_collapsed
 from pipelines.data.results import Rows
@@ -194,9 +205,11 @@ class EncoderAndMemory:
 
 
 def score_answers(
-    data: LoadedSet, answers: list[ItemAnswer], encoder: EncoderAndMemory, seed: int, fixed: dict[str, Scores]
-) -> SetResult:
-    """Scores and baselines of one cell. fixed: baselines that are the same in every cell, filled by the first."""
+    data: LoadedSet, answers: list[ItemAnswer], encoder: EncoderAndMemory, seed: int, fixed: dict[str, Scores],
+    unsure: str = "",
+) -> SetResult:  # fmt: skip
+    """Scores and baselines of one cell. fixed: baselines that are the same in every cell, filled by the first. unsure:
+    why answers have no confidence, where that is known."""
     kind, items, metrics = data.definition.kind, data.items, data.definition.metrics
     result = SetResult(data, answers, Scores(), {})
     orders = max((len(answer.texts) for answer in answers), default=1) or 1
@@ -220,6 +233,11 @@ def score_answers(
     own, details = score_confidence(items, result.confidence, result.right, seed, result.judged_by)
     result.scores.metrics.update(own)
     result.scores.details.update(details)
+    if not own:
+        why, remedy = f"answers have no confidence: {unsure or 'none was computed'}", "a calibration (mats calibrate)"
+        if any(sure is not None for sure in result.confidence):
+            why, remedy = "no answer with a confidence is judged right or wrong", "a metric that judges answers"
+        result.scores.unavailable += [Unavailable(name, why, remedy) for name in SURENESS]
     return result
 
 

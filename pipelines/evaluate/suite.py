@@ -42,6 +42,12 @@ class Cited(Settings):
     key: str = Field(description="Of BibTeX.")
     text: str
     url: str
+    author: str = Field(
+        "", description="As BibTeX wants it, names with `and` between them; else `text` stands for all."
+    )
+    title: str = ""
+    year: int | None = None
+    venue: str = Field("", description="Where it appeared.")
 
 
 class Row(Settings):
@@ -187,7 +193,7 @@ class Tables:
             told.append(f"## {part.title}\n\n" + "\n".join(f"| {' | '.join(each)} |" for each in rows))
             told += [rf"\{line}" for line in self._notes(part)]
         told.append(f"Ours: {self.origin}.")
-        for cite in (self.suite.cite, *self.suite.cites.values()):
+        for cite in self._cites():
             told.append(f"Published: {cite.text} {cite.url}")
         if sources := [f"{row.benchmark}: {row.where}" for row in self.suite.rows if row.where]:
             told.append("Where the figures stand: " + "; ".join(sources) + ".")
@@ -198,9 +204,9 @@ class Tables:
         return "\n\n".join(told) + "\n"
 
     def latex(self) -> str:
-        """For a paper; needs `booktabs`."""
+        """For a paper; needs `booktabs`, and what `bib` gives."""
         columns = [*self.ours, *self.suite.models]
-        cites = (self.suite.cite, *self.suite.cites.values())
+        cites = self._cites()
         told = [f"% ours: {self.origin}", *(f"% {cite.key}: {_tex(cite.text)} {cite.url}" for cite in cites)]
         for part in self.suite.tables:
             heads = ["Data set", "Metric", *map(_tex, self.ours)]
@@ -211,14 +217,47 @@ class Tables:
                 " & ".join(heads) + r" \\", r"\midrule",
             ]  # fmt: skip
             for row, metric, own, known in self._lines(part):
-                figures = [_plain(None if each is None else each.value) + self._mark(row, each) for each in own]
-                figures += [_plain(each) for each in known]
-                cells = [load_evaluation_set(row.benchmark).title, SHOWN.get(metric, metric), *figures]
-                told.append(" & ".join(map(_tex, cells)) + r" \\")
+                figures = [
+                    _tex(_plain(None if each is None else each.value) + self._mark(row, each)) + _small_interval(each)
+                    for each in own
+                ]
+                figures += [_tex(_plain(each)) for each in known]
+                cells = [_tex(load_evaluation_set(row.benchmark).title), _tex(SHOWN.get(metric, metric)), *figures]
+                told.append(" & ".join(cells) + r" \\")
             told += [r"\bottomrule", r"\end{tabular}"]
-            told += [rf"\par{{\footnotesize {_tex(line)}}}" for line in self._notes(part)]
+            told += [rf"\par{{\footnotesize {_tex(line)}}}" for line in (*self._counts(part), *self._notes(part))]
             told += [r"\end{table}", ""]
         return "\n".join(told)
+
+    def bib(self) -> str:
+        """What the tables for a paper cite, for BibTeX: no more of a work than the suite says of it; needs `url`."""
+        entries = []
+        for cite in {each.key: each for each in self._cites()}.values():
+            told = {"title": f"{{{_tex(cite.title)}}}", "author": _tex(cite.author), "year": str(cite.year or "")}
+            told["howpublished"] = _tex(cite.venue)
+            if not (cite.title and cite.author):
+                told = {"key": cite.key, "howpublished": _tex(cite.text)}
+            told["note"] = rf"\url{{{cite.url}}}"
+            fields = "".join(f"  {name} = {{{value}}},\n" for name, value in told.items() if value.strip("{}"))
+            entries.append(f"@misc{{{cite.key},\n{fields}}}\n")
+        return "\n".join(entries)
+
+    def _cites(self) -> tuple[Cited, ...]:
+        return (self.suite.cite, *self.suite.cites.values())
+
+    def _counts(self, part: Part) -> list[str]:
+        """What brackets in a table are, and how many items each data set's figures are of."""
+        counts: dict[str, dict[int, list[str]]] = {}
+        for row, metric, own, _ in self._lines(part):
+            for each in filter(None, own[:1]):
+                title = load_evaluation_set(row.benchmark).title
+                counts.setdefault(title, {}).setdefault(each.n, []).append(SHOWN.get(metric, metric))
+        told = []
+        for title, groups in counts.items():
+            several = [f"{n:,} ({', '.join(metrics)})" for n, metrics in groups.items()]
+            told.append(f"{title} {' and '.join(several) if len(several) > 1 else f'{next(iter(groups)):,}'}")
+        brackets = "In brackets: 95 % intervals, by bootstrap over items."
+        return [f"{brackets} Items: {'; '.join(told)}."] if told else []
 
     def csv(self) -> str:
         """For a program: a line a figure, ours and published."""
@@ -251,8 +290,9 @@ class Tables:
         return "; ".join(filter(None, (self.origin, self.partial.get(row.benchmark))))
 
     def write(self, out: str) -> None:
-        """Write all three below OUT/tables. Raises StorageError."""
-        for ending, text in (("md", self.markdown()), ("tex", self.latex()), ("csv", self.csv())):
+        """Write them below OUT/tables, with what they cite. Raises StorageError."""
+        texts = {"md": self.markdown(), "tex": self.latex(), "bib": self.bib(), "csv": self.csv()}
+        for ending, text in texts.items():
             storage.write_bytes(storage.join(out, TABLES, f"{self.suite.name}.{ending}"), text.encode())
 
 
@@ -270,6 +310,13 @@ def _interval(metric: Metric | None) -> str:
         return GAP
     between = "" if metric.low is None else f" ({metric.low:.3f} to {metric.high:.3f})"
     return f"{metric.value:.3f}{between}"
+
+
+def _small_interval(metric: Metric | None) -> str:
+    """An interval behind a figure in LaTeX."""
+    if metric is None or metric.low is None:
+        return ""
+    return rf" {{\scriptsize [{metric.low:.3f}, {metric.high:.3f}]}}"
 
 
 def _tex(text: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from mats_core.errors import ERROR_CODES, field_error
+from mats_core.errors import ERROR_CODES, TO_BE_GIVEN, SettingsError, field_error
 from mats_core.model.config import Dtype, LlmDtype
 from mats_core.storage.uris import is_file_url, names_secret, redacted, scheme, uri_text
 
@@ -112,11 +112,26 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def build(kind: type[Model], values: Mapping[str, Any]) -> Model:
     """Settings of `kind` from plain values; raises SettingsError naming every bad setting. What may be a secret is
-    not shown: the value of a setting that there is not, or that is called like one."""
+    not shown: the value of a setting that there is not, or that is called like one. What a template left to be given
+    is no value, of whatever type the setting is."""
+    if unfilled := list(_unfilled(values)):
+        name, *others = unfilled
+        more = f", and so {'is' if len(others) == 1 else 'are'} {', '.join(others)}" if others else ""
+        raise SettingsError(name, f"is still to be filled in ({TO_BE_GIVEN}){more}", "put a value there")
     try:
         return kind(**values)
     except ValidationError as error:
         raise field_error(kind, error, shown=_shown, all_of_them=True) from None
+
+
+def _unfilled(value: Any, name: str = "") -> Iterator[str]:
+    """Names of the settings in nested values that hold what a template puts there to be replaced."""
+    if isinstance(value, (Mapping, list)):
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, each in inner:
+            yield from _unfilled(each, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, str) and value.strip() == TO_BE_GIVEN:
+        yield name
 
 
 def _shown(name: str, value: Any) -> str:

@@ -41,7 +41,11 @@ OUR_NAMES = (
 EXPORT_SETTINGS = ("include", "weights", "export")
 ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
 POLL_S = 0.25
+STOPPING = "stopping after this step or the next"
+"""The next where the step at hand had asked already: a GPU computes behind what its worker asks, and a validation or a
+checkpoint comes after it."""
 STOP_PATIENCE_S = 120.0
+"""How long a run that is to stop waits for its workers, besides the time of three steps."""
 START_PATIENCE_S = 10.0
 """How long a run that is to stop waits for workers that have not begun: they have nothing to lose."""
 AGAIN_S = 10.0
@@ -150,6 +154,7 @@ class TrainDriver:
         self.ended: dict[str, Any] | None = None
         self.refused: SettingsError | None = None
         self.restarts = -1
+        self.step_s = 0.0
         self.started = time.time()
         self.run_facts: dict[str, Any] = {
             "job": "train", "settings": settings.model_dump(mode="json"),
@@ -228,8 +233,8 @@ class TrainDriver:
     def follow(self, trainer: Any, inbox: Any) -> None:
         """Run Ray Train's `trainer` and take what its workers report, until they have ended.
 
-        Ctrl-C, SIGTERM and SIGHUP ask the workers to stop after the step they are in. Raises KeyboardInterrupt when
-        they do not, SettingsError when a worker finds a wrong setting, RunFailed when they fail.
+        Ctrl-C, SIGTERM and SIGHUP ask the workers to stop after the step they are in, or the next. Raises
+        KeyboardInterrupt when they do not, SettingsError when a worker finds a wrong setting, RunFailed when they fail.
         """
         import ray
 
@@ -257,9 +262,9 @@ class TrainDriver:
                 if signals and asked_at is None:
                     asked_at = now
                     inbox.stop.remote()
-                    self.shown.stage = "stopping after this step"
+                    self.shown.stage = STOPPING
                     self.tell(self.shown)
-                patience = STOP_PATIENCE_S if self.restarts >= 0 else START_PATIENCE_S
+                patience = STOP_PATIENCE_S + 3 * self.step_s if self.restarts >= 0 else START_PATIENCE_S
                 if asked_at is not None and (now > asked_at + patience or (signals and now > asked_at + AGAIN_S)):
                     raise KeyboardInterrupt
                 signals.clear()
@@ -289,9 +294,10 @@ class TrainDriver:
                 for log in self.logs:
                     log.write(record["step"], flat(record), {"answers": "\n\n".join(answers)} if answers else {})
                 self.shown.step = record["step"]
+                self.step_s = record.get("step_s", self.step_s)
                 setattr(self.shown, kind, record)
             elif kind == "step":
-                self.shown.step = record["step"]
+                self.shown.step, self.step_s = record["step"], record["step_s"]
                 self.shown.point = {**self.shown.point, "loss": record["loss"]}
             elif kind in ("finished", "failed", "interrupted"):
                 self.ended = record
@@ -381,10 +387,9 @@ class _Inbox:
         self._reports: list[dict[str, Any]] = []
         self._stop = False
 
-    def post(self, reports: list[dict[str, Any]]) -> bool:
-        """Take reports; returns whether the run is to stop."""
+    def post(self, reports: list[dict[str, Any]]) -> None:
+        """Take reports."""
         self._reports += reports
-        return self._stop
 
     def take(self) -> list[dict[str, Any]]:
         """What has come since the last time."""
@@ -392,8 +397,12 @@ class _Inbox:
         return taken
 
     def stop(self) -> None:
-        """Ask the workers to stop after the step they are in."""
+        """Ask the workers to stop."""
         self._stop = True
+
+    def stop_asked(self) -> bool:
+        """Whether the workers are to stop."""
+        return self._stop
 
 
 def _worker_error(error: BaseException) -> Exception:

@@ -38,6 +38,7 @@ from pipelines.train.parallel import shard_llm, sum_gradients, sum_numbers
 
 CHECKPOINTS = ("_state", "checkpoints")
 _REPORT_S = 0.5
+_ASK_S = 0.25
 _OTHER_BITS = "the last bits of the weights may differ from those of an unbroken run"
 
 
@@ -100,14 +101,13 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
 
 class Reporter:
     """A worker's line to `inbox`, the driver's actor: reports one way, sent now and then; the wish to stop the other.
-    Only the worker that is `active` reports; what others report goes nowhere."""
+    Only the worker that is `active` reports and asks; what others report goes nowhere."""
 
     def __init__(self, inbox: Any, active: bool) -> None:
         self._inbox, self._active = inbox, active
         self._queued: list[dict[str, Any]] = []
-        self._reply: Any = None
-        self._last = 0.0
-        self.stop = False
+        self._sent_at = self._asked_at = 0.0
+        self._stop = False
 
     def report(self, kind: str, now: bool = False, **facts: Any) -> None:
         """Queue a report; send what is queued `now`, or when half a second has passed since the last time."""
@@ -116,14 +116,20 @@ class Reporter:
         import ray
 
         self._queued.append({"kind": kind, **facts})
-        if self._reply is not None and ray.wait([self._reply], timeout=0)[0]:
-            self.stop = bool(ray.get(self._reply))
-            self._reply = None
-        if now or time.monotonic() - self._last > _REPORT_S:
-            self._reply = self._inbox.post.remote(self._queued)
-            self._queued, self._last = [], time.monotonic()
+        if now or time.monotonic() - self._sent_at > _REPORT_S:
+            sent = self._inbox.post.remote(self._queued)
+            self._queued, self._sent_at = [], time.monotonic()
             if now:
-                self.stop = bool(ray.get(self._reply))
+                ray.get(sent)
+
+    def stop_asked(self) -> bool:
+        """Whether the run is to stop. The driver is asked and waited for (a millisecond), short steps not each time."""
+        import ray
+
+        if self._active and not self._stop and time.monotonic() - self._asked_at > _ASK_S:
+            self._stop = bool(ray.get(self._inbox.stop_asked.remote()))
+            self._asked_at = time.monotonic()
+        return self._stop
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -214,7 +220,7 @@ class TrainWorker:
             with closing(prefetched(self.make_batch, range(state.step, steps))) as batches:
                 train(
                     self.model, self.optimizer, self.training, batches, self._after_step,
-                    sum_gradients, lambda: self.reporter.stop,
+                    sum_gradients, self.reporter.stop_asked,
                 )  # fmt: skip
         except NotFiniteError as error:
             raise self._stop_at_bad_batch(error) from error
@@ -238,7 +244,7 @@ class TrainWorker:
             state.history.append(point)
             self.reporter.report("point", **point)
         else:
-            self.reporter.report("step", step=state.step, loss=done.loss, tokens=state.tokens)
+            self.reporter.report("step", step=state.step, loss=done.loss, tokens=state.tokens, step_s=done.seconds)
         validated = last or state.step % settings.validate_every == 0
         if validated:
             with uncompiled():

@@ -75,6 +75,25 @@ def test_exit_code(
     assert "a [bold] detail" in shown
 
 
+def test_into_a_pipe_lines_are_short_and_paths_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/a/long/" + "folder/" * 20
+    monkeypatch.setattr(
+        doctor, "examine", lambda: [Finding("model", "x", MISSING, f"{'many words ' * 60}in {path} here")]
+    )
+    assert doctor.doctor() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line.replace(path, "").rstrip()) <= 120 for line in lines)
+    assert sum(path in line for line in lines) == 1
+
+
+def test_stores_are_called_as_the_documents_call_them() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "archives.md").read_text()
+    named = [word for _, purpose, _ in doctor.OPTIONAL for word in purpose.split() if word.endswith("://")]
+    assert len(named) == 3 and all(f"`{each}`" in docs for each in named)
+
+
 @pytest.mark.parametrize(("habit", "state"), [("", OK), ("refused", NOTE), ("ignored", NOTE)])
 def test_a_store_is_tried_and_left_as_it_was(
     store: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], habit: str, state: str

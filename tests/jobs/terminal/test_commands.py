@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 
 import pytest
 import typer
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from jobs.terminal.commands import command, guarded
 from mats_core.errors import SettingsError
+from mats_core.storage import error_from
 
 
 def raising(error: BaseException) -> int:
@@ -35,6 +37,17 @@ def test_errors_become_one_line_and_a_code(
     monkeypatch.delenv("MATS_DEBUG", raising=False)
     assert guarded(lambda: raising(error)) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_without_the_names_of_errors(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a store says it, and as the system does where something else writes."""
+    raw = OSError(number, os.strerror(number), "/small/file")
+    for error in (error_from(OSError(number, "x"), "/small/file"), raw):
+        assert guarded(lambda error=error: raising(error)) == 1  # type: ignore[misc]
+        told = capsys.readouterr().err
+        assert told.startswith(f"mats: /small/file cannot be written: {os.strerror(number)}; ")
+        assert told.endswith("is full: make room (df -h and df -i show what is left there), or choose another place\n")
 
 
 def test_output_that_cannot_be_written_is_an_error(monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel, Field
 
 from jobs.terminal.template import commented, template
+from mats_core.errors import SettingsError
 from pipelines.evaluate.datasets import OPTIONS, EvaluationSet
+from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 
 GIVEN = {"output": "out", "llm": "builtin", "encoder": "builtin", "embeddings": "e"}
@@ -42,6 +44,18 @@ def test_what_is_uncommented_and_filled_in_is_a_run() -> None:
     assert settings.training == usual.training
     assert settings.decoding == usual.decoding
     assert "##     Instead of both: OUTPUT of" in template(TrainSettings)
+
+
+def test_what_is_not_yet_filled_in_is_named() -> None:
+    """Whatever its type: a text would pass for a value."""
+    with pytest.raises(SettingsError, match=r"^output: is still to be filled in \(TO BE GIVEN\); put a value there$"):
+        build(TrainSettings, {**GIVEN, "data": [{"name": "a", "corpus": "c"}], "output": "TO BE GIVEN"})
+    given = {"data": [{"name": "a", "corpus": ["TO BE GIVEN"]}], "output": "TO BE GIVEN"}
+    with pytest.raises(SettingsError, match=r"^output: is still .*, and so is data\.0\.corpus\.0; put"):
+        build(TrainSettings, {**GIVEN, **given})
+    left = yaml.safe_load(template(EvaluationSet))
+    with pytest.raises(SettingsError, match=r"^name: is still to be .*, and so are title, "):
+        build(EvaluationSet, left)
 
 
 @pytest.mark.parametrize("kind", OPTIONS.values())

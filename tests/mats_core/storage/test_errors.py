@@ -12,6 +12,7 @@ import fsspec
 import pytest
 
 from mats_core import storage
+from mats_core.errors import DiskFull
 from mats_core.storage import StorageError, errors
 
 
@@ -40,6 +41,25 @@ def test_a_dangling_link_says_what_it_is(tmp_path: Path):
     (tmp_path / "a.wav").symlink_to("gone")
     with pytest.raises(StorageError, match="link"):
         storage.open_binary(str(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize(
+    ("number", "full"), [(errno.ENOSPC, "that disk, or your quota"), (errno.EDQUOT, "your quota of")]
+)
+def test_a_full_disk_says_where_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, full: str
+) -> None:
+    def write(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", write)
+    monkeypatch.setattr(os, "link", write)
+    with pytest.raises(DiskFull) as told:
+        storage.write_bytes(str(tmp_path / "a.json"), b"x")
+    monkeypatch.undo()
+    assert told.value.code == "io_error"
+    assert f"{tmp_path}/a.json cannot be written: {os.strerror(number)}; {full}" in told.value.message
+    assert "is full: make room (df -h and df -i show" in told.value.message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -62,9 +62,20 @@ def test_runs_are_shown_accepted_pinned_and_rejected(monkeypatch: pytest.MonkeyP
     assert (tmp_path / "trend.svg").read_text().startswith("<svg")
     assert mats("history", "reject", "b") == "rejected: b\n"
     assert (history.accepted(), history.pinned()) == (["a"], "a")
+    assert mats("history", "show", "accuracy") == mats("history", "show", "bells/accuracy")
+    assert "of 2 data sets; choose bells/accuracy, gongs/accuracy" in _in_two(history, tmp_path)
     mats("history", "show", "bells/f1", code=2)
     assert "no page can be written to" in mats("history", "show", "bells/accuracy", "--out", str(tmp_path), code=2)
     mats("history", "accept", "c", code=2)
+
+
+def _in_two(history: History, tmp_path: Path) -> str:
+    """What is said of a metric that two data sets have."""
+    both = History(str(tmp_path / "both"))
+    both.add(
+        [row for name in ("bells", "gongs") for row in ({**each, "benchmark": name} for each in run_rows("a", 0.8))]
+    )
+    return mats("history", "show", "accuracy", "--history", both.url, code=2)
 
 
 @pytest.mark.processes

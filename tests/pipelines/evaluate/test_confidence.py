@@ -63,6 +63,26 @@ def test_confidence_has_metrics_pictures_and_a_gate(model: Any, data: str, tmp_p
     assert "Reliability" not in (tmp_path / "left" / "report.html").read_text()
 
 
+def test_what_confidence_would_have_told_is_named_where_there_is_none(
+    model: Any, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jobs.evaluate import print_evaluation
+    from pipelines.archive.caption import OTHERWISE
+    from pipelines.settings.evaluate import EvaluateSettings
+
+    monkeypatch.setattr("pipelines.evaluate.run.read_run", lambda _: {"calibration_unused": OTHERWISE})
+    done = evaluate(data, tmp_path / "out", benchmarks="soundworld_labels", bridge="none")
+    (result,) = done.cells[0].results
+    assert [each.name for each in result.scores.unavailable] == list(NAMES)
+    print_evaluation(EvaluateSettings(out=str(tmp_path / "out")), done)
+    said = f"auroc, ece, risk_area: not computed, answers have no confidence: {OTHERWISE}"
+    assert said in capsys.readouterr().out.splitlines()
+    assert "answers have no confidence" in (tmp_path / "out" / "report.html").read_text()
+    model.sure = lambda row: 0.5
+    (sure,) = evaluate(data, tmp_path / "sure", benchmarks="soundworld_labels").cells[0].results
+    assert sure.scores.unavailable == []
+
+
 def test_captions_of_the_embedded_world_are_right_by_their_sounds(model: Any, data: str, tmp_path: Path) -> None:
     model.say = lambda row: "Rain falls." if number_of(row) % 2 else "A saw buzzes while a cat meows and a bell tolls."
     model.sure = lambda row: 0.5

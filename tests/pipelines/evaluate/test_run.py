@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -217,9 +218,30 @@ def test_what_cannot_work_is_said_before_any_work(
 
 @pytest.mark.processes
 def test_a_folder_of_another_model_or_other_settings_is_refused(model: Any, data: str, tmp_path: Path) -> None:
-    evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=4)
-    with pytest.raises(SettingsError, match=r"of another model, .*; choose another folder, or --overwrite"):
-        evaluate(data, tmp_path / "out", benchmarks=NAMES[0], limit=5)
+    """It says what differs, each on its own; what began before that was kept has the old words."""
+    from pipelines.evaluate import run
+
+    out, given = tmp_path / "out", {"benchmarks": NAMES[0], "limit": 4}
+    evaluate(data, out, **given)
+    read = run.read_model_facts
+
+    def refused(**changes: Any) -> str:
+        with pytest.raises(SettingsError, match="; choose another folder, or --overwrite") as told:
+            evaluate(data, out, **{**given, **changes})
+        return told.value.problem.partition("holds an evaluation ")[2]
+
+    assert refused(limit=5) == "begun otherwise: --limit 4, now 5"
+    assert refused(benchmarks=",".join(NAMES)) == f"begun otherwise: --benchmarks {NAMES[0]}, now {','.join(NAMES)}"
+    assert refused(seed=3, axes=["beams=1,2"]) == "begun otherwise: --seed 0, now 3, --grid not given, now beams=1,2"
+    with pytest.MonkeyPatch.context() as patch:
+        other = dataclasses.replace(read("builtin"), fingerprint="f" * 64)
+        patch.setattr(run, "read_model_facts", lambda *_: other)
+        now = read("builtin").fingerprint[:12]
+        model = f"model builtin (fingerprint {now}), now builtin (fingerprint {'f' * 12})"
+        assert refused() == f"begun otherwise: {model}"
+        patch.setattr(run, "_made_of", lambda *_: {})
+        evaluate(data, out, **given, overwrite=True)
+    assert refused() == "of another model, of other settings or of other items (their sounds, questions or tags)"
 
 
 @pytest.mark.processes
@@ -239,14 +261,14 @@ def test_a_folder_of_other_items_is_refused_and_of_the_same_continued(
     assert evaluate(data, out, **given).run_id == first.run_id
     moved = tmp_path / "moved"
     moved.symlink_to(data)
-    with pytest.raises(SettingsError, match="or of other items"):
+    with pytest.raises(SettingsError, match="holds an evaluation begun otherwise: other sounds of esc50;"):
         evaluate(str(moved), out, **given)
     definition.write_text(load_evaluation_set("esc50").model_copy(update={"question": "What?"}).model_dump_json())
-    with pytest.raises(SettingsError, match="or of other items"):
+    with pytest.raises(SettingsError, match="begun otherwise: other questions or tags of esc50;"):
         evaluate(data, out, **given)
     definition.write_text(load_evaluation_set("esc50").model_dump_json())
     (tmp_path / "data" / "esc50" / "audio" / "0.wav").write_bytes(b"another sound")
-    with pytest.raises(SettingsError, match="or of other items"):
+    with pytest.raises(SettingsError, match="begun otherwise: other contents of its sound files of esc50;"):
         evaluate(data, out, **given)
     assert evaluate(data, out, overwrite=True, **given).run_id != first.run_id
 

@@ -35,6 +35,13 @@ def test_the_paper_is_whole() -> None:
     assert all(row.where for row in load_suite("paper").rows if row.published)
 
 
+def test_what_bibtex_has_of_a_work_is_in_its_text() -> None:
+    for cite in (load_suite("paper").cite, *load_suite("paper").cites.values()):
+        names = [name for name in cite.author.split(" and ") if name != "others"]
+        for fact in (*names, cite.title, str(cite.year), cite.venue):
+            assert fact and fact.lower() in cite.text.lower(), (cite.key, fact)
+
+
 def test_what_is_there_is_run_and_stands_beside_the_paper(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,12 +87,25 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     tex = (out / "tables" / "own.tex").read_text()
     assert f"% ours: {origin}" in tex and rf"\par{{\footnotesize * ESC-50: {part}" in tex
     assert r"\caption{Labels \& more}" in tex and r"A\_1~\cite{wang2025mats} & B~\cite{b2024}" in tex
-    assert r"ESC-50 & accuracy & 0.500* & 0.750 & -- \\" in tex
+    assert re.search(r"ESC-50 & accuracy & 0\.500\* {\\scriptsize \[0\.\d{3}, 1?0?\.?\d+\]} & 0\.750 & -- \\\\\n", tex)
+    assert r"95 \% intervals, by bootstrap over items. Items: ESC-50 4.}" in tex and "& -- & -- & --" in tex
     assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 2 and "–" not in tex
+
+    bib = (out / "tables" / "own.bib").read_text()
+    assert (
+        set(re.findall(r"\\cite{(\w+)}", tex))
+        == set(re.findall(r"^@misc{(\w+),$", bib, re.M))
+        == {"wang2025mats", "b2024"}
+    )
+    paper = "  title = {{MATS: An Audio Language Model under Text-only Supervision}},\n  author = {W. Wang and R. Hou"
+    assert paper in bib and "  year = {2025},\n  howpublished = {ICML 2025, PMLR 267:63016-63035},\n" in bib
+    assert (
+        "@misc{b2024,\n  key = {b2024},\n  howpublished = {B. B. B.},\n  note = {\\url{https://b.example}},\n}\n" in bib
+    )
 
     jobs.evaluate.print_evaluation(settings, done)
     shown = capsys.readouterr().out
-    assert "| ESC-50 | accuracy | 0.500" in shown and "tables/ (Markdown, LaTeX, CSV)" in shown
+    assert "| ESC-50 | accuracy | 0.500" in shown and "tables/ (Markdown, LaTeX with BibTeX, CSV)" in shown
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import torch.multiprocessing as multiprocessing
 from mats_core.errors import SettingsError
 from mats_core.model.directory import check_model_dir
 from mats_core.model.model import load_model
+from mats_core.training import step as step_module
 from mats_core.training.step import StepBatch
 from pipelines.data.generations import newest
 from pipelines.settings.train import TrainSettings
@@ -39,13 +40,17 @@ class Recorded:
 
     def __init__(self, dies_after: int | None = None) -> None:
         self.records: list[dict[str, Any]] = []
-        self.stop = False
+        self.stops_after: int | None = None
         self.dies_after = dies_after
 
     def report(self, kind: str, now: bool = False, **facts: Any) -> None:
         self.records.append({"kind": kind, **facts})
         if self.dies_after is not None and kind in ("step", "point") and facts["step"] == self.dies_after:
             raise SystemExit
+
+    def stop_asked(self) -> bool:
+        done = [record["step"] for record in self.records if record["kind"] in ("step", "point")]
+        return self.stops_after is not None and max(done, default=0) >= self.stops_after
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [record for record in self.records if record["kind"] == kind]
@@ -223,10 +228,38 @@ def test_numbers_and_threads_of_a_continued_run(world: Path, tmp_path: Path) -> 
 
 def test_asked_to_stop_it_keeps_the_step_it_is_in(world: Path, tmp_path: Path) -> None:
     reports = Recorded()
-    reports.stop = True
+    reports.stops_after = 0
     run = train(settings(world, tmp_path / "out"), reports)
     assert reports.of("interrupted") == [{"kind": "interrupted", "step": 1}]
     assert list(list_checkpoints(run.folder)) == [1]
+
+
+def test_a_wish_to_stop_during_a_step_ends_the_run_after_that_step(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver is asked near the end of the step itself; the answer to an earlier report would be two steps old."""
+    from pipelines.train.run import _Inbox
+    from pipelines.train.worker import Reporter
+
+    inbox, backward = _Inbox(), step_module.backward
+
+    def remote(name: str) -> SimpleNamespace:
+        return SimpleNamespace(remote=getattr(inbox, name))
+
+    monkeypatch.setattr("ray.get", lambda found: found)
+    monkeypatch.setattr("pipelines.train.worker._ASK_S", -1.0)  # steps here are shorter than that
+    reporter = Reporter(SimpleNamespace(post=remote("post"), stop_asked=remote("stop_asked")), True)
+    run = worker(settings(world, tmp_path / "out"), reporter)  # type: ignore[arg-type]
+
+    def stopped_within(*given: Any) -> Any:
+        if run.state.step == 3:
+            inbox.stop()
+        return backward(*given)
+
+    monkeypatch.setattr(step_module, "backward", stopped_within)
+    run.run()
+    assert [record["step"] for record in inbox.take() if record["kind"] == "interrupted"] == [4]
+    assert list(list_checkpoints(run.folder)) == [4]
 
 
 def test_stage_two_continues_from_stage_one(world: Path, tmp_path: Path) -> None:
