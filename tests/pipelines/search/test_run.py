@@ -146,7 +146,7 @@ def test_nothing_allowed_is_nothing_found(tmp_path: Path) -> None:
 def test_what_is_asked_must_be_something(tmp_path: Path) -> None:
     for given in ({}, {"query": " "}, {"query": "x", "novel": True}, {"query": "x", "reference": "r"}):
         with pytest.raises(ValueError, match=r"nothing is asked|no words and no sound|is for --novel"):
-            SearchSettings(run="r", **given)
+            SearchSettings(run=str(tmp_path), **given)
 
 
 def test_a_moment_is_told_from_a_name(tmp_path: Path) -> None:
