@@ -52,12 +52,15 @@ def corpus(
     out: Annotated[Path, typer.Argument(help="JSONL file of records to write")],
     records: Annotated[int, typer.Option(min=1, help="recipes of the text split")] = 48_000,
     rounds: Annotated[int, typer.Option(min=1, help="times each is written up, in other words")] = 2,
+    minutes: Annotated[
+        int | None, typer.Option(min=0, help="records of long sounds [default: a third of --records]")
+    ] = None,
 ) -> int:
     """Write the text the embedded model is trained on, for `mats embed-text` and `mats train`. No sound is made."""
     from mats_core.soundworld.corpus import write_corpus
 
     _writable(out)
-    write_corpus(out, records, rounds)
+    write_corpus(out, records, rounds, minutes)
     return 0
 
 

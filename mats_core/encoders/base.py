@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from mats_core.audio.windows import pool_windows
+
 
 class ClapEncoder(Protocol):
     """Text and audio in one space. `sample_rate` in Hz, `window_seconds` what it hears at once, `dim` of its space,
@@ -30,6 +32,21 @@ class ClapEncoder(Protocol):
 
     def embed_audio(self, waveforms: torch.Tensor) -> torch.Tensor:
         """[B, T] at `sample_rate`, int16 or float32 in [-1, 1] → float32 [B, dim], unit."""
+
+
+def embed_captions(
+    embed_text: Callable[[Sequence[str]], torch.Tensor], captions: Sequence[Sequence[str]]
+) -> torch.Tensor:
+    """What each sound's captions stand for: float32 [B, dim], unit; captions: one or more for each of B sounds.
+
+    One caption is its own embedding. Several are those of a long sound's windows, and pooled as its windows are: their
+    mean, normalised. embed_text: `ClapEncoder.embed_text`, which is given all of them at once.
+    """
+    embedded = embed_text([text for texts in captions for text in texts]).float().cpu().numpy()  # [texts, dim]
+    ends = np.cumsum([len(texts) for texts in captions])
+    parts = [embedded[end - len(texts) : end] for end, texts in zip(ends, captions, strict=True)]
+    pooled = [part[0] if len(part) == 1 else pool_windows(part, np.ones(len(part))) for part in parts]
+    return torch.from_numpy(np.stack(pooled))
 
 
 def pad_waveform(window: Any, samples: int, rule: str) -> Any:

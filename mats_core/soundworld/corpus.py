@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mats_core import storage
-from mats_core.soundworld.language import Content, corpus_record
-from mats_core.soundworld.recipe import clip_recipe
+from mats_core.soundworld.kinds import KINDS
+from mats_core.soundworld.language import Content, Sound, caption, corpus_record
+from mats_core.soundworld.recipe import SPLITS, clip_recipe, sample_recipe
 
 TASK_SHARES = {"caption": 0.26, "QA": 0.54, "cla_label": 0.12, "music_caption": 0.08}
 QUESTION_SHARES = {
@@ -20,6 +23,7 @@ QUESTION_SHARES = {
 in every caption."""
 RECORDS = 48_000
 ROUNDS = 2
+MINUTES = RECORDS // 3
 
 
 def text_record(
@@ -43,7 +47,29 @@ def text_content_and_record(
     return content, corpus_record(content, rng, task, QUESTION_SHARES)
 
 
-def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS) -> None:
-    """All records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all. Raises StorageError."""
-    rows = (text_record(index, turn) for turn in range(rounds) for index in range(records))
+def minute_record(index: int) -> dict[str, Any]:
+    """Record `index` of long sounds: its caption is a list, what the sound's windows would be captioned as one by one.
+
+    A minute is heard as the mean of its windows, which is like no caption; the mean of such captions is like it
+    (`embed_captions`). One to three kinds of sound come and go in 2 to 12 windows.
+    """
+    rng = np.random.default_rng([41, index])
+    count = int(rng.choice([1, 2, 3], p=[0.15, 0.25, 0.6]))
+    kinds = [str(kind) for kind in rng.choice(list(KINDS), size=count, replace=False)]
+    windows = range(int(rng.integers(2, 13)))
+    heard = [Content.of(sample_recipe([SPLITS["minutes"], index, window], kinds=kinds), rng) for window in windows]
+    there = [kind for kind in kinds if any(kind in content.kinds for content in heard)]
+    task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
+    record = corpus_record(Content("minute", tuple(map(Sound, there))), rng, task, QUESTION_SHARES)
+    captions = [caption(content, rng) for content in heard]
+    return {**record, "caption": captions, "source": "soundworld-minutes"}
+
+
+def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS, minutes: int | None = None) -> None:
+    """All records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all. Raises StorageError.
+
+    minutes: records of long sounds; a third as many as `records` by default.
+    """
+    clips = (text_record(index, turn) for turn in range(rounds) for index in range(records))
+    rows = itertools.chain(clips, map(minute_record, range(records // 3 if minutes is None else minutes)))
     storage.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -75,7 +75,10 @@ class Sound:
 
 @dataclass(frozen=True)
 class Content:
-    """The facts of a clip that its texts may use."""
+    """The facts of a clip that its texts may use.
+
+    layout: see `Recipe`, and ``minute``: a long sound of which only what is in it can be told.
+    """
 
     layout: str
     sounds: tuple[Sound, ...]
@@ -159,6 +162,9 @@ def caption(content: Content, rng: np.random.Generator) -> str:
         if len(n) == 2:
             options += [f"{n[1]} after {n[0]}", f"{n[0]} before {n[1]}"]
         text = _pick(rng, options)
+    elif content.layout == "minute":
+        rest = f", and {_listed(n[1:])} can be heard too" if n[1:] else ""
+        text = _pick(rng, [f"{_listed(n)} can be heard", f"there {'are' if n[1:] else 'is'} {_listed(n)}", f"{c[0]}{rest}", f"{_listed(n)}, on and off"])  # fmt: skip
     else:
         over = n[-1]
         text = _pick(rng, [f"{n[0]} followed by {n[1]}, with {over} throughout", f"{c[0]}, then {c[1]}, while {c[-1]} all along", f"over {over}, {n[0]} and then {n[1]}", f"{n[0]}, then {n[1]}, with {over} in the background"])  # fmt: skip
@@ -233,7 +239,10 @@ def question(
     kinds, ordered = content.kinds, content.in_order
     told = {name: [s for s in content.sounds if getattr(s, name)] for name in ("pitch", "rate")}
     possible = ["which", "count", "presence", "group", *(["first", "last"] if ordered else [])]
-    possible += [*(["overlap"] if len(kinds) == 2 else []), *(name for name, sounds in told.items() if sounds)]
+    possible += [
+        *(["overlap"] if len(kinds) == 2 and content.layout != "minute" else []),
+        *(name for name, sounds in told.items() if sounds),
+    ]
     if only in possible:
         kind = only
     elif shares is None:

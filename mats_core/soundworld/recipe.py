@@ -11,7 +11,7 @@ from mats_core.soundworld.kinds import KINDS
 # Seeds are split by purpose, so that no clip (and no recipe) is shared between them.
 SPLITS = {
     "pretrain": 101, "text": 102, "upper_bound": 103, "validation": 104, "test": 105, "memory": 106, "demo": 107,
-    "tokenizer": 999,
+    "minutes": 108, "tokenizer": 999,
 }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def sample_recipe(seed: int | list[int], seconds: float | None = None, kinds: li
     if seconds is None:
         seconds = float(rng.uniform(2.6, 5.0)) if rng.random() < 0.25 else 5.0
     most = 1 if seconds < 2.0 else 2 if seconds < 3.5 else 3
-    count = min(most, int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3])))
+    count = min(most, len(kinds or KINDS), int(rng.choice([1, 2, 3], p=[0.3, 0.4, 0.3])))
     chosen = [str(k) for k in rng.choice(kinds or list(KINDS), size=count, replace=False)]
     if count == 1:
         layout = "single"

@@ -71,9 +71,18 @@ def normalize_caption(text: str) -> str:
     return _SPACE.sub(" ", unicodedata.normalize("NFC", text)).strip()
 
 
+def join_captions(texts: Sequence[str]) -> str:
+    """The captions of a long sound's windows as one text: a line each, normalised, without those that say nothing."""
+    return "\n".join(filter(None, map(normalize_caption, texts)))
+
+
 def caption_id(text: str) -> str:
     """32 hexadecimal digits that name a caption, the same for all its spellings (`normalize_caption`)."""
-    return hashlib.blake2b(normalize_caption(text).encode(), digest_size=16).hexdigest()
+    return _hash(normalize_caption(text))
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[storage.FileInfo]:
@@ -130,6 +139,7 @@ def read_corpus(
 ) -> Iterator[dict[str, str]]:
     """Usable records of one file, as they come: caption_id, caption (normalised) and the other fields but id.
 
+    A caption that is a list stands for a long sound, one caption for each of its windows; it comes as `join_captions`.
     columns: our field → theirs ("" leaves one out). complete: a record must have an output and, for QA, its question;
     otherwise only what is there must be right. task: of records that name none ("caption" where that is None too).
     source: the record's, else the file's name without its ending. Ids are compared as text (1 is "1"), within the file
@@ -166,6 +176,11 @@ def corpus_record(
 ) -> dict[str, str] | tuple[str, str]:
     """A record out of its raw fields, or (problem code, detail)."""
     texts: dict[str, str] = {}
+    windows = given.get("caption")
+    if isinstance(windows, list) and all(isinstance(text, str) for text in windows):
+        given = {**given, "caption": "\n".join(windows)}
+    else:
+        windows = None
     for name in FIELDS[:-1]:
         value = given.get(name)
         if value is not None and not isinstance(value, str):
@@ -174,7 +189,7 @@ def corpus_record(
     broken = next((name for name, text in texts.items() if has_surrogate(text)), None)
     if broken is not None:
         return "not_text", broken
-    caption = normalize_caption(texts["caption"])
+    caption = normalize_caption(texts["caption"]) if windows is None else join_captions(windows)
     if not caption:
         there = ", ".join(sorted(name for name, value in given.items() if value is not None))
         return "missing_caption", f"it has {there or 'nothing'}"
@@ -189,7 +204,7 @@ def corpus_record(
         return "missing_instruction", kind
     given_texts = {name: text.strip() for name, text in texts.items()}
     of_record = {"caption": caption, "task": kind, "source": given_texts["source"] or source}
-    return {"caption_id": caption_id(caption), **given_texts, **of_record}
+    return {"caption_id": _hash(caption), **given_texts, **of_record}
 
 
 def check_error_rate(reports: Sequence[FileReport], most: float, setting: str = "max_error_rate") -> None:

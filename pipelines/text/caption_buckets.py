@@ -20,12 +20,15 @@ from pipelines.output.lease import check_generation
 
 CAPTION_COLUMNS: Columns = {
     "caption_id": (pa.string(), "Hash of the caption, normalised (NFC, stripped, runs of space collapsed)."),
-    "caption": (pa.string(), "The caption as it was first read."),
+    "caption": (pa.string(), "The caption as it was first read; of a long sound, a line for each of its windows."),
     "sources": (pa.list_(pa.string()), "Where it comes from: the records' `source`, else the file."),
     "count": (pa.int64(), "How many records have it."),
 }
 CAPTION_SCHEMA = schema_of(CAPTION_COLUMNS)
-EMBEDDING = "The caption's unit vector, a fixed-size list of float16, as long as the encoder's space has dimensions."
+EMBEDDING = (
+    "The caption's unit vector (of several lines: their mean, normalised), a fixed-size list of float16, as long as "
+    "the encoder's space has dimensions."
+)
 COMBINE = 50_000
 """Distinct captions a reading task holds before it sends them on."""
 
@@ -140,12 +143,15 @@ class EmbedBucket:
         return pa.Table.from_pylist([{**counts, "began_at": began, "ended_at": time.time()}])
 
     def _embed(self, texts: list[str]) -> np.ndarray:
-        """float16 [N, dim]. Texts of like length go together, so that little is padding, and always the same ones."""
+        """float16 [N, dim], a text of several lines as the mean of its lines. Texts of like length go together, so that
+        little is padding, and always the same ones."""
+        from mats_core.encoders.base import embed_captions
+
         out = np.empty((len(texts), self.dim), np.float16)
         order = sorted(range(len(texts)), key=lambda at: (len(texts[at]), texts[at]))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            vectors = self.encoder.embed_text([texts[at] for at in chosen]).float().cpu().numpy()
+            vectors = embed_captions(self.encoder.embed_text, [texts[at].split("\n") for at in chosen]).numpy()
             if not np.isfinite(vectors).all():
                 raise ValueError(f"the encoder made NaN or infinity of one of {[texts[at] for at in chosen][:3]}")
             out[chosen] = vectors

@@ -42,6 +42,7 @@ from mats_core.soundworld.made.pretrain import (
     train_bpe,
 )  # fmt: skip
 from mats_core.soundworld.made.spectrograms import cached_mels
+from mats_core.soundworld.made.text_training import minute_corpus
 from mats_core.soundworld.made.trust import hear, judged_answers, trust_numbers
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render_scene
@@ -87,7 +88,8 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
     from mats_core.encoders.clap import HfClapEncoder
 
     with times("text embeddings"):
-        corpus = saved_text_corpus(work, HfClapEncoder(str(work / "encoder"), device="cpu"))
+        encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
+        corpus = saved_text_corpus(work, encoder) + minute_corpus(encoder.embed_text)
     # First what questions ask, which captions would drown; then captions, with a mapper that again starts from nothing.
     with times("llm, reading vectors"):
         if not (work / "llm-read" / "model.safetensors").exists():

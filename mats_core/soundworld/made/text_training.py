@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mats_core.encoders.base import embed_captions
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import training_prompt
-from mats_core.soundworld.corpus import RECORDS, ROUNDS, text_record
+from mats_core.soundworld.corpus import MINUTES, RECORDS, ROUNDS, minute_record, text_record
 from mats_core.soundworld.language import question_kind
 from mats_core.training.loop import drawn_batches, train
 from mats_core.training.schedule import TrainingSettings
@@ -43,13 +44,23 @@ def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_ST
 
 @dataclass
 class Corpus:
-    """What a model is trained on: unit embeddings [N, D] and, row by row, prompt, answer and what is asked for."""
+    """What a model is trained on: unit embeddings [N, D] and, row by row, prompt, answer and what is asked for.
+
+    captions: of a long sound, a line for each of its windows.
+    """
 
     embeddings: Tensor
     prompts: list[str]
     outputs: list[str]
     captions: list[str]
     asked: list[str]
+
+    def __add__(self, other: Corpus) -> Corpus:
+        """The rows of both."""
+        return Corpus(
+            torch.cat([self.embeddings, other.embeddings]), self.prompts + other.prompts, self.outputs + other.outputs,
+            self.captions + other.captions, self.asked + other.asked,
+        )  # fmt: skip
 
 
 def asked_for(record: dict[str, str]) -> str:
@@ -65,6 +76,13 @@ def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROU
     """
     rows = [text_record(i, r) for r in range(rounds) for i in range(records)]
     return corpus_of(rows, embed_text([row["caption"] for row in rows]).float().cpu())
+
+
+def minute_corpus(embed_text: EmbedText, minutes: int = MINUTES) -> Corpus:
+    """Records of long sounds, each embedded as the mean of its windows' captions."""
+    rows = [minute_record(index) for index in range(minutes)]
+    embeddings = embed_captions(embed_text, [row["caption"] for row in rows])
+    return corpus_of([{**row, "caption": "\n".join(row["caption"])} for row in rows], embeddings)
 
 
 def corpus_of(rows: Sequence[dict[str, str]], embeddings: Tensor) -> Corpus:

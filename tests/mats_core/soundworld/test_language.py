@@ -9,10 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mats_core.soundworld.corpus import QUESTION_SHARES, TASK_SHARES, text_content_and_record, text_record
+from mats_core.soundworld.corpus import (
+    QUESTION_SHARES,
+    TASK_SHARES,
+    minute_record,
+    text_content_and_record,
+    text_record,
+)
+from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import (
     NUMBERS,
     QUESTION_KINDS,
+    WORDS,
     Content,
     Sound,
     caption,
@@ -121,6 +129,30 @@ def test_a_list_of_facts_tells_all_that_a_record_may_ask() -> None:
 
 
 @pytest.mark.processes
+def test_a_minute_is_asked_what_the_captions_of_its_windows_tell() -> None:
+    """And nothing of order, pitch or rate, which their mean cannot hold."""
+    asked: set[str] = set()
+    for index in range(1500):
+        record = minute_record(index)
+        assert record == minute_record(index)
+        assert 2 <= len(record["caption"]) <= 12
+        heard = {kind for text in record["caption"] for kind in parse_kinds(text)}
+        assert 1 <= len(heard) <= 3
+        if record["task"] in ("caption", "cla_label"):
+            assert set(parse_kinds(record["output"])) == heard and parse_order(record["output"]) == [], record
+        elif record["task"] == "QA":
+            kind = question_kind(record["instruction"])
+            asked.add(kind)
+            if kind == "which":
+                assert record["output"] == label_text(sorted(heard))
+            elif kind == "count":
+                assert record["output"] == NUMBERS[len(heard)]
+            elif kind == "presence":
+                named = next(k for k in KINDS if f" {WORDS[k].label} " in record["instruction"])
+                assert record["output"] == ("yes" if named in heard else "no")
+    assert asked == {"which", "count", "presence", "group"}
+
+
 def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom jobs.soundworld import corpus\n"
@@ -130,7 +162,7 @@ def test_writing_the_corpus_needs_neither_torch_nor_transformers(tmp_path: Path)
     command = [sys.executable, "-c", code, str(tmp_path / "text.jsonl")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert len((tmp_path / "text.jsonl").read_text().splitlines()) == 3
+    assert len((tmp_path / "text.jsonl").read_text().splitlines()) == 4  # one of them of a minute
 
 
 def test_sounds_are_named_once_in_any_order() -> None:

@@ -63,6 +63,32 @@ def test_a_caption_is_its_normal_form() -> None:
     assert len(caption_id("x")) == 32
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "json", "parquet"])
+def test_the_captions_of_a_long_sound_are_a_line_each(tmp_path: Path, kind: str) -> None:
+    """In any format that has lists; they are another caption than the same words in one line, or in another order."""
+    windows = [[" A dog\n barks. ", "Rain falls.", "  "], ["A dog barks. Rain falls."], ["Rain falls.", "A dog barks."]]
+    rows = [{"caption": each, "output": "a dog in the rain"} for each in windows]
+    path = tmp_path / f"some.{kind}"
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    records, report = read(path)
+    assert [each["caption"] for each in records] == [
+        "A dog barks.\nRain falls.", "A dog barks. Rain falls.", "Rain falls.\nA dog barks."
+    ]  # fmt: skip
+    assert report.bad == 0 and len({each["caption_id"] for each in records}) == 3
+    assert records[1]["caption_id"] == caption_id("A dog barks. Rain falls.")
+
+
+def test_a_list_that_holds_no_text_is_a_bad_record(tmp_path: Path) -> None:
+    captions: list[Any] = [[], [" "], ["a dog", 3], ["a dog", None], ["a", "\ud800"], {"a": "dog"}]
+    (tmp_path / "bad.jsonl").write_text("\n".join(json.dumps({"caption": each, "output": "y"}) for each in captions))
+    records, report = read(tmp_path / "bad.jsonl")
+    codes = ["missing_caption"] * 2 + ["wrong_type"] * 2 + ["not_text", "wrong_type"]
+    assert records == [] and [each["code"] for each in report.lines] == codes
+
+
 def test_bad_lines_are_counted_where_they_are(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     good = {"caption": "x", "output": "y"}

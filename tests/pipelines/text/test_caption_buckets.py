@@ -63,6 +63,21 @@ def test_a_bucket_is_sorted_by_length_for_the_encoder_and_by_id_in_its_part(tmp_
         assert (row["sources"], row["count"]) == ((["a", "b"], 2) if row["caption"] in texts[:2] else (["a"], 1))
 
 
+def test_a_caption_of_several_lines_is_the_mean_of_its_lines(tmp_path: Path) -> None:
+    class Axes(Lengths):
+        def embed_text(self, texts: list[str]) -> torch.Tensor:
+            return torch.stack([torch.eye(4)["abcd".index(text)] for text in texts])
+
+    texts = ["a\nb", "c", "a\na\na\nd"]
+    EmbedBucket(str(tmp_path), Axes(), dim=4, batch_size=2)(rows_of(texts))
+    rows = pq.read_table(tmp_path / "part-00003.parquet").to_pylist()
+    found = {row["caption"]: row["embedding"] for row in rows}
+    half, tenth = 0.5**0.5, 0.1**0.5
+    expected = {"a\nb": [half, half, 0, 0], "c": [0, 0, 1, 0], "a\na\na\nd": [3 * tenth, 0, 0, tenth]}
+    for text, vector in expected.items():
+        assert found[text] == pytest.approx(vector, abs=1e-3), text
+
+
 def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
     class Broken(Lengths):
         def embed_text(self, texts: list[str]) -> torch.Tensor:
