@@ -13,7 +13,16 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import family
 from mats_core.storage.fingerprint import hash_settings
-from pipelines.data.corpus import CORPUS_ENDINGS, FileReport, corpus_files, corpus_record, ending, read_corpus
+from pipelines.data.corpus import (
+    CORPUS_ENDINGS,
+    FileReport,
+    corpus_files,
+    corpus_record,
+    ending,
+    join_captions,
+    read_corpus,
+    split_captions,
+)
 from pipelines.output.corrections import FOLDER as CORRECTIONS
 from pipelines.output.corrections import corrected_records
 
@@ -79,7 +88,9 @@ def new_records(
             if family(record["task"]) == "QA" and not (record["output"] and record["instruction"]):
                 report.add(report.line, "missing_output" if record["instruction"] else "missing_instruction")
                 continue
-            yield {name: record[name] for name in FIELDS} | {"output": record["output"] or record["caption"]}
+            yield {name: record[name] for name in FIELDS} | {
+                "output": record["output"] or record["caption"].partition("\n")[0]
+            }
 
 
 def _is_run(uri: str) -> bool:
@@ -114,10 +125,18 @@ def _lines(uri: str, report: FileReport) -> Iterator[Record]:
 
 
 def write_records(path: Path, records: Iterator[Record]) -> int:
-    """Write records as JSONL, whole or not at all; returns how many. Raises StorageError."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
+    """Write records as JSONL, as `read_corpus` reads them; whole or not at all. Returns how many. Raises StorageError."""
+    rows = ({**record, "caption": split_captions(record["caption"])} for record in records)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     storage.write_bytes(str(path), "".join(lines).encode())
     return len(lines)
+
+
+def read_records(path: Path) -> Iterator[Record]:
+    """What `write_records` wrote."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        yield {**row, "caption": row["caption"] if isinstance(row["caption"], str) else join_captions(row["caption"])}
 
 
 def answer_memory(
@@ -143,7 +162,7 @@ def answer_memory(
                 (int(rows[i]), tasks[i % len(tasks)], QUESTIONS[i // len(tasks) % len(QUESTIONS)]) for i in chosen
             ]
             write_records(part, _answered(model, wanted))
-        yield from map(json.loads, part.read_text(encoding="utf-8").splitlines())
+        yield from read_records(part)
     tell(len(rows), len(rows))
 
 
@@ -161,7 +180,7 @@ def _answered(model: MatsModel, wanted: Sequence[tuple[int, str, str]]) -> Itera
         zip(asked, model.generate(vectors, prompts) if asked else [], strict=True)
     )  # not cleaned up: to imitate
     for at, (_, task, question) in enumerate(wanted):
-        output = said.get(at, captions[at]).strip()
+        output = said.get(at, captions[at].partition("\n")[0]).strip()
         if captions[at] and output:
             asked_in_words = question if task == "QA" else ""
             yield {

@@ -26,7 +26,7 @@ from mats_core.errors import SettingsError
 from mats_core.model.config import ModelConfig
 from mats_core.model.directory import PARTS, check_model_dir, model_fingerprint, part_uri, resolve
 from mats_core.storage.fingerprint import cache_folder, hash_settings
-from pipelines.adapt.records import answer_memory, new_records, text_files, write_records
+from pipelines.adapt.records import answer_memory, new_records, read_records, text_files, write_records
 from pipelines.cluster.progress import Progress
 from pipelines.cluster.session import check_device
 from pipelines.data.corpus import FileReport, check_error_rate, corpus_files, read_corpus
@@ -209,8 +209,7 @@ class _Adaptation:
         target = self.work / "memory"
         if not (target / "memory.json").exists():
             self.tell(TrainProgress("extending the memory"))
-            rows = map(json.loads, (texts / f"{NEW}.jsonl").read_text(encoding="utf-8").splitlines())
-            wanted = dict.fromkeys(row["caption"] for row in rows)
+            wanted = dict.fromkeys(row["caption"] for row in read_records(texts / f"{NEW}.jsonl"))
             captions: list[str] = []
             vectors: list[np.ndarray] = []
             for info in list_parts(str(self.work / "embedded")):

@@ -72,8 +72,14 @@ def normalize_caption(text: str) -> str:
 
 
 def join_captions(texts: Sequence[str]) -> str:
-    """The captions of a long sound's windows as one text: a line each, normalised, without those that say nothing."""
+    """Several captions of one sound as one text: a line each, normalised, without those that say nothing."""
     return "\n".join(filter(None, map(normalize_caption, texts)))
+
+
+def split_captions(caption: str) -> str | list[str]:
+    """A record's caption as its file has it: the inverse of `join_captions`."""
+    lines = caption.split("\n")
+    return lines if len(lines) > 1 else caption
 
 
 def caption_id(text: str) -> str:
@@ -139,7 +145,7 @@ def read_corpus(
 ) -> Iterator[dict[str, str]]:
     """Usable records of one file, as they come: caption_id, caption (normalised) and the other fields but id.
 
-    A caption that is a list stands for a long sound, one caption for each of its windows; it comes as `join_captions`.
+    A caption that is a list is several of one sound: of its windows, or by several people; it comes as `join_captions`.
     columns: our field → theirs ("" leaves one out). complete: a record must have an output and, for QA, its question;
     otherwise only what is there must be right. task: of records that name none ("caption" where that is None too).
     source: the record's, else the file's name without its ending. Ids are compared as text (1 is "1"), within the file

@@ -13,8 +13,16 @@ import torch
 
 from mats_core.errors import SettingsError, StorageError
 from mats_core.model.model import MatsModel, load_model
-from pipelines.adapt.records import AT_ONCE, QUESTIONS, answer_memory, new_records, text_files
-from pipelines.data.corpus import FileReport
+from pipelines.adapt.records import (
+    AT_ONCE,
+    QUESTIONS,
+    answer_memory,
+    new_records,
+    read_records,
+    text_files,
+    write_records,
+)
+from pipelines.data.corpus import FileReport, read_corpus
 from pipelines.output.corrections import Corrections
 from tests.tiny import make_tiny_model
 
@@ -31,6 +39,19 @@ def test_a_sentence_is_caption_and_answer(tmp_path: Path) -> None:
     assert [each["caption"] for each in found] == ["A theremin wails.", "Ein Käuzchen ruft.", "A kazoo"]
     assert all(each["output"] == each["caption"] and each["task"] == "caption" for each in found)
     assert (report.records, report.bad) == (3, 0)
+
+
+def test_several_captions_of_a_sound_stay_several(tmp_path: Path) -> None:
+    """The first is the answer where none is given, and all of them are the sound, in the files of the run too."""
+    rows = [{"caption": ["A theremin wails.", "A theremin, then rain."]}, {"caption": ["A kazoo."], "output": "kazoo"}]
+    (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found, report = records(tmp_path / "s.jsonl")
+    told = [(each["caption"], each["output"]) for each in found]
+    assert told == [("A theremin wails.\nA theremin, then rain.", "A theremin wails."), ("A kazoo.", "kazoo")]
+    assert write_records(tmp_path / "new.jsonl", iter(found)) == 2
+    assert list(read_records(tmp_path / "new.jsonl")) == found
+    again = list(read_corpus(str(tmp_path / "new.jsonl"), report))
+    assert [(each["caption"], each["output"]) for each in again] == told
 
 
 def test_a_line_that_is_no_text_is_counted_where_it_stands(tmp_path: Path) -> None:
