@@ -420,7 +420,7 @@ def steps(encoder: Path, llm: Path, world: Path) -> dict[str, list[str]]:
     places |= {"embeddings": embeddings, "data": [{"name": "soundworld", "corpus": text}]}
     return {
         "embed-text": [text, embeddings, "--encoder", str(encoder)],
-        "build-memory": [embeddings, memory, "--cap", str(MEMORY_ENTRIES)],
+        "build-memory": [embeddings, memory, "--cap", str(MEMORY_ENTRIES), "--sources", "soundworld"],
         "train": [
             "soundworld",
             *(f"--set={name}={json.dumps(place)}" for name, place in places.items()),

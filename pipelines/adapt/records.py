@@ -125,7 +125,7 @@ def _lines(uri: str, report: FileReport) -> Iterator[Record]:
 
 
 def write_records(path: Path, records: Iterator[Record]) -> int:
-    """Write records as JSONL, as `read_corpus` reads them; whole or not at all. Returns how many. Raises StorageError."""
+    """Write records as JSONL for `read_corpus`, whole or not at all; returns how many. Raises StorageError."""
     rows = ({**record, "caption": split_captions(record["caption"])} for record in records)
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     storage.write_bytes(str(path), "".join(lines).encode())

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,12 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
     if not (work / "llm-words" / "model.safetensors").exists():
         with times("llm, words"):
             pretrain_llm(work / "llm-words", words, log=log)
+    from mats_core.encoders.base import embed_captions
     from mats_core.encoders.clap import HfClapEncoder
 
     with times("text embeddings"):
         encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-        corpus = saved_text_corpus(work, encoder) + minute_corpus(encoder.embed_text)
+        corpus = saved_text_corpus(work, encoder) + minute_corpus(partial(embed_captions, encoder.embed_text))
     # First what questions ask, which captions would drown; then captions, with a mapper that again starts from nothing.
     with times("llm, reading vectors"):
         if not (work / "llm-read" / "model.safetensors").exists():

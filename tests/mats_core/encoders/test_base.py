@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mats_core.encoders.base import as_float, embed_by_length, on_device, pad_waveform, stack_windows
+from mats_core.encoders.base import as_float, embed_by_length, embed_captions, on_device, pad_waveform, stack_windows
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,20 @@ def test_samples_as_float32() -> None:
         whole = as_float(kind([-32768, 0, 16384], dtype=np.int16 if kind is np.array else torch.int16))
         assert whole.tolist() == [-1.0, 0.0, 0.5]
         assert str(as_float(kind([0.25, -1.0]))[:1].dtype).endswith("float32")
+
+
+def test_several_captions_are_their_mean_and_one_is_itself() -> None:
+    vectors = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [0.6, 0.8]}
+    asked: list[list[str]] = []
+
+    def embed(texts: Sequence[str]) -> torch.Tensor:
+        asked.append(list(texts))
+        return torch.tensor([vectors[text] for text in texts])
+
+    found = embed_captions(embed, [["c"], ["a", "b"], ["b", "b", "b"], ["c", "a"]])
+    assert asked == [["c", "a", "b", "b", "b", "b", "c", "a"]]
+    assert found.dtype == torch.float32 and found[0].tolist() == torch.tensor(vectors["c"]).tolist()
+    assert found[1:].flatten().tolist() == pytest.approx([0.5**0.5, 0.5**0.5, 0, 1, 2 * 0.2**0.5, 0.2**0.5])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])

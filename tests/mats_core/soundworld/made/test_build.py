@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import mats_core
+from mats_core.encoders.base import embed_captions
 from mats_core.errors import SettingsError
 from mats_core.soundworld import synth
 from mats_core.soundworld.corpus import write_corpus
@@ -49,7 +51,7 @@ def test_text_only_training_would_fail_if_audio_reached_it(
         spectrograms.render(sample_recipe(1))
     with pytest.raises(AssertionError, match="audio reached"):
         embed_mels(encoder, np.zeros((1, spectrograms.FRAMES, spectrograms.MELS), np.float16))
-    corpus = text_training.text_corpus(encoder.embed_text, records=40, rounds=1)
+    corpus = text_training.text_corpus(partial(embed_captions, encoder.embed_text), records=40, rounds=1)
     settings = text_training.training_settings(0.003, seed=0, steps=100).model_copy(update={"batch_size": 4})
     losses: list[str] = []
     text_training.train_mats(corpus, parts / "encoder", parts / "llm", settings, log=losses.append)
@@ -119,14 +121,14 @@ def test_numbers_are_shown_before_they_are_written_and_a_bad_place_is_found_firs
 
 
 class _Encoder:
-    """Embeds every text as the same number, which its fingerprint is."""
+    """Embeds every text as the same vector, by its number."""
 
     def __init__(self, number: int) -> None:
-        self.fingerprint, self.number, self.asked = f"{number}" * 64, float(number), 0
+        self.fingerprint, self.vector, self.asked = f"{number}" * 64, torch.eye(2)[number - 1], 0
 
     def embed_text(self, texts: list[str]) -> torch.Tensor:
         self.asked += 1
-        return torch.full((len(texts), 2), self.number)
+        return self.vector.repeat(len(texts), 1)
 
 
 def test_the_kept_text_corpus_is_its_encoders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +139,7 @@ def test_the_kept_text_corpus_is_its_encoders(tmp_path: Path, monkeypatch: pytes
     one, two = _Encoder(1), _Encoder(2)
     for encoder in (one, two, one):
         made = ablation.saved_text_corpus(tmp_path, encoder)  # type: ignore[arg-type]
-        assert made.embeddings.unique().tolist() == [encoder.number]
+        assert made.embeddings.tolist() == [encoder.vector.tolist()] * 3
     assert (one.asked, two.asked) == (1, 1)
 
 
