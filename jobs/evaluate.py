@@ -268,14 +268,15 @@ def show(
     out: str = typer.Option("", help="Also write the picture there (SVG)."),
     last: int = typer.Option(60, min=1, help="The last so many runs."),
     cell: str = typer.Option("", help="A cell of grids (default: runs without a grid)."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace what is at the picture's place, whatever it is."),
 ) -> int:
     """Print the runs, or one metric over time with its interval, and draw it."""
     from pipelines.evaluate.history import series
     from pipelines.pages.charts import history_svg, terminal_plot
-    from pipelines.pages.render import check_page
+    from pipelines.pages.render import check_file, is_ours
 
     if out:
-        check_page(out, overwrite=True)
+        check_file(out, "picture", is_ours, overwrite)
     past = _history(url)
     accepted, pinned = past.accepted(), past.pinned()
     rows = [row for row in past.runs() if row["cell"] == cell]
