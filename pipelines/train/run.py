@@ -42,8 +42,7 @@ EXPORT_SETTINGS = ("include", "weights", "export")
 ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
 POLL_S = 0.25
 STOPPING = "stopping after this step or the next"
-"""The next where the step at hand had asked already: a GPU computes behind what its worker asks, and a validation or a
-checkpoint comes after it."""
+"""The next where the step at hand had asked already: a GPU computes behind what its worker asks."""
 STOP_PATIENCE_S = 120.0
 """How long a run that is to stop waits for its workers, besides the time of three steps."""
 START_PATIENCE_S = 10.0
