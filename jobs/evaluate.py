@@ -40,6 +40,8 @@ def report(
     if files != "all" and not (files.isdecimal() and int(files) > 0):
         raise SettingsError("files", f'"{files}" is no number of files', 'give a whole number from 1 on, or "all"')
     page = write_report(run, out, truth, max_files=None if files == "all" else int(files), overwrite=overwrite)
+    if page.partial:
+        typer.echo(f"mats: {page.partial}", err=True)
     more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
     typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
     return 0
