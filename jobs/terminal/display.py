@@ -176,7 +176,8 @@ def print_result(result: RunResult, what: str) -> None:
     lost = f"{gone} known files are gone" if gone != 1 else "1 known file is gone"
     lost += "; their rows are left out of reports" if pruned else "; --prune leaves their rows out of reports"
     if result.status == "complete_before":
-        print_done_before(f"{result.rows} {several(result.rows, what)} in {public_uri(result.output)}" + (f"; {lost}" if gone else ""))
+        there = f"{result.rows} {several(result.rows, what)} in {public_uri(result.output)}"
+        print_done_before(there + (f"; {lost}" if gone else ""))
         return
     rows = [
         (what, f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else "")),

@@ -87,9 +87,7 @@ def check_page(out: Uri, overwrite: bool = False, setting: str = "out") -> None:
     check_file(out, "page", is_ours, overwrite, setting)
 
 
-def check_file(
-    out: Uri, what: str, ours: Callable[[str], bool], overwrite: bool = False, setting: str = "out"
-) -> None:
+def check_file(out: Uri, what: str, ours: Callable[[str], bool], overwrite: bool = False, setting: str = "out") -> None:
     """As `check_page`, of another kind of file. what: what it is called; ours: whether one, by its URI, is of MATS."""
     out = uri_text(out)
     why = _unwritable(out)

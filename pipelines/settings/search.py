@@ -49,7 +49,7 @@ class SearchSettings(Settings):
     address: Address = None
     out: str | None = Field(None, description="Write the windows to this file: .parquet, .csv or .jsonl.")
     page: str | None = Field(None, description="Write a page with players to this file.")
-    overwrite: bool = Field(False, description="Replace what is at the places of --out and --page, whatever it is.")
+    overwrite: bool = Field(False, description="Replace whatever is at the places of --out and --page.")
     json_: bool = Field(False, description="One JSON object a window.")
 
     @model_validator(mode="after")

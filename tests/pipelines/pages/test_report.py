@@ -120,7 +120,8 @@ def test_a_run_that_has_not_come_to_its_end_is_told_from_one_that_has(
         assert done.exit_code == 0, done.output
         page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
         if said:
-            told_how = f"not all answers are here: {said}. To go on: `mats caption in {output}`, with the settings as before"
+            told_how = f"not all answers are here: {said}. To go on: `mats caption in {output}`"
+            told_how += ", with the settings as before"
             assert done.stderr.strip() == f"mats: {told_how}"
             assert f"N{told_how[1:]}." in page.text
         else:

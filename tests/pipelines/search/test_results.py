@@ -76,6 +76,6 @@ def test_only_what_was_found_before_is_replaced(tmp_path: Path, ending: str) -> 
         run_search(**settings)
     assert out.read_bytes() == LISTS[ending]
     check_table(str(out), overwrite=True)
-    with pytest.raises(SettingsError, match="out: no table can be written to .*: this is a folder"):
-        (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SettingsError, match=r"out: no table can be written to .*: this is a folder"):
         check_table(str(tmp_path / "folder.csv"), overwrite=True)

@@ -105,9 +105,7 @@ def test_the_encoder_that_is_not_named_is_that_of_the_embeddings(tmp_path: Path)
         ("builtin", "^encoder: none is named, and builtin, by which .* was made, is another one by now; name the CLAP"),
     ],
 )
-def test_an_encoder_that_cannot_be_found_any_more_must_be_named(
-    tmp_path: Path, encoder: str | None, told: str
-) -> None:
+def test_an_encoder_that_cannot_be_found_any_more_must_be_named(tmp_path: Path, encoder: str | None, told: str) -> None:
     with pytest.raises(SettingsError, match=told):
         run_train(**embedded_by(tmp_path, encoder, "e" * 64))
     assert not (tmp_path / "out").exists()
