@@ -66,17 +66,17 @@ def differences(run_a: str, run_b: str, seed: int = 0) -> list[Difference]:
     items_a, items_b = (_item_values(run, each) if each else {} for run, each in ((run_a, a), (run_b, b)))
     found = []
     for name in dict.fromkeys([*a, *b]):
-        values = tuple(each.get(name, {}).get("value") for each in (a, b))
-        if None in values:
-            found.append(Difference(name, *values, why="one of the runs has no such figure"))
+        first, second = a.get(name, {}).get("value"), b.get(name, {}).get("value")
+        if first is None or second is None:
+            found.append(Difference(name, first, second, why="one of the runs has no such figure"))
             continue
         why = _not_comparable(a[name], b[name], items_a.get(name), items_b.get(name))
         paired = None if why else paired_difference(items_a[name], items_b[name], a[name]["statistic"], seed)
         if paired is None:
             why = why or "no item counts in both"
-            found.append(Difference(name, *values, values[1] - values[0], why=why))
+            found.append(Difference(name, first, second, second - first, why=why))
         else:
-            found.append(Difference(name, *values, *paired))
+            found.append(Difference(name, first, second, *paired))
     return found
 
 
