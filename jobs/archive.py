@@ -99,7 +99,7 @@ def compact(settings: CompactSettings) -> int:
 
 def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int:
     """Print how a run ended; its exit code."""
-    from jobs.terminal.display import print_result, to_continue
+    from jobs.terminal.display import print_result, several, to_continue
 
     if result.begun_with:
         same = "files of the same path, size and time are the same ones to it"
@@ -114,7 +114,8 @@ def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int
         return EXIT_INTERRUPTED
     print_result(result, what)
     if result.status == "incomplete":
-        _warn(f"{result.rows - result.run['rows_done']} {what} are missing; run again")
+        missing = result.rows - result.run["rows_done"]
+        _warn(f"{missing} {several(missing, what)} {'is' if missing == 1 else 'are'} missing; run again")
         return 1
     if result.rows and sum(result.errors.values()) == result.rows:
         from pipelines.output.parts import first_error

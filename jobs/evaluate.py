@@ -40,6 +40,8 @@ def report(
     if files != "all" and not (files.isdecimal() and int(files) > 0):
         raise SettingsError("files", f'"{files}" is no number of files', 'give a whole number from 1 on, or "all"')
     page = write_report(run, out, truth, max_files=None if files == "all" else int(files), overwrite=overwrite)
+    if page.partial:
+        typer.echo(f"mats: {page.partial}", err=True)
     more = f", {page.pages - 1} more pages beside it" if page.pages > 1 else ""
     typer.echo(f"{out} ({page.size_bytes / 1e6:.1f} MB{more})")
     return 0
@@ -226,10 +228,14 @@ def compare(
         typer.echo(f"{side}: {public_uri(run)}" + (f", model {asked}" if asked else ""))
     for name, a, b in found.apart:
         typer.echo(f"{name}: {_said(a)} in A, {_said(b)} in B")
-    for name, a, b in found.metrics:
-        values = ["–" if value is None else f"{value:.4f}" for value in (a, b)]
-        change = "" if a is None or b is None else f"  {b - a:+.4f}"
-        typer.echo(f"{name:36} {values[0]:>8} {values[1]:>8}{change}")
+    for each in found.metrics:
+        values = ["–" if value is None else f"{value:.4f}" for value in (each.a, each.b)]
+        told = "" if each.difference is None else f"  {each.difference:+.4f}"
+        if each.low is None or each.high is None:
+            told += f"  no interval: {each.why}"
+        else:
+            told += f"  95 % interval {each.low:+.4f} to {each.high:+.4f}, {counted(each.items, 'item')}"
+        typer.echo(f"{each.name:36} {values[0]:>8} {values[1]:>8}{told}")
     typer.echo(
         f"{counted(found.rows, 'answer')} in both: {found.same} the same, {found.changed} changed; "
         f"{found.only_a} only in {public_uri(run_a)}, {found.only_b} only in {public_uri(run_b)}"
@@ -268,14 +274,15 @@ def show(
     out: str = typer.Option("", help="Also write the picture there (SVG)."),
     last: int = typer.Option(60, min=1, help="The last so many runs."),
     cell: str = typer.Option("", help="A cell of grids (default: runs without a grid)."),
+    overwrite: bool = typer.Option(False, "--overwrite", help="Replace whatever is at the picture's place."),
 ) -> int:
     """Print the runs, or one metric over time with its interval, and draw it."""
     from pipelines.evaluate.history import series
     from pipelines.pages.charts import history_svg, terminal_plot
-    from pipelines.pages.render import check_page
+    from pipelines.pages.render import check_file, is_ours
 
     if out:
-        check_page(out, overwrite=True)
+        check_file(out, "picture", is_ours, overwrite)
     past = _history(url)
     accepted, pinned = past.accepted(), past.pinned()
     rows = [row for row in past.runs() if row["cell"] == cell]

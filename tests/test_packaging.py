@@ -118,6 +118,13 @@ def test_bounds_keep_out_what_does_not_work_together() -> None:
         assert all(r.specifier.contains(good) for r in requirements() if r.name == name), (name, good)
 
 
+def test_the_extra_of_the_hub_goes_with_both_transformers() -> None:
+    """datasets 5 needs huggingface-hub 1.31 or newer, transformers 4.57 one below 1."""
+    (datasets,) = (each for each in requirements("hub") if each.name == "datasets")
+    assert not any(datasets.specifier.contains(bad) for bad in ("3.6.0", "5.0.0", "5.2.0"))
+    assert all(datasets.specifier.contains(good) for good in ("4.0.0", "4.8.5"))
+
+
 def test_the_command_is_there() -> None:
     assert project()["scripts"] == {"mats": "mats_core.packages:main"}
     assert callable(importlib.import_module("mats_core.packages").main)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mats_core.errors import counted
 from mats_core.storage.uris import public_uri
 
 if TYPE_CHECKING:
@@ -89,8 +90,9 @@ class RunDisplay(Display):
 
     def _figures(self, progress: Progress, now: float) -> str:
         if progress.stage == "scan":
-            return f"{progress.done} files, {progress.errors} errors"
-        text = f"{progress.done}/{progress.total} {self._what}, {progress.errors} errors"
+            return f"{counted(progress.done, 'file')}, {counted(progress.errors, 'error')}"
+        what = several(progress.total, self._what)
+        text = f"{progress.done}/{progress.total} {what}, {counted(progress.errors, 'error')}"
         busy = now - self._began if self._began is not None else 0.0
         fresh = progress.done - self._done_then
         if progress.stage == "run" and busy > 1 and fresh:
@@ -108,6 +110,11 @@ _STAGES = {
     "merge": "merging",
     "done": "done",
 }
+
+
+def several(number: int, what: str) -> str:
+    """What is counted, by its plural: "clips", but "clip" of one."""
+    return what.removesuffix("s") if number == 1 else what
 
 
 def to_continue(overwrite: bool) -> str:
@@ -169,7 +176,8 @@ def print_result(result: RunResult, what: str) -> None:
     lost = f"{gone} known files are gone" if gone != 1 else "1 known file is gone"
     lost += "; their rows are left out of reports" if pruned else "; --prune leaves their rows out of reports"
     if result.status == "complete_before":
-        print_done_before(f"{result.rows} {what} in {public_uri(result.output)}" + (f"; {lost}" if gone else ""))
+        there = f"{result.rows} {several(result.rows, what)} in {public_uri(result.output)}"
+        print_done_before(there + (f"; {lost}" if gone else ""))
         return
     rows = [
         (what, f"{run['rows_done']} of {result.rows}" + (f", {result.new_rows} new" if run["rows_before"] else "")),
@@ -178,7 +186,7 @@ def print_result(result: RunResult, what: str) -> None:
         ("time", f"{duration(result.wall_s)} (start {duration(run['start_s'])})"),
     ]
     if run.get("rows_incomplete"):
-        lost = f"{run['rows_incomplete']} {what}, {duration(run['lost_s'])} of sound"
+        lost = f"{run['rows_incomplete']} {several(run['rows_incomplete'], what)}, {duration(run['lost_s'])} of sound"
         rows.insert(2, ("incomplete", f"{lost} that could not be decoded"))
     once_started = run["steady"]
     if once_started.get("rows"):

@@ -135,7 +135,8 @@ def decode(
     """
     limits = limits or DecodeLimits()
     if start_s < 0 or not math.isfinite(start_s) or (duration_s is not None and not duration_s >= 0):
-        raise ValueError(f"start_s and duration_s must be positive seconds, got {start_s} and {duration_s}")
+        length = "all" if duration_s is None else f"{duration_s:g} s"
+        raise AudioError("refused", f"is asked for {length} from {start_s:g} s on, which is no stretch of a sound")
     if duration_s is not None and duration_s > limits.max_seconds:
         raise AudioError("too_large", f"{duration_s:.0f} s asked at once, {limits.max_seconds:.0f} s are allowed")
     deadline = time.monotonic() + limits.deadline_s

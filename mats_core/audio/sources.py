@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from mats_core.audio.decode import Decoded, DecodeLimits
-from mats_core.audio.file import AudioInfo, as_audio_error
+from mats_core.audio.file import AudioError, AudioInfo, as_audio_error
 from mats_core.audio.levels import levels_of
 from mats_core.audio.sandbox import DecodeRequest, warm_decoder
-from mats_core.audio.windows import chunk_seconds, chunk_starts, stretch_starts
+from mats_core.audio.windows import chunk_seconds, chunk_starts, no_stretch, stretch_starts
 from mats_core.batches import raised
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import to_uri
@@ -50,9 +50,11 @@ def decoded_chunks(
 ) -> list[tuple[float, Decoded]]:
     """(start in seconds, its sound at `rate`) of each chunk that has sound in it; of a stretch, where one is given, of
     which nothing else is decoded. info: the header of a file, where it is known. Raises AudioError for what cannot be
-    decoded, SettingsError for what is no sound, and for a channel that samples do not have (that of a file is an
-    AudioError)."""
+    decoded and for a stretch that begins before the sound or ends before it begins, SettingsError for what is no sound,
+    and for a channel that samples do not have (that of a file is an AudioError)."""
     chunk_s, stretch = chunk_seconds(window_seconds), stretch or Stretch()
+    if (why := no_stretch(stretch.start_s or 0.0, stretch.end_s)) is not None:
+        raise AudioError("refused", why)
     given = samples_of(source, sample_rate, stretch.channel)
     if given is not None:
         samples = _resampled(*given, rate)

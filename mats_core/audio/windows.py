@@ -60,6 +60,15 @@ def chunk_starts(duration_s: float | None, chunk_s: float) -> list[tuple[float, 
     return [(index * chunk_s, chunk_s) for index in range(count - 1)] + [((count - 1) * chunk_s, None)]
 
 
+def no_stretch(start_s: float, end_s: float | None, most_s: float = math.inf) -> str | None:
+    """Why there is no sound from `start_s` to `end_s` (None: the end), whatever the sound, in words that go on from its
+    name; None where there may be. most_s: the latest that either may be."""
+    if 0.0 <= start_s <= most_s and start_s < math.inf and (end_s is None or start_s < end_s <= most_s):
+        return None
+    ends = "the end of the file" if end_s is None else f"{end_s:g} s"
+    return f"is the stretch from {start_s:g} s to {ends}, which is none"
+
+
 def stretch_starts(
     duration_s: float | None, chunk_s: float, start_s: float = 0.0, end_s: float | None = None
 ) -> list[tuple[float, float | None]]:

@@ -17,7 +17,7 @@ model, and torch only where `aac-metrics` does.
 
 # ruff: noqa: F401 (imported here to be used from elsewhere)
 
-from mats_core.scoring.bootstrap import OF_SET, STATISTICS, compute, interval, paired_bootstrap
+from mats_core.scoring.bootstrap import MEANS, OF_SET, STATISTICS, compute, interval, paired_bootstrap
 from mats_core.scoring.items import KINDS, Answers, Item, Kind, Metric, Scores, Unavailable
 from mats_core.scoring.matching import LabelSet
 from mats_core.scoring.score import MEANINGS, METRICS, score

@@ -190,6 +190,8 @@ STATISTICS: dict[str, Statistic] = {
     "mean_average_precision": _average_precision,
 }
 
+MEANS = frozenset({"mean", "mean_of_set"})
+"""Statistics of rows of one number, which is `Metric.values` of the item."""
 OF_SET = frozenset({"mean_of_set"})
 """Statistics whose rows two runs can compare only over the same items."""
 

@@ -27,8 +27,9 @@ def train(
 ) -> bool:
     """Train on `batches`, a step each; returns whether it ended early because a worker asked for it.
 
-    after_step: called with what each step did: records, validates, writes checkpoints. sum_gradients: see `train_step`.
-    stop_asked: whether this worker is to stop after the step at hand, asked near its end; all then stop after the same.
+    after_step: called with what each step did: records, validates, writes checkpoints; may set its `stop`, in all
+    workers alike. sum_gradients: see `train_step`. stop_asked: whether this worker is to stop after the step at hand,
+    asked near its end; all then stop after the same.
     Raises NotFiniteError, and what a batch or `after_step` raises.
     """
     following = iter(batches)

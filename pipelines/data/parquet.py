@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
@@ -92,8 +93,9 @@ _FOLDER = re.compile(r"(?s)([^=/]+)=([^/]*)")
 
 
 class Opened:
-    """An open file. A folder named `column=value` gives the rows of the files in it one more column, the last, where
-    they have none of that name, as Hive, Spark, DuckDB and pyarrow read them; text, or PARTITION_TYPE.
+    """An open file. A folder named `column=value` gives the rows of the files in it one more column, behind their own,
+    where they have none of that name, as Hive, Spark, DuckDB and pyarrow read them; and so does each above it, up to
+    one that is named otherwise. They are text; that of the innermost may be of another type, PARTITION_TYPE.
 
     Where columns are named, those that there are not are left out. Reads in this thread: those of pyarrow may let go of
     a Python file after the interpreter has ended (code 134).
@@ -103,10 +105,9 @@ class Opened:
         self._file = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         self.metadata = self._file.metadata
         self.schema_arrow: pa.Schema = self._file.schema_arrow
-        self._folder, self._value = "", None
-        if (found := _partition_of(uri, self.schema_arrow)) is not None:
-            self._folder, self._value = found
-            self.schema_arrow = self.schema_arrow.append(pa.field(self._folder, self._value.type))
+        self._folders = _partitions_of(uri, self.schema_arrow)
+        for name, value in self._folders.items():
+            self.schema_arrow = self.schema_arrow.append(pa.field(name, value.type))
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows."""
@@ -124,26 +125,30 @@ class Opened:
         return (self._whole(batch, columns) for batch in found)
 
     def _whole(self, rows: Any, columns: Sequence[str] | None) -> Any:
-        """Rows, a table or a batch, with the column of the folder where it is asked for."""
-        if self._value is None or (columns is not None and self._folder not in columns):
-            return rows
-        return rows.append_column(self._folder, pa.repeat(self._value, rows.num_rows))
+        """Rows, a table or a batch, with the columns of the folders that are asked for."""
+        for name, value in self._folders.items():
+            if columns is None or name in columns:
+                rows = rows.append_column(name, pa.repeat(value, rows.num_rows))
+        return rows
 
 
 def _list(columns: Sequence[str] | None) -> list[str] | None:
     return None if columns is None else list(columns)
 
 
-def _partition_of(uri: str, schema: pa.Schema) -> tuple[str, pa.Scalar] | None:
-    """(column, value) that the folder of a file names, where the file has no such column; None else."""
-    found = _FOLDER.fullmatch(uri.rpartition("/")[0].rpartition("/")[2])
-    if found is None or unquote(found[1]) in schema.names:
-        return None
+def _partitions_of(uri: str, schema: pa.Schema) -> dict[str, pa.Scalar]:
+    """Column → value that the folders of a file name, the outermost first, where the file has no such column."""
     kind = ((schema.metadata or {}).get(PARTITION_TYPE) or b"string").decode()
-    value = pa.scalar(None if found[2] == NULL_PARTITION else unquote(found[2]), pa.string())
-    with suppress(pa.ArrowException, ValueError):
-        value = value.cast(pa.type_for_alias(kind))
-    return unquote(found[1]), value
+    found: dict[str, pa.Scalar] = {}
+    for folder in takewhile(bool, map(_FOLDER.fullmatch, uri.split("/")[-2::-1])):
+        name, text = unquote(folder[1]), folder[2]  # type: ignore[index]
+        value = pa.scalar(None if text == NULL_PARTITION else unquote(text), pa.string())
+        with suppress(pa.ArrowException, ValueError):
+            value = value.cast(pa.type_for_alias(kind))
+        kind = "string"  # of the innermost alone it is told
+        if name not in schema.names:
+            found.setdefault(name, value)
+    return dict(reversed(found.items()))
 
 
 @contextmanager

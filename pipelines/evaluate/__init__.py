@@ -8,6 +8,7 @@
     page       results → OUT/report.html
     history    the runs over time: accepted, rejected, pinned
     gate       a run beside the accepted and the pinned one: may it pass?
+    differences  the figures of two evaluations, with the interval of each difference
     compare    two runs over the same sounds: which answers changed (`compare_answers`)
     datasets/  what is measured: definitions and readers
 

@@ -7,7 +7,6 @@ two answers: that a sure answer is now another one is worth a look, that one gue
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ from mats_core.model.facts import read_model_facts
 from mats_core.storage.uris import Uri, uri_text
 from pipelines.data import generations, parquet
 from pipelines.data.results import Ranges, pruned_rows, without_rows
+from pipelines.evaluate.differences import Difference, differences, record
 from pipelines.evaluate.scores import EncoderAndMemory
 from pipelines.pages.media import PREVIEW_SECONDS, add_media
 from pipelines.pages.render import check_page, render_page
@@ -47,7 +47,7 @@ class Comparison:
     """Totals, and where page and table are. median, p95, largest: of the changed answers' distances. sure: mean
     confidence of A and of B over the answers that have one in both, and how many those are; None where none has.
     weighed: whether a confidence decides the order of the changes. apart: settings and versions that are others in B,
-    with both values."""
+    with both values. metrics: of two evaluations, every figure with the interval of its difference."""
 
     rows: int = 0
     same: int = 0
@@ -65,7 +65,7 @@ class Comparison:
     apart: list[tuple[str, Any, Any]] = field(default_factory=list)
     sure: tuple[float, float, int] | None = None
     weighed: bool = False
-    metrics: list[tuple[str, float | None, float | None]] = field(default_factory=list)
+    metrics: list[Difference] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
 
@@ -110,8 +110,7 @@ def compare_answers(
     found.models = (model_of(run_a), model_of(run_b))
     found.apart = apart(run_a, run_b)
     if key_a == EVALUATION_KEY:
-        figures_a, figures_b = figures(run_a), figures(run_b)
-        found.metrics = [(n, figures_a.get(n), figures_b.get(n)) for n in dict.fromkeys([*figures_a, *figures_b])]
+        found.metrics = differences(run_a, run_b)
     pairs = [(before.get("confidence"), after.get("confidence")) for _, before, after in both]
     known = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
     if len(known):
@@ -180,19 +179,10 @@ def _rows(files: list[str], key: tuple[str, ...], name: str, pruned: Ranges) -> 
                 yield row | ({"text": row["text_unsure"]} if row["text"] is None and row.get("text_unsure") else {})
 
 
-def _record(run: str, name: str) -> dict[str, Any]:
-    uri = storage.join(run, name)
-    try:
-        found = json.loads(storage.read_bytes(uri))
-    except (storage.StorageError, ValueError):
-        return {}  # answers alone can be compared as well
-    return found if isinstance(found, dict) else {}
-
-
 def model_of(run: str) -> str:
     """The model that a run asked, and the beginning of its fingerprint: of two runs "builtin" may be another."""
     for name in ("metrics.json", "_run.json"):
-        said = _record(run, name)
+        said = record(run, name)
         model = said.get("model") or (said.get("settings") or {}).get("model")
         if model:
             fingerprint = said.get("model_fingerprint") or (said.get("identity") or {}).get("model") or ""
@@ -204,22 +194,11 @@ def apart(run_a: str, run_b: str) -> list[tuple[str, Any, Any]]:
     """What the records of two runs say differently and may change answers: (setting or package, in A, in B)."""
     told = []
     for run in (run_a, run_b):
-        said = _record(run, "metrics.json") or _record(run, "_run.json")
+        said = record(run, "metrics.json") or record(run, "_run.json")
         settings = {name: value for name, value in (said.get("settings") or {}).items() if name not in NO_MATTER}
         told.append(settings | (said.get("versions") or {}))
     a, b = told
     return [(name, a[name], b[name]) for name in a if name in b and a[name] != b[name]]
-
-
-def figures(run: str) -> dict[str, float | None]:
-    """ "benchmark/metric" → its figure in the first cell of an evaluation."""
-    cells = _record(run, "metrics.json").get("cells") or [{}]
-    sets = cells[0].get("benchmarks") or {}
-    return {
-        f"{name}/{metric}": each.get("value")
-        for name, own in sets.items()
-        for metric, each in (own.get("metrics") or {}).items()
-    }
 
 
 def _measure(changes: list[dict[str, Any]], model: str, facts: Any, device: str) -> None:

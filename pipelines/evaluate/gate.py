@@ -194,13 +194,25 @@ def _compare(old: ItemValues, new: Mapping[str, Any] | None, against: str, toler
     if there < LEAST_SHARE * len(old.items):
         least = f"{LEAST_SHARE:.0%} must be, so give it the same --limit"
         return f"only {there} of its {len(old.items)} items are in this run ({least})"
-    places = {old.items[place]: row for row, place in enumerate(old.counted)}
-    pairs = [(places[now.items[place]], row) for row, place in enumerate(now.counted) if now.items[place] in places]
-    if not pairs:
+    paired = paired_difference(old, now, new["statistic"], seed)
+    if paired is None:
         return "no item counts in both"
-    first, second = old.table[[a for a, _ in pairs]], now.table[[b for _, b in pairs]]
-    difference, low, high, _ = paired_bootstrap(first, second, seed, new["statistic"])
+    difference, low, high, items = paired
     worse = (-difference, -high) if new["higher_is_better"] else (difference, low)
     fell = worse[0] > tolerance and worse[1] > 0
     values = (past["value"], new["value"], difference, low, high)
-    return Change(new["benchmark"], new["metric"], *values, len(pairs), against, fell)
+    return Change(new["benchmark"], new["metric"], *values, items, against, fell)
+
+
+def paired_difference(
+    old: ItemValues, new: ItemValues, statistic: str, seed: int = 0
+) -> tuple[float, float, float, int] | None:
+    """(new − old, low, high, items): the difference of a statistic over the items that count in both, and its 95 %
+    interval (paired bootstrap); None where none does."""
+    places = {old.items[place]: row for row, place in enumerate(old.counted)}
+    pairs = [(places[new.items[place]], row) for row, place in enumerate(new.counted) if new.items[place] in places]
+    if not pairs:
+        return None
+    first, second = old.table[[a for a, _ in pairs]], new.table[[b for _, b in pairs]]
+    difference, low, high, _ = paired_bootstrap(first, second, seed, statistic)
+    return difference, low, high, len(pairs)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from mats_core import storage
 from mats_core.model.facts import ModelFacts
-from mats_core.scoring import Metric, choices
+from mats_core.scoring import MEANS, Metric, choices
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.data.schemas import Columns, schema_of
 from pipelines.evaluate.history import ANSWERED
@@ -44,6 +44,10 @@ PREDICTIONS_COLUMNS: Columns = {
     "start_s": (pa.float64(), "Where in the sound what was asked about begins; null: at its beginning."),
     "end_s": (pa.float64(), "Where it ends; null: at the end of the sound."),
     "only_channel": (pa.int64(), "The only channel that was asked about; null: the mean of all."),
+    "rows": (
+        pa.list_(pa.struct({"name": _TEXT, "values": pa.list_(pa.float64())})),
+        "What the item contributes to every metric that is no mean over items, such as its hits.",
+    ),
 }
 PREDICTIONS_SCHEMA = schema_of(PREDICTIONS_COLUMNS)
 
@@ -59,6 +63,11 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
             metrics = [
                 (name, each.values[index]) for name, each in result.scores.metrics.items() if index < len(each.values)
             ]
+            rows_of = [
+                {"name": name, "values": each.rows[index]}
+                for name, each in result.scores.metrics.items()
+                if each.statistic not in MEANS and index < len(each.rows) and each.rows[index] is not None
+            ]
             right = truths(item, result.data.definition.kind)
             start, end = item.start_s or None, item.end_s
             if start is not None and end is None and answer.seconds:
@@ -70,6 +79,7 @@ def predictions(results: Sequence[SetResult], model_fingerprint: str, run_id: st
                 "start_s": start, "end_s": end, "only_channel": item.only_channel, **of_run,
             }  # fmt: skip
             of_first = {"matched": matched[index], "metrics": [{"name": n, "value": value} for n, value in metrics]}
+            of_first |= {"rows": rows_of}
             of_first |= {"correct": result.right[index] if result.right else None, "judged_by": result.judged_by}
             for order, text in enumerate(answer.texts or [None]):
                 shown = list(choices.order(item.choices, seed + order, item.item_id)) if item.choices else None

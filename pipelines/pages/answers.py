@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.errors import SettingsError
+from mats_core.errors import SettingsError, counted
 from mats_core.storage.uris import local_path, printable, public_uri
 from pipelines.data import generations, parquet
 from pipelines.data.results import Ranges, without_rows
@@ -63,10 +63,25 @@ def find_answers(answers: str) -> tuple[str, dict[str, Any]]:
         return answers, read_run(answers.rstrip("/").rpartition("/")[0] or ".") or {}
     if run is not None and run.get("job") == "caption" and run.get("status") != "complete":
         problem = f"the run in {shown} is {run.get('status')}, and none of its answers is finished yet"
-        source = (run.get("settings") or {}).get("input") or "INPUT"
-        remedy = f"let it go on: `mats caption {source} {shown}`, with the settings as before"
-        raise SettingsError("answers", problem, remedy)
+        raise SettingsError("answers", problem, f"let it go on: {_going_on(run, shown)}")
     raise SettingsError("answers", f"there are none in {shown}", "give the OUTPUT of `mats caption` with answers in it")
+
+
+def partial_run(run: Mapping[str, Any], rows: int, output: str) -> str:
+    """That a run has not come to its end, how far it is, and how it goes on; "" for one that has, or of which nothing
+    is told. run: its `_run.json`; rows: how many of its answers are there; output: its OUTPUT."""
+    status = run.get("status")
+    if status in (None, "complete"):
+        return ""
+    asked = int(run.get("rows") or 0) - sum(last - first + 1 for first, last in run.get("pruned") or ())
+    how_far = f"{rows:,} of {counted(max(asked, rows), 'answer')} done" if run.get("rows") else f"{rows:,} done so far"
+    state = "still running, or was ended from outside" if status == "running" else str(status)
+    return f"not all answers are here: {how_far}; the run is {state}. To go on: {_going_on(run, public_uri(output))}"
+
+
+def _going_on(run: Mapping[str, Any], output: str) -> str:
+    source = (run.get("settings") or {}).get("input") or "INPUT"
+    return f"`mats caption {source} {output}`, with the settings as before"
 
 
 class Answers:

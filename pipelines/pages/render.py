@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError, counted
 from mats_core.storage.clients import READ_ONLY
 from mats_core.storage.uris import Uri, local_path, printable, public_uri, scheme, uri_text
+from pipelines.pages.charts import PICTURE_MARK
 from pipelines.pages.media import height_of
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -82,22 +84,28 @@ def check_page(out: Uri, overwrite: bool = False, setting: str = "out") -> None:
 
     overwrite: whatever is there may be replaced. Leaves nothing there. A store is only asked what it has.
     """
+    check_file(out, "page", is_ours, overwrite, setting)
+
+
+def check_file(out: Uri, what: str, ours: Callable[[str], bool], overwrite: bool = False, setting: str = "out") -> None:
+    """As `check_page`, of another kind of file. what: what it is called; ours: whether one, by its URI, is of MATS."""
     out = uri_text(out)
     why = _unwritable(out)
     if why:
-        raise SettingsError(setting, f"no page can be written to {public_uri(out)}: {why}", "choose another file")
-    if not overwrite and storage.exists(out) and not is_ours(out):
-        problem = f"{public_uri(out)} is there, and is no page that MATS has written"
+        raise SettingsError(setting, f"no {what} can be written to {public_uri(out)}: {why}", "choose another file")
+    if not overwrite and storage.exists(out) and not ours(out):
+        problem = f"{public_uri(out)} is there, and is no {what} that MATS has written"
         raise SettingsError(setting, problem, "choose another file, or replace this one with --overwrite")
 
 
 def is_ours(uri: str) -> bool:
-    """Whether a file is a page that `render_page` made; False for one that cannot be read."""
+    """Whether a file is a page that `render_page` made, or a picture of ours; False for one that cannot be read."""
     try:
         with storage.open_binary(uri, read_ahead=HEAD_BYTES) as file:
-            return MARK.encode() in file.read(HEAD_BYTES)
+            head = file.read(HEAD_BYTES)
     except (storage.StorageError, OSError):
         return False
+    return MARK.encode() in head or PICTURE_MARK.encode() in head
 
 
 def _unwritable(out: str) -> str:

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from mats_core import storage
 from mats_core.storage.uris import Uri, archive_of, local_path, public_uri, scheme, uri_text
 from pipelines.output.corrections import read_corrections
-from pipelines.pages.answers import Answers, Totals, find_answers, path_text, printable_path
+from pipelines.pages.answers import Answers, Totals, find_answers, partial_run, path_text, printable_path
 from pipelines.pages.everything import packed
 from pipelines.pages.media import GONE, PREVIEW_SECONDS, add_media
 from pipelines.pages.render import check_page, is_ours, render_page
@@ -37,7 +37,8 @@ class ReportResult:
     parts can be seen and heard.
 
     labels: sound kinds named in the answers against the truth, over all files. pages: how many there are; those behind
-    the first lie in a folder beside it.
+    the first lie in a folder beside it. partial: of a run that has not come to its end, how far it is and how it goes
+    on; "" for others.
     """
 
     uri: str
@@ -47,6 +48,7 @@ class ReportResult:
     files: list[dict[str, Any]] = field(repr=False)
     previews: int
     pages: int = 1
+    partial: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def write_report(
     folder, run = find_answers(answers)
     check_page(out_path, overwrite)
     facts = load_truth(truth)
-    said = read_corrections(folder.rpartition("/")[0] or ".")
+    output = folder.rpartition("/")[0] or "."
+    said = read_corrections(output)
     found = Answers(folder, run.get("pruned") or (), said)
     sample = found.sample(max_files)
     shown = {*sample, *[uri for uri in found.uris if uri in found.failed][:MOST_FAILED]}
@@ -144,10 +147,11 @@ def write_report(
             yield file
 
     index = packed(everything())
-    result = ReportResult(out_path, 0, found.totals, labels, [], 0, len(pages))
+    partial = partial_run(run, found.totals.rows, output)
+    result = ReportResult(out_path, 0, found.totals, labels, [], 0, len(pages), partial)
     shared = {
         "title": title, "totals": found.totals, "labels": labels, "run": run, "has_truth": facts is not None,
-        "preview_seconds": preview_seconds,
+        "preview_seconds": preview_seconds, "partial": partial,
     }  # fmt: skip
     for number, uris in enumerate(pages):
         files = list(found.files(uris))

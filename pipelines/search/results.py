@@ -12,6 +12,7 @@ from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.data import parquet
 from pipelines.pages.cells import plain_cell
+from pipelines.pages.render import check_file
 
 COLUMNS = pa.schema(
     {
@@ -27,9 +28,38 @@ COLUMNS = pa.schema(
 )
 
 
+_LONGEST_ROW = 1 << 20
+ENDINGS = ("parquet", "csv", "jsonl")
+
+
+def check_table(out: str, overwrite: bool) -> None:
+    """Raise SettingsError for an ending that `write_table` does not know, where nothing can be written, and where a
+    file is that is no table of ours, unless `overwrite`."""
+    if _ending(out) not in ENDINGS:
+        raise SettingsError("out", f"{storage.public_uri(out)} is none of .parquet, .csv, .jsonl", "choose one of them")
+    check_file(out, "table", _is_ours, overwrite)
+
+
+def _is_ours(uri: str) -> bool:
+    """Whether a file has the columns of what was found; one that is empty is of a search that found nothing."""
+    try:
+        if _ending(uri) == "parquet":
+            with parquet.opened(uri) as file:
+                return file.metadata.schema.names == COLUMNS.names  # its own: the folder is whoever's
+        with storage.open_binary(uri, read_ahead=1 << 16) as file:
+            first = file.readline(_LONGEST_ROW).decode("utf-8", "replace").strip()
+        return not first or list(json.loads(first) if first[0] == "{" else first.split(",")) == COLUMNS.names
+    except (storage.StorageError, OSError, ValueError):
+        return False
+
+
+def _ending(out: str) -> str:
+    return out.rpartition(".")[2].lower()
+
+
 def write_table(out: str, table: pa.Table) -> None:
-    """Write a table as its ending says: .parquet, .csv or .jsonl. Raises SettingsError for another one."""
-    ending = out.rpartition(".")[2].lower()
+    """Write a table as its ending says, one of ENDINGS: see `check_table`."""
+    ending = _ending(out)
     if ending == "parquet":
         parquet.write(out, table)
         return
@@ -40,8 +70,6 @@ def write_table(out: str, table: pa.Table) -> None:
         writer.writerow(table.schema.names)
         writer.writerows([plain_cell(value) for value in row.values()] for row in rows)
         text = file.getvalue()
-    elif ending == "jsonl":
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
-        raise SettingsError("out", f"{storage.public_uri(out)} is none of .parquet, .csv, .jsonl", "choose one of them")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     storage.write_bytes(out, text.encode("utf-8", "surrogatepass"))

@@ -30,7 +30,7 @@ from pipelines.search.build import Found, bring_up
 from pipelines.search.index import Index
 from pipelines.search.novel import distances_to_others
 from pipelines.search.reading import vectors_folder
-from pipelines.search.results import COLUMNS, write_table
+from pipelines.search.results import COLUMNS, check_table, write_table
 from pipelines.search.shards import Source
 from pipelines.search.where import rows_where
 from pipelines.search.words import JOINED_AT, joined, rank_captions
@@ -66,6 +66,8 @@ class SearchResult:
 @by_name(SearchSettings)
 def run_search(settings: SearchSettings, progress: Callable[[Progress], None] | None = None) -> SearchResult:
     """Find windows of `settings.run`; builds or extends its index first. Raises SettingsError."""
+    if settings.out is not None:
+        check_table(settings.out, settings.overwrite)
     if settings.page is not None:
         from pipelines.pages.render import check_page
 

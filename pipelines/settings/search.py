@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from pipelines.settings.base import OVERWRITE, Address, AllowParts, Device, Settings
+from pipelines.settings.base import Address, AllowParts, Device, Settings
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "What to find": ("like", "where", "novel", "reference", "most"),
@@ -49,7 +49,7 @@ class SearchSettings(Settings):
     address: Address = None
     out: str | None = Field(None, description="Write the windows to this file: .parquet, .csv or .jsonl.")
     page: str | None = Field(None, description="Write a page with players to this file.")
-    overwrite: bool = Field(False, description=OVERWRITE)
+    overwrite: bool = Field(False, description="Replace whatever is at the places of --out and --page.")
     json_: bool = Field(False, description="One JSON object a window.")
 
     @model_validator(mode="after")

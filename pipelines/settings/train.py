@@ -69,7 +69,9 @@ class TrainSettings(_Settings):
     model: str | None = Field(None, description="Continue from this model directory (stage 2).")
     llm: str | None = Field(None, description="A causal LLM of transformers: directory, URL or hub name.")
     allow_parts: AllowParts = Field(default_factory=list)
-    encoder: str | None = Field(None, description="The CLAP whose embeddings these are. It is named, not loaded.")
+    encoder: str | None = Field(
+        None, description="The CLAP whose embeddings these are (default: as these tell). It is named, not loaded."
+    )
     memory: str | None = Field(None, description="Santa's memory the model is to use.")
     include: list[Literal["encoder", "llm", "memory"]] = Field(
         default_factory=list, description="Parts to copy into the model directory; others are named by URI."
@@ -160,8 +162,6 @@ class TrainSettings(_Settings):
                 raise ValueError(
                     f"the model that is continued has its own {', '.join(new)}; leave out what is given here"
                 )
-        if self.llm is not None and self.encoder is None:
-            raise ValueError("no encoder is named; name the CLAP that made the embeddings: the model will hear with it")
         if self.training.train == "mapper+adapter" and self.model is None and self.adapter is None:
             raise ValueError("there is no adapter to train; say training.train: mapper")
         for each in self.data:

@@ -23,7 +23,8 @@ import pyarrow as pa
 from mats_core import storage
 from mats_core.encoders.facts import EncoderFacts, read_encoder_facts
 from mats_core.errors import SettingsError
-from mats_core.model.directory import encoder_uri
+from mats_core.model.directory import encoder_uri, recorded_uri
+from mats_core.model.places import remember_places
 from mats_core.storage.fingerprint import hash_settings
 from pipelines.cluster.progress import Progress, peak_mb
 from pipelines.cluster.session import check_device
@@ -82,6 +83,7 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             problem = f"{storage.public_uri(settings.output)} would receive embeddings where a corpus lies"
             raise SettingsError("output", problem, "choose another folder than the corpora's")
     facts = read_encoder_facts(encoder_uri(settings.encoder, allow_parts=settings.allow_parts))
+    remember_places([facts.uri])  # as of one who trains with it: a model may then take it from these embeddings
     buckets = _bucket_count(files, settings.bucket_records)
     known = (
         f"{len(files)} files, {hash_settings([(f.path, f.size, f.version) for f in files])[:16]}"  # version: etag, time
@@ -104,10 +106,15 @@ def run_embed_text(settings: EmbedTextSettings, progress: Callable[[Progress], N
             work.run(files)
             # before the run is complete, since then it is not taken up again
             out.tell(SIDECAR, told_of(EmbeddingsFacts(
-                settings.output, encoder=storage.public_uri(settings.encoder), encoder_fingerprint=facts.fingerprint,
+                settings.output, encoder=_told(settings.encoder), encoder_fingerprint=facts.fingerprint,
                 dim=facts.dim, dtype="float16", rows=work.rows(), records=work.usable, corpora=corpora,
             )))  # fmt: skip
         return EmbedTextResult(run["status"], settings.output, run)
+
+
+def _told(encoder: str) -> str:
+    """An encoder as the sidecar names it, for whoever reads that elsewhere."""
+    return storage.public_uri(encoder if encoder == "builtin" else recorded_uri(encoder))
 
 
 class _Embedding:

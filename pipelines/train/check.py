@@ -68,6 +68,30 @@ def _inputs(settings: TrainSettings) -> Iterator[tuple[str, str]]:
                 yield f"data.{each.name}.{name}", uri
 
 
+def with_encoder(settings: TrainSettings) -> TrainSettings:
+    """The settings with the encoder that their embeddings tell, where a new model is given none. It does not count as
+    given. Raises SettingsError where they tell none, or it cannot be found any more."""
+    if settings.model is not None or settings.encoder is not None:
+        return settings
+    found = list(tables(settings).values())
+    facts = next((each for each in found if each.encoder), found[0])
+    shown = storage.public_uri(facts.uri)
+    remedy = "name the CLAP that made the embeddings (encoder: …): the model will hear with it"
+    if not facts.encoder:
+        raise SettingsError("encoder", f"none is named, and {shown} does not tell by which it was made", remedy)
+    try:
+        known = read_encoder_facts(encoder_uri(facts.encoder, allow_parts=settings.allow_parts)).fingerprint
+    except (SettingsError, storage.StorageError) as error:
+        problem = f"none is named, and {facts.encoder}, by which {shown} was made, cannot be read ({first_line(error)})"
+        raise SettingsError("encoder", problem, remedy) from None
+    if facts.encoder_fingerprint not in ("", known):
+        problem = f"none is named, and {facts.encoder}, by which {shown} was made, is another one by now"
+        raise SettingsError("encoder", problem, remedy)
+    filled = settings.model_copy(update={"encoder": facts.encoder})
+    filled.model_fields_set.discard("encoder")
+    return filled
+
+
 def check_settings(settings: TrainSettings) -> Checked:
     """Everything that can be found wrong without loading anything; SettingsError names the setting."""
     check_loggers(list(settings.loggers))
@@ -104,7 +128,9 @@ def check_settings(settings: TrainSettings) -> Checked:
     fingerprints["llm_fingerprint"] = fingerprint_directory(local_directory(llm, "llm"))
     memory = _memory_part(settings.memory, facts)
     named = [llm, *(part.uri for part in (encoder, memory) if part is not None)]
-    remember_places(named)  # whoever trains a model with them has named them
+    told = None if settings.model is not None or "encoder" in settings.model_fields_set else encoder
+    # whoever trains a model with parts has named them, but for the encoder that a table of embeddings tells
+    remember_places(uri for uri in named if told is None or uri != told.uri)
     return Checked(facts, llm, encoder, memory, fingerprints, tuple(named))
 
 

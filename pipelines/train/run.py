@@ -28,7 +28,7 @@ from pipelines.output.folder import Output, open_output
 from pipelines.output.parts import uninterrupted
 from pipelines.settings.calling import by_name
 from pipelines.settings.train import MODEL, TrainSettings, as_begun, identity
-from pipelines.train.check import Checked, check_output, check_settings, doubts
+from pipelines.train.check import Checked, check_output, check_settings, doubts, with_encoder
 from pipelines.train.checkpoints import list_checkpoints
 from pipelines.train.export import is_model_of
 from pipelines.train.loggers import FOLDER, flat, open_logs
@@ -42,8 +42,7 @@ EXPORT_SETTINGS = ("include", "weights", "export")
 ANSWER = "**{set}** {prompt}  \nsaid: {answer}  \ntrue: {target}"
 POLL_S = 0.25
 STOPPING = "stopping after this step or the next"
-"""The next where the step at hand had asked already: a GPU computes behind what its worker asks, and a validation or a
-checkpoint comes after it."""
+"""The next where the step at hand had asked already: a GPU computes behind what its worker asks."""
 STOP_PATIENCE_S = 120.0
 """How long a run that is to stop waits for its workers, besides the time of three steps."""
 START_PATIENCE_S = 10.0
@@ -87,6 +86,7 @@ class TrainResult:
 def run_train(settings: TrainSettings, progress: Callable[[TrainProgress], None] | None = None) -> TrainResult:
     """Train, or go on training, into `settings.output`; raises SettingsError before any work when that cannot be."""
     check_device(settings.device, settings.address)
+    settings = with_encoder(settings)
     check_output(settings)
     settings, kept = _as_begun(settings)
     checked = check_settings(settings)

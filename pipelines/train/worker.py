@@ -122,11 +122,12 @@ class Reporter:
             if now:
                 ray.get(sent)
 
-    def stop_asked(self) -> bool:
-        """Whether the run is to stop. The driver is asked and waited for (a millisecond), short steps not each time."""
+    def stop_asked(self, now: bool = False) -> bool:
+        """Whether the run is to stop. The driver is asked and waited for (a millisecond), short steps not each time
+        unless it is to be known `now`."""
         import ray
 
-        if self._active and not self._stop and time.monotonic() - self._asked_at > _ASK_S:
+        if self._active and not self._stop and (now or time.monotonic() - self._asked_at > _ASK_S):
             self._stop = bool(ray.get(self._inbox.stop_asked.remote()))
             self._asked_at = time.monotonic()
         return self._stop
@@ -251,6 +252,9 @@ class TrainWorker:
                 self._validate()
         if validated or done.stop or state.step % settings.checkpoint_every == 0:
             self._checkpoint()
+            # a wish that came meanwhile costs no other step
+            asked = sum_numbers([float(self.reporter.stop_asked(now=True))], self.device)
+            done.stop = done.stop or asked[0] > 0
 
     def _stop_at_bad_batch(self, error: NotFiniteError) -> TrainingStopped:
         """Keep the global batch of the step whose loss or gradient is not a number; returns what to raise."""

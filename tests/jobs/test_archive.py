@@ -29,7 +29,7 @@ def result(status: str, **more: Any) -> RunResult:
     [
         ("complete", {}, 0, ""),
         ("complete_before", {}, 0, ""),
-        ("incomplete", {}, 1, "mats: 1 clips are missing; run again\n"),
+        ("incomplete", {}, 1, "mats: 1 clip is missing; run again\n"),
         ("complete", {"not_audio": 1}, 3, "mats: 25.0% of rows failed; --max-error-rate allows 20.0%\n"),
     ],
 )

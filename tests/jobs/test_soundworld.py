@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from jobs.soundworld import app, build_model, steps
@@ -33,6 +34,17 @@ def test_the_embedded_model_is_built_by_the_jobs_that_make_any_other(tmp_path: P
     assert settings.embeddings == made["embed-text"][1] == made["build-memory"][0]
     assert settings.memory == made["build-memory"][1]
     assert settings.include == ["encoder", "llm", "memory"] and settings.weights == "float16"
+
+
+def test_defaults_that_a_command_repeats_are_those_of_the_core() -> None:
+    """It writes them itself: to import them for `--help` would cost SciPy, and torch."""
+    from mats_core.soundworld import corpus
+    from mats_core.soundworld.made import trust
+
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    defaults = {(name, each.name): each.default for name, one in commands.items() for each in one.params}
+    assert defaults["corpus", "records"] == corpus.RECORDS and defaults["corpus", "rounds"] == corpus.ROUNDS
+    assert defaults["calibrate", "clips"] == trust.CLIPS
 
 
 def test_a_build_never_replaces_what_is_no_model(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from mats_core import storage
+from mats_core.audio.windows import no_stretch
 from mats_core.errors import SettingsError
 from mats_core.storage.uris import archive_of, is_file_url, lies_inside, wrong_url
 from pipelines.data.carried import carried_schema
@@ -52,9 +53,8 @@ class Entry:
         except (ValueError, TypeError, OverflowError):
             self.error = ("refused", f"is the stretch from {start!r} to {end!r}, which are no seconds"[:300])
             return
-        if not 0.0 <= first <= _MOST_S or (stop is not None and not first < stop <= _MOST_S):
-            ends = "the end of the file" if stop is None else f"{stop:g} s"
-            self.error = ("refused", f"is the stretch from {first:g} s to {ends}, which is none")
+        if (why := no_stretch(first, stop, _MOST_S)) is not None:
+            self.error = ("refused", why)
             return
         self.start_s, self.end_s = first, stop
 

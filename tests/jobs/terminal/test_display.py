@@ -34,10 +34,24 @@ def test_progress_is_a_line_where_nobody_watches(capsys: pytest.CaptureFixture[s
         display(Progress("run", 5, 10))
         display.say("a line that stays")
     assert capsys.readouterr().err.splitlines() == [
-        "reading the input: 3 files, 1 errors",
+        "reading the input: 3 files, 1 error",
         "answering: 5/10 clips, 0 errors",
         "a line that stays",
     ]
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        (Progress("scan", 1, errors=0), "reading the input: 1 file, 0 errors"),
+        (Progress("run", 0, 1, errors=1), "answering: 0/1 clip, 1 error"),
+        (Progress("run", 1, 2, errors=2), "answering: 1/2 clips, 2 errors"),
+    ],
+)
+def test_one_of_a_thing_is_no_plural(capsys: pytest.CaptureFixture[str], progress: Progress, line: str) -> None:
+    with RunDisplay("clips") as display:
+        display(progress)
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_facts_stand_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,12 @@ def test_sixteen_bit_samples_at_their_own_rate_come_back_unchanged(kind):
     assert np.array_equal(_decode(data), samples)
 
 
+@pytest.mark.parametrize("asked", [{"start_s": -3.0}, {"start_s": float("nan")}, {"duration_s": -1.0}])
+def test_what_is_no_stretch_is_refused_and_not_called_damaged(asked):
+    error = _error(encode(melody(16000, 1.0), 16000, "wav"), **asked)
+    assert error.code == "refused" and "which is no stretch of a sound" in error.message
+
+
 def test_channels_are_averaged():
     wave = np.tile(np.array([[0.5, -0.25]], np.float32), (1000, 1))
     assert set(_decode(encode(wave, 16000, "wavfloat"))) == {4096}  # (0.5 - 0.25) / 2 * 32768

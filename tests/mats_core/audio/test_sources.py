@@ -105,6 +105,30 @@ def test_a_stretch_is_decoded_alone(
         np.testing.assert_array_equal(decoded.samples, LONG[round(start * 2000) : round(end * 2000)])
 
 
+@pytest.mark.parametrize(
+    ("stretch", "told"),
+    [
+        ((-3.0, None), "from -3 s to the end of the file, which is none"),
+        ((-3.0, 5.0), "from -3 s to 5 s, which is none"),
+        ((5.0, -3.0), "from 5 s to -3 s, which is none"),
+        ((5.0, 3.0), "from 5 s to 3 s, which is none"),
+        ((None, -9.0), "from 0 s to -9 s, which is none"),
+        ((math.nan, None), "from nan s"),
+        ((math.inf, math.inf), "from inf s"),
+        ((1.0, math.nan), "to nan s"),
+    ],
+)
+@pytest.mark.parametrize("as_file", [False, True])
+def test_what_is_no_stretch_is_refused(
+    tmp_path: Path, stretch: tuple[float | None, float | None], told: str, as_file: bool
+) -> None:
+    """Of samples, -3 s would be 3 s before their end, and of a file its decoder would be said to have failed."""
+    source = tmp_path / "long.wav" if as_file else (LONG, 2000)
+    with pytest.raises(AudioError, match=told) as refused:
+        decoded_chunks(source, 2000, 10.0, stretch=Stretch(*stretch))
+    assert refused.value.code == "refused"
+
+
 @pytest.mark.processes
 def test_one_channel_of_a_file_is_decoded_alone(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "two.wav", np.stack([LONG, -LONG // 2], axis=1), 2000)

@@ -67,6 +67,20 @@ def test_a_folder_named_by_a_column_gives_it_to_the_rows(
         assert pa.Table.from_batches(parquet.batches(uri, 5, [name])).to_pydict() == more
 
 
+def test_every_folder_named_by_a_column_gives_it_up_to_one_that_is_not(tmp_path: Path) -> None:
+    """As DuckDB reads them from where the first of them lies."""
+    uri = str(tmp_path / "not=this" / "data" / "year=2024" / "month=05" / "n=7" / "part.parquet")
+    parquet.write(uri, TABLE.replace_schema_metadata({parquet.PARTITION_TYPE: "int16"}), row_group_size=2)
+    more = {"year": ["2024"] * 5, "month": ["05"] * 5, "n": [7] * 5}
+    assert parquet.read(uri).to_pydict() == TABLE.to_pydict() | more
+    assert parquet.schema(uri).names == [*TABLE.schema.names, *more]
+    assert parquet.read(uri, ["month", "a"]).to_pydict() == {"month": more["month"], "a": TABLE["a"].to_pylist()}
+    assert pa.Table.from_batches(parquet.batches(uri, 2, ["b", "year"])).schema.names == ["b", "year"]
+    twice = str(tmp_path / "x=outer" / "b=no" / "x=inner" / "part.parquet")
+    parquet.write(twice, TABLE)
+    assert parquet.read(twice).to_pydict() == TABLE.to_pydict() | {"x": ["inner"] * 5}
+
+
 def test_a_column_that_a_folder_gives_has_the_type_that_the_file_tells(tmp_path: Path) -> None:
     for kind, value in (("int16", 7), ("no type", "7")):
         uri = str(tmp_path / "n=7" / f"{value!r}.parquet")

@@ -60,12 +60,18 @@ def test_runs_are_shown_accepted_pinned_and_rejected(monkeypatch: pytest.MonkeyP
     drawn = mats("history", "show", "bells/accuracy", "--out", str(tmp_path / "trend.svg"))
     assert "2026-11-02T03:00:00Z  b  0.9000  0.8800 – 0.9200     400  pinned" in drawn
     assert (tmp_path / "trend.svg").read_text().startswith("<svg")
+    mine = ["history", "show", "bells/accuracy", "--out", str(tmp_path / "mine.svg")]
+    (tmp_path / "mine.svg").write_text("<svg></svg>")
+    assert "is no picture that MATS has written; choose another" in mats(*mine, code=2).replace("\n", " ")
+    assert (tmp_path / "mine.svg").read_text() == "<svg></svg>"
+    for more in ("--overwrite",), ():  # then it is one of ours
+        mats(*mine, *more)
     assert mats("history", "reject", "b") == "rejected: b\n"
     assert (history.accepted(), history.pinned()) == (["a"], "a")
     assert mats("history", "show", "accuracy") == mats("history", "show", "bells/accuracy")
     assert "of 2 data sets; choose bells/accuracy, gongs/accuracy" in _in_two(history, tmp_path)
     mats("history", "show", "bells/f1", code=2)
-    assert "no page can be written to" in mats("history", "show", "bells/accuracy", "--out", str(tmp_path), code=2)
+    assert "no picture can be written to" in mats("history", "show", "bells/accuracy", "--out", str(tmp_path), code=2)
     mats("history", "accept", "c", code=2)
 
 

@@ -16,7 +16,7 @@ from pipelines.archive.run import RunResult
 from pipelines.evaluate import answers as evaluate_answers
 from pipelines.evaluate.compare import compare_answers
 from pipelines.evaluate.datasets import load_evaluation_set
-from pipelines.evaluate.history import History
+from pipelines.evaluate.history import ANSWERED, History
 from pipelines.evaluate.run import run_evaluate
 from pipelines.output.lease import Lease
 from pipelines.settings.evaluate import EvaluateSettings
@@ -65,7 +65,13 @@ def test_two_nights_the_gate_and_what_changed(model: Any, data: str, tmp_path: P
     assert distances == sorted(distances, reverse=True)
     assert len(distances) == found.changed > 0
     assert all(distance > 0 for distance in distances)
-    assert (tmp_path / "compare.html").read_text().count("data:audio/mpeg;base64,") == 3
+    page = (tmp_path / "compare.html").read_text()
+    assert page.count("data:audio/mpeg;base64,") == 3 and "95 % interval of it" in page
+    told = {each.name: (each.difference, each.low, each.high, each.items) for each in found.metrics}
+    by_gate = {f"{each.benchmark}/{each.metric}": each for each in bad.verdict.changes if each.metric != ANSWERED}
+    assert len(by_gate) == len(told) > 4
+    for name, each in by_gate.items():  # whose items are in the history, and here in the predictions
+        assert told[name] == pytest.approx((each.difference, each.low, each.high, each.items)), name
 
 
 ESC50 = ("dog", "rain", "dog", "wind")

@@ -12,7 +12,9 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
+from jobs.cli import app
 from mats_core import storage
 from mats_core.errors import SettingsError
 from pipelines.compact import run_compact
@@ -94,6 +96,36 @@ def test_counts_errors_and_sample(tmp_path: Path) -> None:
     assert [each["n"].rpartition("/")[2] for each in everything(text)] == sorted(
         {Path(each["uri"]).name for each in result.files} - {Path(each["uri"]).name for each in few[0].files}
     ), "the search has the others"
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"status": "interrupted", "rows": 5}, "2 of 5 answers done; the run is interrupted"),
+        ({"status": "running", "rows": 5}, "2 of 5 answers done; the run is still running, or was ended from outside"),
+        ({"status": "incomplete", "rows": 2000}, "2 of 2,000 answers done; the run is incomplete"),
+        ({"status": "interrupted", "rows": 5, "pruned": [[3, 4]]}, "2 of 3 answers done; the run is interrupted"),
+        ({"status": "failed"}, "2 done so far; the run is failed"),
+        ({"status": "complete", "rows": 5}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_run_that_has_not_come_to_its_end_is_told_from_one_that_has(
+    tmp_path: Path, told: dict[str, Any], said: str
+) -> None:
+    rows = [error(i, str(tmp_path / f"{i}.wav"), "not_audio", "is text") for i in range(2)]
+    output = write_run(tmp_path / "out", rows, {"job": "caption", "settings": {"input": "in"}, **told})
+    for asked in (output, f"{output}/answers"):
+        done = CliRunner().invoke(app, ["report", asked, "--out", str(tmp_path / "page.html")])
+        assert done.exit_code == 0, done.output
+        page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+        if said:
+            told_how = f"not all answers are here: {said}. To go on: `mats caption in {output}`"
+            told_how += ", with the settings as before"
+            assert done.stderr.strip() == f"mats: {told_how}"
+            assert f"N{told_how[1:]}." in page.text
+        else:
+            assert not done.stderr and "Not all answers" not in page.text
 
 
 def everything(text: str) -> list[dict[str, Any]]:

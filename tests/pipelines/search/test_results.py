@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
-from pipelines.search.results import write_table
-from pipelines.search.run import SearchResult
+from pipelines.search.results import check_table, write_table
+from pipelines.search.run import SearchResult, run_search
 
 HITS = [
     {
@@ -52,4 +52,30 @@ def test_files_are_read_back_by_their_own_readers(tmp_path: Path) -> None:
 
 def test_an_ending_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"\.parquet"):
-        write_table(str(tmp_path / "hits.doc"), SearchResult(HITS, 10).to_arrow())
+        check_table(str(tmp_path / "hits.doc"), overwrite=True)
+
+
+LISTS = {
+    "csv": b"uri,start_s,end_s\na.wav,0,1\n",
+    "jsonl": b'{"uri": "a.wav", "start_s": 0.0, "end_s": 1.0}\n',
+    "parquet": b"mine",
+}
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_only_what_was_found_before_is_replaced(tmp_path: Path, ending: str) -> None:
+    """Nor a list of files in the same columns' beginning, from which such a search may have been asked."""
+    out = tmp_path / f"hits.{ending}"
+    check_table(str(out), overwrite=False)
+    for hits in (HITS, []):
+        write_table(str(out), SearchResult(hits, 10).to_arrow())
+        check_table(str(out), overwrite=False)
+    out.write_bytes(LISTS[ending])
+    settings = {"run": str(tmp_path), "query": "rain", "out": str(out)}
+    with pytest.raises(SettingsError, match=rf"out: .*hits\.{ending} is there, and is no table .*; .* --overwrite"):
+        run_search(**settings)
+    assert out.read_bytes() == LISTS[ending]
+    check_table(str(out), overwrite=True)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SettingsError, match=r"out: no table can be written to .*: this is a folder"):
+        check_table(str(tmp_path / "folder.csv"), overwrite=True)

@@ -10,7 +10,7 @@ import pytest
 
 from mats_core.errors import SettingsError
 from pipelines.settings.text import EmbedTextSettings
-from pipelines.text.embed_text import run_embed_text
+from pipelines.text.embed_text import _told, run_embed_text
 
 
 @pytest.fixture
@@ -61,3 +61,12 @@ def test_a_device_that_is_not_there_is_told_first(corpus: Path, tmp_path: Path, 
     with pytest.raises(SettingsError, match="no CUDA device"):
         run_embed_text(settings(corpus, tmp_path / "out", tiny_model_dir, device="cuda"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_local_encoder_is_told_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training that takes it from the embeddings may be started elsewhere."""
+    for name in ("clap", "builtin"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _told("clap") == str(tmp_path / "clap")
+    assert [_told(each) for each in ("builtin", "hf:laion/clap")] == ["builtin", "hf:laion/clap"]

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mats_core.encoders.facts import read_encoder_facts
 from mats_core.errors import SettingsError
+from mats_core.model.directory import encoder_uri
 from pipelines.data import parquet
 from pipelines.settings.train import TrainSettings, as_begun, identity
 from pipelines.text.caption_buckets import Caption, caption_table, embedding_table
-from pipelines.train.check import check_settings, doubts
+from pipelines.train.check import check_settings, doubts, with_encoder
+from pipelines.train.run import run_train
 
 
 def settings(steps: int, **given: Any) -> TrainSettings:
@@ -71,3 +74,38 @@ def test_a_table_whose_rows_are_all_alike_is_refused_before_anything_is_loaded(t
     given = {"output": str(tmp_path / "out"), "llm": "builtin", "encoder": "builtin", "embeddings": str(tmp_path)}
     with pytest.raises(SettingsError, match=r"^embeddings: the vectors of .* are all alike: 40 .* cosine of 1\.0000"):
         check_settings(TrainSettings(data=data, **given))
+
+
+def embedded_by(folder: Path, encoder: str | None, fingerprint: str) -> dict[str, Any]:
+    """Settings of a training that names no encoder, on an empty table of embeddings that does."""
+    (folder / "corpus.jsonl").write_text('{"caption": "a", "output": "b"}\n')
+    table = embedding_table(caption_table({"0" * 32: Caption("a", {"a"}, 1)}), np.eye(1, 4, dtype=np.float16))
+    parquet.write(str(folder / "embeddings" / "part-00000.parquet"), table)
+    facts = {"encoder": encoder, "encoder_fingerprint": fingerprint, "dim": 4, "rows": 1, "status": "complete"}
+    (folder / "_embeddings.json").write_text(json.dumps(facts))
+    data = [{"name": "a", "corpus": str(folder / "corpus.jsonl")}]
+    return {"output": str(folder / "out"), "llm": "builtin", "embeddings": str(folder), "data": data}
+
+
+def test_the_encoder_that_is_not_named_is_that_of_the_embeddings(tmp_path: Path) -> None:
+    fingerprint = read_encoder_facts(encoder_uri("builtin")).fingerprint
+    given = embedded_by(tmp_path, "builtin", fingerprint)
+    found = with_encoder(TrainSettings(**given))
+    assert found.encoder == "builtin" and "encoder" not in found.model_fields_set
+    assert check_settings(found).encoder.fingerprint == fingerprint  # type: ignore[union-attr]
+    assert identity(found) == identity(TrainSettings(**given, encoder="builtin")), "either way it is one run"
+    assert with_encoder(TrainSettings(**given, encoder="other")).encoder == "other"
+
+
+@pytest.mark.parametrize(
+    ("encoder", "told"),
+    [
+        (None, "^encoder: none is named, and .* does not tell by which it was made; name the CLAP .*encoder: "),
+        ("/no/clap", r"^encoder: none is named, and /no/clap, by which .* cannot be read \(.*; name the CLAP"),
+        ("builtin", "^encoder: none is named, and builtin, by which .* was made, is another one by now; name the CLAP"),
+    ],
+)
+def test_an_encoder_that_cannot_be_found_any_more_must_be_named(tmp_path: Path, encoder: str | None, told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        run_train(**embedded_by(tmp_path, encoder, "e" * 64))
+    assert not (tmp_path / "out").exists()

@@ -363,7 +363,6 @@ def test_wrong_data_is_found_before_anything_is_loaded(world: Path, tmp_path: Pa
         ({"data": [{"name": "a", "corpus": "x"}] * 2}, "a is there twice"),
         ({"data": [{"name": "a", "corpus": "x", "ratio": 0}]}, "ratio above 0"),
         ({"model": "m", "llm": "l"}, "llm and model are both given, or neither; name llm .* or model"),
-        ({"encoder": None}, "no encoder is named; name the CLAP"),
         ({"adapter": None}, "no adapter to train; say training.train: mapper"),
         ({"workers": [2, 1]}, r"workers: .*give at least 1, or \[fewest, most\]"),
         ({"wordings": "odd"}, "wordings: .*is no set of wordings; choose"),

@@ -48,7 +48,7 @@ class Recorded:
         if self.dies_after is not None and kind in ("step", "point") and facts["step"] == self.dies_after:
             raise SystemExit
 
-    def stop_asked(self) -> bool:
+    def stop_asked(self, now: bool = False) -> bool:
         done = [record["step"] for record in self.records if record["kind"] in ("step", "point")]
         return self.stops_after is not None and max(done, default=0) >= self.stops_after
 
@@ -232,6 +232,33 @@ def test_asked_to_stop_it_keeps_the_step_it_is_in(world: Path, tmp_path: Path) -
     run = train(settings(world, tmp_path / "out"), reports)
     assert reports.of("interrupted") == [{"kind": "interrupted", "step": 1}]
     assert list(list_checkpoints(run.folder)) == [1]
+
+
+@pytest.mark.parametrize(("during", "settle"), [("_validate", 4), ("_checkpoint", 2)])
+def test_a_wish_to_stop_during_a_validation_or_a_checkpoint_costs_no_other_step(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, during: str, settle: int
+) -> None:
+    """However short it was: the driver is asked behind it, also where it was asked a moment before."""
+    from pipelines.train.run import _Inbox
+    from pipelines.train.worker import Reporter
+
+    inbox = _Inbox()
+    monkeypatch.setattr("ray.get", lambda found: found)
+    remote = {name: SimpleNamespace(remote=getattr(inbox, name)) for name in ("post", "stop_asked")}
+    monkeypatch.setattr("pipelines.train.worker._ASK_S", 1000.0)
+    reporter = Reporter(SimpleNamespace(**remote), True)
+    chosen = settings(world, tmp_path / "out", validate_every=4, checkpoint_every=2)
+    run = worker(chosen, reporter)  # type: ignore[arg-type]
+    work = getattr(run, during)
+
+    def stopped_within() -> None:
+        inbox.stop()
+        work()
+
+    monkeypatch.setattr(run, during, stopped_within)
+    run.run()
+    assert [record["step"] for record in inbox.take() if record["kind"] == "interrupted"] == [settle]
+    assert max(list_checkpoints(run.folder)) == settle
 
 
 def test_a_wish_to_stop_during_a_step_ends_the_run_after_that_step(
