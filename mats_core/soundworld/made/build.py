@@ -43,7 +43,7 @@ from mats_core.soundworld.made.pretrain import (
     train_bpe,
 )  # fmt: skip
 from mats_core.soundworld.made.spectrograms import cached_mels
-from mats_core.soundworld.made.text_training import minute_corpus
+from mats_core.soundworld.made.text_training import minute_corpus, text_corpus
 from mats_core.soundworld.made.trust import hear, judged_answers, trust_numbers
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render_scene
@@ -91,12 +91,16 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
 
     with times("text embeddings"):
         encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-        corpus = saved_text_corpus(work, encoder) + minute_corpus(partial(embed_captions, encoder.embed_text))
-    # First what questions ask, which captions would drown; then captions, with a mapper that again starts from nothing.
+        embed = partial(embed_captions, encoder.embed_text)
+        minutes = minute_corpus(embed)
+    # First what questions ask, which captions would drown, and of one sentence, which is read sooner; then captions, of
+    # what several say, with a mapper that again starts from nothing.
     with times("llm, reading vectors"):
         if not (work / "llm-read" / "model.safetensors").exists():
+            corpus = text_corpus(embed, several=False) + minutes
             pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm-read", log=log)
     with times("llm, captions"):
+        corpus = saved_text_corpus(work, encoder) + minutes
         add_layer(work / "llm-read", work / "llm-deeper", words)
         pretrain_reading(
             corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=1.0, lists=0.3,

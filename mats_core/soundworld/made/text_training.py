@@ -67,14 +67,16 @@ def asked_for(record: dict[str, str]) -> str:
     return question_kind(record["instruction"]) if record["task"] == "QA" else record["task"]
 
 
-def text_corpus(embed: EmbedCaptions, records: int = RECORDS, rounds: int = ROUNDS) -> Corpus:
-    """The text corpus: records of clips, each with what one to four people say of it.
+def text_corpus(
+    embed: EmbedCaptions, records: int = RECORDS, rounds: int = ROUNDS, several: bool = True
+) -> Corpus:  # fmt: skip
+    """The text corpus: records of clips, each with what one to four people say of it, or one alone.
 
     embed: ``embed_captions`` of the text half of a CLAP.
     records: recipes of the ``text`` split; each is written up ``rounds`` times in other words.
     """
     every = [(index, turn) for turn in range(rounds) for index in range(records)]
-    told = [several_captions(*each) for each in every]
+    told = [several_captions(*each) if several else [text_record(*each)["caption"]] for each in every]
     rows = [{**text_record(*each), "caption": "\n".join(captions)} for each, captions in zip(every, told, strict=True)]
     return corpus_of(rows, embed(told))
 
