@@ -75,7 +75,8 @@ def scan(settings: ScanSettings) -> int:
         f"{added.seconds / 3600:.2f} h, {added.bytes / 1e6:.1f} MB\n"
         f"formats: {_counts(added.formats)}\nerrors: {_counts(added.errors)}\n{skipped}"
         f"time: {result.wall_s:.1f} s, {rate:.0f} files/s\n"
-        f"manifest: {public_uri(result.manifest)} ({counted(result.total_rows, 'row')})"
+        f"manifest: {public_uri(result.manifest)} ({counted(result.total_rows, 'row')})\n"
+        f"next: mats caption {shlex.quote(public_uri(result.manifest))} ANSWERS"
     )
     return 0
 

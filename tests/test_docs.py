@@ -49,6 +49,15 @@ def test_the_readme_leads_to_every_page_and_stays_short() -> None:
     assert len(text.splitlines()) <= 200
 
 
+def test_torch_for_cpus_is_told_with_what_the_other_costs() -> None:
+    """From where the image takes it."""
+    index = re.search(r"^ARG TORCH_INDEX=(\S+)$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert index is not None
+    pages = [page.read_text() for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))]
+    (told,) = [page for page in pages if f"torch --index-url {index[1]}" in page]
+    assert "0.2 GB" in told and "2.7 GB" in told
+
+
 def build() -> ModuleType:
     """docs/build.py, which is in no package."""
     spec = importlib.util.spec_from_file_location("docs_build", ROOT / "docs" / "build.py")

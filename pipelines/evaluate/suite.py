@@ -204,15 +204,20 @@ class Tables:
         return "\n\n".join(told) + "\n"
 
     def latex(self) -> str:
-        """For a paper; needs `booktabs`, and what `bib` gives."""
+        """For a paper; needs `booktabs`, `graphicx`, `url` and what `bib` gives. No table is wider than the text."""
         columns = [*self.ours, *self.suite.models]
         cites = self._cites()
-        told = [f"% ours: {self.origin}", *(f"% {cite.key}: {_tex(cite.text)} {cite.url}" for cite in cites)]
+        told = [
+            f"% To \\input, not to compile. Packages: booktabs, graphicx, url. \\bibliography: {self.suite.name}.bib"
+        ]
+        told += [f"% ours: {self.origin}", *(f"% {cite.key}: {_tex(cite.text)} {cite.url}" for cite in cites)]
         for part in self.suite.tables:
             heads = ["Data set", "Metric", *map(_tex, self.ours)]
             heads += [rf"{_tex(model)}~\cite{{{self.suite.cited(model).key}}}" for model in self.suite.models]
             told += [
                 r"\begin{table}", r"\centering", rf"\caption{{{_tex(part.title)}}}",
+                r"\footnotesize\setlength{\tabcolsep}{4pt}",
+                r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
                 rf"\begin{{tabular}}{{ll{'r' * len(columns)}}}", r"\toprule",
                 " & ".join(heads) + r" \\", r"\midrule",
             ]  # fmt: skip
@@ -224,7 +229,7 @@ class Tables:
                 figures += [_tex(_plain(each)) for each in known]
                 cells = [_tex(load_evaluation_set(row.benchmark).title), _tex(SHOWN.get(metric, metric)), *figures]
                 told.append(" & ".join(cells) + r" \\")
-            told += [r"\bottomrule", r"\end{tabular}"]
+            told += [r"\bottomrule", r"\end{tabular}}"]
             told += [rf"\par{{\footnotesize {_tex(line)}}}" for line in (*self._counts(part), *self._notes(part))]
             told += [r"\end{table}", ""]
         return "\n".join(told)

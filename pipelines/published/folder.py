@@ -117,6 +117,7 @@ def list_folder(definition: PublishedSet, root: Uri) -> tuple[str, dict[str, str
         listed = list(storage.list_files(uri))
     except StorageError as error:
         remedy = f"get its files ({definition.source}), and name the folder that its folder is in with --data"
+        remedy += f", or its own with --data {definition.name}=FOLDER"
         shown = storage.public_uri(uri)
         problem = f"its folder {shown} cannot be listed ({error.code})"
         if error.code == "not_found":

@@ -46,6 +46,12 @@ LIMITS_GROUP: dict[str, tuple[str, ...]] = {
 MODEL_GROUP: dict[str, tuple[str, ...]] = {"Model": ("model", "allow_parts", "trust_remote_code")}
 
 
+def _task(given: str) -> str:
+    if (name := task_name(given)) not in TASKS:
+        raise ValueError(f'"{given}" is not a task; choose {", ".join(TASKS)}')
+    return name
+
+
 class LimitSettings(Settings):
     """Which files may be read, and what one may cost; the defaults are those of mats_core.audio.decode.DecodeLimits."""
 
@@ -122,8 +128,8 @@ class RunSettings(LimitSettings):
     )
     prune: bool = Field(
         False,
-        description="Leave the rows of files that are gone from INPUT out of reports, comparisons, compactions "
-        "and tables in Python, until these come back.",
+        description="Leave the rows of files that are gone from INPUT out of exports, reports, comparisons, "
+        "compactions and tables in Python, until these come back.",
     )
     max_error_rate: float = Field(1.0, ge=0, le=1, description="Exit with code 3 when a larger share of rows failed.")
     silence_dbfs: float = Field(
@@ -185,7 +191,7 @@ class CaptionSettings(RunSettings):
     }  # fmt: skip
     llm_dtype: ChosenLlmDtype = "auto"
     mapper_dtype: MapperDtype = "float32"
-    task: Annotated[str, AfterValidator(task_name)] = Field(
+    task: Annotated[str, AfterValidator(_task)] = Field(
         "caption", description=f"One of {', '.join(TASKS)}; a list may set it a row."
     )
     question: str | None = Field(None, description="The question of task QA; a list may set it a row.")

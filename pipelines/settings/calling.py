@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from types import UnionType
+from typing import Annotated, Any, Concatenate, ParamSpec, Protocol, TypeVar, Union, get_args, get_origin, overload
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -46,7 +48,7 @@ def by_name(
     kind: the settings' class. A wrong value raises SettingsError, as on the command line.
     """
     assert isinstance(kind, type) and issubclass(kind, BaseModel)
-    fields = kind.model_fields
+    fields = {name: kind.model_fields[name] for name in _ordered(kind)}
 
     def register(run: Callable[Concatenate[Kind, Others], Result]) -> Called[Fields, Others, Kind, Result]:
         settings, *others = inspect.signature(run).parameters.values()
@@ -79,4 +81,20 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
     if name in PLACES and kind in (str, str | None):
         kind = Uri if kind is str else Uri | None
     default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=_plain(kind))
+
+
+def _ordered(kind: type[BaseModel]) -> list[str]:
+    """The settings' names as `--help` has them: what must be given, then what GROUPS names, then the others."""
+    must = [name for name, field in kind.model_fields.items() if field.is_required()]
+    named = [name for names in getattr(kind, "GROUPS", {}).values() for name in names]
+    return [name for name in dict.fromkeys((*must, *named, *kind.model_fields)) if name in kind.model_fields]
+
+
+def _plain(kind: Any) -> Any:
+    """A type without what checks its values: list[Annotated[str, …]] | None is list[str] | None."""
+    if get_origin(kind) is Annotated:
+        return _plain(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return functools.reduce(operator.or_, map(_plain, get_args(kind)))
+    return list[_plain(get_args(kind)[0])] if get_origin(kind) is list else kind  # type: ignore[misc]

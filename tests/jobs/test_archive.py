@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.archive import finish, print_estimate
+from jobs.archive import finish, print_estimate, scan
+from mats_core.errors import SettingsError
 from mats_core.model.needs import read_needs
 from pipelines.archive.dry_run import Card, Estimate
 from pipelines.archive.run import RunResult
 from pipelines.archive.scan import ScanCounts
 from pipelines.settings.archive import CaptionSettings, EmbedSettings, ScanSettings
+from pipelines.settings.base import build
 
 SETTINGS = CaptionSettings(input="ftp://user:TOPSECRET@host/in", output="out", max_error_rate=0.2)
 RUN = {"rows_done": 3, "rows_before": 0, "start_s": 1.0, "steady": {}}
@@ -55,6 +57,22 @@ def test_a_finished_run_names_the_next_step(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.endswith("next    mats report out\n")
     assert finish(result("complete"), SETTINGS, "embed-audio", "clips") == 0
     assert capsys.readouterr().out.endswith("next    mats caption out ANSWERS\n")
+
+
+@pytest.mark.processes
+def test_a_scan_names_the_next_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.wav").write_bytes(b"text")
+    out = tmp_path / "a manifest"
+    assert scan(ScanSettings(input=str(tmp_path / "in"), output=str(out))) == 0
+    assert capsys.readouterr().out.endswith(f"next: mats caption '{out}' ANSWERS\n")
+
+
+def test_an_unknown_task_is_told_with_the_other_errors() -> None:
+    with pytest.raises(SettingsError) as caught:
+        build(CaptionSettings, {"input": "in", "output": "out", "task": "sing", "beams": "many"})
+    assert [line.split(":")[0] for line in str(caught.value).splitlines()] == ["task", "beams"]
+    assert '"sing" is not a task; choose caption, ' in str(caught.value)
 
 
 def test_every_setting_stands_below_a_heading() -> None:

@@ -118,7 +118,7 @@ def test_cron_needs_nothing_that_cron_does_not_have(tmp_path: Path) -> None:
     tools.mkdir()
     (tools / "mats").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/ran; sleep 2\n')
     (tools / "mats").chmod(0o755)
-    given = {**values, "PATH": f"{tools}:/usr/bin:/bin", "MATS_FOLDER": str(tmp_path)}
+    given = {**values, "PATH": f"{tools}:/usr/bin:/bin", "MATS_FOLDER": str(tmp_path / "made" / "here")}
     first = subprocess.Popen([values["SHELL"], "-c", command], env=given)
     while not (tmp_path / "ran").exists():
         assert first.poll() is None

@@ -90,6 +90,9 @@ def test_what_is_there_is_run_and_stands_beside_the_paper(
     assert re.search(r"ESC-50 & accuracy & 0\.500\* {\\scriptsize \[0\.\d{3}, 1?0?\.?\d+\]} & 0\.750 & -- \\\\\n", tex)
     assert r"95 \% intervals, by bootstrap over items. Items: ESC-50 4.}" in tex and "& -- & -- & --" in tex
     assert tex.count(r"\begin{table}") == tex.count(r"\end{table}") == 2 and "–" not in tex
+    fitted = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+    assert tex.count(fitted) == tex.count(r"\end{tabular}}") == 2  # eight columns are twice as wide as a page
+    assert all(package in tex.splitlines()[0] for package in ("booktabs", "graphicx", "url"))
 
     bib = (out / "tables" / "own.bib").read_text()
     assert (

@@ -70,6 +70,16 @@ def test_help_lists_the_settings() -> None:
     assert "Grant them." in run_wishes.__doc__ and "- `count`: How many." in run_wishes.__doc__
 
 
+def test_what_must_be_given_and_is_most_used_comes_first() -> None:
+    shown = inspect.signature(pipelines.run_caption)
+    assert list(shown.parameters)[2:7] == ["input", "output", "task", "question", "model"]
+    assert str(shown.parameters["retry_errors"].annotation) == "list[str] | None"
+    told = inspect.getdoc(pipelines.run_caption) or ""
+    assert told.index("- `output`") < told.index("- `model`") < told.index("- `max_file_bytes`")
+    for name in (name for name in pipelines.__all__ if name.startswith("run_")):
+        assert "Annotated" not in str(inspect.signature(getattr(pipelines, name))), name
+
+
 def test_every_job_is_called_so_and_has_its_place_in_pipelines() -> None:
     """Each `run_…` of a command: what takes settings takes their names as well."""
     jobs = [name for name in pipelines.__all__ if name.startswith("run_")]

@@ -87,6 +87,7 @@ def test_the_folder_as_its_publisher_ships_it_may_be_named(tmp_path: Path) -> No
         (item,) = load_items(load_evaluation_set(name), str(tmp_path / own)).items
         assert item.uri.startswith(f"{tmp_path}/{own}/"), name
         assert "folder" in fails(name, str(tmp_path / "ESC-50-master" / "meta"))
+    assert "or its own with --data esc50=FOLDER" in fails("esc50", str(tmp_path))
 
 
 def test_no_audio_at_all(tmp_path: Path) -> None:
