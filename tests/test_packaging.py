@@ -218,8 +218,11 @@ def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     shutil.copytree(
         ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv*", "demo", "build", "*.egg-info", "__pycache__")
     )
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(copy)], check=True)
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path / "dist"), str(copy)], check=True)
     shutil.rmtree(copy)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel)], check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True)
     code = (
         "import mats_core, pipelines.pages.report, jobs.cli; mats_core.load_model('builtin'); print(mats_core.__file__)"
     )
