@@ -194,7 +194,7 @@ def _show(
     score: bool,
     many: bool,
 ) -> None:
-    from mats_core.model.asking import ask_about
+    from mats_core.model.asking import as_heard, ask_about
 
     explain = as_json and loaded.memory is not None
     found = ask_about(loaded, clips, request, segments, explain=explain, score=as_json and score)
@@ -207,7 +207,7 @@ def _show(
             "uri": storage.public_uri(file),
             "task": request.task,
             "question": request.question,
-            "prompt": loaded.prompt(request.task, request.question, request.tag),
+            "prompt": loaded.prompt(request.task, request.question, as_heard(loaded, clips[0], request).tag),
             "model": model,
             "model_fingerprint": loaded.fingerprint,
             "number_types": loaded.number_types,

@@ -23,7 +23,7 @@ DIM = 32
 def embedding(caption: str) -> np.ndarray:
     """float32 [DIM], unit: a direction a kind, the first kind the stronger."""
     draws = {kind: np.random.default_rng(i).standard_normal(DIM) for i, kind in enumerate(KINDS)}
-    first, second = (word for word in caption.split() if word in KINDS)
+    first, second, *_ = (word for word in caption.split() if word in KINDS)
     vector = draws[first] + 0.6 * draws[second]
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 

@@ -95,6 +95,15 @@ def window_starts(length_s: float, sample_rate: int, window_seconds: float) -> l
     return [(each.start / sample_rate, (each.stop - each.start) / sample_rate) for each in cut]
 
 
+def is_long(weights: Iterable[float]) -> bool:
+    """Whether windows of these weights (seconds; 0 where silent) are a long sound: more than one and a half of them.
+
+    What is pooled of it is a mean, and like no single window's embedding.
+    """
+    seconds = [float(weight) for weight in weights]
+    return sum(seconds) > 1.5 * max(seconds, default=0.0)
+
+
 def pool_windows(
     embeddings: npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]], weights: Iterable[float]
 ) -> npt.NDArray[np.float32]:

@@ -18,6 +18,7 @@ from mats_core.batches import in_batches, raised
 from mats_core.confidence.scores import BEAMS, Asked, Beam, Scores, best_beams, score_answers
 from mats_core.model.hearing.clips import Clip, HearingModel, Sound, embed_sound
 from mats_core.model.hearing.grouping import regrouped
+from mats_core.model.prompts import joined_tags
 
 if TYPE_CHECKING:
     from mats_core.audio.levels import Levels
@@ -244,7 +245,10 @@ def ask_clips(
         whole = [(clip.pooled, clip.silent)]
         parts = list(zip(clip.embeddings, clip.weights == 0, strict=True)) if segments else []
         quiet = [silent and silence is not None for _, silent in (*whole, *parts)]
-        asked += [(vector, request) for (vector, _), said in zip((*whole, *parts), quiet, strict=True) if not said]
+        each = (as_heard(model, clip, request), *[request] * len(parts))
+        asked += [
+            (vector, own) for (vector, _), own, said in zip((*whole, *parts), each, quiet, strict=True) if not said
+        ]
         places.append([Reply(silence or "", 0) if said else None for said in quiet])
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:
@@ -276,6 +280,13 @@ def ask_clips(
         facts = (said, own[0].neighbors, tokens, clip.complete, clip.lost_s, clip.silent, clip.levels)
         found.append(Answer(start, seconds, own[0].text, seconds, clip.pooled, *facts, **vars(scores)))
     return found
+
+
+def as_heard(model: AskedModel, clip: Clip, request: Request) -> Request:
+    """The request as it is made of this clip: with the model's tag of long sounds, where it has one and they are."""
+    if not model.config.long_tag or request.tag is not None or not clip.long:
+        return request
+    return replace(request, tag=joined_tags(model.config.long_tag, model.config.tasks[request.task].tag))
 
 
 def _taken(reply: Reply, at: int) -> Reply:

@@ -86,6 +86,7 @@ class ModelConfig(_Settings):
     tasks: dict[str, TaskPrompt] = Field(
         default_factory=lambda: {task: TaskPrompt(instruction=text) for task, text in INSTRUCTIONS.items()}
     )
+    long_tag: str = Field("", description="what the prompt of a long sound, heard as a mean of windows, begins with")
     wordings: str = Field("varied", description="label of the prompt wordings it was trained with")
     max_target_tokens: int = Field(150, ge=1)
     noise_variance: float = Field(0.015, ge=0, description="of the noise it was trained with")

@@ -145,7 +145,8 @@ def encoder_uri(uri: str, setting: str = "encoder", allow_parts: Sequence[str] =
 
 def model_fingerprint(folder: Path, config: ModelConfig) -> str:
     """Which model this is: its weights, its parts and the settings that change answers."""
-    settings = config.model_dump(exclude={*PARTS, "wordings", "noise_variance"})
+    none = () if config.long_tag else ("long_tag",)  # a model that has none is the one that it was without the setting
+    settings = config.model_dump(exclude={*PARTS, "wordings", "noise_variance", *none})
     found = [("settings", hash_settings(settings)), ("mapper", fingerprint_file(folder / "mapper.safetensors"))]
     if config.adapter is not None:
         found.append(("adapter", fingerprint_file(folder / "adapter" / "adapter_model.safetensors")))

@@ -107,6 +107,7 @@ class MatsModel(Answering):
         adapter: AdapterConfig | None = LORA,
         prompt_template: str | None = None,
         tasks: dict[str, TaskPrompt] | None = None,
+        long_tag: str | None = None,
         wordings: str | None = None,
         max_target_tokens: int | None = None,
         noise_variance: float | None = None,
@@ -131,9 +132,9 @@ class MatsModel(Answering):
         hidden = int(language_model.get_input_embeddings().embedding_dim)
         santa = santa or (None if noise_variance is None else SantaSettings(noise_variance=noise_variance))
         chosen = {
-            "mapper": mapper, "prompt_template": prompt_template, "tasks": tasks, "wordings": wordings,
-            "max_target_tokens": max_target_tokens, "noise_variance": noise_variance, "pad_row": pad_row,
-            "answer_style": answer_style, "santa": santa, "decoding": decoding,
+            "mapper": mapper, "prompt_template": prompt_template, "tasks": tasks, "long_tag": long_tag,
+            "wordings": wordings, "max_target_tokens": max_target_tokens, "noise_variance": noise_variance,
+            "pad_row": pad_row, "answer_style": answer_style, "santa": santa, "decoding": decoding,
         }  # fmt: skip
         given = {"adapter": adapter, **{name: value for name, value in chosen.items() if value is not None}}
         parts = {"encoder": encoder_part, "llm": llm_part, "memory": memory_part}

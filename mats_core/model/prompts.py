@@ -127,6 +127,11 @@ def format_prompt(instruction: str, tag: str = "", template: str = PROMPT_TEMPLA
     return template.replace("{request}", request)
 
 
+def joined_tags(*tags: str) -> str:
+    """Several tags as one, without those that are empty."""
+    return " ".join(filter(None, tags))
+
+
 def training_prompt(
     task: str, question: str, tag: str, draw: int, wordings: str = "varied", template: str = PROMPT_TEMPLATE
 ) -> str:

@@ -24,8 +24,6 @@ in every caption."""
 RECORDS = 48_000
 ROUNDS = 2
 MINUTES = RECORDS // 3
-MISSED = ((-9.0, 0.5), (-6.0, 0.35), (-3.0, 0.2))
-"""How often who listens does not hear a clip's quietest sound, by its level in dB, of 0 for the loudest."""
 
 
 def text_record(
@@ -49,27 +47,6 @@ def text_content_and_record(
     return content, corpus_record(content, rng, task, QUESTION_SHARES)
 
 
-def several_captions(index: int, round_: int = 0) -> list[str]:
-    """What one to four people write of the clip of record `index`: its own caption first, then others in other words.
-
-    They may not have heard its quietest sound: of 3, 6 and 9 dB below the loudest, one in five, in three, in two did
-    not. A sound's embedding is like the mean of what is said of it, and unlike any one sentence; and a sound that is
-    not told by all is there by half, as a quiet one is.
-    """
-    rng = np.random.default_rng([47, index, round_])
-    others = int(rng.integers(4))
-    content, record = text_content_and_record(index, round_)
-    levels = [event.level_db for event in clip_recipe("text", index).events]
-    quietest, missed = int(np.argmin(levels)), 0.0
-    if len(levels) > 1:
-        missed = next((chance for below, chance in MISSED if levels[quietest] <= below), 0.0)
-    told = [record["caption"]]
-    for _ in range(others):
-        heard = content.without(quietest) if missed and rng.random() < missed else content
-        told.append(caption(heard, rng))
-    return told
-
-
 def minute_record(index: int) -> dict[str, Any]:
     """Record `index` of long sounds: its caption is a list, what the sound's windows would be captioned as one by one.
 
@@ -91,15 +68,8 @@ def minute_record(index: int) -> dict[str, Any]:
 def write_corpus(path: Path, records: int = RECORDS, rounds: int = ROUNDS, minutes: int | None = None) -> None:
     """All records as JSONL, for `mats embed-text` and `mats train`; whole, or not there at all. Raises StorageError.
 
-    minutes: records of long sounds; a third as many as `records` by default. A record of one caption has the source
-    ``soundworld``, of several ``soundworld-several``, of a long sound ``soundworld-minutes``.
+    minutes: records of long sounds, of the source ``soundworld-minutes``; a third as many as `records` by default.
     """
-    clips = (_told(index, turn) for turn in range(rounds) for index in range(records))
+    clips = (text_record(index, turn) for turn in range(rounds) for index in range(records))
     rows = itertools.chain(clips, map(minute_record, range(records // 3 if minutes is None else minutes)))
     storage.write_bytes(str(path), "".join(json.dumps(row) + "\n" for row in rows).encode())
-
-
-def _told(index: int, round_: int) -> dict[str, Any]:
-    record, captions = text_record(index, round_), several_captions(index, round_)
-    several = {"caption": captions, "source": "soundworld-several"} if len(captions) > 1 else {}
-    return {**record, **several}

@@ -97,14 +97,6 @@ class Content:
         """The same sounds with the order of the first two turned round."""
         return Content(self.layout, (self.sounds[1], self.sounds[0], *self.sounds[2:]))
 
-    def without(self, at: int) -> Content:
-        """What who does not hear sound ``at`` of two or three would tell."""
-        left = self.sounds[:at] + self.sounds[at + 1 :]
-        layout = "single" if len(left) == 1 else self.layout
-        if layout == "background":  # two are left: those over what sounded throughout, or one of them and that
-            layout = "sequence" if at == len(left) else "together"
-        return Content(layout, left)
-
     @property
     def kinds(self) -> list[str]:
         """The kinds of sound, in the order of the sounds."""

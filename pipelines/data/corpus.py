@@ -72,7 +72,7 @@ def normalize_caption(text: str) -> str:
 
 
 def join_captions(texts: Sequence[str]) -> str:
-    """Several captions of one sound as one text: a line each, normalised, without those that say nothing."""
+    """The captions of a long sound's windows as one text: a line each, normalised, without those that say nothing."""
     return "\n".join(filter(None, map(normalize_caption, texts)))
 
 
@@ -83,12 +83,8 @@ def split_captions(caption: str) -> str | list[str]:
 
 
 def caption_id(text: str) -> str:
-    """32 hexadecimal digits that name a caption, the same for all its spellings (`normalize_caption`)."""
-    return _hash(normalize_caption(text))
-
-
-def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    """32 hexadecimal digits that name a caption (or several, joined), the same for all spellings of it."""
+    return hashlib.blake2b(join_captions(text.split("\n")).encode(), digest_size=16).hexdigest()
 
 
 def corpus_files(corpora: str | Sequence[str], setting: str = "corpus") -> list[storage.FileInfo]:
@@ -145,7 +141,7 @@ def read_corpus(
 ) -> Iterator[dict[str, str]]:
     """Usable records of one file, as they come: caption_id, caption (normalised) and the other fields but id.
 
-    A caption that is a list is several of one sound: of its windows, or by several people; it comes as `join_captions`.
+    A caption that is a list stands for a long sound, one caption for each of its windows; it comes as `join_captions`.
     columns: our field → theirs ("" leaves one out). complete: a record must have an output and, for QA, its question;
     otherwise only what is there must be right. task: of records that name none ("caption" where that is None too).
     source: the record's, else the file's name without its ending. Ids are compared as text (1 is "1"), within the file
@@ -210,7 +206,7 @@ def corpus_record(
         return "missing_instruction", kind
     given_texts = {name: text.strip() for name, text in texts.items()}
     of_record = {"caption": caption, "task": kind, "source": given_texts["source"] or source}
-    return {"caption_id": _hash(caption), **given_texts, **of_record}
+    return {"caption_id": caption_id(caption), **given_texts, **of_record}
 
 
 def check_error_rate(reports: Sequence[FileReport], most: float, setting: str = "max_error_rate") -> None:

@@ -80,6 +80,9 @@ class TrainSettings(_Settings):
     mapper: MapperConfig | None = Field(None, description="Sizes of the mapper (default: the reference's).")
     adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="LoRA; null: none at all.")
     tasks: dict[str, TaskPrompt] | None = Field(None, description="Instruction and tag of each task at inference.")
+    long_tag: str = Field(
+        "", description="In the prompt of records of several captions, and of long sounds at inference (default: none)."
+    )
     wordings: str = Field("varied", description=f"Prompt wordings drawn in training: {', '.join(WORDINGS)}.")
     answer_style: Literal["gentle", "reference"] = "gentle"
     max_target_tokens: int = Field(150, ge=1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mats_core.model.model import MatsModel
-from mats_core.model.prompts import training_prompt
+from mats_core.model.prompts import joined_tags, training_prompt
 from mats_core.model.tokens import PromptTokens
 from mats_core.training import schedule
 from mats_core.training.schedule import TrainingSettings, plan_step
@@ -46,10 +46,11 @@ class Sample:
 
 def wording(model: MatsModel) -> Word:
     """How a record becomes a prompt of this model: (record, draw) → prompt."""
-    template, wordings = model.config.prompt_template, model.config.wordings
+    template, wordings, long_tag = model.config.prompt_template, model.config.wordings, model.config.long_tag
 
     def word(record: Record, draw: int) -> str:
-        return training_prompt(record.task, record.instruction, record.tag, draw, wordings, template)
+        tag = joined_tags(long_tag, record.tag) if record.long else record.tag
+        return training_prompt(record.task, record.instruction, tag, draw, wordings, template)
 
     return word
 

@@ -24,19 +24,20 @@ from pipelines.data.embeddings import EmbeddingsFacts, list_parts, read_facts
 from pipelines.settings.train import DataSet, TrainSettings
 
 _TEXTS = ("task", "instruction", "output", "tag")
-RECORD_SCHEMA = pa.schema([("vector", pa.int64()), *((name, pa.string()) for name in _TEXTS)])
-_FORMAT = 2  # of the packed data, and of how records are held out
+RECORD_SCHEMA = pa.schema([("vector", pa.int64()), *((name, pa.string()) for name in _TEXTS), ("long", pa.bool_())])
+_FORMAT = 3  # of the packed data, and of how records are held out
 
 
 @dataclass
 class Record:
-    """One training sample before its prompt is worded."""
+    """One training sample before its prompt is worded. long: its vector is a mean, of captions or of windows."""
 
     vector: np.ndarray
     task: str
     instruction: str
     output: str
     tag: str
+    long: bool = False
 
 
 def tables(settings: TrainSettings) -> dict[str, EmbeddingsFacts]:

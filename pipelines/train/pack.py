@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from mats_core import storage
-from mats_core.audio.windows import pool_windows
+from mats_core.audio.windows import is_long, pool_windows
 from mats_core.errors import SettingsError
 from mats_core.model.prompts import FAMILIES
 from mats_core.storage.fetch import made_once
@@ -176,7 +176,8 @@ def _joined(found: list[_Usable], table: _Table) -> pa.RecordBatch:
         report.add(line, "no_embedding", repr(record["caption"]))
     joined = [record for record, _, _ in compress(found, there)]
     columns: list[Any] = [pa.array(table.rows[at[there]], pa.int64())]
-    columns += [pa.array([r[name] for r in joined], pa.string()) for name in RECORD_SCHEMA.names[1:]]
+    columns += [pa.array([r[name] for r in joined], pa.string()) for name in RECORD_SCHEMA.names[1:-1]]
+    columns.append(pa.array(["\n" in r["caption"] for r in joined], pa.bool_()))
     return pa.RecordBatch.from_arrays(columns, schema=RECORD_SCHEMA)
 
 
@@ -197,9 +198,10 @@ def _pack_audio(data: DataSet, facts: EmbeddingsFacts, folder: Path, file: str) 
                 if isinstance(record, str):
                     files[-1].add(files[-1].records, record)
                     continue
-                records.append({"vector": len(records), **record})
                 windows = row["windows"]
-                vectors.append(pool_windows([w["embedding"] for w in windows], [w["weight"] for w in windows]))
+                weights = [window["weight"] for window in windows]
+                records.append({"vector": len(records), **record, "long": is_long(weights)})
+                vectors.append(pool_windows([window["embedding"] for window in windows], weights))
     table = np.stack(vectors) if vectors else np.empty((0, facts.dim), np.float32)
     with _array_file(folder / file, np.float32, table.shape) as out:
         out.write(table.astype(np.float32).tobytes())

@@ -67,6 +67,10 @@ class TrainJob:
     allow_parts: tuple[str, ...] = ()
 
 
+KEPT = ("wordings", "long_tag", "answer_style", "max_target_tokens")
+"""Settings that a model which is continued keeps, unless they are given."""
+
+
 def build_model(job: TrainJob, device: str) -> MatsModel:
     """The model to train: a new one, or the one to continue from. Neither encoder nor memory is loaded."""
     settings, training = job.settings, job.settings.training
@@ -75,12 +79,12 @@ def build_model(job: TrainJob, device: str) -> MatsModel:
         model = load_model(settings.model, device, job.dtype, allow_parts=job.allow_parts, **options)
         changes: dict[str, Any] = {"noise_variance": training.noise_variance}
         given = settings.model_fields_set
-        changes |= {n: getattr(settings, n) for n in ("wordings", "answer_style", "max_target_tokens") if n in given}
+        changes |= {n: getattr(settings, n) for n in KEPT if n in given}
         changes |= {n: getattr(settings, n) for n in ("santa", "decoding") if n in given and getattr(settings, n)}
     else:
         model = MatsModel.new(
             str(job.llm), embedding_dim=job.dim, mapper=settings.mapper or MapperConfig(),
-            adapter=settings.adapter, tasks=settings.tasks, wordings=settings.wordings,
+            adapter=settings.adapter, tasks=settings.tasks, wordings=settings.wordings, long_tag=settings.long_tag,
             noise_variance=training.noise_variance, answer_style=settings.answer_style,
             santa=settings.santa or SantaSettings(noise_variance=training.noise_variance),
             decoding=settings.decoding, max_target_tokens=settings.max_target_tokens, seed=training.seed,

@@ -14,6 +14,7 @@ from jobs.soundworld import app, build_model, steps
 from jobs.train import change_setting, read_config
 from mats_core.errors import SettingsError
 from mats_core.model.directory import BUILTIN
+from mats_core.soundworld.made.text_training import LONG_TAG
 from pipelines.settings.base import build
 from pipelines.settings.train import TrainSettings
 
@@ -34,6 +35,7 @@ def test_the_embedded_model_is_built_by_the_jobs_that_make_any_other(tmp_path: P
     assert settings.embeddings == made["embed-text"][1] == made["build-memory"][0]
     assert settings.memory == made["build-memory"][1]
     assert settings.include == ["encoder", "llm", "memory"] and settings.weights == "float16"
+    assert settings.long_tag == LONG_TAG  # as the LLM was taught to read it
 
 
 def test_defaults_that_a_command_repeats_are_those_of_the_core() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from mats_core.audio.levels import SILENCE_DBFS, is_silent
+from mats_core.audio.windows import is_long
 from mats_core.batches import in_batches, raised
 from mats_core.errors import SettingsError
 
@@ -49,6 +50,11 @@ class Clip:
     def silent(self) -> bool:
         """Whether all of its windows are."""
         return not self.weights.any()
+
+    @property
+    def long(self) -> bool:
+        """Whether it is heard as a mean of windows (`is_long`)."""
+        return is_long(self.weights)
 
     @property
     def pooled(self) -> np.ndarray:

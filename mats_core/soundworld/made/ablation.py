@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from mats_core import storage
-from mats_core.encoders.base import embed_captions
 from mats_core.encoders.clap import HfClapEncoder
 from mats_core.memory.noise import estimate_noise
 from mats_core.memory.santa import SantaMemory
@@ -107,10 +106,10 @@ def audio_corpus(embeddings: torch.Tensor, rounds: int = 4) -> Corpus:
 
 def saved_text_corpus(work: Path, encoder: HfClapEncoder) -> Corpus:
     """The text corpus; its embeddings are made once for an encoder and kept beside it."""
-    path = work / f"several-captions-{encoder.fingerprint[:12]}.npy"
+    path = work / f"text-corpus-{encoder.fingerprint[:12]}.npy"
     if path.exists():
         return _saved_text_corpus(path)
-    corpus = text_corpus(partial(embed_captions, encoder.embed_text))
+    corpus = text_corpus(encoder.embed_text)
     _write_array(path, corpus.embeddings.numpy())
     return corpus
 

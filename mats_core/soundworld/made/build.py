@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from mats_core.soundworld.made.pretrain import (
     train_bpe,
 )  # fmt: skip
 from mats_core.soundworld.made.spectrograms import cached_mels
-from mats_core.soundworld.made.text_training import minute_corpus, text_corpus
+from mats_core.soundworld.made.text_training import minute_corpus
 from mats_core.soundworld.made.trust import hear, judged_answers, trust_numbers
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render_scene
@@ -86,21 +85,18 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
     if not (work / "llm-words" / "model.safetensors").exists():
         with times("llm, words"):
             pretrain_llm(work / "llm-words", words, log=log)
-    from mats_core.encoders.base import embed_captions
     from mats_core.encoders.clap import HfClapEncoder
 
     with times("text embeddings"):
         encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
-        embed = partial(embed_captions, encoder.embed_text)
-        minutes = minute_corpus(embed)
-    # First what questions ask, which captions would drown, and of one sentence, which is read sooner; then captions, of
-    # what several say, with a mapper that again starts from nothing.
+        corpus = saved_text_corpus(work, encoder)
+    # First what questions ask, which captions would drown; then captions and long sounds, with a mapper that again
+    # starts from nothing.
     with times("llm, reading vectors"):
         if not (work / "llm-read" / "model.safetensors").exists():
-            corpus = text_corpus(embed, several=False) + minutes
             pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm-read", log=log)
     with times("llm, captions"):
-        corpus = saved_text_corpus(work, encoder) + minutes
+        corpus += minute_corpus(encoder.embed_text)
         add_layer(work / "llm-read", work / "llm-deeper", words)
         pretrain_reading(
             corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=1.0, lists=0.3,

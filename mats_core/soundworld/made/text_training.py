@@ -13,22 +13,24 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mats_core.encoders.base import embed_captions
 from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import training_prompt
-from mats_core.soundworld.corpus import MINUTES, RECORDS, ROUNDS, minute_record, several_captions, text_record
+from mats_core.soundworld.corpus import MINUTES, RECORDS, ROUNDS, minute_record, text_record
 from mats_core.soundworld.language import question_kind
 from mats_core.training.loop import drawn_batches, train
 from mats_core.training.schedule import TrainingSettings
 from mats_core.training.step import StepResult, make_optimizer
 
 Log = Callable[[str], None]
-EmbedCaptions = Callable[[Sequence[Sequence[str]]], Tensor]
+EmbedText = Callable[[Sequence[str]], Tensor]
 
 MAPPER = MapperConfig(kind="mlp", vectors=12, width=256)
 _PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 ADAPTER = AdapterConfig(rank=16, alpha=32, dropout=0.0, target_modules=_PROJECTIONS)
 DECODING = DecodingSettings(beams=4, max_new_tokens=48, no_repeat_ngram=0, repetition_penalty=2.0)
+LONG_TAG = "[long]"
 STEPS, ABLATION_STEPS = 2000, 500
 """Of the shipped model, and of every run of the ablation, which compares runs with one another."""
 
@@ -45,7 +47,7 @@ def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_ST
 class Corpus:
     """What a model is trained on: unit embeddings [N, D] and, row by row, prompt, answer and what is asked for.
 
-    captions: a line for each caption of the sound.
+    captions: of a long sound, a line for each of its windows.
     """
 
     embeddings: Tensor
@@ -67,31 +69,26 @@ def asked_for(record: dict[str, str]) -> str:
     return question_kind(record["instruction"]) if record["task"] == "QA" else record["task"]
 
 
-def text_corpus(
-    embed: EmbedCaptions, records: int = RECORDS, rounds: int = ROUNDS, several: bool = True
-) -> Corpus:  # fmt: skip
-    """The text corpus: records of clips, each with what one to four people say of it, or one alone.
+def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROUNDS) -> Corpus:
+    """The text corpus, its captions embedded by the text half of a CLAP.
 
-    embed: ``embed_captions`` of the text half of a CLAP.
+    embed_text: ``encoder.embed_text``.
     records: recipes of the ``text`` split; each is written up ``rounds`` times in other words.
     """
-    every = [(index, turn) for turn in range(rounds) for index in range(records)]
-    told = [several_captions(*each) if several else [text_record(*each)["caption"]] for each in every]
-    rows = [{**text_record(*each), "caption": "\n".join(captions)} for each, captions in zip(every, told, strict=True)]
-    return corpus_of(rows, embed(told))
+    rows = [text_record(i, r) for r in range(rounds) for i in range(records)]
+    return corpus_of(rows, embed_text([row["caption"] for row in rows]).float().cpu())
 
 
-def minute_corpus(embed: EmbedCaptions, minutes: int = MINUTES) -> Corpus:
-    """Records of long sounds, each with the captions of its windows."""
+def minute_corpus(embed_text: EmbedText, minutes: int = MINUTES) -> Corpus:
+    """Records of long sounds, each embedded as the mean of its windows' captions, its prompt with LONG_TAG."""
     rows = [minute_record(index) for index in range(minutes)]
-    return corpus_of(
-        [{**row, "caption": "\n".join(row["caption"])} for row in rows], embed([row["caption"] for row in rows])
-    )
+    embeddings = embed_captions(embed_text, [row["caption"] for row in rows])
+    return corpus_of([{**row, "caption": "\n".join(row["caption"])} for row in rows], embeddings, LONG_TAG)
 
 
-def corpus_of(rows: Sequence[dict[str, str]], embeddings: Tensor) -> Corpus:
-    """Records and their embeddings [N, D], each record in the next wording of its prompt."""
-    prompts = [training_prompt(row["task"], row["instruction"], "", i) for i, row in enumerate(rows)]
+def corpus_of(rows: Sequence[dict[str, str]], embeddings: Tensor, tag: str = "") -> Corpus:
+    """Records and their embeddings [N, D], each record in the next wording of its prompt, with this tag in it."""
+    prompts = [training_prompt(row["task"], row["instruction"], tag, i) for i, row in enumerate(rows)]
     outputs, captions = [row["output"] for row in rows], [row["caption"] for row in rows]
     return Corpus(embeddings, prompts, outputs, captions, [asked_for(row) for row in rows])
 
@@ -120,6 +117,6 @@ def train_mats(
 
 
 def memory_captions(count: int, corpus: Corpus) -> list[int]:
-    """Rows of the corpus whose captions Santa's memory holds: the first ``count`` distinct ones that stand alone."""
-    first = {text: row for row, text in reversed([*enumerate(corpus.captions)]) if "\n" not in text}
+    """Rows of the corpus whose captions Santa's memory holds: the first ``count`` distinct ones."""
+    first = {text: row for row, text in reversed([*enumerate(corpus.captions)])}
     return sorted(first.values())[:count]

@@ -10,6 +10,7 @@ from mats_core.audio.windows import (
     Window,
     chunk_seconds,
     chunk_starts,
+    is_long,
     pool_windows,
     stretch_starts,
     window_starts,
@@ -108,3 +109,14 @@ def test_a_file_of_weeks_is_cut_and_an_impossible_length_is_not():
     assert len(chunk_starts(30 * 86_400.0, 60.0)) == 30 * 1440
     assert len(chunk_starts(MOST_CUT_S, 60.0)) == 166_667
     assert chunk_starts(1e15, 60.0) == chunk_starts(None, 60.0) == [(0.0, None)]
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        ([], False), ([5.0], False), ([5.0, 2.5], False), ([5.0, 2.6], True), ([2.6, 5.0], True),
+        ([0.0, 5.0, 0.0], False), ([0.0, 0.0], False), ([5.0] * 12, True),
+    ],
+)  # fmt: skip
+def test_what_is_more_than_a_window_and_a_half_is_long(weights, expected):
+    assert is_long(np.array(weights)) is expected

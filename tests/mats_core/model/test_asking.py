@@ -164,6 +164,36 @@ def test_clips_and_their_answers_do_not_depend_on_the_batch(model: MatsModel) ->
         assert [a.segments for a in answers] == [a.segments for a in found]
 
 
+def test_a_long_sound_is_asked_about_with_its_tag(tiny_model_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for its windows, what is hardly longer than one, what is silent but for one, and a request with a tag."""
+    ((_, tone),) = tones(5.0)
+    bark = np.concatenate([np.zeros(SAMPLE_RATE * 20, np.int16), tone])
+    sounds = [*tones(5.0, 7.0, 12.0), (0.0, bark), (0.0, np.zeros(SAMPLE_RATE * 20, np.int16))]
+    asked: list[list[str]] = []
+    for tag in ("", "[long]"):
+        model = mats_core.load_model(tiny_model_dir, device="cpu")
+        model.config = model.config.model_copy(update={"long_tag": tag})
+        clips = embed_clips(model, sounds)
+        assert [clip.long for clip in clips] == [False, False, True, False, False]
+        write, seen = model.write, []
+
+        def spied(
+            vectors: Any, prompts: list[str], *args: Any, _write: Any = write, _seen: Any = seen, **kw: Any
+        ) -> Any:
+            _seen += prompts
+            return _write(vectors, prompts, *args, **kw)
+
+        monkeypatch.setattr(model, "write", spied)
+        ask_clips(model, clips, [Request("QA", "What is it?")] * 5)
+        ask_clips(model, clips[2:3], [Request()], segments=True)
+        ask_clips(model, clips[2:3], [Request("caption", tag="[x]")])
+        asked.append(seen)
+    plain, tagged = asked
+    with_tag = [at for at, (one, other) in enumerate(zip(plain, tagged, strict=True)) if one != other]
+    assert len(plain) == 5 + 1 + 3 + 1 and with_tag == [2, 5]
+    assert all(tagged[at] == plain[at].replace("</Speech> ", "</Speech> [long] ") for at in with_tag)
+
+
 @pytest.mark.parametrize("task", ["caption", "cla_label", "music_caption"])
 def test_a_tasks_own_words_are_no_question(model: MatsModel, task: str) -> None:
     (clip,) = embed_clips(model, tones(5.0))

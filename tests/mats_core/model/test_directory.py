@@ -18,7 +18,8 @@ from safetensors.torch import load_file, save_file
 import mats_core
 from mats_core.errors import SettingsError
 from mats_core.model.asking import Request
-from mats_core.model.directory import check_model_dir
+from mats_core.model.config import ModelConfig
+from mats_core.model.directory import check_model_dir, model_fingerprint
 from mats_core.model.facts import read_model_facts
 from mats_core.model.model import MatsModel
 
@@ -128,6 +129,12 @@ def test_fingerprint_follows_what_changes_answers(copy: Path) -> None:
     settings["wordings"] = "fixed"  # how it was trained: answers stay
     (copy / "mats.json").write_text(json.dumps(settings))
     assert mats_core.load_model(str(copy), device="cpu", encoder=False).fingerprint == before
+    assert settings.pop("long_tag") == ""  # as it is in models made before there was one
+    (copy / "mats.json").write_text(json.dumps(settings))
+    assert mats_core.load_model(str(copy), device="cpu", encoder=False).fingerprint == before
+    config = ModelConfig(**settings)
+    assert model_fingerprint(copy, config) == before
+    assert model_fingerprint(copy, config.model_copy(update={"long_tag": "[long]"})) != before
     settings["decoding"]["beams"] = 2
     (copy / "mats.json").write_text(json.dumps(settings))
     assert mats_core.load_model(str(copy), device="cpu", encoder=False).fingerprint != before

@@ -13,7 +13,6 @@ from mats_core.soundworld.corpus import (
     QUESTION_SHARES,
     TASK_SHARES,
     minute_record,
-    several_captions,
     text_content_and_record,
     text_record,
 )
@@ -34,7 +33,7 @@ from mats_core.soundworld.language import (
     question,
     question_kind,
 )
-from mats_core.soundworld.recipe import clip_recipe, sample_recipe
+from mats_core.soundworld.recipe import sample_recipe
 
 
 def test_captions_name_every_sound_and_the_order() -> None:
@@ -127,41 +126,6 @@ def test_a_list_of_facts_tells_all_that_a_record_may_ask() -> None:
         assert record == text_record(index)
         assert parse_kinds(facts_list(content)) == content.kinds
         assert set(parse_kinds(record["caption"])) == set(content.kinds)
-
-
-def test_several_tell_of_a_clip_and_some_do_not_hear_its_quietest_sound() -> None:
-    """Nobody tells of a sound that is not there; what is as loud as the others is told by all."""
-    missed: dict[bool, list[bool]] = {True: [], False: []}
-    counts = set()
-    for index in range(1500):
-        told, events = several_captions(index), clip_recipe("text", index).events
-        assert told == several_captions(index) and told[0] == text_record(index)["caption"]
-        counts.add(len(told))
-        quietest = min(events, key=lambda event: event.level_db)
-        for text in told[1:]:
-            left = {event.kind for event in events} - set(parse_kinds(text))
-            assert left <= {quietest.kind}, text
-            assert set(parse_kinds(text)) <= {event.kind for event in events}
-            assert not left or len(events) > 1
-            missed[quietest.level_db <= -9].append(bool(left))
-            if quietest.level_db > -3:
-                assert not left
-    assert counts == {1, 2, 3, 4}
-    assert 0.4 < np.mean(missed[True]) < 0.6 and np.mean(missed[False]) < 0.2
-
-
-@pytest.mark.parametrize(
-    ("layout", "without", "left"),
-    [
-        ("sequence", 0, "sequence"), ("together", 2, "together"), ("background", 2, "sequence"),
-        ("background", 0, "together"),
-    ],
-)  # fmt: skip
-def test_what_is_left_when_a_sound_is_not_heard(layout: str, without: int, left: str) -> None:
-    sounds = (Sound("dog", pitch="low"), Sound("rain"), Sound("bell"))
-    kept = tuple(sound for at, sound in enumerate(sounds) if at != without)
-    assert Content(layout, sounds).without(without) == Content(left, kept)
-    assert Content(left, kept).without(1) == Content("single", kept[:1])
 
 
 def test_a_minute_is_asked_what_the_captions_of_its_windows_tell() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mats_core.errors import SettingsError
+from mats_core.model.model import MatsModel
 from mats_core.storage import StorageError
 from mats_core.storage.fingerprint import fingerprint_directory
 from pipelines.settings.train import TrainSettings
+from pipelines.train.batches import wording
 from pipelines.train.check import check_settings
 from pipelines.train.mixture import StoredSet, held_out_notes, open_store
 from pipelines.train.pack import ensure_store
@@ -45,6 +48,27 @@ def test_every_record_has_the_vector_of_its_caption(world: Path, tmp_path: Path)
         assert (record.output, record.instruction, record.tag) == (wanted["output"], wanted["instruction"], "[ a ]")
         assert np.abs(record.vector - embedding(wanted["caption"])).max() < 1e-3
     assert two.record(0).tag == ""
+
+
+def test_a_record_of_several_captions_is_of_a_long_sound(world: Path, tmp_path: Path) -> None:
+    fingerprint = json.loads((world / "emb" / "_embeddings.json").read_text())["encoder_fingerprint"]
+    windows = ["a rain with dog", "a dog with bell"]
+    write_embeddings(tmp_path / "emb", ["\n".join(windows), windows[0]], fingerprint)
+    rows = [{"caption": windows, "output": "rain, dog, bell"}, {"caption": windows[0], "output": "rain, dog"}]
+    (tmp_path / "some.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = [{"name": "some", "corpus": str(tmp_path / "some.jsonl")}]
+    chosen = settings(world, tmp_path / "out", data=data, embeddings=str(tmp_path / "emb"), validation=0)
+    (some,) = packed(chosen, tmp_path)
+    assert [some.record(number).long for number in (0, 1)] == [True, False]
+    assert some.facts["problems"] == {}
+    sizes: dict[str, Any] = {"embedding_dim": DIM, "mapper": chosen.mapper, "adapter": None, "device": "cpu"}
+    for tag, said in (("", ""), ("[long]", "[long] ")):
+        word = wording(MatsModel.new(str(world / "llm"), long_tag=tag, **sizes))
+        asked = [word(replace(some.record(number), instruction="What is it?"), 0) for number in (0, 1)]
+        assert [f"</Speech> {own}What is it?" in prompt for own, prompt in zip((said, ""), asked, strict=True)] == [
+            True, True
+        ]  # fmt: skip
+        assert word(replace(some.record(0), tag="[x]"), 0).count(f"{said}[x] ") == 1
 
 
 def test_no_caption_is_both_trained_on_and_held_out(world: Path, tmp_path: Path) -> None:
@@ -216,6 +240,7 @@ def test_clips_bring_their_records_with_them(world: Path, tmp_path: Path) -> Non
     assert clips.facts["problems"] == {"no_sound": 1, "missing_output": 1}
     record = clips.record(0)
     assert (record.task, record.instruction, record.output) == ("QA", "What is it ?", "rain")
+    assert not record.long  # a window and a third
     wanted = 0.75 * np.eye(DIM)[0] + 0.25 * np.eye(DIM)[1]
     assert record.vector == pytest.approx(wanted / np.linalg.norm(wanted), abs=1e-6)
     lines = clips.facts["files"][0]["lines"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 import torch
 
 import mats_core
-from mats_core.encoders.base import embed_captions
 from mats_core.errors import SettingsError
 from mats_core.soundworld import synth
 from mats_core.soundworld.corpus import write_corpus
@@ -51,7 +49,7 @@ def test_text_only_training_would_fail_if_audio_reached_it(
         spectrograms.render(sample_recipe(1))
     with pytest.raises(AssertionError, match="audio reached"):
         embed_mels(encoder, np.zeros((1, spectrograms.FRAMES, spectrograms.MELS), np.float16))
-    corpus = text_training.text_corpus(partial(embed_captions, encoder.embed_text), records=40, rounds=1)
+    corpus = text_training.text_corpus(encoder.embed_text, records=40, rounds=1)
     settings = text_training.training_settings(0.003, seed=0, steps=100).model_copy(update={"batch_size": 4})
     losses: list[str] = []
     text_training.train_mats(corpus, parts / "encoder", parts / "llm", settings, log=losses.append)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from mats_core.encoders.base import embed_captions
 from mats_core.encoders.clap import HfClapEncoder
 from mats_core.model.directory import BUILTIN
 from mats_core.model.tokens import PromptTokens, Sequences
@@ -87,7 +85,7 @@ def test_another_layer_changes_nothing_at_first(tokenizer: PreTrainedTokenizerBa
 def test_lists_are_asked_less_and_less(tiny_model_dir: str, tmp_path: Path, lists: float) -> None:
     parts = Path(tiny_model_dir)
     encoder = HfClapEncoder(str(parts / "encoder"), device="cpu")
-    corpus = text_corpus(partial(embed_captions, encoder.embed_text), records=40, rounds=1)
+    corpus = text_corpus(encoder.embed_text, records=40, rounds=1)
     asked: list[tuple[list[str], list[str]]] = []
     for_loss = PromptTokens.for_loss
 
