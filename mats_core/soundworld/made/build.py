@@ -100,7 +100,7 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
         add_layer(work / "llm-read", work / "llm-deeper", words)
         pretrain_reading(
             corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=1.0, lists=0.3,
-            seed=READING_SEED + 1, learning_rate=3e-3, log=log,
+            noise_variance=0.001, seed=READING_SEED + 1, learning_rate=3e-3, log=log,
         )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ with a mapper that is thrown away, on embeddings of text. An LLM of billions of 
 it room enough; this one has 0.9 million, and a mapper and LoRA alone take it 1 400 steps to name two sounds of three.
 It goes on to vectors when it can answer every kind of question: of vectors alone it never learns what comes first.
 Most answers to questions are one word, and captions would drown them: in words every record counts alike, with vectors
-by the root of its answer's length, and by all of it in a last pass, which is for captions. In that pass it has one more
-layer, and is asked for lists as well: who lists sounds in any order has to know which have been named, and in a caption
-three tokens of twenty tell that.
-It never meets an embedding of audio, nor noise: what noise and Santa do is left to the training that is measured.
+by the root of its answer's length, and by all of it in a last pass, which is for captions and for long sounds. In that
+pass it has one more layer, and is asked for lists as well: who lists sounds in any order has to know which have been
+named, and in a caption three tokens of twenty tell that. A little noise keeps it from reading what is the sentence's
+alone. It never meets an embedding of audio.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from transformers import (
 )  # fmt: skip
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from mats_core.memory.noise import inject_noise
 from mats_core.model.config import MapperConfig
 from mats_core.model.model import MatsModel
 from mats_core.model.prompts import SPEECH, training_prompt
@@ -265,6 +266,7 @@ def pretrain_reading(
     steps: int = 2500,
     power: float = 0.5,
     lists: float = 0.0,
+    noise_variance: float = 0.0,
     seed: int = READING_SEED,
     batch: int = 64,
     learning_rate: float = 5e-3,
@@ -276,6 +278,7 @@ def pretrain_reading(
     power: a record counts by the length of its answer to this power: at 0 all alike, at 1 every token alike.
     lists: the share of records, falling to none at the last step, that ask for the sounds of their caption instead,
     each once and in any order.
+    noise_variance: of the noise that embeddings are given, in each coordinate.
     Returns the loss over answer tokens, every record counting alike, averaged over the last steps.
     """
     model = MatsModel.new(
@@ -286,6 +289,7 @@ def pretrain_reading(
     trained = nn.ModuleDict({"llm": model.llm, "mapper": model.mapper})
     down = Steps(trained, _hidden, decay=0.01, rate=learning_rate, steps=steps, warmup=50, last=0.02)
     answer_loss, answers = 0.0, Answers()
+    draws = torch.Generator().manual_seed(seed)
     for step in range(steps):
         rng = np.random.default_rng([seed, 37, step])
         records = []
@@ -298,7 +302,8 @@ def pretrain_reading(
         scores = []
         for half in (records[: batch // 2], records[batch // 2 :]):  # short and long apart: a fifth less padding
             rows, prompts, outputs, names = zip(*half, strict=True)
-            prefix = model.prefix(corpus.embeddings[list(rows)])  # [B / 2, vectors, width of the LLM]
+            heard = inject_noise(corpus.embeddings[list(rows)], noise_variance, generator=draws)  # [B / 2, D]
+            prefix = model.prefix(heard)  # [B / 2, vectors, width of the LLM]
             scores.append(model.score(prefix, model.tokens.for_loss(prompts, outputs, model.device)))
             answers.add(names, (scores[-1].correct == scores[-1].tokens).tolist())
         losses = torch.cat([each.loss for each in scores])  # [B]
