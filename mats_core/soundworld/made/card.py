@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from mats_core.soundworld.corpus import MINUTES, RECORDS, ROUNDS
 from mats_core.soundworld.kinds import KINDS
 from mats_core.soundworld.language import QUESTION_KINDS
 from mats_core.soundworld.made.ablation import MEMORY_ENTRIES
 from mats_core.soundworld.made.build import PRETRAIN_CLIPS
-from mats_core.soundworld.made.text_training import ABLATION_STEPS, RECORDS, ROUNDS, STEPS, training_settings
+from mats_core.soundworld.made.text_training import ABLATION_STEPS, STEPS, training_settings
 from mats_core.soundworld.made.trust import TASKS
 
 
@@ -45,7 +46,8 @@ trying the tools, for tests, and for measuring the method. Real audio needs a re
 - LLM: a LLaMA with byte-level BPE, pretrained on texts of the embedded world: with what is heard in words, at
   first in lists; then with vectors in their place, which throw-away mappers make of text embeddings.
 - MATS mapper and LoRA adapter: {STEPS} steps of {training_settings(0.0, 0).batch_size} on text alone \
-({RECORDS * ROUNDS:,} records), by `mats train soundworld`.
+({RECORDS * ROUNDS:,} records
+  of clips and {MINUTES:,} of minutes, told by a tag), by `mats train soundworld`.
 - Santa's memory: {MEMORY_ENTRIES:,} captions of that text.
 - Size: {size_mb:.1f} MB. Weights are stored in float16 and run in float32.
 
