@@ -134,7 +134,7 @@ def write_records(path: Path, records: Iterator[Record]) -> int:
 
 def read_records(path: Path) -> Iterator[Record]:
     """What `write_records` wrote."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_bytes().split(b"\n")[:-1]:  # not where text may have other ends of lines
         row = json.loads(line)
         yield {**row, "caption": row["caption"] if isinstance(row["caption"], str) else join_captions(row["caption"])}
 

@@ -43,11 +43,14 @@ def test_a_sentence_is_caption_and_answer(tmp_path: Path) -> None:
 
 def test_several_captions_of_a_sound_stay_several(tmp_path: Path) -> None:
     """The first is the answer where none is given, and all of them are the sound, in the files of the run too."""
-    rows = [{"caption": ["A theremin wails.", "A theremin, then rain."]}, {"caption": ["A kazoo."], "output": "kazoo"}]
+    rows = [
+        {"caption": ["A theremin wails.", "A theremin, then rain."]},
+        {"caption": ["A kazoo."], "output": "ka\u2028zoo"},
+    ]
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found, report = records(tmp_path / "s.jsonl")
     told = [(each["caption"], each["output"]) for each in found]
-    assert told == [("A theremin wails.\nA theremin, then rain.", "A theremin wails."), ("A kazoo.", "kazoo")]
+    assert told == [("A theremin wails.\nA theremin, then rain.", "A theremin wails."), ("A kazoo.", "ka\u2028zoo")]
     assert write_records(tmp_path / "new.jsonl", iter(found)) == 2
     assert list(read_records(tmp_path / "new.jsonl")) == found
     again = list(read_corpus(str(tmp_path / "new.jsonl"), report))
