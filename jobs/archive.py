@@ -121,7 +121,8 @@ def finish(result: RunResult, settings: RunSettings, job: str, what: str) -> int
     if result.rows and sum(result.errors.values()) == result.rows:
         from pipelines.output.parts import first_error
 
-        _warn(f"all {result.rows} {what} failed; the first: {first_error(result.output)}")
+        every = f"all {result.rows}" if result.rows > 1 else "the only"
+        _warn(f"{every} {several(result.rows, what)} failed; the first: {first_error(result.output)}")
         return EXIT_TOO_MANY_ERRORS
     if result.error_rate > settings.max_error_rate:
         _warn(f"{result.error_rate:.1%} of rows failed; --max-error-rate allows {settings.max_error_rate:.1%}")

@@ -50,6 +50,9 @@ def test_where_every_row_failed_the_first_message_is_told(tmp_path: Path, capsys
     ended = RunResult("complete", str(tmp_path), 2, 2, {"decode_failed": 1, "not_found": 1}, run=RUN)
     assert finish(ended, CaptionSettings(input="in", output=str(tmp_path)), "caption", "clips") == 3
     assert capsys.readouterr().err.startswith("mats: all 2 clips failed; the first: a")
+    alone = RunResult("complete", str(tmp_path), 1, 1, {"decode_failed": 1}, run=RUN)
+    assert finish(alone, CaptionSettings(input="in", output=str(tmp_path)), "caption", "clips") == 3
+    assert capsys.readouterr().err.startswith("mats: the only clip failed; the first: a")
 
 
 def test_a_finished_run_names_the_next_step(capsys: pytest.CaptureFixture[str]) -> None:
