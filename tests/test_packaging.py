@@ -221,7 +221,9 @@ def test_a_wheel_works_outside_the_checkout(tmp_path: Path) -> None:
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path / "dist"), str(copy)], check=True)
     shutil.rmtree(copy)
     (wheel,) = (tmp_path / "dist").iterdir()
-    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel)], check=True)
+    subprocess.run([*pip, "install", "--target", str(tmp_path / "tools"), "twine"], check=True)
+    tools = dict(os.environ, PYTHONPATH=str(tmp_path / "tools"))
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", str(wheel)], env=tools, check=True)
     subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True)
     code = (
         "import mats_core, pipelines.pages.report, jobs.cli; mats_core.load_model('builtin'); print(mats_core.__file__)"

@@ -118,9 +118,8 @@ class MatsModel(Answering):
     ) -> MatsModel:
         """An untrained model around an LLM directory and, unless `embedding_dim` is given, an encoder.
 
-        mapper, prompt_template and what follows: see `ModelConfig`, whose defaults they have where nothing is given;
-        adapter=None trains the mapper alone. Weights are drawn from `seed`, the same on every device.
-        Raises SettingsError when a part is missing or does not fit.
+        mapper, prompt_template and what follows: `ModelConfig`'s, and its defaults; adapter=None trains the mapper
+        alone. Weights are drawn from `seed`, alike on every device. Raises SettingsError for a part that does not fit.
         """
         if encoder is None and embedding_dim is None:
             raise SettingsError("embedding_dim", "neither it nor an encoder is given", "give one of them")

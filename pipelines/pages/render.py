@@ -98,10 +98,10 @@ def check_file(out: Uri, what: str, ours: Callable[[str], bool], overwrite: bool
         raise SettingsError(setting, problem, "choose another file, or replace this one with --overwrite")
 
 
-def is_ours(uri: str) -> bool:
+def is_ours(uri: Uri) -> bool:
     """Whether a file is a page that `render_page` made, or a picture of ours; False for one that cannot be read."""
     try:
-        with storage.open_binary(uri, read_ahead=HEAD_BYTES) as file:
+        with storage.open_binary(uri_text(uri), read_ahead=HEAD_BYTES) as file:
             head = file.read(HEAD_BYTES)
     except (storage.StorageError, OSError):
         return False
