@@ -52,7 +52,7 @@ def test_the_readme_leads_to_every_page_and_stays_short() -> None:
 def test_torch_for_cpus_is_told_with_what_the_other_costs() -> None:
     """From where the image takes it."""
     assert re.search(r"^ARG TORCH_INDEX=https://\S+$", (ROOT / "Dockerfile").read_text(), re.M)
-    asked = """torch --index-url "$(sed -n 's/^ARG TORCH_INDEX=//p' Dockerfile)\""""
+    asked = """torch -i "$(sed -n 's/^ARG TORCH_INDEX=//p' Dockerfile)\""""
     told = [page.read_text() for page in (ROOT / "README.md", ROOT / "docs" / "clusters.md")]
     assert all(asked in page and "0.2 GB" in page and "2.7 GB" in page for page in told)
 
