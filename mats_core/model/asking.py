@@ -245,10 +245,8 @@ def ask_clips(
         whole = [(clip.pooled, clip.silent)]
         parts = list(zip(clip.embeddings, clip.weights == 0, strict=True)) if segments else []
         quiet = [silent and silence is not None for _, silent in (*whole, *parts)]
-        each = (as_heard(model, clip, request), *[request] * len(parts))
-        asked += [
-            (vector, own) for (vector, _), own, said in zip((*whole, *parts), each, quiet, strict=True) if not said
-        ]
+        made = (as_heard(model, clip, request), *[request] * len(parts))
+        asked += [(vector, of) for (vector, _), of, said in zip((*whole, *parts), made, quiet, strict=True) if not said]
         places.append([Reply(silence or "", 0) if said else None for said in quiet])
 
     def answer(batch: Sequence[tuple[np.ndarray, Request]]) -> list[Reply]:

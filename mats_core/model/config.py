@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mats_core.generation.settings import DecodingSettings as DecodingSettings
 from mats_core.memory.bridges import SantaSettings as SantaSettings
-from mats_core.model.prompts import INSTRUCTIONS, PROMPT_TEMPLATE, TASKS
+from mats_core.model.prompts import INSTRUCTIONS, PROMPT_TEMPLATE, SPEECH, TASKS
 
 LlmDtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 """What an LLM's weights are kept in. With int8 and int4 it computes in the device's own type, as with auto: bfloat16 on
@@ -60,11 +60,21 @@ class AdapterConfig(_Settings):
     target_modules: list[str] | None = Field(None, description="null: PEFT's default for the LLM's type")
 
 
+def _without_place(text: str) -> str:
+    if SPEECH in text:
+        raise ValueError(f"it holds {SPEECH}, which stands for the sound; leave it out")
+    return text
+
+
+PromptText = Annotated[str, AfterValidator(_without_place)]
+"""A part of a prompt. The sound's place is the template's."""
+
+
 class TaskPrompt(_Settings):
     """What is asked for a task when the user says nothing else. QA asks the question itself."""
 
-    instruction: str = ""
-    tag: str = ""
+    instruction: PromptText = ""
+    tag: PromptText = ""
 
 
 class Part(_Settings):
@@ -86,7 +96,7 @@ class ModelConfig(_Settings):
     tasks: dict[str, TaskPrompt] = Field(
         default_factory=lambda: {task: TaskPrompt(instruction=text) for task, text in INSTRUCTIONS.items()}
     )
-    long_tag: str = Field("", description="what the prompt of a long sound, heard as a mean of windows, begins with")
+    long_tag: PromptText = Field("", description="in the prompt of a long sound, which is heard as a mean of windows")
     wordings: str = Field("varied", description="label of the prompt wordings it was trained with")
     max_target_tokens: int = Field(150, ge=1)
     noise_variance: float = Field(0.015, ge=0, description="of the noise it was trained with")

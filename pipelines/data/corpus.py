@@ -18,7 +18,7 @@ from typing import Any
 
 from mats_core import storage
 from mats_core.errors import SettingsError
-from mats_core.model.prompts import FAMILIES, has_surrogate
+from mats_core.model.prompts import FAMILIES, SPEECH, has_surrogate
 
 CORPUS_ENDINGS = frozenset({".json", ".jsonl", ".ndjson", ".csv", ".parquet"})
 FIELDS = ("caption", "instruction", "output", "task", "tag", "source", "id")
@@ -34,8 +34,8 @@ class FileReport:
     where the record stands that was read last.
 
     Codes: broken_line (no line of JSON or CSV), not_an_object, missing_caption, missing_output, missing_instruction (of
-    a question), unknown_task, wrong_type (no text), not_text (no Unicode), duplicate_id (within the file), no_embedding
-    (training: a caption that the embeddings do not have).
+    a question), unknown_task, wrong_type (no text), not_text (no Unicode), reserved_text (the sound's place in a
+    prompt), duplicate_id (within the file), no_embedding (training: a caption that the embeddings do not have).
     """
 
     uri: str
@@ -191,6 +191,9 @@ def corpus_record(
     broken = next((name for name, text in texts.items() if has_surrogate(text)), None)
     if broken is not None:
         return "not_text", broken
+    reserved = next((name for name in ("instruction", "tag") if SPEECH in texts[name]), None)
+    if reserved is not None:
+        return "reserved_text", f"{reserved} holds {SPEECH}, which stands for the sound"
     caption = normalize_caption(texts["caption"]) if windows is None else join_captions(windows)
     if not caption:
         there = ", ".join(sorted(name for name, value in given.items() if value is not None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -81,7 +82,7 @@ def partial_run(run: Mapping[str, Any], rows: int, output: str) -> str:
 
 def _going_on(run: Mapping[str, Any], output: str) -> str:
     source = (run.get("settings") or {}).get("input") or "INPUT"
-    return f"`mats caption {source} {output}`, with the settings as before"
+    return f"`mats caption {shlex.quote(source)} {shlex.quote(output)}`, with the settings as before"
 
 
 class Answers:

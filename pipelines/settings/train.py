@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mats_core import storage
-from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig, SantaSettings, TaskPrompt
+from mats_core.model.config import AdapterConfig, DecodingSettings, MapperConfig, PromptText, SantaSettings, TaskPrompt
 from mats_core.model.prompts import WORDINGS
 from mats_core.storage.fingerprint import unsealed
 from mats_core.storage.uris import uri_text
@@ -42,7 +42,7 @@ class DataSet(_Settings):
     )
     ratio: float = Field(1.0, ge=0, description="Share of the samples drawn, beside the other sets' ratios.")
     task: str | None = Field(None, description="Task of records that name none.")
-    tag: str | None = Field(None, description="Tag in the prompt, where a record has none of its own.")
+    tag: PromptText | None = Field(None, description="Tag in the prompt, where a record has none of its own.")
     columns: dict[str, str] = Field(default_factory=dict, description="Our field: name of theirs.")
     validation: int | None = Field(None, ge=0, description="Records held out (default: the run's).")
     validation_corpus: str | list[str] | None = Field(
@@ -80,7 +80,7 @@ class TrainSettings(_Settings):
     mapper: MapperConfig | None = Field(None, description="Sizes of the mapper (default: the reference's).")
     adapter: AdapterConfig | None = Field(default_factory=AdapterConfig, description="LoRA; null: none at all.")
     tasks: dict[str, TaskPrompt] | None = Field(None, description="Instruction and tag of each task at inference.")
-    long_tag: str = Field(
+    long_tag: PromptText = Field(
         "", description="In the prompt of records of several captions, and of long sounds at inference (default: none)."
     )
     wordings: str = Field("varied", description=f"Prompt wordings drawn in training: {', '.join(WORDINGS)}.")

@@ -81,6 +81,13 @@ def test_the_captions_of_a_long_sound_are_a_line_each(tmp_path: Path, kind: str)
     assert records[1]["caption_id"] == caption_id("A dog barks. Rain falls.")
 
 
+@pytest.mark.parametrize("name", ["instruction", "tag"])
+def test_the_place_of_the_sound_is_the_prompts_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"caption": "a dog", "output": "y", name: "is <SpeechHere> it?"}))
+    records, report = read(tmp_path / "bad.jsonl")
+    assert records == [] and report.problems == {"reserved_text": 1}
+
+
 def test_a_list_that_holds_no_text_is_a_bad_record(tmp_path: Path) -> None:
     captions: list[Any] = [[], [" "], ["a dog", 3], ["a dog", None], ["a", "\ud800"], {"a": "dog"}]
     (tmp_path / "bad.jsonl").write_text("\n".join(json.dumps({"caption": each, "output": "y"}) for each in captions))

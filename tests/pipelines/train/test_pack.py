@@ -392,6 +392,8 @@ def test_wrong_data_is_found_before_anything_is_loaded(world: Path, tmp_path: Pa
         ({"workers": [2, 1]}, r"workers: .*give at least 1, or \[fewest, most\]"),
         ({"wordings": "odd"}, "wordings: .*is no set of wordings; choose"),
         ({"training": {"steps": 0}}, "training.steps"),
+        ({"long_tag": "[<SpeechHere>]"}, "long_tag: .*stands for the sound; leave it out"),
+        ({"tasks": {"QA": {"tag": "<SpeechHere>"}}}, r"tasks.*tag: .*stands for the sound; leave it out"),
         ({"training": {"betas": [0.9, 1.0]}}, r"training\.betas"),
         ({"training": {"betas": [-0.1, 0.9]}}, r"training\.betas"),
         ({"training": {"learning_rate": float("nan")}}, "learning_rate"),
