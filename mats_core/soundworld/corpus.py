@@ -16,35 +16,46 @@ from mats_core.soundworld.recipe import SPLITS, clip_recipe, sample_recipe
 
 TASK_SHARES = {"caption": 0.26, "QA": 0.54, "cla_label": 0.12, "music_caption": 0.08}
 QUESTION_SHARES = {
-    "which": 0.12, "count": 0.1, "first": 0.2, "last": 0.2, "presence": 0.24, "group": 0.1, "overlap": 0.12,
+    "which": 0.12, "count": 0.1, "first": 0.4, "last": 0.8, "presence": 0.24, "group": 0.1, "overlap": 0.12,
     "pitch": 0.12, "rate": 0.12,
 }  # fmt: skip
 """How often each kind is asked, of those that a clip can be asked: what must be looked up more often than what is told
-in every caption."""
+in every caption, and most often what takes longest to learn, of which few clips can be asked."""
 RECORDS = 48_000
 ROUNDS = 2
 MINUTES = RECORDS // 3
 
 
 def text_record(
-    index: int, round_: int = 0, split: str = "text", stream: int = 17, kinds: list[str] | None = None
-) -> dict[str, str]:
+    index: int, round_: int = 0, split: str = "text", stream: int = 17, kinds: list[str] | None = None,
+    asking: int = 0,
+) -> dict[str, str]:  # fmt: skip
     """Record `index` of the text corpus of the embedded world, in wording `round_`.
 
     Written from recipes of the `text` split, which are never synthesised, unless another is named (with a stream of
     random numbers of its own). kinds: of clips that have these kinds of sound alone; a question may name others.
+    asking: from 1 on, the same caption is asked for something else.
     """
-    return text_content_and_record(index, round_, split, stream, kinds)[1]
+    return text_content_and_record(index, round_, split, stream, kinds, asking)[1]
 
 
 def text_content_and_record(
-    index: int, round_: int = 0, split: str = "text", stream: int = 17, kinds: list[str] | None = None
-) -> tuple[Content, dict[str, str]]:
+    index: int, round_: int = 0, split: str = "text", stream: int = 17, kinds: list[str] | None = None,
+    asking: int = 0,
+) -> tuple[Content, dict[str, str]]:  # fmt: skip
     """What `text_record` writes, and the facts that it writes it of."""
     rng = np.random.default_rng([stream, index, round_])
-    task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
+    task = _task(rng)
     content = Content.of(clip_recipe(split, index, kinds), rng)
-    return content, corpus_record(content, rng, task, QUESTION_SHARES)
+    record = corpus_record(content, rng, task, QUESTION_SHARES)
+    if asking:
+        other = np.random.default_rng([stream, index, round_, asking])
+        record = corpus_record(content, other, _task(other), QUESTION_SHARES) | {"caption": record["caption"]}
+    return content, record
+
+
+def _task(rng: np.random.Generator) -> str:
+    return str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
 
 
 def minute_record(index: int) -> dict[str, Any]:
@@ -59,7 +70,7 @@ def minute_record(index: int) -> dict[str, Any]:
     windows = range(int(rng.integers(2, 13)))
     heard = [Content.of(sample_recipe([SPLITS["minutes"], index, window], kinds=kinds), rng) for window in windows]
     there = [kind for kind in kinds if any(kind in content.kinds for content in heard)]
-    task = str(rng.choice(list(TASK_SHARES), p=list(TASK_SHARES.values())))
+    task = _task(rng)
     record = corpus_record(Content("minute", tuple(map(Sound, there))), rng, task, QUESTION_SHARES)
     captions = [caption(content, rng) for content in heard]
     return {**record, "caption": captions, "source": "soundworld-minutes"}

@@ -42,7 +42,7 @@ from mats_core.soundworld.made.pretrain import (
     train_bpe,
 )  # fmt: skip
 from mats_core.soundworld.made.spectrograms import cached_mels
-from mats_core.soundworld.made.text_training import minute_corpus
+from mats_core.soundworld.made.text_training import asked_again, minute_corpus
 from mats_core.soundworld.made.trust import hear, judged_answers, trust_numbers
 from mats_core.soundworld.recipe import clip_recipe
 from mats_core.soundworld.synth import render_scene
@@ -90,6 +90,7 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
     with times("text embeddings"):
         encoder = HfClapEncoder(str(work / "encoder"), device="cpu")
         corpus = saved_text_corpus(work, encoder)
+        corpus += asked_again(corpus)
     # First what questions ask, which captions would drown; then captions and long sounds, with a mapper that again
     # starts from nothing.
     with times("llm, reading vectors"):

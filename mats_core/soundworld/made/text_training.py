@@ -79,6 +79,13 @@ def text_corpus(embed_text: EmbedText, records: int = RECORDS, rounds: int = ROU
     return corpus_of(rows, embed_text([row["caption"] for row in rows]).float().cpu())
 
 
+def asked_again(corpus: Corpus, rounds: int = ROUNDS) -> Corpus:
+    """The captions of a ``text_corpus``, each asked for something else; nothing is embedded."""
+    records = len(corpus.captions) // rounds
+    rows = [text_record(index, turn, asking=1) for turn in range(rounds) for index in range(records)]
+    return corpus_of(rows, corpus.embeddings)
+
+
 def minute_corpus(embed_text: EmbedText, minutes: int = MINUTES) -> Corpus:
     """Records of long sounds, each embedded as the mean of its windows' captions, its prompt with LONG_TAG."""
     rows = [minute_record(index) for index in range(minutes)]

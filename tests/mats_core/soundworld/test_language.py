@@ -113,8 +113,27 @@ def test_the_corpus_asks_what_its_shares_say() -> None:
     for task, share in TASK_SHARES.items():
         assert abs(sum(record["task"] == task for record in records) / len(records) - share) < 0.03
     kinds = [question_kind(record["instruction"]) for record in records if record["task"] == "QA"]
-    assert all(kinds.count(kind) > 60 for kind in QUESTION_KINDS)
+    assert all(kinds.count(kind) > 40 for kind in QUESTION_KINDS)
     assert kinds.count("presence") > 1.5 * kinds.count("which")
+    assert kinds.count("last") > 1.4 * kinds.count("first") > 0
+
+
+def test_a_caption_can_be_asked_for_something_else() -> None:
+    """As often for each task, and of what its clip can be asked."""
+    first, second = ([text_record(index, asking=asking) for index in range(1000)] for asking in (0, 1))
+    assert [record["caption"] for record in first] == [record["caption"] for record in second]
+    same = [
+        a["instruction"] == b["instruction"] and a["output"] == b["output"] for a, b in zip(first, second, strict=True)
+    ]
+    assert sum(same) < 200  # "yes" of two questions, labels of two lists
+    for task, share in TASK_SHARES.items():
+        assert abs(sum(record["task"] == task for record in second) / len(second) - share) < 0.05
+    for index, record in enumerate(second):
+        content, _ = text_content_and_record(index)
+        if record["task"] == "cla_label":
+            assert record["output"] == label_text(content.kinds)
+        elif question_kind(record["instruction"]) == "last":
+            assert record["output"] == WORDS[content.in_order[-1].kind].label
 
 
 def test_a_list_of_facts_tells_all_that_a_record_may_ask() -> None:

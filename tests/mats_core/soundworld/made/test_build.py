@@ -50,6 +50,9 @@ def test_text_only_training_would_fail_if_audio_reached_it(
     with pytest.raises(AssertionError, match="audio reached"):
         embed_mels(encoder, np.zeros((1, spectrograms.FRAMES, spectrograms.MELS), np.float16))
     corpus = text_training.text_corpus(encoder.embed_text, records=40, rounds=1)
+    again = text_training.asked_again(corpus, rounds=1)
+    assert again.captions == corpus.captions and torch.equal(again.embeddings, corpus.embeddings)
+    assert again.outputs != corpus.outputs
     settings = text_training.training_settings(0.003, seed=0, steps=100).model_copy(update={"batch_size": 4})
     losses: list[str] = []
     text_training.train_mats(corpus, parts / "encoder", parts / "llm", settings, log=losses.append)
