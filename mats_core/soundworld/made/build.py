@@ -97,10 +97,11 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
         if not (work / "llm-read" / "model.safetensors").exists():
             pretrain_reading(corpus, work / "encoder", work / "llm-words", work / "llm-read", log=log)
     with times("llm, captions"):
-        corpus += minute_corpus(encoder.embed_text)
+        minutes = minute_corpus(encoder.embed_text)
+        corpus += minutes + minutes  # twice, as each clip's caption is asked for two things
         add_layer(work / "llm-read", work / "llm-deeper", words)
         pretrain_reading(
-            corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=1.0, lists=0.3,
+            corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=0.7, lists=0.3,
             noise_variance=0.001, seed=READING_SEED + 1, learning_rate=3e-3, log=log,
         )  # fmt: skip
 
