@@ -8,9 +8,9 @@ it room enough; this one has 0.9 million, and a mapper and LoRA alone take it 1 
 It goes on to vectors when it can answer every kind of question: of vectors alone it never learns what comes first.
 Most answers to questions are one word, and captions would drown them: in words every record counts alike, with vectors
 by the root of its answer's length, and by its power 0.7 in a last pass, which is for captions and for long sounds. In
-that pass it has one more layer, and is asked for lists as well: who lists sounds in any order has to know which have been
-named, and in a caption three tokens of twenty tell that. A little noise keeps it from reading what is the sentence's
-alone. It never meets an embedding of audio.
+that pass it has one more layer, and is asked for lists as well: who lists sounds in any order has to know which have
+been named, and in a caption three tokens of twenty tell that. A little noise keeps it from reading what is the
+sentence's alone. It never meets an embedding of audio.
 """
 
 from __future__ import annotations
