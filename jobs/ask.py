@@ -66,7 +66,11 @@ def ask(
     if question is None and not interactive and is_question(files):
         *files, question = files
         task = "QA"
-    if len(words := trailing_words(files)) > 1:
+    words = trailing_words(files)
+    if question is not None and words and " " in words[-1]:
+        remedy = "ask one question at a time, or a line each with --interactive"
+        raise SettingsError("FILE", f'there is no file "{words[-1]}"', remedy)
+    if len(words) > 1:
         told = ", ".join(f'"{word}"' for word in words)
         quoted = '"' + " ".join(words).replace('"', "'") + '"'
         raise SettingsError("FILE", f"there are no files {told}", f"put a question in quotes: {quoted}")

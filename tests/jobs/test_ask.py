@@ -169,5 +169,8 @@ def test_words_without_quotes_are_refused_before_loading(
     assert (done.exit_code, done.stdout, loads) == (2, "", [])
     assert 'FILE: there are no files "Is", "there", "a", "siren?"; ' in done.stderr
     assert 'put a question in quotes: "Is there a siren?"' in done.stderr
+    done = ask(tiny_model_dir, sounds[0], "Is there rain?", "Is there a siren?")
+    assert (done.exit_code, done.stdout, loads) == (2, "", [])
+    assert 'FILE: there is no file "Is there rain?"; ask one question at a time, or a line each with' in done.stderr
     assert trailing_words([sounds[0], "missing.wav", "sounds/missing", "https://host/a"]) == []
     assert trailing_words([sounds[0], "Is", sounds[1]]) == []
