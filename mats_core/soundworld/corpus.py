@@ -16,7 +16,7 @@ from mats_core.soundworld.recipe import SPLITS, clip_recipe, sample_recipe
 
 TASK_SHARES = {"caption": 0.26, "QA": 0.54, "cla_label": 0.12, "music_caption": 0.08}
 QUESTION_SHARES = {
-    "which": 0.12, "count": 0.1, "first": 0.4, "last": 0.8, "presence": 0.24, "group": 0.1, "overlap": 0.12,
+    "which": 0.12, "count": 0.1, "first": 0.4, "last": 0.8, "presence": 0.24, "group": 0.1, "overlap": 0.16,
     "pitch": 0.12, "rate": 0.12,
 }  # fmt: skip
 """How often each kind is asked, of those that a clip can be asked: what must be looked up more often than what is told

@@ -234,7 +234,9 @@ def question(
 
     Yes and no are asked for equally often. ``only`` asks for one kind; where the clip cannot be asked that
     (no order, no attribute told), another kind that it can be asked is taken. ``shares``: how often each kind is
-    asked for, of those that a clip can be asked; equally often by default.
+    asked for, of those that a clip can be asked; equally often by default. That of ``overlap`` is of all questions
+    of clips of two sounds: weighed against the first and the last, which only some of them have, one of its answers
+    would be asked for more often than the other.
     """
     kinds, ordered = content.kinds, content.in_order
     told = {name: [s for s in content.sounds if getattr(s, name)] for name in ("pitch", "rate")}
@@ -247,9 +249,12 @@ def question(
         kind = only
     elif shares is None:
         kind = _pick(rng, possible)
+    elif "overlap" in possible and rng.random() < shares["overlap"]:
+        kind = "overlap"
     else:
-        weights = np.array([shares[each] for each in possible])
-        kind = str(rng.choice(possible, p=weights / weights.sum()))
+        others = [each for each in possible if each != "overlap"]
+        weights = np.array([shares[each] for each in others])
+        kind = str(rng.choice(others, p=weights / weights.sum()))
     if kind in told:
         sound = told[kind][int(rng.integers(len(told[kind])))]
         name = WORDS[sound.kind].label

@@ -51,7 +51,7 @@ class TrainingSettings(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63)
     train: Literal["mapper+adapter", "mapper"] = "mapper+adapter"
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: orthogonalised steps on matrices, AdamW on the rest"
+        "adamw", description="muon: orthogonalised steps on the matrices of hidden layers, AdamW on the rest"
     )
     gradient_checkpointing: bool = Field(False, description="keep less, compute more: for LLMs that hardly fit")
 

@@ -101,7 +101,7 @@ def _build_llm(work: Path, times: Times, log: Log) -> None:
         corpus += minutes + minutes  # twice, as each clip's caption is asked for two things
         add_layer(work / "llm-read", work / "llm-deeper", words)
         pretrain_reading(
-            corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=2000, power=0.7, lists=0.3,
+            corpus, work / "encoder", work / "llm-deeper", work / "llm", steps=3000, power=0.7, lists=0.3,
             noise_variance=0.001, seed=READING_SEED + 1, learning_rate=3e-3, log=log,
         )  # fmt: skip
 

@@ -39,7 +39,7 @@ def training_settings(noise_variance: float, seed: int, steps: int = ABLATION_ST
     """The settings every model of the embedded world is trained with; noise, seed and steps differ."""
     return TrainingSettings(
         steps=steps, batch_size=48, learning_rate=4e-3, warmup_steps=50, warmup_start=1e-5, weight_decay=0.01,
-        clip_norm=1.0, noise_variance=noise_variance, seed=seed,
+        clip_norm=1.0, noise_variance=noise_variance, seed=seed, optimizer="muon",
     )  # fmt: skip
 
 
