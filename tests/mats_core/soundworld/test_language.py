@@ -118,6 +118,17 @@ def test_the_corpus_asks_what_its_shares_say() -> None:
     assert kinds.count("last") > 1.4 * kinds.count("first") > 0
 
 
+def test_both_answers_to_whether_sounds_come_together_are_asked_for_equally_often() -> None:
+    """Though clips whose sounds follow one another can be asked for the first and the last too."""
+    answers = []
+    for index in range(8000):
+        record = text_record(index)
+        if record["task"] == "QA" and question_kind(record["instruction"]) == "overlap":
+            answers.append(record["output"])
+    assert len(answers) > 200
+    assert 0.4 < answers.count("together") / len(answers) < 0.6
+
+
 def test_a_caption_can_be_asked_for_something_else() -> None:
     """As often for each task, and of what its clip can be asked."""
     first, second = ([text_record(index, asking=asking) for index in range(1000)] for asking in (0, 1))

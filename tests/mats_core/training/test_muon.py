@@ -7,7 +7,11 @@ import copy
 import pytest
 import torch
 
+from mats_core.model.config import AdapterConfig, MapperConfig
+from mats_core.model.model import MatsModel
 from mats_core.training.muon import Muon, orthogonalised
+from mats_core.training.schedule import TrainingSettings
+from mats_core.training.step import make_optimizer, trained_weights
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (6, 40), (40, 6)])
@@ -71,3 +75,19 @@ def test_it_goes_on_exactly_from_its_saved_state() -> None:
 
     for whole, resumed in zip(run(None), run(3), strict=True):
         assert torch.equal(whole, resumed)
+
+
+@pytest.mark.parametrize(("kind", "left_out"), [("mlp", {"fc2.weight"}), ("transformer", {"projector.weight"})])
+def test_a_training_takes_muon_for_hidden_layers_alone(tiny_model_dir: str, kind: str, left_out: set[str]) -> None:
+    """All matrices but the mapper's output layer, and its queries, which no layer multiplies by."""
+    sizes = MapperConfig(kind=kind, vectors=2, clip_tokens=1, width=16, layers=1, heads=2)
+    llm, adapter = f"{tiny_model_dir}/llm", AdapterConfig(rank=2, alpha=4, dropout=0.0)
+    model = MatsModel.new(llm, embedding_dim=16, mapper=sizes, adapter=adapter, device="cpu")
+    optimizer = make_optimizer(model, TrainingSettings(optimizer="muon", weight_decay=0.1))
+    weights = dict(model.mapper.named_parameters()) | {n: w for n, w in model.llm.named_parameters() if "lora_" in n}
+    assert {id(w) for w in weights.values()} == {id(w) for w in trained_weights(optimizer)}
+    by_muon = {id(w) for group in optimizer.param_groups if group["matrices"] for w in group["params"]}
+    matrices = {name for name, weight in weights.items() if weight.ndim == 2}
+    assert {name for name, weight in weights.items() if id(weight) in by_muon} == matrices - left_out - {"prefix_const"}
+    decayed = {id(w) for group in optimizer.param_groups if group["weight_decay"] for w in group["params"]}
+    assert decayed == {id(weights[name]) for name in matrices}
