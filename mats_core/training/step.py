@@ -125,19 +125,19 @@ def make_optimizer(model: MatsModel, settings: TrainingSettings) -> torch.optim.
     for weight in trained:
         weight.data = weight.data.float()  # the master copy: in bf16, small steps would round away
     hidden = _hidden(model) if settings.optimizer == "muon" else set()
-    matrices, others = ([w for w in trained if w.ndim >= 2 and (w in hidden) is of] for of in (True, False))
     groups: list[dict[str, Any]] = [
-        {"params": others, "weight_decay": settings.weight_decay},
+        {"params": [w for w in trained if w.ndim >= 2 and w not in hidden], "weight_decay": settings.weight_decay},
         {"params": [w for w in trained if w.ndim < 2], "weight_decay": 0.0},
     ]
     if settings.optimizer == "muon":
+        matrices = [w for w in trained if w in hidden]
         groups.append({"params": matrices, "weight_decay": settings.weight_decay, "matrices": True})
         return Muon(groups, lr=learning_rate(0, settings), betas=settings.betas)
     return torch.optim.AdamW(groups, lr=learning_rate(0, settings), betas=settings.betas, fused=True)
 
 
 def _hidden(model: MatsModel) -> set[torch.Tensor]:
-    """What Muon is for: the weights of linear layers, but for the mapper's last one, which is as wide as all its vectors
+    """What Muon is for: the weights of linear layers, but for the mapper's last, which is as wide as all its vectors
     together. Learned queries are no layer."""
     *inner, _ = (layer.weight for layer in model.mapper.modules() if isinstance(layer, torch.nn.Linear))
     return {*inner, *(weight for name, weight in model.llm.named_parameters() if "lora_" in name)}
