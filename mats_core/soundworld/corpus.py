@@ -19,7 +19,7 @@ QUESTION_SHARES = {
     "which": 0.12, "count": 0.1, "first": 0.4, "last": 0.8, "presence": 0.24, "group": 0.1, "overlap": 0.16,
     "pitch": 0.12, "rate": 0.12,
 }  # fmt: skip
-"""How often each kind is asked, of those that a clip can be asked (see `question`): what must be looked up more often than
+"""How often each kind is asked, of those that a clip can be asked (`question`): what must be looked up more often than
 what is told in every caption, and most often what takes longest to learn, of which few clips can be asked."""
 RECORDS = 48_000
 ROUNDS = 2
