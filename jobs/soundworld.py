@@ -38,7 +38,7 @@ def build(
     work: Annotated[Path, typer.Option(help="folder for clips, parts and runs (3 GB); finished steps stay there")],
     out: Annotated[Path, typer.Option(help="model directory to write")],
 ) -> int:
-    """Make the embedded model from scratch: 72 minutes on 2 cores that do nothing else. Started again, it goes on where it was.
+    """Make the embedded model from scratch: 72 minutes on 2 idle cores. Started again, it goes on where it was.
 
     CLAP and LLM are pretrained first. What follows are the jobs that make any other model: `mats soundworld corpus`,
     `mats embed-text`, `mats build-memory` and `mats train soundworld`.
