@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
         gradient = weight.grad
         assert gradient is not None
         state = self.state[weight]
-        if not state:
+        if "momentum" not in state:  # where a checkpoint is gone on with, others may have stepped it before
             state["momentum"] = torch.zeros_like(weight)
         average = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(average, group["momentum"])
@@ -85,7 +85,7 @@ class Muon(torch.optim.Optimizer):
     def _step_others(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         states = [self.state[weight] for weight in weights]
         for weight, state in zip(weights, states, strict=True):
-            if not state:
+            if "mean" not in state:
                 state.update(step=torch.zeros(()), mean=torch.zeros_like(weight), square=torch.zeros_like(weight))
         adamw(
             weights, [w.grad for w in weights if w.grad is not None],

@@ -77,6 +77,24 @@ def test_it_goes_on_exactly_from_its_saved_state() -> None:
         assert torch.equal(whole, resumed)
 
 
+@pytest.mark.parametrize("matrices", [False, True])
+def test_a_weight_that_was_stepped_in_the_other_way_begins_anew(matrices: bool) -> None:
+    """As after a checkpoint of a version that had other groups."""
+    weight = torch.nn.Parameter(torch.ones(4, 6))
+    weight.grad = torch.ones(4, 6)
+    earlier = Muon([{"params": [weight], "matrices": not matrices}], lr=0.1)
+    earlier.step()
+    later, fresh = (Muon([{"params": [weight], "matrices": matrices}], lr=0.1) for _ in range(2))
+    later.state[weight] = dict(earlier.state[weight])
+    start = weight.detach().clone()
+    later.step()
+    gone_on = weight.detach().clone()
+    with torch.no_grad():
+        weight.copy_(start)
+    fresh.step()
+    assert torch.equal(gone_on, weight) and not torch.equal(gone_on, start)
+
+
 @pytest.mark.parametrize(("kind", "left_out"), [("mlp", {"fc2.weight"}), ("transformer", {"projector.weight"})])
 def test_a_training_takes_muon_for_hidden_layers_alone(tiny_model_dir: str, kind: str, left_out: set[str]) -> None:
     """All matrices but the mapper's output layer, and its queries, which no layer multiplies by."""
