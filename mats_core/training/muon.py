@@ -75,7 +75,7 @@ class Muon(torch.optim.Optimizer):
         gradient = weight.grad
         assert gradient is not None
         state = self.state[weight]
-        if "momentum" not in state:  # where a checkpoint is gone on with, others may have stepped it before
+        if "momentum" not in state:  # AdamW may have stepped it, before the checkpoint gone on from
             state["momentum"] = torch.zeros_like(weight)
         average = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(average, group["momentum"])
